@@ -1,0 +1,1 @@
+"""pulvinar learns what to keep in models that connect images and brains."""

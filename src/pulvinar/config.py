@@ -1,0 +1,174 @@
+"""Settings: a frozen dataclass, filled from a TOML file and `key=value` pairs; every mistake is reported at once.
+
+A method's `Config` is a frozen keyword-only dataclass whose type hints say what fits. Supported hints: bool, int, float,
+str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string under each field's `metadata["help"]`.
+"""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pulvinar.errors import ConfigError, FileError
+from pulvinar.storage import require_file
+
+ConfigType = TypeVar("ConfigType")
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with a default and one line that says what it does, its unit and source."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """'; did you mean X?' when something close is known, else the list of what is."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join("none" if part is type(None) else _describe(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {_describe(typing.get_args(hint)[0])}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint))
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """The value as the hint wants it, from TOML or from command-line text; ValueError if it does not fit."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(value, typing.get_args(hint))
+    if origin is typing.Literal:
+        for choice in typing.get_args(hint):
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise ValueError
+    if origin is tuple:
+        parts = [part for part in value.strip("[]()").split(",") if part.strip()] if isinstance(value, str) else list(value)
+        inner = typing.get_args(hint)[0]
+        return tuple(convert(part.strip() if isinstance(part, str) else part, inner) for part in parts)
+    return _convert_plain(value, hint)
+
+
+def _convert_union(value: Any, hints: Sequence[Any]) -> Any:
+    if type(None) in hints and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
+        return None
+    for hint in hints:
+        if hint is not type(None):
+            try:
+                return convert(value, hint)
+            except (ValueError, TypeError):
+                continue
+    raise ValueError
+
+
+def _convert_plain(value: Any, hint: Any) -> Any:
+    if hint is bool:
+        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise ValueError
+    if hint is int:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        return int(value)
+    if hint is float:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    if hint is str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+    raise TypeError(f"no conversion to {hint}")
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A TOML file as a dict; `FileError` if it is missing or malformed."""
+    path = require_file(path, "configuration file")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: not valid TOML: {error}") from error
+
+
+def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
+    """`["a=1", "b=2"]` as a dict; ConfigError lists every pair without an equals sign."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError("settings are given as key=value; these are not: " + ", ".join(repr(pair) for pair in wrong))
+    return {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def build(config_class: type[ConfigType], values: Mapping[str, Any], *, name: str) -> ConfigType:
+    """The config from a mapping of raw values. `ConfigError` lists unknown keys, wrong types and failed checks together.
+
+    A config class may have `problems(self) -> list[str]` for checks that involve values; `build` adds its lines.
+    """
+    hints = typing.get_type_hints(config_class)
+    mistakes, kept = [], {}
+    for key, raw in values.items():
+        if key not in hints:
+            mistakes.append(f"'{key}' is not a setting of {name}{suggest(key, list(hints))}")
+            continue
+        try:
+            kept[key] = convert(raw, hints[key])
+        except (ValueError, TypeError):
+            mistakes.append(f"{name}.{key} is {_describe(hints[key])}, not {raw!r}")
+    config = config_class(**kept)
+    mistakes += getattr(config, "problems", list)()
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def load(
+    config_class: type[ConfigType],
+    *,
+    name: str,
+    file: str | os.PathLike[str] | None = None,
+    assignments: Sequence[str] = (),
+) -> ConfigType:
+    """The config of method `name`: defaults, then a TOML file, then `key=value` pairs (the last wins)."""
+    values: dict[str, Any] = dict(read_toml(file)) if file is not None else {}
+    return build(config_class, values | parse_assignments(assignments), name=name)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def to_toml(config: Any) -> str:
+    """A config as TOML text with every setting, defaults too; `build` reads it back to an equal config.
+
+    A setting that is None is written as the text "none", which `build` reads as None.
+    """
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if help_line := field.metadata.get("help"):
+            lines.append(f"# {help_line}")
+        lines.append(f"{field.name} = {_toml_value('none' if value is None else value)}")
+    return "\n".join(lines) + "\n"
+
+
+def describe(config_class: type[Any]) -> list[tuple[str, str, Any, str]]:
+    """Rows (name, what fits, default, help) of a config class, for help texts."""
+    hints = typing.get_type_hints(config_class)
+    return [(f.name, _describe(hints[f.name]), f.default, f.metadata.get("help", "")) for f in dataclasses.fields(config_class)]

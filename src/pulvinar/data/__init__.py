@@ -1,0 +1,1 @@
+"""What an experiment is made of: arrays and ids; opens no named dataset."""

@@ -1,0 +1,273 @@
+"""An experiment: stimuli, the responses of every subject, and the split; and its folder on disk.
+
+The folder form is documented in docs/folder.md. It is written whole or not at all, and read as memory maps.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pulvinar.config import suggest
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.responses import Responses
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import Split, check_split
+from pulvinar.data.stimuli import ReadImage, Stimuli
+from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.progress import track
+from pulvinar.storage import (
+    atomic_folder,
+    checksum,
+    fingerprint,
+    map_hdf5_array,
+    open_hdf5,
+    read_hdf5_array,
+    read_json,
+    write_json,
+)
+
+FORMAT, VERSION = "pulvinar-experiment", 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Experiment:
+    """Everything a method may see, and `truth`, which no method may: only the scoring after the fit reads it.
+
+    target: the new subject. truth: subject -> name -> array (voxel,) of a planted world ('responsive' bool, 'area' int
+    with 0 for none). facts: citation, licence, notes; free text that travels along.
+    """
+
+    name: str
+    stimuli: Stimuli
+    subjects: Mapping[str, Responses]
+    split: Split
+    target: str
+    truth: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.target not in self.subjects:
+            raise InputError(f"target: no subject named '{self.target}'{suggest(self.target, list(self.subjects))}")
+        for responses in self.subjects.values():
+            self.stimuli.rows(list(dict.fromkeys(responses.stimulus_ids)))
+        check_split(self.split, self.stimuli)
+
+    def without_truth(self) -> "Experiment":
+        """What a method is given."""
+        return Experiment(
+            name=self.name,
+            stimuli=self.stimuli,
+            subjects=self.subjects,
+            split=self.split,
+            target=self.target,
+            facts=self.facts,
+        )
+
+    def fingerprint(self) -> str:
+        """Changes when the stimuli, trial tables, sizes, split or a sample of the responses change."""
+        parts: list[Any] = [self.name, self.target, tuple(self.stimuli.ids), tuple(self.stimuli.sources), self.split]
+        for name, responses in self.subjects.items():
+            sample = np.linspace(0, responses.n_trials - 1, min(16, responses.n_trials)).astype(int)
+            parts += [name, tuple(responses.stimulus_ids), responses.values.shape, np.asarray(responses.values[sample])]
+        return fingerprint(*parts, *[values for _, values in sorted(self.stimuli.features.items())])
+
+
+def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
+    """Write an experiment as a folder, whole or not at all; an existing folder is refused."""
+    folder = Path(folder)
+    with atomic_folder(folder) as temporary:
+        _write_stimuli(experiment.stimuli, temporary)
+        write_json(temporary / "split.json", {"train": experiment.split.train, "test": experiment.split.test})
+        for responses in track(experiment.subjects.values(), "writing responses", len(experiment.subjects)):
+            _write_responses(responses, temporary / "responses" / f"{responses.subject}.h5")
+        if experiment.truth:
+            with h5py.File(temporary / "truth.h5", "w") as file:
+                for subject, arrays in experiment.truth.items():
+                    for name, values in arrays.items():
+                        file.create_dataset(f"{subject}/{name}", data=values)
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": experiment.name,
+            "target": experiment.target,
+            "subjects": list(experiment.subjects),
+            "facts": dict(experiment.facts),
+        }
+        write_json(temporary / "experiment.json", head)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file() and path.parent.name != "images")
+        write_json(temporary / "checksums.json", {str(path.relative_to(temporary)): checksum(path) for path in files})
+    return folder
+
+
+def _write_stimuli(stimuli: Stimuli, folder: Path) -> None:
+    with h5py.File(folder / "stimuli.h5", "w") as file:
+        file.create_dataset("id", data=np.array(list(stimuli.ids), dtype=object), dtype=h5py.string_dtype())
+        file.create_dataset("source", data=np.array(list(stimuli.sources), dtype=object), dtype=h5py.string_dtype())
+        if stimuli.labels is not None:
+            file.create_dataset("label", data=np.array(list(stimuli.labels), dtype=object), dtype=h5py.string_dtype())
+        for name, values in stimuli.features.items():
+            file.create_dataset(f"features/{name}", data=np.asarray(values, np.float32))
+    if stimuli.read_image is not None:
+        (folder / "images").mkdir()
+        for row in track(range(len(stimuli)), "writing images", len(stimuli)):
+            Image.fromarray(stimuli.image(row)).save(folder / "images" / _image_name(stimuli.ids[row]), compress_level=1)
+
+
+def _image_name(stimulus_id: str) -> str:
+    if "/" in stimulus_id or stimulus_id.startswith("."):
+        raise InputError(f"stimulus id '{stimulus_id}' cannot name an image file; use letters, digits, '.', '_' and '-'")
+    return f"{stimulus_id}.png"
+
+
+def _write_responses(responses: Responses, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w") as file:
+        values = file.create_dataset("values", shape=responses.values.shape, dtype=responses.values.dtype)
+        for start in range(0, responses.n_trials, 64):
+            values[start : start + 64] = responses.values[start : start + 64]
+        values.attrs["scale"] = responses.scale
+        file.create_dataset("stimulus", data=np.array(list(responses.stimulus_ids), dtype=object), dtype=h5py.string_dtype())
+        file.create_dataset("session", data=responses.sessions)
+        file.create_dataset("run", data=responses.runs)
+        if responses.noise_ceiling is not None:
+            file.create_dataset("noise_ceiling", data=responses.noise_ceiling)
+        for name, mask in responses.rois.items():
+            file.create_dataset(f"rois/{name}", data=mask)
+        geometry = responses.geometry
+        fields = ("coordinates", "index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
+        for name in fields:
+            if getattr(geometry, name) is not None:
+                file.create_dataset(f"geometry/{name}", data=getattr(geometry, name))
+
+
+def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
+    """Read an experiment folder; responses stay on disk as memory maps. `target` replaces the folder's own target."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder")
+    if not (folder / "experiment.json").is_file():
+        raise FileError(
+            f"{folder}: not an experiment folder (experiment.json is missing). "
+            "Make one from your own files with `pulvinar data convert`, or a planted one with `pulvinar data simulate`."
+        )
+    head = read_json(folder / "experiment.json")
+    if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
+        came = head.get("version") if isinstance(head, dict) else head
+        raise FileError(f"{folder}/experiment.json: format '{FORMAT}' version {VERSION} is needed, version {came!r} came")
+    names = head.get("subjects") or sorted(path.stem for path in (folder / "responses").glob("*.h5"))
+    if not names:
+        raise FileError(f"{folder}: no subjects; experiment.json lists none and responses/ holds no .h5 file")
+    return Experiment(
+        name=str(head.get("name", folder.name)),
+        stimuli=_read_stimuli(folder),
+        subjects={name: _read_responses(folder / "responses" / f"{name}.h5", name) for name in names},
+        split=_read_split(folder / "split.json"),
+        target=target or head.get("target") or names[-1],
+        truth=_read_truth(folder / "truth.h5"),
+        facts=head.get("facts", {}),
+    )
+
+
+def _read_split(path: Path) -> Split:
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(side), list) for side in ("train", "test")):
+        raise FileError(f"{path}: lists of stimulus ids named 'train' and 'test' are needed")
+    return Split(train=tuple(map(str, content["train"])), test=tuple(map(str, content["test"])))
+
+
+def _read_stimuli(folder: Path) -> Stimuli:
+    with open_hdf5(folder / "stimuli.h5") as file:
+        ids = [str(name) for name in read_hdf5_array(file, "id")]
+        sources = [str(name) for name in read_hdf5_array(file, "source")] if "source" in file else ids
+        labels = [str(name) for name in read_hdf5_array(file, "label")] if "label" in file else None
+        features = {name: np.asarray(read_hdf5_array(file["features"], name), np.float32) for name in file.get("features", ())}
+    return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=_image_reader(folder / "images", ids))
+
+
+def _image_reader(folder: Path, ids: list[str]) -> ReadImage | None:
+    if not folder.is_dir():
+        return None
+
+    def read(row: int) -> np.ndarray:
+        path = folder / _image_name(ids[row])
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise FileError(f"{path}: cannot be read as an image: {error}") from error
+
+    return read
+
+
+def _read_responses(path: Path, subject: str) -> Responses:
+    with open_hdf5(path) as file:
+        optional = {name: read_hdf5_array(file, name) for name in ("session", "run", "noise_ceiling") if name in file}
+        stimulus_ids = [str(name) for name in read_hdf5_array(file, "stimulus")]
+        values = file.get("values")
+        if not isinstance(values, h5py.Dataset) or values.ndim != 2:
+            raise FileError(f"{path}: a dataset 'values' (trial, voxel) is needed; there are: {', '.join(file)}")
+        scale, n_voxels = float(values.attrs.get("scale", 1.0)), values.shape[1]
+        rois = ROIs({name: read_hdf5_array(file["rois"], name) for name in file.get("rois", ())}, n_voxels=n_voxels)
+        geometry = _read_geometry(file, path)
+    mapped = map_hdf5_array(path, "values")
+    return Responses(
+        subject=subject,
+        values=mapped.astype(np.float32) if mapped.dtype == np.float64 else mapped,
+        scale=scale,
+        stimulus_ids=stimulus_ids,
+        sessions=optional.get("session", np.zeros(0, np.int64)),
+        runs=optional.get("run", np.zeros(0, np.int64)),
+        noise_ceiling=optional.get("noise_ceiling"),
+        rois=rois,
+        geometry=geometry,
+    )
+
+
+def _read_geometry(file: h5py.File, path: Path) -> Geometry:
+    if "geometry" not in file:
+        raise FileError(f"{path}: a group 'geometry' is needed (index, shape and affine; or vertex and mesh; or coordinates)")
+    arrays = {name: read_hdf5_array(file["geometry"], name) for name in file["geometry"]}
+    if "index" in arrays:
+        missing = {"shape", "affine"} - set(arrays)
+        if missing:
+            raise FileError(f"{path}: geometry has 'index' but not {sorted(missing)}")
+        return Geometry.from_index(arrays["index"], shape=tuple(int(n) for n in arrays["shape"]), affine=arrays["affine"])
+    if "vertex" in arrays:
+        missing = {"mesh_coordinates", "mesh_faces"} - set(arrays)
+        if missing:
+            raise FileError(f"{path}: geometry has 'vertex' but not {sorted(missing)}")
+        return Geometry.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
+    if "coordinates" in arrays:
+        return Geometry.from_points(arrays["coordinates"])
+    raise FileError(f"{path}: geometry holds {sorted(arrays)}; index, vertex or coordinates is needed")
+
+
+def _read_truth(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    if not path.is_file():
+        return {}
+    with open_hdf5(path) as file:
+        return {subject: {name: read_hdf5_array(file[subject], name) for name in file[subject]} for subject in file}
+
+
+def verify(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of files whose SHA-256 differs from checksums.json; empty when all agree (or no checksums were written)."""
+    folder = Path(folder)
+    if not (folder / "checksums.json").is_file():
+        return []
+    wanted = read_json(folder / "checksums.json")
+    return [name for name, value in wanted.items() if not (folder / name).is_file() or checksum(folder / name) != value]
+
+
+def require_target_roi(experiment: Experiment, roi: str, subject: str) -> np.ndarray:
+    """The named ROI of a subject; `NotFoundError` says which ROIs the subject has."""
+    rois = experiment.subjects[subject].rois
+    if roi not in rois:
+        there = ", ".join(rois) or "none"
+        raise NotFoundError(f"{subject} has no ROI '{roi}'; there are: {there}")
+    return rois[roi]

@@ -1,0 +1,175 @@
+"""Where the voxels are: a volume grid with its affine, a surface mesh, or bare points; and smoothing over it.
+
+The low-pass is a *normalised* Gaussian over the voxels that exist: out_i = sum_j k(d_ij) m_j / sum_j k(d_ij), with
+k(d) = exp(-d^2 / 2 sigma^2) cut at 3 sigma. Plain zero padding would lower the mask at the edge of the brain before any
+training (methods/troi). d is Euclidean in a volume and the length along mesh edges on a surface.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.spatial
+
+from pulvinar.errors import InputError
+
+CUT_AT_SIGMAS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """Positions of `n_voxels` measured places.
+
+    coordinates: (voxel, 3) in mm (scanner or template space).
+    A volume also has `index` (voxel, 3) into a grid of `shape`, and `affine` (4, 4), voxel index -> mm.
+    A surface also has `vertex` (voxel,) into `mesh_coordinates` (vertex, 3), in mm, with `mesh_faces` (face, 3).
+    """
+
+    coordinates: np.ndarray
+    index: np.ndarray | None = None
+    shape: tuple[int, int, int] | None = None
+    affine: np.ndarray | None = None
+    vertex: np.ndarray | None = None
+    mesh_coordinates: np.ndarray | None = None
+    mesh_faces: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        points = self.coordinates
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise InputError(f"coordinates: (voxel, 3) is needed, {points.shape} came")
+        if not np.isfinite(points).all():
+            raise InputError(f"coordinates: not finite at voxels {np.flatnonzero(~np.isfinite(points).all(1))[:5].tolist()}")
+        for name in ("index", "vertex"):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != len(points):
+                raise InputError(f"geometry.{name}: {len(rows)} rows for {len(points)} voxels")
+
+    @classmethod
+    def from_points(cls, coordinates: np.ndarray) -> "Geometry":
+        """Bare points (voxel, d) in mm, d at most 3; missing axes are zero."""
+        points = np.asarray(coordinates, dtype=float)
+        if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
+            raise InputError(f"coordinates: (voxel, 3) is needed, {points.shape} came")
+        return cls(coordinates=np.pad(points, ((0, 0), (0, 3 - points.shape[1]))))
+
+    @classmethod
+    def from_mask(cls, mask: np.ndarray, affine: np.ndarray) -> "Geometry":
+        """The true voxels of a 3-D mask, in C order (as `array[mask]` lists them, and nilearn's masker too)."""
+        if mask.ndim != 3:
+            raise InputError(f"mask: a 3-D volume is needed, {mask.ndim} axes came")
+        return cls.from_index(np.argwhere(mask), shape=mask.shape, affine=affine)
+
+    @classmethod
+    def from_index(cls, index: np.ndarray, *, shape: tuple[int, ...], affine: np.ndarray) -> "Geometry":
+        """Voxels at integer grid positions (voxel, 3) of a volume."""
+        index, affine = np.asarray(index, dtype=np.int64), np.asarray(affine, dtype=float)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise InputError(f"affine: an invertible (4, 4) matrix is needed, {affine.tolist()} came")
+        if index.ndim != 2 or index.shape[1] != 3:
+            raise InputError(f"index: (voxel, 3) is needed, {index.shape} came")
+        if len(index) and ((index < 0).any() or (index >= np.array(shape)).any()):
+            raise InputError(f"index: leaves the grid {tuple(shape)}: from {index.min(0)} to {index.max(0)}")
+        points = index @ affine[:3, :3].T + affine[:3, 3]
+        return cls(coordinates=points, index=index, shape=(shape[0], shape[1], shape[2]), affine=affine)
+
+    @classmethod
+    def from_surface(cls, vertex: np.ndarray, mesh_coordinates: np.ndarray, mesh_faces: np.ndarray) -> "Geometry":
+        """Vertices (voxel,) of a triangle mesh; `mesh_coordinates` in mm."""
+        vertex, faces = np.asarray(vertex, dtype=np.int64), np.asarray(mesh_faces, dtype=np.int64)
+        points = np.asarray(mesh_coordinates, dtype=float)
+        if len(vertex) and not (vertex.min() >= 0 and vertex.max() < len(points)):
+            raise InputError(f"vertex: {vertex.min()} to {vertex.max()}, but the mesh has {len(points)} vertices")
+        if faces.size and not (faces.min() >= 0 and faces.max() < len(points)):
+            raise InputError(f"mesh_faces: name vertex {faces.max()}, but the mesh has {len(points)} vertices")
+        return cls(coordinates=points[vertex], vertex=vertex, mesh_coordinates=points, mesh_faces=faces)
+
+    @property
+    def n_voxels(self) -> int:
+        """How many places."""
+        return len(self.coordinates)
+
+    @property
+    def kind(self) -> str:
+        """'volume', 'surface' or 'points'."""
+        return "volume" if self.index is not None else "surface" if self.vertex is not None else "points"
+
+    @property
+    def spacing(self) -> float:
+        """Median distance to the nearest neighbour, in mm: the unit in which filter widths are given."""
+        if self.n_voxels < 2:
+            return 1.0
+        distance, _ = scipy.spatial.cKDTree(self.coordinates).query(self.coordinates, k=2)
+        nonzero = distance[:, 1][distance[:, 1] > 0]
+        return float(np.median(nonzero)) if len(nonzero) else 1.0
+
+    def take(self, voxels: np.ndarray) -> "Geometry":
+        """The geometry of some voxels (indices or a boolean mask); the grid or mesh stays."""
+        return Geometry(
+            coordinates=self.coordinates[voxels],
+            index=None if self.index is None else self.index[voxels],
+            shape=self.shape,
+            affine=self.affine,
+            vertex=None if self.vertex is None else self.vertex[voxels],
+            mesh_coordinates=self.mesh_coordinates,
+            mesh_faces=self.mesh_faces,
+        )
+
+    def low_pass(self, sigma: float) -> scipy.sparse.csr_array:
+        """The smoothing operator (voxel, voxel): normalised Gaussian of standard deviation `sigma`, in units of `spacing`.
+
+        Rows sum to one; sigma 0 is the identity.
+        """
+        if not sigma >= 0:
+            raise InputError(f"sigma: 0 or more is needed, {sigma} came")
+        if sigma == 0:
+            return scipy.sparse.eye_array(self.n_voxels, format="csr")
+        width = sigma * self.spacing
+        pairs = self._mesh_distances if self.kind == "surface" else self._distances
+        row, column, distance = pairs(CUT_AT_SIGMAS * width)
+        every = np.arange(self.n_voxels)
+        weight = np.concatenate([np.exp(-0.5 * (distance / width) ** 2), np.ones(self.n_voxels)])
+        places = (np.concatenate([row, every]), np.concatenate([column, every]))
+        kernel = scipy.sparse.coo_array((weight, places), shape=(self.n_voxels, self.n_voxels)).tocsr()
+        return (scipy.sparse.diags_array(1.0 / kernel.sum(axis=1)) @ kernel).tocsr()
+
+    def _distances(self, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both directions of every pair within `radius` mm, straight through the volume."""
+        pairs = scipy.spatial.cKDTree(self.coordinates).query_pairs(radius * (1 + 1e-9), output_type="ndarray")
+        distance = np.linalg.norm(self.coordinates[pairs[:, 0]] - self.coordinates[pairs[:, 1]], axis=1)
+        row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
+        return row, column, np.concatenate([distance, distance])
+
+    def _mesh_distances(self, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both directions of every pair within `radius` mm along the edges of the mesh."""
+        if self.vertex is None or self.mesh_coordinates is None or self.mesh_faces is None:
+            raise InputError(f"geometry: a {self.kind} has no mesh to smooth over")
+        graph = _edge_graph(self.mesh_coordinates, self.mesh_faces)
+        place_of = np.full(graph.shape[0], -1)
+        place_of[self.vertex] = np.arange(self.n_voxels)
+        rows, columns, distances = [], [], []
+        for start in range(0, self.n_voxels, 256):
+            sources = self.vertex[start : start + 256]
+            reach = scipy.sparse.csgraph.dijkstra(graph, indices=sources, limit=radius * (1 + 1e-9))
+            source, vertex = np.nonzero(np.isfinite(reach) & (reach > 0) & (place_of >= 0))
+            rows.append(source + start)
+            columns.append(place_of[vertex])
+            distances.append(reach[source, vertex])
+        return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
+
+    def to_volume(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        """Values (voxel,) in their grid (x, y, z); `fill` elsewhere. Only for a volume."""
+        if self.index is None or self.shape is None:
+            raise InputError(f"geometry: a {self.kind} has no grid to put values into")
+        volume = np.full(self.shape, fill, dtype=np.result_type(values, type(fill)) if values.dtype != bool else bool)
+        volume[tuple(self.index.T)] = values
+        return volume
+
+
+def _edge_graph(points: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_array:
+    """Mesh edges as a symmetric matrix (vertex, vertex) of lengths in mm."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.sort(edges, axis=1), axis=0)
+    length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
+    half = scipy.sparse.coo_array((length, (edges[:, 0], edges[:, 1])), shape=(len(points), len(points)))
+    return (half + half.T).tocsr()

@@ -1,0 +1,120 @@
+"""What the voxels of one subject did on each trial, and how trials relate to stimuli."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.rois import ROIs
+from pulvinar.errors import DegenerateError, InputError
+
+VALUE_TYPES = (np.float32, np.int16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Responses:
+    """Responses (trial, voxel) of one subject, often a read-only memory map.
+
+    values: float32, or int16 to be multiplied by `scale` (NSD: 1/300). stimulus_ids: one id per trial; a repeated id is a
+    repeat. sessions, runs: integers per trial. noise_ceiling: released r^2 ceiling per voxel in [0, 1], if there is one.
+    """
+
+    subject: str
+    values: np.ndarray
+    stimulus_ids: Sequence[str]
+    geometry: Geometry
+    scale: float = 1.0
+    sessions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    runs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rois: ROIs = field(default_factory=lambda: ROIs({}, n_voxels=0))
+    noise_ceiling: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        who = f"responses of {self.subject}"
+        if self.values.ndim != 2 or self.values.dtype not in VALUE_TYPES:
+            raise InputError(f"{who}: (trial, voxel) float32 or int16 is needed, {self.values.dtype} {self.values.shape} came")
+        n_trials, n_voxels = self.values.shape
+        if len(self.stimulus_ids) != n_trials:
+            raise InputError(
+                f"responses and stimuli do not match: {n_trials} trials but {len(self.stimulus_ids)} stimulus ids "
+                f"({self.subject}). Each trial needs one id."
+            )
+        if self.geometry.n_voxels != n_voxels:
+            raise InputError(f"{who}: {n_voxels} voxels, but the geometry has {self.geometry.n_voxels}")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise InputError(f"{who}: scale must be a positive number, {self.scale} came")
+        for name in ("sessions", "runs"):
+            if len(getattr(self, name)) == 0:
+                object.__setattr__(self, name, np.zeros(n_trials, np.int64))
+            elif len(getattr(self, name)) != n_trials:
+                raise InputError(f"{who}: {len(getattr(self, name))} {name} for {n_trials} trials")
+        for name, mask in self.rois.items():
+            if len(mask) != n_voxels:
+                raise InputError(f"{who}: ROI '{name}' has {len(mask)} entries for {n_voxels} voxels")
+        if self.noise_ceiling is not None and self.noise_ceiling.shape != (n_voxels,):
+            raise InputError(f"{who}: noise_ceiling has shape {self.noise_ceiling.shape} for {n_voxels} voxels")
+
+    @property
+    def n_trials(self) -> int:
+        """How many presentations."""
+        return self.values.shape[0]
+
+    @property
+    def n_voxels(self) -> int:
+        """How many voxels."""
+        return self.values.shape[1]
+
+    def read(self, trials: np.ndarray, voxels: np.ndarray | None = None) -> np.ndarray:
+        """Responses of some trials (and voxels) in memory: float32 (trial, voxel), scale applied."""
+        block = self.values[trials] if voxels is None else self.values[trials][:, voxels]
+        return block.astype(np.float32) * np.float32(self.scale) if self.scale != 1.0 else block.astype(np.float32)
+
+    def bad_voxels(self, trials: np.ndarray) -> np.ndarray:
+        """Voxels (indices) that are constant, NaN or infinite over these trials."""
+        first = self.read(trials[:1])[0]
+        constant, finite = np.ones(self.n_voxels, bool), np.ones(self.n_voxels, bool)
+        for start in range(0, len(trials), 64):
+            block = self.read(trials[start : start + 64])
+            finite &= np.isfinite(block).all(0)
+            constant &= (block == first).all(0)
+        return np.flatnonzero(constant | ~finite)
+
+    def require_good_voxels(self, trials: np.ndarray) -> None:
+        """Raise `DegenerateError` that names the bad voxels, if there are any."""
+        bad = self.bad_voxels(trials)
+        if len(bad):
+            more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise DegenerateError(
+                f"responses of {self.subject}: {len(bad)} voxels are constant, NaN or infinite over the {len(trials)} "
+                f"trials in use: {bad[:5].tolist()}{more}. Drop them with drop_bad_voxels=true."
+            )
+
+    def take_voxels(self, voxels: np.ndarray) -> "Responses":
+        """The same trials on some voxels (indices), in memory."""
+        return Responses(
+            subject=self.subject,
+            values=np.ascontiguousarray(self.values[:, voxels]),
+            stimulus_ids=self.stimulus_ids,
+            geometry=self.geometry.take(voxels),
+            scale=self.scale,
+            sessions=self.sessions,
+            runs=self.runs,
+            rois=ROIs({name: mask[voxels] for name, mask in self.rois.items()}, n_voxels=len(voxels)),
+            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[voxels],
+        )
+
+    def trials_of(self, stimulus_ids: Sequence[str]) -> np.ndarray:
+        """Indices of the trials that showed any of these stimuli, in order."""
+        wanted = set(stimulus_ids)
+        return np.array([trial for trial, name in enumerate(self.stimulus_ids) if name in wanted], dtype=np.int64)
+
+
+def mean_over_repeats(values: np.ndarray, stimulus_ids: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Average the trials of each stimulus: values (stimulus, ...), ids in order of first appearance, counts (stimulus,)."""
+    order = {name: row for row, name in enumerate(dict.fromkeys(stimulus_ids))}
+    row = np.array([order[name] for name in stimulus_ids], dtype=np.int64)
+    count = np.bincount(row, minlength=len(order))
+    total = np.zeros((len(order), *values.shape[1:]), dtype=np.float64)
+    np.add.at(total, row, values)
+    return (total / count.reshape(-1, *[1] * (values.ndim - 1))).astype(values.dtype), list(order), count

@@ -1,0 +1,38 @@
+"""Named sets of voxels of one subject."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pulvinar.config import suggest
+from pulvinar.errors import InputError, NotFoundError
+
+
+class ROIs(Mapping[str, np.ndarray]):
+    """Regions of interest: name -> boolean mask (voxel,)."""
+
+    def __init__(self, masks: Mapping[str, np.ndarray], *, n_voxels: int) -> None:
+        self._masks = {}
+        for name, given in masks.items():
+            mask = np.asarray(given)
+            if mask.shape != (n_voxels,):
+                raise InputError(f"ROI '{name}': {mask.shape} came for {n_voxels} voxels")
+            if not np.isin(np.unique(mask), (0, 1)).all():
+                raise InputError(f"ROI '{name}': true or false per voxel is needed, values {np.unique(mask)[:5]} came")
+            self._masks[name] = mask.astype(bool)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._masks:
+            raise NotFoundError(
+                f"no ROI named '{name}'{suggest(name, list(self._masks)) if self._masks else '; there is none'}"
+            )
+        return self._masks[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._masks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)

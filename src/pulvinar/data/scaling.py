@@ -1,0 +1,59 @@
+"""z-scoring of responses in two named modes.
+
+`train_stats`: mean and standard deviation of the training trials in use, applied to every trial.
+`per_session`: each session's own non-test trials give its statistics (transductive: a session that holds test trials is
+scaled with its other trials; results say so). Population standard deviation in both.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from pulvinar.data.responses import Responses
+from pulvinar.errors import DegenerateError
+
+Mode = Literal["train_stats", "per_session"]
+
+
+def mean_and_sd(responses: Responses, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (voxel,) over trials, in blocks, float64 inside."""
+    total, square = np.zeros(responses.n_voxels), np.zeros(responses.n_voxels)
+    shift = responses.read(trials[:1])[0].astype(np.float64)
+    for start in range(0, len(trials), 64):
+        block = responses.read(trials[start : start + 64]) - shift
+        total += block.sum(0)
+        square += (block * block).sum(0)
+    mean = total / len(trials)
+    return shift + mean, np.sqrt(np.maximum(square / len(trials) - mean**2, 0.0))
+
+
+def zscore(responses: Responses, trials: np.ndarray, *, fit_trials: np.ndarray, mode: Mode) -> np.ndarray:
+    """Responses of `trials`, z-scored per voxel: float32 (trial, voxel).
+
+    `fit_trials` are the training trials (`train_stats`) or all non-test trials (`per_session`).
+    """
+    out = np.empty((len(trials), responses.n_voxels), np.float32)
+    for trial_rows, statistics_trials in _groups(responses, trials, fit_trials, mode):
+        mean, sd = mean_and_sd(responses, statistics_trials)
+        sd[sd == 0] = 1.0
+        for start in range(0, len(trial_rows), 64):
+            rows = trial_rows[start : start + 64]
+            out[rows] = (responses.read(trials[rows]) - mean) / sd
+    return out
+
+
+def _groups(
+    responses: Responses, trials: np.ndarray, fit_trials: np.ndarray, mode: Mode
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    if mode == "train_stats":
+        return [(np.arange(len(trials)), fit_trials)]
+    groups = []
+    for session in np.unique(responses.sessions[trials]):
+        own = fit_trials[responses.sessions[fit_trials] == session]
+        if len(own) < 10:
+            raise DegenerateError(
+                f"per_session z-scoring: session {session} of {responses.subject} has {len(own)} non-test trials, "
+                "10 or more are needed; use scaling=train_stats"
+            )
+        groups.append((np.flatnonzero(responses.sessions[trials] == session), own))
+    return groups

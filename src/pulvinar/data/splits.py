@@ -1,0 +1,80 @@
+"""Which stimuli are for training and which for the outer test, over all subjects at once.
+
+An image in the test set is nowhere in anyone's training: neither under its id, nor as another crop of its source picture,
+nor as the same pixels or features under another id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulvinar.data.responses import Responses
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import InputError, LeakError
+from pulvinar.storage import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Stimulus ids for training and for the outer test. Stimuli in neither are not used."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def check_split(split: Split, stimuli: Stimuli) -> None:
+    """Raise `LeakError` if anything of the test set stands in the training set (id, source picture, pixels, features)."""
+    if not split.train or not split.test:
+        raise InputError(f"split: {len(split.train)} training and {len(split.test)} test stimuli; both are needed")
+    stimuli.rows(split.train)
+    test_rows = stimuli.rows(split.test)
+    both = set(split.train) & set(split.test)
+    if both:
+        raise LeakError(f"split: {len(both)} stimuli stand in training and test, among them {sorted(both)[:3]}")
+    train_rows = stimuli.rows(split.train)
+    _refuse_shared("source picture", [stimuli.sources[row] for row in range(len(stimuli))], stimuli, train_rows, test_rows)
+    for name, values in stimuli.features.items():
+        keys = [np.asarray(row).tobytes() for row in values]
+        _refuse_shared(f"'{name}' feature (the same image under two ids)", keys, stimuli, train_rows, test_rows)
+    if stimuli.read_image is not None:
+        wanted = np.concatenate([train_rows, test_rows])
+        pixels = {int(row): fingerprint(stimuli.image(int(row))) for row in wanted}
+        _refuse_shared("pixels (the same image under two ids)", pixels, stimuli, train_rows, test_rows)
+
+
+def _refuse_shared(what: str, key_of, stimuli: Stimuli, train_rows: np.ndarray, test_rows: np.ndarray) -> None:
+    in_train = {key_of[row]: row for row in train_rows}
+    shared = [(stimuli.ids[in_train[key_of[row]]], stimuli.ids[row]) for row in test_rows if key_of[row] in in_train]
+    if shared:
+        pairs = ", ".join(f"'{train}' (training) and '{test}' (test)" for train, test in shared[:3])
+        raise LeakError(f"split: {len(shared)} test stimuli share their {what} with training stimuli: {pairs}")
+
+
+def split_by_source(stimuli: Stimuli, *, test_share: float, seed: int) -> Split:
+    """A random split in which every source picture is on one side; about `test_share` of the stimuli are for the test."""
+    if not 0 < test_share < 1:
+        raise InputError(f"test_share: between 0 and 1, {test_share} came")
+    sources = sorted(set(stimuli.sources))
+    if len(sources) < 2:
+        raise InputError("split: all stimuli come from one source picture; there is nothing independent to test on")
+    order = np.random.default_rng(seed).permutation(len(sources))
+    in_test: set[str] = set()
+    count = 0
+    for place in order[:-1]:
+        if count < test_share * len(stimuli):
+            in_test.add(sources[place])
+            count += sum(source == sources[place] for source in stimuli.sources)
+    train = tuple(name for name, source in zip(stimuli.ids, stimuli.sources, strict=True) if source not in in_test)
+    test = tuple(name for name, source in zip(stimuli.ids, stimuli.sources, strict=True) if source in in_test)
+    return Split(train=train, test=test)
+
+
+def training_trials(responses: Responses, split: Split, *, sessions: Sequence[int] | None = None) -> np.ndarray:
+    """Trials of training stimuli (of some sessions only, if given); trials of test stimuli are never among them."""
+    trials = responses.trials_of(split.train)
+    if sessions is not None:
+        trials = trials[np.isin(responses.sessions[trials], list(sessions))]
+    if len(trials) == 0:
+        raise InputError(f"responses of {responses.subject}: no trial shows a training stimulus")
+    return trials

@@ -1,0 +1,69 @@
+"""The images of an experiment: ids, source pictures, pixels on demand, and features (embeddings) by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pulvinar.config import suggest
+from pulvinar.errors import InputError, NotFoundError
+
+ReadImage = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stimuli:
+    """One row per stimulus (image).
+
+    ids: unique names. sources: the picture each was made from (crops of one picture share it); a split keeps a source
+    on one side. features: name -> (stimulus, dim) or (stimulus, token, dim) float32. labels: category names, if any.
+    read_image: row -> uint8 (height, width, 3), read when asked for.
+    """
+
+    ids: Sequence[str]
+    sources: Sequence[str]
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+    read_image: ReadImage | None = None
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        repeated = [name for name in self.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        if repeated:
+            raise InputError(f"stimulus ids: {len(repeated)} stand twice, among them {repeated[:3]}")
+        for name, rows in {"sources": self.sources, "labels": self.labels, **self.features}.items():
+            if rows is not None and len(rows) != len(self.ids):
+                raise InputError(f"stimuli.{name}: {len(rows)} rows for {len(self.ids)} stimulus ids")
+        for name, values in self.features.items():
+            bad = ~np.isfinite(np.asarray(values).reshape(len(self.ids), -1)).all(1)
+            if bad.any():
+                raise InputError(f"feature '{name}': not finite for stimuli {[self.ids[i] for i in np.flatnonzero(bad)[:3]]}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def row_of(self) -> dict[str, int]:
+        """Stimulus id -> row."""
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Rows of these stimulus ids; `NotFoundError` names the ones that are not there."""
+        row_of = self.row_of
+        missing = sorted({name for name in ids if name not in row_of})
+        if missing:
+            raise NotFoundError(f"{len(missing)} stimulus ids are not among the {len(self)} stimuli, e.g. {missing[:3]}")
+        return np.array([row_of[name] for name in ids], dtype=np.int64)
+
+    def feature(self, name: str) -> np.ndarray:
+        """One embedding (stimulus, ...) by name."""
+        if name not in self.features:
+            there = suggest(name, list(self.features)) if self.features else "; there is none"
+            raise NotFoundError(f"stimuli have no feature '{name}'{there}")
+        return self.features[name]
+
+    def image(self, row: int) -> np.ndarray:
+        """Pixels uint8 (height, width, 3) of a row."""
+        if self.read_image is None:
+            raise NotFoundError("these stimuli came without images")
+        return self.read_image(row)

@@ -1,0 +1,39 @@
+"""Errors that name the argument or file, what came, and what fits.
+
+Each is also the builtin that a caller would catch. The command line prints them on one line and exits with code 2.
+"""
+
+
+class PulvinarError(Exception):
+    """Anything pulvinar refuses, with the reason."""
+
+    def __str__(self) -> str:  # KeyError would print its repr
+        return str(self.args[0]) if self.args else ""
+
+
+class InputError(PulvinarError, ValueError):
+    """An argument or a file holds what cannot be used."""
+
+
+class ConfigError(PulvinarError, ValueError):
+    """Settings that do not fit; lists every mistake at once."""
+
+
+class DegenerateError(InputError):
+    """Values without the variance, rank or count that the formula needs."""
+
+
+class LeakError(InputError):
+    """A stimulus, source picture or image stands on both sides of a split."""
+
+
+class NotFoundError(PulvinarError, KeyError):
+    """A name that is not there; the message lists those that are."""
+
+
+class FileError(PulvinarError, OSError):
+    """A file or folder that is missing, unreadable, truncated, or in the way."""
+
+
+class MissingDependencyError(PulvinarError, ImportError):
+    """An optional library is not installed; the message has the command that installs it."""

@@ -1,0 +1,1 @@
+"""What needs networks or optimisers to score."""

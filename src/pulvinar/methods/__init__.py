@@ -1,0 +1,1 @@
+"""One file is one method: Config, NEEDS, fit, evaluate, PUBLISHED."""

@@ -1,0 +1,88 @@
+"""One way to show progress and messages. All of it goes to stderr; stdout belongs to results."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class Reporter:
+    """Where progress goes: a live bar on a terminal, a line every few seconds elsewhere, nothing when quiet."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.seconds_between_lines = 10.0
+
+    def log(self, message: str) -> None:
+        """One line for the reader."""
+        if not self.quiet:
+            sys.stderr.write(message + "\n")
+            sys.stderr.flush()
+
+    def warn(self, message: str) -> None:
+        """A line that is shown even when quiet."""
+        sys.stderr.write(f"warning: {message}\n")
+        sys.stderr.flush()
+
+
+REPORTER = Reporter()
+log = REPORTER.log
+warn = REPORTER.warn
+
+
+class Bar:
+    """Steps done of a known total, with a note (a loss, a count) that changes."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total, self.done, self.note = description, total, 0, ""
+        self.started = self.last_line = time.monotonic()
+        self.live = sys.stderr.isatty() and not REPORTER.quiet
+
+    def _text(self) -> str:
+        seconds = time.monotonic() - self.started
+        remaining = seconds / self.done * (self.total - self.done) if self.done else float("nan")
+        left = f", {remaining:.0f} s left" if self.done and self.done < self.total else ""
+        return f"{self.description}: {self.done}/{self.total} in {seconds:.0f} s{left}{'  ' + self.note if self.note else ''}"
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count steps as done and refresh the display."""
+        self.done += steps
+        self.note = self.note if note is None else note
+        now = time.monotonic()
+        if REPORTER.quiet:
+            return
+        if self.live and now - self.last_line > 0.1:
+            sys.stderr.write("\r\x1b[2K" + self._text())
+            sys.stderr.flush()
+            self.last_line = now
+        elif not self.live and now - self.last_line > REPORTER.seconds_between_lines:
+            log(self._text())
+            self.last_line = now
+
+    def close(self) -> None:
+        """End the display with a last line, if the work took long enough to have shown one."""
+        if self.live:
+            sys.stderr.write("\r\x1b[2K")
+        if time.monotonic() - self.started > 1.0:
+            log(self._text())
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Bar]:
+    """A progress bar for a block of work."""
+    shown = Bar(description, total)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Iterate and show how far we are."""
+    with bar(description, total) as shown:
+        for item in items:
+            yield item
+            shown.advance()

@@ -1,0 +1,1 @@
+"""What to keep. Tensors only: no subjects, no files."""

@@ -1,0 +1,213 @@
+"""Files are written whole or not at all; checksums and fingerprints.
+
+A file appears under its final name only after its bytes are on disk (temporary name beside it, fsync, rename).
+A folder is filled under a temporary name and renamed at the end. Nothing is read with pickle.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pulvinar.errors import FileError, NotFoundError
+
+TEMPORARY = ".partial-"
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the directory entry of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        reason = "the disk is full" if full else (error.strerror or str(error))
+        raise FileError(f"{path}: cannot be written: {reason}; nothing was left under this name") from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, else delete it."""
+    path = Path(path)
+    temporary = _temporary_name(path)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder; rename it to `path` if the block ends well, else delete it.
+
+    Raises `FileError` if `path` exists already: an existing folder is never replaced.
+    """
+    path = Path(path)
+    refuse_existing(path)
+    temporary = _temporary_name(path)
+    with _disk_errors(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            refuse_existing(path)
+            temporary.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Raise `FileError` if something stands under this name."""
+    if Path(path).exists():
+        raise FileError(f"{path}: exists already; choose another name, or remove it first")
+
+
+def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
+    """The path, if a file is there; `FileError` otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"{path}: no such {what}" + (" (it is a folder)" if path.is_dir() else ""))
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> None:
+    """Write a whole UTF-8 text file, atomically."""
+    write_bytes(path, content.encode())
+
+
+def to_jsonable(value: Any) -> Any:
+    """Numpy scalars and arrays, paths and tuples as plain JSON values; NaN and infinities as null."""
+    if isinstance(value, dict):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return to_jsonable(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_text(path, json.dumps(to_jsonable(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; `FileError` when it is missing or not JSON."""
+    path = require_file(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: not valid JSON ({error}); it may be truncated") from error
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; `FileError` when it is missing, truncated or not HDF5."""
+    path = require_file(path)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read as HDF5 (truncated, or another format): {error}") from error
+    with file:
+        yield file
+
+
+def read_hdf5_array(file: h5py.File | h5py.Group, name: str) -> np.ndarray:
+    """A dataset of an open file, in memory; `NotFoundError` names what is there instead."""
+    node = file.get(name)
+    if not isinstance(node, h5py.Dataset):
+        raise NotFoundError(f"{file.file.filename}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
+    try:
+        return node.asstr()[...] if h5py.check_string_dtype(node.dtype) else node[...]
+    except OSError as error:
+        raise FileError(f"{file.file.filename}: dataset '{name}' cannot be read (truncated?): {error}") from error
+
+
+def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
+    """A contiguous, uncompressed dataset as a read-only memory map; a chunked one is read into memory.
+
+    (Measured: 24 random rows take .4 ms from a contiguous file, 9 ms chunked, 15-21 ms compressed.)
+    """
+    with open_hdf5(path) as file:
+        node = file.get(name)
+        if not isinstance(node, h5py.Dataset):
+            raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
+        offset = node.id.get_offset()
+        if node.chunks is not None or offset is None or not node.dtype.isnative:
+            return read_hdf5_array(file, name)
+        shape, dtype = node.shape, node.dtype
+    needed = offset + int(np.prod(shape)) * dtype.itemsize
+    if Path(path).stat().st_size < needed:
+        raise FileError(f"{path}: truncated: dataset '{name}' needs {needed} bytes, {Path(path).stat().st_size} there")
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*values: Any) -> str:
+    """Twenty hex digits that change when any array, text or number among the values does.
+
+    >>> fingerprint(np.arange(3), "a") == fingerprint(np.arange(3), "a")
+    True
+    >>> fingerprint(np.arange(3)) == fingerprint(np.arange(3.0))
+    False
+    """
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            rows = np.atleast_1d(value)
+            step = max(1, 2**22 // max(1, rows[:1].nbytes))
+            for start in range(0, len(rows), step):
+                block = np.ascontiguousarray(rows[start : start + step])
+                digest.update(repr(block.tolist()).encode() if block.dtype == object else block.tobytes())
+        else:
+            digest.update(repr(value).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:20]

@@ -1,0 +1,21 @@
+"""Shapes in signatures are checked in tests (jaxtyping + beartype); data of ../shared is used when it is there."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models"]
+
+hook = install_import_hook(TYPED, "beartype.beartype")
+hook.__enter__()
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data for development tests; tests that need it are skipped where it is not."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real data for tests is not beside this checkout (../shared/data)")
+    return SHARED / "data"
