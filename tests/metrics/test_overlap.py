@@ -1,0 +1,49 @@
+"""Oracles: scikit-learn's precision, recall and F1; counts spelled out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from pulvinar.errors import InputError
+from pulvinar.metrics.overlap import coverage_per_area, overlap
+
+
+def test_overlap_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    selected, reference = generator.random(200) < 0.3, generator.random(200) < 0.6
+    found = overlap(selected, reference)
+    np.testing.assert_allclose(found.precision, precision_score(reference, selected))
+    np.testing.assert_allclose(found.recall, recall_score(reference, selected))
+    np.testing.assert_allclose(found.dice, f1_score(reference, selected))  # Dice of sets is F1
+    assert (found.n_selected, found.n_reference) == (selected.sum(), reference.sum())
+    assert found.n_both == (selected & reference).sum()
+    assert found.reason == ""
+
+
+def test_empty_sets_leave_scores_undefined_with_the_reason():
+    some, none = np.array([True, False, True]), np.zeros(3, bool)
+    no_reference = overlap(some, none)
+    assert (no_reference.precision, no_reference.recall, no_reference.dice) == (0.0, None, 0.0)
+    assert no_reference.reason == "the reference has no voxels"
+    no_selection = overlap(none, some)
+    assert (no_selection.precision, no_selection.recall, no_selection.dice) == (None, 0.0, 0.0)
+    assert no_selection.reason == "the selection has no voxels"
+    neither = overlap(none, none)
+    assert (neither.precision, neither.recall, neither.dice) == (None, None, None)
+    assert neither.reason == "the selection and the reference have no voxels"
+
+
+def test_coverage_counts_each_area_and_ignores_labels_of_none():
+    areas = np.array([0, -1, 2, 2, 2, 2, 7, 7, 7])
+    selected = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
+    found = coverage_per_area(selected, areas, names={2: "V2", 9: "absent"})
+    assert list(found) == ["V2", "7"]
+    assert (found["V2"].n_voxels, found["V2"].n_selected, found["V2"].share, found["V2"].covered) == (4, 1, 0.25, True)
+    assert (found["7"].n_voxels, found["7"].n_selected, found["7"].share, found["7"].covered) == (3, 0, 0.0, False)
+
+
+def test_different_numbers_of_voxels_are_refused():
+    with pytest.raises(InputError, match="reference has 4 voxels, the selection 3"):
+        overlap(np.zeros(3, bool), np.zeros(4, bool))
+    with pytest.raises(InputError, match="area map has 4 voxels, the selection 3"):
+        coverage_per_area(np.zeros(3, bool), np.zeros(4, int))

@@ -1,0 +1,103 @@
+"""Oracles: scipy.stats (permutation_test, bootstrap), closed forms, coverage of planted truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pulvinar.errors import InputError
+from pulvinar.metrics.resampling import (
+    bootstrap_shares,
+    paired_difference,
+    percentile_interval,
+    permutation_null,
+    sign_flip_p_value,
+)
+
+
+def scipy_sign_flip(differences: np.ndarray) -> float:
+    return stats.permutation_test(
+        (differences, np.zeros_like(differences)), lambda a, b: np.sum(a - b), permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+
+
+@pytest.mark.parametrize("n_units", [2, 4, 11])
+def test_exact_sign_flip_is_that_of_scipy(n_units):
+    differences = np.random.default_rng(n_units).normal(0.4, 1, n_units)
+    p_value = sign_flip_p_value(differences, generator=np.random.default_rng(0))
+    np.testing.assert_allclose(p_value, scipy_sign_flip(differences), rtol=1e-12)
+
+
+def test_exact_sign_flip_counts_ties_and_leaves_zeros_out():
+    differences = np.array([1.0, 1, 1, -1, 0, 0, 1, 1])
+    p_value = sign_flip_p_value(differences, generator=np.random.default_rng(0))
+    np.testing.assert_allclose(p_value, scipy_sign_flip(differences), rtol=1e-12)
+    # |sum| >= 4 in 2 * (C(6,0) + C(6,1)) of 64 patterns
+    np.testing.assert_allclose(p_value, 14 / 64)
+    assert sign_flip_p_value(np.zeros(5), generator=np.random.default_rng(0)) == 1.0
+
+
+def test_monte_carlo_sign_flip_approaches_the_exact_one_and_is_never_zero():
+    differences = np.random.default_rng(3).normal(0.4, 1, 15)
+    exact = scipy_sign_flip(differences)
+    sampled = sign_flip_p_value(differences, generator=np.random.default_rng(0), n_permutations=20_000)
+    assert abs(sampled - exact) < 4 * np.sqrt(exact * (1 - exact) / 20_000)
+    assert sign_flip_p_value(np.ones(40), generator=np.random.default_rng(0), n_permutations=999) == 1 / 1000
+
+
+def test_permutation_null_on_known_values():
+    null = permutation_null(0.8, np.arange(100) / 100)
+    np.testing.assert_allclose([null.mean, null.percentile_95, null.above_null], [0.495, 0.9405, 0.305])
+    assert null.p_value == 21 / 101  # .80 to .99 are as high
+    with pytest.raises(InputError, match="at least one"):
+        permutation_null(0.8, np.zeros(0))
+
+
+def test_bootstrap_interval_of_a_mean_is_near_that_of_scipy():
+    values = np.random.default_rng(0).normal(2, 1, 200)
+    shares = bootstrap_shares(200, 20_000, np.random.default_rng(1))
+    np.testing.assert_allclose(shares.sum(1), 1)
+    ours = percentile_interval(shares @ values)
+    scipys = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2))
+    np.testing.assert_allclose(ours, scipys.confidence_interval, atol=0.01)
+
+
+def test_percentile_interval_of_evenly_spaced_values():
+    np.testing.assert_allclose(percentile_interval(np.linspace(0, 1, 1001)), (0.025, 0.975))
+    np.testing.assert_allclose(percentile_interval(np.linspace(0, 1, 1001), level=0.5), (0.25, 0.75))
+    with pytest.raises(InputError, match="level"):
+        percentile_interval(np.zeros(3), level=1.0)
+
+
+def test_paired_difference_over_images_has_the_normal_interval():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0.3, 1, 400), generator.normal(0, 1, 400)
+    found = paired_difference(a, b, generator=np.random.default_rng(1))
+    half = 1.96 * (a - b).std() / np.sqrt(400)
+    np.testing.assert_allclose(found.difference, (a - b).mean())
+    np.testing.assert_allclose([found.low, found.high], found.difference + np.array([-half, half]), atol=0.012)
+    assert found.p_value_groups is None
+    assert abs(found.p_value_images - stats.ttest_rel(a, b).pvalue) < 0.002
+
+
+def test_paired_difference_over_groups_takes_their_spread_in():
+    """Crossed bootstrap of planted group effects: variance of the mean = variance of groups / n (images do not vary)."""
+    group_effects = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    a = np.repeat(group_effects[:, None], 50, axis=1)
+    found = paired_difference(a, np.zeros_like(a), generator=np.random.default_rng(1), n_bootstrap=20_000)
+    half = 1.96 * group_effects.std() / np.sqrt(6)
+    np.testing.assert_allclose([found.low, found.high], 0.25 + np.array([-half, half]), atol=0.012)
+    np.testing.assert_allclose(found.p_value_groups, 2 / 32)  # one difference is 0: 2^5 patterns, two as extreme
+
+
+def test_paired_difference_swaps_sign_and_leaves_undrawn_images_out():
+    a, b = np.array([1.0, 0, np.nan, 1, 1]), np.array([0.0, 0, 1, 0, 1])
+    forward = paired_difference(a, b, generator=np.random.default_rng(0))
+    backward = paired_difference(b, a, generator=np.random.default_rng(0))
+    assert forward.difference == -backward.difference == 0.5
+    np.testing.assert_allclose([forward.low, forward.high], [-backward.high, -backward.low])
+
+
+@pytest.mark.parametrize("shapes", [((4,), (5,)), ((2, 4), (4,)), ((0,), (0,)), ((1, 1, 4), (1, 1, 4))])
+def test_paired_difference_refuses_what_does_not_pair(shapes):
+    with pytest.raises(InputError, match="paired difference"):
+        paired_difference(np.zeros(shapes[0]), np.zeros(shapes[1]), generator=np.random.default_rng(0))

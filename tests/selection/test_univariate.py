@@ -1,0 +1,158 @@
+"""Oracles: scikit-learn (f_classif, Ridge in slow loops), scipy's F test, planted truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.feature_selection import f_classif
+from sklearn.linear_model import Ridge
+
+from pulvinar.errors import DegenerateError, InputError
+from pulvinar.selection import univariate
+from pulvinar.selection.univariate import anova_f, anova_labels, cross_validated_encoding_r2, top_voxels
+
+
+def encoding_world(n_stimuli: int, n_dims: int, n_voxels: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Trials in random order, 1 to 3 repeats; every voxel follows the embedding, with noise that grows over voxels."""
+    generator = np.random.default_rng(seed)
+    features = generator.normal(0, 1, (n_stimuli, n_dims)) * np.geomspace(1, 0.1, n_dims) + 0.3
+    stimulus = generator.permutation(np.repeat(np.arange(n_stimuli), generator.integers(1, 4, n_stimuli)))
+    signal = features @ generator.normal(0, 1, (n_dims, n_voxels)) / np.sqrt(n_dims)
+    noise = generator.normal(0, 1, (len(stimulus), n_voxels)) * np.geomspace(0.1, 10, n_voxels)
+    return signal[stimulus] + noise + 2.0, features[stimulus], stimulus
+
+
+def slow_encoding_r2(responses, embedding, stimulus, *, seed, n_folds, alphas, choose_alpha):
+    """scikit-learn's Ridge on single trials; alpha by refitting without each training stimulus."""
+    n_stimuli = stimulus.max() + 1
+    fold_of = (np.random.default_rng(seed).permutation(n_stimuli) % n_folds)[stimulus]
+    residual, total = 0.0, 0.0
+    for fold in range(n_folds):
+        train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        centred = embedding[train] - embedding[train].mean(0)
+        # repeats are rows of one stimulus, sqrt(count) of them: the same singular values
+        scale = np.square(centred).sum() / np.linalg.matrix_rank(centred)
+        errors = np.zeros((len(alphas), responses.shape[1]))
+        for left_out in np.unique(stimulus[train]):
+            inner, out = train[stimulus[train] != left_out], train[stimulus[train] == left_out]
+            for place, alpha in enumerate(alphas):
+                model = Ridge(alpha * scale).fit(embedding[inner], responses[inner])
+                # of the mean response, weighted by repeats; the variance around that mean is the same for every alpha
+                errors[place] += np.square(responses[out] - model.predict(embedding[out])).sum(0)
+        if choose_alpha == "global":
+            errors = np.repeat(errors.sum(1, keepdims=True), responses.shape[1], axis=1)
+        predicted = np.empty((len(test), responses.shape[1]))
+        for voxel, place in enumerate(errors.argmin(0)):
+            model = Ridge(alphas[place] * scale).fit(embedding[train], responses[train, voxel])
+            predicted[:, voxel] = model.predict(embedding[test])
+        residual += np.square(responses[test] - predicted).sum(0)
+        total += np.square(responses[test] - responses[train].mean(0)).sum(0)
+    return 1 - residual / total
+
+
+@pytest.mark.parametrize("n_dims", [6, 80])  # fewer and more than stimuli
+@pytest.mark.parametrize("choose_alpha", ["per_voxel", "global"])
+def test_encoding_r2_is_the_slow_loop_of_scikit_learn(monkeypatch, n_dims, choose_alpha):
+    responses, embedding, stimulus = encoding_world(30, n_dims, 5, seed=1)
+    settings = {"seed": 3, "n_folds": 3, "alphas": (0.01, 0.3, 10.0), "choose_alpha": choose_alpha}
+    monkeypatch.setattr(univariate, "VOXELS_PER_BLOCK", 2)
+    found = cross_validated_encoding_r2(responses, embedding, stimulus, **settings)
+    np.testing.assert_allclose(found, slow_encoding_r2(responses, embedding, stimulus, **settings), atol=2e-4)
+
+
+def test_encoding_r2_finds_planted_voxels_and_none_in_noise():
+    responses, embedding, stimulus = encoding_world(200, 20, 60, seed=0)
+    responses[:, 30:] = np.random.default_rng(5).normal(0, 1, (len(stimulus), 30))
+    found = cross_validated_encoding_r2(responses.astype(np.float32), embedding, [f"image{s}" for s in stimulus], seed=0)
+    assert found[:10].min() > 0.3
+    assert found[30:].max() < 0.05
+    assert abs(found[30:].mean()) < 0.02
+
+
+def test_encoding_r2_keeps_repeats_in_one_fold():
+    """Voxels that follow a random number of each stimulus: nothing to predict once its repeats are held out together."""
+    generator = np.random.default_rng(0)
+    stimulus = np.repeat(np.arange(60), 3)
+    embedding = generator.normal(0, 1, (60, 100))[stimulus]
+    responses = generator.normal(0, 1, (60, 20))[stimulus]
+    assert cross_validated_encoding_r2(responses, embedding, stimulus, seed=0).max() < 0.1
+
+
+def test_encoding_r2_does_not_depend_on_units_or_offset():
+    responses, embedding, stimulus = encoding_world(60, 10, 8, seed=2)
+    plain = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)
+    scaled = cross_validated_encoding_r2(50 * responses - 7, 0.01 * embedding + 3, stimulus, seed=0)
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+
+
+def test_constant_voxels_score_zero():
+    responses, embedding, stimulus = encoding_world(40, 5, 3, seed=2)
+    responses[:, 1] = 0.1
+    assert cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)[1] == 0
+    assert anova_f(responses, stimulus % 4)[1] == 0
+
+
+def test_anova_f_is_that_of_scikit_learn(monkeypatch):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 90)
+    responses = generator.normal(100, 1, (90, 7)) + labels[:, None] * np.linspace(0, 0.5, 7)
+    monkeypatch.setattr(univariate, "VOXELS_PER_BLOCK", 3)
+    np.testing.assert_allclose(anova_f(responses, labels), f_classif(responses, labels)[0], rtol=1e-9)
+    by_name = anova_f(responses.astype(np.float32), [f"class {label}" for label in labels])
+    np.testing.assert_allclose(by_name, f_classif(responses, labels)[0], rtol=1e-3)
+
+
+def test_anova_f_without_variance_inside_classes_is_infinite():
+    labels = np.arange(12) % 3
+    responses = np.stack([labels * 0.7, np.sin(np.arange(12.0))], axis=1)
+    found = anova_f(responses, labels)
+    assert np.isinf(found[0])
+    np.testing.assert_allclose(found[1], stats.f_oneway(*[responses[labels == k, 1] for k in range(3)]).statistic)
+
+
+def test_anova_labels_are_the_planted_clusters():
+    generator = np.random.default_rng(0)
+    planted = generator.integers(0, 3, 120)
+    directions = np.eye(3, 16)[planted] + 0.05 * generator.normal(0, 1, (120, 16))
+    embedding = directions * generator.uniform(0.1, 10, (120, 1))  # lengths do not count
+    labels = anova_labels(embedding, 3, seed=0)
+    assert len({(a, b) for a, b in zip(planted.tolist(), labels.tolist(), strict=True)}) == 3
+    np.testing.assert_array_equal(labels, anova_labels(embedding, 3, seed=0))
+
+
+def test_top_voxels_takes_the_lowest_index_of_equals():
+    mask = top_voxels(np.array([1.0, 3, 2, 3, 2, -np.inf, 2, np.inf]), 5)
+    np.testing.assert_array_equal(np.flatnonzero(mask), [1, 2, 3, 4, 7])
+    assert top_voxels(np.zeros(4), 4).all()
+
+
+def test_refuses_what_cannot_be_used():
+    responses, embedding, stimulus = encoding_world(20, 4, 3, seed=0)
+    differing = embedding.copy()
+    differing[0] += 1
+    stimulus[1] = stimulus[0]
+    differing[1] = embedding[0]
+    with pytest.raises(InputError, match="different"):
+        cross_validated_encoding_r2(responses, differing, stimulus, seed=0)
+    with pytest.raises(InputError, match="trials but"):
+        cross_validated_encoding_r2(responses, embedding[1:], stimulus, seed=0)
+    with pytest.raises(InputError, match="stimulus ids"):
+        cross_validated_encoding_r2(responses, embedding, stimulus[1:], seed=0)
+    with pytest.raises(InputError, match="alphas"):
+        cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=(1.0, 0.0))
+    with pytest.raises(InputError, match="n_folds"):
+        cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, n_folds=1)
+    with pytest.raises(DegenerateError, match="all the same"):
+        cross_validated_encoding_r2(responses, np.ones_like(embedding), stimulus, seed=0)
+    responses[2, 1] = np.nan
+    with pytest.raises(InputError, match="voxel 1 has a value that is not finite"):
+        cross_validated_encoding_r2(responses, np.ones_like(embedding) * stimulus[:, None], stimulus, seed=0)
+    with pytest.raises(InputError, match="voxel 1 has a value that is not finite"):
+        anova_f(responses, stimulus % 2)
+    with pytest.raises(DegenerateError, match="1 classes"):
+        anova_f(responses, np.zeros(len(responses)))
+    with pytest.raises(InputError, match="n_clusters"):
+        anova_labels(embedding, 1, seed=0)
+    with pytest.raises(InputError, match="n_voxels"):
+        top_voxels(np.zeros(3), 4)
+    with pytest.raises(InputError, match="first 1"):
+        top_voxels(np.array([0, np.nan]), 1)
