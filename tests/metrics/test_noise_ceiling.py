@@ -17,7 +17,7 @@ def planted(repeats: np.ndarray, signal_sd: np.ndarray, seed: int) -> tuple[np.n
 
 
 def test_planted_variance_components_are_found():
-    """Spread over 20 seeds of the mean over 200 voxels: 0.0014 to 0.004; the bound is four times that."""
+    """Over 30 seeds the mean of 200 voxels was at most 2.4 of its standard errors off; without signal at most 0.014."""
     repeats = np.tile([1, 2, 3], 400)
     signal_sd = np.repeat([0.0, 0.3, 0.6, 0.9], 200)
     responses, stimulus = planted(repeats, signal_sd, 0)
@@ -25,7 +25,7 @@ def test_planted_variance_components_are_found():
     true = signal_sd / np.sqrt(1 - signal_sd**2)
     by_level = np.square(found.ncsnr).reshape(4, 200).mean(1)
     expected = np.square(true).reshape(4, 200).mean(1)
-    # squared, so that only the cut at 0 biases; z = (estimate - truth) over the spread of a mean of 200 voxels
+    # squares, so that only the cut at 0 biases
     spread = np.square(found.ncsnr).reshape(4, 200).std(1) / np.sqrt(200)
     assert (np.abs(by_level - expected)[1:] < 4 * spread[1:]).all()
     assert by_level[0] < 0.03

@@ -25,6 +25,7 @@ def test_exact_sign_flip_is_that_of_scipy(n_units):
     differences = np.random.default_rng(n_units).normal(0.4, 1, n_units)
     p_value = sign_flip_p_value(differences, generator=np.random.default_rng(0))
     np.testing.assert_allclose(p_value, scipy_sign_flip(differences), rtol=1e-12)
+    assert sign_flip_p_value(-differences, generator=np.random.default_rng(0)) == p_value  # two-sided
 
 
 def test_exact_sign_flip_counts_ties_and_leaves_zeros_out():
@@ -33,6 +34,8 @@ def test_exact_sign_flip_counts_ties_and_leaves_zeros_out():
     np.testing.assert_allclose(p_value, scipy_sign_flip(differences), rtol=1e-12)
     # |sum| >= 4 in 2 * (C(6,0) + C(6,1)) of 64 patterns
     np.testing.assert_allclose(p_value, 14 / 64)
+    many_zeros = np.concatenate([differences, np.zeros(500)])  # still the exact p
+    assert sign_flip_p_value(many_zeros, generator=np.random.default_rng(0)) == p_value
     assert sign_flip_p_value(np.zeros(5), generator=np.random.default_rng(0)) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""Oracles: scipy's ranks, scikit-learn's cosine and top-k accuracy, slow loops, fixed points of permutations, chance in closed form."""
+"""Oracles: scipy (ranks), scikit-learn (cosine, top-k accuracy), slow loops, fixed points of permutations, chance."""
 
 from math import comb
 
@@ -114,7 +114,7 @@ def test_null_of_perfect_predictions_is_fixed_points_of_permutations():
 
 def test_first_by_query_is_the_slow_loop_with_exclusions():
     generator = np.random.default_rng(1)
-    similarity = np.round(generator.normal(0, 1, (15, 9)), 1)  # ties
+    similarity = np.round(generator.normal(0, 1, (15, 9)))  # ties
     gallery = generator.random((9, 9)) > 0.3
     np.fill_diagonal(gallery, True)
     expected = np.zeros((15, 9))
@@ -144,17 +144,23 @@ def test_null_is_the_slow_loop_over_permuted_queries():
 
 
 def test_near_duplicates_are_not_in_the_gallery():
-    predicted, true = noisy(40, 0.6)
+    """Images 0 and 1 are alike and their predictions swapped; 2 and 3 are the same image, and their predictions are equal."""
+    predicted, true = noisy(40, 0.3)
     true[1] = true[0] + 0.01
+    predicted[[0, 1]] = true[[1, 0]]
+    true[3] = true[2]
+    predicted[[2, 3]] = true[[2, 3]]
     excluded = near_duplicates(true, 0.99)
-    np.testing.assert_array_equal(np.argwhere(excluded), [[0, 1], [1, 0]])
-    found = score(predicted, true, excluded=excluded)
-    cosine = cosine_similarities(predicted, true)
-    for direction, queries in zip(DIRECTIONS, (cosine, cosine.T), strict=True):
-        assert found.per_image[direction].rank[0] == rankdata(-np.delete(queries[0], 1))[0]
-        assert 1 not in found.per_image[direction].retrieved[0]
-    np.testing.assert_allclose(found.scores["gallery_size"], (38 * 40 + 2 * 39) / 40)
-    np.testing.assert_allclose(found.scores["chance"], (38 / 40 + 2 / 39) / 40)
+    np.testing.assert_array_equal(np.argwhere(excluded), [[0, 1], [1, 0], [2, 3], [3, 2]])
+    with_them, without = score(predicted, true), score(predicted, true, excluded=excluded)
+    for direction in DIRECTIONS:
+        np.testing.assert_array_equal(with_them.per_image[direction].rank[:4], [2, 2, 1.5, 1.5])
+        np.testing.assert_array_equal(without.per_image[direction].rank[:4], [1, 1, 1, 1])
+        np.testing.assert_array_equal(without.per_image[direction].top1[:4], [1, 1, 1, 1])
+        for target, twin in ((0, 1), (1, 0), (2, 3), (3, 2)):
+            assert twin not in without.per_image[direction].retrieved[target]
+    np.testing.assert_allclose(without.scores["gallery_size"], (36 * 40 + 4 * 39) / 40)
+    np.testing.assert_allclose(without.scores["chance"], (36 / 40 + 4 / 39) / 40)
 
 
 def test_retrieved_rows_end_where_the_gallery_ends():
@@ -181,7 +187,7 @@ def test_thirty_draws_are_the_mean_over_galleries_of_300():
     whole = score(predicted, true)
     above = (whole.per_image["brain_to_image"].rank - 1).astype(int)
     expected = np.mean([comb(419 - g, 299) / comb(419, 299) for g in above])
-    assert abs(found.scores["brain_to_image_top1"] - expected) < 0.01  # spread of the mean over 30 draws is .003
+    assert abs(found.scores["brain_to_image_top1"] - expected) < 0.01  # over 20 seeds: sd .0017, at most .004
     assert found.scores["brain_to_image_top1"] > whole.scores["brain_to_image_top1"]
     assert (found.scores["gallery_size"], found.scores["chance"]) == (300, 1 / 300)
     assert found.per_image["brain_to_image"].n_draws.sum() == 30 * 300

@@ -60,6 +60,7 @@ def test_encoding_r2_is_the_slow_loop_of_scikit_learn(monkeypatch, n_dims, choos
 
 
 def test_encoding_r2_finds_planted_voxels_and_none_in_noise():
+    """Over 15 seeds the least of 10 planted voxels was .58 or more, the best of 30 without signal .014 or less."""
     responses, embedding, stimulus = encoding_world(200, 20, 60, seed=0)
     responses[:, 30:] = np.random.default_rng(5).normal(0, 1, (len(stimulus), 30))
     found = cross_validated_encoding_r2(responses.astype(np.float32), embedding, [f"image{s}" for s in stimulus], seed=0)
@@ -69,12 +70,15 @@ def test_encoding_r2_finds_planted_voxels_and_none_in_noise():
 
 
 def test_encoding_r2_keeps_repeats_in_one_fold():
-    """Voxels that follow a random number of each stimulus: nothing to predict once its repeats are held out together."""
+    """Voxels that follow a random number of each stimulus: nothing to predict once its repeats are held out together.
+
+    Over 15 seeds the best of 20 voxels was at most .18; with repeats in other folds it would be near 1.
+    """
     generator = np.random.default_rng(0)
     stimulus = np.repeat(np.arange(60), 3)
     embedding = generator.normal(0, 1, (60, 100))[stimulus]
     responses = generator.normal(0, 1, (60, 20))[stimulus]
-    assert cross_validated_encoding_r2(responses, embedding, stimulus, seed=0).max() < 0.1
+    assert cross_validated_encoding_r2(responses, embedding, stimulus, seed=0).max() < 0.3
 
 
 def test_encoding_r2_does_not_depend_on_units_or_offset():
@@ -85,10 +89,10 @@ def test_encoding_r2_does_not_depend_on_units_or_offset():
 
 
 def test_constant_voxels_score_zero():
-    responses, embedding, stimulus = encoding_world(40, 5, 3, seed=2)
-    responses[:, 1] = 0.1
-    assert cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)[1] == 0
-    assert anova_f(responses, stimulus % 4)[1] == 0
+    responses, embedding, stimulus = encoding_world(40, 5, 6, seed=2)
+    responses[:, 1:] = [0.1, 1 / 3, 123.456, -7.7, 1e-17]  # means of these are inexact
+    np.testing.assert_array_equal(cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)[1:], 0)
+    np.testing.assert_array_equal(anova_f(responses, stimulus % 4)[1:], 0)
 
 
 def test_anova_f_is_that_of_scikit_learn(monkeypatch):
