@@ -1,0 +1,429 @@
+"""Planted cortex: several subjects who see real photographs, with known responsive voxels. The embedded default.
+
+Stimuli are crops of the photographs that ship inside scikit-image and scikit-learn (or of a folder of your own); training
+and test crops come from different pictures. What is planted, per subject:
+
+- A head: a superellipsoid of its own proportions in a grid, `n_voxels` places.
+- Areas of responsive voxels, each a contiguous core and voxels scattered around it. Early areas follow oriented energy and
+  colour, late ones a fixed random network that is *not* the one that gives the decoder's target. Neighbours in a core are
+  tuned alike.
+- Reliable but irrelevant blobs: a response that repeats with the stimulus, but is drawn at random for each stimulus.
+- Noise: partly smooth in space, partly autocorrelated over trials, partly shared by the whole head.
+- A loose 'annotated' ROI: the areas grown outward; it misses scattered voxels and takes many silent ones.
+
+The noise ceiling of a responsive voxel is for the mean of three repeats, as in NSD: s / (s + (1 - s) / 3), s the signal's
+share of single-trial variance. The truth travels in `Experiment.truth`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from pulvinar.config import setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.responses import Responses
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import Split
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import FileError, InputError
+from pulvinar.models.fixed_networks import (
+    RandomConvolutionNetwork,
+    colour,
+    in_batches,
+    oriented_energy,
+    principal_components,
+)
+from pulvinar.progress import track
+
+import os
+
+WH = float(os.environ.get("WH", ".5"))
+VOXEL_MM = 1.8
+N_REPEATS_OF_CEILING = 3
+SCALE = 1 / 2000  # int16 steps per standard deviation
+LARGEST_PICTURE = 640  # pixels along the longer edge; larger ones are reduced before cropping
+
+# Pictures by kind; a world's test pictures are drawn from each kind in the stated number.
+BUNDLED = {
+    "texture": ("skimage/brick.png", "skimage/grass.png", "skimage/gravel.png"),
+    "grey": ("skimage/camera.png", "skimage/coins.png", "skimage/moon.png"),
+    "science": ("skimage/hubble_deep_field.jpg", "skimage/ihc.png", "skimage/retina.jpg"),
+    "scene": (
+        "skimage/astronaut.png",
+        "skimage/chelsea.png",
+        "skimage/coffee.png",
+        "skimage/motorcycle_left.png",
+        "skimage/rocket.jpg",
+        "sklearn/china.jpg",
+        "sklearn/flower.jpg",
+    ),
+}
+N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What world to plant."""
+
+    seed: int = setting(0, "changes pictures, heads, areas, tuning and noise")
+    n_subjects: int = setting(4, "the last one is the new subject")
+    n_voxels: int = setting(8000, "places in the new subject's head; the others' differ by up to 10 %")
+    responsive_share: float = setting(0.07, "share of voxels that respond to images")
+    irrelevant_share: float = setting(0.03, "share of voxels that are reliable but carry no image information")
+    scattered_share: float = setting(0.25, "share of each area's voxels that lie scattered around its core")
+    ceiling_median: float = setting(0.3, "median r^2 noise ceiling of responsive voxels, mean of three repeats")
+    ceiling_spread: float = setting(0.8, "standard deviation of the log odds of the ceiling over voxels")
+    tuning_dim: int = setting(24, "feature dimensions each area encodes")
+    n_trials: int = setting(600, "single training trials of the new subject (one session)")
+    n_pretraining_trials: int = setting(900, "training trials of each other subject")
+    repeated_share: float = setting(0.1, "share of the new subject's training images that are shown twice")
+    n_test_images: int = setting(300, "test images, shown to the new subject")
+    n_test_repeats: int = setting(3, "presentations of each test image")
+    noise_smoothness: float = setting(1.2, "width (voxels) of the spatially smooth noise")
+    noise_autocorrelation: float = setting(0.3, "correlation of the noise between successive trials")
+    embedding_dim: int = setting(64, "dimensions of the target embedding")
+    image_size: int = setting(64, "pixels along an edge of a stimulus")
+    images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        lines = []
+        for name, least in (
+            ("n_subjects", 1),
+            ("n_voxels", 200),
+            ("n_trials", 20),
+            ("n_test_images", 10),
+            ("n_test_repeats", 1),
+            ("n_pretraining_trials", 20),
+            ("tuning_dim", 1),
+            ("image_size", 16),
+            ("embedding_dim", 2),
+        ):
+            if getattr(self, name) < least:
+                lines.append(f"simulated.{name} is {least} or more, not {getattr(self, name)}")
+        for name in ("responsive_share", "irrelevant_share", "scattered_share", "ceiling_median", "repeated_share"):
+            if not 0 <= getattr(self, name) < 1:
+                lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
+        return lines
+
+
+def simulate(config: Config | None = None) -> Experiment:
+    """Plant a world. The same settings give the same world, bit for bit, on the same machine."""
+    config = config or Config()
+    rng = np.random.default_rng([config.seed, 0x9D1])
+    plan = _plan_stimuli(config, rng)
+    stimuli, areas = _stimuli_and_tuning(config, plan, rng)
+    subjects, truth = {}, {}
+    for number in track(range(config.n_subjects), "planting subjects", config.n_subjects):
+        name = f"subj{number + 1:02d}"
+        own = np.random.default_rng([config.seed, 0xB0D, number])
+        subjects[name], truth[name] = _plant_subject(config, name, plan.trials[number], stimuli.ids, areas, own)
+    train = tuple(stimuli.ids[row] for row in np.flatnonzero(~plan.is_test))
+    test = tuple(stimuli.ids[row] for row in np.flatnonzero(plan.is_test))
+    return Experiment(
+        name=f"simulated cortex (seed {config.seed})",
+        stimuli=stimuli,
+        subjects=subjects,
+        split=Split(train=train, test=test),
+        target=list(subjects)[-1],
+        truth=truth,
+        facts={"citation": "pulvinar, planted world", "licence": "stimuli: crops of pictures bundled with scikit-image, "
+               "scikit-learn (see their data READMEs), or your own"},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Crops and who sees which: images uint8 (stimulus, size, size, 3); trials[subject] = list of (session, rows)."""
+
+    images: np.ndarray
+    sources: list[str]
+    is_test: np.ndarray
+    trials: list[list[tuple[int, np.ndarray]]]
+
+
+# --- pictures and crops -----------------------------------------------------------------------------------------------
+
+
+def bundled_path(name: str) -> Path:
+    """Where a bundled photograph lies inside the installed library."""
+    import skimage
+    import sklearn
+
+    library, file = name.split("/")
+    if library == "skimage":
+        return Path(skimage.__file__).parent / "data" / file
+    return Path(sklearn.__file__).parent / "datasets" / "images" / file
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise FileError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path], set[str]]:
+    """Source pictures by name, and the names of those kept for the test."""
+    if config.images is None:
+        chosen = {kind: set(rng.choice(names, N_TEST_PICTURES[kind], replace=False)) for kind, names in BUNDLED.items()}
+        return {name: bundled_path(name) for names in BUNDLED.values() for name in names}, set().union(*chosen.values())
+    folder = Path(config.images)
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder of pictures")
+    paths = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    if len(paths) < 4:
+        raise InputError(f"{folder}: {len(paths)} pictures (.png, .jpg); 4 or more are needed, for a split by picture")
+    names = list(paths)
+    return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False))
+
+
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of square boxes (top, left, size)."""
+    top, left = np.maximum(box[:2], boxes[:, :2]).T
+    bottom, right = np.minimum(box[:2] + box[2], boxes[:, :2] + boxes[:, 2:]).T
+    shared = np.maximum(bottom - top, 0) * np.maximum(right - left, 0)
+    return shared / (box[2] ** 2 + boxes[:, 2] ** 2 - shared)
+
+
+def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:
+    """One box (top, left, size) of a picture at `size` pixels."""
+    top, left, edge = box
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge)))
+
+
+def _crops(picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, largest_overlap: float) -> np.ndarray:
+    """`n` square crops of a picture at `size` pixels: uint8 (crop, size, size, 3).
+
+    A crop is refused when it overlaps an earlier one by more than `largest_overlap` (intersection over union), is nearly
+    blank, or looks like an earlier one (8 x 8 thumbnails closer than 4 % of the range). Limits relax when no room is left.
+    """
+    image, short = Image.fromarray(picture), min(picture.shape[:2])
+    boxes, crops, thumbnails = np.zeros((0, 3)), [], np.zeros((0, 8, 8, 3))
+    strictness = 1.0
+    while len(crops) < n:
+        for _ in range(60):
+            edge = short * np.exp(rng.uniform(np.log(0.18), np.log(0.75)))
+            box = np.array([rng.uniform(0, picture.shape[0] - edge), rng.uniform(0, picture.shape[1] - edge), edge])
+            if len(boxes) and _overlap(box, boxes).max() > 1 - strictness * (1 - largest_overlap):
+                continue
+            thumbnail = _cut(image, box, 8) / 255
+            close = len(boxes) and np.sqrt(((thumbnails - thumbnail) ** 2).mean((1, 2, 3))).min() < 0.04 * strictness
+            if close or thumbnail.std() < 0.08 * strictness:
+                continue
+            boxes, thumbnails = np.vstack([boxes, box]), np.concatenate([thumbnails, thumbnail[None]])
+            crops.append(_cut(image, box, size))
+            break
+        else:
+            strictness *= 0.9
+    return np.stack(crops)
+
+
+def _plan_stimuli(config: Config, rng: np.random.Generator) -> _Plan:
+    paths, test_names = _pictures(config, rng)
+    n_repeated = round(config.repeated_share * config.n_trials / (1 + config.repeated_share))
+    n_own = [config.n_pretraining_trials] * (config.n_subjects - 1) + [config.n_trials - n_repeated]
+    images, sources, is_test = [], [], []
+    for names, n_wanted in ((sorted(set(paths) - test_names), sum(n_own)), (sorted(test_names), config.n_test_images)):
+        shares = np.full(len(names), n_wanted // len(names))
+        shares[: n_wanted % len(names)] += 1
+        for name, n in zip(names, shares, strict=True):
+            picture = _read_picture(paths[name])
+            cap = 0.35 if name in test_names else 0.7
+            images.append(_crops(picture, int(n), config.image_size, rng, largest_overlap=cap))
+            sources += [name] * int(n)
+            is_test += [name in test_names] * int(n)
+    test_mask = np.array(is_test)
+    order = rng.permutation(np.flatnonzero(~test_mask))
+    own = np.split(order, np.cumsum(n_own)[:-1])
+    trials: list[list[tuple[int, np.ndarray]]] = [[(1, rows)] for rows in own[:-1]]
+    first_session = rng.permutation(np.concatenate([own[-1], rng.choice(own[-1], n_repeated, replace=False)]))
+    test_rows = np.flatnonzero(test_mask)
+    trials.append([(1, first_session), *((2 + r, rng.permutation(test_rows)) for r in range(config.n_test_repeats))])
+    return _Plan(images=np.concatenate(images), sources=sources, is_test=test_mask, trials=trials)
+
+
+# --- what areas follow, and what the decoder is asked for --------------------------------------------------------------
+
+
+def _random_network(images: torch.Tensor, fit_rows: torch.Tensor, **kwargs) -> torch.Tensor:
+    network = RandomConvolutionNetwork(**kwargs)
+    network.calibrate(images[fit_rows[:: max(1, len(fit_rows) // 256)]])
+    return in_batches(network, images)
+
+
+def embed(images: np.ndarray, *, fit_rows: np.ndarray, dim: int) -> np.ndarray:
+    """The embedded default embedding of images uint8 (image, h, w, 3): a fixed random network, components of `fit_rows`."""
+    pixels, rows = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(fit_rows)
+    features = _random_network(pixels, rows, seed=11, widths=(32, 64, 128), kernel=5, nonlinearity="relu", grid=4)
+    return principal_components(features, fit_rows=rows, n_components=dim, whitening=WH).numpy()
+
+
+def _stimuli_and_tuning(
+    config: Config, plan: _Plan, rng: np.random.Generator
+) -> tuple[Stimuli, dict[str, np.ndarray]]:  # fmt: skip
+    """Stimuli with the target embedding, and per area the features (stimulus, dim) it follows."""
+    pixels, fit_rows = torch.from_numpy(plan.images), torch.from_numpy(np.flatnonzero(~plan.is_test))
+    deep = _random_network(pixels, fit_rows, seed=23, widths=(48, 96, 160), kernel=3, nonlinearity="tanh", grid=2)
+    half = deep.shape[1] // 2
+    raw = {
+        "energy": in_batches(oriented_energy, pixels),
+        "colour": in_batches(colour, pixels),
+        "middle": deep[:, :half],
+        "late": deep[:, half:],
+        "late scattered": deep,
+    }
+    areas = {}
+    for name, features in raw.items():
+        scores = principal_components(features, fit_rows=fit_rows, n_components=config.tuning_dim, whitening=0.5)
+        areas[name] = (scores / scores[fit_rows].std(0).square().sum().sqrt()).numpy()
+    width = len(str(len(plan.images)))
+    ids = [f"image{row:0{width}d}" for row in range(len(plan.images))]
+    embedding = embed(plan.images, fit_rows=fit_rows.numpy(), dim=min(config.embedding_dim, len(fit_rows) - 1))
+    stimuli = Stimuli(ids=ids, sources=plan.sources, features={"embedding": embedding}, read_image=lambda row: plan.images[row])
+    return stimuli, areas
+
+
+# --- a subject ------------------------------------------------------------------------------------------------------
+
+
+def _head(n_voxels: int, rng: np.random.Generator) -> Geometry:
+    """The `n_voxels` grid places nearest the centre of a superellipsoid of random proportions (about 60 : 40 : 40)."""
+    proportions = np.array([60.0, 40.0, 40.0]) * rng.uniform(0.9, 1.1, 3)
+    radii = proportions * (n_voxels / 6.4 / proportions.prod()) ** (1 / 3) * 1.35
+    grid = np.indices(tuple(int(n) for n in np.ceil(2 * radii).astype(int) + 1)).reshape(3, -1).T
+    centred = np.abs(grid - radii) / radii
+    distance = (centred ** rng.uniform(2.5, 4.0)).sum(1)
+    index = grid[np.sort(np.argsort(distance, kind="stable")[:n_voxels])]
+    index = index - index.min(0)
+    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+    affine[:3, 3] = -VOXEL_MM * index.max(0) / 2
+    return Geometry.from_index(index, shape=tuple(index.max(0) + 1), affine=affine)
+
+
+def _grow(
+    geometry: Geometry, centre: np.ndarray, n: int, free: np.ndarray, rng: np.random.Generator, *, roughness: float
+) -> np.ndarray:  # fmt: skip
+    """The `n` free voxels nearest a centre under a bumpy metric: a contiguous, irregular region."""
+    distance = np.linalg.norm(geometry.index - centre, axis=1)
+    bumps = scipy.ndimage.gaussian_filter(rng.standard_normal(geometry.shape), 1.5)[tuple(geometry.index.T)]
+    bumpy = distance * np.exp(roughness * bumps / bumps.std())
+    candidates = np.flatnonzero(free)
+    return candidates[np.argsort(bumpy[candidates], kind="stable")[:n]]
+
+
+def _place_areas(
+    config: Config, geometry: Geometry, areas: Sequence[str], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Area number per voxel (0 none), irrelevant blobs (bool), and the loose annotated ROI (bool)."""
+    n_voxels = geometry.n_voxels
+    area, free = np.zeros(n_voxels, np.int16), np.ones(n_voxels, bool)
+    centres = _spread_places(geometry, len(areas) + 3, rng)
+    n_each = max(4, round(config.responsive_share * n_voxels / len(areas)))
+    annotated = np.zeros(n_voxels, bool)
+    for number, name in enumerate(areas, start=1):
+        scattered_share = min(0.95, config.scattered_share * (2.5 if "scattered" in name else 1.0))
+        n_scattered = round(scattered_share * n_each)
+        core = _grow(geometry, centres[number - 1], n_each - n_scattered, free, rng, roughness=0.15)
+        area[core], free[core] = number, False
+        around = _grow(geometry, centres[number - 1], 6 * n_each, free, rng, roughness=0.05)
+        loose = rng.choice(around, n_scattered, replace=False)
+        area[loose], free[loose] = number, False
+        shifted = centres[number - 1] + rng.normal(0, 0.15 * n_each ** (1 / 3), 3)
+        annotated[_grow(geometry, shifted, round(2.2 * n_each), np.ones(n_voxels, bool), rng, roughness=0.1)] = True
+    irrelevant = np.zeros(n_voxels, bool)
+    n_blob = round(config.irrelevant_share * n_voxels / 3)
+    for centre in centres[len(areas) :]:
+        blob = _grow(geometry, centre, n_blob, free, rng, roughness=0.15)
+        irrelevant[blob], free[blob] = True, False
+    return area, irrelevant, annotated
+
+
+def _spread_places(geometry: Geometry, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` voxels (x, y, z index) far from each other and from the edge: the best of random draws."""
+    inside = geometry.index.mean(0) + 0.75 * (geometry.index - geometry.index.mean(0))
+    draws = [inside[rng.choice(len(inside), n, replace=False)] for _ in range(200)]
+    gaps = [min(np.linalg.norm(p[i] - p[j]) for i in range(n) for j in range(i)) for p in draws]
+    return draws[int(np.argmax(gaps))]
+
+
+def _tuning(geometry: Geometry, voxels: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (dim, voxel): smooth over the area plus each voxel's own, unit length."""
+    smooth = geometry.take(voxels).low_pass(1.5) @ rng.standard_normal((len(voxels), dim))
+    smooth /= smooth.std(axis=0, keepdims=True) + 1e-9
+    weights = smooth + 0.7 * rng.standard_normal((len(voxels), dim))
+    return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
+
+
+def _signal_share(config: Config, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Single-trial signal share per voxel whose three-repeat ceiling has the asked median and spread of log odds."""
+    odds = np.log(config.ceiling_median / (1 - config.ceiling_median)) + config.ceiling_spread * rng.standard_normal(n)
+    ceiling = 1 / (1 + np.exp(-odds))
+    return ceiling / (N_REPEATS_OF_CEILING - (N_REPEATS_OF_CEILING - 1) * ceiling)
+
+
+def _noise(config: Config, geometry: Geometry, n_trials: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise (trial, voxel) of unit variance: half smooth in space, a tenth shared, the rest alone; autocorrelated."""
+    place = tuple(geometry.index.T)
+    shared_maps = rng.standard_normal((3, geometry.n_voxels)).astype(np.float32)
+    smooth_sd, out = None, np.empty((n_trials, geometry.n_voxels), np.float32)
+    carry = config.noise_autocorrelation
+    for trial in range(n_trials):
+        field = scipy.ndimage.gaussian_filter(
+            rng.standard_normal(geometry.shape, np.float32), config.noise_smoothness, truncate=3
+        )
+        smooth_sd = smooth_sd or float(field.std())
+        shared = rng.standard_normal(3).astype(np.float32) @ shared_maps / 3**0.5
+        alone = rng.standard_normal(geometry.n_voxels, np.float32)
+        fresh = 0.5**0.5 * field[place] / smooth_sd + 0.1**0.5 * shared + 0.4**0.5 * alone
+        out[trial] = fresh if trial == 0 else carry * out[trial - 1] + (1 - carry**2) ** 0.5 * fresh
+    return out
+
+
+def _plant_subject(
+    config: Config,
+    name: str,
+    sessions: list[tuple[int, np.ndarray]],
+    ids: Sequence[str],
+    areas: dict[str, np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[Responses, dict[str, np.ndarray]]:
+    is_target = len(sessions) > 1 or config.n_subjects == 1
+    geometry = _head(config.n_voxels if is_target else round(config.n_voxels * rng.uniform(0.9, 1.1)), rng)
+    area, irrelevant, annotated = _place_areas(config, geometry, list(areas), rng)
+    rows = np.concatenate([session_rows for _, session_rows in sessions])
+    values = _noise(config, geometry, len(rows), rng)
+    share = np.zeros(geometry.n_voxels)
+    share[area > 0] = _signal_share(config, int((area > 0).sum()), rng)
+    share[irrelevant] = _signal_share(config, int(irrelevant.sum()), rng)
+    values *= np.sqrt(1 - share).astype(np.float32)
+    for number, features in enumerate(areas.values(), start=1):
+        voxels = np.flatnonzero(area == number)
+        signal = features @ _tuning(geometry, voxels, features.shape[1], rng)
+        signal /= signal.std(axis=0, keepdims=True) + 1e-9
+        values[:, voxels] += (signal[rows] * np.sqrt(share[voxels])).astype(np.float32)
+    blob = np.flatnonzero(irrelevant)
+    if len(blob):
+        code = rng.standard_normal((len(ids), 8)) @ _tuning(geometry, blob, 8, rng)
+        values[:, blob] += (code[rows] * np.sqrt(share[blob])).astype(np.float32)
+    quantised = np.clip(np.rint(values / SCALE), -32768, 32767).astype(np.int16)
+    responses = Responses(
+        subject=name,
+        values=quantised,
+        scale=SCALE,
+        stimulus_ids=[ids[row] for row in rows],
+        sessions=np.concatenate([np.full(len(session_rows), number) for number, session_rows in sessions]),
+        runs=np.arange(len(rows)) // 60,
+        geometry=geometry,
+        rois=ROIs({"annotated": annotated}, n_voxels=geometry.n_voxels),
+    )
+    ceiling = share / (share + (1 - share) / N_REPEATS_OF_CEILING)
+    return responses, {"responsive": area > 0, "area": area, "irrelevant": irrelevant, "noise_ceiling": ceiling}

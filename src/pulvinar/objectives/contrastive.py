@@ -1,0 +1,44 @@
+"""One cross-entropy between a similarity matrix and a target matrix; InfoNCE, BiMixCo and SoftCLIP are its targets.
+
+Given predicted p_i and true c_i, both of unit length: S_ij = p_i . c_j / temperature, and with targets T_ij >= 0
+
+    L = 1/2 [ -1/n sum_ij T_ij log softmax_j(S_ij)  -  1/n sum_ij T_ij log softmax_i(S_ij) ],
+
+the mean of brain -> image and image -> brain. CLIP: T = identity (Radford et al. 2021).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+def similarity(
+    predicted: Float[Tensor, "row *feature"], true: Float[Tensor, "candidate *feature"], *, temperature: float
+) -> Float[Tensor, "row candidate"]:
+    """Cosine of flattened rows, divided by the temperature."""
+    return functional.normalize(predicted.flatten(1), dim=1) @ functional.normalize(true.flatten(1), dim=1).T / temperature
+
+
+def soft_cross_entropy(logits: Float[Tensor, "row row"], targets: Float[Tensor, "row row"]) -> Float[Tensor, ""]:
+    """The loss L above: both directions, float32."""
+    logits = logits.float()
+    forward = -(targets * logits.log_softmax(dim=1)).sum(1).mean()
+    backward = -(targets * logits.log_softmax(dim=0)).sum(0).mean()
+    return (forward + backward) / 2
+
+
+def mixco_targets(weight: Float[Tensor, " row"], partner: Int[Tensor, " row"]) -> Float[Tensor, "row row"]:
+    """Targets of BiMixCo (Kim et al. 2020; Scotti et al. 2024): T_ii = weight_i and T_i,partner_i = 1 - weight_i.
+
+    Row i was mixed as weight_i x_i + (1 - weight_i) x_partner_i. Entries add up, so that a row mixed with itself has T_ii = 1
+    (in MindEye2's code its target is all zero). `partner` names rows of the whole batch: with several subjects in a batch
+    the caller adds each subject's offset (MindEye2's code leaves it out).
+    """
+    targets = torch.diag(weight)
+    return targets.index_put((torch.arange(len(weight)), partner), 1 - weight, accumulate=True)
+
+
+def soft_clip_targets(true: Float[Tensor, "row *feature"], *, temperature: float) -> Float[Tensor, "row row"]:
+    """Targets of SoftCLIP (Scotti et al. 2023): softmax over the batch of the images' own similarities."""
+    return similarity(true, true, temperature=temperature).float().softmax(dim=1)

@@ -1,0 +1,143 @@
+"""A run is a folder: settings, environment, metrics, checkpoints, predictions, artifacts. Everything in it appears whole.
+
+run.json        method, status (running | finished), seed, seconds, data, and what the method adds
+config.toml     every setting, defaults too
+environment.json  versions, platform, threads
+metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
+checkpoints/    our own format (training/checkpoints.py)
+predictions/, artifacts/, published.json, evaluation.json
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pulvinar.config import read_toml
+from pulvinar.errors import FileError, InputError
+from pulvinar.progress import log, warn
+from pulvinar.storage import TEMPORARY, atomic_folder, read_json, write_json, write_text
+from pulvinar.training import checkpoints
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "nibabel", "nilearn")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and thread count, for the record beside a result."""
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in LIBRARIES},
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class RunFolder:
+    """An open run. `create` and `reopen` make one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = read_json(path / "run.json")
+        self.records: list[dict[str, Any]] = []
+        self._started = time.monotonic() - float(self.facts.get("seconds", 0.0))
+        self._last_checkpoint = time.monotonic()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        method: str,
+        config_toml: str,
+        seed: int,
+        data: dict[str, Any],
+        published: list[dict[str, Any]] | None = None,
+    ) -> "RunFolder":
+        """A new run folder, written whole; an existing one is refused."""
+        path = Path(path)
+        with atomic_folder(path) as temporary:
+            write_text(temporary / "config.toml", config_toml)
+            write_json(temporary / "environment.json", environment())
+            if published:
+                write_json(temporary / "published.json", published)
+            facts = {"method": method, "status": "running", "seed": seed, "seconds": 0.0, "data": data}
+            write_json(temporary / "run.json", facts)
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """An existing run folder; left-over temporary files of a killed run are removed."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise FileError(f"{path}: not a run folder (run.json is missing)")
+        run = cls(path)
+        for leftover in path.rglob(f"{TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the fit has ended."""
+        return self.facts["status"] == "finished"
+
+    @property
+    def method(self) -> str:
+        """The method that made the run."""
+        return self.facts["method"]
+
+    def settings(self) -> dict[str, Any]:
+        """config.toml as a dict."""
+        return read_toml(self.path / "config.toml")
+
+    def require(self, *, method: str) -> "RunFolder":
+        """The run itself, if it is a finished run of that method; `InputError` otherwise."""
+        if self.method != method or not self.finished:
+            raise InputError(
+                f"{self.path}: a finished run of {method} is needed; this is a {self.facts['status']} {self.method}"
+            )
+        return self
+
+    def log(self, **record: Any) -> None:
+        """Add a line to metrics.jsonl; it is on disk with the next checkpoint."""
+        self.records.append(record)
+
+    def due(self) -> bool:
+        """Whether a checkpoint should be written now."""
+        return time.monotonic() - self._last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS
+
+    def save(self, state: checkpoints.State, *, name: str = "latest") -> None:
+        """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl."""
+        self.facts["seconds"] = time.monotonic() - self._started
+        checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+        write_json(self.path / "run.json", self.facts)
+        self._last_checkpoint = time.monotonic()
+
+    def load(self, *, name: str = "latest") -> checkpoints.State | None:
+        """The checkpoint of this name, or None if there is none yet; metrics go back to where it was."""
+        path = self.path / "checkpoints" / f"{name}.safetensors"
+        if not path.is_file():
+            return None
+        state = checkpoints.load(path)
+        self.records = state.pop("records")
+        return state
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the fit as ended and record what it found."""
+        self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
+        write_json(self.path / "run.json", self.facts)
+        log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
+
+    def use_recorded_threads(self) -> None:
+        """Compute with the thread count of the run's start, which bit-identical resume needs."""
+        recorded = int(read_json(self.path / "environment.json")["threads"])
+        if recorded != torch.get_num_threads():
+            warn(f"this run began with {recorded} threads; using {recorded} so that the weights come out the same")
+            torch.set_num_threads(recorded)
