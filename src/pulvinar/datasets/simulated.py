@@ -15,6 +15,7 @@ The noise ceiling of a responsive voxel is for the mean of three repeats, as in 
 share of single-trial variance. The truth travels in `Experiment.truth`.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,6 @@ from pulvinar.models.fixed_networks import (
     principal_components,
 )
 from pulvinar.progress import track
-
-import os
 
 WH = float(os.environ.get("WH", ".5"))
 VOXEL_MM = 1.8
@@ -207,8 +206,8 @@ def _crops(picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, 
     blank, or looks like an earlier one (8 x 8 thumbnails closer than 4 % of the range). Limits relax when no room is left.
     """
     image, short = Image.fromarray(picture), min(picture.shape[:2])
-    boxes, crops, thumbnails = np.zeros((0, 3)), [], np.zeros((0, 8, 8, 3))
-    strictness = 1.0
+    boxes, thumbnails, strictness = np.zeros((0, 3)), np.zeros((0, 8, 8, 3)), 1.0
+    crops: list[np.ndarray] = []
     while len(crops) < n:
         for _ in range(60):
             edge = short * np.exp(rng.uniform(np.log(0.18), np.log(0.75)))
@@ -264,7 +263,7 @@ def embed(images: np.ndarray, *, fit_rows: np.ndarray, dim: int) -> np.ndarray:
     """The embedded default embedding of images uint8 (image, h, w, 3): a fixed random network, components of `fit_rows`."""
     pixels, rows = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(fit_rows)
     features = _random_network(pixels, rows, seed=11, widths=(32, 64, 128), kernel=5, nonlinearity="relu", grid=4)
-    return principal_components(features, fit_rows=rows, n_components=dim, whitening=WH).numpy()
+    return principal_components(features, fit_rows=rows, n_components=dim, whitening=0.5).numpy()
 
 
 def _stimuli_and_tuning(

@@ -50,7 +50,7 @@ class Mixing:
 
 
 def draw_mixing(n_rows: int, generator: torch.Generator, *, beta: float, mixed_rows: float = 0.5) -> Mixing:
-    """Weights from Beta(beta, beta) for a share of the rows (half, as MindEye2 does), 1 for the others; partners a permutation."""
+    """Weights from Beta(beta, beta) for a share of the rows (half, as in MindEye2), else 1; partners are a permutation."""
     concentration = torch.full((2, n_rows), beta)
     gamma = torch._standard_gamma(concentration, generator=generator)
     weight = gamma[0] / gamma.sum(0).clamp_min(1e-12)
