@@ -50,3 +50,4 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     run = run_folder.read(make_run(tmp_path / "run"))
     first = {path: path.read_bytes() for path in brain_maps.write(run)}
     assert {path: path.read_bytes() for path in brain_maps.write(run)} == first
+    assert {content[4:8] for content in first.values()} == {bytes(4)}  # no time stamp in the gzip header (RFC 1952)

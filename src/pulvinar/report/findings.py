@@ -33,7 +33,8 @@ def _kept(run: Run) -> str:
     selection = run.facts.get("selection") or {}
     if selection.get("n_voxels") is None:
         return "No selection was recorded"
-    return f"{count(selection['n_voxels'])} of {count(selection.get('n_candidates'))} voxels kept"
+    candidates = f" of {count(selection['n_candidates'])}" if selection.get("n_candidates") is not None else ""
+    return f"{count(selection['n_voxels'])}{candidates} voxels kept"
 
 
 def _chance(run: Run) -> str:

@@ -103,8 +103,8 @@ def _paint_slice(grid: _Grid, place: int, axis: Axes, colours: np.ndarray, prior
 
 def _paint_side(grid: _Grid, heights: list[float], axis: Axes, colours: np.ndarray, priority: np.ndarray) -> None:
     _paint_plane(axis, grid, grid.index[:, 1:], colours, priority, axes=(1, 2))
-    for height in heights:
-        axis.axhline(height * grid.zoom[2], color=MUTED, linewidth=0.6, linestyle=(0, (4, 3)))
+    places = np.array(heights) * grid.zoom[2]
+    axis.hlines(places, *axis.get_xlim(), colors=MUTED, linewidths=0.6, linestyles="dashed")
 
 
 def _paint_plane(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ NEITHER_CODE, REFERENCE_CODE, SELECTED_CODE, BOTH_CODE = range(4)
 COLOURS = np.array([to_rgb(colour) for colour in (BRAIN, REFERENCE_ONLY, SELECTED_ONLY, BOTH)])
 WORDS = {
     "planted": {BOTH_CODE: "found", REFERENCE_CODE: "missed", SELECTED_CODE: "false alarm"},
-    "annotated": {BOTH_CODE: "selected and annotated", REFERENCE_CODE: "annotated only", SELECTED_CODE: "selected only"},
+    "annotated": {BOTH_CODE: "both", REFERENCE_CODE: "annotated only", SELECTED_CODE: "selected only"},
 }
 N_PANELS = 7
 BOTH_WAYS = np.array([-1, 1])
@@ -51,17 +50,17 @@ def draw(maps: Maps, reference: str) -> Figure:
     available = WIDTH - 2 * EDGE - GAP * (len(shown) - 1)
     inches_per_mm = min(available / sum(panel.width for panel in shown), TALLEST / highest)
     row = highest * inches_per_mm + HEADING
-    figure = Figure(figsize=(WIDTH, 2 * row + 0.1))
+    figure = Figure(figsize=(WIDTH, 2 * row + 0.16))
     total = figure.get_figheight()
     for top, title, colours, priority in (
         (total, _title(maps, reference), *_agreement_colours(maps)),
-        (row, "Learned weight, after the low-pass", *_weight_colours(maps)),
+        (row + 0.08, "Learned weight, after the low-pass", *_weight_colours(maps)),
     ):
         figure.text(EDGE / WIDTH, (top - 0.1) / total, title, va="top", weight="bold", size=11)
         _row(figure, shown, colours, priority, bottom=top - row, inches_per_mm=inches_per_mm)
     place: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (1 - EDGE / WIDTH, 1 - 0.06 / total), "borderaxespad": 0}
     figure.legend(handles=legend(maps, reference), ncols=4, handlelength=1, handleheight=1, **place)
-    _colour_bar(figure, _largest(maps), top=(row - 0.1) / total)
+    _colour_bar(figure, _largest(maps), top=(row - 0.02) / total)
     return figure
 
 
@@ -109,13 +108,13 @@ def _row(
         left += wide + space
 
 
-def draw_into(axes: list[Axes], maps: Maps, *, size: float) -> None:
-    """The agreement in the best panels, one per axis; axes left over are emptied. For a picture of several things."""
-    shown = panels(maps.geometry, agreement(maps) > 0, len(axes))
-    for axis in axes[len(shown) :]:
-        axis.set_axis_off()
+def draw_into(figure: Figure, maps: Maps, *, box: dict[str, float], size: float) -> None:
+    """The agreement in up to six panels at one scale, in two rows that fill `box` (left, right, top, bottom)."""
+    shown = panels(maps.geometry, agreement(maps) > 0, 6)
     half = np.array([max(panel.width for panel in shown), max(panel.height for panel in shown)]) / 2
-    for axis, panel in zip(axes, shown, strict=False):
+    grid = figure.add_gridspec(2, -(-max(len(shown), 3) // 2), wspace=0.03, hspace=0.12, **box)
+    for place, panel in enumerate(shown):
+        axis = figure.add_subplot(grid[place])
         panel.paint(axis, *_agreement_colours(maps))
         middle = np.array([np.mean(axis.get_xlim()), np.mean(axis.get_ylim())])
         axis.set(xlim=middle[0] + half[0] * BOTH_WAYS, ylim=middle[1] + half[1] * BOTH_WAYS)

@@ -32,9 +32,7 @@ def draw(run: Run) -> Figure | None:
 
 
 def _voxels(figure: Figure, maps: Maps, reference: str) -> None:
-    part = figure.add_gridspec(2, 3, left=0.025, right=0.46, top=0.745, bottom=0.05, wspace=0.03, hspace=0.12)
-    axes = [figure.add_subplot(part[row, column]) for row in range(2) for column in range(3)]
-    roi_figure.draw_into(axes, maps, size=13)
+    roi_figure.draw_into(figure, maps, box={"left": 0.025, "right": 0.46, "top": 0.745, "bottom": 0.05}, size=13)
     handles = roi_figure.legend(maps, reference)[:3]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.022, 0.832), "ncols": 3}
     spacing: dict[str, Any] = {"handlelength": 1, "handleheight": 1, "columnspacing": 1.4, "handletextpad": 0.5}
