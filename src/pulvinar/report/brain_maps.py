@@ -1,0 +1,68 @@
+"""The selected voxels and the learned mask as files that brain viewers open: NIfTI for a volume, GIFTI for a surface."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from pulvinar.report.run_folder import Maps, Run
+from pulvinar.storage import write_bytes
+
+
+def write(run: Run) -> list[Path]:
+    """Write the maps of a run under its `artifacts/`; the files written, none for bare points or a run without maps.
+
+    `roi_selected` (uint8, 1 is kept), `mask` and `mask_smoothed` (float32, learned weight, no unit), `roi_reference`
+    (uint8) where there is one. A volume has the affine (voxel index -> mm) of the data; a surface has one value per vertex
+    (0 where no voxel was measured) and the mesh beside it. Raises `FileError` where they cannot be written.
+    """
+    if run.maps is None or run.maps.geometry.kind == "points":
+        return []
+    folder = run.folder / "artifacts"
+    files = _volumes(run.maps) if run.maps.geometry.kind == "volume" else _surfaces(run.maps)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in files]
+
+
+def _values(maps: Maps) -> dict[str, np.ndarray]:
+    """Name of the file -> value of each voxel, in the type to be stored."""
+    values: dict[str, np.ndarray] = {
+        "roi_selected": maps.selected.astype(np.uint8),
+        "mask": maps.mask.astype(np.float32),
+        "mask_smoothed": maps.mask_smoothed.astype(np.float32),
+    }
+    if maps.reference is not None:
+        values["roi_reference"] = maps.reference.astype(np.uint8)
+    return values
+
+
+def _volumes(maps: Maps) -> dict[str, bytes]:
+    import nibabel
+
+    files = {}
+    for name, values in _values(maps).items():
+        volume = maps.geometry.to_volume(values, fill=values.dtype.type(0))
+        image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), maps.geometry.affine)
+        image.header.set_xyzt_units("mm")
+        image.header["descrip"] = f"pulvinar {name}".encode()
+        files[f"{name}.nii.gz"] = gzip.compress(image.to_bytes(), mtime=0)
+    return files
+
+
+def _surfaces(maps: Maps) -> dict[str, bytes]:
+    from nibabel.gifti import GiftiDataArray, GiftiImage
+
+    vertex, points = np.asarray(maps.geometry.vertex), np.asarray(maps.geometry.mesh_coordinates, np.float32)
+    faces = np.asarray(maps.geometry.mesh_faces, np.int32)
+    files = {}
+    for name, values in _values(maps).items():
+        per_vertex = np.zeros(len(points), values.dtype)
+        per_vertex[vertex] = values
+        files[f"{name}.shape.gii"] = GiftiImage(darrays=[GiftiDataArray(per_vertex, intent="NIFTI_INTENT_SHAPE")]).to_xml()
+    mesh = [
+        GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET"),
+        GiftiDataArray(faces, intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    files["mesh.surf.gii"] = GiftiImage(darrays=mesh).to_xml()
+    return files

@@ -1,0 +1,61 @@
+"""Colours, type and saving that all figures share. Figures are made without pyplot: no global state, no window."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from pulvinar.storage import atomic_path
+
+INK, MUTED, RULE = "#1f2428", "#6a7078", "#dcdad5"
+BRAIN, UNMEASURED, OUTLINE = "#ecebe6", "#c9c6bd", "#b3b0a7"
+# Blue pair and vermilion (Okabe and Ito 2008): apart for every kind of colour vision, and three greys in print.
+BOTH, REFERENCE_ONLY, SELECTED_ONLY = "#0b4f8a", "#7fbde8", "#d55e00"
+WEIGHTS = LinearSegmentedColormap.from_list("weights", [BRAIN, REFERENCE_ONLY, BOTH, "#052847"])
+DOTS_PER_INCH = 170
+
+
+def style() -> dict[Any, Any]:
+    """Matplotlib settings of every figure: the first sans serif of this list that is installed, thin grey axes."""
+    installed = set(font_manager.get_font_names())
+    family = next((name for name in ("Helvetica Neue", "Arial", "Liberation Sans") if name in installed), "DejaVu Sans")
+    return {
+        "font.family": [family, "DejaVu Sans"],
+        "font.size": 9.5,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": OUTLINE,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "svg.hashsalt": "pulvinar",
+        "figure.facecolor": "white",
+    }
+
+
+def bare(axis: Axes) -> None:
+    """An axis for pictures: no ticks, no frame, equal units."""
+    axis.set(xticks=[], yticks=[], facecolor="none")
+    axis.spines[:].set_visible(False)
+    axis.set_aspect("equal")
+
+
+def save(
+    figure: Figure, folder: Path, name: str, *, formats: tuple[str, ...] = ("png", "svg"), dpi: int = DOTS_PER_INCH
+) -> None:
+    """Write a figure as `name.png` and `name.svg`, each whole or not at all; the same figure gives the same bytes."""
+    metadata = {"png": {"Software": "pulvinar"}, "svg": {"Date": None, "Creator": "pulvinar"}}
+    for kind in formats:
+        with atomic_path(folder / f"{name}.{kind}") as temporary:
+            figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata[kind])

@@ -1,0 +1,99 @@
+"""How a run was made: the protocol of its evaluation, its data and versions, its settings."""
+
+from html import escape
+
+from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.report.tables import count, percent
+
+PROTOCOLS = {"all": "every test image stands in one gallery"}
+SCALINGS = {
+    "train_stats": "z-scored with the statistics of the training trials in use (train_stats)",
+    "per_session": "z-scored with each session's own non-test trials (per_session): transductive",
+}
+
+Facts = list[tuple[str, str]]
+
+
+def facts_of_evaluation(run: Run) -> Facts:
+    """Gallery, chance, permutation null, scaling of the test trials and rules broken; empty before the evaluation."""
+    evaluation = run.evaluation
+    if evaluation is None:
+        return []
+    protocol, scaling = str(evaluation.get("protocol")), str(evaluation.get("scaling"))
+    averaged = evaluation.get("n_test_trials_averaged")
+    rules = evaluation.get("rules_broken")
+    return [
+        ("Gallery", f"{count(evaluation.get('gallery_size'))} images; {PROTOCOLS.get(protocol, protocol)}"),
+        ("Chance", percent(evaluation.get("chance"), 2)),
+        ("Permutation null", _null(run)),
+        ("Test trials", _averaged(averaged)),
+        ("Scaling", SCALINGS.get(scaling, scaling)),
+        ("Reference voxels", str(evaluation.get("reference") or "none came with these data")),
+        ("Rules broken", "; ".join(map(str, rules)) if rules else "none" if rules is not None else "not recorded"),
+    ]
+
+
+def _averaged(n_trials: float | None) -> str:
+    if n_trials is None:
+        return "how many repeats were averaged was not recorded"
+    return "single trials" if n_trials == 1 else f"the outputs of {n_trials:g} repeats of an image are averaged"
+
+
+def _null(run: Run) -> str:
+    """Mean and 95th percentile over permuted images, and the score that is left above the mean."""
+    null, row = (run.evaluation or {}).get("null"), run.row(run.method)
+    if not null:
+        return "not computed"
+    said = f"mean {percent(null.get('mean'), 2)}, 95th percentile {percent(null.get('percentile_95'), 2)} (images permuted)"
+    if row is not None and null.get("mean") is not None:
+        said += f"; score less the null's mean {percent(row[SCORE] - null['mean'], 1)}"
+    return said
+
+
+def facts_of_run(run: Run) -> Facts:
+    """Data, seed, duration, and the versions of environment.json."""
+    data = run.facts.get("data") or {}
+    facts = [
+        ("Method", run.method),
+        ("Data", str(data.get("name") or "not recorded")),
+        ("Data path", str(data.get("path") or "")),
+        ("Data fingerprint", str(data.get("fingerprint") or "")),
+        ("Target subject", str(data.get("target") or "")),
+        ("Seed", str(run.facts.get("seed", "not recorded"))),
+        ("Duration", _duration(run.facts.get("seconds"))),
+    ]
+    if run.environment is None:
+        facts.append(("Versions", "not recorded (environment.json is not in this run)"))
+    else:
+        facts += [(str(name), str(value)) for name, value in run.environment.items() if not isinstance(value, dict | list)]
+    return [(name, value) for name, value in facts if value]
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds as a reader would say them.
+
+    >>> _duration(123.4), _duration(7260), _duration(8.25)
+    ('2 min 3 s', '2 h 1 min', '8.2 s')
+    """
+    if seconds is None:
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def settings_table(config: str) -> str:
+    """config.toml as a table: setting, value as written, and the comment above it."""
+    rows, comments = [], []
+    for line in map(str.strip, config.splitlines()):
+        if line.startswith("#"):
+            comments.append(line.lstrip("# "))
+        elif line.startswith("["):
+            rows.append((line, "", ""))
+        elif "=" in line:
+            name, value = (part.strip() for part in line.split("=", 1))
+            rows.append((name, value, " ".join(comments)))
+            comments = []
+    cells = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table class="settings"><tbody>{cells}</tbody></table></div>'

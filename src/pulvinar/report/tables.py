@@ -1,0 +1,273 @@
+"""The scores beside their controls: as HTML, as text for a terminal, as CSV; and what is published beside ours.
+
+A control is compared with the run by the paired difference of their scores (control minus run) and its interval: where the
+interval holds zero the comparison is a tie, whichever score is larger. Without an interval it is 'not told'.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from pulvinar.report.run_folder import SCORE, Run
+
+Row = Mapping[str, Any]
+
+LABELS = {
+    "troi": "TROI",
+    "annotated": "Annotated ROI",
+    "all": "All voxels",
+    "random": "Random voxels",
+    "ceiling": "Noise ceiling",
+    "ceiling_oracle": "Noise ceiling (oracle)",
+    "univariate": "Univariate",
+    "univariate_smoothed": "Univariate (smoothed)",
+    "anova": "ANOVA",
+}
+METRICS = {
+    "brain_to_image_top1": "brain → image top-1",
+    "image_to_brain_top1": "image → brain top-1",
+    "brain_to_image_top5": "brain → image top-5",
+    "brain_to_image_median_rank": "median rank",
+    "n_voxels": "voxels",
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "inception_2way": "Inception, two-way",
+    "swav_distance": "SwAV distance",
+}
+NO_BREAK = "\u00a0"
+VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
+
+
+def label(name: str) -> str:
+    """A row's name as a reader would write it.
+
+    >>> label("ceiling_oracle"), label("top_reliable")
+    ('Noise ceiling (oracle)', 'Top reliable')
+    """
+    return LABELS.get(name) or name.replace("_", " ").capitalize()
+
+
+def in_sentence(name: str) -> str:
+    """A control's label inside a sentence: 'annotated ROI', but 'ANOVA'.
+
+    >>> in_sentence("annotated"), in_sentence("anova")
+    ('annotated ROI', 'ANOVA')
+    """
+    text = label(name)
+    return text if text[:2].isupper() else text[0].lower() + text[1:]
+
+
+def metric(name: str) -> str:
+    """A metric's name as a reader would write it."""
+    return METRICS.get(name) or name.replace("_", " ")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands marked, a dash for none.
+
+    >>> count(8000), count(None)
+    ('8,000', '–')
+    """
+    return "–" if _absent(value) else f"{value:,.0f}"
+
+
+def percent(share: float | None, digits: int | None = None) -> str:
+    """A share in percent, with a space that does not break; without `digits`, one decimal below 10 % and none above.
+
+    >>> print(percent(.614), percent(.0033), percent(.614, 1), percent(None), sep=", ")
+    61 %, 0.3 %, 61.4 %, –
+    """
+    if share is None or _absent(share):
+        return "–"
+    if digits is None:
+        digits = 0 if abs(share) >= 0.0995 or share == 0 else 1
+    return f"{100 * share:.{digits}f}{NO_BREAK}%"
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def _points(difference: float) -> str:
+    """A signed difference of shares, in percentage points, with a real minus."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: where its value stands in a row, its heading and unit, and how a value is written."""
+
+    key: str
+    heading: str
+    unit: str
+    write: Callable[[float], str]
+
+    def value(self, row: Row) -> str:
+        """The written value, a dash for none."""
+        value = row.get(self.key)
+        return "–" if value is None or _absent(value) else self.write(value)
+
+    def interval(self, row: Row) -> str:
+        """The written interval ('55.0 to 67.0'), empty for none."""
+        bounds = row.get(f"{self.key}_interval")
+        if bounds is None or len(bounds) != 2 or any(map(_absent, bounds)):
+            return ""
+        return " to ".join(self.write(bound) for bound in bounds)
+
+
+def columns(rows: Sequence[Row], method: str) -> list[Column]:
+    """The columns in which at least one row has a value."""
+    every = [
+        Column("n_voxels", "voxels", "", count),
+        Column(SCORE, "brain → image", "top-1, %", _share),
+        Column("image_to_brain_top1", "image → brain", "top-1, %", _share),
+        Column("brain_to_image_top5", "brain → image", "top-5, %", _share),
+        Column("brain_to_image_median_rank", "median rank", "brain → image", lambda value: f"{value:g}"),
+        Column("precision", "precision", "", "{:.2f}".format),
+        Column("recall", "recall", "", "{:.2f}".format),
+        Column("dice", "Dice", "", "{:.2f}".format),
+        Column(f"difference_to_{method}", f"minus {label(method)}", "points", _points),
+    ]
+    return [column for column in every if any(row.get(column.key) is not None for row in rows)]
+
+
+def verdict(row: Row, method: str) -> str:
+    """'lower', 'tie' or 'higher' than the run, 'not told' without an interval, 'run' for itself, 'none' without a score.
+
+    A tie is an interval of the paired difference that holds zero.
+    """
+    if row["name"] == method:
+        return "run"
+    if row.get(SCORE) is None:
+        return "none"
+    bounds = row.get(f"difference_to_{method}_interval")
+    if bounds is None or any(map(_absent, bounds)):
+        return "not told"
+    return "lower" if bounds[1] < 0 else "higher" if bounds[0] > 0 else "tie"
+
+
+def standing(rows: Sequence[Row], method: str) -> str:
+    """One sentence per verdict that occurred: which controls the run beats, ties with and loses to."""
+    groups: dict[str, list[str]] = {"lower": [], "tie": [], "higher": [], "not told": []}
+    for row in rows:
+        groups.get(verdict(row, method), []).append(in_sentence(row["name"]))
+    n_controls, ours = sum(map(len, groups.values())), label(method)
+    if not n_controls:
+        return "No control was scored, so nothing can be said about what the selection is worth."
+    words = {
+        "lower": f"{ours} scores higher than",
+        "tie": "It ties (the interval of the difference holds zero) with",
+        "higher": "It scores lower than",
+        "not told": "No interval was stored for the difference to",
+    }
+    said = [f"{words[kind]} {len(names)} of {n_controls}: {', '.join(names)}." for kind, names in groups.items() if names]
+    if not groups["lower"]:
+        said.insert(0, f"{ours} beats none of its {n_controls} controls.")
+    return " ".join(said)
+
+
+def as_html(rows: Sequence[Row], method: str) -> str:
+    """The table as HTML; a row that is not available shows its reason instead of scores."""
+    shown = columns(rows, method)
+    heads = "".join(f'<th class="number">{escape(c.heading)}<small>{escape(c.unit)}</small></th>' for c in shown)
+    body = "\n".join(_html_row(row, shown, method) for row in rows)
+    against = f"<th>against {escape(label(method))}</th>"
+    head = f"<thead><tr><th>voxels used</th>{heads}{against}</tr></thead>"
+    return f'<table class="scores">\n{head}\n<tbody>\n{body}\n</tbody></table>'
+
+
+def _html_row(row: Row, shown: Sequence[Column], method: str) -> str:
+    description = f"<small>{escape(str(row['description']))}</small>" if row.get("description") else ""
+    name = f'<th scope="row">{escape(label(row["name"]))}{description}</th>'
+    if row.get("unavailable"):
+        reason = f'<td class="unavailable" colspan="{len(shown) + 1}">not available: {escape(str(row["unavailable"]))}</td>'
+        return f'<tr class="none">{name}{reason}</tr>'
+    cells = "".join(f'<td class="number">{c.value(row)}<small>{c.interval(row)}</small></td>' for c in shown)
+    kind = verdict(row, method)
+    mark = f'<td><span class="verdict {kind.replace(" ", "-")}">{VERDICTS[kind]}</span></td>'
+    return f'<tr class="{kind.replace(" ", "-")}">{name}{cells}{mark}</tr>'
+
+
+def as_text(rows: Sequence[Row], method: str) -> str:
+    """The table in aligned columns for a terminal, intervals in brackets, reasons of unavailable rows below it."""
+    shown = columns(rows, method)
+    available = [row for row in rows if not row.get("unavailable")]
+    lines = [["", *(f"{c.heading} {c.unit}".strip() for c in shown), f"against {label(method)}"]]
+    for row in available:
+        cells = [c.value(row) + (f" [{c.interval(row)}]" if c.interval(row) else "") for c in shown]
+        lines.append([label(row["name"]), *cells, VERDICTS[verdict(row, method)]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    text.insert(1, "-" * len(text[0]))
+    text += [f"{label(row['name'])}: not available: {row['unavailable']}" for row in rows if row.get("unavailable")]
+    return "\n".join(text) + "\n"
+
+
+def as_csv(rows: Sequence[Row], method: str) -> str:
+    """The table as CSV: raw values (shares, not percents), interval bounds as `_low` and `_high`, verdict and reason."""
+    shown = [column.key for column in columns(rows, method)]
+    with_interval = {key for key in shown if any(row.get(f"{key}_interval") for row in rows)}
+    fields = ["name", "description"]
+    for key in shown:
+        fields += [key, f"{key}_low", f"{key}_high"] if key in with_interval else [key]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*fields, "verdict", "unavailable"], restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        bounds = {key: row.get(f"{key}_interval") or (None, None) for key in with_interval}
+        low = {f"{key}_low": pair[0] for key, pair in bounds.items()}
+        high = {f"{key}_high": pair[1] for key, pair in bounds.items()}
+        writer.writerow({**row, **low, **high, "verdict": verdict(row, method)})
+    return text.getvalue()
+
+
+def published_html(run: Run) -> str:
+    """Published rows by metric, with this run's own values in a last row, where it has the metric."""
+    metrics = list(dict.fromkeys(str(row["metric"]) for row in run.published))
+    grouped: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in run.published:
+        key = (str(row.get("table", "")), str(row.get("setting", "")), str(row.get("method", "")))
+        grouped.setdefault(key, {})[str(row["metric"])] = _published_value(row)
+    heads = "".join(f'<th class="number">{escape(metric(name))}</th>' for name in metrics)
+    body = [
+        f'<tr><th scope="row">{escape(method)}<small>{escape(setting)}</small></th><td>{escape(table)}</td>'
+        + "".join(f'<td class="number">{values.get(name, "–")}</td>' for name in metrics)
+        + "</tr>"
+        for (table, setting, method), values in grouped.items()
+    ]
+    ours = run.row(run.method) or {}
+    name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
+    last = "".join(f'<td class="number">{_ours(ours, run, name)}</td>' for name in metrics)
+    body.append(
+        f'<tr class="run"><th scope="row">{escape(label(run.method))}, this run<small>{escape(name_of_data)}</small></th>'
+        f"<td>–</td>{last}</tr>"
+    )
+    head = f"<thead><tr><th>method</th><th>table</th>{heads}</tr></thead>"
+    return f'<table class="published">{head}<tbody>{"".join(body)}</tbody></table>'
+
+
+def _published_value(row: Row) -> str:
+    value = row.get("value")
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:.1f}{NO_BREAK}%" if row.get("unit") == "percent" else f"{value:g}"
+
+
+def _ours(row: Row, run: Run, name: str) -> str:
+    """This run's value of a published metric: retrieval scores as percents, others as they are."""
+    value = row.get(name)
+    if not isinstance(value, int | float):
+        return "–"
+    as_percent = any(other.get("unit") == "percent" for other in run.published if other["metric"] == name)
+    return percent(value, 1) if as_percent else f"{value:g}"

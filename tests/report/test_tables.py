@@ -1,0 +1,110 @@
+"""Formatting and verdicts, against values worked out by hand and Python's csv reader."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from pulvinar.report import run_folder, tables
+
+INTERVAL = "difference_to_troi_interval"
+
+
+def row(name: str, score: float | None = 0.5, interval: list | None = None, **more: object) -> dict:
+    return {"name": name, "brain_to_image_top1": score, INTERVAL: interval, **more}
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ([-0.2, -0.1], "lower"),
+        ([0.01, 0.1], "higher"),
+        ([-0.1, 0.1], "tie"),
+        ([-0.1, 0.0], "tie"),
+        ([0.0, 0.1], "tie"),
+        (None, "not told"),
+        ([None, 0.1], "not told"),
+    ],
+)
+def test_verdict_is_a_tie_exactly_where_the_interval_holds_zero(interval: list | None, expected: str) -> None:
+    assert tables.verdict(row("random", interval=interval), "troi") == expected
+
+
+def test_verdict_of_the_run_itself_and_of_a_row_without_a_score() -> None:
+    assert tables.verdict(row("troi", interval=[-1, -0.5]), "troi") == "run"
+    assert tables.verdict(row("ceiling", score=None, interval=[-1, -0.5]), "troi") == "none"
+
+
+def test_standing_names_wins_ties_and_losses() -> None:
+    rows = [
+        row("troi"),
+        row("random", interval=[-0.3, -0.2]),
+        row("anova", interval=[-0.1, 0.1]),
+        row("all", interval=[0.1, 0.2]),
+    ]
+    assert tables.standing(rows, "troi") == (
+        "TROI scores higher than 1 of 3: random voxels. "
+        "It ties (the interval of the difference holds zero) with 1 of 3: ANOVA. It scores lower than 1 of 3: all voxels."
+    )
+
+
+def test_standing_says_first_that_no_control_was_beaten() -> None:
+    rows = [row("troi"), row("random", interval=[-0.1, 0.1]), row("annotated", interval=[0.1, 0.2])]
+    assert tables.standing(rows, "troi").startswith("TROI beats none of its 2 controls.")
+
+
+def test_standing_without_controls() -> None:
+    assert "No control was scored" in tables.standing([row("troi"), row("ceiling", score=None)], "troi")
+
+
+def test_columns_without_a_value_are_left_out() -> None:
+    keys = [column.key for column in tables.columns([row("troi", n_voxels=3)], "troi")]
+    assert keys == ["n_voxels", "brain_to_image_top1"]
+
+
+def test_html_has_scores_intervals_and_signs() -> None:
+    ours = row("troi", 0.614, brain_to_image_top1_interval=[0.5512, 0.67], n_voxels=1300)
+    control = row("random", 0.1, [-0.56, -0.47], difference_to_troi=-0.514)
+    html = tables.as_html([ours, control], "troi")
+    for text in ("61.4", "55.1 to 67.0", "1,300", "−51.4", "−56.0 to −47.0", '<span class="verdict lower">lower</span>'):
+        assert text in html
+
+
+def test_html_shows_the_reason_of_an_unavailable_row_and_escapes_it() -> None:
+    html = tables.as_html([row("troi"), row("ceiling", score=None, unavailable="n < 2 & no repeats")], "troi")
+    assert "not available: n &lt; 2 &amp; no repeats" in html
+    assert "Noise ceiling" in html
+
+
+def test_text_is_aligned_and_lists_reasons_below(finished_run: Path) -> None:
+    run = run_folder.read(finished_run)
+    text = tables.as_text(run.rows, run.method)
+    lines = text.splitlines()
+    assert len(lines) == 2 + 8 + 1
+    assert len({len(line) for line in lines[:10]}) == 1
+    assert "61.0 [55.0 to 67.0]" in lines[2]
+    assert lines[-1] == "Noise ceiling: not available: one repeat of each image: a noise ceiling needs two"
+
+
+def test_csv_holds_the_raw_values(finished_run: Path) -> None:
+    run = run_folder.read(finished_run)
+    read = {line["name"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(run.rows, run.method)))}
+    assert list(read) == [given["name"] for given in run.rows]
+    for given in run.rows:
+        line, score = read[given["name"]], given["brain_to_image_top1"]
+        assert line["brain_to_image_top1"] == ("" if score is None else str(score))
+        if score is not None:
+            bounds = [float(line[f"brain_to_image_top1_{end}"]) for end in ("low", "high")]
+            assert bounds == given["brain_to_image_top1_interval"]
+    assert read["univariate_smoothed"]["verdict"] == "tie"
+    assert read["ceiling"]["unavailable"].startswith("one repeat")
+
+
+def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
+    html = tables.published_html(run_folder.read(finished_run))
+    assert html.index("MindEye2") < html.index("this run")
+    last = html[html.index("this run") :]
+    assert "77.6\u00a0%" in html
+    assert "61.0\u00a0%" in last
+    assert last.count("–") == 2  # no table number, no PixCorr
