@@ -73,14 +73,14 @@ class Config:
     seed: int = setting(0, "changes pictures, heads, areas, tuning and noise")
     n_subjects: int = setting(4, "the last one is the new subject")
     n_voxels: int = setting(8000, "places in the new subject's head; the others' differ by up to 10 %")
-    responsive_share: float = setting(0.07, "share of voxels that respond to images")
+    responsive_share: float = setting(0.09, "share of voxels that respond to images")
     irrelevant_share: float = setting(0.03, "share of voxels that are reliable but carry no image information")
     scattered_share: float = setting(0.25, "share of each area's voxels that lie scattered around its core")
     ceiling_median: float = setting(0.3, "median r^2 noise ceiling of responsive voxels, mean of three repeats")
-    ceiling_spread: float = setting(0.8, "standard deviation of the log odds of the ceiling over voxels")
+    ceiling_spread: float = setting(1.2, "standard deviation of the log odds of the ceiling over voxels")
     tuning_dim: int = setting(24, "feature dimensions each area encodes")
     n_trials: int = setting(600, "single training trials of the new subject (one session)")
-    n_pretraining_trials: int = setting(900, "training trials of each other subject")
+    n_pretraining_trials: int = setting(1000, "training trials of each other subject")
     repeated_share: float = setting(0.1, "share of the new subject's training images that are shown twice")
     n_test_images: int = setting(300, "test images, shown to the new subject")
     n_test_repeats: int = setting(3, "presentations of each test image")
@@ -337,7 +337,7 @@ def _place_areas(
         loose = rng.choice(around, n_scattered, replace=False)
         area[loose], free[loose] = number, False
         shifted = centres[number - 1] + rng.normal(0, 0.15 * n_each ** (1 / 3), 3)
-        annotated[_grow(geometry, shifted, round(2.2 * n_each), np.ones(n_voxels, bool), rng, roughness=0.1)] = True
+        annotated[_grow(geometry, shifted, round(1.8 * n_each), np.ones(n_voxels, bool), rng, roughness=0.1)] = True
     irrelevant = np.zeros(n_voxels, bool)
     n_blob = round(config.irrelevant_share * n_voxels / 3)
     for centre in centres[len(areas) :]:
@@ -362,11 +362,22 @@ def _tuning(geometry: Geometry, voxels: np.ndarray, dim: int, rng: np.random.Gen
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
 
 
-def _signal_share(config: Config, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Single-trial signal share per voxel whose three-repeat ceiling has the asked median and spread of log odds."""
-    odds = np.log(config.ceiling_median / (1 - config.ceiling_median)) + config.ceiling_spread * rng.standard_normal(n)
+def _signal_share(config: Config, geometry: Geometry, number_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Single-trial signal share (voxel,) of the voxels with a number (area or blob) above 0; 0 elsewhere.
+
+    The three-repeat ceiling has the asked median over them, and the asked spread of log odds: a quarter of its variance
+    between areas, half smooth inside an area (ceilings are smooth over cortex), a quarter alone.
+    """
+    share, some = np.zeros(geometry.n_voxels), np.flatnonzero(number_of)
+    odds = 0.5 * rng.standard_normal(len(some))
+    for number in np.unique(number_of[some]):
+        inside = number_of[some] == number
+        smooth = geometry.take(some[inside]).low_pass(1.5) @ rng.standard_normal(int(inside.sum()))
+        odds[inside] += 0.5 * rng.standard_normal() + 0.5**0.5 * (smooth - smooth.mean()) / (smooth.std() + 1e-9)
+    odds = np.log(config.ceiling_median / (1 - config.ceiling_median)) + config.ceiling_spread * (odds - np.median(odds))
     ceiling = 1 / (1 + np.exp(-odds))
-    return ceiling / (N_REPEATS_OF_CEILING - (N_REPEATS_OF_CEILING - 1) * ceiling)
+    share[some] = ceiling / (N_REPEATS_OF_CEILING - (N_REPEATS_OF_CEILING - 1) * ceiling)
+    return share
 
 
 def _noise(config: Config, geometry: Geometry, n_trials: int, rng: np.random.Generator) -> np.ndarray:
@@ -400,9 +411,7 @@ def _plant_subject(
     area, irrelevant, annotated = _place_areas(config, geometry, list(areas), rng)
     rows = np.concatenate([session_rows for _, session_rows in sessions])
     values = _noise(config, geometry, len(rows), rng)
-    share = np.zeros(geometry.n_voxels)
-    share[area > 0] = _signal_share(config, int((area > 0).sum()), rng)
-    share[irrelevant] = _signal_share(config, int(irrelevant.sum()), rng)
+    share = _signal_share(config, geometry, area, rng) + _signal_share(config, geometry, irrelevant.astype(int), rng)
     values *= np.sqrt(1 - share).astype(np.float32)
     for number, features in enumerate(areas.values(), start=1):
         voxels = np.flatnonzero(area == number)
