@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pulvinar.errors import FileError, NotFoundError
+from pulvinar.errors import FileError, NotFoundError, PulvinarError
 
 TEMPORARY = ".partial-"
 
@@ -100,6 +100,22 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     if not path.is_file():
         raise FileError(f"{path}: no such {what}" + (" (it is a folder)" if path.is_dir() else ""))
     return path
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around the call of a library that parses `path`: whatever it raises becomes one `FileError` that names the file.
+
+    Parsers of damaged files raise nearly anything (EOFError, zlib.error, struct.error, SyntaxError, their own classes), so
+    all of it is caught here and nowhere else; put only the library's call inside. Our own errors pass unchanged.
+    """
+    try:
+        yield
+    except PulvinarError:
+        raise
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise FileError(f"{path}: cannot be read as {what} (truncated, damaged, or another format): {reason}") from error
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
