@@ -21,6 +21,8 @@ import numpy as np
 from pulvinar.errors import FileError, NotFoundError, PulvinarError
 
 TEMPORARY = ".partial-"
+LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
+LARGEST_FILL = 2**28  # bytes of a dataset that may be mere fill value
 
 
 def _temporary_name(path: Path) -> Path:
@@ -152,10 +154,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; `FileError` when it is missing or not JSON."""
     path = require_file(path)
-    try:
+    with reading(path, "JSON"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: not valid JSON ({error}); it may be truncated") from error
 
 
 @contextlib.contextmanager
@@ -175,10 +175,16 @@ def read_hdf5_array(file: h5py.File | h5py.Group, name: str) -> np.ndarray:
     node = file.get(name)
     if not isinstance(node, h5py.Dataset):
         raise NotFoundError(f"{file.file.filename}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-    try:
+    with reading(file.file.filename, f"HDF5, dataset '{name}'"):
+        _refuse_impossible_size(file.file.filename, name, node)
         return node.asstr()[...] if h5py.check_string_dtype(node.dtype) else node[...]
-    except OSError as error:
-        raise FileError(f"{file.file.filename}: dataset '{name}' cannot be read (truncated?): {error}") from error
+
+
+def _refuse_impossible_size(filename: str, name: str, node: h5py.Dataset) -> None:
+    """A damaged header can state any shape, and HDF5 would fill what is not there, up to all memory and beyond."""
+    stored = node.id.get_storage_size()
+    if node.shape is not None and node.nbytes > max(LARGEST_FILL, LARGEST_COMPRESSION * stored):
+        raise FileError(f"{filename}: dataset '{name}' states {node.nbytes} bytes but holds {stored}; the file is damaged")
 
 
 def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
@@ -190,10 +196,10 @@ def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
         node = file.get(name)
         if not isinstance(node, h5py.Dataset):
             raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-        offset = node.id.get_offset()
-        if node.chunks is not None or offset is None or not node.dtype.isnative:
+        with reading(path, f"HDF5, dataset '{name}'"):
+            offset, shape, dtype, chunks = node.id.get_offset(), node.shape, node.dtype, node.chunks
+        if chunks is not None or offset is None or not dtype.isnative or dtype.hasobject:
             return read_hdf5_array(file, name)
-        shape, dtype = node.shape, node.dtype
     needed = offset + int(np.prod(shape)) * dtype.itemsize
     if Path(path).stat().st_size < needed:
         raise FileError(f"{path}: truncated: dataset '{name}' needs {needed} bytes, {Path(path).stat().st_size} there")
@@ -201,8 +207,8 @@ def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
+    """SHA-256 of a file, in hex; `FileError` when it is missing."""
+    with require_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

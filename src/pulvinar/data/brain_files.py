@@ -123,7 +123,8 @@ def require_same_grid(mask: Mask, path: Path, grid: Sequence[int], affine: np.nd
         )
     if affine is not None and not np.allclose(affine, mask.affine, rtol=0, atol=AFFINE_TOLERANCE):
         raise InputError(
-            f"{path} and {mask.path} are not in the same place: affines {affine.tolist()} and {mask.affine.tolist()}. "
+            f"{path} and {mask.path} are not in the same place: affines {np.round(affine, 4).tolist()} and "
+            f"{np.round(mask.affine, 4).tolist()}. "
             "Resample one of them to the other."
         )
 

@@ -13,6 +13,7 @@ Single-trial betas of GLMsingle (Prince et al. 2022) do better on each of these 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -193,17 +194,21 @@ def _run(bold: Path, mask: Path, events: Path, window_s: tuple[float, float], st
     )
 
 
+def _is_time(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
+
+
 def _timing(bold: Path) -> tuple[float, float, int]:
     """Time of the first volume and seconds between volumes (sidecar before header), and the number of volumes."""
     n_volumes, from_header = read_series_header(bold)
     sidecar = bold.with_name(bold.name.replace(".nii.gz", ".json"))
     content = read_json(sidecar) if sidecar.is_file() else {}
-    stated = content.get("RepetitionTime", from_header) if isinstance(content, dict) else from_header
+    stated: Any = content.get("RepetitionTime", from_header) if isinstance(content, dict) else from_header
     start = content.get("StartTime", 0.0) if isinstance(content, dict) else 0.0
-    numbers = all(isinstance(value, int | float) and np.isfinite(value) for value in (stated, start))
-    if not numbers or not 0.05 <= stated <= 30:
+    if not (_is_time(stated, 0.05, 30.0) and _is_time(start, -60.0, 60.0)):
         raise InputError(
-            f"{bold}: repetition time {stated!r} s and start {start!r} s cannot be; write RepetitionTime (s) into {sidecar.name}"
+            f"{bold}: repetition time {stated!r} s, first volume at {start!r} s cannot be; "
+            f"write RepetitionTime (s) into {sidecar.name}"
         )
     if from_header is not None and abs(from_header - stated) > 0.001:
         warn(f"{bold}: the header says {from_header:g} s per volume, {sidecar.name} says {stated:g}; the latter is used")

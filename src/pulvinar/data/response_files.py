@@ -146,7 +146,7 @@ def _read_part(place: NamedArray, mask: Mask | None) -> tuple[np.ndarray, float]
 
 
 def _trial_by_voxel(values: np.ndarray, path: Path, mask: Mask | None) -> np.ndarray:
-    """(trial, voxel) from an array (trial, voxel), or with trials last as GLMsingle writes: (x, y, z, trial), (voxel, 1, 1, trial)."""
+    """(trial, voxel) from an array (trial, voxel), or from GLMsingle's (x, y, z, trial) and (voxel, 1, 1, trial)."""
     if values.ndim == 2:
         return values
     if values.ndim != 4:

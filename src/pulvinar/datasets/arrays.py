@@ -133,12 +133,12 @@ def from_arrays(
     Raises `InputError`, `NotFoundError` or `DegenerateError` naming the argument or subject.
     """
     _require_same_subjects(responses, stimulus_ids=stimulus_ids, geometry=geometry)
-    for argument, given in (("sessions", sessions), ("runs", runs), ("rois", rois), ("noise_ceilings", noise_ceilings)):
-        _require_known_subjects(responses, argument, given or {})
+    optional = {"sessions": sessions, "runs": runs, "rois": rois, "noise_ceilings": noise_ceilings}
+    for argument, mapping in optional.items():
+        _require_known_subjects(responses, argument, mapping or {})
     subjects = {}
-    for subject, values in responses.items():
-        place, values = geometry[subject], as_response_values(np.asanyarray(values), f"responses of {subject}")
-        ceiling = (noise_ceilings or {}).get(subject)
+    for subject, given in responses.items():
+        values, place = as_response_values(np.asanyarray(given), f"responses of {subject}"), geometry[subject]
         subjects[subject] = make_responses(
             subject=subject,
             values=values,
@@ -146,12 +146,12 @@ def from_arrays(
             trials=Trials(
                 origin=f"stimulus_ids of {subject}",
                 stimulus_ids=[str(stimulus) for stimulus in stimulus_ids[subject]],
-                sessions=np.asarray((sessions or {}).get(subject, ()), np.int64),
-                runs=np.asarray((runs or {}).get(subject, ()), np.int64),
+                sessions=np.asarray((sessions or {}).get(subject, ())),
+                runs=np.asarray((runs or {}).get(subject, ())),
             ),
             geometry=place if isinstance(place, Geometry) else Geometry.from_points(place),
-            rois=ROIs((rois or {}).get(subject, {}), n_voxels=values.shape[-1]),
-            noise_ceiling=None if ceiling is None else np.asarray(ceiling, np.float32),
+            rois=ROIs((rois or {}).get(subject, {}), n_voxels=values.shape[-1] if values.ndim else 0),
+            noise_ceiling=(noise_ceilings or {}).get(subject),
             drop_bad_voxels=drop_bad_voxels,
         )
     rows = _stimuli(subjects, stimuli, sources=sources, labels=labels, features=features, images=images)
