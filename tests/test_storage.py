@@ -1,5 +1,6 @@
 """Storage. Oracles: hashlib, h5py and json read back, and faults planted while writing."""
 
+import datetime
 import errno
 import hashlib
 import json
@@ -55,8 +56,9 @@ def test_a_folder_appears_whole_and_replaces_nothing(tmp_path):
 
 def test_json_holds_arrays_paths_and_no_nan(tmp_path):
     value = {1: np.float32(0.5), "nan": float("nan"), "array": np.arange(3), "path": Path("a/b"), "set": (np.int64(4), np.inf)}
+    value["day"] = datetime.date(2026, 11, 20)
     storage.write_json(tmp_path / "x.json", value)
-    wanted = {"1": 0.5, "nan": None, "array": [0, 1, 2], "path": "a/b", "set": [4, None]}
+    wanted = {"1": 0.5, "nan": None, "array": [0, 1, 2], "path": "a/b", "set": [4, None], "day": "2026-11-20"}
     assert json.loads((tmp_path / "x.json").read_text()) == wanted
     assert storage.read_json(tmp_path / "x.json") == wanted
 

@@ -5,6 +5,7 @@ A folder is filled under a temporary name and renamed at the end. Nothing is rea
 """
 
 import contextlib
+import datetime
 import errno
 import hashlib
 import json
@@ -132,7 +133,7 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 
 
 def to_jsonable(value: Any) -> Any:
-    """Numpy scalars and arrays, paths and tuples as plain JSON values; NaN and infinities as null."""
+    """Numpy scalars and arrays, paths, dates and tuples as plain JSON values; NaN and infinities as null."""
     if isinstance(value, dict):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -143,7 +144,7 @@ def to_jsonable(value: Any) -> Any:
         return to_jsonable(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | datetime.date | datetime.time) else value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

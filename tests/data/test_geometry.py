@@ -7,6 +7,7 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.errors import InputError
 
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, 3, 0, -20], [0, 0, 4, 5], [0, 0, 0, 1]])
+OBLIQUE = np.array([[-2.0, 0.5, 0, 10], [0, 3, 0.25, -20], [1, 0, 4, 5], [0, 0, 0, 1]])
 
 
 def box(seed: int = 0) -> tuple[np.ndarray, Geometry]:
@@ -32,6 +33,8 @@ def test_voxels_of_a_mask_are_listed_as_indexing_lists_them():
     i, j, k = geometry.index[7]
     assert np.allclose(geometry.coordinates[7], [10 - 2 * i, -20 + 3 * j, 5 + 4 * k])  # the affine by hand
     assert geometry.kind == "volume"
+    oblique = Geometry.from_mask(mask, OBLIQUE)
+    assert np.allclose(oblique.coordinates[7], [10 - 2 * i + 0.5 * j, -20 + 3 * j + 0.25 * k, 5 + i + 4 * k])
 
 
 def test_values_return_to_their_places_in_their_type():
