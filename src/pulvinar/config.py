@@ -6,6 +6,7 @@ str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string u
 
 import dataclasses
 import difflib
+import json
 import os
 import tomllib
 import types
@@ -51,10 +52,14 @@ def convert(value: Any, hint: Any) -> Any:
                 return choice
         raise ValueError
     if origin is tuple:
-        parts = [part for part in value.strip("[]()").split(",") if part.strip()] if isinstance(value, str) else list(value)
         inner = typing.get_args(hint)[0]
-        return tuple(convert(part.strip() if isinstance(part, str) else part, inner) for part in parts)
+        return tuple(convert(part, inner) for part in (_parts(value) if isinstance(value, str) else list(value)))
     return _convert_plain(value, hint)
+
+
+def _parts(text: str) -> list[str]:
+    """`[a, "b"]`, `(a, b)` or `a, b` as its parts, without brackets, quotes and blanks."""
+    return [part.strip().strip("\"'") for part in text.strip().strip("[]()").split(",") if part.strip()]
 
 
 def _convert_union(value: Any, hints: Sequence[Any]) -> Any:
@@ -124,7 +129,10 @@ def build(config_class: type[ConfigType], values: Mapping[str, Any], *, name: st
             kept[key] = convert(raw, hints[key])
         except (ValueError, TypeError):
             mistakes.append(f"{name}.{key} is {_describe(hints[key])}, not {raw!r}")
-    config = config_class(**kept)
+    try:
+        config = config_class(**kept)
+    except ConfigError as error:
+        raise ConfigError("\n".join([*mistakes, str(error)])) from error
     mistakes += getattr(config, "problems", list)()
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -147,8 +155,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a TOML basic string is a JSON string
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return repr(value)

@@ -5,6 +5,7 @@ A folder is filled under a temporary name and renamed at the end. Nothing is rea
 """
 
 import contextlib
+import datetime
 import errno
 import hashlib
 import json
@@ -18,9 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pulvinar.errors import FileError, NotFoundError
+from pulvinar.errors import FileError, NotFoundError, PulvinarError
 
 TEMPORARY = ".partial-"
+LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
+LARGEST_FILL = 2**28  # bytes of a dataset that may be mere fill value
 
 
 def _temporary_name(path: Path) -> Path:
@@ -102,6 +105,22 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     return path
 
 
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around the call of a library that parses `path`: whatever it raises becomes one `FileError` that names the file.
+
+    Parsers of damaged files raise nearly anything (EOFError, zlib.error, struct.error, SyntaxError, their own classes), so
+    all of it is caught here and nowhere else; put only the library's call inside. Our own errors pass unchanged.
+    """
+    try:
+        yield
+    except PulvinarError:
+        raise
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise FileError(f"{path}: cannot be read as {what} (truncated, damaged, or another format): {reason}") from error
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a whole file, atomically."""
     with atomic_path(path) as temporary:
@@ -114,7 +133,7 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 
 
 def to_jsonable(value: Any) -> Any:
-    """Numpy scalars and arrays, paths and tuples as plain JSON values; NaN and infinities as null."""
+    """Numpy scalars and arrays, paths, dates and tuples as plain JSON values; NaN and infinities as null."""
     if isinstance(value, dict):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -125,7 +144,7 @@ def to_jsonable(value: Any) -> Any:
         return to_jsonable(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | datetime.date | datetime.time) else value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -136,10 +155,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; `FileError` when it is missing or not JSON."""
     path = require_file(path)
-    try:
+    with reading(path, "JSON"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: not valid JSON ({error}); it may be truncated") from error
 
 
 @contextlib.contextmanager
@@ -159,10 +176,16 @@ def read_hdf5_array(file: h5py.File | h5py.Group, name: str) -> np.ndarray:
     node = file.get(name)
     if not isinstance(node, h5py.Dataset):
         raise NotFoundError(f"{file.file.filename}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-    try:
+    with reading(file.file.filename, f"HDF5, dataset '{name}'"):
+        _refuse_impossible_size(file.file.filename, name, node)
         return node.asstr()[...] if h5py.check_string_dtype(node.dtype) else node[...]
-    except OSError as error:
-        raise FileError(f"{file.file.filename}: dataset '{name}' cannot be read (truncated?): {error}") from error
+
+
+def _refuse_impossible_size(filename: str, name: str, node: h5py.Dataset) -> None:
+    """A damaged header can state any shape, and HDF5 would fill what is not there, up to all memory and beyond."""
+    stored = node.id.get_storage_size()
+    if node.shape is not None and node.nbytes > max(LARGEST_FILL, LARGEST_COMPRESSION * stored):
+        raise FileError(f"{filename}: dataset '{name}' states {node.nbytes} bytes but holds {stored}; the file is damaged")
 
 
 def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
@@ -174,10 +197,10 @@ def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
         node = file.get(name)
         if not isinstance(node, h5py.Dataset):
             raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-        offset = node.id.get_offset()
-        if node.chunks is not None or offset is None or not node.dtype.isnative:
+        with reading(path, f"HDF5, dataset '{name}'"):
+            offset, shape, dtype, chunks = node.id.get_offset(), node.shape, node.dtype, node.chunks
+        if chunks is not None or offset is None or not dtype.isnative or dtype.hasobject:
             return read_hdf5_array(file, name)
-        shape, dtype = node.shape, node.dtype
     needed = offset + int(np.prod(shape)) * dtype.itemsize
     if Path(path).stat().st_size < needed:
         raise FileError(f"{path}: truncated: dataset '{name}' needs {needed} bytes, {Path(path).stat().st_size} there")
@@ -185,8 +208,8 @@ def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
+    """SHA-256 of a file, in hex; `FileError` when it is missing."""
+    with require_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,6 +3,7 @@
 The folder form is documented in docs/folder.md. It is written whole or not at all, and read as memory maps.
 """
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +12,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pulvinar.config import suggest
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, check_split
-from pulvinar.data.stimuli import ReadImage, Stimuli
+from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.progress import track
 from pulvinar.storage import (
@@ -52,6 +54,9 @@ class Experiment:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for key, responses in self.subjects.items():
+            if key != responses.subject:
+                raise InputError(f"subjects: '{key}' holds the responses of '{responses.subject}'; the names must agree")
         if self.target not in self.subjects:
             raise InputError(f"target: no subject named '{self.target}'{suggest(self.target, list(self.subjects))}")
         for responses in self.subjects.values():
@@ -59,15 +64,10 @@ class Experiment:
         check_split(self.split, self.stimuli)
 
     def without_truth(self) -> "Experiment":
-        """What a method is given."""
-        return Experiment(
-            name=self.name,
-            stimuli=self.stimuli,
-            subjects=self.subjects,
-            split=self.split,
-            target=self.target,
-            facts=self.facts,
-        )
+        """What a method is given. (A copy of what was checked: checking again would read every image again.)"""
+        given = copy.copy(self)
+        object.__setattr__(given, "truth", {})
+        return given
 
     def fingerprint(self) -> str:
         """Changes when the stimuli, trial tables, sizes, split or a sample of the responses change."""
@@ -81,6 +81,7 @@ class Experiment:
 def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
     """Write an experiment as a folder, whole or not at all; an existing folder is refused."""
     folder = Path(folder)
+    _refuse_unwritable_names(experiment)
     with atomic_folder(folder) as temporary:
         _write_stimuli(experiment.stimuli, temporary)
         write_json(temporary / "split.json", {"train": experiment.split.train, "test": experiment.split.test})
@@ -101,8 +102,24 @@ def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
         }
         write_json(temporary / "experiment.json", head)
         files = sorted(path for path in temporary.rglob("*") if path.is_file() and path.parent.name != "images")
-        write_json(temporary / "checksums.json", {str(path.relative_to(temporary)): checksum(path) for path in files})
+        sums = {path.relative_to(temporary).as_posix(): checksum(path) for path in files}
+        write_json(temporary / "checksums.json", sums)
     return folder
+
+
+def _refuse_unwritable_names(experiment: Experiment) -> None:
+    """Names become file names and HDF5 names; `InputError` for those that cannot, before anything is written."""
+    names = [("subject", name) for name in experiment.subjects] + [("feature", name) for name in experiment.stimuli.features]
+    names += [("ROI", name) for responses in experiment.subjects.values() for name in responses.rois]
+    names += [("truth", name) for arrays in experiment.truth.values() for name in arrays]
+    names += [("stimulus id", name) for name in experiment.stimuli.ids if experiment.stimuli.read_image is not None]
+    for what, name in names:
+        _require_plain_name(what, name)
+
+
+def _require_plain_name(what: str, name: str) -> None:
+    if not name or name.startswith(".") or any(mark in name for mark in "/\\\0"):
+        raise InputError(f"{what} '{name}' cannot name a file or dataset; use letters, digits, '.', '_' and '-'")
 
 
 def _write_stimuli(stimuli: Stimuli, folder: Path) -> None:
@@ -116,13 +133,7 @@ def _write_stimuli(stimuli: Stimuli, folder: Path) -> None:
     if stimuli.read_image is not None:
         (folder / "images").mkdir()
         for row in track(range(len(stimuli)), "writing images", len(stimuli)):
-            Image.fromarray(stimuli.image(row)).save(folder / "images" / _image_name(stimuli.ids[row]), compress_level=1)
-
-
-def _image_name(stimulus_id: str) -> str:
-    if "/" in stimulus_id or stimulus_id.startswith("."):
-        raise InputError(f"stimulus id '{stimulus_id}' cannot name an image file; use letters, digits, '.', '_' and '-'")
-    return f"{stimulus_id}.png"
+            Image.fromarray(stimuli.image(row)).save(folder / "images" / f"{stimuli.ids[row]}.png", compress_level=1)
 
 
 def _write_responses(responses: Responses, path: Path) -> None:
@@ -160,9 +171,9 @@ def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experi
     if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
         came = head.get("version") if isinstance(head, dict) else head
         raise FileError(f"{folder}/experiment.json: format '{FORMAT}' version {VERSION} is needed, version {came!r} came")
-    names = head.get("subjects") or sorted(path.stem for path in (folder / "responses").glob("*.h5"))
-    if not names:
-        raise FileError(f"{folder}: no subjects; experiment.json lists none and responses/ holds no .h5 file")
+    names, facts = _subject_names(head, folder), head.get("facts") or {}
+    if not isinstance(facts, dict):
+        raise FileError(f"{folder}/experiment.json: 'facts' must be an object, {facts!r} came")
     return Experiment(
         name=str(head.get("name", folder.name)),
         stimuli=_read_stimuli(folder),
@@ -170,8 +181,19 @@ def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experi
         split=_read_split(folder / "split.json"),
         target=target or head.get("target") or names[-1],
         truth=_read_truth(folder / "truth.h5"),
-        facts=head.get("facts", {}),
+        facts=facts,
     )
+
+
+def _subject_names(head: dict[str, Any], folder: Path) -> list[str]:
+    names = head.get("subjects") or sorted(path.stem for path in (folder / "responses").glob("*.h5"))
+    if not names:
+        raise FileError(f"{folder}: no subjects; experiment.json lists none and responses/ holds no .h5 file")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FileError(f"{folder}/experiment.json: 'subjects' must be a list of names, {names!r} came")
+    for name in names:
+        _require_plain_name(f"{folder}/experiment.json: subject", name)
+    return names
 
 
 def _read_split(path: Path) -> Split:
@@ -183,47 +205,61 @@ def _read_split(path: Path) -> Split:
 
 def _read_stimuli(folder: Path) -> Stimuli:
     with open_hdf5(folder / "stimuli.h5") as file:
-        ids = [str(name) for name in read_hdf5_array(file, "id")]
-        sources = [str(name) for name in read_hdf5_array(file, "source")] if "source" in file else ids
-        labels = [str(name) for name in read_hdf5_array(file, "label")] if "label" in file else None
-        features = {name: np.asarray(read_hdf5_array(file["features"], name), np.float32) for name in file.get("features", ())}
-    return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=_image_reader(folder / "images", ids))
+        ids = _texts(file, "id")
+        sources = _texts(file, "source") if "source" in file else ids
+        labels = _texts(file, "label") if "label" in file else None
+        features = {name: _numbers(file, name, values) for name, values in _group(file, "features").items()}
+    images = folder / "images"
+    read_image = ImageFiles([images / f"{name}.png" for name in ids]) if images.is_dir() else None
+    return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=read_image)
 
 
-def _image_reader(folder: Path, ids: list[str]) -> ReadImage | None:
-    if not folder.is_dir():
-        return None
+def _texts(file: h5py.File, name: str) -> list[str]:
+    """A list of ids or labels; whole numbers count as text."""
+    values = read_hdf5_array(file, name)
+    if values.ndim != 1 or values.dtype.kind not in "OSUiu":
+        raise FileError(f"{file.filename}: '{name}' must be a list of texts, {values.dtype} {values.shape} came")
+    return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
-    def read(row: int) -> np.ndarray:
-        path = folder / _image_name(ids[row])
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise FileError(f"{path}: cannot be read as an image: {error}") from error
 
-    return read
+def _numbers(file: h5py.File, name: str, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        raise FileError(f"{file.filename}: '{name}' must be an array of numbers, {values.dtype} {values.shape} came")
+    return np.asarray(values, np.float32)
+
+
+def _group(file: h5py.File, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a group by name; none if there is no such group."""
+    group = file.get(name, {})
+    if not isinstance(group, h5py.Group | dict):
+        raise FileError(f"{file.filename}: '{name}' must be a group of arrays, a dataset came")
+    return {key: read_hdf5_array(group, key) for key in group}
 
 
 def _read_responses(path: Path, subject: str) -> Responses:
     with open_hdf5(path) as file:
-        optional = {name: read_hdf5_array(file, name) for name in ("session", "run", "noise_ceiling") if name in file}
-        stimulus_ids = [str(name) for name in read_hdf5_array(file, "stimulus")]
+        optional = {name: read_hdf5_array(file, name) for name in ("session", "run") if name in file}
+        ceiling = _numbers(file, "noise_ceiling", read_hdf5_array(file, "noise_ceiling")) if "noise_ceiling" in file else None
+        stimulus_ids = _texts(file, "stimulus")
         values = file.get("values")
         if not isinstance(values, h5py.Dataset) or values.ndim != 2:
             raise FileError(f"{path}: a dataset 'values' (trial, voxel) is needed; there are: {', '.join(file)}")
-        scale, n_voxels = float(values.attrs.get("scale", 1.0)), values.shape[1]
-        rois = ROIs({name: read_hdf5_array(file["rois"], name) for name in file.get("rois", ())}, n_voxels=n_voxels)
+        scale, n_voxels = values.attrs.get("scale", 1.0), values.shape[1]
+        if np.ndim(scale) or np.asarray(scale).dtype.kind not in "iuf":
+            raise FileError(f"{path}: the attribute 'scale' of 'values' must be a number, {scale!r} came")
+        rois = ROIs(_group(file, "rois"), n_voxels=n_voxels)
         geometry = _read_geometry(file, path)
     mapped = map_hdf5_array(path, "values")
+    if mapped.dtype.newbyteorder("=") != mapped.dtype:
+        mapped = mapped.astype(mapped.dtype.newbyteorder("="))
     return Responses(
         subject=subject,
         values=mapped.astype(np.float32) if mapped.dtype == np.float64 else mapped,
-        scale=scale,
+        scale=float(scale),
         stimulus_ids=stimulus_ids,
         sessions=optional.get("session", np.zeros(0, np.int64)),
         runs=optional.get("run", np.zeros(0, np.int64)),
-        noise_ceiling=optional.get("noise_ceiling"),
+        noise_ceiling=ceiling,
         rois=rois,
         geometry=geometry,
     )
@@ -232,12 +268,14 @@ def _read_responses(path: Path, subject: str) -> Responses:
 def _read_geometry(file: h5py.File, path: Path) -> Geometry:
     if "geometry" not in file:
         raise FileError(f"{path}: a group 'geometry' is needed (index, shape and affine; or vertex and mesh; or coordinates)")
-    arrays = {name: read_hdf5_array(file["geometry"], name) for name in file["geometry"]}
+    arrays = _group(file, "geometry")
     if "index" in arrays:
         missing = {"shape", "affine"} - set(arrays)
         if missing:
             raise FileError(f"{path}: geometry has 'index' but not {sorted(missing)}")
-        return Geometry.from_index(arrays["index"], shape=tuple(int(n) for n in arrays["shape"]), affine=arrays["affine"])
+        if arrays["shape"].shape != (3,) or arrays["shape"].dtype.kind not in "iu":
+            raise FileError(f"{path}: geometry/shape must be three whole numbers, {arrays['shape'].tolist()} came")
+        return Geometry.from_index(arrays["index"], shape=tuple(arrays["shape"].tolist()), affine=arrays["affine"])
     if "vertex" in arrays:
         missing = {"mesh_coordinates", "mesh_faces"} - set(arrays)
         if missing:
@@ -252,7 +290,7 @@ def _read_truth(path: Path) -> dict[str, dict[str, np.ndarray]]:
     if not path.is_file():
         return {}
     with open_hdf5(path) as file:
-        return {subject: {name: read_hdf5_array(file[subject], name) for name in file[subject]} for subject in file}
+        return {subject: _group(file, subject) for subject in file}
 
 
 def verify(folder: str | os.PathLike[str]) -> list[str]:
@@ -261,6 +299,8 @@ def verify(folder: str | os.PathLike[str]) -> list[str]:
     if not (folder / "checksums.json").is_file():
         return []
     wanted = read_json(folder / "checksums.json")
+    if not isinstance(wanted, dict):
+        raise FileError(f"{folder}/checksums.json: an object of file name and SHA-256 is needed")
     return [name for name, value in wanted.items() if not (folder / name).is_file() or checksum(folder / name) != value]
 
 

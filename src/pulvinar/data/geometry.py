@@ -5,6 +5,7 @@ k(d) = exp(-d^2 / 2 sigma^2) cut at 3 sigma. Plain zero padding would lower the 
 training (methods/troi). d is Euclidean in a volume and the length along mesh edges on a surface.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class Geometry:
     @classmethod
     def from_points(cls, coordinates: np.ndarray) -> "Geometry":
         """Bare points (voxel, d) in mm, d at most 3; missing axes are zero."""
-        points = np.asarray(coordinates, dtype=float)
+        points = _numbers("coordinates", coordinates)
         if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
             raise InputError(f"coordinates: (voxel, 3) is needed, {points.shape} came")
         return cls(coordinates=np.pad(points, ((0, 0), (0, 3 - points.shape[1]))))
@@ -56,32 +57,42 @@ class Geometry:
     @classmethod
     def from_mask(cls, mask: np.ndarray, affine: np.ndarray) -> "Geometry":
         """The true voxels of a 3-D mask, in C order (as `array[mask]` lists them, and nilearn's masker too)."""
+        mask = np.asarray(mask)
         if mask.ndim != 3:
             raise InputError(f"mask: a 3-D volume is needed, {mask.ndim} axes came")
         return cls.from_index(np.argwhere(mask), shape=mask.shape, affine=affine)
 
     @classmethod
     def from_index(cls, index: np.ndarray, *, shape: tuple[int, ...], affine: np.ndarray) -> "Geometry":
-        """Voxels at integer grid positions (voxel, 3) of a volume."""
-        index, affine = np.asarray(index, dtype=np.int64), np.asarray(affine, dtype=float)
+        """Voxels at integer grid positions (voxel, 3) of a volume, each at most once."""
+        index, affine = _whole_numbers("index", index), _numbers("affine", affine)
+        if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > 2**62:
+            raise InputError(f"shape: the three sizes of the grid are needed, {tuple(shape)} came")
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
             raise InputError(f"affine: an invertible (4, 4) matrix is needed, {affine.tolist()} came")
         if index.ndim != 2 or index.shape[1] != 3:
             raise InputError(f"index: (voxel, 3) is needed, {index.shape} came")
         if len(index) and ((index < 0).any() or (index >= np.array(shape)).any()):
             raise InputError(f"index: leaves the grid {tuple(shape)}: from {index.min(0)} to {index.max(0)}")
+        _refuse_repeated("index", np.ravel_multi_index(tuple(index.T), shape))
         points = index @ affine[:3, :3].T + affine[:3, 3]
         return cls(coordinates=points, index=index, shape=(shape[0], shape[1], shape[2]), affine=affine)
 
     @classmethod
     def from_surface(cls, vertex: np.ndarray, mesh_coordinates: np.ndarray, mesh_faces: np.ndarray) -> "Geometry":
-        """Vertices (voxel,) of a triangle mesh; `mesh_coordinates` in mm."""
-        vertex, faces = np.asarray(vertex, dtype=np.int64), np.asarray(mesh_faces, dtype=np.int64)
-        points = np.asarray(mesh_coordinates, dtype=float)
+        """Vertices (voxel,), each at most once, of a mesh of triangles (face, 3); `mesh_coordinates` (vertex, 3) in mm."""
+        vertex, faces = _whole_numbers("vertex", vertex), _whole_numbers("mesh_faces", mesh_faces)
+        points = _numbers("mesh_coordinates", mesh_coordinates)
+        for name, array, wanted in (("mesh_coordinates", points, "(vertex, 3)"), ("mesh_faces", faces, "(face, 3)")):
+            if array.ndim != 2 or array.shape[1] != 3:
+                raise InputError(f"{name}: {wanted} is needed, {array.shape} came")
+        if vertex.ndim != 1:
+            raise InputError(f"vertex: (voxel,) is needed, {vertex.shape} came")
         if len(vertex) and not (vertex.min() >= 0 and vertex.max() < len(points)):
             raise InputError(f"vertex: {vertex.min()} to {vertex.max()}, but the mesh has {len(points)} vertices")
         if faces.size and not (faces.min() >= 0 and faces.max() < len(points)):
-            raise InputError(f"mesh_faces: name vertex {faces.max()}, but the mesh has {len(points)} vertices")
+            raise InputError(f"mesh_faces: {faces.min()} to {faces.max()}, but the mesh has {len(points)} vertices")
+        _refuse_repeated("vertex", vertex)
         return cls(coordinates=points[vertex], vertex=vertex, mesh_coordinates=points, mesh_faces=faces)
 
     @property
@@ -158,12 +169,37 @@ class Geometry:
         return np.concatenate(rows), np.concatenate(columns), np.concatenate(distances)
 
     def to_volume(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
-        """Values (voxel,) in their grid (x, y, z); `fill` elsewhere. Only for a volume."""
+        """Values (voxel,) in their grid (x, y, z), in their type if `fill` fits it; `fill` elsewhere. Only for a volume."""
         if self.index is None or self.shape is None:
             raise InputError(f"geometry: a {self.kind} has no grid to put values into")
-        volume = np.full(self.shape, fill, dtype=np.result_type(values, type(fill)) if values.dtype != bool else bool)
+        values = np.asarray(values)
+        if values.shape != (self.n_voxels,):
+            raise InputError(f"values: one per voxel, ({self.n_voxels},), is needed, {values.shape} came")
+        fits = values.dtype.kind == "f" or fill in (0, 1) or (values.dtype.kind in "iu" and float(fill).is_integer())
+        volume = np.full(self.shape, fill, dtype=values.dtype if fits else np.result_type(values, np.float64))
         volume[tuple(self.index.T)] = values
         return volume
+
+
+def _numbers(name: str, given: np.ndarray) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name}: numbers are needed, {array.dtype} came")
+    return array.astype(float)
+
+
+def _whole_numbers(name: str, given: np.ndarray) -> np.ndarray:
+    array = _numbers(name, given)
+    if not (array == np.floor(array)).all():  # False for NaN
+        raise InputError(f"{name}: whole numbers are needed, {array[array != np.floor(array)][:3].tolist()} came")
+    return array.astype(np.int64)
+
+
+def _refuse_repeated(name: str, places: np.ndarray) -> None:
+    values, count = np.unique(places, return_counts=True)
+    if len(values) < len(places):
+        first = np.flatnonzero(places == values[count > 1][0])[:2].tolist()
+        raise InputError(f"{name}: {len(places) - len(values)} places are named twice, first by voxels {first}")
 
 
 def _edge_graph(points: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_array:

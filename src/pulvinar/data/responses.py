@@ -34,6 +34,8 @@ class Responses:
         who = f"responses of {self.subject}"
         if self.values.ndim != 2 or self.values.dtype not in VALUE_TYPES:
             raise InputError(f"{who}: (trial, voxel) float32 or int16 is needed, {self.values.dtype} {self.values.shape} came")
+        if 0 in self.values.shape:
+            raise InputError(f"{who}: one trial and one voxel or more are needed, shape {self.values.shape} came")
         n_trials, n_voxels = self.values.shape
         if len(self.stimulus_ids) != n_trials:
             raise InputError(
@@ -45,15 +47,23 @@ class Responses:
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise InputError(f"{who}: scale must be a positive number, {self.scale} came")
         for name in ("sessions", "runs"):
-            if len(getattr(self, name)) == 0:
-                object.__setattr__(self, name, np.zeros(n_trials, np.int64))
-            elif len(getattr(self, name)) != n_trials:
-                raise InputError(f"{who}: {len(getattr(self, name))} {name} for {n_trials} trials")
+            object.__setattr__(self, name, self._whole_numbers(name, n_trials))
         for name, mask in self.rois.items():
             if len(mask) != n_voxels:
                 raise InputError(f"{who}: ROI '{name}' has {len(mask)} entries for {n_voxels} voxels")
-        if self.noise_ceiling is not None and self.noise_ceiling.shape != (n_voxels,):
-            raise InputError(f"{who}: noise_ceiling has shape {self.noise_ceiling.shape} for {n_voxels} voxels")
+        if self.noise_ceiling is not None and np.shape(self.noise_ceiling) != (n_voxels,):
+            raise InputError(f"{who}: noise_ceiling has shape {np.shape(self.noise_ceiling)} for {n_voxels} voxels")
+
+    def _whole_numbers(self, name: str, n_trials: int) -> np.ndarray:
+        """Sessions or runs as int64 (trial,); zeros if none came."""
+        given = np.asarray(getattr(self, name))
+        if given.size == 0:
+            return np.zeros(n_trials, np.int64)
+        if given.shape != (n_trials,):
+            raise InputError(f"responses of {self.subject}: {name} of shape {given.shape} for {n_trials} trials")
+        if given.dtype.kind not in "iuf" or (given != np.floor(given)).any():
+            raise InputError(f"responses of {self.subject}: {name} must be whole numbers, {given[:3].tolist()} came")
+        return given.astype(np.int64)
 
     @property
     def n_trials(self) -> int:
@@ -72,6 +82,8 @@ class Responses:
 
     def bad_voxels(self, trials: np.ndarray) -> np.ndarray:
         """Voxels (indices) that are constant, NaN or infinite over these trials."""
+        if not len(trials):
+            raise InputError(f"responses of {self.subject}: no trials to look for bad voxels in")
         first = self.read(trials[:1])[0]
         constant, finite = np.ones(self.n_voxels, bool), np.ones(self.n_voxels, bool)
         for start in range(0, len(trials), 64):
@@ -111,10 +123,18 @@ class Responses:
 
 
 def mean_over_repeats(values: np.ndarray, stimulus_ids: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Average the trials of each stimulus: values (stimulus, ...), ids in order of first appearance, counts (stimulus,)."""
+    """Average the trials of each stimulus: values (stimulus, ...), ids in order of first appearance, counts (stimulus,).
+
+    Means of whole numbers are float64; of floating numbers they keep the type.
+    """
+    if len(values) != len(stimulus_ids) or not len(values):
+        raise InputError(
+            f"values and stimulus_ids do not match: {len(values)} and {len(stimulus_ids)} trials; each needs an id"
+        )
     order = {name: row for row, name in enumerate(dict.fromkeys(stimulus_ids))}
     row = np.array([order[name] for name in stimulus_ids], dtype=np.int64)
     count = np.bincount(row, minlength=len(order))
     total = np.zeros((len(order), *values.shape[1:]), dtype=np.float64)
     np.add.at(total, row, values)
-    return (total / count.reshape(-1, *[1] * (values.ndim - 1))).astype(values.dtype), list(order), count
+    mean = total / count.reshape(-1, *[1] * (values.ndim - 1))
+    return mean.astype(values.dtype if values.dtype.kind == "f" else np.float64), list(order), count

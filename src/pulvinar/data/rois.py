@@ -17,7 +17,7 @@ class ROIs(Mapping[str, np.ndarray]):
             mask = np.asarray(given)
             if mask.shape != (n_voxels,):
                 raise InputError(f"ROI '{name}': {mask.shape} came for {n_voxels} voxels")
-            if not np.isin(np.unique(mask), (0, 1)).all():
+            if mask.dtype.kind not in "biuf" or not np.isin(np.unique(mask), (0, 1)).all():
                 raise InputError(f"ROI '{name}': true or false per voxel is needed, values {np.unique(mask)[:5]} came")
             self._masks[name] = mask.astype(bool)
 

@@ -5,18 +5,20 @@
 scaled with its other trials; results say so). Population standard deviation in both.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from pulvinar.data.responses import Responses
-from pulvinar.errors import DegenerateError
+from pulvinar.errors import DegenerateError, InputError
 
 Mode = Literal["train_stats", "per_session"]
 
 
 def mean_and_sd(responses: Responses, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (voxel,) over trials, in blocks, float64 inside."""
+    """Mean and standard deviation (voxel,) over trials, in blocks, float64 inside; `DegenerateError` without a trial."""
+    if not len(trials):
+        raise DegenerateError(f"responses of {responses.subject}: no trials to take mean and standard deviation over")
     total, square = np.zeros(responses.n_voxels), np.zeros(responses.n_voxels)
     shift = responses.read(trials[:1])[0].astype(np.float64)
     for start in range(0, len(trials), 64):
@@ -32,6 +34,8 @@ def zscore(responses: Responses, trials: np.ndarray, *, fit_trials: np.ndarray, 
 
     `fit_trials` are the training trials (`train_stats`) or all non-test trials (`per_session`).
     """
+    if mode not in get_args(Mode):
+        raise InputError(f"scaling: one of {', '.join(get_args(Mode))} is needed, {mode!r} came")
     out = np.empty((len(trials), responses.n_voxels), np.float32)
     for trial_rows, statistics_trials in _groups(responses, trials, fit_trials, mode):
         mean, sd = mean_and_sd(responses, statistics_trials)

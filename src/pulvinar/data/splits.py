@@ -4,6 +4,7 @@ An image in the test set is nowhere in anyone's training: neither under its id, 
 nor as the same pixels or features under another id.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def check_split(split: Split, stimuli: Stimuli) -> None:
     train_rows = stimuli.rows(split.train)
     _refuse_shared("source picture", [stimuli.sources[row] for row in range(len(stimuli))], stimuli, train_rows, test_rows)
     for name, values in stimuli.features.items():
-        keys = [np.asarray(row).tobytes() for row in values]
+        keys = [fingerprint(np.asarray(row)) for row in values]
         _refuse_shared(f"'{name}' feature (the same image under two ids)", keys, stimuli, train_rows, test_rows)
     if stimuli.read_image is not None:
         wanted = np.concatenate([train_rows, test_rows])
@@ -58,13 +59,14 @@ def split_by_source(stimuli: Stimuli, *, test_share: float, seed: int) -> Split:
     sources = sorted(set(stimuli.sources))
     if len(sources) < 2:
         raise InputError("split: all stimuli come from one source picture; there is nothing independent to test on")
+    size = Counter(stimuli.sources)
     order = np.random.default_rng(seed).permutation(len(sources))
     in_test: set[str] = set()
     count = 0
     for place in order[:-1]:
         if count < test_share * len(stimuli):
             in_test.add(sources[place])
-            count += sum(source == sources[place] for source in stimuli.sources)
+            count += size[sources[place]]
     train = tuple(name for name, source in zip(stimuli.ids, stimuli.sources, strict=True) if source not in in_test)
     test = tuple(name for name, source in zip(stimuli.ids, stimuli.sources, strict=True) if source in in_test)
     return Split(train=train, test=test)

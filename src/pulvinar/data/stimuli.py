@@ -27,6 +27,8 @@ class Stimuli:
     read_image: ReadImage | None = None
 
     def __post_init__(self) -> None:
+        if not len(self.ids):
+            raise InputError("stimulus ids: one or more are needed, none came")
         seen: set[str] = set()
         repeated = [name for name in self.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
         if repeated:

@@ -1,0 +1,126 @@
+"""Arrays of numbers from .npy, .npz and HDF5 files: memory-mapped where the file allows it, never unpickled."""
+
+import os
+from pathlib import Path
+from zipfile import is_zipfile
+
+import h5py
+import numpy as np
+
+from pulvinar.config import suggest
+from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.storage import map_hdf5_array, open_hdf5, read_hdf5_array, reading, require_file
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+ARRAY_SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
+GLMSINGLE_BETAS = "betasmd"
+IDS = "id"
+
+PICKLE_REFUSED = """{path}: holds Python objects (a pickle), which are never opened here: unpickling a file can run any code.
+GLMsingle writes such a file unless its option is opt['wanthdf5'] = 1. Run it so, or re-save a file that you trust as HDF5:
+    import h5py, numpy
+    betas = numpy.load({path_text!r}, allow_pickle=True).item()['betasmd']
+    with h5py.File({hdf5_text!r}, 'w') as file:
+        file.create_dataset('betasmd', data=betas)"""
+
+
+def read_array(path: str | os.PathLike[str], array: str | None = None) -> np.ndarray:
+    """Numbers from `.npy`, `.npz` or `.h5`/`.hdf5`, as stored; read-only memory map for .npy and contiguous HDF5.
+
+    `array` names one of several arrays in .npz and HDF5. Without it the file must hold a single array (one named `id` is
+    not counted: it holds stimulus ids), or GLMsingle's `betasmd`.
+
+    Raises `FileError` for a missing, truncated, foreign or pickled file, `NotFoundError` for an array that is not there,
+    `InputError` for values that are not numbers.
+    """
+    path = require_file(path)
+    if path.suffix.lower() == ".npy":
+        values = _read_npy(path, array)
+    elif path.suffix.lower() == ".npz":
+        values = _read_npz(path, _choose(path, _names_in_npz(path), array))
+    elif path.suffix.lower() in HDF5_SUFFIXES:
+        values = map_hdf5_array(path, _choose(path, _names_in_hdf5(path), array))
+    else:
+        raise FileError(f"{path}: arrays are read from {', '.join(ARRAY_SUFFIXES)}, not from '{path.suffix or path.name}'")
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: numbers are needed, {getattr(values, 'dtype', 'an empty dataset')} came")
+    return values
+
+
+def read_ids(path: str | os.PathLike[str]) -> list[str] | None:
+    """The stimulus ids that an .npz or HDF5 file holds under the name `id`; None if it holds none (as .npy)."""
+    path = require_file(path)
+    if path.suffix.lower() == ".npz":
+        ids = _read_npz(path, IDS) if IDS in _names_in_npz(path) else None
+    elif path.suffix.lower() in HDF5_SUFFIXES:
+        with open_hdf5(path) as file:
+            ids = read_hdf5_array(file, IDS) if IDS in file else None
+    else:
+        return None
+    if ids is None:
+        return None
+    if ids.ndim != 1:
+        raise InputError(f"{path}: '{IDS}' must be a list of stimulus ids, an array of shape {ids.shape} came")
+    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in ids.tolist()]
+
+
+def _choose(path: Path, names: list[str], array: str | None) -> str:
+    if array is not None:
+        if array not in names:
+            raise NotFoundError(f"{path}: no array '{array}'{suggest(array, names) if names else '; there is none'}")
+        return array
+    candidates = [name for name in names if name != IDS]
+    if GLMSINGLE_BETAS in candidates:
+        return GLMSINGLE_BETAS
+    if len(candidates) != 1:
+        came = ", ".join(candidates) or "none"
+        raise InputError(f"{path}: holds {len(candidates)} arrays ({came}); name one: {{ file = ..., array = ... }}")
+    return candidates[0]
+
+
+def _read_npy(path: Path, array: str | None) -> np.ndarray:
+    if array is not None:
+        raise InputError(f"{path}: a .npy file holds one array without a name; '{array}' was asked for")
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start.startswith(b"\x93NUMPY"):
+        other = ": it is a zip archive; name it .npz" if is_zipfile(path) else " (its first bytes are not those of one)"
+        raise FileError(f"{path}: not a .npy file{other}")
+    if b"'|O'" in start:
+        hdf5_text = str(path.with_suffix(".hdf5"))
+        raise FileError(PICKLE_REFUSED.format(path=path, path_text=str(path), hdf5_text=hdf5_text))
+    with reading(path, "a .npy array"):
+        if _npy_shape_is_mappable(path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, allow_pickle=False)
+
+
+def _npy_shape_is_mappable(path: Path) -> bool:
+    """Whether there is a byte of data to map (an array of size 0 cannot be)."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = read_header(file)
+    return 0 not in shape
+
+
+def _names_in_npz(path: Path) -> list[str]:
+    with reading(path, "an .npz archive"), np.load(path, allow_pickle=False) as archive:
+        return list(archive.files)
+
+
+def _read_npz(path: Path, name: str) -> np.ndarray:
+    with reading(path, f"an .npz archive, array '{name}'"), np.load(path, allow_pickle=False) as archive:
+        return archive[name]
+
+
+def _names_in_hdf5(path: Path) -> list[str]:
+    names: list[str] = []
+
+    def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset):
+            names.append(name)
+
+    with open_hdf5(path) as file, reading(path, "HDF5"):
+        file.visititems(collect)
+    return names

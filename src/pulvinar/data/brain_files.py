@@ -1,0 +1,178 @@
+"""Volumes (NIfTI) and surface meshes (GIFTI), read whole, so that a truncated file shows at once."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulvinar.errors import FileError, InputError
+from pulvinar.storage import reading, require_file
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+SURFACE_SUFFIXES = (".gii",)
+AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round differently
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A NIfTI file: stored values (x, y, z) or (x, y, z, time); value = slope * stored + intercept; affine voxel -> mm."""
+
+    path: Path
+    stored: np.ndarray
+    slope: float
+    intercept: float
+    affine: np.ndarray
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Size of the spatial grid (x, y, z)."""
+        return self.stored.shape[:3]
+
+    def scaled(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values as float32 values in the file's unit."""
+        if self.slope == 1.0 and self.intercept == 0.0:
+            return stored.astype(np.float32)
+        return (stored.astype(np.float64) * self.slope + self.intercept).astype(np.float32)
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """A `.nii` or `.nii.gz` file of three or four axes.
+
+    Raises `FileError` if it is missing, truncated or another format, `InputError` for other axes or values than numbers.
+    """
+    import nibabel
+
+    path = require_file(path, "volume")
+    if not path.name.lower().endswith(VOLUME_SUFFIXES):
+        raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
+    with reading(path, "NIfTI"):
+        image: Any = nibabel.load(path)
+        stored = np.asanyarray(image.dataobj.get_unscaled())
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        affine = np.asarray(image.affine, float)
+    if stored.dtype.kind not in "biuf":
+        raise InputError(f"{path}: numbers are needed, {stored.dtype} came")
+    if stored.ndim > 4 and set(stored.shape[4:]) == {1}:
+        stored = stored.reshape(stored.shape[:4])
+    if stored.ndim not in (3, 4) or 0 in stored.shape:
+        raise InputError(f"{path}: a volume (x, y, z) or (x, y, z, trial) is needed, one of shape {stored.shape} came")
+    return Volume(path=path, stored=stored, slope=slope, intercept=intercept, affine=affine)
+
+
+def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]:
+    """Number of volumes of a 4-D NIfTI file, and the seconds per volume that its header states; reads no values."""
+    import nibabel
+
+    path = require_file(path, "volume")
+    with reading(path, "NIfTI"):
+        image: Any = nibabel.load(path)
+        shape, seconds = image.shape, _seconds_per_volume(image.header)
+    if len(shape) != 4:
+        raise InputError(f"{path}: a series (x, y, z, time) is needed, one of shape {shape} came")
+    return int(shape[3]), seconds
+
+
+def _seconds_per_volume(header) -> float | None:
+    zooms = header.get_zooms()
+    if len(zooms) < 4:
+        return None
+    unit = header.get_xyzt_units()[1]
+    seconds = float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+    return seconds if np.isfinite(seconds) and seconds > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mask:
+    """The voxels of a volume that are above 0: `inside` bool (x, y, z). Voxels are listed in C order, as `array[inside]`."""
+
+    path: Path
+    inside: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def n_voxels(self) -> int:
+        """How many voxels are inside."""
+        return int(self.inside.sum())
+
+
+def read_mask(path: str | os.PathLike[str]) -> Mask:
+    """A mask from a NIfTI file: the voxels above 0 (NaN counts as outside); `InputError` if there is none."""
+    volume = read_volume(path)
+    inside = _single(volume) > 0
+    if not inside.any():
+        raise InputError(f"{volume.path}: the mask is empty; no voxel is above 0")
+    return Mask(path=volume.path, inside=inside, affine=volume.affine)
+
+
+def _single(volume: Volume) -> np.ndarray:
+    """Values (x, y, z) of a file that holds one volume."""
+    if volume.stored.ndim == 4 and volume.stored.shape[3] != 1:
+        raise InputError(f"{volume.path}: one volume is needed, {volume.stored.shape[3]} came")
+    return volume.scaled(volume.stored.reshape(volume.grid))
+
+
+def require_same_grid(mask: Mask, path: Path, grid: Sequence[int], affine: np.ndarray | None = None) -> None:
+    """Raise `InputError` naming both files if their grids, or their affines by more than 0.001 mm, differ."""
+    if tuple(grid) != mask.inside.shape:
+        raise InputError(
+            f"{path} and {mask.path} are not on the same grid: {tuple(grid)} and {mask.inside.shape} voxels. "
+            "Resample one of them to the other."
+        )
+    if affine is not None and not np.allclose(affine, mask.affine, rtol=0, atol=AFFINE_TOLERANCE):
+        raise InputError(
+            f"{path} and {mask.path} are not in the same place: affines {np.round(affine, 4).tolist()} and "
+            f"{np.round(mask.affine, 4).tolist()}. "
+            "Resample one of them to the other."
+        )
+
+
+def values_inside(volume: Volume, mask: Mask) -> np.ndarray:
+    """Values (voxel,) float32 of a file that holds one volume, on the voxels of the mask."""
+    require_same_grid(mask, volume.path, volume.grid, volume.affine)
+    return _single(volume)[mask.inside]
+
+
+def series_inside(volume: Volume, mask: Mask) -> tuple[np.ndarray, float]:
+    """Values (time, voxel) on the voxels of the mask, and their scale.
+
+    16-bit whole numbers without an intercept stay as stored, with the file's slope as scale; all else becomes float32.
+    """
+    require_same_grid(mask, volume.path, volume.grid, volume.affine)
+    stored = volume.stored if volume.stored.ndim == 4 else volume.stored[..., np.newaxis]
+    series = np.ascontiguousarray(stored[mask.inside].T)  # (voxel, time) -> (time, voxel)
+    if series.dtype.kind == "i" and series.dtype.itemsize == 2 and volume.intercept == 0 and volume.slope > 0:
+        return series.astype(np.int16, copy=False), volume.slope
+    return volume.scaled(series), 1.0
+
+
+def read_surface(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Vertex coordinates (vertex, 3) in mm and faces (face, 3) of one GIFTI mesh, or of several one after the other.
+
+    With several (left and right hemisphere), the vertices of the second are counted on from those of the first.
+    """
+    points, faces, count = [], [], 0
+    for path in paths:
+        own_points, own_faces = _read_mesh(path)
+        points.append(own_points)
+        faces.append(own_faces + count)
+        count += len(own_points)
+    return np.concatenate(points), np.concatenate(faces)
+
+
+def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import nibabel
+
+    path = require_file(path, "surface")
+    if path.suffix.lower() not in SURFACE_SUFFIXES:
+        raise FileError(f"{path}: surfaces are read from .surf.gii (GIFTI), not from '{path.name}'")
+    with reading(path, "GIFTI"):
+        image: Any = nibabel.load(path)
+        parts = {name: [array.data for array in image.get_arrays_from_intent(name)] for name in ("pointset", "triangle")}
+    for name, found in parts.items():
+        if len(found) != 1 or found[0].ndim != 2 or found[0].shape[1] != 3:
+            shapes = [array.shape for array in found]
+            raise InputError(f"{path}: one '{name}' array of shape (n, 3) is needed, as in a .surf.gii; {shapes} came")
+    return np.asarray(parts["pointset"][0], float), np.asarray(parts["triangle"][0], np.int64)

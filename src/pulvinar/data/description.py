@@ -1,0 +1,253 @@
+"""A description file (TOML) that lists the files of an experiment; every mistake in it is reported at once.
+
+Paths are relative to the folder of the description. docs/data.md shows each key.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pulvinar.config import convert, read_toml, suggest
+from pulvinar.data.array_files import ARRAY_SUFFIXES
+from pulvinar.data.brain_files import SURFACE_SUFFIXES, VOLUME_SUFFIXES
+from pulvinar.data.fmriprep import WINDOW_S
+from pulvinar.data.tables import TABLE_SUFFIXES
+from pulvinar.errors import ConfigError
+
+Value = TypeVar("Value")
+NamedArray = tuple[Path, str | None]
+EITHER = (*ARRAY_SUFFIXES, *VOLUME_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectFiles:
+    """Where the data of one subject are. Responses come from `responses` with `trials`, or from `fmriprep` with `events`."""
+
+    name: str
+    responses: Sequence[NamedArray]
+    trials: Sequence[Path]
+    stimulus_column: str | None
+    scale: float
+    mask: Path | None
+    coordinates: NamedArray | None
+    surface: Sequence[Path]
+    vertices: NamedArray | None
+    fmriprep: Path | None
+    events: Path | None
+    space: str | None
+    task: str | None
+    window_s: tuple[float, float]
+    rois: Mapping[str, NamedArray]
+    noise_ceiling: NamedArray | None
+    drop_bad_voxels: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a description file says, checked: types, known keys, and that the files are there."""
+
+    path: Path
+    name: str
+    target: str
+    facts: Mapping[str, Any]
+    images: Path | None
+    features: Mapping[str, NamedArray]
+    table: Path | None
+    test_share: float | None
+    seed: int
+    subjects: Sequence[SubjectFiles]
+
+
+def read_description_file(path: str | os.PathLike[str]) -> Description:
+    """The checked description; `ConfigError` lists every mistake (unknown keys, wrong types, missing files) together."""
+    path = Path(path)
+    mistakes: list[str] = []
+    top = _Section(read_toml(path), "", path.parent, mistakes)
+    stimuli, split = top.section("stimuli"), top.section("split")
+    tables = top.raw("subject", [])
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        mistakes.append("a description needs one or more [[subject]] tables")
+        tables = []
+    subjects = [_subject(table, number, path.parent, mistakes) for number, table in enumerate(tables, start=1)]
+    names = [subject.name for subject in subjects]
+    mistakes += [f"two [[subject]] tables are named '{name}'" for name in sorted(set(names)) if names.count(name) > 1]
+    description = Description(
+        path=path,
+        name=top.value("name", str, path.stem),
+        target=top.value("target", str, names[-1] if names else ""),
+        facts=top.table("facts"),
+        images=stimuli.folder("images"),
+        features=stimuli.arrays("features"),
+        table=stimuli.file("table", TABLE_SUFFIXES),
+        test_share=split.value("test_share", float, None),
+        seed=split.value("seed", int, 0),
+        subjects=subjects,
+    )
+    if names and description.target not in names:
+        mistakes.append(f"target: no [[subject]] is named '{description.target}'{suggest(description.target, names)}")
+    if description.test_share is not None and not 0 < description.test_share < 1:
+        mistakes.append(f"split.test_share is a number between 0 and 1, not {description.test_share}")
+    for section in (top, stimuli, split):
+        section.refuse_unknown()
+    if mistakes:
+        raise ConfigError(f"{path}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return description
+
+
+def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[str]) -> SubjectFiles:
+    name = table.get("name")
+    if not isinstance(name, str) or not name or "/" in name or "\\" in name or name.startswith("."):
+        mistakes.append(f"subject {number}: name is a text that can name a file, such as 'sub-01', not {name!r}")
+        name = f"subject {number}"
+    section = _Section(table, f"{name}.", folder, mistakes)
+    section.raw("name", None)
+    subject = SubjectFiles(
+        name=name,
+        responses=[place for item in section.items("responses") if (place := section.array("responses", item, EITHER))],
+        trials=section.files("trials", TABLE_SUFFIXES),
+        stimulus_column=section.value("stimulus_column", str, None),
+        scale=section.value("scale", float, 1.0),
+        mask=section.file("mask", VOLUME_SUFFIXES),
+        coordinates=section.array("coordinates", section.raw("coordinates", None)),
+        surface=section.files("surface", SURFACE_SUFFIXES),
+        vertices=section.array("vertices", section.raw("vertices", None)),
+        fmriprep=section.folder("fmriprep"),
+        events=section.folder("events"),
+        space=section.value("space", str, None),
+        task=section.value("task", str, None),
+        window_s=section.value("window_s", tuple[float, ...], WINDOW_S),
+        rois=section.arrays("rois", EITHER),
+        noise_ceiling=section.array("noise_ceiling", section.raw("noise_ceiling", None), EITHER),
+        drop_bad_voxels=section.value("drop_bad_voxels", bool, False),
+    )
+    section.refuse_unknown()
+    mistakes += [f"{name}: {mistake}" for mistake in _contradictions(subject, table)]
+    return subject
+
+
+def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str]:
+    """What one subject's keys lack or say twice; looks at which keys were given, so that a missing file is not said twice."""
+    found = []
+    if ("responses" in given) == ("fmriprep" in given):
+        found.append("one of responses (with trials) and fmriprep (with events) is needed")
+    wrong_company = (
+        ("fmriprep", ("trials", "coordinates", "surface", "scale")),
+        ("responses", ("events", "space", "task", "window_s")),
+    )
+    for key, strangers in wrong_company:
+        if key in given and ("responses" in given) != ("fmriprep" in given):
+            found += [f"{stranger} does not go with {key}" for stranger in strangers if stranger in given]
+    if "responses" in given and "trials" not in given:
+        found.append("trials is needed: a table with a column 'stimulus', one row per trial")
+    if "fmriprep" in given and "events" not in given:
+        found.append("events is needed: the folder that holds the BIDS *_events.tsv files of this subject")
+    places = [key for key in ("mask", "coordinates", "surface") if key in given]
+    if "responses" in given and len(places) != 1:
+        found.append(f"one of mask, coordinates and surface says where the voxels are; {' and '.join(places) or 'none'} came")
+    if any(_is_volume(path) for path, _ in subject.responses) and "mask" not in given:
+        found.append("responses in NIfTI need a mask (NIfTI, in the same grid)")
+    if "vertices" in given and "surface" not in given:
+        found.append("vertices needs surface, the mesh that they belong to")
+    if not subject.scale > 0:
+        found.append(f"scale is a positive number, not {subject.scale}")
+    if len(subject.window_s) != 2 or not subject.window_s[0] < subject.window_s[1]:
+        found.append(f"window_s is two times in seconds after the onset, such as [4.0, 8.0], not {list(subject.window_s)}")
+    return found
+
+
+def _is_volume(path: Path) -> bool:
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+class _Section:
+    """One table of the file: hands out checked values, notes mistakes, and remembers which keys are known."""
+
+    def __init__(self, table: Mapping[str, Any], where: str, folder: Path, mistakes: list[str]) -> None:
+        self.given, self.where, self.folder_of_file, self.mistakes = table, where, folder, mistakes
+        self.known: list[str] = []
+
+    def raw(self, key: str, default: Any) -> Any:
+        self.known.append(key)
+        return self.given.get(key, default)
+
+    def value(self, key: str, hint: Any, default: Value) -> Value:
+        given = self.raw(key, None)
+        if given is None:
+            return default
+        try:
+            return convert(given, hint)
+        except (ValueError, TypeError):
+            words = {str: "text", bool: "true or false", float: "a number", int: "a whole number"}
+            self.mistakes.append(f"{self.where}{key} is {words.get(hint, 'a list of numbers')}, not {given!r}")
+            return default
+
+    def table(self, key: str) -> dict[str, Any]:
+        given = self.raw(key, {})
+        if isinstance(given, dict):
+            return given
+        self.mistakes.append(f"{self.where}{key} is a table (such as {key}.name = ...), not {given!r}")
+        return {}
+
+    def section(self, key: str) -> "_Section":
+        return _Section(self.table(key), f"{self.where}{key}.", self.folder_of_file, self.mistakes)
+
+    def items(self, key: str) -> list[Any]:
+        """A value or a list of them, as a list."""
+        given = self.raw(key, [])
+        return given if isinstance(given, list) else [given]
+
+    def path(self, key: str, given: Any, suffixes: Sequence[str]) -> Path | None:
+        if not isinstance(given, str) or not given:
+            self.mistakes.append(f"{self.where}{key} is the path of a file, not {given!r}")
+            return None
+        path = self.folder_of_file / given
+        if not path.name.lower().endswith(tuple(suffixes)):
+            self.mistakes.append(f"{self.where}{key}: {', '.join(suffixes)} fits, not '{given}'")
+            return None
+        if not path.is_file():
+            self.mistakes.append(f"{self.where}{key}: no such file: {path}")
+            return None
+        return path
+
+    def files(self, key: str, suffixes: Sequence[str]) -> list[Path]:
+        """The files of a key that takes one path or a list of them."""
+        return [path for item in self.items(key) if (path := self.path(key, item, suffixes))]
+
+    def arrays(self, key: str, suffixes: Sequence[str] = ARRAY_SUFFIXES) -> dict[str, NamedArray]:
+        """A table of arrays by name."""
+        given = self.table(key).items()
+        return {name: place for name, item in given if (place := self.array(f"{key}.{name}", item, suffixes))}
+
+    def file(self, key: str, suffixes: Sequence[str]) -> Path | None:
+        given = self.raw(key, None)
+        return None if given is None else self.path(key, given, suffixes)
+
+    def folder(self, key: str) -> Path | None:
+        given = self.raw(key, None)
+        if given is None:
+            return None
+        if not isinstance(given, str) or not (self.folder_of_file / given).is_dir():
+            self.mistakes.append(f"{self.where}{key}: no such folder: {self.folder_of_file / str(given)}")
+            return None
+        return self.folder_of_file / given
+
+    def array(self, key: str, given: Any, suffixes: Sequence[str] = ARRAY_SUFFIXES) -> NamedArray | None:
+        """A path, or `{ file = path, array = name }` for one of several arrays in an .npz or HDF5 file."""
+        if given is None:
+            return None
+        if not isinstance(given, dict):
+            path = self.path(key, given, suffixes)
+            return None if path is None else (path, None)
+        inner = _Section(given, f"{self.where}{key}.", self.folder_of_file, self.mistakes)
+        path, array = inner.file("file", suffixes), inner.value("array", str, None)
+        if "file" not in given:
+            self.mistakes.append(f"{self.where}{key} is a path, or {{ file = path, array = name }}")
+        inner.refuse_unknown()
+        return None if path is None else (path, array)
+
+    def refuse_unknown(self) -> None:
+        for key in self.given:
+            if key not in self.known:
+                self.mistakes.append(f"'{self.where}{key}' is not a key of a description{suggest(key, self.known)}")

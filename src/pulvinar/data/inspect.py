@@ -1,0 +1,55 @@
+"""What is in an experiment, in numbers."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.responses import Responses
+from pulvinar.storage import to_jsonable
+
+
+def inspect(experiment: Experiment) -> dict[str, Any]:
+    """A summary that JSON can hold: name, target, subjects, stimuli, split, facts, and whether a planted truth is known.
+
+    Per subject: counts of trials, voxels, sessions, runs and stimuli shown; `repeats` (how often shown -> number of stimuli);
+    ROI sizes in voxels; geometry kind, grid shape, spacing in mm; number of bad voxels (constant, NaN or infinite over all
+    trials); median of the noise ceiling. What does not apply is None. Reads all responses once.
+    """
+    stimuli = experiment.stimuli
+    summary = {
+        "name": experiment.name,
+        "target": experiment.target,
+        "subjects": {name: _subject(responses) for name, responses in experiment.subjects.items()},
+        "stimuli": {
+            "count": len(stimuli),
+            "sources": len(set(stimuli.sources)),
+            "labels": None if stimuli.labels is None else len(set(stimuli.labels)),
+            "features": {name: list(np.shape(values)) for name, values in stimuli.features.items()},
+            "images": stimuli.read_image is not None,
+        },
+        "split": {"train": len(experiment.split.train), "test": len(experiment.split.test)},
+        "facts": dict(experiment.facts),
+        "truth": bool(experiment.truth),
+    }
+    return to_jsonable(summary)
+
+
+def _subject(responses: Responses) -> dict[str, Any]:
+    shown = Counter(responses.stimulus_ids)
+    geometry, ceiling = responses.geometry, responses.noise_ceiling
+    return {
+        "trials": responses.n_trials,
+        "voxels": responses.n_voxels,
+        "sessions": len(np.unique(responses.sessions)),
+        "runs": len(np.unique(np.stack([responses.sessions, responses.runs]), axis=1).T),
+        "stimuli": len(shown),
+        "repeats": {str(times): count for times, count in sorted(Counter(shown.values()).items())},
+        "rois": {name: int(mask.sum()) for name, mask in responses.rois.items()},
+        "geometry": geometry.kind,
+        "grid": None if geometry.shape is None else list(geometry.shape),
+        "spacing_mm": geometry.spacing,
+        "bad_voxels": len(responses.bad_voxels(np.arange(responses.n_trials))),
+        "noise_ceiling_median": None if ceiling is None else float(np.median(ceiling)),
+    }

@@ -1,0 +1,207 @@
+"""Your own data: from the files that a description (TOML) lists, or from arrays in memory.
+
+    experiment = read_description("mystudy.toml")        # docs/data.md shows every key
+    experiment = from_arrays(responses=..., stimulus_ids=..., geometry=...)
+
+Read are: responses from .npy, .npz, HDF5 (GLMsingle's too), NIfTI or fMRIPrep folders; geometry from a NIfTI mask,
+coordinates or GIFTI meshes; trial tables from CSV and TSV; stimuli from image folders and embedding files.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pulvinar.data import fmriprep
+from pulvinar.data.description import Description, SubjectFiles, read_description_file
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.response_files import as_response_values, make_responses, read_subject
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import Split, split_by_source
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.stimulus_files import read_stimuli
+from pulvinar.data.tables import Trials, read_trials
+from pulvinar.errors import InputError
+from pulvinar.progress import log
+
+FMRIPREP_ESTIMATE = (
+    "mean of detrended, z-scored volumes {0:g} to {1:g} s after onset, z-scored over all volumes of a run: a simple "
+    "estimate; single-trial betas (GLMsingle) are better"
+)
+
+
+def read_description(path: str | os.PathLike[str]) -> Experiment:
+    """The experiment whose files a description (TOML) lists; docs/data.md shows each key.
+
+    Raises `ConfigError` listing every mistake of the description at once, and then, for the first file that does not hold
+    what it should, `FileError`, `InputError` or `NotFoundError` naming it.
+    """
+    description = read_description_file(path)
+    runs = {files.name: _find_runs(files) for files in description.subjects}
+    trials = {files.name: _read_trials(files, runs[files.name]) for files in description.subjects}
+    stimuli, sides = read_stimuli(
+        images=description.images, features=description.features, table=description.table, trials=trials
+    )
+    split = _split(description, stimuli, sides)
+    subjects = {}
+    for files in description.subjects:
+        log(f"reading {files.name}: {len(trials[files.name].stimulus_ids)} trials")
+        subjects[files.name] = read_subject(files, trials[files.name], runs[files.name])
+    estimates = {
+        f"responses of {files.name}": FMRIPREP_ESTIMATE.format(*files.window_s)
+        for files in description.subjects
+        if files.fmriprep is not None
+    }
+    return Experiment(
+        name=description.name,
+        stimuli=stimuli,
+        subjects=subjects,
+        split=split,
+        target=description.target,
+        facts={**description.facts, **estimates},
+    )
+
+
+def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:
+    if files.fmriprep is None or files.events is None:
+        return []
+    return fmriprep.find_runs(
+        files.fmriprep,
+        events=files.events,
+        space=files.space,
+        task=files.task,
+        window_s=files.window_s,
+        stimulus_column=files.stimulus_column,
+    )
+
+
+def _read_trials(files: SubjectFiles, runs: Sequence[fmriprep.Run]) -> Trials:
+    if runs:
+        return fmriprep.trials_of(runs)
+    return read_trials(files.trials, stimulus_column=files.stimulus_column or "stimulus")
+
+
+def _split(description: Description, stimuli: Stimuli, sides: Mapping[str, str]) -> Split:
+    """The split of the tables' column, or a random one by source picture; one of the two must be asked for."""
+    if sides and description.test_share is not None:
+        raise InputError(f"{description.path}: a table has a column 'split' and split.test_share is set too; keep one of them")
+    if description.test_share is not None:
+        return split_by_source(stimuli, test_share=description.test_share, seed=description.seed)
+    if not sides:
+        raise InputError(
+            f"{description.path}: which stimuli are for the test? Give a column 'split' (train, test or empty) in the stimulus "
+            "table or the trial tables, or the lines [split] and test_share = 0.2"
+        )
+    chosen = {side: tuple(name for name in stimuli.ids if sides.get(name) == side) for side in ("train", "test")}
+    return Split(train=chosen["train"], test=chosen["test"])
+
+
+def from_arrays(
+    *,
+    responses: Mapping[str, np.ndarray],
+    stimulus_ids: Mapping[str, Sequence[str]],
+    geometry: Mapping[str, Geometry | np.ndarray],
+    stimuli: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    features: Mapping[str, np.ndarray] | None = None,
+    images: Sequence[np.ndarray] | Callable[[int], np.ndarray] | None = None,
+    split: Split | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    sessions: Mapping[str, np.ndarray] | None = None,
+    runs: Mapping[str, np.ndarray] | None = None,
+    rois: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    noise_ceilings: Mapping[str, np.ndarray] | None = None,
+    scale: float = 1.0,
+    drop_bad_voxels: bool = False,
+    target: str | None = None,
+    name: str = "arrays",
+    facts: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """An experiment from arrays in memory (or memory maps). Mappings are by subject name.
+
+    responses: (trial, voxel); int16 stays and is multiplied by `scale` when read, other numbers become float32.
+    stimulus_ids: one id per trial. geometry: coordinates (voxel, 3) in mm, or a `Geometry`: `Geometry.from_mask(mask,
+    affine)` lists the voxels as `volume[mask]` does. rois: subject -> name -> bool (voxel,).
+    stimuli: the ids in the order of `sources`, `labels`, `features` (stimulus, ...) and `images` (uint8 (height, width, 3)
+    each, or a function of the row); without it the ids of the trials, sorted, and none of these may be given.
+    split: without it, `test_share` of the stimuli, by source picture, chosen with `seed`. target: the last subject without it.
+
+    Raises `InputError`, `NotFoundError` or `DegenerateError` naming the argument or subject.
+    """
+    _require_same_subjects(responses, stimulus_ids=stimulus_ids, geometry=geometry)
+    optional = {"sessions": sessions, "runs": runs, "rois": rois, "noise_ceilings": noise_ceilings}
+    for argument, mapping in optional.items():
+        _require_known_subjects(responses, argument, mapping or {})
+    subjects = {}
+    for subject, given in responses.items():
+        values, place = as_response_values(np.asanyarray(given), f"responses of {subject}"), geometry[subject]
+        subjects[subject] = make_responses(
+            subject=subject,
+            values=values,
+            scale=scale,
+            trials=Trials(
+                origin=f"stimulus_ids of {subject}",
+                stimulus_ids=[str(stimulus) for stimulus in stimulus_ids[subject]],
+                sessions=np.asarray((sessions or {}).get(subject, ())),
+                runs=np.asarray((runs or {}).get(subject, ())),
+            ),
+            geometry=place if isinstance(place, Geometry) else Geometry.from_points(place),
+            rois=ROIs((rois or {}).get(subject, {}), n_voxels=values.shape[-1] if values.ndim else 0),
+            noise_ceiling=(noise_ceilings or {}).get(subject),
+            drop_bad_voxels=drop_bad_voxels,
+        )
+    rows = _stimuli(subjects, stimuli, sources=sources, labels=labels, features=features, images=images)
+    return Experiment(
+        name=name,
+        stimuli=rows,
+        subjects=subjects,
+        split=split or split_by_source(rows, test_share=test_share, seed=seed),
+        target=target or list(subjects)[-1],
+        facts=facts or {},
+    )
+
+
+def _require_same_subjects(responses: Mapping[str, Any], **others: Mapping[str, Any]) -> None:
+    if not responses:
+        raise InputError("responses: one or more subjects are needed, none came")
+    for argument, given in others.items():
+        missing = [subject for subject in responses if subject not in given]
+        if missing:
+            raise InputError(f"{argument}: nothing for {', '.join(missing)}, of whom there are responses")
+        _require_known_subjects(responses, argument, given)
+
+
+def _require_known_subjects(responses: Mapping[str, Any], argument: str, given: Mapping[str, Any]) -> None:
+    strangers = [subject for subject in given if subject not in responses]
+    if strangers:
+        raise InputError(f"{argument}: {', '.join(strangers)} came, but there are responses of {', '.join(responses)} only")
+
+
+def _stimuli(
+    subjects: Mapping[str, Any],
+    ids: Sequence[str] | None,
+    *,
+    sources: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    features: Mapping[str, np.ndarray] | None,
+    images: Sequence[np.ndarray] | Callable[[int], np.ndarray] | None,
+) -> Stimuli:
+    rows = {"sources": sources, "labels": labels, "features": features, "images": images}
+    if ids is None and (given := [argument for argument, value in rows.items() if value is not None]):
+        raise InputError(f"stimuli: the ids in the order of the rows of {', '.join(given)} are needed, none came")
+    if ids is None:
+        ids = sorted({name for responses in subjects.values() for name in responses.stimulus_ids})
+    names = [str(name) for name in ids]
+    if images is not None and not callable(images) and len(images) != len(names):
+        raise InputError(f"images: {len(images)} came for {len(names)} stimulus ids")
+    return Stimuli(
+        ids=names,
+        sources=names if sources is None else [str(source) for source in sources],
+        labels=None if labels is None else [str(label) for label in labels],
+        features={name: np.asarray(values, np.float32) for name, values in (features or {}).items()},
+        read_image=images if images is None or callable(images) else images.__getitem__,
+    )

@@ -1,0 +1,155 @@
+"""Array files. Oracle: the array that was written; damaged files end in our own errors, whatever the damage."""
+
+import contextlib
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from pulvinar.data.array_files import read_array, read_ids
+from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
+
+VALUES = np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32)
+
+
+def write_all(folder) -> None:
+    np.save(folder / "x.npy", VALUES)
+    np.savez(folder / "x.npz", betas=VALUES, id=np.array(["a", "b"]))
+    np.savez_compressed(folder / "packed.npz", betas=VALUES)
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["betas"] = VALUES
+        file["id"] = ["ä", "b"]
+    with h5py.File(folder / "packed.hdf5", "w") as file:
+        file.create_dataset("inner/betas", data=VALUES, compression="gzip", chunks=(5, 7))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.h5", "packed.hdf5"])
+def test_every_kind_of_file_gives_the_array_back(tmp_path, name):
+    write_all(tmp_path)
+    values = read_array(tmp_path / name)
+    assert np.array_equal(values, VALUES)
+    assert isinstance(values, np.memmap) == (name in ("x.npy", "x.h5"))
+    if isinstance(values, np.memmap):
+        assert values.mode == "r"
+
+
+def test_one_of_several_arrays_is_named(tmp_path):
+    np.savez(tmp_path / "x.npz", first=VALUES, second=VALUES + 1)
+    assert np.array_equal(read_array(tmp_path / "x.npz", "second"), VALUES + 1)
+    with pytest.raises(InputError, match=r"x\.npz: holds 2 arrays \(first, second\); name one"):
+        read_array(tmp_path / "x.npz")
+    with pytest.raises(NotFoundError, match="no array 'frst'; did you mean 'first'"):
+        read_array(tmp_path / "x.npz", "frst")
+    np.save(tmp_path / "x.npy", VALUES)
+    with pytest.raises(InputError, match="holds one array without a name"):
+        read_array(tmp_path / "x.npy", "betas")
+
+
+def test_glmsingle_betas_are_found_among_the_other_results(tmp_path):
+    with h5py.File(tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.hdf5", "w") as file:
+        file["betasmd"], file["R2"], file["noisepool"] = VALUES, VALUES[0], h5py.Empty("f")
+    assert np.array_equal(read_array(tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.hdf5"), VALUES)
+    with pytest.raises(InputError, match="numbers are needed, "):
+        read_array(tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.hdf5", "noisepool")
+
+
+def test_a_pickle_is_refused_with_a_way_out_that_works(tmp_path, monkeypatch):
+    path = tmp_path / "TYPED_FITHRF_GLMDENOISE_RR.npy"
+    np.save(path, {"betasmd": VALUES.reshape(20, 1, 1, 7), "R2": VALUES[0]})  # as GLMsingle writes it
+    with pytest.raises(FileError, match="holds Python objects") as caught:
+        read_array(path)
+    message = str(caught.value)
+    assert "opt['wanthdf5'] = 1" in message
+    snippet = "\n".join(line[4:] for line in message.splitlines() if line.startswith("    "))
+    exec(snippet, {})
+    assert np.array_equal(read_array(path.with_suffix(".hdf5")), VALUES.reshape(20, 1, 1, 7))
+
+
+def test_ids_beside_the_rows(tmp_path):
+    write_all(tmp_path)
+    assert read_ids(tmp_path / "x.npz") == ["a", "b"]
+    assert read_ids(tmp_path / "x.h5") == ["ä", "b"]
+    assert read_ids(tmp_path / "x.npy") is None
+    assert read_ids(tmp_path / "packed.hdf5") is None
+    np.savez(tmp_path / "numbers.npz", id=np.array([7, 3]))
+    assert read_ids(tmp_path / "numbers.npz") == ["7", "3"]
+    np.savez(tmp_path / "bad.npz", id=np.array([[7, 3]]))
+    with pytest.raises(InputError, match="must be a list of stimulus ids"):
+        read_ids(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.npy", b"", r"x\.npy: not a \.npy file"),
+        ("x.npy", b"x,y\n1,2\n", r"x\.npy: not a \.npy file"),
+        ("x.npz", b"", r"x\.npz: cannot be read as an \.npz archive"),
+        ("x.h5", b"nothing", r"x\.h5: cannot be read as HDF5"),
+        ("x.mat", b"MATLAB", r"arrays are read from \.npy, \.npz, \.h5, \.hdf5, not from '\.mat'"),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_array(tmp_path / name)
+
+
+def test_more_foreign_files(tmp_path):
+    write_all(tmp_path)
+    shutil.copy(tmp_path / "x.npz", tmp_path / "renamed.npy")
+    with pytest.raises(FileError, match=r"it is a zip archive; name it \.npz"):
+        read_array(tmp_path / "renamed.npy")
+    np.save(tmp_path / "text.npy", np.array(["a", "b"]))
+    with pytest.raises(InputError, match="numbers are needed, <U1 came"):
+        read_array(tmp_path / "text.npy")
+    np.save(tmp_path / "none.npy", np.zeros((0, 4)))
+    assert read_array(tmp_path / "none.npy").shape == (0, 4)
+    with pytest.raises(FileError, match="no such file"):
+        read_array(tmp_path / "nobody.npy")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.h5", "packed.hdf5"])
+def test_truncated_files_are_refused_at_every_length(tmp_path, name):
+    write_all(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    damaged = tmp_path / f"cut{re.sub('.*[.]', '.', name)}"
+    for length in range(0, len(whole) - 1, max(1, len(whole) // 50)):
+        damaged.write_bytes(whole[:length])
+        with pytest.raises(FileError):
+            read_array(damaged)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.h5"])
+def test_flipped_bytes_never_end_in_a_foreign_error(tmp_path, name):
+    write_all(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    damaged = tmp_path / f"flipped{re.sub('.*[.]', '.', name)}"
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in generator.integers(0, min(len(whole), 1500), 3):
+            content[place] = generator.integers(256)
+        damaged.write_bytes(content)
+        with contextlib.suppress(PulvinarError):  # refused, or read: a flipped value is a value
+            read_array(damaged)
+            read_ids(damaged)
+
+
+def test_damaged_compressed_chunks_are_refused(tmp_path):
+    write_all(tmp_path)
+    with h5py.File(tmp_path / "packed.hdf5") as file:
+        places = [file["inner/betas"].id.get_chunk_info(chunk).byte_offset for chunk in range(4)]
+    content = bytearray((tmp_path / "packed.hdf5").read_bytes())
+    content[places[1] + 5 : places[1] + 25] = bytes(20)
+    (tmp_path / "packed.hdf5").write_bytes(content)
+    with pytest.raises(FileError, match=r"packed\.hdf5: cannot be read as HDF5, dataset 'inner/betas'"):
+        read_array(tmp_path / "packed.hdf5")
+
+
+def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("betas", shape=(2**40, 1000), dtype="f4", chunks=(1000, 1000))
+    with pytest.raises(FileError, match="states 4398046511104000 bytes but holds 0"):
+        read_array(tmp_path / "x.h5")

@@ -1,0 +1,193 @@
+"""Volumes and meshes. Oracles: nibabel's own scaled values, numpy indexing by the mask, the mesh that was written."""
+
+import contextlib
+
+import nibabel
+import numpy as np
+import pytest
+
+from pulvinar.data.brain_files import (
+    Mask,
+    read_mask,
+    read_series_header,
+    read_surface,
+    read_volume,
+    require_same_grid,
+    series_inside,
+    values_inside,
+)
+from pulvinar.errors import FileError, InputError, PulvinarError
+
+GENERATOR = np.random.default_rng(0)
+AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+INSIDE = GENERATOR.random((5, 4, 3)) < 0.5
+
+
+def write(path, values, affine=AFFINE, *, slope=None, intercept=0.0, endian="<", seconds=None, unit="sec"):
+    header = nibabel.Nifti1Header(endianness=endian)
+    header.set_data_dtype(values.dtype.newbyteorder("="))
+    image = nibabel.Nifti1Image(values, affine, header=header)
+    if slope is not None:
+        image.header.set_slope_inter(slope, intercept)
+    if seconds is not None:
+        image.header.set_zooms((2.0, 2.0, 2.0, seconds))
+        image.header.set_xyzt_units("mm", unit)
+    nibabel.save(image, path)
+    return path
+
+
+def mask_file(tmp_path, inside=INSIDE, affine=AFFINE, name="mask.nii.gz"):
+    return write(tmp_path / name, inside.astype(np.uint8), affine)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.int32])
+def test_series_on_the_mask_agree_with_nibabel(tmp_path, dtype, endian, suffix):
+    values = (GENERATOR.normal(size=(5, 4, 3, 6)) * 50 + 100).astype(dtype)
+    path = write(tmp_path / f"x{suffix}", values, endian=endian)
+    series, scale = series_inside(read_volume(path), read_mask(mask_file(tmp_path)))
+    assert series.dtype == (np.int16 if dtype == np.int16 else np.float32)
+    assert series.dtype.isnative
+    assert scale == 1.0
+    np.testing.assert_allclose(series, nibabel.load(path).get_fdata()[INSIDE].T, rtol=1e-6)
+
+
+def test_int16_with_a_slope_stays_int16(tmp_path):
+    stored = GENERATOR.integers(-3000, 3000, (5, 4, 3, 6)).astype(np.int16)
+    image = nibabel.Nifti1Image(stored, AFFINE)
+    image.header.set_slope_inter(1 / 300, 0)
+    image.to_filename(tmp_path / "x.nii.gz")
+    truth = nibabel.load(tmp_path / "x.nii.gz")
+    series, scale = series_inside(read_volume(tmp_path / "x.nii.gz"), read_mask(mask_file(tmp_path)))
+    assert series.dtype == np.int16
+    np.testing.assert_allclose(series * scale, truth.get_fdata()[INSIDE].T, rtol=1e-5, atol=1e-7)
+
+
+def test_an_intercept_makes_float32(tmp_path):
+    values = GENERATOR.normal(500, 3, (5, 4, 3, 6))
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.int16)  # nibabel then chooses slope and intercept
+    nibabel.save(nibabel.Nifti1Image(values, AFFINE, header), tmp_path / "x.nii.gz")
+    volume = read_volume(tmp_path / "x.nii.gz")
+    assert volume.intercept != 0
+    series, scale = series_inside(volume, read_mask(mask_file(tmp_path)))
+    assert (series.dtype, scale) == (np.float32, 1.0)
+    np.testing.assert_allclose(series, nibabel.load(tmp_path / "x.nii.gz").get_fdata()[INSIDE].T, rtol=1e-6)
+
+
+def test_masks_count_what_is_above_zero(tmp_path):
+    values = np.array([-1.0, 0.0, np.nan, 0.4, 3.0, 0.0]).reshape(1, 2, 3)
+    mask = read_mask(write(tmp_path / "m.nii", values.astype(np.float32)))
+    assert mask.inside.ravel().tolist() == [False, False, False, True, True, False]
+    assert mask.n_voxels == 2
+    one_volume = read_mask(write(tmp_path / "four.nii", INSIDE.astype(np.uint8)[..., None]))
+    assert np.array_equal(one_volume.inside, INSIDE)
+    with pytest.raises(InputError, match=r"zero\.nii: the mask is empty"):
+        read_mask(write(tmp_path / "zero.nii", np.zeros((2, 2, 2), np.uint8)))
+    with pytest.raises(InputError, match="one volume is needed, 6 came"):
+        read_mask(write(tmp_path / "six.nii", np.ones((2, 2, 2, 6), np.uint8)))
+
+
+def test_one_value_per_voxel(tmp_path):
+    values = GENERATOR.normal(size=(5, 4, 3)).astype(np.float32)
+    given = values_inside(read_volume(write(tmp_path / "nc.nii.gz", values)), read_mask(mask_file(tmp_path)))
+    assert np.array_equal(given, values[INSIDE])
+
+
+def test_other_grids_and_places_are_refused_with_both_files(tmp_path):
+    mask = read_mask(mask_file(tmp_path))
+    other = read_volume(write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 4, 2), np.float32)))
+    with pytest.raises(InputError, match=r"betas\.nii\.gz and .*mask\.nii\.gz .* \(5, 4, 4\) and \(5, 4, 3\) voxels"):
+        series_inside(other, mask)
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.002
+    away = read_volume(write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 3, 2), np.float32), moved))
+    with pytest.raises(InputError, match=r"betas\.nii\.gz and .*mask\.nii\.gz .*affines .*90\.002.* and .*90\.0\]"):
+        series_inside(away, mask)
+    require_same_grid(mask, tmp_path / "x", (5, 4, 3), AFFINE + 0.0009)  # within the tolerance
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "wanted"), [(2.5, "sec", 2.5), (2500.0, "msec", 2.5), (2.5, "unknown", 2.5), (0.0, "sec", None)]
+)
+def test_the_repetition_time_of_a_header(tmp_path, seconds, unit, wanted):
+    path = write(tmp_path / "x.nii", np.zeros((2, 2, 2, 7), np.int16), seconds=seconds, unit=unit)
+    assert read_series_header(path) == (7, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.nii", b"", "cannot be read as NIfTI"),
+        ("x.nii.gz", b"", "cannot be read as NIfTI"),
+        ("x.nii", b"a,b\n" * 200, "cannot be read as NIfTI"),
+        ("x.nii.gz", b"a,b\n" * 200, "cannot be read as NIfTI"),
+        ("x.mgz", b"", r"volumes are read from \.nii and \.nii\.gz, not from 'x\.mgz'"),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_volume(tmp_path / name)
+    with pytest.raises(FileError, match="no such volume"):
+        read_volume(tmp_path / "nobody.nii")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_truncated_volumes_show_when_they_are_read(tmp_path, suffix):
+    write(tmp_path / f"x{suffix}", GENERATOR.integers(0, 900, (5, 4, 3, 6)).astype(np.int16))
+    whole = (tmp_path / f"x{suffix}").read_bytes()
+    for length in range(0, len(whole) - 10, len(whole) // 30):
+        (tmp_path / f"cut{suffix}").write_bytes(whole[:length])
+        with pytest.raises(FileError, match="cut"):
+            read_volume(tmp_path / f"cut{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_flipped_bytes_never_end_in_a_foreign_error(tmp_path, suffix):
+    write(tmp_path / f"x{suffix}", GENERATOR.integers(0, 900, (5, 4, 3, 6)).astype(np.int16))
+    whole = (tmp_path / f"x{suffix}").read_bytes()
+    mask = Mask(path=tmp_path / "m", inside=INSIDE, affine=AFFINE)
+    generator = np.random.default_rng(1)
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in generator.integers(0, 352, 4):
+            content[place] = generator.integers(256)
+        (tmp_path / f"flipped{suffix}").write_bytes(content)
+        with contextlib.suppress(PulvinarError):  # refused, or read: a flipped value is a value
+            series_inside(read_volume(tmp_path / f"flipped{suffix}"), mask)
+            read_series_header(tmp_path / f"flipped{suffix}")
+
+
+def write_mesh(path, points, faces):
+    arrays = [
+        nibabel.gifti.GiftiDataArray(points.astype(np.float32), intent="NIFTI_INTENT_POINTSET"),
+        nibabel.gifti.GiftiDataArray(faces.astype(np.int32), intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), path)
+    return path
+
+
+def test_two_hemispheres_are_counted_on(tmp_path):
+    points, faces = GENERATOR.normal(size=(4, 3)).astype(np.float32), np.array([[0, 1, 2], [1, 2, 3]])
+    left = write_mesh(tmp_path / "lh.surf.gii", points, faces)
+    right = write_mesh(tmp_path / "rh.surf.gii", points + 50, faces[:1])
+    both_points, both_faces = read_surface([left, right])
+    assert np.array_equal(both_points, np.concatenate([points, points + 50]))
+    assert both_faces.tolist() == [[0, 1, 2], [1, 2, 3], [4, 5, 6]]
+
+
+def test_what_is_no_mesh_is_refused(tmp_path):
+    data = nibabel.gifti.GiftiDataArray(np.zeros(4, np.float32), intent="NIFTI_INTENT_SHAPE")
+    nibabel.save(nibabel.gifti.GiftiImage(darrays=[data]), tmp_path / "lh.shape.gii")
+    with pytest.raises(InputError, match=r"lh\.shape\.gii: one 'pointset' array of shape \(n, 3\) is needed"):
+        read_surface([tmp_path / "lh.shape.gii"])
+    path = write_mesh(tmp_path / "lh.surf.gii", np.zeros((4, 3)), np.array([[0, 1, 2]]))
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 20, len(whole) // 20):
+        (tmp_path / "cut.surf.gii").write_bytes(whole[:length])
+        with pytest.raises(PulvinarError, match=r"cut\.surf\.gii"):
+            read_surface([tmp_path / "cut.surf.gii"])
+    with pytest.raises(FileError, match="surfaces are read from"):
+        read_surface([write(tmp_path / "x.nii", np.zeros((2, 2, 2), np.uint8))])
