@@ -65,6 +65,8 @@ def _parts(text: str) -> list[str]:
 def _convert_union(value: Any, hints: Sequence[Any]) -> Any:
     if type(None) in hints and (value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))):
         return None
+    if type(value) in hints:  # a TOML 1.0 stays a share where a whole number would be a count
+        return value
     for hint in hints:
         if hint is not type(None):
             try:

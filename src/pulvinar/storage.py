@@ -132,6 +132,21 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+    """Write named arrays as .npz, atomically. Arrays of Python objects are refused (they would be pickled)."""
+    for name, values in arrays.items():
+        if np.asarray(values).dtype == object:
+            raise TypeError(f"array '{name}' holds Python objects; numbers or fixed-width text are needed")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote."""
+    with reading(require_file(path), "npz archive"), np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def to_jsonable(value: Any) -> Any:
     """Numpy scalars and arrays, paths, dates and tuples as plain JSON values; NaN and infinities as null."""
     if isinstance(value, dict):

@@ -114,6 +114,13 @@ class Geometry:
         nonzero = distance[:, 1][distance[:, 1] > 0]
         return float(np.median(nonzero)) if len(nonzero) else 1.0
 
+    @property
+    def grid_place(self) -> tuple[np.ndarray, ...]:
+        """Grid indices per axis, to index a volume with; `InputError` for a surface or bare points."""
+        if self.index is None:
+            raise InputError(f"geometry: a {self.kind} has no grid")
+        return tuple(self.index.T)
+
     def take(self, voxels: np.ndarray) -> "Geometry":
         """The geometry of some voxels (indices or a boolean mask); the grid or mesh stays."""
         return Geometry(

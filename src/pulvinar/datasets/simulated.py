@@ -43,6 +43,8 @@ from pulvinar.models.fixed_networks import (
 from pulvinar.progress import track
 
 WH = float(os.environ.get("WH", ".5"))
+TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
+TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
@@ -63,7 +65,7 @@ BUNDLED = {
         "sklearn/flower.jpg",
     ),
 }
-N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 3}
+N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,10 @@ class Config:
     seed: int = setting(0, "changes pictures, heads, areas, tuning and noise")
     n_subjects: int = setting(4, "the last one is the new subject")
     n_voxels: int = setting(8000, "places in the new subject's head; the others' differ by up to 10 %")
-    responsive_share: float = setting(0.09, "share of voxels that respond to images")
+    responsive_share: float = setting(0.1, "share of voxels that respond to images")
     irrelevant_share: float = setting(0.03, "share of voxels that are reliable but carry no image information")
     scattered_share: float = setting(0.25, "share of each area's voxels that lie scattered around its core")
-    ceiling_median: float = setting(0.3, "median r^2 noise ceiling of responsive voxels, mean of three repeats")
+    ceiling_median: float = setting(0.35, "median r^2 noise ceiling of responsive voxels, mean of three repeats")
     ceiling_spread: float = setting(1.2, "standard deviation of the log odds of the ceiling over voxels")
     tuning_dim: int = setting(24, "feature dimensions each area encodes")
     n_trials: int = setting(600, "single training trials of the new subject (one session)")
@@ -123,8 +125,8 @@ def simulate(config: Config | None = None) -> Experiment:
         name = f"subj{number + 1:02d}"
         own = np.random.default_rng([config.seed, 0xB0D, number])
         subjects[name], truth[name] = _plant_subject(config, name, plan.trials[number], stimuli.ids, areas, own)
-    train = tuple(stimuli.ids[row] for row in np.flatnonzero(~plan.is_test))
-    test = tuple(stimuli.ids[row] for row in np.flatnonzero(plan.is_test))
+    train = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(~plan.is_test))
+    test = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(plan.is_test))
     return Experiment(
         name=f"simulated cortex (seed {config.seed})",
         stimuli=stimuli,
@@ -199,11 +201,14 @@ def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge)))
 
 
-def _crops(picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, largest_overlap: float) -> np.ndarray:
+def _crops(
+    picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, largest_overlap: float, contrast: float
+) -> np.ndarray:
     """`n` square crops of a picture at `size` pixels: uint8 (crop, size, size, 3).
 
     A crop is refused when it overlaps an earlier one by more than `largest_overlap` (intersection over union), is nearly
-    blank, or looks like an earlier one (8 x 8 thumbnails closer than 4 % of the range). Limits relax when no room is left.
+    blank (standard deviation below `contrast`), or looks like an earlier one (8 x 8 thumbnails closer than `contrast`).
+    Limits relax when no room is left.
     """
     image, short = Image.fromarray(picture), min(picture.shape[:2])
     boxes, thumbnails, strictness = np.zeros((0, 3)), np.zeros((0, 8, 8, 3)), 1.0
@@ -215,8 +220,8 @@ def _crops(picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, 
             if len(boxes) and _overlap(box, boxes).max() > 1 - strictness * (1 - largest_overlap):
                 continue
             thumbnail = _cut(image, box, 8) / 255
-            close = len(boxes) and np.sqrt(((thumbnails - thumbnail) ** 2).mean((1, 2, 3))).min() < 0.04 * strictness
-            if close or thumbnail.std() < 0.08 * strictness:
+            close = len(boxes) and np.sqrt(((thumbnails - thumbnail) ** 2).mean((1, 2, 3))).min() < contrast * strictness
+            if close or thumbnail.std() < contrast * strictness:
                 continue
             boxes, thumbnails = np.vstack([boxes, box]), np.concatenate([thumbnails, thumbnail[None]])
             crops.append(_cut(image, box, size))
@@ -236,8 +241,8 @@ def _plan_stimuli(config: Config, rng: np.random.Generator) -> _Plan:
         shares[: n_wanted % len(names)] += 1
         for name, n in zip(names, shares, strict=True):
             picture = _read_picture(paths[name])
-            cap = 0.35 if name in test_names else 0.7
-            images.append(_crops(picture, int(n), config.image_size, rng, largest_overlap=cap))
+            limits = TEST_CROPS if name in test_names else TRAINING_CROPS
+            images.append(_crops(picture, int(n), config.image_size, rng, **limits))
             sources += [name] * int(n)
             is_test += [name in test_names] * int(n)
     test_mask = np.array(is_test)
@@ -312,8 +317,8 @@ def _grow(
     geometry: Geometry, centre: np.ndarray, n: int, free: np.ndarray, rng: np.random.Generator, *, roughness: float
 ) -> np.ndarray:  # fmt: skip
     """The `n` free voxels nearest a centre under a bumpy metric: a contiguous, irregular region."""
-    distance = np.linalg.norm(geometry.index - centre, axis=1)
-    bumps = scipy.ndimage.gaussian_filter(rng.standard_normal(geometry.shape), 1.5)[tuple(geometry.index.T)]
+    distance = np.linalg.norm(np.array(geometry.grid_place).T - centre, axis=1)
+    bumps = scipy.ndimage.gaussian_filter(rng.standard_normal(geometry.shape), 1.5)[geometry.grid_place]
     bumpy = distance * np.exp(roughness * bumps / bumps.std())
     candidates = np.flatnonzero(free)
     return candidates[np.argsort(bumpy[candidates], kind="stable")[:n]]
@@ -348,7 +353,8 @@ def _place_areas(
 
 def _spread_places(geometry: Geometry, n: int, rng: np.random.Generator) -> np.ndarray:
     """`n` voxels (x, y, z index) far from each other and from the edge: the best of random draws."""
-    inside = geometry.index.mean(0) + 0.75 * (geometry.index - geometry.index.mean(0))
+    middle = np.array(geometry.grid_place).mean(1)
+    inside = middle + 0.75 * (np.array(geometry.grid_place).T - middle)
     draws = [inside[rng.choice(len(inside), n, replace=False)] for _ in range(200)]
     gaps = [min(np.linalg.norm(p[i] - p[j]) for i in range(n) for j in range(i)) for p in draws]
     return draws[int(np.argmax(gaps))]
@@ -382,7 +388,7 @@ def _signal_share(config: Config, geometry: Geometry, number_of: np.ndarray, rng
 
 def _noise(config: Config, geometry: Geometry, n_trials: int, rng: np.random.Generator) -> np.ndarray:
     """Noise (trial, voxel) of unit variance: half smooth in space, a tenth shared, the rest alone; autocorrelated."""
-    place = tuple(geometry.index.T)
+    place = geometry.grid_place
     shared_maps = rng.standard_normal((3, geometry.n_voxels)).astype(np.float32)
     smooth_sd, out = None, np.empty((n_trials, geometry.n_voxels), np.float32)
     carry = config.noise_autocorrelation

@@ -1,0 +1,110 @@
+"""Voxel selections that a learnt one has to beat, at the same budget (annotated and all: with all their voxels).
+
+Each control sees the training trials of the new subject alone, but for the oracle, which says so in its description.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from pulvinar.data.responses import Responses
+from pulvinar.errors import PulvinarError
+from pulvinar.metrics.noise_ceiling import signal_to_noise
+from pulvinar.selection.univariate import anova_f, anova_labels, cross_validated_encoding_r2, top_voxels
+from pulvinar.training.decoding_data import Trials
+
+N_PSEUDO_CLASSES = 10
+Top = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Control:
+    """A selection (voxel,) by name; `selected` is None where it cannot be had, and `unavailable` says why."""
+
+    name: str
+    description: str
+    selected: np.ndarray | None
+    unavailable: str | None = None
+
+
+def control_selections(
+    responses: Responses,
+    trials: Trials,
+    candidates: np.ndarray,
+    *,
+    budget: int,
+    low_pass: scipy.sparse.csr_array,
+    roi: str,
+    seed: int,
+) -> Iterator[Control]:
+    """Every control in turn. `trials` are on the candidate voxels (indices into all); ROI and ceiling are over all."""
+
+    def over_all(kept: np.ndarray) -> np.ndarray:
+        selected = np.zeros(responses.n_voxels, bool)
+        selected[candidates[kept]] = True
+        return selected
+
+    def top(scores: np.ndarray) -> np.ndarray:
+        return over_all(top_voxels(np.nan_to_num(scores, posinf=1e12), budget))
+
+    values = trials.responses.numpy()
+    yield _annotated(responses, candidates, roi)
+    yield Control(name="all", description="every candidate voxel", selected=over_all(np.ones(len(candidates), bool)))
+    drawn = np.random.default_rng([seed, 0xA11]).choice(len(candidates), budget, replace=False)
+    yield Control(name="random", description="drawn at random", selected=over_all(np.isin(np.arange(len(candidates)), drawn)))
+    own = signal_to_noise(values, trials.stimulus_ids)
+    yield Control(
+        name="ceiling",
+        description=f"largest noise ceiling, own training data ({own.n_repeated_stimuli} repeated stimuli)",
+        selected=None if own.ncsnr is None else top(own.ncsnr),
+        unavailable=own.reason or None,
+    )
+    yield _oracle(responses, candidates, top)
+    r2 = cross_validated_encoding_r2(values, trials.target.numpy(), trials.stimulus_ids, seed=seed)
+    yield Control(name="univariate", description="largest cross-validated encoding R2", selected=top(r2))
+    yield Control(name="univariate_smoothed", description="encoding R2 after the same low-pass", selected=top(low_pass @ r2))
+    yield _anova(values, trials, seed, top)
+
+
+def _annotated(responses: Responses, candidates: np.ndarray, roi: str) -> Control:
+    if roi not in responses.rois:
+        there = ", ".join(responses.rois) or "none"
+        missing = f"{responses.subject} has no ROI '{roi}' (there are: {there})"
+        return Control(name="annotated", description="the annotated ROI", selected=None, unavailable=missing)
+    inside = responses.rois[roi] & np.isin(np.arange(responses.n_voxels), candidates)
+    reason = None if inside.any() else f"the ROI '{roi}' has no candidate voxel"
+    return Control(
+        name="annotated",
+        description=f"the annotated ROI '{roi}', all its voxels",
+        selected=inside if inside.any() else None,
+        unavailable=reason,
+    )
+
+
+def _oracle(responses: Responses, candidates: np.ndarray, top: Top) -> Control:
+    """Noise ceiling from data that the selection may not see."""
+    text = "largest noise ceiling, oracle: has seen the test trials"
+    if responses.noise_ceiling is not None:
+        scores = responses.noise_ceiling[candidates]
+        return Control(name="ceiling_oracle", description=text + " (released)", selected=top(scores))
+    every = responses.read(np.arange(responses.n_trials), candidates)
+    sd = every.std(0)
+    every = (every - every.mean(0)) / np.where(sd > 0, sd, 1)
+    oracle = signal_to_noise(every, list(responses.stimulus_ids))
+    return Control(
+        name="ceiling_oracle",
+        description=text,
+        selected=None if oracle.ncsnr is None else top(oracle.ncsnr),
+        unavailable=oracle.reason or None,
+    )
+
+
+def _anova(values: np.ndarray, trials: Trials, seed: int, top: Top) -> Control:
+    text = f"largest ANOVA F over {N_PSEUDO_CLASSES} clusters of the training embeddings"
+    try:
+        labels = anova_labels(trials.target.numpy(), N_PSEUDO_CLASSES, seed=seed)
+        return Control(name="anova", description=text, selected=top(anova_f(values, labels)))
+    except PulvinarError as error:
+        return Control(name="anova", description=text, selected=None, unavailable=str(error))

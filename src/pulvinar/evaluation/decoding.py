@@ -1,0 +1,277 @@
+"""Score a voxel selection and its controls by retrieval on the outer test images, each with a decoder of its own.
+
+Every control gets what the selection got in stage 2: the same shared decoder, the same number of epochs, the same seed.
+Outputs of repeated trials of a test image are averaged (unit length first), then compared with the images' embeddings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.responses import mean_over_repeats
+from pulvinar.data.scaling import Mode
+from pulvinar.data.splits import training_trials
+from pulvinar.evaluation.controls import Control, control_selections
+from pulvinar.metrics.overlap import coverage_per_area, overlap
+from pulvinar.metrics.resampling import paired_difference
+from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, near_duplicates, retrieval_scores
+from pulvinar.models.decoder import SharedDecoder
+from pulvinar.progress import bar
+from pulvinar.storage import read_arrays, write_arrays, write_json
+from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, decode
+from pulvinar.training.decoding_data import Embedding, Trials, first_sessions, held_out_data, training_data
+from pulvinar.training.runs import RunFolder
+
+Evaluation = dict[str, Any]
+Fresh = Callable[[int], tuple[SharedDecoder, nn.Linear, torch.Generator]]
+N_EXAMPLES = 12
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderOfSubject:
+    """A finished decoder: input layer on the selected voxels (voxel,) bool, the shared part, and its target embedding."""
+
+    shared: SharedDecoder
+    layer: nn.Linear
+    selected: np.ndarray
+    embedding: Embedding
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Test:
+    """Test trials on all voxels, test images in order, their embedding, and who is in whose gallery."""
+
+    trials: Trials
+    images: list[str]
+    true: np.ndarray
+    duplicates: np.ndarray
+
+
+def evaluate_selections(
+    run: RunFolder,
+    experiment: Experiment,
+    decoder: DecoderOfSubject,
+    *,
+    fresh: Fresh,
+    settings: DecodingSettings,
+    train_shared: bool,
+    scaling: Mode,
+    n_sessions: int | None,
+    drop_bad_voxels: bool,
+    sigma: float,
+    roi: str,
+    near_duplicate: float,
+    seed: int,
+) -> Evaluation:
+    """The table of the selection and its controls, written as evaluation.json with predictions and artifacts."""
+    responses = experiment.subjects[experiment.target]
+    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
+    bad = responses.bad_voxels(trials) if drop_bad_voxels else np.zeros(0, int)
+    candidates = np.setdiff1d(np.arange(responses.n_voxels), bad)
+    voxels = None if len(bad) == 0 else np.isin(np.arange(responses.n_voxels), candidates)
+    train = training_data(
+        experiment, experiment.target, decoder.embedding, scaling=scaling, voxels=voxels, n_sessions=n_sessions
+    )
+    test = _test_images(experiment, decoder.embedding, scaling, n_sessions, near_duplicate)
+    budget = int(decoder.selected.sum())
+    low_pass = responses.geometry.take(candidates).low_pass(sigma)
+    controls = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
+    ours = Control(name=run.method, description="the learnt selection", selected=decoder.selected)
+    scored: dict[str, Retrieval] = {}
+    rows: list[dict[str, Any]] = []
+    reference, reference_name = _reference(experiment, roi)
+    with bar("scoring the selection and its controls", 9) as shown:
+        for control in (ours, *controls):
+            if control.selected is not None:
+                predicted = _predictions(run, control, decoder, fresh, settings, train_shared, train, candidates, test)
+                scored[control.name] = _score(predicted, test, seed)
+            rows.append(_row(control, scored.get(control.name), reference, scored.get(run.method), run.method, seed))
+            top1 = rows[-1]["brain_to_image_top1"]
+            shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
+    evaluation = _summary(rows, scored[run.method], test, scaling, reference_name, near_duplicate)
+    evaluation["coverage"] = _coverage(experiment, decoder.selected)
+    _write_artifacts(run, experiment, test, scored[run.method], reference)
+    write_json(run.path / "evaluation.json", evaluation)
+    return evaluation
+
+
+def _test_images(
+    experiment: Experiment, embedding: Embedding, scaling: Mode, n_sessions: int | None, near_duplicate: float
+) -> _Test:
+    trials = held_out_data(experiment, experiment.target, embedding, scaling=scaling, n_sessions=n_sessions)
+    images = list(dict.fromkeys(trials.stimulus_ids))
+    true = embedding.of(experiment, images).numpy().astype(np.float64)
+    return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, near_duplicate))
+
+
+def _predictions(
+    run: RunFolder,
+    control: Control,
+    decoder: DecoderOfSubject,
+    fresh: Fresh,
+    settings: DecodingSettings,
+    train_shared: bool,
+    train: Trials,
+    candidates: np.ndarray,
+    test: _Test,
+) -> np.ndarray:
+    """Predicted embedding (image, dim) of the test images with this selection; kept in the run, so done once."""
+    if control.selected is None:
+        raise ValueError("a control without voxels has no predictions")
+    path = run.path / "predictions" / f"{control.name}.npz"
+    if path.is_file():
+        stored = read_arrays(path)
+        if np.array_equal(stored["selected"], control.selected) and list(stored["stimulus"]) == test.images:
+            return stored["predicted"]
+    voxels = torch.from_numpy(np.flatnonzero(control.selected))
+    if control.name == run.method:
+        shared, layer = decoder.shared, decoder.layer
+    else:
+        shared, layer, generator = fresh(len(voxels))
+        inside = torch.from_numpy(np.flatnonzero(control.selected[candidates]))
+        data = [(train.responses[:, inside].contiguous(), train.target)]
+        trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=train_shared)
+        while not trainer.done:
+            trainer.run_epoch()
+    projected: Tensor = decode(shared, layer, test.trials.responses[:, voxels].contiguous())["projected"]
+    unit = nn.functional.normalize(projected, dim=1).numpy()
+    predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
+    write_arrays(path, predicted=predicted, selected=control.selected, stimulus=np.array(images))
+    return predicted
+
+
+def _score(predicted: np.ndarray, test: _Test, seed: int) -> Retrieval:
+    generator = np.random.default_rng([seed, 0x5C0])
+    return retrieval_scores(predicted.astype(np.float64), test.true, generator=generator, excluded=test.duplicates)
+
+
+def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str | None]:
+    """What the selection is compared with: planted voxels where known, else the annotated ROI."""
+    truth = experiment.truth.get(experiment.target, {})
+    if "responsive" in truth:
+        return np.asarray(truth["responsive"]).astype(bool), "planted"
+    rois = experiment.subjects[experiment.target].rois
+    return (rois[roi], "annotated") if roi in rois else (None, None)
+
+
+def _row(
+    control: Control,
+    retrieval: Retrieval | None,
+    reference: np.ndarray | None,
+    ours: Retrieval | None,
+    method: str,
+    seed: int,
+) -> dict[str, Any]:
+    """One row of the table: flat names, intervals as pairs."""
+    selected = control.selected
+    row: dict[str, Any] = {
+        "name": control.name,
+        "description": control.description,
+        "n_voxels": None if selected is None else int(selected.sum()),
+    }
+    for direction in DIRECTIONS:
+        for score in ("top1", "top5", "median_rank"):
+            row[f"{direction}_{score}"] = None if retrieval is None else retrieval.scores[f"{direction}_{score}"]
+        interval = None if retrieval is None else [retrieval.scores[f"{direction}_top1_{end}"] for end in ("low", "high")]
+        row[f"{direction}_top1_interval"] = interval
+        row[f"{direction}_top1_above_null"] = None if retrieval is None else retrieval.scores[f"{direction}_top1_above_null"]
+    agreement = None if selected is None or reference is None else overlap(selected, reference)
+    for score in ("precision", "recall", "dice"):
+        row[score] = None if agreement is None else getattr(agreement, score)
+    if control.unavailable:
+        row["unavailable"] = control.unavailable
+    if retrieval is not None and ours is not None and control.name != method:
+        generator = np.random.default_rng([seed, 0xD1F])
+        pair = [result.per_image["brain_to_image"].top1 for result in (retrieval, ours)]
+        difference = paired_difference(*pair, generator=generator)
+        row[f"difference_to_{method}"] = difference.difference
+        row[f"difference_to_{method}_interval"] = [difference.low, difference.high]
+        row[f"difference_to_{method}_p_value"] = difference.p_value_images
+    return row
+
+
+def _summary(
+    rows: list[dict[str, Any]],
+    ours: Retrieval,
+    test: _Test,
+    scaling: Mode,
+    reference_name: str | None,
+    near_duplicate: float,
+) -> Evaluation:
+    scores = ours.scores
+    transductive = (
+        [] if scaling == "train_stats" else ["z-scored per session: sessions with test trials give their own statistics"]
+    )
+    return {
+        "rows": rows,
+        "gallery_size": scores["gallery_size"],
+        "n_images": len(test.images),
+        "chance": scores["chance"],
+        "null": {
+            "mean": scores["brain_to_image_top1_null_mean"],
+            "percentile_95": scores["brain_to_image_top1_null_percentile_95"],
+            "p_value": scores["brain_to_image_top1_p_value"],
+        },
+        "protocol": ours.protocol,
+        "scaling": scaling,
+        "n_test_trials_averaged": len(test.trials.stimulus_ids) / len(test.images),
+        "near_duplicates_left_out": int(test.duplicates.sum()),
+        "near_duplicate_cosine": near_duplicate,
+        "reference": reference_name,
+        "labels": {"mindeye2": mindeye2_labels},
+        "rules_broken": transductive,
+    }
+
+
+def _coverage(experiment: Experiment, selected: np.ndarray) -> list[dict[str, Any]]:
+    truth = experiment.truth.get(experiment.target, {})
+    if "area" not in truth:
+        return []
+    areas = coverage_per_area(selected, np.asarray(truth["area"]).astype(np.int64))
+    return [
+        {"area": int(name), "name": f"area {name}", "n_voxels": area.n_voxels, "n_selected": area.n_selected}
+        for name, area in areas.items()
+    ]
+
+
+def _write_artifacts(
+    run: RunFolder, experiment: Experiment, test: _Test, ours: Retrieval, reference: np.ndarray | None
+) -> None:
+    """The reference beside the selection in maps.npz, and a dozen test trials with what was retrieved for them."""
+    maps = read_arrays(run.path / "artifacts" / "maps.npz")
+    truth = experiment.truth.get(experiment.target, {})
+    if reference is not None:
+        maps["reference"] = reference
+    if "area" in truth:
+        maps["area"] = np.asarray(truth["area"])
+    write_arrays(run.path / "artifacts" / "maps.npz", **maps)
+    if experiment.stimuli.read_image is None:
+        return
+    images = ours.per_image["brain_to_image"]
+    right, wrong = np.flatnonzero(images.rank <= 1), np.flatnonzero(images.rank > 1)
+    rng = np.random.default_rng(0)
+    n_wrong = min(len(wrong), max(N_EXAMPLES // 2, N_EXAMPLES - len(right)))
+    chosen = np.concatenate([rng.permutation(right)[: N_EXAMPLES - n_wrong], rng.permutation(wrong)[:n_wrong]])
+    size = experiment.stimuli.image(int(experiment.stimuli.rows(test.images[:1])[0])).shape[:2]
+    pixels = [_thumbnail(experiment, name, size) for name in test.images]
+    write_arrays(
+        run.path / "artifacts" / "examples.npz",
+        seen=np.stack([pixels[row] for row in chosen]),
+        retrieved=np.stack([[pixels[place] for place in images.retrieved[row][:5]] for row in chosen]),
+        rank=np.rint(images.rank[chosen]).astype(np.int64),
+        stimulus=np.array([test.images[row] for row in chosen]),
+    )
+
+
+def _thumbnail(experiment: Experiment, stimulus_id: str, size: tuple[int, int]) -> np.ndarray:
+    """The image at one common size, at most 128 pixels along an edge: uint8."""
+    from PIL import Image
+
+    image = Image.fromarray(experiment.stimuli.image(int(experiment.stimuli.rows([stimulus_id])[0])))
+    scale = min(1.0, 128 / max(size))
+    return np.asarray(image.resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))))
