@@ -138,7 +138,7 @@ def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
         if np.asarray(values).dtype == object:
             raise TypeError(f"array '{name}' holds Python objects; numbers or fixed-width text are needed")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

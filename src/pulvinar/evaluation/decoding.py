@@ -4,6 +4,7 @@ Every control gets what the selection got in stage 2: the same shared decoder, t
 Outputs of repeated trials of a test image are averaged (unit length first), then compared with the images' embeddings.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,7 @@ def evaluate_selections(
     roi: str,
     near_duplicate: float,
     seed: int,
+    controls: bool = True,
 ) -> Evaluation:
     """The table of the selection and its controls, written as evaluation.json with predictions and artifacts."""
     responses = experiment.subjects[experiment.target]
@@ -80,13 +82,13 @@ def evaluate_selections(
     test = _test_images(experiment, decoder.embedding, scaling, n_sessions, near_duplicate)
     budget = int(decoder.selected.sum())
     low_pass = responses.geometry.take(candidates).low_pass(sigma)
-    controls = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
+    others = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
     ours = Control(name=run.method, description="the learnt selection", selected=decoder.selected)
     scored: dict[str, Retrieval] = {}
     rows: list[dict[str, Any]] = []
     reference, reference_name = _reference(experiment, roi)
-    with bar("scoring the selection and its controls", 9) as shown:
-        for control in (ours, *controls):
+    with bar("scoring the selection and its controls", 9 if controls else 1) as shown:
+        for control in itertools.chain([ours], others if controls else ()):
             if control.selected is not None:
                 predicted = _predictions(run, control, decoder, fresh, settings, train_shared, train, candidates, test)
                 scored[control.name] = _score(predicted, test, seed)

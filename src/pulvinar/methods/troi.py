@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
+from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError, LeakError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
 from pulvinar.models.decoder import SharedDecoder, input_layer
@@ -32,10 +33,11 @@ from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, Mixing, decoding_loss
-from pulvinar.training.decoding_data import Embedding, Trials, fit_embedding, training_data
+from pulvinar.training.decoding_data import Embedding, Trials, choose_feature, first_sessions, fit_embedding, training_data
 from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus
 from pulvinar.training.runs import RunFolder
 
+BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
 _PAPER = "NSD subj1, 1 hour of target, 3,000 voxels"
 PUBLISHED: list[dict[str, Any]] = [
@@ -167,26 +169,36 @@ class Checked:
     pretrained: bool
 
 
-def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
-    """Everything that can be wrong with the input, before a run folder is made."""
+def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int]:
+    """What can be wrong with the new subject's data: candidate voxels (indices) and the budget. Before anything is written."""
     responses = experiment.subjects[experiment.target]
-    decoder = None if not config.pretrain or backbone is None else backbone.load(name="decoder")
-    if config.pretrain and decoder is None:
-        raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
-    embedding = fit_embedding(experiment, config.feature) if decoder is None else _embedding_of(decoder, config, experiment)
+    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, config.n_sessions))
     candidates = np.arange(responses.n_voxels)
     if config.drop_bad_voxels:
-        bad = responses.bad_voxels(np.array(responses.trials_of(experiment.split.train)))
+        bad = responses.bad_voxels(trials)
         candidates = np.setdiff1d(candidates, bad)
         if len(bad):
             log(f"left out {len(bad)} constant or NaN voxels of {experiment.target}")
-    budget = voxel_budget(config.n_voxels, len(candidates))
-    voxels = None if len(candidates) == responses.n_voxels else np.isin(np.arange(responses.n_voxels), candidates)
+    else:
+        responses.require_good_voxels(trials)
+    if not set(experiment.split.test) & set(responses.stimulus_ids):
+        raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
+    choose_feature(experiment, config.feature)
+    return candidates, voxel_budget(config.n_voxels, len(candidates))
+
+
+def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
+    """The input with the decoder to start from; `InputError` or `LeakError` where they do not fit."""
+    candidates, budget = check_input(config, experiment)
+    decoder = None if not config.pretrain or backbone is None else backbone.require(method=BACKBONE).load(name="decoder")
+    if config.pretrain and decoder is None:
+        raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
+    embedding = fit_embedding(experiment, config.feature) if decoder is None else _embedding_of(decoder, config, experiment)
+    n_voxels = experiment.subjects[experiment.target].n_voxels
+    voxels = None if len(candidates) == n_voxels else np.isin(np.arange(n_voxels), candidates)
     trials = training_data(
         experiment, experiment.target, embedding, scaling=config.scaling, voxels=voxels, n_sessions=config.n_sessions
     )
-    if not set(experiment.split.test) & set(responses.stimulus_ids):
-        raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
     return Checked(
         candidates=candidates,
         trials=trials,
@@ -373,8 +385,8 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
     run.finish()
 
 
-def evaluate(run: RunFolder, experiment: Experiment, config: Config) -> Evaluation:
-    """The selection against its controls at the same budget, on the outer test images; written into the run."""
+def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> Evaluation:
+    """The selection (against its controls at the same budget) on the outer test images; written into the run."""
     result = run.require(method="troi").load(name="decoder")
     if result is None:
         raise InputError(f"{run.path}: has no decoder checkpoint")
@@ -407,4 +419,5 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config) -> Evaluati
         roi=config.roi,
         near_duplicate=config.near_duplicate,
         seed=config.seed,
+        controls=controls,
     )

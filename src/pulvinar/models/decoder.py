@@ -54,13 +54,16 @@ class SharedDecoder(nn.Module):
     def __init__(self, *, hidden: int, dim: int, n_blocks: int, dropout: float) -> None:
         super().__init__()
         self.hidden, self.dropout = hidden, dropout
-        self.blocks = nn.ModuleList([ResidualBlock(hidden, dropout) for _ in range(n_blocks)])
+        blocks = [ResidualBlock(hidden, dropout) for _ in range(n_blocks)]
+        self.blocks = nn.ModuleList(blocks)
         self.output = nn.Linear(hidden, dim)
+        last = nn.Linear(hidden, dim)
         self.projector = nn.Sequential(
             *[nn.LayerNorm(dim), nn.GELU(), nn.Linear(dim, hidden)],
             *[nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, hidden)],
-            *[nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, dim)],
+            *[nn.LayerNorm(hidden), nn.GELU(), last],
         )
+        self.start_at_zero = [last.weight, *[block.contract.weight for block in blocks]]
         self.regression = nn.Linear(dim, dim)
 
     def forward(self, hidden: Float[Tensor, "row hidden"], generator: torch.Generator | None = None) -> Decoded:
@@ -75,9 +78,8 @@ class SharedDecoder(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Random linear maps; nonlinear parts start at zero and the regression head at the identity."""
         initialise(self, generator)
-        for block in self.blocks:
-            block.contract.weight.zero_()
-        self.projector[-1].weight.zero_()
+        for weight in self.start_at_zero:
+            weight.zero_()
         nn.init.eye_(self.regression.weight)
 
 

@@ -3,7 +3,7 @@
 They need no download, so planted worlds and the embedded default stand on them. For real work name a trained embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -70,7 +70,8 @@ class RandomConvolutionNetwork(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.grid, self.kernel = grid, kernel
-        self.nonlinearity = {"relu": functional.relu, "tanh": torch.tanh}[nonlinearity]
+        nonlinearities: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "tanh": torch.tanh}
+        self.nonlinearity = nonlinearities[nonlinearity]
         weights, channels = [], 3
         for width in widths:
             flat = torch.randn(width, channels * kernel * kernel, generator=generator)
@@ -107,7 +108,7 @@ class RandomConvolutionNetwork(nn.Module):
         return torch.cat(taken, dim=1)
 
 
-def in_batches(network, images: Images, *, batch_size: int = 128) -> Float[Tensor, "image dim"]:
+def in_batches(network: Callable[[Tensor], Tensor], images: Images, *, batch_size: int = 128) -> Float[Tensor, "image dim"]:
     """Features of many images, a batch at a time."""
     return torch.cat([network(images[start : start + batch_size]) for start in range(0, len(images), batch_size)])
 

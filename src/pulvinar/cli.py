@@ -1,0 +1,243 @@
+"""The command line. Results go to stdout (one JSON object with --json), progress and messages to stderr.
+
+Exit code 0 is success, 2 refused input (one line says what came and what fits), 130 an interrupt.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pulvinar.errors import PulvinarError
+
+Result = dict[str, Any]
+
+
+def _demo(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.demo import demo
+
+    result = demo(seed=arguments.seed, out=arguments.out)
+    _show_evaluation(arguments, result)
+    _say(arguments, f"\nreport: {result['report']}")
+    return result
+
+
+def _list(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import registry
+
+    result = {kind: registry.names(kind) for kind in registry.KINDS}
+    for kind, entries in result.items():
+        _say(arguments, f"{kind}:")
+        for name, line in entries.items():
+            _say(arguments, f"  {name:24} {line}")
+    return result
+
+
+def _inspect(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import inspect
+
+    result = inspect(arguments.source)
+    _say(arguments, json.dumps(_plain(result), indent=2))
+    return result
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import convert
+
+    result = convert(arguments.description, arguments.out)
+    _say(arguments, f"wrote {result['folder']}: {result['name']}, subjects {', '.join(result['subjects'])}")
+    return result
+
+
+def _simulate(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import simulate
+
+    shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    result = simulate(arguments.out, config_file=arguments.config, assignments=[*given, *arguments.set])
+    _say(arguments, f"wrote {result['folder']}: {result['name']}, new subject {result['target']}")
+    return result
+
+
+def _fit(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import fit, settings_of
+
+    if arguments.settings:
+        rows = settings_of(arguments.method)
+        for name, fits, default, text in rows:
+            _say(arguments, f"{name} = {default}\n    {text} ({fits})")
+        return {
+            "settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]
+        }
+    if not arguments.data or not arguments.out:
+        missing = [flag for flag, value in (("--data", arguments.data), ("--out", arguments.out)) if not value]
+        raise _UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
+    result = fit(
+        arguments.method,
+        data=arguments.data,
+        out=arguments.out,
+        config_file=arguments.config,
+        assignments=arguments.set,
+        backbone=arguments.backbone,
+        target=arguments.target,
+        resume=arguments.resume,
+    )
+    selection = result.get("selection")
+    kept = f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection['path']}); " if selection else ""
+    _say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar evaluate {result['run']}")
+    return result
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import evaluate
+
+    result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection)
+    _show_evaluation(arguments, result)
+    _say(arguments, f"next: pulvinar report {arguments.run}")
+    return result
+
+
+def _report(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import report
+
+    result = report(arguments.run, arguments.out)
+    _say(arguments, result["report"])
+    return result
+
+
+def _sweep(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.sweep import sweep
+
+    result = sweep(arguments.grid)
+    _say(arguments, result["table"])
+    return result
+
+
+class _UsageError(PulvinarError):
+    """Arguments that argparse cannot check by itself."""
+
+
+def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
+    from pulvinar.report.tables import as_text
+
+    if not arguments.json:
+        print(as_text(result["rows"], "troi"))
+        print(
+            f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
+            f"permutation null {result['null']['mean']:.4f} (95th percentile {result['null']['percentile_95']:.4f})"
+        )
+
+
+def _say(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.json:
+        print(text)
+
+
+def _plain(value: Any) -> Any:
+    from pulvinar.storage import to_jsonable
+
+    return to_jsonable(value)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="pulvinar",
+        description="Learns what to keep (which voxels, channels, stages) in models that connect images and brains.",
+        epilog="Start with `pulvinar demo`. Every command has its own --help.",
+    )
+    top.add_argument("--version", action="version", version=_version())
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    common.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], Result], text: str, where: Any = commands
+    ) -> argparse.ArgumentParser:
+        made = where.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run_command=run)
+        return made
+
+    demo = add("demo", _demo, "the main job on a planted world: data, ROI of a new subject, controls, report")
+    demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
+    demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
+    add("list", _list, "the methods and datasets there are")
+
+    data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
+    kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
+    inspect.add_argument("source", help="experiment folder, or a description .toml")
+    convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
+    convert.add_argument("description", help="TOML description of where your files are")
+    convert.add_argument("out", help="the folder to write; must not exist")
+    simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
+    simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
+    simulate.add_argument("--seed", type=int, help="another seed is another world")
+    simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
+    simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")
+    _add_settings(simulate)
+
+    fit = add("fit", _fit, "fit a method to an experiment")
+    fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
+    fit.add_argument("--data", help="experiment folder (or a description .toml)")
+    fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
+    fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
+    fit.add_argument("--target", help="the new subject (default: the experiment's own)")
+    fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
+    fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
+    _add_settings(fit)
+
+    evaluate = add("evaluate", _evaluate, "score a finished run on the test images, beside its controls")
+    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("--data", help="the experiment, if it has moved")
+    evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
+    report = add("report", _report, "one self-contained HTML page of a run")
+    report.add_argument("run", help="run folder")
+    report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
+    sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
+    return top
+
+
+def _add_settings(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--config", help="TOML file with settings")
+    to.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings; they win over the file"
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"pulvinar {version('pulvinar')}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    arguments = parser().parse_args(argv)
+    from pulvinar.progress import REPORTER
+
+    REPORTER.quiet = arguments.quiet
+    try:
+        result = arguments.run_command(arguments)
+        if arguments.json:
+            print(json.dumps(_plain(result)))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        again = " Continue with the same command and --resume." if arguments.command == "fit" else ""
+        sys.stderr.write(f"\ninterrupted; the last checkpoint is kept.{again}\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except PulvinarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,30 @@
+"""The folder is the registry: methods and datasets are the files of their folders, listed without importing them."""
+
+import ast
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from pulvinar.config import suggest
+from pulvinar.errors import NotFoundError
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("methods", "datasets")
+
+
+def names(kind: str) -> dict[str, str]:
+    """Name -> first line of the docstring, of every method or dataset."""
+    found = {}
+    for path in sorted((ROOT / kind).glob("*.py")):
+        if path.stem != "__init__":
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            found[path.stem] = docstring.partition("\n")[0]
+    return found
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """The module of a method or dataset; `NotFoundError` suggests the nearest name."""
+    there = names(kind)
+    if name not in there:
+        raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, list(there))}")
+    return importlib.import_module(f"pulvinar.{kind}.{name}")
