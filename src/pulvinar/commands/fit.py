@@ -39,7 +39,7 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
         mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(inner)}")
     parts: list[tuple[str, ModuleType, dict[str, Any]]] = [(method, module, values)]
     if backbone is not None:
-        shared = {key: values[key] for key in ("seed", "feature", "scaling") if key in values}
+        shared: dict[str, Any] = {key: values[key] for key in ("seed", "feature", "scaling") if key in values}
         parts.append((backbone, registry.module("methods", backbone), {**shared, **inner}))
     for name, part, given in parts:
         try:

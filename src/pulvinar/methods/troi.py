@@ -68,7 +68,7 @@ class Config:
     pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
     n_folds: int = setting(4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)")
     n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)")
-    epochs_per_round: int = setting(6, "passes over the trials in a round (ours)")
+    epochs_per_round: int = setting(12, "passes over the trials in a round (ours)")
     mask_batch_size: int = setting(12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)")
     mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)")
     l1_weight: float = setting(1e-3, "psi, times the sum of the mask (ours)")
