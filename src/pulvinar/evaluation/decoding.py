@@ -211,7 +211,7 @@ def _summary(
     )
     return {
         "rows": rows,
-        "gallery_size": scores["gallery_size"],
+        "gallery_size": round(scores["gallery_size"], 1) if scores["gallery_size"] % 1 else int(scores["gallery_size"]),
         "n_images": len(test.images),
         "chance": scores["chance"],
         "null": {

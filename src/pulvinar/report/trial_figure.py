@@ -12,7 +12,7 @@ N_COLUMNS = 2
 GAP = 0.35  # between the seen and the retrieved images, in image widths
 
 
-def draw(examples: Examples, gallery_size: int | None) -> Figure:
+def draw(examples: Examples, gallery_size: float | None) -> Figure:
     """All example trials, best rank first, in two columns; the seen image is framed where it is among the five."""
     order = np.argsort(examples.rank, kind="stable")
     n_rows = -(-len(order) // N_COLUMNS)
@@ -37,7 +37,7 @@ def heading(axis: Axes, n_retrieved: int, *, size: float = 9) -> None:
         axis.text(left, 1.1, text, ha="center", va="bottom", size=size, color=MUTED)
 
 
-def draw_trial(axis: Axes, examples: Examples, trial: int, gallery_size: int | None, *, size: float = 9.5) -> None:
+def draw_trial(axis: Axes, examples: Examples, trial: int, gallery_size: float | None, *, size: float = 9.5) -> None:
     """One trial in a row of unit squares: seen, retrieved 1 to 5, its rank in words."""
     rank, n_retrieved = int(examples.rank[trial]), examples.retrieved.shape[1]
     _picture(axis, examples.seen[trial], 0)
@@ -49,7 +49,7 @@ def draw_trial(axis: Axes, examples: Examples, trial: int, gallery_size: int | N
     right = 1 + GAP + n_retrieved + 0.18
     colour = BOTH if rank == 1 else INK if rank <= n_retrieved else SELECTED_ONLY
     axis.text(right, 0.56, f"rank {rank:,}", va="bottom", size=size, weight="bold", color=colour)
-    axis.text(right, 0.46, f"of {gallery_size:,}" if gallery_size else "", va="top", size=size - 1, color=MUTED)
+    axis.text(right, 0.46, f"of {gallery_size:,.0f}" if gallery_size else "", va="top", size=size - 1, color=MUTED)
     axis.set(xlim=(-0.05, right + 1.25), ylim=(-0.03, 1.03))
     bare(axis)
 
