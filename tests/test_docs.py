@@ -20,15 +20,17 @@ HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"),
 PLACES = ["/" + place for place in ("work/", "home/", "Users/", "root/", "tmp/")]
 
 
-def fences(text: str, language: str = "") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+def fences(text: str) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for line in "\n".join(fences(page.read_text(encoding="utf-8"))).splitlines():
-            if found := re.match(r"(?:uv run )?pulvinar (?!demo:)(.+)", line):
-                yield page.name, found[1].partition("  #")[0]
+        for language, block in fences(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines() if language in {"", "bash", "sh"} else ():
+                if found := re.match(r"(?:\$ )?(?:uv run )?pulvinar +([^#]+)", line):
+                    yield page.name, found[1].strip()
 
 
 def anchors(text: str) -> set[str]:
@@ -63,7 +65,8 @@ def test_there_are_commands_to_parse() -> None:
 
 
 def test_grid_of_the_start_page_is_a_grid(tmp_path: Path) -> None:
-    grids = [text for text in fences((ROOT / "docs/start.md").read_text(encoding="utf-8"), "toml") if "[grid]" in text]
+    blocks = fences((ROOT / "docs/start.md").read_text(encoding="utf-8"))
+    grids = [block for language, block in blocks if language == "toml" and "[grid]" in block]
     assert len(grids) == 1
     (tmp_path / "grid.toml").write_text(grids[0], encoding="utf-8")
     made = cells(read_toml(tmp_path / "grid.toml"))
