@@ -26,7 +26,7 @@ def made_up_arrays() -> dict:
     responses = {}
     for subject in ("sub-01", "sub-02", "sub-03"):
         tuning = generator.normal(size=(DIM, N_VOXELS)) * responsive
-        responses[subject] = embedding @ tuning + 2.0 * generator.normal(size=(N_IMAGES, N_VOXELS))
+        responses[subject] = embedding @ tuning + 5.0 * generator.normal(size=(N_IMAGES, N_VOXELS))
     return {
         "responses": responses,
         "stimulus_ids": dict.fromkeys(responses, ids),
