@@ -217,6 +217,7 @@ def _version() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep; read when torch loads (docs/log.md, busy cores)
     arguments = parser().parse_args(argv)
     from pulvinar.progress import REPORTER
 

@@ -55,4 +55,5 @@ class ImageFiles:
         self.paths = list(paths)
 
     def __call__(self, row: int) -> np.ndarray:
+        """The picture of this row: uint8 (height, width, 3)."""
         return read_image(self.paths[row])

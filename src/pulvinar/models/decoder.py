@@ -27,6 +27,7 @@ class ResidualBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "row hidden"], generator: torch.Generator | None) -> Float[Tensor, "row hidden"]:
+        """The formula above. With a generator, dropout is on."""
         inside = nn.functional.gelu(self.expand(self.norm(x)))
         return x + self.contract(drop(inside, self.dropout, generator))
 

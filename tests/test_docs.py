@@ -1,0 +1,107 @@
+"""The pages are true: links lead somewhere, commands parse, settings are listed, and no file names a place of one machine."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pulvinar.cli import parser
+from pulvinar.commands.sweep import cells
+from pulvinar.config import build, describe, read_toml
+from pulvinar.methods import cross_subject_decoder, troi
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SKIPPED = {".git", ".venv", "__pycache__", "dist", "build", "uv.lock", "runs"}
+# Spelled in parts, so that this file does not name them itself.
+HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("conda", "anaconda"), ("npmjs", "org"))]
+PLACES = ["/" + place for place in ("work/", "home/", "Users/", "root/", "tmp/")]
+
+
+def fences(text: str) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for language, block in fences(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines() if language in {"", "bash", "sh"} else ():
+                if found := re.match(r"(?:\$ )?(?:uv run )?pulvinar +([^#]+)", line):
+                    yield page.name, found[1].strip()
+
+
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = (page.parent / path) if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+def test_commands_parse(page: str, command: str) -> None:
+    try:
+        parser().parse_args(shlex.split(command))
+    except SystemExit as stop:
+        pytest.fail(f"{page}: `pulvinar {command}` is refused with exit code {stop.code}")
+
+
+def test_there_are_commands_to_parse() -> None:
+    shown = {shlex.split(command)[0] for _, command in commands()}
+    assert {"demo", "data", "fit", "evaluate", "report", "sweep"} <= shown
+
+
+def test_grid_of_the_start_page_is_a_grid(tmp_path: Path) -> None:
+    blocks = fences((ROOT / "docs/start.md").read_text(encoding="utf-8"))
+    grids = [block for language, block in blocks if language == "toml" and "[grid]" in block]
+    assert len(grids) == 1
+    (tmp_path / "grid.toml").write_text(grids[0], encoding="utf-8")
+    made = cells(read_toml(tmp_path / "grid.toml"))
+    assert len(made) == 12
+    assert made[0][0] == "full,n_voxels=1000,seed=0"  # the folder the page names
+    for _, _, settings in made:
+        build(troi.Config, settings, name="troi")
+
+
+def test_settings_table_of_the_decoder_is_up_to_date() -> None:
+    lines = ["| setting | default | what |", "|---|---|---|"]
+    for name, fits, default, text in describe(cross_subject_decoder.Config):
+        shown = "none" if default is None else f"{default:.4g}" if isinstance(default, float) else str(default)
+        lines.append(f"| `{name}` | {shown} | {text} ({fits}) |")
+    table = "\n".join(lines)
+    page = (ROOT / "docs/methods/cross_subject_decoder.md").read_text(encoding="utf-8")
+    assert table in page, f"the table that belongs into docs/methods/cross_subject_decoder.md:\n{table}"
+
+
+def test_floors_of_the_style_page_are_those_that_are_checked() -> None:
+    contract = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"][0]
+    floors = "\n".join(contract["layers"])
+    assert f"```\n{floors}\n```" in (ROOT / "docs/style.md").read_text(encoding="utf-8")
+
+
+def test_no_registry_and_no_place_of_one_machine_is_named() -> None:
+    named = []
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        if not path.is_file() or any(part in SKIPPED or part.endswith("_cache") for part in parts):
+            continue
+        if path.suffix not in {".py", ".md", ".toml", ".yaml", ".cff", ".css", ".html", ".csv", ""}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        named += [f"{path.relative_to(ROOT)}: {word}" for word in HOSTS if word in text]
+        absolute = [place for place in PLACES if re.search(rf"(?<![\w.~/}}]){re.escape(place)}", text)]
+        named += [f"{path.relative_to(ROOT)}: {place}" for place in absolute]
+    assert not named
