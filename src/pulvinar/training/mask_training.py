@@ -80,6 +80,7 @@ class MaskTrainer:
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
         self.alive = torch.arange(self.n_candidates)
+        self.uncut = torch.ones(self.n_candidates, dtype=torch.bool)  # over the columns; shrink=false keeps cut ones
         smallest = int(torch.bincount(folds, minlength=settings.n_folds).min())
         if smallest < 2:
             raise InputError(
@@ -203,9 +204,10 @@ class MaskTrainer:
             with torch.no_grad():
                 self.mask.mul_(inside)
                 self.responses = self.responses * inside
+            self.uncut = inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        self.alive = self.alive[inside]
+        self.alive, self.uncut = self.alive[inside], self.uncut[inside]
         states = optimizer_state(self.optimizer)
         sliced = {len(self.weights) * 2} | set(range(len(self.weights)))
         for place, state in enumerate(states):
@@ -224,6 +226,7 @@ class MaskTrainer:
             "round": self.round,
             "epoch": self.epoch,
             "alive": self.alive,
+            "uncut": self.uncut,
             "weights": [weight.detach() for weight in self.weights],
             "biases": [bias.detach() for bias in self.biases],
             "mask": self.mask.detach(),
@@ -235,7 +238,10 @@ class MaskTrainer:
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
         self.round, self.epoch, self.alive = state["round"], state["epoch"], state["alive"]
+        self.uncut = state["uncut"]
         self.responses = self.responses[:, self.alive].contiguous()
+        if not self.settings.shrink and not self.uncut.all():
+            self.responses = self.responses * self.uncut
         self.weights = [nn.Parameter(weight) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()
