@@ -64,6 +64,14 @@ def folds_by_stimulus(stimulus_ids: Sequence[str], n_folds: int, generator: torc
     return fold_of[torch.tensor([unique[name] for name in stimulus_ids])]
 
 
+def require_full_folds(folds: Tensor, n_folds: int) -> int:
+    """Trials in the smallest fold; `InputError` if there are fewer than two."""
+    smallest = int(torch.bincount(folds, minlength=n_folds).min())
+    if smallest < 2:
+        raise InputError(f"n_folds: {len(folds)} trials in {n_folds} folds leave a fold with {smallest}; 2 or more are needed")
+    return smallest
+
+
 class MaskTrainer:
     """Rounds of training of mask and input layers. `mask` (candidate voxel,) is over all voxels; cut ones are 0."""
 
@@ -81,11 +89,7 @@ class MaskTrainer:
         self.n_candidates = responses.shape[1]
         self.alive = torch.arange(self.n_candidates)
         self.uncut = torch.ones(self.n_candidates, dtype=torch.bool)  # over the columns; shrink=false keeps cut ones
-        smallest = int(torch.bincount(folds, minlength=settings.n_folds).min())
-        if smallest < 2:
-            raise InputError(
-                f"trials: {len(folds)} in {settings.n_folds} folds leave a fold with {smallest}; 2 or more are needed"
-            )
+        smallest = require_full_folds(folds, settings.n_folds)
         self.part_size = min(settings.batch_size, smallest)
         self.steps_per_epoch = max(1, smallest // self.part_size)
         scale = settings.input_scale * self.n_candidates**-0.5
@@ -164,6 +168,8 @@ class MaskTrainer:
         self.optimizer.step()
         with torch.no_grad():
             self.mask.clamp_(min=0)
+            if not self.settings.shrink:
+                self.mask.mul_(self.uncut)
         return losses
 
     def _loss(self, trials: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, *, train: bool) -> Tensor:
@@ -204,7 +210,7 @@ class MaskTrainer:
             with torch.no_grad():
                 self.mask.mul_(inside)
                 self.responses = self.responses * inside
-            self.uncut = inside
+            self.uncut = self.uncut & inside
             return
         self.responses = self.responses[:, inside].contiguous()
         self.alive, self.uncut = self.alive[inside], self.uncut[inside]
