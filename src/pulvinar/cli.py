@@ -13,6 +13,10 @@ from typing import Any
 from pulvinar.errors import PulvinarError
 
 Result = dict[str, Any]
+INTERRUPTED = {  # what to do next
+    "fit": "; the last checkpoint is kept. Continue with the same command and --resume.",
+    "sweep": "; finished cells and the last checkpoint are kept. Continue with the same command.",
+}
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
@@ -228,14 +232,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(_plain(result)))
         sys.stdout.flush()
     except KeyboardInterrupt:
-        again = " Continue with the same command and --resume." if arguments.command == "fit" else ""
-        sys.stderr.write(f"\ninterrupted; the last checkpoint is kept.{again}\n")
+        sys.stderr.write(f"\ninterrupted{INTERRUPTED.get(arguments.command, '')}\n")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PulvinarError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except MemoryError as error:
+        sys.stderr.write(f"error: not enough memory{': ' if str(error) else ''}{error}\n")
+        return 2
+    except OSError as error:  # what the operating system refuses, such as a folder that may not be read
+        sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
         return 2
     return 0
 

@@ -7,6 +7,7 @@ str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string u
 import dataclasses
 import difflib
 import json
+import math
 import os
 import tomllib
 import types
@@ -18,11 +19,21 @@ from pulvinar.errors import ConfigError, FileError
 from pulvinar.storage import require_file
 
 ConfigType = TypeVar("ConfigType")
+LARGEST_SEED = 2**48
 
 
 def setting(default: Any, help: str) -> Any:
     """A dataclass field with a default and one line that says what it does, its unit and source."""
     return dataclasses.field(default=default, metadata={"help": help})
+
+
+def seed_problems(method: str, seed: int) -> list[str]:
+    """What is wrong with a seed: generators take whole numbers from 0, and methods derive several from one.
+
+    >>> seed_problems("troi", 3)
+    []
+    """
+    return [] if 0 <= seed < LARGEST_SEED else [f"{method}.seed lies in [0, 2^48), not {seed}"]
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -89,7 +100,7 @@ def _convert_plain(value: Any, hint: Any) -> Any:
             raise ValueError
         return int(value)
     if hint is float:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not math.isfinite(float(value)):
             raise ValueError
         return float(value)
     if hint is str:

@@ -1,5 +1,6 @@
 """`pulvinar data`: look at an experiment, make one from your own files, plant one."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pulvinar.config import load as load_config
 from pulvinar.data import experiment as folders
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.inspect import inspect as describe
+from pulvinar.errors import InputError
 from pulvinar.storage import refuse_existing
 
 
@@ -16,12 +18,27 @@ def open_experiment(source: str, *, target: str | None = None) -> Experiment:
     """An experiment from a folder, a TOML description, or `dataset:path` with the name of a file in datasets/."""
     dataset, colon, path = source.partition(":")
     if colon and not Path(source).exists():
-        return registry.module("datasets", dataset).load(path)
-    if source.endswith(".toml"):
+        module = registry.module("datasets", dataset)
+        if not hasattr(module, "load"):
+            raise InputError(f"{source}: {dataset} is not opened by name; give the folder or description that it made or reads")
+        return _with_target(module.load(path), target)
+    if source.endswith(".toml") and not Path(source).is_dir():
         from pulvinar.datasets.arrays import read_description
 
-        return read_description(source)
+        return _with_target(read_description(source), target)
     return folders.load(source, target=target)
+
+
+def _with_target(experiment: Experiment, target: str | None) -> Experiment:
+    return experiment if target in (None, experiment.target) else dataclasses.replace(experiment, target=target)
+
+
+def absolute(source: str) -> str:
+    """The source as it is found from any working directory."""
+    dataset, colon, path = source.partition(":")
+    if colon and not Path(source).exists():
+        return f"{dataset}:{Path(path).resolve()}" if Path(path).exists() else source
+    return str(Path(source).resolve())
 
 
 def inspect(source: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from pulvinar.commands import registry
-from pulvinar.commands.data import open_experiment
+from pulvinar.commands.data import absolute, open_experiment
 from pulvinar.config import build, parse_assignments, read_toml, to_toml
 from pulvinar.data.experiment import Experiment
 from pulvinar.errors import ConfigError, FileError, InputError
@@ -16,12 +16,14 @@ from pulvinar.storage import refuse_existing
 from pulvinar.training.runs import RunFolder
 
 BACKBONE_PREFIX = "backbone."
+SHARED_WITH_BACKBONE = ("seed", "feature", "scaling", "drop_bad_voxels")
 
 
 def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[Any, Any]:
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
-    Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; its seed is the method's.
+    Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
+    seed, feature, scaling and drop_bad_voxels are the method's.
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
@@ -39,7 +41,7 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
         mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(inner)}")
     parts: list[tuple[str, ModuleType, dict[str, Any]]] = [(method, module, values)]
     if backbone is not None:
-        shared: dict[str, Any] = {key: values[key] for key in ("seed", "feature", "scaling") if key in values}
+        shared: dict[str, Any] = {key: values[key] for key in SHARED_WITH_BACKBONE if key in values}
         parts.append((backbone, registry.module("methods", backbone), {**shared, **inner}))
     for name, part, given in parts:
         try:
@@ -68,66 +70,124 @@ def fit(
     if not resuming:
         refuse_existing(out)
     config, backbone_config = configs(method, config_file, assignments)
-    whole = open_experiment(data, target=target)
-    experiment = whole.without_truth()
-    run = None
+    _refuse_useless_backbone(method, config, backbone, config_file, assignments)
+    given = bool(config_file or assignments)
     if resuming:
-        run = _reopen(out, method, config, given=bool(config_file or assignments), experiment=experiment)
+        run = _reopen(out, method, config, backbone_config, given=given)
         if run.finished:
             log(f"{out}: this run is finished; nothing to resume")
             return {"run": str(out), **run.facts}
+        experiment = open_experiment(data, target=target or run.facts["data"]["target"]).without_truth()
+        _require_same_data(run, experiment)
+        run.remove_leftovers()
+        run.use_recorded_threads()
         config = build(module.Config, run.settings(), name=method)
-    reads_backbone = backbone_config is not None and config.pretrain
-    if run is None:
-        _check(module, config, experiment, backbone, backbone_config if reads_backbone else None)
-        run = _create(out, method, module, config, data, experiment)
-    if not reads_backbone:
-        module.fit(config, experiment, run)
     else:
-        folder = Path(backbone) if backbone else run.path / "backbone"
-        if backbone is None:
-            _pretrain(module.BACKBONE, folder, backbone_config, data, experiment)
-        module.fit(config, experiment, run, RunFolder.reopen(folder))
+        experiment = open_experiment(data, target=target).without_truth()
+        plan = _backbone_plan(config, backbone_config, backbone)
+        _check(module, config, experiment, plan)
+        run = _create(out, method, module, config, data, experiment, plan)
+    _fit(module, config, experiment, run, data)
     return {"run": str(out), **run.facts}
 
 
-def _check(module: ModuleType, config: Any, experiment: Experiment, backbone: str | None, backbone_config: Any) -> None:
-    """All that can be wrong, before anything is written."""
-    if hasattr(module, "check_input"):
-        module.check_input(config, experiment)
-        if backbone is not None:
-            module.check(config, experiment, RunFolder.reopen(backbone))
-        elif backbone_config is not None:
-            registry.module("methods", module.BACKBONE).check(backbone_config, experiment)
+def _fit(module: ModuleType, config: Any, experiment: Experiment, run: RunFolder, data: str) -> None:
+    plan = run.facts.get("backbone")
+    if plan is None:
+        module.fit(config, experiment, run)
+        return
+    if "path" in plan:
+        folder = Path(plan["path"])
     else:
+        folder = run.path / "backbone"
+        _pretrain(module.BACKBONE, folder, plan["settings"], data, experiment)
+    module.fit(config, experiment, run, RunFolder.reopen(folder))
+
+
+def _refuse_useless_backbone(
+    method: str, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
+) -> None:
+    """What would be given in vain: a backbone or settings of one, where none is read or trained."""
+    settings = [pair.partition("=")[0] for pair in assignments if pair.startswith(BACKBONE_PREFIX)]
+    settings += ["[backbone]"] if config_file and "backbone" in read_toml(config_file) else []
+    if backbone is not None and not hasattr(registry.module("methods", method), "BACKBONE"):
+        raise ConfigError(f"--backbone: {method} reads no backbone")
+    if not getattr(config, "pretrain", True) and (backbone is not None or settings):
+        raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or '--backbone'}")
+    if backbone is not None and settings:
+        raise ConfigError(f"--backbone {backbone} has its settings already; leave out {', '.join(settings)}")
+
+
+def _backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
+    """Where the backbone is, or how it will be trained; recorded in the run, so that a resumed run needs no arguments."""
+    if backbone_config is None or not config.pretrain:
+        return None
+    if backbone is not None:
+        return {"path": str(Path(backbone).resolve())}
+    return {"settings": dataclasses.asdict(backbone_config)}
+
+
+def _check(module: ModuleType, config: Any, experiment: Experiment, plan: dict[str, Any] | None) -> None:
+    """All that can be wrong, before anything is written."""
+    if not hasattr(module, "check_input"):
         module.check(config, experiment)
+        return
+    module.check_input(config, experiment)
+    if plan is None:
+        module.check(config, experiment, None)
+    elif "path" in plan:
+        module.check(config, experiment, RunFolder.reopen(plan["path"]))
+    else:
+        backbone = registry.module("methods", module.BACKBONE)
+        backbone.check(build(backbone.Config, plan["settings"], name=module.BACKBONE), experiment)
 
 
-def _create(out: str | Path, method: str, module: ModuleType, config: Any, data: str, experiment: Experiment) -> RunFolder:
+def _create(
+    out: str | Path,
+    method: str,
+    module: ModuleType,
+    config: Any,
+    data: str,
+    experiment: Experiment,
+    plan: dict[str, Any] | None = None,
+) -> RunFolder:
     facts = {
         "name": experiment.name,
-        "path": str(Path(data).resolve()) if Path(data).exists() else data,
+        "path": absolute(data),
         "target": experiment.target,
         "fingerprint": experiment.fingerprint(),
     }
     return RunFolder.create(
-        out, method=method, config_toml=to_toml(config), seed=config.seed, data=facts, published=module.PUBLISHED
+        out,
+        method=method,
+        config_toml=to_toml(config),
+        seed=config.seed,
+        data=facts,
+        published=module.PUBLISHED,
+        backbone=plan,
     )
 
 
-def _reopen(out: str, method: str, config: Any, *, given: bool, experiment: Experiment) -> RunFolder:
+def _reopen(out: str, method: str, config: Any, backbone_config: Any, *, given: bool) -> RunFolder:
     run = RunFolder.reopen(out)
     if run.method != method:
         raise InputError(f"{out}: is a run of {run.method}, not of {method}")
     if given:
-        recorded = build(type(config), run.settings(), name=method)
-        fields = [field.name for field in dataclasses.fields(config)]
-        changed = [name for name in fields if getattr(config, name) != getattr(recorded, name)]
+        changed = changed_settings(run, config, backbone_config)
         if changed:
             raise ConfigError(f"{out}: a resumed run keeps its settings; these differ: {', '.join(changed)}")
-    _require_same_data(run, experiment)
-    run.use_recorded_threads()
     return run
+
+
+def changed_settings(run: RunFolder, config: Any, backbone_config: Any) -> list[str]:
+    """Names of settings in which a run differs from these; of its backbone too, where it trains one itself."""
+    recorded = build(type(config), run.settings(), name=run.method)
+    changed = [name for name, value in vars(config).items() if value != getattr(recorded, name)]
+    settings = run.facts.get("backbone", {}).get("settings")
+    if settings is not None and backbone_config is not None:
+        inner = build(type(backbone_config), settings, name=run.method)
+        changed += [BACKBONE_PREFIX + name for name, value in vars(backbone_config).items() if value != getattr(inner, name)]
+    return changed
 
 
 def _require_same_data(run: RunFolder, experiment: Experiment) -> None:
@@ -135,14 +195,11 @@ def _require_same_data(run: RunFolder, experiment: Experiment) -> None:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(method: str, folder: Path, config: Any, data: str, experiment: Experiment) -> None:
-    """The backbone's own run, inside the run that reads it; resumed if it was begun."""
+def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, experiment: Experiment) -> None:
+    """The backbone's own run, inside the run that reads it; continued if it was begun."""
     module = registry.module("methods", method)
-    if folder.exists():
-        run = RunFolder.reopen(folder)
-        config = build(module.Config, run.settings(), name=method)
-    else:
-        run = _create(folder, method, module, config, data, experiment)
+    config = build(module.Config, settings, name=method)
+    run = RunFolder.reopen(folder) if folder.exists() else _create(folder, method, module, config, data, experiment)
     if not run.finished:
         module.fit(config, experiment, run)
 
@@ -159,9 +216,16 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {opened.method} … --resume`")
     config = build(module.Config, opened.settings(), name=opened.method)
     source = opened.facts["data"]
+    if data is None and not _exists(source["path"]):
+        raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
     experiment = open_experiment(data or source["path"], target=source["target"])
     _require_same_data(opened, experiment)
     return {"run": run, "seed": opened.facts["seed"], **module.evaluate(opened, experiment, config, controls=controls)}
+
+
+def _exists(source: str) -> bool:
+    _, colon, path = source.partition(":")
+    return Path(source).exists() or (bool(colon) and Path(path).exists())
 
 
 def report(run: str, out: str | None = None) -> dict[str, Any]:

@@ -12,43 +12,101 @@ seed = [0, 1, 2]
 [[cell]]                   # or named cells instead of, or times, the grid
 name = "without low-pass"
 low_pass = "none"
+
+Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epochs" = [20, 40]. Relative paths are relative
+to the working directory, not to the grid file.
 """
 
 import csv
 import io
 import itertools
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pulvinar.commands import fit as fitting
+from pulvinar.commands import registry
+from pulvinar.commands.data import absolute, open_experiment
 from pulvinar.config import read_toml, suggest
-from pulvinar.errors import ConfigError
+from pulvinar.data.experiment import Experiment
+from pulvinar.errors import ConfigError, PulvinarError
 from pulvinar.progress import log
 from pulvinar.storage import fingerprint, read_json, write_json, write_text
+from pulvinar.training.runs import RunFolder
 
 KEYS = ("method", "data", "out", "controls", "set", "grid", "cell")
 
 
-def cells(grid: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(folder name, data, settings) of every cell; `ConfigError` lists what is wrong with the grid."""
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a sweep: its folder's name, its experiment, and what differs from the defaults."""
+
+    name: str
+    data: str
+    settings: dict[str, Any]
+
+    @property
+    def assignments(self) -> list[str]:
+        """The settings as key=value."""
+        return [f"{key}={value}" for key, value in self.settings.items()]
+
+
+def cells(grid: dict[str, Any]) -> list[Cell]:
+    """Every cell of a grid; `ConfigError` lists what is wrong with the grid."""
     mistakes = [f"'{key}' is not part of a grid{suggest(key, KEYS)}" for key in grid if key not in KEYS]
     mistakes += [f"'{key}' is missing" for key in ("method", "data", "out") if key not in grid]
-    axes = dict(grid.get("grid", {}))
-    mistakes += [f"grid.{name}: a list of values is needed" for name, values in axes.items() if not isinstance(values, list)]
+    mistakes += [
+        f"{key}: text is needed, {grid[key]!r} came" for key in ("method", "out") if not isinstance(grid.get(key, ""), str)
+    ]
+    given = grid.get("data", "")
+    sources: list[Any] = given if isinstance(given, list) else [given]
+    if not sources or not all(isinstance(source, str) for source in sources):
+        mistakes.append(f"data: a path or a list of paths is needed, {given!r} came")
+    if not isinstance(grid.get("controls", True), bool):
+        mistakes.append(f"controls: true or false is needed, {grid['controls']!r} came")
+    axes, shared, own = grid.get("grid", {}), grid.get("set", {}), grid.get("cell", [])
+    mistakes += [
+        f"[{name}]: a table is needed" for name, part in (("grid", axes), ("set", shared)) if not isinstance(part, dict)
+    ]
+    if not isinstance(own, list) or not all(isinstance(cell, dict) for cell in own):
+        mistakes.append("[[cell]]: tables are needed, with two brackets")
+    if isinstance(axes, dict):
+        axes = _flat(axes)
+        mistakes += [
+            f"grid.{key}: a list of values is needed" for key, part in axes.items() if not isinstance(part, list) or not part
+        ]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    sources = grid["data"] if isinstance(grid["data"], list) else [grid["data"]]
-    made = []
-    for cell in grid.get("cell") or [{}]:
-        own = {key: value for key, value in cell.items() if key != "name"}
-        for source, values in itertools.product(sources, itertools.product(*axes.values())):
-            settings = {**grid.get("set", {}), **own, **dict(zip(axes, values, strict=True))}
-            words = [str(cell["name"])] if "name" in cell else [f"{key}={value}" for key, value in own.items()]
-            words += [Path(source).name] if len(sources) > 1 else []
-            words += [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
-            name = ",".join(words).replace("/", "_").replace(" ", "_") or "cell"
-            made.append((name, source, settings))
+    made = [
+        _cell(cell, source, shared, dict(zip(axes, values, strict=True)), several_sources=len(sources) > 1)
+        for cell in own or [{}]
+        for source, values in itertools.product(sources, itertools.product(*axes.values()))
+    ]
+    twice = [name for name, count in Counter(cell.name for cell in made).items() if count > 1]
+    if twice:
+        raise ConfigError(f"cells of the same name: {', '.join(twice)}; give each [[cell]] a name of its own")
     return made
+
+
+def _cell(own: dict[str, Any], source: str, shared: dict[str, Any], axes: dict[str, Any], *, several_sources: bool) -> Cell:
+    settings = _flat({key: value for key, value in own.items() if key != "name"})
+    words = [str(own["name"])] if "name" in own else [f"{key}={value}" for key, value in settings.items()]
+    words += [Path(source).name] if several_sources else []
+    words += [f"{key}={value}" for key, value in axes.items()]
+    name = ",".join(words).replace("/", "_").replace(" ", "_").lstrip(".") or "cell"
+    return Cell(name=name, data=source, settings={**_flat(shared), **settings, **axes})
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    """{"backbone": {"epochs": 3}} as {"backbone.epochs": 3}."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": item for inner, item in _flat(value).items()})
+        else:
+            flat[key] = value
+    return flat
 
 
 def sweep(grid_file: str) -> dict[str, Any]:
@@ -56,37 +114,73 @@ def sweep(grid_file: str) -> dict[str, Any]:
     grid = read_toml(grid_file)
     todo = cells(grid)
     out, rows = Path(grid["out"]), []
-    for name, _, settings in todo:  # mistakes in any cell are reported before the first one starts
-        fitting.configs(grid["method"], None, _assignments(settings))
-        log(f"cell {name}")
-    for number, (name, source, settings) in enumerate(todo, start=1):
-        folder = out / name
-        log(f"cell {number} of {len(todo)}: {name}")
+    _check(grid["method"], out, todo)
+    for number, cell in enumerate(todo, start=1):
+        folder = out / cell.name
+        log(f"cell {number} of {len(todo)}: {cell.name}")
         if not (folder / "evaluation.json").is_file():
-            backbone = _backbone(grid["method"], out, source, settings)
-            fitting.fit(
-                grid["method"], data=source, out=str(folder), assignments=_assignments(settings), backbone=backbone, resume=True
-            )
-            fitting.evaluate(str(folder), controls=bool(grid.get("controls", True)))
+            _run(grid["method"], out, cell, controls=grid.get("controls", True))
         for row in read_json(folder / "evaluation.json")["rows"]:
-            rows.append({"cell": name, "data": source, **settings, **row})
+            rows.append({"cell": cell.name, "data": cell.data, **cell.settings, **row})
         _write_table(out, rows)
     return {"table": str(out / "table.csv"), "rows": rows}
 
 
-def _assignments(settings: dict[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in settings.items()]
+def _check(method: str, out: Path, todo: list[Cell]) -> None:
+    """Mistakes in any cell, all at once, before the first one starts."""
+    module = registry.module("methods", method)
+    mistakes: dict[str, str] = {}
+    if not hasattr(module, "evaluate"):
+        raise ConfigError(f"method: a run of {method} has no evaluation of its own, so there is no table to make")
+    experiments = {source: open_experiment(source) for source in dict.fromkeys(cell.data for cell in todo)}
+    for cell in todo:
+        try:
+            config, backbone_config = fitting.configs(method, None, cell.assignments)
+            _refuse_changed(out, cell, config, backbone_config, experiments[cell.data])
+            module.check_input(config, experiments[cell.data])
+        except PulvinarError as error:
+            mistakes.setdefault(str(error), cell.name)
+    if mistakes:
+        raise ConfigError("\n".join(f"cell {name}: {text}" for text, name in mistakes.items()))
 
 
-def _backbone(method: str, out: Path, source: str, settings: dict[str, Any]) -> str | None:
+def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, experiment: Experiment) -> None:
+    """A cell that was begun with other settings or data must not stand in the table under these."""
+    folder = out / cell.name
+    if not folder.exists():
+        return
+    run = RunFolder.reopen(folder)
+    changed = fitting.changed_settings(run, config, backbone_config)
+    backbone = run.facts.get("backbone", {}).get("path")
+    if backbone is not None and Path(backbone).name != _backbone_folder(out, cell, backbone_config).name:
+        changed.append("backbone")
+    if changed:
+        raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}); choose another out, or remove it")
+    if run.facts["data"]["fingerprint"] != experiment.fingerprint():
+        raise ConfigError(f"{folder} was made from other data ({run.facts['data']['path']}); choose another out, or remove it")
+
+
+def _run(method: str, out: Path, cell: Cell, *, controls: bool) -> None:
+    folder, backbone = out / cell.name, _backbone(method, out, cell)
+    own = [pair for pair in cell.assignments if not pair.startswith(fitting.BACKBONE_PREFIX)]
+    fitting.fit(method, data=cell.data, out=str(folder), assignments=own, backbone=backbone, resume=True)
+    fitting.evaluate(str(folder), data=cell.data, controls=controls)
+
+
+def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
+    return out / f"backbone-{fingerprint(absolute(cell.data), str(backbone_config))[:8]}"
+
+
+def _backbone(method: str, out: Path, cell: Cell) -> str | None:
     """One pretrained decoder for all cells that would train the same one."""
-    config, backbone_config = fitting.configs(method, None, _assignments(settings))
+    config, backbone_config = fitting.configs(method, None, cell.assignments)
     if backbone_config is None or not config.pretrain:
         return None
-    folder = out / f"backbone-{fingerprint(source, str(backbone_config))[:8]}"
-    if not (folder / "run.json").is_file() or read_json(folder / "run.json")["status"] != "finished":
-        inner = [f"{key}={getattr(backbone_config, key)}" for key in vars(backbone_config)]
-        fitting.fit("cross_subject_decoder", data=source, out=str(folder), assignments=inner, resume=True)
+    folder = _backbone_folder(out, cell, backbone_config)
+    if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:
+        inner = [f"{key}={value}" for key, value in vars(backbone_config).items()]
+        name = registry.module("methods", method).BACKBONE
+        fitting.fit(name, data=cell.data, out=str(folder), assignments=inner, resume=True)
     return str(folder)
 
 

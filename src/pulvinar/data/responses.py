@@ -102,6 +102,22 @@ class Responses:
                 f"trials in use: {bad[:5].tolist()}{more}. Drop them with drop_bad_voxels=true."
             )
 
+    def not_finite_voxels(self, trials: np.ndarray) -> np.ndarray:
+        """Voxels (indices) that are NaN or infinite in any of these trials."""
+        finite = np.ones(self.n_voxels, bool)
+        for start in range(0, len(trials), 64):
+            finite &= np.isfinite(self.read(trials[start : start + 64])).all(0)
+        return np.flatnonzero(~finite)
+
+    def require_finite_voxels(self, trials: np.ndarray) -> None:
+        """Raise `DegenerateError` that names the voxels that are NaN or infinite in these trials, if there are any."""
+        bad = self.not_finite_voxels(trials)
+        if len(bad):
+            raise DegenerateError(
+                f"responses of {self.subject}: {len(bad)} voxels are NaN or infinite in the {len(trials)} test trials: "
+                f"{bad[:5].tolist()}. Drop them with drop_bad_voxels=true."
+            )
+
     def take_voxels(self, voxels: np.ndarray) -> "Responses":
         """The same trials on some voxels (indices), in memory."""
         return Responses(

@@ -51,13 +51,19 @@ def _groups(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     if mode == "train_stats":
         return [(np.arange(len(trials)), fit_trials)]
-    groups = []
+    require_trials_per_session(responses, trials, fit_trials=fit_trials)
+    return [
+        (np.flatnonzero(responses.sessions[trials] == session), fit_trials[responses.sessions[fit_trials] == session])
+        for session in np.unique(responses.sessions[trials])
+    ]
+
+
+def require_trials_per_session(responses: Responses, trials: np.ndarray, *, fit_trials: np.ndarray) -> None:
+    """Raise `DegenerateError` if a session of these trials has fewer than ten `fit_trials` of its own."""
     for session in np.unique(responses.sessions[trials]):
-        own = fit_trials[responses.sessions[fit_trials] == session]
-        if len(own) < 10:
+        n_own = int((responses.sessions[fit_trials] == session).sum())
+        if n_own < 10:
             raise DegenerateError(
-                f"per_session z-scoring: session {session} of {responses.subject} has {len(own)} non-test trials, "
+                f"per_session z-scoring: session {session} of {responses.subject} has {n_own} non-test trials, "
                 "10 or more are needed; use scaling=train_stats"
             )
-        groups.append((np.flatnonzero(responses.sessions[trials] == session), own))
-    return groups

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import mean_over_repeats
 from pulvinar.data.scaling import Mode
-from pulvinar.data.splits import training_trials
 from pulvinar.evaluation.controls import Control, control_selections
 from pulvinar.metrics.overlap import coverage_per_area, overlap
 from pulvinar.metrics.resampling import paired_difference
@@ -25,7 +24,7 @@ from pulvinar.models.decoder import SharedDecoder
 from pulvinar.progress import bar
 from pulvinar.storage import read_arrays, write_arrays, write_json
 from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, decode
-from pulvinar.training.decoding_data import Embedding, Trials, first_sessions, held_out_data, training_data
+from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
 from pulvinar.training.runs import RunFolder
 
 Evaluation = dict[str, Any]
@@ -72,10 +71,9 @@ def evaluate_selections(
 ) -> Evaluation:
     """The table of the selection and its controls, written as evaluation.json with predictions and artifacts."""
     responses = experiment.subjects[experiment.target]
-    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
-    bad = responses.bad_voxels(trials) if drop_bad_voxels else np.zeros(0, int)
-    candidates = np.setdiff1d(np.arange(responses.n_voxels), bad)
-    voxels = None if len(bad) == 0 else np.isin(np.arange(responses.n_voxels), candidates)
+    candidates = usable_voxels(experiment, experiment.target, n_sessions=n_sessions, drop_bad_voxels=drop_bad_voxels)
+    every = len(candidates) == responses.n_voxels
+    voxels = None if every else np.isin(np.arange(responses.n_voxels), candidates)
     train = training_data(
         experiment, experiment.target, decoder.embedding, scaling=scaling, voxels=voxels, n_sessions=n_sessions
     )

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pulvinar.config import setting
-from pulvinar.data.experiment import Experiment
+from pulvinar.config import seed_problems, setting
+from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.scaling import Mode
+from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import SharedDecoder, input_layer
 from pulvinar.progress import bar, log
@@ -35,6 +36,7 @@ class Config:
     feature: str | None = setting(None, "name of the embedding to decode; none: the only one there is")
     roi: str = setting("annotated", "ROI of the other subjects that is their input")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
+    drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
     hidden: int = setting(256, "width of the shared decoder (papers: 4096)")
     n_blocks: int = setting(2, "residual blocks")
     dropout: float = setting(0.15, "share of hidden units dropped in training")
@@ -55,6 +57,10 @@ class Config:
         for name in ("hidden", "epochs", "batch_size", "learning_rate", "temperature", "soft_temperature", "mixing_beta"):
             if not getattr(self, name) > 0:
                 wrong.append(f"cross_subject_decoder.{name} is above 0, not {getattr(self, name)}")
+        for name in ("n_blocks", "weight_decay", "prior_weight", "input_scale"):
+            if not getattr(self, name) >= 0:
+                wrong.append(f"cross_subject_decoder.{name} is 0 or more, not {getattr(self, name)}")
+        wrong += seed_problems("cross_subject_decoder", self.seed)
         for name in ("mixed_share", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 wrong.append(f"cross_subject_decoder.{name} lies in [0, 1], not {getattr(self, name)}")
@@ -83,9 +89,13 @@ def check(config: Config, experiment: Experiment) -> tuple[Embedding, dict[str, 
     embedding = fit_embedding(experiment, config.feature)
     data = {}
     for name in others:
-        voxels = experiment.subjects[name].rois[config.roi]
+        voxels = require_target_roi(experiment, config.roi, name)
+        if config.drop_bad_voxels:
+            responses = experiment.subjects[name]
+            bad = responses.bad_voxels(training_trials(responses, experiment.split))
+            voxels = voxels & ~np.isin(np.arange(responses.n_voxels), bad)
         if not voxels.any():
-            raise InputError(f"ROI '{config.roi}' of {name} has no voxels")
+            raise InputError(f"ROI '{config.roi}' of {name} has no voxels to learn from")
         data[name] = training_data(experiment, name, embedding, scaling=config.scaling, voxels=voxels)
     return embedding, data
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pulvinar.config import setting
+from pulvinar.config import seed_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import training_trials
@@ -33,8 +33,17 @@ from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, Mixing, decoding_loss
-from pulvinar.training.decoding_data import Embedding, Trials, choose_feature, first_sessions, fit_embedding, training_data
-from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus
+from pulvinar.training.decoding_data import (
+    Embedding,
+    Trials,
+    choose_feature,
+    first_sessions,
+    fit_embedding,
+    require_scalable,
+    training_data,
+    usable_voxels,
+)
+from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
 from pulvinar.training.runs import RunFolder
 
 BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
@@ -97,9 +106,12 @@ class Config:
         positive = ["n_rounds", "epochs_per_round", "mask_batch_size", "mask_learning_rate", "epochs", "batch_size", "n_folds"]
         positive += ["learning_rate", "temperature", "soft_temperature", "mixing_beta", "hidden"]
         wrong = [f"troi.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0]
-        for name in ("l1_weight", "sigma", "threshold", "prior_weight", "weight_decay"):
+        if not 0 <= self.mixed_share <= 1:
+            wrong.append(f"troi.mixed_share lies in [0, 1], not {self.mixed_share}")
+        for name in ("l1_weight", "sigma", "threshold", "prior_weight", "weight_decay", "input_scale"):
             if not getattr(self, name) >= 0:
                 wrong.append(f"troi.{name} is 0 or more, not {getattr(self, name)}")
+        wrong += seed_problems("troi", self.seed)
         if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
             wrong.append(f"troi.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
         if isinstance(self.n_voxels, int) and self.n_voxels < 1:
@@ -172,17 +184,17 @@ class Checked:
 def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int]:
     """What can be wrong with the new subject's data: candidate voxels (indices) and the budget. Before anything is written."""
     responses = experiment.subjects[experiment.target]
-    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, config.n_sessions))
-    candidates = np.arange(responses.n_voxels)
-    if config.drop_bad_voxels:
-        bad = responses.bad_voxels(trials)
-        candidates = np.setdiff1d(candidates, bad)
-        if len(bad):
-            log(f"left out {len(bad)} constant or NaN voxels of {experiment.target}")
-    else:
-        responses.require_good_voxels(trials)
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
+    candidates = usable_voxels(
+        experiment, experiment.target, n_sessions=config.n_sessions, drop_bad_voxels=config.drop_bad_voxels
+    )
+    if len(candidates) < responses.n_voxels:
+        log(f"left out {responses.n_voxels - len(candidates)} constant or NaN voxels of {experiment.target}")
+    require_scalable(experiment, experiment.target, scaling=config.scaling, n_sessions=config.n_sessions)
+    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, config.n_sessions))
+    ids = [responses.stimulus_ids[trial] for trial in trials]
+    require_full_folds(folds_by_stimulus(ids, config.n_folds, _generator(config, 2)), config.n_folds)
     choose_feature(experiment, config.feature)
     return candidates, voxel_budget(config.n_voxels, len(candidates))
 
@@ -314,7 +326,7 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
     places = ("coordinates", "index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
     arrays = {name: np.asarray(getattr(geometry, name)) for name in places if getattr(geometry, name) is not None}
     write_arrays(run.path / "artifacts" / "maps.npz", **arrays, **whole, selected=selected)
-    run.facts["selection"] = {
+    selection = {
         "n_voxels": int(selected.sum()),
         "n_candidates": len(checked.candidates),
         "path": outcome.path,
@@ -330,7 +342,9 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
         "trainer": None,
         "stage_1": {"weight": full.T.contiguous(), "bias": bias},
         "shared": dict(checked.shared.state_dict()),
+        "selection": selection,
     }
+    run.facts["selection"] = selection
     run.save(following)
     return following
 
@@ -346,6 +360,7 @@ def _start_of_stage_2(config: Config, checked: Checked, state: State) -> tuple[S
 
 def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFolder, state: State) -> None:
     """Stage 2: the input layer on the kept voxels, in one of the readings of rewinding."""
+    run.facts["selection"] = state["selection"]
     maps = read_arrays(run.path / "artifacts" / "maps.npz")
     kept = torch.from_numpy(maps["selected"][checked.candidates])
     shared, train_shared = _start_of_stage_2(config, checked, state)
@@ -361,7 +376,7 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     if config.rewind != "none":
-        keep = {"stage_1": state["stage_1"], "shared": state["shared"]}
+        keep = {name: state[name] for name in ("stage_1", "shared", "selection")}
         _run_trainer(trainer, run, phase="refit", keep=keep)
     result = {
         "selected": torch.from_numpy(maps["selected"]),

@@ -44,7 +44,10 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     tensors: dict[str, Tensor] = {}
     rest = _split(state, "", tensors)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"json": json.dumps(rest)})
+        try:
+            save_file(tensors, temporary, metadata={"json": json.dumps(rest)})
+        except SafetensorError as error:  # a full disk comes as this
+            raise OSError(str(error)) from error
 
 
 def load(path: str | os.PathLike[str]) -> State:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses
-from pulvinar.data.scaling import Mode, zscore
+from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import InputError, NotFoundError
+from pulvinar.errors import DegenerateError, InputError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,32 @@ def first_sessions(responses: Responses, n_sessions: int | None) -> list[int] | 
     if not 1 <= n_sessions <= len(there):
         raise InputError(f"n_sessions: 1 to {len(there)} for {responses.subject}, {n_sessions} came")
     return there[:n_sessions].tolist()
+
+
+def usable_voxels(experiment: Experiment, subject: str, *, n_sessions: int | None, drop_bad_voxels: bool) -> np.ndarray:
+    """Voxels (indices) that vary over the training trials in use and are finite there and in the test trials.
+
+    Without `drop_bad_voxels` all voxels must be so: `DegenerateError` names those that are not.
+    """
+    responses = experiment.subjects[subject]
+    trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
+    test = responses.trials_of(experiment.split.test)
+    if not drop_bad_voxels:
+        responses.require_good_voxels(trials)
+        responses.require_finite_voxels(test)
+    bad = np.union1d(responses.bad_voxels(trials), responses.not_finite_voxels(test))
+    if len(bad) == responses.n_voxels:
+        raise DegenerateError(f"responses of {subject}: every voxel is constant, NaN or infinite")
+    return np.setdiff1d(np.arange(responses.n_voxels), bad)
+
+
+def require_scalable(experiment: Experiment, subject: str, *, scaling: Mode, n_sessions: int | None = None) -> None:
+    """Raise `DegenerateError` if a session of the subject has too few trials for its own statistics (`per_session`)."""
+    if scaling == "per_session":
+        responses = experiment.subjects[subject]
+        trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
+        used = np.union1d(trials, responses.trials_of(experiment.split.test))
+        require_trials_per_session(responses, used, fit_trials=_non_test_trials(experiment, responses))
 
 
 def training_data(

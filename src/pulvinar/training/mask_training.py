@@ -64,6 +64,14 @@ def folds_by_stimulus(stimulus_ids: Sequence[str], n_folds: int, generator: torc
     return fold_of[torch.tensor([unique[name] for name in stimulus_ids])]
 
 
+def require_full_folds(folds: Tensor, n_folds: int) -> int:
+    """Trials in the smallest fold; `InputError` if there are fewer than two."""
+    smallest = int(torch.bincount(folds, minlength=n_folds).min())
+    if smallest < 2:
+        raise InputError(f"n_folds: {len(folds)} trials in {n_folds} folds leave a fold with {smallest}; 2 or more are needed")
+    return smallest
+
+
 class MaskTrainer:
     """Rounds of training of mask and input layers. `mask` (candidate voxel,) is over all voxels; cut ones are 0."""
 
@@ -80,11 +88,8 @@ class MaskTrainer:
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
         self.alive = torch.arange(self.n_candidates)
-        smallest = int(torch.bincount(folds, minlength=settings.n_folds).min())
-        if smallest < 2:
-            raise InputError(
-                f"trials: {len(folds)} in {settings.n_folds} folds leave a fold with {smallest}; 2 or more are needed"
-            )
+        self.uncut = torch.ones(self.n_candidates, dtype=torch.bool)  # over the columns; shrink=false keeps cut ones
+        smallest = require_full_folds(folds, settings.n_folds)
         self.part_size = min(settings.batch_size, smallest)
         self.steps_per_epoch = max(1, smallest // self.part_size)
         scale = settings.input_scale * self.n_candidates**-0.5
@@ -163,6 +168,8 @@ class MaskTrainer:
         self.optimizer.step()
         with torch.no_grad():
             self.mask.clamp_(min=0)
+            if not self.settings.shrink:
+                self.mask.mul_(self.uncut)
         return losses
 
     def _loss(self, trials: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, *, train: bool) -> Tensor:
@@ -203,9 +210,10 @@ class MaskTrainer:
             with torch.no_grad():
                 self.mask.mul_(inside)
                 self.responses = self.responses * inside
+            self.uncut = self.uncut & inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        self.alive = self.alive[inside]
+        self.alive, self.uncut = self.alive[inside], self.uncut[inside]
         states = optimizer_state(self.optimizer)
         sliced = {len(self.weights) * 2} | set(range(len(self.weights)))
         for place, state in enumerate(states):
@@ -224,6 +232,7 @@ class MaskTrainer:
             "round": self.round,
             "epoch": self.epoch,
             "alive": self.alive,
+            "uncut": self.uncut,
             "weights": [weight.detach() for weight in self.weights],
             "biases": [bias.detach() for bias in self.biases],
             "mask": self.mask.detach(),
@@ -235,7 +244,10 @@ class MaskTrainer:
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
         self.round, self.epoch, self.alive = state["round"], state["epoch"], state["alive"]
+        self.uncut = state["uncut"]
         self.responses = self.responses[:, self.alive].contiguous()
+        if not self.settings.shrink and not self.uncut.all():
+            self.responses = self.responses * self.uncut
         self.weights = [nn.Parameter(weight) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()

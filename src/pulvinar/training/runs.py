@@ -11,6 +11,7 @@ predictions/, artifacts/, published.json, evaluation.json
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from pulvinar.storage import TEMPORARY, atomic_folder, read_json, write_json, wr
 from pulvinar.training import checkpoints
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
+FACTS = ("method", "status", "seed", "data")  # what run.json has from the start
 LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "nibabel", "nilearn")
 
 
@@ -59,8 +61,12 @@ class RunFolder:
         seed: int,
         data: dict[str, Any],
         published: list[dict[str, Any]] | None = None,
+        backbone: dict[str, Any] | None = None,
     ) -> "RunFolder":
-        """A new run folder, written whole; an existing one is refused."""
+        """A new run folder, written whole; an existing one is refused.
+
+        backbone: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
+        """
         path = Path(path)
         with atomic_folder(path) as temporary:
             write_text(temporary / "config.toml", config_toml)
@@ -68,19 +74,31 @@ class RunFolder:
             if published:
                 write_json(temporary / "published.json", published)
             facts = {"method": method, "status": "running", "seed": seed, "seconds": 0.0, "data": data}
+            if backbone is not None:
+                facts["backbone"] = backbone
             write_json(temporary / "run.json", facts)
         return cls(path)
 
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
-        """An existing run folder; left-over temporary files of a killed run are removed."""
+        """An existing run folder, as it is; `FileError` if it is none."""
         path = Path(path)
         if not (path / "run.json").is_file():
-            raise FileError(f"{path}: not a run folder (run.json is missing)")
-        run = cls(path)
-        for leftover in path.rglob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
-        return run
+            there = "run.json is missing" if path.is_dir() else "no such folder"
+            raise FileError(f"{path}: not a run folder ({there})")
+        facts = read_json(path / "run.json")
+        missing = [key for key in FACTS if not isinstance(facts, dict) or key not in facts]
+        if missing:
+            raise FileError(f"{path}/run.json: {', '.join(missing)} missing; pulvinar did not write it, or it was changed")
+        return cls(path)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files and folders of a killed fit. Only the fit that continues the run may call it."""
+        for leftover in list(self.path.rglob(f"{TEMPORARY}*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:
