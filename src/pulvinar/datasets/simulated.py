@@ -15,7 +15,6 @@ The noise ceiling of a responsive voxel is for the mean of three repeats, as in 
 share of single-trial variance. The truth travels in `Experiment.truth`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,6 @@ from pulvinar.models.fixed_networks import (
 )
 from pulvinar.progress import track
 
-WH = float(os.environ.get("WH", ".5"))
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
 TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 VOXEL_MM = 1.8

@@ -3,7 +3,7 @@
 Two ways, by `n_folds`:
 
 - 1: mask M and input layer w are trained on the same trials (equation 6 of the paper).
-- 2 or more (default 2): cross-fitting, ours. The trials are split by stimulus into folds; fold k has its own input layer
+- 2 or more: cross-fitting, ours. The trials are split by stimulus into folds; fold k has its own input layer
   w_k, trained on the other folds; M gets its gradient from fold k through w_k. A voxel that only helps to memorise the
   training trials then lowers no loss that M sees. (Planted world, 8,000 voxels, 600 trials: precision of the top 280 by the
   unsmoothed mask .52 with one fold, .92 with two; docs/log.md.)
