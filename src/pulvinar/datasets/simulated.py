@@ -15,7 +15,6 @@ The noise ceiling of a responsive voxel is for the mean of three repeats, as in 
 share of single-trial variance. The truth travels in `Experiment.truth`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,6 @@ from pulvinar.models.fixed_networks import (
 )
 from pulvinar.progress import track
 
-WH = float(os.environ.get("WH", ".5"))
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
 TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 VOXEL_MM = 1.8
@@ -180,7 +178,7 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     folder = Path(config.images)
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of pictures")
-    paths = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
     if len(paths) < 4:
         raise InputError(f"{folder}: {len(paths)} pictures (.png, .jpg); 4 or more are needed, for a split by picture")
     names = list(paths)
@@ -228,6 +226,8 @@ def _crops(
             break
         else:
             strictness *= 0.9
+            if strictness < 1e-3:
+                raise InputError(f"a picture of {image.width} x {image.height} pixels is blank; no crops can be told apart")
     return np.stack(crops)
 
 
@@ -285,9 +285,9 @@ def _stimuli_and_tuning(
         "late": deep[:, half:],
         "late scattered": deep,
     }
-    areas = {}
+    areas, n_components = {}, min(config.tuning_dim, len(fit_rows) - 1)
     for name, features in raw.items():
-        scores = principal_components(features, fit_rows=fit_rows, n_components=config.tuning_dim, whitening=0.5)
+        scores = principal_components(features, fit_rows=fit_rows, n_components=n_components, whitening=0.5)
         areas[name] = (scores / scores[fit_rows].std(0).square().sum().sqrt()).numpy()
     width = len(str(len(plan.images)))
     ids = [f"image{row:0{width}d}" for row in range(len(plan.images))]

@@ -79,7 +79,7 @@ class MaskTrainer:
         self.responses, self.folds, self.objective = responses, folds, objective
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
-        self.alive = torch.arange(self.n_candidates)
+        self.kept = torch.ones(self.n_candidates, dtype=torch.bool)
         smallest = int(torch.bincount(folds, minlength=settings.n_folds).min())
         if smallest < 2:
             raise InputError(
@@ -115,8 +115,13 @@ class MaskTrainer:
 
     @property
     def n_alive(self) -> int:
-        """Voxels that still have a column."""
-        return len(self.alive)
+        """Voxels that are still in the running."""
+        return int(self.kept.sum())
+
+    @property
+    def alive(self) -> Tensor:
+        """Voxels that still have a column (indices): those in the running, or all of them without `shrink`."""
+        return torch.nonzero(self.kept)[:, 0] if self.settings.shrink else torch.arange(self.n_candidates)
 
     def run_epoch(self) -> dict[str, float]:
         """One pass over the trials; the round is closed after its last epoch. Mean losses and counts."""
@@ -163,6 +168,8 @@ class MaskTrainer:
         self.optimizer.step()
         with torch.no_grad():
             self.mask.clamp_(min=0)
+            if not self.settings.shrink:  # momentum would lift cut voxels off zero again
+                self.mask.mul_(self.kept)
         return losses
 
     def _loss(self, trials: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, *, train: bool) -> Tensor:
@@ -198,14 +205,13 @@ class MaskTrainer:
 
     def _cut(self, kept: Tensor) -> None:
         """Go on with these voxels only: slice weights, mask, optimizer states and responses once."""
-        inside = kept[self.alive]
+        inside, self.kept = kept[self.alive], self.kept & kept
         if not self.settings.shrink:  # the same algorithm at full size, for comparison: cut voxels are held at zero
             with torch.no_grad():
                 self.mask.mul_(inside)
-                self.responses = self.responses * inside
+            self.responses = self.responses * inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        self.alive = self.alive[inside]
         states = optimizer_state(self.optimizer)
         sliced = {len(self.weights) * 2} | set(range(len(self.weights)))
         for place, state in enumerate(states):
@@ -223,7 +229,7 @@ class MaskTrainer:
         return {
             "round": self.round,
             "epoch": self.epoch,
-            "alive": self.alive,
+            "kept": self.kept,
             "weights": [weight.detach() for weight in self.weights],
             "biases": [bias.detach() for bias in self.biases],
             "mask": self.mask.detach(),
@@ -234,8 +240,9 @@ class MaskTrainer:
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
-        self.round, self.epoch, self.alive = state["round"], state["epoch"], state["alive"]
-        self.responses = self.responses[:, self.alive].contiguous()
+        self.round, self.epoch, self.kept = state["round"], state["epoch"], state["kept"]
+        shrink = self.settings.shrink
+        self.responses = self.responses[:, self.kept].contiguous() if shrink else self.responses * self.kept
         self.weights = [nn.Parameter(weight) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()

@@ -11,6 +11,7 @@ predictions/, artifacts/, published.json, evaluation.json
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -22,7 +23,7 @@ import torch
 from pulvinar.config import read_toml
 from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, warn
-from pulvinar.storage import TEMPORARY, atomic_folder, read_json, write_json, write_text
+from pulvinar.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.training import checkpoints
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
@@ -78,8 +79,11 @@ class RunFolder:
         if not (path / "run.json").is_file():
             raise FileError(f"{path}: not a run folder (run.json is missing)")
         run = cls(path)
-        for leftover in path.rglob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        for leftover in list(path.rglob(f"{TEMPORARY}*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         return run
 
     @property
@@ -116,7 +120,7 @@ class RunFolder:
         """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl."""
         self.facts["seconds"] = time.monotonic() - self._started
         checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
         write_json(self.path / "run.json", self.facts)
         self._last_checkpoint = time.monotonic()
 
