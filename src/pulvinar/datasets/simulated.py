@@ -106,9 +106,14 @@ class Config:
         ):
             if getattr(self, name) < least:
                 lines.append(f"simulated.{name} is {least} or more, not {getattr(self, name)}")
-        for name in ("responsive_share", "irrelevant_share", "scattered_share", "ceiling_median", "repeated_share"):
+        for name in ("responsive_share", "irrelevant_share", "scattered_share", "ceiling_median", "repeated_share", "noise_autocorrelation"):
             if not 0 <= getattr(self, name) < 1:
                 lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
+        if self.responsive_share + self.irrelevant_share > 1:
+            lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
+        for name in ("seed", "ceiling_spread", "noise_smoothness"):
+            if not getattr(self, name) >= 0:
+                lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
         return lines
 
 
@@ -375,6 +380,8 @@ def _signal_share(config: Config, geometry: Geometry, number_of: np.ndarray, rng
     between areas, half smooth inside an area (ceilings are smooth over cortex), a quarter alone.
     """
     share, some = np.zeros(geometry.n_voxels), np.flatnonzero(number_of)
+    if not len(some) or config.ceiling_median == 0:
+        return share
     odds = 0.5 * rng.standard_normal(len(some))
     for number in np.unique(number_of[some]):
         inside = number_of[some] == number
