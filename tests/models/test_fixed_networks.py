@@ -43,7 +43,9 @@ def test_the_filter_of_the_gratings_orientation_answers_most():
 
 def test_energy_does_not_depend_on_the_phase():
     shifted = torch.roll(grating(0.0, 4.0), 1, dims=2)  # a quarter of a period
-    inside = [oriented_energy(image, n_octaves=1, grid=4).reshape(4, 4, 4)[0, 1:3, 1:3] for image in (grating(0.0, 4.0), shifted)]
+    inside = [
+        oriented_energy(image, n_octaves=1, grid=4).reshape(4, 4, 4)[0, 1:3, 1:3] for image in (grating(0.0, 4.0), shifted)
+    ]
     torch.testing.assert_close(inside[0], inside[1], rtol=0.02, atol=0)
 
 

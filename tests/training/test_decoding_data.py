@@ -105,7 +105,11 @@ def test_scaling_is_the_slow_loop_and_sides_never_mix(n_sessions, scaling):
     for trials, data in ((train_trials, train), (test_trials, held_out)):
         assert data.stimulus_ids == tuple(ids[trials])
         for row, trial in enumerate(trials):
-            fit = train_trials if scaling == "train_stats" else np.flatnonzero((sessions == sessions[trial]) & ~np.isin(ids, TEST))
+            fit = (
+                train_trials
+                if scaling == "train_stats"
+                else np.flatnonzero((sessions == sessions[trial]) & ~np.isin(ids, TEST))
+            )
             values = responses.values.astype(float)
             expected = (values[trial] - values[fit].mean(0)) / values[fit].std(0)
             np.testing.assert_allclose(data.responses[row].numpy(), expected, atol=1e-4)

@@ -177,7 +177,9 @@ def test_resume_across_a_cut_is_bit_identical(tmp_path, shrink, stop_after):
     resumed = trainer(shrink=shrink)
     resumed.restore(checkpoints.load(tmp_path / "c"))
     assert first + finish(resumed) == records
-    for a, b in zip([*whole.weights, *whole.biases, whole.mask], [*resumed.weights, *resumed.biases, resumed.mask], strict=True):
+    for a, b in zip(
+        [*whole.weights, *whole.biases, whole.mask], [*resumed.weights, *resumed.biases, resumed.mask], strict=True
+    ):
         assert torch.equal(a, b)
     assert np.array_equal(whole.last_mask, resumed.last_mask)
     assert np.array_equal(whole.outcome.kept, resumed.outcome.kept)
@@ -266,6 +268,4 @@ def test_it_finds_the_planted_voxels():
         t = trainer(seed=seed, epochs_per_round=12)
         finish(t)
         precision.append(t.outcome.kept[PLANTED.ravel()].sum() / 12)
-    # chance .1
-    print("PRECISION", precision)
-    assert min(precision) >= 0.75
+    assert min(precision) >= 0.75  # seen: 1, .92, .92 for seeds 0-2; chance .1

@@ -27,7 +27,13 @@ def run(tmp_path) -> RunFolder:
 def test_a_new_run_holds_settings_environment_and_facts(run):
     assert {path.name for path in run.path.iterdir()} == {"run.json", "config.toml", "environment.json", "published.json"}
     facts = json.loads((run.path / "run.json").read_text())
-    assert facts == {"method": "troi", "status": "running", "seed": 7, "seconds": 0.0, "data": {"name": "world", "path": "here"}}
+    assert facts == {
+        "method": "troi",
+        "status": "running",
+        "seed": 7,
+        "seconds": 0.0,
+        "data": {"name": "world", "path": "here"},
+    }
     assert run.settings() == {"seed": 7, "low_pass": "none"}
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["torch"] == version("torch")

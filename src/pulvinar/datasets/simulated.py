@@ -106,7 +106,14 @@ class Config:
         ):
             if getattr(self, name) < least:
                 lines.append(f"simulated.{name} is {least} or more, not {getattr(self, name)}")
-        for name in ("responsive_share", "irrelevant_share", "scattered_share", "ceiling_median", "repeated_share", "noise_autocorrelation"):
+        for name in (
+            "responsive_share",
+            "irrelevant_share",
+            "scattered_share",
+            "ceiling_median",
+            "repeated_share",
+            "noise_autocorrelation",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
         if self.responsive_share + self.irrelevant_share > 1:
@@ -183,7 +190,11 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     folder = Path(config.images)
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of pictures")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg")
+    }
     if len(paths) < 4:
         raise InputError(f"{folder}: {len(paths)} pictures (.png, .jpg); 4 or more are needed, for a split by picture")
     names = list(paths)
