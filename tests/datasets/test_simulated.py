@@ -114,7 +114,8 @@ def test_noise_has_unit_variance_with_the_signal(repeated):
     responses = repeated.subjects["subj01"]
     spread = responses.read(np.arange(responses.n_trials)).std(0)
     assert np.median(spread) == pytest.approx(1, abs=0.05)
-    assert 0.7 < spread.min() and spread.max() < 1.4
+    assert spread.min() > 0.7
+    assert spread.max() < 1.4
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

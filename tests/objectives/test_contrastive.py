@@ -51,7 +51,8 @@ def test_mixco_targets_are_the_slow_loop_and_every_row_sums_to_one():
     targets = mixco_targets(weight, partner)
     np.testing.assert_allclose(targets.numpy(), expected, atol=1e-7)
     torch.testing.assert_close(targets.sum(1), torch.ones(9))
-    assert targets[2, 2] == 1 and targets[4, 4] == 1
+    assert targets[2, 2] == 1
+    assert targets[4, 4] == 1
 
 
 def test_soft_clip_targets_are_the_softmax_of_the_images_own_similarities():

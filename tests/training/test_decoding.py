@@ -63,7 +63,8 @@ def test_partners_are_a_permutation_and_depend_on_the_generator_alone():
     torch.manual_seed(1)
     again = draw_mixing(50, seeded(3), beta=0.2)
     assert sorted(first.partner.tolist()) == list(range(50))
-    assert torch.equal(first.weight, again.weight) and torch.equal(first.partner, again.partner)
+    assert torch.equal(first.weight, again.weight)
+    assert torch.equal(first.partner, again.partner)
 
 
 def test_mixed_rows_are_the_slow_loop():
@@ -125,7 +126,8 @@ def test_one_cycle_values():
     assert share(100) == pytest.approx(1e-5)
     values = [share(step) for step in range(100)]
     assert np.argmax(values) == 30
-    assert (np.diff(values[:31]) > 0).all() and (np.diff(values[30:]) < 0).all()
+    assert (np.diff(values[:31]) > 0).all()
+    assert (np.diff(values[30:]) < 0).all()
     assert {learning_rate_share(s, 10, warm_share=0.3, schedule="constant") for s in range(10)} == {1.0}
 
 

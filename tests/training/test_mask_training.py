@@ -84,8 +84,8 @@ def test_all_repeats_of_a_stimulus_share_a_fold():
 
 def test_a_fold_of_one_trial_is_refused():
     responses, target = world()
+    folds = torch.tensor([0] * (N_TRIALS - 1) + [1])
     with pytest.raises(InputError, match="folds leave a fold with 1"):
-        folds = torch.tensor([0] * (N_TRIALS - 1) + [1])
         MaskTrainer(responses, folds, Regression(target), LOW_PASS, settings(), seeded(0))
 
 
