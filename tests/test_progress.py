@@ -62,7 +62,11 @@ def test_on_a_terminal_one_line_is_redrawn_and_cleared(capsys, clock, monkeypatc
 
 
 def test_a_bar_is_closed_when_the_work_fails(capsys, clock):
-    with pytest.raises(ZeroDivisionError), progress.bar("work", 2):
-        clock[0] += 5
-        _ = 1 / 0
+    def work():
+        with progress.bar("work", 2):
+            clock[0] += 5
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
     assert capsys.readouterr().err == "work: 0/2 in 5 s\n"

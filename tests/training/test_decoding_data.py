@@ -159,5 +159,5 @@ def test_an_image_on_both_sides_is_refused():
     pixels = [np.full((4, 4, 3), number, np.uint8) for number in range(N_STIMULI)]
     make(images=pixels)
     pixels[31] = pixels[5]
-    with pytest.raises(LeakError, match="'s05'.*'s31'"):
+    with pytest.raises(LeakError, match=r"'s05'.*'s31'"):
         make(images=pixels)
