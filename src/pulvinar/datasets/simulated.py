@@ -106,9 +106,21 @@ class Config:
         ):
             if getattr(self, name) < least:
                 lines.append(f"simulated.{name} is {least} or more, not {getattr(self, name)}")
-        for name in ("responsive_share", "irrelevant_share", "scattered_share", "ceiling_median", "repeated_share"):
+        for name in (
+            "responsive_share",
+            "irrelevant_share",
+            "scattered_share",
+            "ceiling_median",
+            "repeated_share",
+            "noise_autocorrelation",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
+        if self.responsive_share + self.irrelevant_share > 1:
+            lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
+        for name in ("seed", "ceiling_spread", "noise_smoothness"):
+            if not getattr(self, name) >= 0:
+                lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
         return lines
 
 
@@ -178,7 +190,11 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     folder = Path(config.images)
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of pictures")
-    paths = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg")}
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg")
+    }
     if len(paths) < 4:
         raise InputError(f"{folder}: {len(paths)} pictures (.png, .jpg); 4 or more are needed, for a split by picture")
     names = list(paths)
@@ -226,6 +242,8 @@ def _crops(
             break
         else:
             strictness *= 0.9
+            if strictness < 1e-3:
+                raise InputError(f"a picture of {image.width} x {image.height} pixels is blank; no crops can be told apart")
     return np.stack(crops)
 
 
@@ -283,9 +301,9 @@ def _stimuli_and_tuning(
         "late": deep[:, half:],
         "late scattered": deep,
     }
-    areas = {}
+    areas, n_components = {}, min(config.tuning_dim, len(fit_rows) - 1)
     for name, features in raw.items():
-        scores = principal_components(features, fit_rows=fit_rows, n_components=config.tuning_dim, whitening=0.5)
+        scores = principal_components(features, fit_rows=fit_rows, n_components=n_components, whitening=0.5)
         areas[name] = (scores / scores[fit_rows].std(0).square().sum().sqrt()).numpy()
     width = len(str(len(plan.images)))
     ids = [f"image{row:0{width}d}" for row in range(len(plan.images))]
@@ -373,6 +391,8 @@ def _signal_share(config: Config, geometry: Geometry, number_of: np.ndarray, rng
     between areas, half smooth inside an area (ceilings are smooth over cortex), a quarter alone.
     """
     share, some = np.zeros(geometry.n_voxels), np.flatnonzero(number_of)
+    if not len(some) or config.ceiling_median == 0:
+        return share
     odds = 0.5 * rng.standard_normal(len(some))
     for number in np.unique(number_of[some]):
         inside = number_of[some] == number

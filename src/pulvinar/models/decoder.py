@@ -86,11 +86,16 @@ class SharedDecoder(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator, *, scale: float = 1.0) -> None:
-    """Fill every Linear with normal weights of standard deviation scale / sqrt(fan-in), zero biases, from `generator`."""
+    """Fill every Linear with normal weights of standard deviation scale / sqrt(fan-in), zero biases, from `generator`.
+
+    Norms go back to weight 1 and bias 0.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             part.weight.normal_(0, scale * part.in_features**-0.5, generator=generator)
             part.bias.zero_()
+        elif isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
 
 
 def input_layer(n_voxels: int, hidden: int, generator: torch.Generator, *, scale: float) -> nn.Linear:

@@ -60,7 +60,7 @@ def colour(images: Images, *, grid: int = 4) -> Float[Tensor, "image dim"]:
 
 
 class RandomConvolutionNetwork(nn.Module):
-    """A convolutional network with fixed random orthogonal weights: image -> pooled features of its last stages.
+    """A convolutional network with fixed random filters of unit norm: image -> pooled features of its last stages.
 
     Every stage is a convolution of stride 2, standardised by the channel's mean and spread over the calibration images,
     and a nonlinearity. Call `calibrate` once with typical images. Weights depend on the seed alone.
@@ -123,11 +123,16 @@ def principal_components(
     """Scores on the leading components of standardised features; component k is scaled by (spread_k) ** -whitening.
 
     Everything is estimated on `fit_rows` alone. whitening 1 gives unit variance, 0 leaves variances as they are.
+    There are no more components than fit rows.
     """
     chosen = features[fit_rows].double()
     mean, spread = chosen.mean(0), chosen.std(0).clamp_min(1e-6)
     centred = (chosen - mean) / spread
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(chosen))
+    if len(chosen) < chosen.shape[1]:  # the same components from the smaller of the two matrices
+        variances, rows = torch.linalg.eigh(centred @ centred.T / len(chosen))
+        directions = centred.T @ rows / (variances * len(chosen)).clamp_min(1e-12).sqrt()
+    else:
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(chosen))
     leading = variances.flip(0)[:n_components].clamp_min(1e-12).sqrt()
     scores = ((features.double() - mean) / spread) @ directions.flip(1)[:, :n_components]
     return (scores * leading**-whitening).float()

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 def similarity(
-    predicted: Float[Tensor, "row *feature"], true: Float[Tensor, "candidate *feature"], *, temperature: float
+    predicted: Float[Tensor, "row ..."], true: Float[Tensor, "candidate ..."], *, temperature: float
 ) -> Float[Tensor, "row candidate"]:
     """Cosine of flattened rows, divided by the temperature."""
     return functional.normalize(predicted.flatten(1), dim=1) @ functional.normalize(true.flatten(1), dim=1).T / temperature
@@ -39,6 +39,6 @@ def mixco_targets(weight: Float[Tensor, " row"], partner: Int[Tensor, " row"]) -
     return targets.index_put((torch.arange(len(weight)), partner), 1 - weight, accumulate=True)
 
 
-def soft_clip_targets(true: Float[Tensor, "row *feature"], *, temperature: float) -> Float[Tensor, "row row"]:
+def soft_clip_targets(true: Float[Tensor, "row ..."], *, temperature: float) -> Float[Tensor, "row row"]:
     """Targets of SoftCLIP (Scotti et al. 2023): softmax over the batch of the images' own similarities."""
     return similarity(true, true, temperature=temperature).float().softmax(dim=1)

@@ -41,7 +41,7 @@ class Round:
     path: str | None
 
 
-def voxel_budget(n_voxels: int | float, n_candidates: int) -> int:
+def voxel_budget(n_voxels: int | float | np.integer | np.floating, n_candidates: int) -> int:
     """A budget given as a count (int, 1 or more) or a share (float in (0, 1]) of the candidates, as a count.
 
     >>> voxel_budget(0.5, 530), voxel_budget(200, 530)
@@ -103,7 +103,8 @@ def close_round(
     kept = above > 0
     if schedule == "geometric":
         allowed = survivors_allowed(len(mask), budget, round_number=round_number, n_rounds=n_rounds)
-        kept = kept & top_voxels(score, allowed) if kept.sum() > allowed else kept
+        if kept.sum() > allowed:  # ranked among themselves: a cut voxel may have a smoothed score too
+            kept = top_voxels(np.where(kept, score, -1.0), allowed)
     return Round(kept, score, None)
 
 

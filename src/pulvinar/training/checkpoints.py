@@ -5,7 +5,6 @@ One file, so that a kill leaves the old or the new one, never a mixture. Nothing
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pulvinar.errors import FileError
-from pulvinar.storage import atomic_path, require_file, to_jsonable
+from pulvinar.storage import atomic_path, reading, require_file, to_jsonable
 
 State = dict[str, Any]
 
@@ -22,6 +20,7 @@ State = dict[str, Any]
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The value with each tensor replaced by a reference, the tensors collected under their names."""
     if isinstance(value, Tensor):
+        name = f"{len(tensors)}{name}"  # the number tells "a/b" from "b" in "a"
         tensors[name] = value.detach().contiguous().clone()
         return {"@tensor": name}
     if isinstance(value, dict):
@@ -53,13 +52,11 @@ def save(path: str | os.PathLike[str], state: State) -> None:
 def load(path: str | os.PathLike[str]) -> State:
     """Read what `save` wrote; `FileError` when it is missing or damaged."""
     path = require_file(path, "checkpoint")
-    try:
+    with reading(path, "a checkpoint"):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            metadata = file.metadata()
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"{Path(path)}: damaged checkpoint: {error}") from error
-    return _join(json.loads(metadata["json"]), tensors)
+            rest = json.loads(file.metadata()["json"])
+        return _join(rest, tensors)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[State]:

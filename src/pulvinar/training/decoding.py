@@ -53,7 +53,7 @@ def draw_mixing(n_rows: int, generator: torch.Generator, *, beta: float, mixed_r
     """Weights from Beta(beta, beta) for a share of the rows (half, as in MindEye2), else 1; partners are a permutation."""
     concentration = torch.full((2, n_rows), beta)
     gamma = torch._standard_gamma(concentration, generator=generator)
-    weight = gamma[0] / gamma.sum(0).clamp_min(1e-12)
+    weight = gamma[0] / gamma.sum(0).clamp_min(torch.finfo(gamma.dtype).tiny)
     mixed = torch.rand(n_rows, generator=generator) < mixed_rows
     return Mixing(torch.where(mixed, weight, 1.0), torch.randperm(n_rows, generator=generator))
 

@@ -3,7 +3,7 @@
 Two ways, by `n_folds`:
 
 - 1: mask M and input layer w are trained on the same trials (equation 6 of the paper).
-- 2 or more: cross-fitting, ours. The trials are split by stimulus into folds; fold k has its own input layer
+- 2 or more (default 2): cross-fitting, ours. The trials are split by stimulus into folds; fold k has its own input layer
   w_k, trained on the other folds; M gets its gradient from fold k through w_k. A voxel that only helps to memorise the
   training trials then lowers no loss that M sees. (Planted world, 8,000 voxels, 600 trials: precision of the top 280 by the
   unsmoothed mask .52 with one fold, .92 with two; docs/log.md.)
@@ -87,8 +87,7 @@ class MaskTrainer:
         self.responses, self.folds, self.objective = responses, folds, objective
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
-        self.alive = torch.arange(self.n_candidates)
-        self.uncut = torch.ones(self.n_candidates, dtype=torch.bool)  # over the columns; shrink=false keeps cut ones
+        self.kept = torch.ones(self.n_candidates, dtype=torch.bool)
         smallest = require_full_folds(folds, settings.n_folds)
         self.part_size = min(settings.batch_size, smallest)
         self.steps_per_epoch = max(1, smallest // self.part_size)
@@ -120,8 +119,13 @@ class MaskTrainer:
 
     @property
     def n_alive(self) -> int:
-        """Voxels that still have a column."""
-        return len(self.alive)
+        """Voxels that are still in the running."""
+        return int(self.kept.sum())
+
+    @property
+    def alive(self) -> Tensor:
+        """Voxels that still have a column (indices): those in the running, or all of them without `shrink`."""
+        return torch.nonzero(self.kept)[:, 0] if self.settings.shrink else torch.arange(self.n_candidates)
 
     def run_epoch(self) -> dict[str, float]:
         """One pass over the trials; the round is closed after its last epoch. Mean losses and counts."""
@@ -168,8 +172,8 @@ class MaskTrainer:
         self.optimizer.step()
         with torch.no_grad():
             self.mask.clamp_(min=0)
-            if not self.settings.shrink:
-                self.mask.mul_(self.uncut)
+            if not self.settings.shrink:  # momentum would lift cut voxels off zero again
+                self.mask.mul_(self.kept)
         return losses
 
     def _loss(self, trials: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, *, train: bool) -> Tensor:
@@ -205,15 +209,13 @@ class MaskTrainer:
 
     def _cut(self, kept: Tensor) -> None:
         """Go on with these voxels only: slice weights, mask, optimizer states and responses once."""
-        inside = kept[self.alive]
+        inside, self.kept = kept[self.alive], self.kept & kept
         if not self.settings.shrink:  # the same algorithm at full size, for comparison: cut voxels are held at zero
             with torch.no_grad():
                 self.mask.mul_(inside)
-                self.responses = self.responses * inside
-            self.uncut = self.uncut & inside
+            self.responses = self.responses * inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        self.alive, self.uncut = self.alive[inside], self.uncut[inside]
         states = optimizer_state(self.optimizer)
         sliced = {len(self.weights) * 2} | set(range(len(self.weights)))
         for place, state in enumerate(states):
@@ -231,8 +233,7 @@ class MaskTrainer:
         return {
             "round": self.round,
             "epoch": self.epoch,
-            "alive": self.alive,
-            "uncut": self.uncut,
+            "kept": self.kept,
             "weights": [weight.detach() for weight in self.weights],
             "biases": [bias.detach() for bias in self.biases],
             "mask": self.mask.detach(),
@@ -243,11 +244,9 @@ class MaskTrainer:
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
-        self.round, self.epoch, self.alive = state["round"], state["epoch"], state["alive"]
-        self.uncut = state["uncut"]
-        self.responses = self.responses[:, self.alive].contiguous()
-        if not self.settings.shrink and not self.uncut.all():
-            self.responses = self.responses * self.uncut
+        self.round, self.epoch, self.kept = state["round"], state["epoch"], state["kept"]
+        shrink = self.settings.shrink
+        self.responses = self.responses[:, self.kept].contiguous() if shrink else self.responses * self.kept
         self.weights = [nn.Parameter(weight) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()

@@ -1,0 +1,63 @@
+"""Oracles: torch's CrossEntropyLoss, scipy's softmax, targets written out row by row."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
+
+
+def rows(n: int, *shape: int, seed: int) -> torch.Tensor:
+    return torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+def test_similarity_is_the_cosine_of_flattened_rows_over_the_temperature():
+    predicted, true = rows(4, 3, 5, seed=0), rows(6, 3, 5, seed=1)
+    expected = torch.nn.functional.cosine_similarity(predicted.flatten(1)[:, None], true.flatten(1)[None], dim=2) / 0.07
+    torch.testing.assert_close(similarity(predicted, true, temperature=0.07), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_identity_targets_give_clip_the_mean_of_both_cross_entropies():
+    logits, diagonal = rows(7, 7, seed=2), torch.arange(7)
+    brain_to_image = torch.nn.CrossEntropyLoss()(logits, diagonal)
+    image_to_brain = torch.nn.CrossEntropyLoss()(logits.T, diagonal)
+    assert abs(brain_to_image - image_to_brain) > 0.01  # the two directions differ, so each is seen in the mean
+    torch.testing.assert_close(soft_cross_entropy(logits, torch.eye(7)), (brain_to_image + image_to_brain) / 2)
+
+
+def test_soft_targets_weigh_both_directions_by_the_same_matrix():
+    logits, targets = rows(5, 5, seed=3), rows(5, 5, seed=4).softmax(1)
+    numbers, weights = logits.double().numpy(), targets.double().numpy()
+    expected = 0.0
+    for i in range(5):
+        for j in range(5):
+            expected -= weights[i, j] * (log_softmax(numbers[i])[j] + log_softmax(numbers[:, j])[i]) / (2 * 5)
+    assert soft_cross_entropy(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    assert soft_cross_entropy(rows(5, 5, seed=3).bfloat16(), torch.eye(5)).dtype == torch.float32
+
+
+def test_mixco_targets_are_the_slow_loop_and_every_row_sums_to_one():
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.rand(9, generator=generator)
+    partner = torch.tensor([1, 0, 2, 5, 4, 3, 8, 6, 7])  # rows 2 and 4 are mixed with themselves
+    expected = np.zeros((9, 9))
+    for row in range(9):
+        expected[row, row] += weight[row].item()
+        expected[row, partner[row]] += 1 - weight[row].item()
+    targets = mixco_targets(weight, partner)
+    np.testing.assert_allclose(targets.numpy(), expected, atol=1e-7)
+    torch.testing.assert_close(targets.sum(1), torch.ones(9))
+    assert targets[2, 2] == 1
+    assert targets[4, 4] == 1
+
+
+def test_soft_clip_targets_are_the_softmax_of_the_images_own_similarities():
+    true = rows(6, 4, seed=6)
+    unit = true.double().numpy() / np.linalg.norm(true.double().numpy(), axis=1, keepdims=True)
+    targets = soft_clip_targets(true, temperature=0.2)
+    np.testing.assert_allclose(targets.numpy(), softmax(unit @ unit.T / 0.2, axis=1), rtol=1e-4)
+    assert (targets.argmax(1) == torch.arange(6)).all()
