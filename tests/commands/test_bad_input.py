@@ -182,7 +182,9 @@ def test_all_mistakes_of_the_method_and_its_backbone_are_reported_at_once(world,
 
 
 def test_unknown_method_dataset_and_missing_arguments(world, tmp_path, capsys):
-    assert "'troj' is not one of the methods; did you mean 'troi'?" in refusal(capsys, "fit", "troj", "--data", "x", "--out", "y")
+    assert "'troj' is not one of the methods; did you mean 'troi'?" in refusal(
+        capsys, "fit", "troj", "--data", "x", "--out", "y"
+    )
     assert "--data and --out are needed" in refusal(capsys, "fit", "troi")
     assert "'simulatd' is not one of the datasets" in refusal(capsys, "data", "inspect", "simulatd:x")
     assert "is not opened by name" in refusal(capsys, "data", "inspect", "simulated:x")
