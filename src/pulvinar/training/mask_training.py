@@ -209,7 +209,6 @@ class MaskTrainer:
         if not self.settings.shrink:  # the same algorithm at full size, for comparison: cut voxels are held at zero
             with torch.no_grad():
                 self.mask.mul_(inside)
-                self.responses = self.responses * inside
             self.uncut = self.uncut & inside
             return
         self.responses = self.responses[:, inside].contiguous()
@@ -246,8 +245,6 @@ class MaskTrainer:
         self.round, self.epoch, self.alive = state["round"], state["epoch"], state["alive"]
         self.uncut = state["uncut"]
         self.responses = self.responses[:, self.alive].contiguous()
-        if not self.settings.shrink and not self.uncut.all():
-            self.responses = self.responses * self.uncut
         self.weights = [nn.Parameter(weight) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()
