@@ -71,9 +71,9 @@ def test_grid_of_the_start_page_is_a_grid(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(grids[0], encoding="utf-8")
     made = cells(read_toml(tmp_path / "grid.toml"))
     assert len(made) == 12
-    assert made[0][0] == "full,n_voxels=1000,seed=0"  # the folder the page names
-    for _, _, settings in made:
-        build(troi.Config, settings, name="troi")
+    assert made[0].name == "full,n_voxels=1000,seed=0"  # the folder the page names
+    for cell in made:
+        build(troi.Config, cell.settings, name="troi")
 
 
 def test_settings_table_of_the_decoder_is_up_to_date() -> None:

@@ -27,13 +27,13 @@ def setting(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def seed_problems(method: str, seed: int) -> list[str]:
-    """What is wrong with a seed: generators take whole numbers from 0, and methods derive several from one.
-
-    >>> seed_problems("troi", 3)
-    []
-    """
-    return [] if 0 <= seed < LARGEST_SEED else [f"{method}.seed lies in [0, 2^48), not {seed}"]
+def number_problems(method: str, config: Any) -> list[str]:
+    """What no method can compute with: a seed outside [0, 2^48) (several are derived from one), infinite numbers."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    wrong = [f"{method}.{name} is finite, not {value}" for name, value in values.items() if value in (math.inf, -math.inf)]
+    if not 0 <= values.get("seed", 0) < LARGEST_SEED:
+        wrong.append(f"{method}.seed lies in [0, 2^48), not {values['seed']}")
+    return wrong
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -100,7 +100,7 @@ def _convert_plain(value: Any, hint: Any) -> Any:
             raise ValueError
         return int(value)
     if hint is float:
-        if isinstance(value, bool) or not math.isfinite(float(value)):
+        if isinstance(value, bool) or math.isnan(float(value)):
             raise ValueError
         return float(value)
     if hint is str:

@@ -24,7 +24,7 @@ import scipy.ndimage
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from pulvinar.config import seed_problems, setting
+from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
@@ -92,7 +92,7 @@ class Config:
 
     def problems(self) -> list[str]:
         """What does not fit together."""
-        lines = seed_problems("simulated", self.seed)
+        lines = number_problems("simulated", self)
         for name, least in (
             ("n_subjects", 1),
             ("n_voxels", 200),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pulvinar.config import seed_problems, setting
+from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import training_trials
@@ -60,7 +60,7 @@ class Config:
         for name in ("n_blocks", "weight_decay", "prior_weight", "input_scale"):
             if not getattr(self, name) >= 0:
                 wrong.append(f"cross_subject_decoder.{name} is 0 or more, not {getattr(self, name)}")
-        wrong += seed_problems("cross_subject_decoder", self.seed)
+        wrong += number_problems("cross_subject_decoder", self)
         for name in ("mixed_share", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 wrong.append(f"cross_subject_decoder.{name} lies in [0, 1], not {getattr(self, name)}")

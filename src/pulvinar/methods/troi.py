@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pulvinar.config import seed_problems, setting
+from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import training_trials
@@ -111,7 +111,7 @@ class Config:
         for name in ("l1_weight", "sigma", "threshold", "prior_weight", "weight_decay", "input_scale"):
             if not getattr(self, name) >= 0:
                 wrong.append(f"troi.{name} is 0 or more, not {getattr(self, name)}")
-        wrong += seed_problems("troi", self.seed)
+        wrong += number_problems("troi", self)
         if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
             wrong.append(f"troi.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
         if isinstance(self.n_voxels, int) and self.n_voxels < 1:

@@ -23,7 +23,7 @@ import torch
 from pulvinar.config import read_toml
 from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, warn
-from pulvinar.storage import TEMPORARY, atomic_folder, read_json, write_json, write_text
+from pulvinar.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.training import checkpoints
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
@@ -134,7 +134,7 @@ class RunFolder:
         """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl."""
         self.facts["seconds"] = time.monotonic() - self._started
         checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
         write_json(self.path / "run.json", self.facts)
         self._last_checkpoint = time.monotonic()
 

@@ -1,0 +1,57 @@
+"""Fit, evaluate and report on worlds that outsiders wrote: every geometry, no truth, no ROI of the target, no repeats."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pulvinar.cli import main
+from pulvinar.commands import fit as fitting
+from pulvinar.commands.data import open_experiment
+from pulvinar.training import checkpoints
+
+
+@pytest.mark.parametrize("geometry", ["volume", "surface", "points"])
+def test_worlds_of_every_geometry_go_to_the_report(geometry, write_world, tmp_path, quick, monkeypatch):
+    world = write_world(tmp_path / "the data", geometry=geometry, images=geometry == "volume")
+    monkeypatch.chdir(tmp_path)
+    fitting.fit("troi", data="the data", out="my run", assignments=quick)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the run knows where its data are
+    rows = {row["name"]: row for row in fitting.evaluate("../my run")["rows"]}
+    assert set(rows) >= {"troi", "annotated", "all", "random", "ceiling", "univariate", "anova"}
+    assert rows["troi"]["n_voxels"] == 20
+    assert rows["annotated"]["unavailable"] == "sub-03 has no ROI 'annotated' (there are: none)"
+    assert "0 stimuli have repeats" in rows["ceiling"]["unavailable"]
+    assert rows["troi"]["precision"] is None
+    page = Path(fitting.report("../my run")["report"]).read_text()
+    assert "TROI" in page
+    assert (tmp_path / "my run" / "artifacts" / "examples.npz").exists() == (world / "images").exists()
+
+
+def test_backbone_of_its_own_gives_the_same_voxels_and_never_sees_a_test_image(world, finished, quick, tmp_path):
+    apart = tmp_path / "run"
+    settings = [pair for pair in quick if not pair.startswith("backbone.")]
+    fitting.fit("troi", data=str(world), out=str(apart), assignments=settings, backbone=str(finished / "backbone"))
+    ours, theirs = (json.loads((run / "run.json").read_text()) for run in (apart, finished))
+    assert ours["selection"] == theirs["selection"]
+    seen = checkpoints.load(finished / "backbone" / "checkpoints" / "decoder.safetensors")["trained_on"]
+    assert not set(seen) & set(open_experiment(str(world)).split.test)
+
+
+def test_other_target(write_world, tmp_path, quick):
+    world = write_world(tmp_path / "world", target_rois=True)
+    fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick, target="sub-02")
+    result = fitting.evaluate(str(tmp_path / "run"), controls=False)
+    assert result["reference"] == "annotated"
+    assert [row["name"] for row in result["rows"]] == ["troi"]
+
+
+def test_moved_data_are_found_with_data(world, finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    moved = shutil.copytree(world, tmp_path / "moved")
+    assert main(["evaluate", str(run), "--data", os.fspath(moved), "--only-selection", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"][0]["name"] == "troi"  # one JSON object and nothing else

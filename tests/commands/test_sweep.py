@@ -1,0 +1,103 @@
+"""A sweep: cells, finished ones skipped, mistakes before anything starts, one table."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pulvinar.cli import main
+from pulvinar.commands.sweep import cells
+from pulvinar.config import read_toml
+from pulvinar.errors import ConfigError
+
+GRID = """
+method = "troi"
+data = "{world}"
+out = "{out}"
+controls = false
+[set]
+n_voxels = 20
+epochs = 2
+n_rounds = 2
+epochs_per_round = 1
+n_folds = 2
+[set.backbone]
+epochs = 2
+hidden = 16
+[[cell]]
+name = "whole"
+[[cell]]
+name = "without pretraining"
+pretrain = false
+[[cell]]
+name = "without low-pass and rewinding"
+low_pass = "none"
+rewind = "none"
+"""
+
+
+def _write(tmp_path: Path, world: Path, text: str = GRID) -> Path:
+    grid = tmp_path / "grid.toml"
+    grid.write_text(text.replace("{world}", str(world)).replace("{out}", str(tmp_path / "out")))
+    return grid
+
+
+def test_ablation_cells_are_run_once_and_share_a_backbone(world, tmp_path, capsys):
+    grid = _write(tmp_path, world)
+    assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = ["whole", "without_pretraining", "without_low-pass_and_rewinding"]
+    assert [row["cell"] for row in result["rows"]] == names
+    with Path(result["table"]).open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["cell"], row["name"], row["rewind"]) for row in table] == [
+        (names[0], "troi", ""),
+        (names[1], "troi", ""),
+        (names[2], "troi", "none"),
+    ]
+    assert len(list((tmp_path / "out").glob("backbone-*"))) == 1
+    runs = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.startswith("table")]
+    before = {path: path.stat().st_mtime_ns for path in runs}
+    assert main(["sweep", str(grid), "--quiet"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in runs}
+    changed = _write(tmp_path, world, GRID.replace("epochs = 2\nn_rounds", "epochs = 3\nn_rounds"))
+    assert main(["sweep", str(changed), "--quiet"]) == 2  # else old results would stand under new settings
+    assert "was made with other settings (epochs)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('low_pass = "none"', 'low_pass = "nothing"', "cell without_low-pass_and_rewinding: troi.low_pass is one of"),
+        ("n_voxels = 20", "n_voxels = 2000", "a budget of 1 to 120"),
+        ('method = "troi"', 'method = "cross_subject_decoder"', "has no evaluation of its own"),
+        ('data = "{world}"', 'data = "nowhere"', "nowhere: no such folder"),
+        ("[set]", "[sets]", "'sets' is not part of a grid; did you mean 'set'?"),
+        ('"without pretraining"', '"whole"', "cells of the same name: whole"),
+        ("controls = false", 'controls = "no"', "controls: true or false is needed, 'no' came"),
+    ],
+)
+def test_mistakes_are_reported_before_anything_starts(old, new, expected, world, tmp_path, capsys):
+    grid = _write(tmp_path, world, GRID.replace(old, new))
+    assert main(["sweep", str(grid), "--quiet"]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_every_combination(tmp_path):
+    grid = {"method": "troi", "data": ["a", "b"], "out": "o", "grid": {"seed": [0, 1], "backbone": {"epochs": [2, 3]}}}
+    made = cells(grid)
+    assert len(made) == 2 * 2 * 2  # sources x seeds x epochs
+    assert made[1].name == "a,seed=0,backbone.epochs=3"
+    assert made[1].assignments == ["seed=0", "backbone.epochs=3"]
+    with pytest.raises(ConfigError, match=r"grid\.seed: a list of values is needed"):
+        cells({**grid, "grid": {"seed": 3}})
+
+
+def test_documented_example_is_a_grid(tmp_path):
+    from pulvinar.commands import sweep
+
+    text = sweep.__doc__.split("\n\n")[1]
+    (tmp_path / "grid.toml").write_text(text)
+    assert len(cells(read_toml(tmp_path / "grid.toml"))) == 3 * 3

@@ -1,0 +1,79 @@
+"""The command line's manners: help at once, torch only when needed, one JSON object on stdout."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pulvinar import cli
+
+COMMANDS = [
+    ["demo"],
+    ["list"],
+    ["data"],
+    ["data", "inspect"],
+    ["data", "convert"],
+    ["data", "simulate"],
+    ["fit"],
+    ["evaluate"],
+    ["report"],
+    ["sweep"],
+]
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: pulvinar" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--json"]])
+def test_help_and_list_import_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom pulvinar import cli\ntry:\n    cli.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'matplotlib', 'sklearn', 'nilearn', 'nibabel'} & set(sys.modules)\n"
+        "sys.exit(f'{heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_is_one_json_object(capsys):
+    assert cli.main(["list", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["methods"]) >= {"troi", "cross_subject_decoder"}
+    assert set(result["datasets"]) >= {"simulated", "arrays"}
+
+
+def test_settings_of_a_method_and_its_backbone(capsys):
+    assert cli.main(["fit", "troi", "--settings", "--json"]) == 0
+    names = {row["name"] for row in json.loads(capsys.readouterr().out)["settings"]}
+    assert {"n_voxels", "low_pass", "backbone.epochs"} <= names
+
+
+@pytest.mark.parametrize("arguments", [[], ["fti"], ["data"], ["evaluate"], ["demo", "--seed", "x"]])
+def test_wrong_usage_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("128 GiB"), 2, "error: not enough memory: 128 GiB"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
+    ],
+)
+def test_ends_without_a_traceback(error, code, said, monkeypatch, capsys):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_list", fail)
+    assert cli.main(["list"]) == code
+    assert said in capsys.readouterr().err
