@@ -26,6 +26,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,10 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     objective = troi.FrozenDecoder(shared, target, config.decoding())
     set_back_peak_memory()
     clock, rounds = Clock(), []
-    trainer = MaskTrainer(responses, folds, objective, low_pass, config.masking(options.budget), generator)
+    settings = config.masking(options.budget)
+    settings = replace(settings, learning_rate=options.stage_1_rate or settings.learning_rate)
+    trainer = MaskTrainer(responses, folds, objective, low_pass, settings, generator)
+    del responses  # as in troi.fit: from here on the trainer's are the only ones
     with bar(f"{options.worker}, stage 1", config.n_rounds * config.epochs_per_round) as shown:
         while not trainer.done:
             record = trainer.run_epoch()
@@ -252,6 +256,7 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     kept, path, mask = torch.from_numpy(trainer.outcome.kept), trainer.outcome.path, trainer.last_mask
     del trainer
     layer = first_layer(kept, options.hidden, generator, shrink=shrink)
+    responses = torch.from_numpy(read_arrays(options.world / "world.npz")["responses"])
     responses = responses[:, kept].contiguous() if shrink else responses.mul_(kept)
     decoder = DecoderTrainer(shared, [layer], [(responses, target)], config.decoding(), generator, train_shared=False)
     losses = []
@@ -362,6 +367,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         ("seed", 0, "everything random"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    parser.add_argument("--stage-1-rate", type=float, help="learning rate of stage 1 (default: troi's)")
     parser.add_argument("--worker", choices=("world", *VARIANTS), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -385,7 +391,7 @@ def main(arguments: Sequence[str]) -> None:
     comparison = compare(results) if len(results) == len(VARIANTS) else None
     report(results, comparison)
     if options.out:
-        settings = {name: value for name, value in vars(options).items() if isinstance(value, int)}
+        settings = {name: value for name, value in vars(options).items() if isinstance(value, int | float)}
         write_json(options.out, {"settings": settings, "results": results, "comparison": comparison})
 
 
