@@ -134,7 +134,7 @@ def simulate(config: Config | None = None) -> Experiment:
     for number in track(range(config.n_subjects), "planting subjects", config.n_subjects):
         name = f"subj{number + 1:02d}"
         own = np.random.default_rng([config.seed, 0xB0D, number])
-        subjects[name], truth[name] = _plant_subject(config, name, plan.trials[number], stimuli.ids, areas, own)
+        subjects[name], truth[name] = plant_subject(config, name, plan.trials[number], stimuli.ids, areas, own)
     train = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(~plan.is_test))
     test = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(plan.is_test))
     return Experiment(
@@ -422,7 +422,7 @@ def _noise(config: Config, geometry: Geometry, n_trials: int, rng: np.random.Gen
     return out
 
 
-def _plant_subject(
+def plant_subject(
     config: Config,
     name: str,
     sessions: list[tuple[int, np.ndarray]],
@@ -430,6 +430,12 @@ def _plant_subject(
     areas: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[Responses, dict[str, np.ndarray]]:
+    """One planted subject: responses, and the truth per voxel (responsive, area, irrelevant, noise_ceiling).
+
+    sessions: (session number, stimulus rows, one per trial); more than one session, or a world of one subject, makes the
+    new subject, with exactly `config.n_voxels` places. ids: of all stimuli. areas: name -> features (stimulus, dim) that the
+    area's voxels follow; 'scattered' in a name plants more of them outside the core.
+    """
     is_target = len(sessions) > 1 or config.n_subjects == 1
     geometry = _head(config.n_voxels if is_target else round(config.n_voxels * rng.uniform(0.9, 1.1)), rng)
     area, irrelevant, annotated = _place_areas(config, geometry, list(areas), rng)

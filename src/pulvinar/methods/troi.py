@@ -14,7 +14,7 @@ Differs from the paper and why:
 - The head that stands for the prior stays at its pretrained weights in both stages.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -180,6 +180,10 @@ class Checked:
     shared: SharedDecoder
     pretrained: bool
 
+    def without_responses(self) -> "Checked":
+        """The same, holding no responses."""
+        return replace(self, trials=replace(self.trials, responses=torch.empty(0)))
+
 
 def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int]:
     """What can be wrong with the new subject's data: candidate voxels (indices) and the budget. Before anything is written."""
@@ -255,7 +259,10 @@ def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFol
     if state["phase"] == "warm":
         state = _warm(config, checked, run, state)
     if state["phase"] == "select":
-        state = _select(config, checked, experiment, run, state)
+        trainer = _mask_trainer(config, checked, experiment, state)
+        checked, state = checked.without_responses(), {**state, "trainer": None}  # only the trainer's are left, to be cut
+        state = _select(config, checked, experiment, run, trainer, state)
+        del trainer
     _refit(config, checked, experiment, run, state)
 
 
@@ -289,8 +296,8 @@ def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> Sta
     return following
 
 
-def _select(config: Config, checked: Checked, experiment: Experiment, run: RunFolder, state: State) -> State:
-    """Stage 1: rounds until the budget is met."""
+def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, state: State) -> MaskTrainer:
+    """Stage 1 at its start, or where the checkpoint left it."""
     if "shared" in state:
         checked.shared.load_state_dict(state["shared"])
     generator, settings = _generator(config, 2), config.masking(checked.budget)
@@ -301,6 +308,13 @@ def _select(config: Config, checked: Checked, experiment: Experiment, run: RunFo
     trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, settings, generator)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
+    return trainer
+
+
+def _select(
+    config: Config, checked: Checked, experiment: Experiment, run: RunFolder, trainer: MaskTrainer, state: State
+) -> State:  # fmt: skip
+    """Stage 1: rounds until the budget is met."""
     kept_shared = {"shared": state["shared"]} if "shared" in state else {}
     with bar("stage 1, selecting voxels", config.n_rounds * config.epochs_per_round) as shown:
         shown.advance(trainer.epoch)
@@ -371,7 +385,15 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
     layer = input_layer(int(kept.sum()), shared.hidden, generator, scale=config.input_scale)
     if config.rewind != "reinitialised":
         layer.load_state_dict(state["stage_1"])
-    data = [(checked.trials.responses[:, kept].contiguous(), checked.trials.target)]
+    trials = training_data(
+        experiment,
+        experiment.target,
+        checked.embedding,
+        scaling=config.scaling,
+        voxels=maps["selected"],
+        n_sessions=config.n_sessions,
+    )
+    data = [(trials.responses, trials.target)]
     trainer = DecoderTrainer(shared, [layer], data, config.decoding(), generator, train_shared=train_shared)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])

@@ -21,13 +21,20 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The value with each tensor replaced by a reference, the tensors collected under their names."""
     if isinstance(value, Tensor):
         name = f"{len(tensors)}{name}"  # the number tells "a/b" from "b" in "a"
-        tensors[name] = value.detach().contiguous().clone()
+        tensors[name] = _own_memory(value.detach(), tensors)
         return {"@tensor": name}
     if isinstance(value, dict):
         return {str(key): _split(item, f"{name}/{key}", tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_split(item, f"{name}/{number}", tensors) for number, item in enumerate(value)]
     return to_jsonable(value)
+
+
+def _own_memory(value: Tensor, others: dict[str, Tensor]) -> Tensor:
+    """The tensor as safetensors takes it: contiguous, sharing no memory. Copied only where it is neither, for size."""
+    taken = {other.untyped_storage().data_ptr() for other in others.values()}
+    whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+    return value if whole and value.untyped_storage().data_ptr() not in taken else value.contiguous().clone()
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -72,6 +72,15 @@ def require_full_folds(folds: Tensor, n_folds: int) -> int:
     return smallest
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """Loss, mixed responses (row, voxel) before the mask, and the loss's gradient at the layer's outputs (row, output)."""
+
+    loss: float
+    responses: Tensor
+    gradient: Tensor
+
+
 class MaskTrainer:
     """Rounds of training of mask and input layers. `mask` (candidate voxel,) is over all voxels; cut ones are 0."""
 
@@ -111,6 +120,7 @@ class MaskTrainer:
             {"params": [self.mask], "lr": settings.mask_learning_rate, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.gradient = torch.empty_like(self.weights[0])
 
     @property
     def done(self) -> bool:
@@ -150,38 +160,50 @@ class MaskTrainer:
         return record
 
     def _step(self, parts: Sequence[Tensor]) -> np.ndarray:
-        """One update of every input layer and of the mask; training loss and the loss that the mask saw."""
-        self.optimizer.zero_grad()
+        """One update of every input layer and of the mask; training loss and the loss that the mask saw.
+
+        A layer is updated as soon as the mask has its gradient through it, so that one gradient exists at a time.
+        """
         n_folds, losses = self.settings.n_folds, np.zeros(2)
+        mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight)  # d/dM of psi sum M, M >= 0
         for fold in range(n_folds):
-            if n_folds == 1:
-                loss = self._loss(parts[0], self.weights[0], self.biases[0], self.mask, train=True)
-                loss.backward()
-                losses += loss.item()
-                continue
-            rest = torch.cat([parts[other] for other in range(n_folds) if other != fold])
-            weight, bias = self.weights[fold], self.biases[fold]
-            training = self._loss(rest, weight, bias, self.mask.detach(), train=True)
-            training.backward()
-            held_out = self._loss(parts[fold], weight.detach(), bias.detach(), self.mask, train=False) / n_folds
-            held_out.backward()
-            losses += [training.item() / n_folds, held_out.item()]
-        with torch.no_grad():
-            if self.mask.grad is not None:
-                self.mask.grad += self.settings.l1_weight  # d/dM of psi sum M, M >= 0
+            others = [parts[other] for other in range(n_folds) if other != fold]
+            training = self._pass(torch.cat(others or [parts[fold]]), fold, train=True)
+            judging = self._pass(parts[fold], fold, train=False) if others else training
+            to_responses = judging.gradient @ self.weights[fold].detach().T  # (row, voxel)
+            mask_gradient += (judging.responses * to_responses).sum(0) / n_folds
+            self._update_layer(fold, training)
+            losses += [training.loss / n_folds, judging.loss / n_folds]
+        self.mask.grad = mask_gradient
         self.optimizer.step()
+        self.mask.grad = None
         with torch.no_grad():
             self.mask.clamp_(min=0)
             if not self.settings.shrink:  # momentum would lift cut voxels off zero again
                 self.mask.mul_(self.kept)
         return losses
 
-    def _loss(self, trials: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, *, train: bool) -> Tensor:
+    def _pass(self, trials: Tensor, fold: int, *, train: bool) -> "_Pass":
+        """Loss of these trials through a fold's layer, and its gradient at the layer's outputs."""
         mixing = draw_mixing(len(trials), self.generator, beta=self.settings.mixing_beta)
-        outputs = (mixing.apply(self.responses[trials]) * mask) @ weight + bias
+        responses = mixing.apply(self.responses[trials])
+        with torch.no_grad():
+            outputs = (responses * self.mask) @ self.weights[fold] + self.biases[fold]
+        outputs.requires_grad_()
         loss = self.objective.loss(outputs, trials, mixing, self.generator if train else None)
         require_finite(loss, f"stage 1, round {self.round}, epoch {self.epoch + 1}")
-        return loss
+        return _Pass(loss.item(), responses, torch.autograd.grad(loss, outputs)[0])
+
+    @torch.no_grad()
+    def _update_layer(self, fold: int, training: "_Pass") -> None:
+        """One optimizer step of a fold's layer. Its gradient is written into a buffer that all steps share: at 96,000
+        voxels x 1,024 outputs, memory fresh from the system for every gradient took longer than its matrix product."""
+        weight, bias = self.weights[fold], self.biases[fold]
+        masked = training.responses * self.mask
+        weight.grad = torch.mm(masked.T, training.gradient, out=self.gradient)
+        bias.grad = training.gradient.sum(0)
+        self.optimizer.step()
+        weight.grad = bias.grad = None
 
     def full_mask(self) -> np.ndarray:
         """The mask over all candidates: float32 (candidate voxel,), cut voxels 0."""
@@ -216,17 +238,12 @@ class MaskTrainer:
             self.responses = self.responses * inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        states = optimizer_state(self.optimizer)
-        sliced = {len(self.weights) * 2} | set(range(len(self.weights)))
-        for place, state in enumerate(states):
-            if place in sliced:
-                for name in ("exp_avg", "exp_avg_sq"):
-                    state[name] = state[name][inside].clone()
-        self.optimizer.state.clear()
-        self.weights = [nn.Parameter(weight.detach()[inside].clone()) for weight in self.weights]
-        self.mask = nn.Parameter(self.mask.detach()[inside].clone())
-        self._make_optimizer()
-        restore_optimizer(self.optimizer, states)
+        self.gradient = torch.empty(int(inside.sum()), self.objective.n_outputs)
+        for parameter in (*self.weights, self.mask):  # one tensor at a time, the old one freed before the next is cut
+            parameter.data = parameter.data[inside]
+            state = self.optimizer.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = state[name][inside]
 
     def state(self) -> State:
         """All that a bit-identical continuation needs, the current shapes among it."""
@@ -256,5 +273,8 @@ class MaskTrainer:
 
     def mean_input_weights(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Voxels still alive (indices), and the folds' mean weight (alive voxel, output), mask folded in, and bias."""
-        weight = torch.stack([w.detach() for w in self.weights]).mean(0) * self.mask.detach()[:, None]
+        weight = torch.zeros_like(self.weights[0])
+        for own in self.weights:  # not stacked: at full size one copy of all layers is gigabytes
+            weight += own.detach() / len(self.weights)
+        weight *= self.mask.detach()[:, None]
         return self.alive.numpy(), weight, torch.stack([b.detach() for b in self.biases]).mean(0)
