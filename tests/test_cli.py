@@ -77,3 +77,11 @@ def test_ends_without_a_traceback(error, code, said, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_list", fail)
     assert cli.main(["list"]) == code
     assert said in capsys.readouterr().err
+
+
+def test_quiet_is_quiet_and_ends_with_the_command(capsys):
+    from pulvinar.progress import REPORTER
+
+    assert cli.main(["list", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert not REPORTER.quiet

@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from pulvinar.progress import REPORTER
 
-    REPORTER.quiet = arguments.quiet
+    was_quiet, REPORTER.quiet = REPORTER.quiet, arguments.quiet
     try:
         result = arguments.run_command(arguments)
         if arguments.json:
@@ -246,6 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the operating system refuses, such as a folder that may not be read
         sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
         return 2
+    finally:
+        REPORTER.quiet = was_quiet
     return 0
 
 

@@ -123,6 +123,7 @@ def test_resume_needs_no_settings_even_before_the_backbone_began(world, finished
     (run / ".partial-backbone-1-abc").mkdir()
     (run / ".partial-backbone-1-abc" / "config.toml").write_text("half")
     assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--resume", "--quiet"]) == 0
+    assert "hidden = 16\n" in (run / "backbone" / "config.toml").read_text()  # as in `quick`, not the default
     require_same_run(run, finished)
 
 
