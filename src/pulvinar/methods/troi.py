@@ -89,7 +89,9 @@ class Config:
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
     epochs: int = setting(40, "passes over the trials in stage 2 (paper: 150)")
     batch_size: int = setting(24, "trials in a step of stage 2 (paper: 24)")
-    learning_rate: float = setting(1e-3, "peak rate of AdamW in both stages (MindEye2: 3e-4)")
+    learning_rate: float = setting(
+        1e-3, "peak rate of AdamW in both stages; input layers above 8,000 voxels less (MindEye2: 3e-4)"
+    )
     weight_decay: float = setting(0.05, "of AdamW in stage 2, not on biases")
     mixed_share: float = setting(1 / 3, "first part of stage 2 with MixCo, SoftCLIP afterwards (paper: 1/3)")
     mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2)")

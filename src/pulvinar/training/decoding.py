@@ -18,6 +18,9 @@ from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 
 
+VOXELS_AT_FULL_RATE = 8000
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings:
     """What training of a decoder needs to know; methods fill it from their Config."""
@@ -91,6 +94,15 @@ def learning_rate_share(step: int, n_steps: int, *, warm_share: float, schedule:
     return max(1e-5, (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2)
 
 
+def input_rate_share(n_voxels: int) -> float:
+    """By how much the rate of an input layer is lowered above 8,000 voxels: min(1, 8000 / n_voxels). Ours.
+
+    Adam moves every weight by about its rate a step, so one step moves the layer's outputs in proportion to the voxels.
+    (Measured at 96,000: stage 1 at rate 1e-3 diverged, at 1e-4 it selected with precision .985; docs/methods/troi_at_size.md.)
+    """
+    return min(1.0, VOXELS_AT_FULL_RATE / max(1, n_voxels))
+
+
 def require_finite(loss: Tensor, where: str) -> None:
     """Raise `DegenerateError` if the loss is NaN or infinite."""
     if not torch.isfinite(loss):
@@ -117,9 +129,17 @@ class DecoderTrainer:
         self.generator, self.train_shared = generator, train_shared
         for parameter in shared.parameters():
             parameter.requires_grad_(train_shared)
-        own = [p for layer in self.layers for p in layer.parameters()]
-        matrices, vectors = decayed_and_not([*own, *(shared.parameters() if train_shared else ())])
-        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        matrices, vectors = decayed_and_not(shared.parameters() if train_shared else ())
+        vectors += [layer.bias for layer in self.layers]
+        groups = [
+            {"params": [layer.weight], "weight_decay": settings.weight_decay, "rate_share": input_rate_share(layer.in_features)}
+            for layer in self.layers
+        ]
+        groups += [
+            {"params": part, "weight_decay": decay, "rate_share": 1.0}
+            for part, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
+            if part
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.epoch = 0
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)
@@ -155,7 +175,7 @@ class DecoderTrainer:
         n_steps, now = settings.epochs * self.steps_per_epoch, self.epoch * self.steps_per_epoch + step
         share = learning_rate_share(now, n_steps, warm_share=settings.warm_share, schedule=settings.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * share
+            group["lr"] = settings.learning_rate * share * group["rate_share"]
         self.optimizer.zero_grad()
         loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pulvinar.errors import InputError
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import Mixing, draw_mixing, require_finite
+from pulvinar.training.decoding import Mixing, draw_mixing, input_rate_share, require_finite
 
 
 class MaskObjective(Protocol):
@@ -165,6 +165,7 @@ class MaskTrainer:
         A layer is updated as soon as the mask has its gradient through it, so that one gradient exists at a time.
         """
         n_folds, losses = self.settings.n_folds, np.zeros(2)
+        self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * input_rate_share(self.n_alive)
         mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight)  # d/dM of psi sum M, M >= 0
         for fold in range(n_folds):
             others = [parts[other] for other in range(n_folds) if other != fold]
