@@ -17,7 +17,6 @@ from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
 from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 
-
 VOXELS_AT_FULL_RATE = 8000
 
 
