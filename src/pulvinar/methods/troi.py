@@ -80,7 +80,7 @@ class Config:
     epochs_per_round: int = setting(12, "passes over the trials in a round (ours)")
     mask_batch_size: int = setting(12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)")
     mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)")
-    l1_weight: float = setting(1e-3, "psi, times the sum of the mask (ours)")
+    l1_weight: float = setting(1e-3, "psi, times the sum of the mask; above 8,000 voxels times 8000 / voxels (ours)")
     threshold: float = setting(0.1, "th: voxels at or below it are cut (ours)")
     sigma: float = setting(1.0, "standard deviation of the Gaussian low-pass, in voxel spacings (ours)")
     low_pass: Combine = setting("geometric", "geometric (ours), smooth (paper), or none")

@@ -165,8 +165,9 @@ class MaskTrainer:
         A layer is updated as soon as the mask has its gradient through it, so that one gradient exists at a time.
         """
         n_folds, losses = self.settings.n_folds, np.zeros(2)
-        self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * input_rate_share(self.n_alive)
-        mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight)  # d/dM of psi sum M, M >= 0
+        share = input_rate_share(self.n_alive)  # a voxel's weights, and with them its gradient, are as much smaller
+        self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * share
+        mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight * share)  # d/dM of psi sum M, M >= 0
         for fold in range(n_folds):
             others = [parts[other] for other in range(n_folds) if other != fold]
             training = self._pass(torch.cat(others or [parts[fold]]), fold, train=True)
