@@ -22,6 +22,7 @@ from pulvinar.selection.cross_fitted_mask import (
     N_HALVINGS,
     VOXELS_PER_BLOCK,
     CrossFitSettings,
+    Step,
     assign_folds,
     choose_width,
     class_targets,
@@ -54,7 +55,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" takes the one
         of 0, 0.7 and 1 whose selection on one half of the trials is best on the other half (1 where groups are fewer than
         four). Without coordinates there is no low-pass.
-    ridge : float, default=20.0
+    ridge : float, default=10.0
         Penalty of the readout, in units of a trial's mean squared (masked) response. Large values rank voxels one by one,
         small ones weigh what each adds to the others.
     n_folds : int, default=8
@@ -104,7 +105,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         n_voxels: int | float = 0.5,
         *,
         sigma: float | Literal["auto"] = "auto",
-        ridge: float = 20.0,
+        ridge: float = 10.0,
         n_folds: int = 8,
         n_steps: int = 10,
         step_size: float = 0.07,
@@ -135,14 +136,15 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         self._check_settings()
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         targets, labels = _targets(y, len(X))
-        self.n_voxels_ = voxel_budget(self.n_voxels, X.shape[1])
+        self.n_voxels_ = self._budget(X.shape[1])
         geometry = self._find_geometry(coordinates, X.shape[1])
         trials = _Trials(labels, _checked_groups(groups, len(X)), self.n_folds, self._generator())
 
         responses, varying = _standardised(X)
         self.mask_, self.scores_ = np.zeros(X.shape[1]), np.zeros(X.shape[1])
         self._support = np.zeros(X.shape[1], bool)
-        self.sigma_, self.path_ = 0.0, ()
+        self.sigma_ = 0.0
+        self.path_: tuple[Step, ...] = ()
         if len(varying):
             self._learn(responses, varying, targets, trials, geometry)
         self._support[np.flatnonzero(~self._support)[: self.n_voxels_ - self._support.sum()]] = True
@@ -191,15 +193,21 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     def _check_settings(self) -> None:
         for name in ("n_folds", "n_steps"):
             value, least = getattr(self, name), 2 if name == "n_folds" else 1
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
                 raise InputError(f"{name}: a whole number of {least} or more is needed, {value!r} came")
         for name in ("ridge", "step_size"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
                 raise InputError(f"{name}: a number above 0 is needed, {value!r} came")
         sigma = self.sigma
-        if not (sigma == "auto" if isinstance(sigma, str) else isinstance(sigma, Real) and 0 <= sigma < np.inf):
+        if not (sigma == "auto" if isinstance(sigma, str) else isinstance(sigma, Real) and 0 <= float(sigma) < np.inf):
             raise InputError(f"sigma: 'auto' or a number of 0 or more (voxel spacings) is needed, {sigma!r} came")
+
+    def _budget(self, n_candidates: int) -> int:
+        if not isinstance(self.n_voxels, Real):
+            raise InputError(f"n_voxels: a whole number or a share is needed, {self.n_voxels!r} came")
+        count_or_share = int(self.n_voxels) if isinstance(self.n_voxels, np.integer) else self.n_voxels
+        return voxel_budget(count_or_share, n_candidates)
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -227,8 +235,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
 
     def _draw(self, geometry: Geometry | None) -> None:
         """Set `mask_img_` where there is a volume to draw into; forget one of an earlier fit."""
-        if hasattr(self, "mask_img_"):
-            del self.mask_img_
+        self.__dict__.pop("mask_img_", None)
         if geometry is not None and geometry.kind == "volume":
             import nibabel
 

@@ -131,7 +131,7 @@ def _fold_gradient(
     back = scipy.linalg.cho_solve(factor, across.T @ error)
     gradient[np.ix_(held, train)] = error @ dual.T
     gradient[np.ix_(train, train)] = -back @ dual.T
-    gradient[train, train] += ridge / n * np.sum(back * dual)  # the penalty follows the mask
+    gradient[train, train] -= ridge / n * np.sum(back * dual)  # the penalty follows the mask
     gradient[:, train] -= gradient.sum(1, keepdims=True) / n  # centring: H' G H, H = I - 1 w', w = 1/n on `train`
     gradient[train] -= gradient.sum(0) / n
     return gradient, error, deviation
