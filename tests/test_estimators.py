@@ -119,6 +119,16 @@ def test_units_of_voxels_do_not_matter():
     assert_array_equal(VoxelSelector(40).fit(responses * scale + 50 * scale, labels, groups=runs).get_support(), ours)
 
 
+def test_order_of_voxels_does_not_matter():
+    responses, labels, runs, geometry, _ = blocks()
+    responses[:, 50:60] = 0.0  # constant voxels are left out of the low-pass
+    order = np.random.default_rng(0).permutation(400)
+    selector = VoxelSelector(40, sigma=1.0)
+    scores = selector.fit(responses, labels, geometry.coordinates, groups=runs).scores_
+    shuffled = selector.fit(responses[:, order], labels, geometry.coordinates[order], groups=runs).scores_
+    np.testing.assert_allclose(shuffled, scores[order], rtol=1e-3, atol=1e-6)
+
+
 def test_masker_geometry_and_coordinates_say_the_same():
     responses, labels, runs, _, _ = blocks()
     import nibabel
