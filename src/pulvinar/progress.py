@@ -58,7 +58,7 @@ class Bar:
             sys.stderr.write("\r\x1b[2K" + self._text())
             sys.stderr.flush()
             self.last_line = now
-        elif not self.live and now - self.last_line > REPORTER.seconds_between_lines:
+        elif not self.live and self.done < self.total and now - self.last_line > REPORTER.seconds_between_lines:
             log(self._text())
             self.last_line = now
 
