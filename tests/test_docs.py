@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SKIPPED = {".git", ".venv", "__pycache__", "dist", "build", "uv.lock", "runs"}
 # Spelled in parts, so that this file does not name them itself.
-HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("conda", "anaconda"), ("npmjs", "org"))]
+HOSTS = [
+    ".".join(parts)
+    for parts in (("pypi", "org"), ("".join(("python", "hosted")), "org"), ("conda", "anaconda"), ("npmjs", "org"))
+]
 PLACES = ["/" + place for place in ("work/", "home/", "Users/", "root/", "tmp/")]
 
 
