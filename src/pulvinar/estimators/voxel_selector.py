@@ -1,6 +1,6 @@
-"""scikit-learn faces of the methods. Importing this module does not load torch, nilearn or nibabel.
+"""VoxelSelector: the voxels that a cross-fitted linear readout of labels, or of an embedding, uses.
 
-VoxelSelector    keeps the voxels that a cross-fitted linear readout of labels or an embedding uses
+Importing this module does not load torch, nilearn or nibabel.
 """
 
 import functools

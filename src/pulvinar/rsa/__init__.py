@@ -1,0 +1,1 @@
+"""Representational similarity analysis: dissimilarity matrices, comparison, ceilings, tests. Arrays in, numbers out."""
