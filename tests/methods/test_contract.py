@@ -1,4 +1,4 @@
-"""What every file in methods/ keeps: check, fit, save, resume and, where it has one, evaluate, on tiny planted data of its kind."""
+"""What every file in methods/ keeps: check, fit, save, resume and, where it has one, evaluate, on tiny data."""
 
 import dataclasses
 import functools
