@@ -15,8 +15,8 @@ from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import read_npz_parts
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.rsa.compare import check_method, partial_spearman
-from pulvinar.rsa.inference import RANKED_ONCE, bootstrap_scores, image_permutation_null, percentile_interval
-from pulvinar.rsa.noise_ceiling import noise_ceiling, subject_scores
+from pulvinar.rsa.inference import score_rdm
+from pulvinar.rsa.noise_ceiling import noise_ceiling
 from pulvinar.rsa.rdm import condense
 from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, read_rdm_file
 
@@ -52,7 +52,7 @@ def compare(
 ) -> dict[str, Any]:
     """Each RDM of one file against the subjects of another: signed r, r squared, nulls, intervals, ceiling, percent of it.
 
-    beyond: a file of confound models; adds `partial_r`, the Spearman correlation beyond all of them (None: they explain it all).
+    beyond: a file of confound models; adds `partial_r`, the Spearman correlation beyond them (None: they explain it all).
     """
     check_method(method)
     if min(n_permutations, n_bootstrap) < 1:
@@ -82,32 +82,20 @@ def compare(
 def _scores(
     model: np.ndarray, rdms: np.ndarray, method: str, n_permutations: int, n_bootstrap: int, generator: np.random.Generator
 ) -> Row:
-    predicted, measured = _condensed(model), _condensed(rdms)
-    rho = subject_scores(predicted, measured, method=method)
-    null_r, null_r2 = image_permutation_null(
-        predicted, measured, generator=generator, method=method, n_permutations=n_permutations
+    measured = _condensed(rdms)
+    score = score_rdm(
+        _condensed(model),
+        measured,
+        generator=generator,
+        method=method,
+        n_permutations=n_permutations,
+        n_bootstrap=n_bootstrap,
     )
-    r, r2 = float(rho.mean()), float(rho.square().mean())
-    row: Row = {
-        "r": r,
-        "r_null": dataclasses.asdict(null_r),
-        "r_interval": None,
-        "r2": r2,
-        "r2_null": dataclasses.asdict(null_r2),
-        "r2_interval": None,
-        "n_subjects": len(rdms),
-        "n_images": rdms.shape[-1],
-        "ceiling": None,
-        "percent": None,
-        "percent_above_null": None,
-    }
-    if method in RANKED_ONCE:
-        of_r, of_r2 = bootstrap_scores(predicted[None], measured, generator=generator, method=method, n_bootstrap=n_bootstrap)
-        row |= {"r_interval": percentile_interval(of_r[:, 0]), "r2_interval": percentile_interval(of_r2[:, 0])}
-    if len(rdms) > 1:
+    row = dataclasses.asdict(score) | {"ceiling": None, "percent": None, "percent_above_null": None}
+    if score.n_subjects > 1:
         top = noise_ceiling(measured, method=method)
         row["ceiling"] = {"upper": top.upper, "lower": top.lower, "upper_r": top.upper_r, "lower_r": top.lower_r}
-        row |= {"percent": 100 * r2 / top.upper, "percent_above_null": 100 * (r2 - null_r2.mean) / top.upper}
+        row["percent"], row["percent_above_null"] = 100 * score.r2 / top.upper, 100 * score.null_r2.above_null / top.upper
     return row
 
 
@@ -127,7 +115,7 @@ def as_text(result: Mapping[str, Any]) -> str:
         low, high = row["r_interval"] or (float("nan"), float("nan"))
         line = (
             f"{row['predicted']} -> {row['target']}: r {row['r']:+.4f} [{low:+.4f}, {high:+.4f}], "
-            f"null 95th percentile {row['r_null']['percentile_95']:+.4f}, p {row['r_null']['p_value']:.4f}"
+            f"null 95th percentile {row['null_r']['percentile_95']:+.4f}, p {row['null_r']['p_value']:.4f}"
         )
         if row["percent"] is not None:
             line += f"; r2 {row['r2']:.4f}, {row['percent']:.1f} % of the ceiling ({row['percent_above_null']:.1f} above null)"

@@ -39,17 +39,17 @@ FEWEST_IMAGES = 4
 class ScoreOfRDM:
     """Similarity of one RDM with those of subjects.
 
-    r: mean over subjects, signed. r2: mean of squares, positive by chance alone.
+    r: mean over subjects, signed. r2: mean of squares, positive by chance alone. subject_r: of each subject.
     null_r, null_r2: images permuted. r_interval, r2_interval: percentile bootstrap over images and subjects (over images alone
-    where there is one subject). subject_r: of each subject.
+    where there is one subject); None for the methods that have no weighted form (Kendall, whitened).
     """
 
     r: float
     r2: float
     null_r: PermutationNull
     null_r2: PermutationNull
-    r_interval: tuple[float, float]
-    r2_interval: tuple[float, float]
+    r_interval: tuple[float, float] | None
+    r2_interval: tuple[float, float] | None
     subject_r: np.ndarray
     n_subjects: int
     n_images: int
@@ -73,7 +73,7 @@ class ModelDifference:
 
 def score_rdm(
     predicted: Float[Tensor, " pair"],
-    measured: Float[Tensor, "subject *time pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
     method: str = "spearman",
@@ -88,17 +88,20 @@ def score_rdm(
     null_r, null_r2 = image_permutation_null(
         predicted, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
     )
-    resampled_r, resampled_r2 = bootstrap_scores(
-        predicted[None], measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
-    )
+    intervals: list[tuple[float, float] | None] = [None, None]
+    if method in RANKED_ONCE:
+        resampled = bootstrap_scores(
+            predicted[None], measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
+        )
+        intervals = [percentile_interval(values[:, 0], level=level) for values in resampled]
     return ScoreOfRDM(
         r=float(rho.mean()),
         r2=float(rho.square().mean()),
         null_r=null_r,
         null_r2=null_r2,
-        r_interval=percentile_interval(resampled_r[:, 0], level=level),
-        r2_interval=percentile_interval(resampled_r2[:, 0], level=level),
-        subject_r=rho.numpy(),
+        r_interval=intervals[0],
+        r2_interval=intervals[1],
+        subject_r=rho.cpu().numpy(),
         n_subjects=len(measured),
         n_images=count_images(predicted.shape[-1]),
         n_pairs=measured[..., scored].shape[-1],
@@ -107,7 +110,7 @@ def score_rdm(
 
 def image_permutation_null(
     predicted: Float[Tensor, " pair"],
-    measured: Float[Tensor, "subject *time pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
     method: str = "spearman",
@@ -152,7 +155,7 @@ def image_permutation_null(
 
 def bootstrap_scores(
     predicted: Float[Tensor, "model pair"],
-    measured: Float[Tensor, "subject *time pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
     method: str = "spearman",
@@ -196,7 +199,7 @@ def bootstrap_scores(
 def model_difference(
     predicted_a: Float[Tensor, " pair"],
     predicted_b: Float[Tensor, " pair"],
-    measured: Float[Tensor, "subject *time pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
     method: str = "spearman",

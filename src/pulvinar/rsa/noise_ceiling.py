@@ -39,7 +39,7 @@ class Ceiling:
 
 
 def subject_scores(
-    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time pair"], *, method: str = "spearman"
+    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time measured_pair"], *, method: str = "spearman"
 ) -> Float[Tensor, " subject"]:
     """Similarity of one RDM with that of each subject, averaged over time points if there are any; signed."""
     return _over_time(compare(predicted, measured, method=method))

@@ -59,7 +59,8 @@ def squared_mahalanobis_rdm(
 ) -> Float[Tensor, " pair"]:
     """(x_i - x_j) P (x_i - x_j)' / n_features for every pair of rows, condensed, by rsatoolbox.
 
-    precision: P, the inverse noise covariance. rsatoolbox estimates P from residuals (`rsatoolbox.data.noise.prec_from_residuals`). float64 inside.
+    precision: P, the inverse noise covariance. rsatoolbox estimates it from residuals
+    (`rsatoolbox.data.noise.prec_from_residuals`). float64 inside.
     """
     _check_finite(patterns, "Mahalanobis RDM")
     _check_precision(precision, patterns.shape[-1])
