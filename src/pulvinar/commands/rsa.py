@@ -136,7 +136,7 @@ def ceiling_as_text(result: Mapping[str, Row]) -> str:
 
 
 def _condensed(rdms: np.ndarray) -> Tensor:
-    return condense(torch.from_numpy(np.asarray(rdms, dtype=np.float64)))
+    return condense(torch.from_numpy(np.array(rdms, dtype=np.float64)))
 
 
 def _measured(path: str, target: str | None) -> RDMArrays:
