@@ -15,8 +15,8 @@ from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import read_npz_parts
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.rsa.compare import check_method, partial_spearman
-from pulvinar.rsa.inference import score_rdm
-from pulvinar.rsa.noise_ceiling import noise_ceiling
+from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
+from pulvinar.rsa.noise_ceiling import Ceiling, noise_ceiling
 from pulvinar.rsa.rdm import condense
 from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, read_rdm_file
 
@@ -64,9 +64,18 @@ def compare(
         for name, model in [*models.items(), *confounds.items()]:
             if model.shape[-1] != rdms.shape[-1]:
                 raise InputError(f"'{name}' is over {model.shape[-1]} images, but '{target_name}' over {rdms.shape[-1]}")
-        for name, model in models.items():
-            scores = _scores(model, rdms, method, n_permutations, n_bootstrap, np.random.default_rng(seed))
-            row = {"predicted": name, "target": target_name, **scores}
+        measured_pairs = _condensed(rdms)
+        scores = score_rdms(
+            torch.stack([_condensed(model) for model in models.values()]),
+            measured_pairs,
+            generator=np.random.default_rng(seed),
+            method=method,
+            n_permutations=n_permutations,
+            n_bootstrap=n_bootstrap,
+        )
+        top = noise_ceiling(measured_pairs, method=method) if len(rdms) > 1 else None
+        for (name, model), score in zip(models.items(), scores, strict=True):
+            row = {"predicted": name, "target": target_name, **dataclasses.asdict(score), **_of_ceiling(score, top)}
             if confounds:
                 row["partial_r"] = _partial(model, rdms, confounds)
             rows.append(row)
@@ -79,24 +88,15 @@ def compare(
     }
 
 
-def _scores(
-    model: np.ndarray, rdms: np.ndarray, method: str, n_permutations: int, n_bootstrap: int, generator: np.random.Generator
-) -> Row:
-    measured = _condensed(rdms)
-    score = score_rdm(
-        _condensed(model),
-        measured,
-        generator=generator,
-        method=method,
-        n_permutations=n_permutations,
-        n_bootstrap=n_bootstrap,
-    )
-    row = dataclasses.asdict(score) | {"ceiling": None, "percent": None, "percent_above_null": None}
-    if score.n_subjects > 1:
-        top = noise_ceiling(measured, method=method)
-        row["ceiling"] = {"upper": top.upper, "lower": top.lower, "upper_r": top.upper_r, "lower_r": top.lower_r}
-        row["percent"], row["percent_above_null"] = 100 * score.r2 / top.upper, 100 * score.null_r2.above_null / top.upper
-    return row
+def _of_ceiling(score: ScoreOfRDM, top: Ceiling | None) -> Row:
+    """r squared in percent of the upper ceiling; null where there is one subject."""
+    if top is None:
+        return {"ceiling": None, "percent": None, "percent_above_null": None}
+    return {
+        "ceiling": {"upper": top.upper, "lower": top.lower, "upper_r": top.upper_r, "lower_r": top.lower_r},
+        "percent": 100 * score.r2 / top.upper,
+        "percent_above_null": 100 * score.null_r2.above_null / top.upper,
+    }
 
 
 def _partial(model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float | None:
