@@ -79,8 +79,8 @@ class Backbone(nn.Module):
     ) -> dict[str, Float[Tensor, "image _ _ _"]]:
         """Stage -> (image, channel, height, width) of preprocessed images, with gradients unless the caller stops them.
 
-        Tokens of transformers become maps, without the class token; vectors have height and width 1. pool: average every map to
-        pool x pool places (adaptive; a smaller map is not enlarged). stages: some of the network's modules instead of `self.stages`.
+        Tokens of transformers become maps, without the class token; vectors have height and width 1. pool: average every map
+        to pool x pool places (adaptive; a smaller map is not enlarged). stages: some of `self.stages`, all for None.
         """
         wanted = self.known_stages(stages)
         taken: dict[str, Tensor] = {}
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         maps = channels_first(output, n_prefix=self.n_prefix)
         if pool is None:
             return maps.clone()  # layers after it may work in place
-        return functional.adaptive_avg_pool2d(maps, tuple(min(pool, side) for side in maps.shape[2:]))
+        return functional.adaptive_avg_pool2d(maps, (min(pool, maps.shape[2]), min(pool, maps.shape[3])))
 
     def known_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
         """The stages, all of this backbone's for None; `NotFoundError` for names that it does not tap."""
@@ -171,8 +171,9 @@ def load_backbone(
     image_size, mean, std: by default those of the weights' own configuration; for a file FILE.json beside it, else those of the
     network's default weights, except that 1001 classes mean TensorFlow's input (mean and std 128/255), with a warning.
 
-    Raises `NotFoundError` for unknown names, `InputError` for weights that do not fit (the first misfit is named) and a size that
-    the network does not take, `FileError` for files that cannot be read and downloads that fail (with the command to fetch them).
+    Raises `NotFoundError` for unknown names, `InputError` for weights that do not fit (the first misfit is named) and a size
+    that the network does not take, `FileError` for files that cannot be read and downloads that fail (with the command that
+    fetches them).
     """
     entry = network_library.find(name)
     is_file = weights is not None and is_file_name(weights)
@@ -188,7 +189,7 @@ def load_backbone(
     own = network_library.own_preprocessing(entry, network, None if is_file else weights)  # type: ignore[arg-type]
     if is_file and mean is None and std is None and not {"mean", "std"} & set(sidecar) and _n_classes(entry, network) == 1001:
         warn(
-            f"{weights}: {TENSORFLOW_CLASSES} classes: input taken as TensorFlow's, mean and std 128/255; give mean and std if not"
+            f"{weights}: {TENSORFLOW_CLASSES} classes, so input as TensorFlow's, mean and std 128/255; give mean and std if not"
         )
         own = own.changed(mean=TENSORFLOW_MEAN, std=TENSORFLOW_STD)
     own = own.changed(resize=resize).changed(**sidecar).changed(image_size=image_size, mean=mean, std=std)
@@ -272,8 +273,8 @@ def extract(
     """Stage -> float32 (image, channel, height, width) of all images, in memory.
 
     images: uint8 (image, height, width, 3), a list of pictures of mixed sizes, or `Stimuli`, read a batch at a time.
-    pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to keep
-    features over runs, see `training.feature_cache`.
+    pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to
+    keep features over runs, see `training.feature_cache`.
     """
     wanted = backbone.known_stages(stages)
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in wanted}

@@ -1,9 +1,12 @@
-"""Networks of torchvision and timm by name, with the input that their weights want, and weights from the internet when asked."""
+"""Networks of torchvision and timm by name, with the input that their weights want, and weights from the net when asked."""
 
 import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +22,7 @@ HUB = "hf-hub:"
 
 @dataclass(frozen=True)
 class Entry:
-    """A network that a library can build: which library, its name there, and (timm) the tag of its weights."""
+    """A network that a library can build: which library, and its name there."""
 
     library: str
     name: str
@@ -57,7 +60,7 @@ def _has(library: str, name: str) -> bool:
 
 
 def find(name: str) -> Entry:
-    """The network of this name; without 'torchvision:' or 'timm:' before it torchvision is asked first. `NotFoundError` else."""
+    """The network of this name; without 'torchvision:' or 'timm:' in front torchvision is asked first. `NotFoundError` else."""
     library, colon, rest = name.partition(":")
     wanted: Sequence[str] = (library,) if colon and library in LIBRARIES else LIBRARIES
     rest = rest if colon and library in LIBRARIES else name
@@ -74,7 +77,8 @@ def build(entry: Entry, *, seed: int, n_classes: int | None = None, image_size: 
     """The network with random weights that depend on the seed alone; torch's global generator is left as it was."""
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
     if entry.library == "torchvision":
-        options |= {"init_weights": True} if entry.name in ("googlenet", "inception_v3") else {}
+        # as with its own weights, which want the ImageNet-normalised input turned into theirs
+        options |= {"init_weights": True, "transform_input": True} if entry.name in ("googlenet", "inception_v3") else {}
         options |= {"image_size": image_size} if image_size and entry.name.startswith("vit_") else {}
     elif image_size and getattr(_timm_config(entry), "fixed_input_size", False):
         options["img_size"] = image_size
@@ -136,12 +140,12 @@ def _download_torchvision(entry: Entry, weights: str) -> nn.Module:
     chosen = library_weights(entry, weights)
     target = f"{torch.hub.get_dir()}/checkpoints/{chosen.url.rpartition('/')[2]}"
     try:
-        return _module("torchvision").models.get_model(entry.name, weights=chosen).eval()
-    except (OSError, RuntimeError) as error:
-        raise FileError(
-            f"weights '{weights}' of {entry.full_name} are not here and could not be fetched ({_short(error)}). Where there is a "
-            f"network, run: curl -L --create-dirs -o {shlex.quote(target)} {chosen.url}   or give a local file as weights"
-        ) from error
+        with redirect_stdout(sys.stderr):
+            chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)  # fetch; refuse what needs unpickling
+            return _module("torchvision").models.get_model(entry.name, weights=chosen).eval()
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        command = f"curl -L --create-dirs -o {shlex.quote(target)} {chosen.url}"
+        raise _not_fetched(entry, weights, command, error) from error
 
 
 def _download_timm(entry: Entry, weights: str, image_size: int | None) -> nn.Module:
@@ -164,12 +168,12 @@ def _download_timm(entry: Entry, weights: str, image_size: int | None) -> nn.Mod
     try:
         return timm.create_model(name, pretrained=True, **options).eval()
     except Exception as error:  # the hub's client raises classes of several libraries
-        raise FileError(
-            f"weights '{weights}' of {entry.full_name} are not here and could not be fetched ({_short(error)}). Where there is a "
-            f"network, run: hf download {shlex.quote(str(repository))}   or give a local file as weights"
-        ) from error
+        raise _not_fetched(entry, weights, f"hf download {shlex.quote(str(repository))}", error) from error
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+def _not_fetched(entry: Entry, weights: str, command: str, error: Exception) -> FileError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return FileError(
+        f"weights '{weights}' of {entry.full_name} are not on this machine and could not be fetched ({reason}). Where the "
+        f"internet can be reached, run: {command}   or give a local file as weights"
+    )

@@ -24,8 +24,8 @@ TENSORFLOW_MEAN = TENSORFLOW_STD = (128 / 255,) * 3
 class Preprocessing:
     """y = (resized / 255 - mean) / std, per channel (red, green, blue).
 
-    image_size: side in pixels. resize: 'squash' scales height and width to the square, so that nothing is lost; 'crop' scales the
-    short side to image_size / crop_share and cuts the square from the middle, as classification scores are measured.
+    image_size: side in pixels. resize: 'squash' scales height and width to the square, so that nothing is lost; 'crop' scales
+    the short side to image_size / crop_share and cuts the square from the middle, as classification scores are measured.
     Bilinear with antialiasing always (what torchvision does by default depends on its version).
     """
 

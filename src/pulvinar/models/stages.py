@@ -36,7 +36,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Point:
-    """A module to tap. `outer` is the wider module with the same output, if all of it has one resolution (layer1 for layer1.2)."""
+    """A module to tap. `outer`: the module around it with the same output, if that has one resolution (layer1 of layer1.2)."""
 
     name: str
     outer: str
@@ -77,7 +77,7 @@ def channels_first(output: Tensor, *, n_prefix: int = 0) -> Float[Tensor, "image
     """Any layer's output as maps.
 
     (image, channel) gets height and width 1. Tokens (image, token, channel) lose their prefix tokens and become the square
-    they came from (a column if there is none). (image, height, width, channel) is turned if height = width differs from channel.
+    they came from (a column if there is none). (image, height, width, channel) is turned if height = width, channel differs.
     """
     if output.ndim == 2:
         return output[:, :, None, None]
@@ -145,7 +145,7 @@ class _Walk:
         return not idle and self.side(name) > 0 and self.found[name].shape == self.found[convolution].shape
 
     def _is_container(self, module: nn.Module, name: str) -> bool:
-        """Plain containers, and modules that are or end in a row of two or more like blocks (a stage of ConvNeXt, an encoder)."""
+        """Plain containers, modules without maps, and those that are or hold a row of like blocks (ConvNeXt stage, encoder)."""
         if type(module) in PLAIN or not self.side(name):
             return True
         rows = [(name, module)]

@@ -50,7 +50,7 @@ def pixels_fingerprint(images: Images | Stimuli) -> str:
     for row in range(len(images)):
         pixels = np.ascontiguousarray(image_rows(images, row, row + 1)[0])
         digest.update(f"{pixels.dtype.str}{pixels.shape}".encode())
-        digest.update(pixels)
+        digest.update(pixels.data)
     return digest.hexdigest()
 
 
@@ -80,9 +80,9 @@ def cached_features(
 ) -> dict[str, np.ndarray]:
     """Stage -> read-only memory map, float32 (image, channel, height, width): from the cache, computed where it is not there.
 
-    The values are those of `models.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at a
-    time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used (one
-    read of the file); without it only its size. folder: see `cache_folder`. Raises `FileError` if the folder cannot be written.
+    The values are those of `models.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at
+    a time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used
+    (one read of the file); without it only its size. folder: see `cache_folder`. Raises `FileError` if it cannot be written.
     """
     wanted = backbone.known_stages(stages)
     if not len(images):
@@ -139,8 +139,8 @@ class _Writer:
         if not self.shape:
             self.shape = (self.n_images, *values.shape[1:])
             header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(self, header)  # type: ignore[arg-type]
-        self.write(memoryview(np.ascontiguousarray(values, dtype="<f4")).cast("B"))
+            np.lib.format.write_array_header_1_0(self, header)
+        self.write(np.ascontiguousarray(values, dtype="<f4").data.cast("B"))
 
     def facts(self) -> dict[str, Any]:
         return {"shape": self.shape, "bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
