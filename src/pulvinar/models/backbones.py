@@ -23,8 +23,8 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.models import network_library
 from pulvinar.models.network_library import Entry
-from pulvinar.models.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing, Resize
-from pulvinar.models.stages import channels_first, choose_stages, find_points, outputs, prefix_tokens
+from pulvinar.models.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing
+from pulvinar.models.stages import Output, Point, channels_first, choose_stages, find_points, outputs, prefix_tokens, taking
 from pulvinar.models.weights import fit_weights, is_file_name, read_sidecar, read_weights
 from pulvinar.progress import track, warn
 
@@ -41,9 +41,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.network, self.name, self.stages, self.preprocessing = network, name, stages, preprocessing
         self.frozen, self.n_prefix = False, prefix_tokens(network)
-        with self.evaluating(), torch.no_grad():
-            side = preprocessing.image_size
-            maps = self.features(torch.zeros(1, 3, side, side, device=self.device))
+        with self.evaluating(), torch.no_grad(), taking(preprocessing.image_size):
+            maps = self.features(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
         self.shapes = {stage: tuple(values.shape[1:]) for stage, values in maps.items()}
 
     @property
@@ -52,12 +51,12 @@ class Backbone(nn.Module):
         return self.preprocessing.image_size
 
     @property
-    def mean(self) -> tuple[float, float, float]:
+    def mean(self) -> tuple[float, ...]:
         """Subtracted from red, green, blue (pixels in 0..1)."""
         return self.preprocessing.mean
 
     @property
-    def std(self) -> tuple[float, float, float]:
+    def std(self) -> tuple[float, ...]:
         """What red, green, blue are divided by."""
         return self.preprocessing.std
 
@@ -156,9 +155,9 @@ def load_backbone(
     weights: str | os.PathLike[str] | None = None,
     stages: Sequence[str] | int | None = None,
     image_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    resize: Resize = "squash",
+    mean: Sequence[float | int] | None = None,
+    std: Sequence[float | int] | None = None,
+    resize: str = "squash",
     seed: int = 0,
 ) -> Backbone:
     """A network in evaluation mode, with weights, stages and preprocessing.
@@ -167,7 +166,7 @@ def load_backbone(
     weights: None for random ones (from `seed`; a warning says so); a local file; 'default' or a name of the library's weights
     ('IMAGENET1K_V2', for timm a tag such as 'a1_in1k', or 'hf-hub:OWNER/MODEL'), which may need the internet.
     A file with another number of classes is met by a network with that number.
-    stages: None, a number or names, see `stages.choose_stages`.
+    stages: None, a number or names, see `stages.choose_stages`; the same for every image_size.
     image_size, mean, std: by default those of the weights' own configuration; for a file FILE.json beside it, else those of the
     network's default weights, except that 1001 classes mean TensorFlow's input (mean and std 128/255), with a warning.
 
@@ -193,8 +192,7 @@ def load_backbone(
         )
         own = own.changed(mean=TENSORFLOW_MEAN, std=TENSORFLOW_STD)
     own = own.changed(resize=resize).changed(**sidecar).changed(image_size=image_size, mean=mean, std=std)
-    found = outputs(network, own.image_size)
-    points = find_points(network, found, head=network_library.head_name(entry, network))
+    points, found = _points(entry, network, own.image_size)
     tapped = choose_stages(points, found, stages, network=entry.full_name)
     return Backbone(network, name=entry.full_name, stages=tapped, preprocessing=own).eval()
 
@@ -216,17 +214,23 @@ def _n_classes(entry: Entry, network: nn.Module) -> int:
     return 0 if weight is None else len(weight)
 
 
-def stage_names(name: str, *, image_size: int | None = None) -> tuple[str, ...]:
+def _points(entry: Entry, network: nn.Module, image_size: int) -> tuple[list[Point], dict[str, Output]]:
+    """Found at the network's usual size, so that the stages of a network do not depend on the size that is asked for."""
+    fixed = network_library.has_fixed_size(entry)
+    side = image_size if fixed else network_library.own_preprocessing(entry, network, None).image_size
+    found = outputs(network, side)
+    return find_points(network, found, head=network_library.head_name(entry, network)), found
+
+
+def stage_names(name: str) -> tuple[str, ...]:
     """All points of a network at which it can be tapped, in order of execution (17 for SE-ResNeXt-50). Needs no weights.
 
     Any other module that runs once may be named as a stage too.
     """
     entry = network_library.find(name)
-    network = network_library.build(entry, seed=0, image_size=image_size)
-    side = image_size or network_library.own_preprocessing(entry, network, None).image_size
-    return tuple(
-        point.name for point in find_points(network, outputs(network, side), head=network_library.head_name(entry, network))
-    )
+    network = network_library.build(entry, seed=0)
+    points, _ = _points(entry, network, network_library.own_preprocessing(entry, network, None).image_size)
+    return tuple(point.name for point in points)
 
 
 def image_rows(images: Images | Stimuli, start: int, stop: int) -> Images:

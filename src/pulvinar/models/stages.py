@@ -7,8 +7,8 @@ do not say how other networks are cut; this rule is ours.
 """
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,15 @@ class Point:
     order: int
 
 
+@contextmanager
+def taking(image_size: int) -> Iterator[None]:
+    """Around a pass of images of this size: what a network raises when it does not take them becomes an `InputError`."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"image_size: the network does not take {image_size} x {image_size} pixels: {error}") from error
+
+
 def outputs(network: nn.Module, image_size: int) -> dict[str, Output]:
     """Run one grey image through and note what each module gives. Modes are restored, the image is zeros."""
     found: dict[str, Output] = {}
@@ -58,10 +67,8 @@ def outputs(network: nn.Module, image_size: int) -> dict[str, Output]:
 
             hooks.callback(module.register_forward_hook(note).remove)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), taking(image_size):
                 network.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise InputError(f"image_size: the network does not take {image_size} x {image_size} pixels: {error}") from error
         finally:
             for module, mode in modes.items():
                 module.training = mode

@@ -42,10 +42,17 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"weights: {path}: a state dict (names -> tensors), or one under 'state_dict' or 'model', is needed")
+    return plain_names(content)
+
+
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that the network itself uses: without a wrapper's, and with DenseNet's of today."""
+    names = [str(name) for name in state]
     for wrapper in WRAPPERS:
-        if all(str(name).startswith(wrapper) for name in content):
-            content = {str(name).removeprefix(wrapper): value for name, value in content.items()}
-    return {OLD_DENSENET.sub(r"\1\2", str(name)): value for name, value in content.items()}
+        if all(name.startswith(wrapper) for name in names):
+            names = [name.removeprefix(wrapper) for name in names]
+    names = [OLD_DENSENET.sub(r"\1\2", name) for name in names]
+    return dict(zip(names, state.values(), strict=True))
 
 
 def _content(path: Path, suffix: str) -> Any:
