@@ -147,14 +147,12 @@ class _Writer:
 
 
 def _write(entry: Path, stages: Sequence[str], batches: Iterator[dict[str, np.ndarray]], made_from: dict[str, Any]) -> None:
-    """All stages of one pass over the images; the facts come last, so that a file without them does not count."""
+    """All stages of one pass over the images; the facts come last, and a file that is not as they say does not count."""
     facts = {}
     with ExitStack() as open_files:
         writers = {}
         for stage in stages:
-            array_file, facts_file = _files(entry, stage)
-            facts_file.unlink(missing_ok=True)
-            temporary = open_files.enter_context(atomic_path(array_file))
+            temporary = open_files.enter_context(atomic_path(_files(entry, stage)[0]))
             writers[stage] = _Writer(open_files.enter_context(temporary.open("wb")), made_from["n_images"])
         for batch in batches:
             for stage, values in batch.items():
