@@ -176,7 +176,7 @@ def test_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_folder_that_cannot_be_written_and_bad_requests(backbone: Backbone, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FileError, match="file.*cannot be written.*PULVINAR_CACHE"):
+    with pytest.raises(FileError, match=r"file.*cannot be written.*PULVINAR_CACHE"):
         cached_features(backbone, pictures(1), folder=tmp_path / "file")
     with pytest.raises(InputError, match="images: one or more"):
         cached_features(backbone, [], folder=tmp_path)
