@@ -28,7 +28,7 @@ def test_squash_is_torchvisions_resize(height: int, width: int):
     torch.testing.assert_close(Preprocessing(image_size=64)([image])[0], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("height", "width"), [(300, 451), (451, 300), (256, 256), (100, 333)])
+@pytest.mark.parametrize(("height", "width"), [(300, 451), (451, 300), (256, 256), (100, 333), (256, 387)])
 def test_crop_is_the_transform_of_torchvisions_weights(height: int, width: int):
     image = picture(height, width)
     expected = SqueezeNet1_0_Weights.IMAGENET1K_V1.transforms()(torch.from_numpy(image).permute(2, 0, 1).float() / 255)

@@ -99,6 +99,8 @@ def test_maps_of_hand_made_outputs():
     maps = channels_first(tokens, n_prefix=1)
     assert maps.shape == (2, 3, 2, 2)
     torch.testing.assert_close(maps[1, 2].flatten(), tokens[1, 1:, 2])
+    square = torch.arange(9.0)[None, :, None]  # nine tokens are a square too, but five of them stand for no place
+    torch.testing.assert_close(channels_first(square, n_prefix=5).flatten(), torch.arange(5.0, 9.0))
     assert channels_first(tokens, n_prefix=0).shape == (2, 3, 5, 1)  # 5 tokens are no square
     assert channels_first(torch.zeros(2, 7)).shape == (2, 7, 1, 1)
     last = torch.randn(2, 4, 4, 6)

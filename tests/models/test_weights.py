@@ -122,7 +122,11 @@ def test_sidecar(tmp_path: Path):
     assert read_sidecar(tmp_path / "net.npz") == {"mean": [0.5, 0.5, 0.5], "image_size": 96}
     for content in ('{"average": 1}', "[1]"):
         (tmp_path / "net.json").write_text(content)
-        with pytest.raises(InputError, match=r"net.json: an object with mean, std"):
+        with pytest.raises(InputError, match=r"net.json: an object with any of mean, std"):
+            read_sidecar(tmp_path / "net.npz")
+    for content, message in (('{"mean": 0.5}', "net.json"), ('{"std": [1, 1, 0]}', "net.json: std: three numbers above 0")):
+        (tmp_path / "net.json").write_text(content)
+        with pytest.raises(InputError, match=message):
             read_sidecar(tmp_path / "net.npz")
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.errors import InputError
+from pulvinar.models.preprocessing import Preprocessing
 from pulvinar.storage import read_json, reading, require_file
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
@@ -76,9 +77,12 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not sidecar.is_file():
         return {}
     content = read_json(sidecar)
-    unknown = sorted(set(content) - set(SIDECAR_FIELDS)) if isinstance(content, dict) else None
-    if unknown is None or unknown:
-        raise InputError(f"{sidecar}: an object with {', '.join(SIDECAR_FIELDS)} is needed; {unknown or 'something else'} came")
+    if not isinstance(content, dict) or set(content) - set(SIDECAR_FIELDS):
+        raise InputError(f"{sidecar}: an object with any of {', '.join(SIDECAR_FIELDS)} is needed; {str(content)[:80]} came")
+    try:
+        Preprocessing().changed(**content)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{sidecar}: {error}") from error
     return content
 
 
