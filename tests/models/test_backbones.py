@@ -132,7 +132,7 @@ def test_a_bare_name_asks_torchvision_first():
 
 
 def test_input_is_that_of_the_weights_configuration():
-    assert load_backbone("inception_v3", stages=["Mixed_5d"]).image_size == 299
+    assert load_backbone("timm:inception_v3", stages=["Mixed_5d"]).image_size == 299
     timm_vit = load_backbone("vit_tiny_patch16_224")
     assert (timm_vit.image_size, timm_vit.mean, timm_vit.std) == (224, (0.5,) * 3, (0.5,) * 3)
     given = load_backbone("squeezenet1_0", image_size=64, mean=[0, 0, 0.5], std=[1, 1, 1], resize="crop")

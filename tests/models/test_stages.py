@@ -30,7 +30,7 @@ def test_seresnext_has_the_papers_five_and_seventeen_points(name: str, stem: str
     assert [found[stage].shape[1] for stage in five] == [64, 256, 512, 1024, 2048]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnext_atto", "edgenext_xx_small"])
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "edgenext_xx_small"])
 def test_default_stages_are_among_timms_own_where_blocks_end_at_a_resolution(name: str):
     network = timm.create_model(name)
     points, found = points_of(network, 64, network.pretrained_cfg["classifier"])
@@ -43,7 +43,6 @@ def test_default_stages_are_among_timms_own_where_blocks_end_at_a_resolution(nam
         ("alexnet", 224, [1, 4, 7, 9, 11]),  # the five activations
         ("squeezenet1_0", 96, [1, 5, 10, 12]),  # the stem, and the last fire module at each resolution
         ("mobilenet_v2", 64, [1, 3, 6, 13, 18]),
-        ("vgg11", 64, [1, 4, 9, 14, 19]),
     ],
 )
 def test_default_stages_of_torchvision_networks(name: str, side: int, expected: list[int]):
