@@ -77,8 +77,8 @@ def crops(
     """
     image, short = Image.fromarray(picture), min(picture.shape[:2])
     boxes, thumbnails, strictness = np.zeros((0, 3)), np.zeros((0, 8, 8, 3)), 1.0
-    crops: list[np.ndarray] = []
-    while len(crops) < n:
+    taken: list[np.ndarray] = []
+    while len(taken) < n:
         for _ in range(60):
             edge = short * np.exp(rng.uniform(np.log(0.18), np.log(0.75)))
             box = np.array([rng.uniform(0, picture.shape[0] - edge), rng.uniform(0, picture.shape[1] - edge), edge])
@@ -89,10 +89,10 @@ def crops(
             if close or thumbnail.std() < contrast * strictness:
                 continue
             boxes, thumbnails = np.vstack([boxes, box]), np.concatenate([thumbnails, thumbnail[None]])
-            crops.append(_cut(image, box, size))
+            taken.append(_cut(image, box, size))
             break
         else:
             strictness *= 0.9
             if strictness < 1e-3:
                 raise InputError(f"a picture of {image.width} x {image.height} pixels is blank; no crops can be told apart")
-    return np.stack(crops)
+    return np.stack(taken)

@@ -18,7 +18,7 @@ import numpy as np
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES
 from pulvinar.data.matlab_files import read_matlab
-from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
 
 TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}
@@ -40,7 +40,7 @@ def submission_files(
     """
     if file_format not in FORMATS:
         raise InputError(f"format of a submission: one of {', '.join(FORMATS)} fits, '{file_format}' came")
-    rdms = _checked(predictions, n_images)
+    rdms = check_predictions(predictions, n_images)
     files: dict[str, bytes] = {}
     for track, targets in TRACKS.items():
         there = [target for target in targets if target in rdms]
@@ -69,8 +69,11 @@ def write_submission(
     return [Path(folder) / name for name in files]
 
 
-def _checked(predictions: Mapping[str, np.ndarray], n_images: int | None) -> dict[str, np.ndarray]:
-    """Target -> RDM, each checked, all over the same number of images."""
+def check_predictions(predictions: Mapping[str, np.ndarray], n_images: int | None) -> dict[str, np.ndarray]:
+    """Target -> RDM float64, each checked, all over the same (or this) number of images; keys are ours or the challenge's.
+
+    Raises `InputError`, `DegenerateError` naming the RDM, `NotFoundError` for a name that is no target.
+    """
     rdms: dict[str, np.ndarray] = {}
     for name, rdm in predictions.items():
         target = OFFICIAL_NAMES.get(name, name)
@@ -156,7 +159,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     if not found:
         raise InputError(f"{path}: none of {', '.join(OFFICIAL_NAMES)} is in it; there are: {', '.join(arrays) or 'no arrays'}")
     try:
-        return _checked(found, None)
+        return check_predictions(found, None)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -179,4 +182,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
                 (Path(folder) / Path(member.filename).name).write_bytes(archive.read(member))
         if not members:
             raise FileError(f"{path}: no file submit_fmri or submit_meg in it")
-        return _joined({file: _read_file(file) for file in sorted(Path(folder).iterdir())})
+        try:
+            return _joined({file: _read_file(file) for file in sorted(Path(folder).iterdir())})
+        except PulvinarError as error:
+            raise type(error)(str(error).replace(folder, str(path))) from error
