@@ -37,12 +37,13 @@ def embedding_rdm(features: Features, scales: Scales) -> np.ndarray:
 
 
 def subject_rdms(rdm: np.ndarray, *, n_subjects: int, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """The RDM as `n_subjects` would show it: (subject, image, image), each with its own noise, clipped to [0, 2].
+    """The RDM as `n_subjects` would show it: (subject, image, image) in [0, 2], each with its own noise.
 
-    noise: its standard deviation in units of the standard deviation of the RDM over pairs.
+    noise: its standard deviation in units of the standard deviation of the RDM over pairs. At each pair it is cut off at the
+    same distance above and below, where the nearer of 0 and 2 lies: so the mean over many subjects is the RDM itself.
     """
     spread = _spread(rdm)
-    return np.stack([_as_rdm(rdm + noise * spread * _pair_noise(len(rdm), rng)) for _ in range(n_subjects)])
+    return np.stack([_add(rdm, noise * spread * _pair_noise(len(rdm), rng)) for _ in range(n_subjects)])
 
 
 def timed_subject_rdms(
@@ -59,7 +60,7 @@ def timed_subject_rdms(
         for time, share in enumerate(course):
             if time:
                 drift = carry * drift + np.sqrt(1 - carry**2) * _pair_noise(len(rdm), rng)
-            subject[time] = _as_rdm(middle + share * (rdm - middle) + noise * spread * drift)
+            subject[time] = _add(middle + share * (rdm - middle), noise * spread * drift)
     return subjects
 
 
@@ -81,7 +82,8 @@ def _pair_noise(n_images: int, rng: np.random.Generator) -> np.ndarray:
     return np.sqrt(0.5) * (alone + alone.T) + 0.5 * (image[:, None] + image[None, :])
 
 
-def _as_rdm(values: np.ndarray) -> np.ndarray:
-    rdm = np.clip(values, 0, LARGEST_DISTANCE)
-    np.fill_diagonal(rdm, 0)
-    return rdm
+def _add(rdm: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    room = np.minimum(rdm, LARGEST_DISTANCE - rdm)
+    noisy = rdm + np.clip(noise, -room, room)
+    np.fill_diagonal(noisy, 0)
+    return noisy

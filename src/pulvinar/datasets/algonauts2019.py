@@ -41,7 +41,7 @@ from pulvinar.data.rdm_submission import check_predictions, read_submission, wri
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.models.fixed_networks import RandomConvolutionNetwork
 from pulvinar.progress import track
-from pulvinar.rsa.noise_ceiling import ALGONAUTS2019_CEILINGS, algonauts2019_score, subject_scores
+from pulvinar.rsa.noise_ceiling import ALGONAUTS2019_CEILINGS, algonauts2019_score, noise_ceiling, subject_scores
 from pulvinar.rsa.rdm import condense
 from pulvinar.storage import atomic_folder, refuse_existing, write_json
 
@@ -114,6 +114,41 @@ def _sets(path: Path) -> list[Path]:
     if not folders:
         raise FileError(f"{path}: no target_fmri or target_meg (.mat, .npz) in this folder, nor two levels below it")
     return folders
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is there, in numbers: per set its images and targets (people, times, both ceilings of r squared), and the facts."""
+    path = Path(path)
+    opened = [load(path)] if path.is_file() else list(load_all(path).values())
+    return {
+        "name": "algonauts2019",
+        "sets": [_describe(data) for data in opened],
+        "truth": find_truth(path) is not None,
+        "facts": {"citation": CITATION, "url": URL, "licence": LICENCE},
+    }
+
+
+def _describe(data: Dissimilarities) -> dict[str, Any]:
+    targets: dict[str, Any] = {}
+    for name, target in data.targets.items():
+        ceiling = noise_ceiling(condense(torch.from_numpy(np.asarray(target.rdms, np.float64))))
+        published = CEILINGS.get(len(data.stimuli), {}).get(name)
+        targets[name] = {
+            "subjects": len(target.subjects),
+            "times_ms": None if target.times is None else list(target.times),
+            "upper": ceiling.upper,
+            "lower": ceiling.lower,
+            "published_upper": published,
+        }
+    stimuli = data.stimuli
+    return {
+        "name": data.name,
+        "images": len(stimuli),
+        "sources": len(set(stimuli.sources)),
+        "pixels": stimuli.read_image is not None,
+        "features": {name: list(values.shape) for name, values in stimuli.features.items()},
+        "targets": targets,
+    }
 
 
 def score(
