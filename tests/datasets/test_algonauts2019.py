@@ -1,21 +1,27 @@
 """Oracles: scipy's Spearman in the loop that the challenge's readme describes, published numbers, the planted truth."""
 
+import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
+from PIL import Image
 from scipy.optimize import least_squares
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
+from pulvinar.cli import main
+from pulvinar.data import photographs
 from pulvinar.data.image_files import read_image
 from pulvinar.data.matlab_files import write_matlab_7_3
 from pulvinar.data.planted_dissimilarities import embedding_rdm
 from pulvinar.datasets import algonauts2019
 from pulvinar.datasets.algonauts2019 import generate, inspect, load, load_all, load_truth, score
 from pulvinar.errors import ConfigError, DegenerateError, FileError, InputError, NotFoundError
+from pulvinar.models.fixed_networks import RandomConvolutionNetwork
 from pulvinar.rsa.noise_ceiling import algonauts2019_track
 
 TINY = {"sets": (8, 10), "n_subjects": 4, "n_times": 5, "image_size": 32}
@@ -276,14 +282,37 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_another_world(worl
     assert not np.array_equal(load_all(tmp_path / "other")[8].target("it").rdms, load_all(world)[8].target("it").rdms)
 
 
-def test_features_are_those_of_the_images_on_disk_and_sets_share_no_photograph(world):
-    both, truth = load_all(world), load_truth(world)
-    images = {n: np.stack([both[n].stimuli.image(row) for row in range(n)]) for n in (8, 10)}
-    again = algonauts2019.stage_features(images, seed=truth["network"]["seed"])
-    for n in (8, 10):
-        for stage, values in both[n].stimuli.features.items():
-            np.testing.assert_allclose(again[n][stage], values, atol=1e-6)
-    assert not set(both[8].stimuli.sources) & set(both[10].stimuli.sources)
+def test_features_follow_from_the_images_on_disk_and_the_specification_in_the_truth(world):
+    both, specification = load_all(world), load_truth(world)["network"]
+    size = (specification["input_pixels"],) * 2
+    reduced = [
+        np.asarray(Image.fromarray(both[n].stimuli.image(row)).resize(size, Image.Resampling.BICUBIC))
+        for n in TINY["sets"]
+        for row in range(n)
+    ]
+    images = torch.from_numpy(np.stack(reduced))
+    network = RandomConvolutionNetwork(
+        **{key: specification[key] for key in ("seed", "widths", "kernel", "nonlinearity")}, grid=1
+    )
+    network.calibrate(images)
+    for stage, maps in enumerate(network.stages(images, grids=specification["grids"]), start=1):
+        expected = maps - maps.mean(0)
+        expected = (expected / expected.square().mean(0).sum().sqrt()).flatten(2).transpose(1, 2).numpy()
+        stored = np.concatenate([both[n].stimuli.features[f"stage{stage}"] for n in TINY["sets"]])
+        np.testing.assert_allclose(stored, expected, atol=1e-5)
+
+
+def test_every_image_has_the_source_it_was_cut_from_and_sets_share_none(monkeypatch):
+    grey = {}
+    monkeypatch.setattr(
+        photographs, "read_picture", lambda path: np.full((9, 9, 3), grey.setdefault(path.name, 10 * len(grey)))
+    )
+    monkeypatch.setattr(photographs, "crops", lambda picture, n, size, rng, **limits: np.repeat(picture[None], n, axis=0))
+    images, sources = algonauts2019._draw_images(algonauts2019.Config(sets=(40, 30)), np.random.default_rng(0))
+    for n in (40, 30):
+        assert images[n].shape[0] == len(sources[n]) == n
+        assert [grey[source.split("/")[1]] for source in sources[n]] == images[n][:, 0, 0, 0].tolist()
+    assert not set(sources[40]) & set(sources[30])
 
 
 def test_stages_weigh_the_same_at_equal_scales(world):
@@ -376,3 +405,18 @@ def test_worlds_that_cannot_be_planted_are_refused_before_anything_is_written(tm
         generate(world)
     with pytest.raises(FileError, match=r"no truth\.json"):
         load_truth(tmp_path)
+
+
+def test_the_command_line_plants_and_inspects(tmp_path, capsys):
+    out, settings = str(tmp_path / "w"), [f"{key}={value}" for key, value in TINY.items() if key != "sets"]
+    assert (
+        main(["data", "simulate", "--layout", "algonauts2019", "--out", out, "--seed", "1", "--set", "sets=8,10", *settings])
+        == 0
+    )
+    assert load(tmp_path / "w" / SMALL).stimuli.ids[0] == "image_01"
+    capsys.readouterr()
+    assert main(["data", "inspect", f"algonauts2019:{out}/{SMALL}", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown["sets"][0]["targets"]) == ["evc", "it", "meg_early", "meg_late"]
+    assert main(["data", "simulate", "--layout", "arrays", "--out", str(tmp_path / "x")]) == 2
+    assert "no world can be planted" in capsys.readouterr().err
