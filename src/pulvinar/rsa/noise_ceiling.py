@@ -1,22 +1,21 @@
-"""Noise ceilings of RDMs: how well any model could do, given that subjects differ. And the score of the Algonauts 2019 challenge.
+"""Noise ceilings of RDMs: how well any model could do, given that subjects differ. The score of the Algonauts 2019 challenge.
 
 With rho_s the similarity of subject s with the mean RDM of subjects (plain mean, before ranking):
   upper: the mean is over all subjects, s among them, so it is too high.
   lower: the mean is over the other subjects (leave one subject out), so it is too low.
-Each of r (mean_s rho_s) and of r squared (mean_s rho_s^2). RDMs with time points (MEG): rho is averaged over time before squaring.
+Each of r (mean_s rho_s) and of r squared (mean_s rho_s^2). With time points (MEG) rho is averaged over time before squaring.
 Every function takes condensed RDMs; slice the pairs (`rdm.pairs_among`) to have the ceiling of just those.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.config import suggest
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.rsa.compare import check_method, compare, unit_vectors
+from pulvinar.rsa.compare import average_ranks, check_method, compare, unit_vectors
 
 ALGONAUTS2019_CEILINGS = {  # mean over 15 subjects of squared Spearman rho with the mean RDM; Cichy et al. 2019
     92: {"evc": 0.1589, "it": 0.3075, "meg_early": 0.4634, "meg_late": 0.2275},
@@ -40,7 +39,7 @@ class Ceiling:
 
 
 def subject_scores(
-    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time pair"], *, method: str = "spearman"
+    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time measured_pair"], *, method: str = "spearman"
 ) -> Float[Tensor, " subject"]:
     """Similarity of one RDM with that of each subject, averaged over time points if there are any; signed."""
     return _over_time(compare(predicted, measured, method=method))
@@ -51,8 +50,8 @@ def noise_ceiling(
 ) -> Ceiling:
     """Upper and leave-one-subject-out lower ceiling of r and of r squared (see the head of this file).
 
-    average: "plain" is the mean of the dissimilarities as they are (Algonauts 2019); "normalised" that of what `method` compares
-    (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
+    average: "plain" is the mean of the dissimilarities as they are (Algonauts 2019); "normalised" that of what `method`
+    compares (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
     Raises `InputError` for fewer than 2 subjects, `DegenerateError` for a subject without variance.
     """
     check_method(method)
@@ -63,9 +62,10 @@ def noise_ceiling(
         raise InputError(f"noise ceiling: 2 subjects or more are needed, {n_subjects} came")
     values = measured.double()
     if average == "normalised":
-        if method in ("kendall", "whitened_pearson", "whitened_cosine"):
-            raise InputError(f"average: 'normalised' is known for spearman, pearson and cosine, not for {method}")
-        values = unit_vectors(values, method=method, name="subject")
+        if method.startswith("whitened"):
+            raise InputError(f"average: 'normalised' is known for RDMs that are not whitened, {method} came")
+        ranked = method in ("spearman", "kendall")  # sums of ranks are exact, so their ties stay ties
+        values = average_ranks(values) if ranked else unit_vectors(values, method=method, name="subject")
     total = values.sum(0)
     try:
         upper = _over_time(compare(total / n_subjects, measured, method=method))
@@ -130,5 +130,5 @@ def algonauts2019_track(r2: Sequence[float], ceilings: Sequence[float]) -> float
     return 100 * sum(r2) / sum(ceilings)
 
 
-def _over_time(scores: Float[Tensor, "subject *time"]) -> Float[Tensor, " subject"]:
+def _over_time(scores: Float[Tensor, " subject *time"]) -> Float[Tensor, " subject"]:
     return scores.flatten(1).mean(1) if scores.ndim > 1 else scores
