@@ -419,4 +419,23 @@ def test_the_command_line_plants_and_inspects(tmp_path, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert list(shown["sets"][0]["targets"]) == ["evc", "it", "meg_early", "meg_late"]
     assert main(["data", "simulate", "--layout", "arrays", "--out", str(tmp_path / "x")]) == 2
-    assert "no world can be planted" in capsys.readouterr().err
+    assert "nothing is written in the layout" in capsys.readouterr().err
+
+
+def test_the_command_line_submits_and_scores(world, tmp_path, capsys):
+    data = load(world / SMALL)
+    for target in data.targets:
+        np.save(tmp_path / f"{target}.npy", data.target(target).rdms.reshape(-1, 8, 8)[0])
+    pairs = [f"{target}={tmp_path / target}.npy" for target in data.targets]
+    assert main(["rsa", "submit", *pairs, "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert main(["rsa", "score", str(tmp_path / "out"), f"algonauts2019:{world / SMALL}", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    expected = score(algonauts2019.read_submission(tmp_path / "out"), data)
+    assert shown == expected
+    assert main(["rsa", "score", str(tmp_path / "out" / "submit_fmri.zip"), str(world / SMALL)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["target", "evc", "it", "fmri"]
+    assert float(table[-1].split()[-1]) == pytest.approx(expected["fmri"]["percent"], abs=0.006)
+    assert main(["rsa", "score", str(tmp_path / "out"), str(world / SMALL), "--published"]) == 2
+    assert "not of 8" in capsys.readouterr().err
