@@ -1,7 +1,7 @@
 """`pulvinar rsa`: noise ceilings of measured RDMs, and how a model's RDM compares with them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulvinar.config import suggest
+from pulvinar.config import parse_assignments, suggest
 from pulvinar.data.array_files import read_array
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import read_npz_parts
+from pulvinar.data.rdm_submission import write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.rsa.compare import check_method, partial_spearman
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
@@ -106,6 +107,32 @@ def _partial(model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float
         return float(partial_spearman(_condensed(model), _condensed(rdms), stacked).mean())
     except DegenerateError:
         return None
+
+
+def score(submission: str, data: str, *, published: bool = False) -> dict[str, Row]:
+    """`datasets.algonauts2019.score` of a submission's RDMs on one set."""
+    from pulvinar.datasets import algonauts2019
+
+    measured = algonauts2019.load(data.removeprefix("algonauts2019:"))
+    predicted = algonauts2019.read_submission(submission)
+    return algonauts2019.score(predicted, measured, ceilings="published" if published else "recomputed")
+
+
+def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[str, list[str]]:
+    """Write a submission from `target=file` pairs, each file one RDM (image, image); the names of its files."""
+    predicted = {target: np.asarray(read_array(Path(file))) for target, file in parse_assignments(rdms).items()}
+    return {"files": [str(path) for path in write_submission(out, predicted, file_format=file_format)]}
+
+
+def score_as_text(result: Mapping[str, Row]) -> str:
+    """Table of `score`."""
+    lines = [f"{'target':10} {'r':>8} {'r2':>8} {'lower r2':>9} {'upper r2':>9} {'% of upper':>11}"]
+    for name, row in result.items():
+        numbers = " " * 38
+        if "r2" in row:
+            numbers = f" {row['r']:+8.4f} {row['r2']:8.4f} {row['lower_ceiling']:9.4f} {row['ceiling']:9.4f}"
+        lines.append(f"{name:10}{numbers} {row['percent']:11.2f}")
+    return "\n".join(lines)
 
 
 def as_text(result: Mapping[str, Any]) -> str:
