@@ -9,6 +9,7 @@ sorted once, and each resample re-ranks by a cumulative sum of weights (Spearman
 Intervals and tests of differences tell what holds for other images and other subjects. Drawing both at once counts the
 measurement noise of a pair three times, so the variance is put together from draws of images alone, of subjects alone, and of
 both, as in Schütt et al. 2023 (eLife) and rsatoolbox. It still errs on the wide side (docs/rsa.md has how much).
+Everything here runs on the processor, without gradients.
 """
 
 from collections.abc import Callable
@@ -119,6 +120,7 @@ def score_rdms(
     level: float = 0.95,
 ) -> list[ScoreOfRDM]:
     """Score, null and interval of each model; all see the same resamples. pairs: places that are scored; all by default."""
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
     resampled = None
     if method in RANKED_ONCE:
@@ -140,7 +142,7 @@ def score_rdms(
                 null_r2=null_r2,
                 r_interval=bootstrap_interval(r, resampled[0].of_model(row), level=level) if resampled else None,
                 r2_interval=bootstrap_interval(r2, resampled[1].of_model(row), level=level) if resampled else None,
-                subject_r=rho.cpu().numpy(),
+                subject_r=rho.numpy(),
                 n_subjects=len(measured),
                 n_images=count_images(predicted.shape[-1]),
                 n_pairs=measured[..., scored].shape[-1],
@@ -164,6 +166,7 @@ def image_permutation_null(
     those pairs only.
     """
     n_images = _check(predicted[None], measured, method)
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
     observed = subject_scores(predicted[scored], measured[..., scored], method=method)
     permuted = [np.zeros((0, len(measured)))]
@@ -209,6 +212,7 @@ def bootstrap_scores(
     Raises `InputError` for another method, `DegenerateError` where more than half of the resamples are dropped.
     """
     n_images = _check(predicted, measured, method)
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     if method not in RANKED_ONCE:
         raise InputError(f"bootstrap over images: {', '.join(RANKED_ONCE)} have a weighted form, {method} came")
     scored = slice(None) if pairs is None else pairs
@@ -287,7 +291,7 @@ def model_difference(
 ) -> ModelDifference:
     """Score of model a less that of model b on the same images, subjects and resamples. squared: of r2 instead of r."""
     scored = slice(None) if pairs is None else pairs
-    both = torch.stack([predicted_a, predicted_b])
+    both, measured = torch.stack([predicted_a, predicted_b]).detach().cpu(), measured.detach().cpu()
     resampled = bootstrap_scores(both, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap)[
         int(squared)
     ]
