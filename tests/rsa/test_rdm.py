@@ -66,9 +66,9 @@ def test_gradients_are_right(patterns: torch.Tensor) -> None:
     assert torch.autograd.gradcheck(squared_euclidean_rdm, (small,))
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
 def test_float32_is_accurate(offset: float) -> None:
-    """Within 1e-6 of the RDM in float64 of the same float32 numbers, also under an offset of 1,000 standard deviations."""
+    """Within 1e-6 of the RDM in float64 of the same float32 numbers, also under an offset of 100,000 standard deviations."""
     values = torch.randn(40, 5000, generator=torch.Generator().manual_seed(2)) + offset
     error = (correlation_rdm(values).double() - correlation_rdm(values.double())).abs().max()
     assert error < 1e-6

@@ -158,7 +158,7 @@ def _kendall(predicted: Tensor, measured: Tensor) -> Tensor:
     """Tau-a = (concordant - discordant) / all, from scipy's tau-b (n log n) by putting the ties back into the denominator."""
     for rdms, name in ((predicted, "predicted RDM"), (measured, "measured RDM")):
         unit_vectors(rdms, method="pearson", name=name)  # its errors
-    first, second = torch.broadcast_tensors(predicted, measured)
+    first, second = torch.broadcast_tensors(predicted.detach(), measured.detach())
     rows = zip(first.reshape(-1, first.shape[-1]).cpu().numpy(), second.reshape(-1, first.shape[-1]).cpu().numpy(), strict=True)
     values = [_tau_a(one, other) for one, other in rows]
     return torch.tensor(values, dtype=torch.float64, device=first.device).reshape(first.shape[:-1])

@@ -6,14 +6,18 @@ pairs compare anew (a subset changes its members under permutation, so its ranks
 Bootstrap: images and subjects are drawn with replacement, independently (crossed). A pair of images a, b stands c_a c_b times
 in a resample with counts c; pairs of an image with itself are left out. So a resample is a weighting of the pairs: they are
 sorted once, and each resample re-ranks by a cumulative sum of weights (Spearman), or takes weighted moments (Pearson, cosine).
-Both tell what holds for other images of the kind, and (bootstrap) other subjects. Drawing images and subjects at once counts
-the measurement noise more than once, so intervals are too wide rather than too narrow (Schütt et al. 2023, eLife).
+Intervals and tests of differences tell what holds for other images and other subjects. Drawing both at once counts the
+measurement noise of a pair three times, so the variance is put together from draws of images alone, of subjects alone, and of
+both, as in Schütt et al. 2023 (eLife) and rsatoolbox. It still errs on the wide side (docs/rsa.md has how much).
+Everything here runs on the processor, without gradients.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,7 +26,6 @@ from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics.resampling import (
     PermutationNull,
     bootstrap_shares,
-    percentile_interval,
     permutation_null,
     sign_flip_p_value,
 )
@@ -41,8 +44,8 @@ class ScoreOfRDM:
     """Similarity of one RDM with those of subjects.
 
     r: mean over subjects, signed. r2: mean of squares, positive by chance alone. subject_r: of each subject.
-    null_r, null_r2: images permuted. r_interval, r2_interval: percentile bootstrap over images and subjects (over images alone
-    where there is one subject); None for the methods that have no weighted form (Kendall, whitened).
+    null_r, null_r2: images permuted. r_interval, r2_interval: bootstrap over images and subjects (images alone where there is
+    one subject), see `bootstrap_interval`; None for the methods that have no weighted form (Kendall, whitened).
     """
 
     r: float
@@ -61,7 +64,7 @@ class ScoreOfRDM:
 class ModelDifference:
     """How much better model a is than model b: of r (or of r2), with the bootstrap interval over images and subjects.
 
-    p_value: two-sided, from the share of resamples on the other side of 0, (2 b + 1) / (m + 1), at most 1.
+    p_value: two-sided t-test on the bootstrap's standard error (other images, other subjects).
     p_value_subjects: signs of subjects flipped (these images, other subjects); None for one subject.
     """
 
@@ -70,6 +73,28 @@ class ModelDifference:
     high: float
     p_value: float
     p_value_subjects: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResampledScores:
+    """Scores in resamples of both images and subjects, of images alone, of subjects alone: (resample, model) or (resample,)."""
+
+    both: np.ndarray
+    images: np.ndarray
+    subjects: np.ndarray
+    n_images: int
+    n_subjects: int
+
+    def of_model(self, model: int) -> "ResampledScores":
+        """Those of one model."""
+        return self._with(lambda scores: scores[:, model])
+
+    def of_difference(self, first: int, second: int) -> "ResampledScores":
+        """Scores of one model less those of another."""
+        return self._with(lambda scores: scores[:, first] - scores[:, second])
+
+    def _with(self, change: Callable[[np.ndarray], np.ndarray]) -> "ResampledScores":
+        return replace(self, both=change(self.both), images=change(self.images), subjects=change(self.subjects))
 
 
 def score_rdm(
@@ -95,30 +120,29 @@ def score_rdms(
     level: float = 0.95,
 ) -> list[ScoreOfRDM]:
     """Score, null and interval of each model; all see the same resamples. pairs: places that are scored; all by default."""
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
-    intervals: list[Any] = [(None, None)] * len(predicted)
+    resampled = None
     if method in RANKED_ONCE:
         resampled = bootstrap_scores(
             predicted, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
         )
-        intervals = [
-            tuple(percentile_interval(values[:, model], level=level) for values in resampled) for model in range(len(predicted))
-        ]
     found = []
-    for model, (r_interval, r2_interval) in zip(predicted, intervals, strict=True):
+    for row, model in enumerate(predicted):
         rho = subject_scores(model[scored], measured[..., scored], method=method)
         null_r, null_r2 = image_permutation_null(
             model, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
         )
+        r, r2 = float(rho.mean()), float(rho.square().mean())
         found.append(
             ScoreOfRDM(
-                r=float(rho.mean()),
-                r2=float(rho.square().mean()),
+                r=r,
+                r2=r2,
                 null_r=null_r,
                 null_r2=null_r2,
-                r_interval=r_interval,
-                r2_interval=r2_interval,
-                subject_r=rho.cpu().numpy(),
+                r_interval=bootstrap_interval(r, resampled[0].of_model(row), level=level) if resampled else None,
+                r2_interval=bootstrap_interval(r2, resampled[1].of_model(row), level=level) if resampled else None,
+                subject_r=rho.numpy(),
                 n_subjects=len(measured),
                 n_images=count_images(predicted.shape[-1]),
                 n_pairs=measured[..., scored].shape[-1],
@@ -142,6 +166,7 @@ def image_permutation_null(
     those pairs only.
     """
     n_images = _check(predicted[None], measured, method)
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
     observed = subject_scores(predicted[scored], measured[..., scored], method=method)
     permuted = [np.zeros((0, len(measured)))]
@@ -180,39 +205,76 @@ def bootstrap_scores(
     method: str = "spearman",
     pairs: Int[Tensor, " scored"] | None = None,
     n_bootstrap: int = 1000,
-) -> tuple[Float[np.ndarray, "resample model"], Float[np.ndarray, "resample model"]]:
-    """r and r2 of each model in resamples of images and subjects; the models see the same resamples.
+) -> tuple[ResampledScores, ResampledScores]:
+    """r and r2 of each model in resamples of images, of subjects, and of both; the models see the same resamples.
 
     Spearman, Pearson or cosine. A resample that leaves an RDM without variance (very few images) is dropped.
     Raises `InputError` for another method, `DegenerateError` where more than half of the resamples are dropped.
     """
     n_images = _check(predicted, measured, method)
+    predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     if method not in RANKED_ONCE:
         raise InputError(f"bootstrap over images: {', '.join(RANKED_ONCE)} have a weighted form, {method} came")
     scored = slice(None) if pairs is None else pairs
     first, second = (images[scored] for images in pair_rows(n_images))
     models, rows = predicted[:, scored].double(), measured[..., scored].flatten(0, -2).double()
-    unit_vectors(models, method=method, name="predicted RDM"), unit_vectors(rows, method=method, name="measured RDM")
+    full = compare(models[:, None], rows, method=method).reshape(len(models), len(measured), -1).mean(-1)  # model subject
     bounds = [tie_bounds(values) for values in (models, rows)]
     counts = np.rint(bootstrap_shares(n_images, n_bootstrap, generator) * n_images)
     subjects = torch.from_numpy(bootstrap_shares(len(measured), n_bootstrap, generator))
     n_block = max(1, ENTRIES_PER_BLOCK // (rows.numel() + models.numel()))
     starts = range(0, n_bootstrap, n_block)
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[Tensor] = []
     for start in track(starts, "bootstrap over images and subjects", len(starts)):
         drawn = torch.from_numpy(counts[start : start + n_block])
         weights = drawn[:, first] * drawn[:, second]  # resample pair
         scores = _weighted_units(models, bounds[0], weights, method) @ _weighted_units(rows, bounds[1], weights, method).mT
-        rho = scores.reshape(*scores.shape[:2], len(measured), -1).mean(-1)  # resample model subject
-        shares = subjects[start : start + n_block, :, None]
-        found.append(((rho @ shares)[..., 0], (rho.square() @ shares)[..., 0]))
-    r, r2 = (torch.cat(part).numpy() for part in zip(*found, strict=True))
-    usable = np.isfinite(r).all(1)
-    if usable.sum() * 2 < n_bootstrap:
-        raise DegenerateError(
-            f"bootstrap over {n_images} images: {n_bootstrap - usable.sum()} of {n_bootstrap} have no variance"
+        found.append(scores.reshape(*scores.shape[:2], len(measured), -1).mean(-1))
+    rho = torch.cat(found)  # resample model subject
+    usable = torch.isfinite(rho).flatten(1).all(1)
+    n_dropped = n_bootstrap - int(usable.sum())
+    if n_dropped * 2 > n_bootstrap:
+        raise DegenerateError(f"bootstrap over {n_images} images: {n_dropped} of {n_bootstrap} resamples have no variance")
+    rho, shares = rho[usable], subjects[usable]
+
+    def resampled(scores: Tensor, whole: Tensor) -> ResampledScores:
+        return ResampledScores(
+            both=torch.einsum("kms,ks->km", scores, shares).numpy(),
+            images=scores.mean(-1).numpy(),
+            subjects=(shares @ whole.mT).numpy(),
+            n_images=n_images,
+            n_subjects=len(measured),
         )
-    return r[usable], r2[usable]
+
+    return resampled(rho, full), resampled(rho.square(), full.square())
+
+
+def bootstrap_interval(observed: float, resampled: ResampledScores, *, level: float = 0.95) -> tuple[float, float]:
+    """observed -+ t x standard error, t with min(n_images, n_subjects) - 1 degrees of freedom (one subject: of images)."""
+    if not 0 < level < 1:
+        raise InputError(f"level: between 0 and 1, {level} came")
+    half = float(scipy.stats.t.ppf((1 + level) / 2, _degrees_of_freedom(resampled))) * standard_error(resampled)
+    return observed - half, observed + half
+
+
+def standard_error(resampled: ResampledScores) -> float:
+    """Standard error over other images and subjects, of one model's scores (or of a difference of two).
+
+    With v_i, v_s, v_b the variances over draws of n images, of m subjects, and of both (Schütt et al. 2023):
+      v = m/(m-1) v_s + n/(n-1) v_i - nm/((n-1)(m-1)) (v_b - v_s - v_i),
+    not below its first or second term, and not above v_b. One subject: n/(n-1) v_i.
+    """
+    of_both, of_images, of_subjects = (float(np.var(x)) for x in (resampled.both, resampled.images, resampled.subjects))
+    images = resampled.n_images / (resampled.n_images - 1)
+    if resampled.n_subjects == 1:
+        return float(np.sqrt(images * of_images))
+    subjects = resampled.n_subjects / (resampled.n_subjects - 1)
+    variance = subjects * of_subjects + images * of_images - subjects * images * (of_both - of_subjects - of_images)
+    return float(np.sqrt(min(max(variance, subjects * of_subjects, images * of_images), of_both)))
+
+
+def _degrees_of_freedom(resampled: ResampledScores) -> int:
+    return min(resampled.n_images, resampled.n_subjects if resampled.n_subjects > 1 else resampled.n_images) - 1
 
 
 def model_difference(
@@ -229,20 +291,21 @@ def model_difference(
 ) -> ModelDifference:
     """Score of model a less that of model b on the same images, subjects and resamples. squared: of r2 instead of r."""
     scored = slice(None) if pairs is None else pairs
-    both = torch.stack([predicted_a, predicted_b])
+    both, measured = torch.stack([predicted_a, predicted_b]).detach().cpu(), measured.detach().cpu()
     resampled = bootstrap_scores(both, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap)[
         int(squared)
     ]
-    differences = resampled[:, 0] - resampled[:, 1]
+    differences = resampled.of_difference(0, 1)
     of_a, of_b = (subject_scores(rdm[scored], measured[..., scored], method=method).numpy() for rdm in both)
     by_subject = np.square(of_a) - np.square(of_b) if squared else of_a - of_b
-    low, high = percentile_interval(differences, level=level)
-    other_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    difference, error = float(by_subject.mean()), standard_error(differences)
+    low, high = bootstrap_interval(difference, differences, level=level)
+    t_value = abs(difference) / error if error > 0 else 0.0
     return ModelDifference(
-        difference=float(by_subject.mean()),
+        difference=difference,
         low=low,
         high=high,
-        p_value=min(1.0, (2 * other_side + 1) / (len(differences) + 1)),
+        p_value=2 * float(scipy.stats.t.sf(t_value, _degrees_of_freedom(differences))),
         p_value_subjects=sign_flip_p_value(by_subject, generator=generator) if len(measured) > 1 else None,
     )
 
