@@ -83,8 +83,8 @@ class FeatureProducts:
         return 1 - covariance / (spread[first] * spread[second])
 
     def variances(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
-        """Variance over features and these images of each scale's features about their own mean, times their number."""
-        return (self.own[rows] - self.sums[rows].square() / self.lengths).mean(0)
+        """Variance of each scale's features over these images and all positions, times the number of positions."""
+        return self.own[rows].mean(0) - self.sums[rows].mean(0).square() / self.lengths
 
     def only(self, stages: Sequence[str]) -> "FeatureProducts":
         """The same for some stages."""
@@ -133,8 +133,8 @@ class FeatureMaps:
         return torch.stack(columns, dim=1)
 
     def variances(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
-        """Mean square of each feature over these images."""
-        return self.values[rows].square().mean(0)
+        """Variance of each feature over these images."""
+        return self.values[rows].var(0, correction=0)
 
     def only(self, stages: Sequence[str]) -> "FeatureMaps":
         """The same for some stages."""
@@ -156,18 +156,18 @@ def feature_products(
     *,
     resolution: Resolution = "channel",
     centring: Centring = "embedding",
-    dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """The products of every pair of images, computed once, from the stages' maps. Summed in float64 where maps are small.
+    """The products of every pair of images, computed once, from the stages' maps, in their precision. Differentiable.
 
     One overall factor makes the mean variance of the embeddings 1, so that precision and rates do not depend on the network.
+    Raises `InputError` for features that are not finite, `DegenerateError` where no embedding has any variance.
     """
     for name, values in maps.items():
         if not torch.isfinite(values).all():
             raise InputError(f"features of stage '{name}': not finite")
     centred = {name: _centre(values, centring) for name, values in maps.items()}
     if resolution == "feature":
-        return _feature_maps(centred, dtype)
+        return _feature_maps(centred)
     parts = [_stage_products(values, resolution) for values in centred.values()]
     stage = torch.cat([torch.full((part[0].shape[1],), place) for place, part in enumerate(parts)])
     between, own, sums = (torch.cat([part[index] for part in parts], dim=1) for index in range(3))
@@ -177,10 +177,10 @@ def feature_products(
         raise DegenerateError("features: no image's embedding has any variance")
     return FeatureProducts(
         stages=tuple(maps),
-        between=(between / size).to(dtype),
-        own=(own / size).to(dtype),
-        sums=(sums / size.sqrt()).to(dtype),
-        lengths=lengths.to(dtype),
+        between=between / size,
+        own=own / size,
+        sums=sums / size.sqrt(),
+        lengths=lengths,
         stage=stage,
     )
 
@@ -190,29 +190,21 @@ def _centre(values: Tensor, centring: Centring) -> Tensor:
 
 
 def _stage_products(values: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """between, own, sums, lengths of one stage, float64. values: (image, channel, height, width)."""
+    """between, own, sums, lengths of one stage. values: (image, channel, height, width)."""
     first, second = _pairs(len(values), values.device)
-    rows = values.flatten(2).transpose(0, 1) if resolution == "channel" else values.flatten(1)[None]
-    products = torch.stack([_gram(row) for row in rows])  # scale image image
-    sums = rows.double().sum(2).T  # image scale
+    rows = values.flatten(2).transpose(0, 1) if resolution == "channel" else values.flatten(1)[None]  # scale image feature
+    products = rows @ rows.transpose(1, 2)
     own = products.diagonal(dim1=1, dim2=2).T
-    lengths = torch.full((len(rows),), float(rows.shape[2]), dtype=torch.float64)
-    return products[:, first, second].T, own, sums, lengths
+    return products[:, first, second].T, own, rows.sum(2).T, rows.new_full((len(rows),), float(rows.shape[2]))
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """Inner products of all rows, summed in float64 over blocks of columns."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for block in rows.split(4096, dim=1):
-        total += (block.double() @ block.double().T) if block.shape[1] <= 256 else (block @ block.T).double()
-    return total
-
-
-def _feature_maps(centred: Mapping[str, Tensor], dtype: torch.dtype) -> FeatureMaps:
+def _feature_maps(centred: Mapping[str, Tensor]) -> FeatureMaps:
     values = torch.cat([part.flatten(1) for part in centred.values()], dim=1)
     stage = torch.cat([torch.full((part[0].numel(),), place) for place, part in enumerate(centred.values())])
-    size = (values - values.mean(1, keepdim=True)).double().square().sum(1).mean().sqrt()
-    return FeatureMaps(stages=tuple(centred), values=(values / size).to(dtype), stage=stage)
+    size = (values - values.mean(1, keepdim=True)).square().sum(1).mean().sqrt()
+    if not size > 0:
+        raise DegenerateError("features: no image's embedding has any variance")
+    return FeatureMaps(stages=tuple(centred), values=values / size, stage=stage)
 
 
 def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
