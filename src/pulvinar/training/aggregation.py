@@ -36,7 +36,6 @@ class ScaleSettings:
     non_negative: bool = False
     batch_pairs: int | None = None
     time_sampling: TimeSampling = "gaussian"
-    balance: Balance = "none"
 
 
 class MeasuredRDMs:
@@ -147,6 +146,19 @@ def folds_of_images(groups: Sequence[str], n_folds: int, generator: torch.Genera
     return torch.tensor([fold_of[name] for name in groups])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """One way to lay out the features: the products of the whole pictures, then of cached crops, and where scales start."""
+
+    variants: Sequence[Features]
+    balance: Balance = "none"
+
+    @property
+    def features(self) -> Features:
+        """Of the whole pictures."""
+        return self.variants[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A setting that inner folds choose among: a layout of the features, the pull to identity, and when to stop."""
@@ -166,7 +178,7 @@ class ChosenScales:
 
 
 def nested_scales(
-    layouts: Mapping[str, Sequence[Features]],
+    layouts: Mapping[str, Layout],
     measured: Sequence[MeasuredRDMs],
     training: Tensor,
     groups: Sequence[str],
@@ -185,8 +197,7 @@ def nested_scales(
     averaged over folds (and targets). fixed_step: train that long instead of choosing when to stop.
     """
     results: list[ChosenScales] = []
-    per_split = len(identity_weights) * (n_folds + 1)
-    step = max(1, COLUMNS_AT_ONCE // per_split)
+    step = splits_at_once(len(identity_weights), n_folds)
     for start in range(0, training.shape[1], step):
         block = training[:, start : start + step]
         inner = [_inner_folds(block[:, s], groups, n_folds, seed + start + s) for s in range(block.shape[1])]
@@ -194,6 +205,11 @@ def nested_scales(
             layouts, measured, block, inner, settings, identity_weights, n_folds, seed + start, fixed_step, shown
         )
     return results
+
+
+def splits_at_once(n_weights: int, n_folds: int) -> int:
+    """Splits whose columns (inner folds, penalties, and one for all training images) are trained together."""
+    return max(1, COLUMNS_AT_ONCE // (n_weights * (n_folds + 1)))
 
 
 def _inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int) -> Tensor:
@@ -206,7 +222,7 @@ def _inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: in
 
 
 def _nested_block(
-    layouts: Mapping[str, Sequence[Features]],
+    layouts: Mapping[str, Layout],
     measured: Sequence[MeasuredRDMs],
     training: Tensor,
     inner: Sequence[Tensor],
@@ -228,13 +244,13 @@ def _nested_block(
     identity = torch.tensor(list(identity_weights)).repeat(n_splits * (n_folds + 1))
     scores: list[dict[Candidate, float]] = [{} for _ in range(n_splits)]
     kept: dict[Candidate, Tensor] = {}
-    for name, variants in layouts.items():
-        start = _starts(variants[0], settings.balance, train)
+    for name, layout in layouts.items():
+        start = _starts(layout.features, layout.balance, train)
 
-        def record(step: int, scales: Tensor, name: str = name, variants: Sequence[Features] = variants) -> None:
+        def record(step: int, scales: Tensor, name: str = name, features: Features = layout.features) -> None:
             shape = (-1, n_splits, n_folds + 1, n_weights)
             if fixed_step is None or step == fixed_step:
-                found = _inner_scores(variants[0].rdm(scales).reshape(shape), measured, held_out, n_folds)
+                found = _inner_scores(features.rdm(scales).reshape(shape), measured, held_out, n_folds)
                 for place, weight in enumerate(identity_weights):
                     candidate = Candidate(layout=name, identity_weight=weight, step=step)
                     kept[candidate] = scales.reshape(shape)[:, :, n_folds, place].clone()
@@ -242,7 +258,7 @@ def _nested_block(
                         scores[split][candidate] = float(found[split, place])
 
         columns = Columns(images=train, identity=identity, start=start)
-        train_scales(variants, measured, columns, settings, torch.Generator().manual_seed(seed), record, shown)
+        train_scales(layout.variants, measured, columns, settings, torch.Generator().manual_seed(seed), record, shown)
     chosen = [max(found, key=lambda candidate: found[candidate]) for found in scores]
     return [
         ChosenScales(scales=kept[best][:, split], chosen=best, inner_scores=scores[split]) for split, best in enumerate(chosen)
@@ -265,9 +281,7 @@ def held_out_score(predicted: Tensor, measured: Sequence[MeasuredRDMs], pairs: T
     return float(sum((ours * other).sum() for other in theirs)) / len(theirs)
 
 
-def _inner_scores(
-    predicted: Tensor, measured: Sequence[MeasuredRDMs], held_out: Sequence[Tensor], n_folds: int
-) -> Tensor:
+def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], held_out: Sequence[Tensor], n_folds: int) -> Tensor:
     """(split, weight): mean over inner folds and targets. predicted: (pair, split, fold, weight)."""
     n_images = len(held_out[0])
     first, second = torch.triu_indices(n_images, n_images, offset=1)

@@ -56,6 +56,7 @@ class NetworkTrainer:
         self.training, self.held_out, self.generator = torch.nonzero(training)[:, 0], held_out, generator
         with torch.no_grad():
             features = self._features(pixels[:2])
+        self.stage = features.stage
         self.scales = torch.ones(features.n_scales).requires_grad_(True)
         groups = [{"params": [self.scales], "lr": settings.learning_rate}]
         self.backbone.requires_grad_(network.network_rate > 0)
