@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/rsa_speed.py
 
-Interleaved runs; printed: medians and ranges of the wall-clock times, the ratio of medians, and how far both are from the RDM in
-float64. rsatoolbox computes in the precision of its array, which is float64 unless its user chose otherwise.
+Interleaved runs; printed: medians and ranges of the wall-clock times, the ratios of medians, and how far each is from numpy's
+corrcoef in float64. rsatoolbox computes in the precision of its array, which is float64 unless its user chose otherwise.
 """
 
 import os

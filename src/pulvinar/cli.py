@@ -128,6 +128,31 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _rsa_ceiling(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.ceiling(arguments.file, target=arguments.target, method=arguments.method)
+    _say(arguments, rsa.ceiling_as_text(result))
+    return result
+
+
+def _rsa_compare(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.compare(
+        arguments.predicted,
+        arguments.measured,
+        method=arguments.method,
+        target=arguments.target,
+        beyond=arguments.beyond,
+        n_permutations=arguments.permutations,
+        n_bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+    )
+    _say(arguments, rsa.as_text(result))
+    return result
+
+
 class _UsageError(PulvinarError):
     """Arguments that argparse cannot check by itself."""
 
@@ -216,7 +241,26 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
     sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
+
+    _add_rsa(commands, add)
     return top
+
+
+def _add_rsa(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    rsa = commands.add_parser("rsa", help="dissimilarity matrices: noise ceilings, comparison", description="RDMs.")
+    kinds = rsa.add_subparsers(dest="rsa_command", required=True, metavar="COMMAND")
+    ceiling = add("ceiling", _rsa_ceiling, "upper and leave-one-subject-out lower noise ceiling of measured RDMs", kinds)
+    ceiling.add_argument("file", help="RDMs of subjects: .npz, .npy, or an rsatoolbox .h5")
+    compare = add("compare", _rsa_compare, "model RDMs against measured ones: r, null, interval, percent of the ceiling", kinds)
+    compare.add_argument("predicted", help="RDM of a model, or several: .npy, .npz, or an rsatoolbox .h5")
+    compare.add_argument("measured", help="RDMs of subjects over the same images in the same order")
+    compare.add_argument("--beyond", help="file of confound models; adds the partial correlation beyond them")
+    compare.add_argument("--permutations", type=int, default=1000, help="permutations of images (default 1000)")
+    compare.add_argument("--bootstrap", type=int, default=1000, help="resamples of images and subjects (default 1000)")
+    compare.add_argument("--seed", type=int, default=0, help="of permutations and bootstrap (default 0)")
+    for command in (ceiling, compare):
+        command.add_argument("--method", default="spearman", help="spearman (default), pearson, kendall, cosine, whitened_...")
+        command.add_argument("--target", help="only the measured RDMs of this name")
 
 
 def _add_settings(to: argparse.ArgumentParser) -> None:

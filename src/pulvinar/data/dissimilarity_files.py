@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
+from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, check_rdm
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import read_arrays, require_file
@@ -37,17 +38,27 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
     not symmetric, not finite, diagonal not zero, over another number of images) or there is none, `DegenerateError` where an
     RDM has no variance.
     """
+    stimuli, targets, models = read_npz_parts(path)
+    if not targets:
+        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); models: {', '.join(models)}")
+    return Dissimilarities(name=Path(path).stem, stimuli=stimuli, targets=targets, models=models)
+
+
+def read_npz_parts(path: str | os.PathLike[str]) -> tuple[Stimuli, dict[str, SubjectRDMs], dict[str, np.ndarray]]:
+    """Stimuli, targets and models of an .npz file as `read_npz` tells them apart; there may be no target, or no model."""
     path = require_file(path)
     if path.suffix.lower() != ".npz":
         raise FileError(f"{path}: RDMs of subjects are read from .npz, not from '{path.suffix or path.name}'")
     arrays = read_arrays(path)
-    stacks = {name: values for name, values in arrays.items() if _is_measured(name, values)}
-    if not stacks:
-        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); there are {_shapes(arrays)}")
     try:
-        targets = {target.name: target for target in _targets(stacks, arrays)}
-        n_images = next(iter(targets.values())).n_images
-        return Dissimilarities(name=path.stem, stimuli=_stimuli(arrays, n_images), targets=targets, models=_models(arrays))
+        targets = {target.name: target for target in _targets(arrays)}
+        models = _models(arrays)
+        sizes = {name: target.n_images for name, target in targets.items()} | {name: len(rdm) for name, rdm in models.items()}
+        if not sizes:
+            raise InputError(f"no RDMs: no array is (subject, image, image) or (image, image); there are {_shapes(arrays)}")
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"the RDMs are over different numbers of images: {sizes}")
+        return _stimuli(arrays, next(iter(sizes.values()))), targets, models
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -65,7 +76,8 @@ def _is_measured(name: str, values: np.ndarray) -> bool:
     return square or (named and values.ndim >= 2) or (values.ndim == 3 and values.dtype.kind == "f")
 
 
-def _targets(stacks: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]) -> list[SubjectRDMs]:
+def _targets(arrays: Mapping[str, np.ndarray]) -> list[SubjectRDMs]:
+    stacks = {name: values for name, values in arrays.items() if _is_measured(name, values)}
     subjects = [str(name) for name in arrays.get(SUBJECTS, ())]
     lengths = {name: 1 if values.ndim == 2 else len(values) for name, values in stacks.items()}
     if subjects and len(subjects) not in lengths.values():
@@ -98,6 +110,8 @@ def _models(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         square = values.ndim == 2 and values.shape[0] == values.shape[1] and _is_numeric(values)
         if square and name not in NOT_RDMS and not _is_measured(name, values):
             models[name] = values
+    for name, rdm in models.items():
+        check_rdm(rdm, f"model RDM '{name}'")
     return models
 
 

@@ -27,7 +27,7 @@ SMALLEST = 1e-10  # length of a vector, in units of its largest entry before cen
 
 def compare(
     predicted: Float[Tensor, "*predicted pair"],
-    measured: Float[Tensor, "*measured pair"],
+    measured: Float[Tensor, "*measured measured_pair"],
     *,
     method: str = "spearman",
     noise_covariance: Float[Tensor, "image image"] | None = None,
@@ -35,9 +35,9 @@ def compare(
     """Similarity of condensed RDMs, in [-1, 1], by one of `METHODS`; leading axes broadcast: (pair,) and (subject, pair) give
     (subject,).
 
-    noise_covariance: of the patterns over images, for the whitened methods; the identity by default (then the whitened cosine is
-    the linear centred kernel alignment). rsatoolbox's names: spearman, corr, tau-a, cosine, cosine_cov, corr_cov.
-    Raises `NotFoundError` for another method, `InputError` where pairs do not match or are not finite, `DegenerateError`
+    noise_covariance: of the patterns over images, for the whitened methods; the identity by default (then the whitened
+    cosine is the linear centred kernel alignment). rsatoolbox's names: spearman, corr, tau-a, cosine, cosine_cov, corr_cov.
+    Raises `InputError` for another method and where pairs do not match or are not finite, `DegenerateError`
     for an RDM without variance (cosine: of zeros).
     """
     check_method(method)
@@ -106,7 +106,7 @@ def partial_spearman(
     measured: Float[Tensor, "*measured pair"],
     confounds: Float[Tensor, "confound pair"],
 ) -> Float[Tensor, "*similarities"]:
-    """Spearman correlation beyond confounds: Pearson correlation of what a linear fit on the confounds' ranks leaves of the ranks.
+    """Spearman correlation beyond confounds: Pearson correlation of the ranks' residuals from a fit on the confounds' ranks.
 
     Raises `DegenerateError` where the confounds explain one of the two altogether.
     """

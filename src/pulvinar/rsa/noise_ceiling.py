@@ -1,16 +1,15 @@
-"""Noise ceilings of RDMs: how well any model could do, given that subjects differ. And the score of the Algonauts 2019 challenge.
+"""Noise ceilings of RDMs: how well any model could do, given that subjects differ. The score of the Algonauts 2019 challenge.
 
 With rho_s the similarity of subject s with the mean RDM of subjects (plain mean, before ranking):
   upper: the mean is over all subjects, s among them, so it is too high.
   lower: the mean is over the other subjects (leave one subject out), so it is too low.
-Each of r (mean_s rho_s) and of r squared (mean_s rho_s^2). RDMs with time points (MEG): rho is averaged over time before squaring.
+Each of r (mean_s rho_s) and of r squared (mean_s rho_s^2). With time points (MEG) rho is averaged over time before squaring.
 Every function takes condensed RDMs; slice the pairs (`rdm.pairs_among`) to have the ceiling of just those.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,7 +39,7 @@ class Ceiling:
 
 
 def subject_scores(
-    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time pair"], *, method: str = "spearman"
+    predicted: Float[Tensor, " pair"], measured: Float[Tensor, "subject *time measured_pair"], *, method: str = "spearman"
 ) -> Float[Tensor, " subject"]:
     """Similarity of one RDM with that of each subject, averaged over time points if there are any; signed."""
     return _over_time(compare(predicted, measured, method=method))
@@ -51,8 +50,8 @@ def noise_ceiling(
 ) -> Ceiling:
     """Upper and leave-one-subject-out lower ceiling of r and of r squared (see the head of this file).
 
-    average: "plain" is the mean of the dissimilarities as they are (Algonauts 2019); "normalised" that of what `method` compares
-    (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
+    average: "plain" is the mean of the dissimilarities as they are (Algonauts 2019); "normalised" that of what `method`
+    compares (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
     Raises `InputError` for fewer than 2 subjects, `DegenerateError` for a subject without variance.
     """
     check_method(method)
@@ -130,5 +129,5 @@ def algonauts2019_track(r2: Sequence[float], ceilings: Sequence[float]) -> float
     return 100 * sum(r2) / sum(ceilings)
 
 
-def _over_time(scores: Float[Tensor, "subject *time"]) -> Float[Tensor, " subject"]:
+def _over_time(scores: Float[Tensor, " subject *time"]) -> Float[Tensor, " subject"]:
     return scores.flatten(1).mean(1) if scores.ndim > 1 else scores

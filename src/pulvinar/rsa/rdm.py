@@ -57,9 +57,10 @@ def euclidean_rdm(patterns: Float[Tensor, "*batch condition feature"]) -> Float[
 def squared_mahalanobis_rdm(
     patterns: Float[Tensor, "condition feature"], precision: Float[Tensor, "feature feature"]
 ) -> Float[Tensor, " pair"]:
-    """(x_i - x_j) P (x_i - x_j)' / n_features for every pair of rows, condensed, by rsatoolbox; P is the inverse noise covariance.
+    """(x_i - x_j) P (x_i - x_j)' / n_features for every pair of rows, condensed, by rsatoolbox.
 
-    rsatoolbox estimates P from residuals (`rsatoolbox.data.noise.prec_from_residuals`). float64 inside.
+    precision: P, the inverse noise covariance. rsatoolbox estimates it from residuals
+    (`rsatoolbox.data.noise.prec_from_residuals`). float64 inside.
     """
     _check_finite(patterns, "Mahalanobis RDM")
     _check_precision(precision, patterns.shape[-1])
@@ -137,9 +138,7 @@ def pair_rows(n_images: int, device: torch.device | None = None) -> tuple[Int[Te
     return first, second
 
 
-def pair_index(
-    first: Int[Tensor, "*pairs"], second: Int[Tensor, "*pairs"], n_images: int
-) -> Int[Tensor, "*pairs"]:
+def pair_index(first: Int[Tensor, "*pairs"], second: Int[Tensor, "*pairs"], n_images: int) -> Int[Tensor, "*pairs"]:
     """Place in a condensed RDM of the pairs of two different images, in either order."""
     low, high = torch.minimum(first, second), torch.maximum(first, second)
     return low * n_images - low * (low + 1) // 2 + high - low - 1
