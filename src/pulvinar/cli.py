@@ -60,8 +60,11 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
     shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    result = simulate(arguments.out, config_file=arguments.config, assignments=[*given, *arguments.set])
-    _say(arguments, f"wrote {result['folder']}: {result['name']}, new subject {result['target']}")
+    result = simulate(
+        arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=[*given, *arguments.set]
+    )
+    what = f"in the layout of {arguments.layout}" if arguments.layout else f"{result['name']}, new subject {result['target']}"
+    _say(arguments, f"wrote {result['folder']}: {what}")
     return result
 
 
@@ -203,12 +206,13 @@ def parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
-    inspect.add_argument("source", help="experiment folder, or a description .toml")
+    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
     convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
     convert.add_argument("description", help="TOML description of where your files are")
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
+    simulate.add_argument("--layout", help="write it as this dataset is distributed, e.g. algonauts2019")
     simulate.add_argument("--seed", type=int, help="another seed is another world")
     simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
     simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")

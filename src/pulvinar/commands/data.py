@@ -72,7 +72,10 @@ def absolute(source: str) -> str:
 
 
 def inspect(source: str) -> dict[str, Any]:
-    """What is in an experiment, and which files differ from their checksums."""
+    """What is in an experiment, and which files differ from their checksums; a dataset with an `inspect` says it itself."""
+    dataset, colon, path = source.partition(":")
+    if colon and not Path(source).exists() and hasattr(module := registry.module("datasets", dataset), "inspect"):
+        return module.inspect(path)
     result = describe(open_experiment(source))
     if Path(source).is_dir():
         result["files_that_differ_from_checksums"] = folders.verify(source)
@@ -88,11 +91,25 @@ def convert(description: str, out: str) -> dict[str, Any]:
     return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "subjects": list(experiment.subjects)}
 
 
-def simulate(out: str, *, config_file: str | None = None, assignments: Sequence[str] = ()) -> dict[str, Any]:
-    """Plant a world and write it as an experiment folder."""
+def simulate(
+    out: str, *, layout: str | None = None, config_file: str | None = None, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Plant a world and write it as an experiment folder, or in the layout of a dataset that can `generate` one."""
+    if layout is not None:
+        return _simulate_layout(out, layout, config_file, assignments)
     from pulvinar.datasets import simulated
 
     refuse_existing(out)
     config = load_config(simulated.Config, name="simulated", file=config_file, assignments=assignments)
     experiment = simulated.simulate(config)
     return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "target": experiment.target}
+
+
+def _simulate_layout(out: str, layout: str, config_file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    module = registry.module("datasets", layout)
+    if not hasattr(module, "generate"):
+        raise InputError(f"--layout {layout}: no world can be planted in the layout of this dataset")
+    refuse_existing(out)
+    config = load_config(module.Config, name=layout, file=config_file, assignments=assignments)
+    module.generate(out, **vars(config))
+    return {"folder": out, "layout": layout}
