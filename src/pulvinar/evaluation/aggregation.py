@@ -92,8 +92,8 @@ def reweighted(
 ) -> Tensor:
     """(pair, split) feature-reweighted RSA: non-negative ridge of the mean RDM on every channel's squared distances.
 
-    Minimises |D w + c - y|^2 / n_pairs + alpha L |w|^2, w >= 0, by accelerated projected gradient, L the largest eigenvalue; alpha
-    chosen in inner folds over images. Jozwik et al. 2016, Kaniuth & Hebart 2022; channels are standardised on training pairs.
+    Minimises |D w + c - y|^2 / n_pairs + alpha L |w|^2, w >= 0, by accelerated projected gradient, L the largest eigenvalue;
+    alpha chosen in inner folds over images (Jozwik et al. 2016, Kaniuth & Hebart 2022). Distances of a channel have spread 1.
     """
     first, second = torch.triu_indices(features.n_images, features.n_images, offset=1)
     distances = (features.own[first] + features.own[second] - 2 * features.between).clamp_min(0)
@@ -144,7 +144,7 @@ def stage_importance(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScale
     """Per stage: mean scale, share of contribution, and the drop of rho when it is left out, with intervals.
 
     mean_scale: over channels and splits, as a multiple of the scale at the start; interval over splits.
-    share: of sum over the stage's scales of b^2 times the variance of its features, interval over splits. drop: rho of the whole less
+    share: of the sum over scales of b^2 times the variance of its features, interval over splits. drop: rho of the whole less
     rho without the stage (its scales set to 0, nothing trained again), on unseen pairs; interval over images and subjects.
     """
     whole = predictions(layouts, chosen)

@@ -106,7 +106,7 @@ def score_row(name: str, predicted: Tensor, scored: Scored) -> dict[str, Any]:
         "rho_interval": found.r_interval,
         "r2": found.r2,
         "percent": found.r2 * percent,
-        "percent_interval": [bound * percent for bound in found.r2_interval],
+        "percent_interval": [bound * percent for bound in found.r2_interval or ()],
         "null_percent": found.null_r2.mean * percent,
         "null_percent_95": found.null_r2.percentile_95 * percent,
         "above_null_percent": found.null_r2.above_null * percent,
@@ -193,7 +193,7 @@ def table(models: Mapping[str, Tensor], scored: Scored) -> list[dict[str, Any]]:
 
 
 def confound_rdms(stimuli: Stimuli, models: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Name -> (pair,) RDMs that need no network: pixels, silhouettes (where backgrounds are uniform), category, given models."""
+    """Name -> (pair,) RDMs that need no network: pixels, silhouettes (where backgrounds are uniform), category, models."""
     found: dict[str, Tensor] = {}
     if stimuli.read_image is not None:
         images = [stimuli.image(row) for row in range(len(stimuli))]
@@ -201,7 +201,7 @@ def confound_rdms(stimuli: Stimuli, models: Mapping[str, np.ndarray]) -> dict[st
         masks = [background_mask(image) for image in images]
         if np.mean([mask.any() for mask in masks]) > 0.5:
             found["silhouette"] = _pattern_rdm([_small((~mask).astype(np.float64)[..., None]) for mask in masks])
-    if stimuli.labels is not None and 1 < len(set(stimuli.labels)):
+    if stimuli.labels is not None and len(set(stimuli.labels)) > 1:
         labels = np.unique(list(stimuli.labels), return_inverse=True)[1]
         found["category"] = condense(torch.from_numpy((labels[:, None] != labels[None]).astype(np.float64)))
     for name, rdm in models.items():
@@ -230,8 +230,8 @@ def table_text(evaluation: Mapping[str, Any]) -> str:
     for target, ceiling in evaluation["ceilings"].items():
         found = ceiling["scored"]
         lines.append(
-            f"{target}: pairs of two unseen images, {found['n_pairs']} of {ceiling['all']['n_pairs']}, {found['n_subjects']} subjects; "
-            f"ceilings of R2 {found['upper']:.4f} (upper) {found['lower']:.4f} (lower)"
+            f"{target}: pairs of two unseen images, {found['n_pairs']} of {ceiling['all']['n_pairs']}, "
+            f"{found['n_subjects']} subjects; ceilings of R2 {found['upper']:.4f} (upper) {found['lower']:.4f} (lower)"
         )
         header = (
             f"{'model':38s} {'rho':>7s} {'% ceiling':>10s} {'[95 %]':>15s} {'null':>6s} {'above':>6s}  ours - this, rho [95 %]"

@@ -1,15 +1,15 @@
 """Learning to aggregate: scales of a network's stages, so that its dissimilarities match the brain's.
 
 Paper: Gaziv 2019, Learning to aggregate feature representations. Scales, predicted RDM and equation 1 (section 2.1, 2.2):
-selection/stage_mask.py. Training (section 2.3): training/aggregation.py on cached products, training/aggregation_network.py with
-the network in the loop. Scores: evaluation/rsa.py. Table 1's four configurations: `preset`.
+selection/stage_mask.py. Training (section 2.3): training/aggregation.py on cached products, training/aggregation_network.py
+with the network in the loop. Scores: evaluation/rsa.py. Table 1's four configurations: `preset`.
 
 Differs from the paper and why (measured in docs/methods/learning_to_aggregate.md):
 - The paper holds out pairs, so that its validation images are training images too; here every fold is over images, and what is
   chosen (pull to identity, when to stop) is chosen in inner folds.
-- Defaults are what generalised best to unseen images, not the paper's: uniform backgrounds are made grey, maps are averaged to a
-  few positions, channels start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs are
-  one step. `preset` has the paper's.
+- Defaults are what generalised best to unseen images, not the paper's: uniform backgrounds are made grey, maps are averaged
+  to a few places, channels may start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs
+  are one step. `preset` has the paper's.
 - One RDM is predicted for all subjects, as in the paper.
 """
 
@@ -23,16 +23,15 @@ import torch
 from torch import Tensor
 
 from pulvinar.config import number_problems, setting
-from pulvinar.data.background import on_grey
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
 from pulvinar.evaluation import rsa
 from pulvinar.evaluation.aggregation import baselines, predictions, stage_importance
-from pulvinar.models.backbones import Backbone, extract, load_backbone
+from pulvinar.models.backbones import Backbone, load_backbone
 from pulvinar.progress import bar, log
 from pulvinar.rsa.rdm import condense, expand
-from pulvinar.selection.stage_mask import Balance, Centring, Features, Loss, Resolution, feature_products
+from pulvinar.selection.stage_mask import Balance, Centring, Loss, Resolution
 from pulvinar.storage import write_json
 from pulvinar.training.aggregation import (
     ChosenScales,
@@ -43,6 +42,15 @@ from pulvinar.training.aggregation import (
     folds_of_images,
     nested_scales,
     splits_at_once,
+)
+from pulvinar.training.aggregation_features import (
+    Background,
+    FeatureSettings,
+    layout_name,
+    layouts,
+    pictures,
+    pool_of,
+    products,
 )
 from pulvinar.training.aggregation_network import NetworkSettings, NetworkTrainer
 from pulvinar.training.checkpoints import State
@@ -91,18 +99,16 @@ class Config:
     pools: tuple[int, ...] = setting(
         (7, 3), "maps are averaged to this many places a side; 0: not; of several inner folds choose"
     )
-    background: Literal["on_grey", "as_is"] = setting("on_grey", "uniform backgrounds made mid-grey, as in the scanner (ours)")
+    background: Background = setting("on_grey", "uniform backgrounds made mid-grey, as in the scanner (ours)")
     centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
     balances: tuple[Balance, ...] = setting(
         ("none", "channel"),
-        "start: features as they are (none, paper), stages or channels of equal variance; inner folds choose",
+        "features as they are (none, paper), or stages or channels of equal variance at the start; inner folds choose",
     )
     train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
     use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
-    identity_weights: tuple[float, ...] = setting(
-        (0.03,), "pull of the scales to their start (ours); of several inner folds choose"
-    )
+    identity_weights: tuple[float, ...] = setting((0.03,), "pull of the scales to their start; of several inner folds choose")
     group_weight: float = setting(0.0, "group sparsity over stages (ours)")
     stage_mean_weight: float = setting(0.0, "pull of the channels of a stage to their mean scale (ours)")
     non_negative: bool = setting(False, "scales are not negative (ours)")
@@ -191,6 +197,19 @@ class Config:
             time_sampling=self.time_sampling,
         )
 
+    def features(self) -> FeatureSettings:
+        """How features are laid out."""
+        return FeatureSettings(
+            resolution=self.resolution,
+            centring=self.centring,
+            pools=self.pools,
+            balances=self.balances,
+            background=self.background,
+            n_crops=self.n_crops if self.crops == "cached_crops" else 0,
+            crop_share=self.crop_share,
+            seed=self.seed,
+        )
+
     def network(self) -> NetworkSettings:
         """What the trainer that runs the network needs."""
         return NetworkSettings(
@@ -253,48 +272,6 @@ def open_backbone(config: Config, weights: str | None) -> Backbone:
     ).freeze()
 
 
-def pictures(stimuli: Stimuli, config: Config) -> list[np.ndarray]:
-    """All pictures, with uniform backgrounds made grey if so set."""
-    images = [stimuli.image(row) for row in range(len(stimuli))]
-    return [on_grey(image) for image in images] if config.background == "on_grey" else images
-
-
-def layouts(backbone: Backbone, images: list[np.ndarray], config: Config) -> dict[str, Layout]:
-    """Every pooling with every start, over the whole pictures and the cached crops; what the inner folds choose among."""
-    views = [images]
-    if config.crops == "cached_crops":
-        generator = np.random.default_rng(config.seed)
-        views += [_crop(images, *generator.random(2), config.crop_share) for _ in range(config.n_crops)]
-    found: dict[str, Layout] = {}
-    for pool in config.pools:
-        variants = [products(backbone, view, pool, config) for view in views]
-        for balance in config.balances:
-            found[f"pool={pool},balance={balance}"] = Layout(variants=variants, balance=balance)
-    return found
-
-
-def pool_of(layout: str) -> int:
-    """The pooling of a layout's name."""
-    return int(layout.partition(",")[0].removeprefix("pool="))
-
-
-def _crop(images: list[np.ndarray], down: float, right: float, share: float) -> list[np.ndarray]:
-    """The same window of every picture; down, right: its place in 0..1."""
-    cut = []
-    for image in images:
-        height, width = (max(1, round(share * side)) for side in image.shape[:2])
-        top, left = round(down * (image.shape[0] - height)), round(right * (image.shape[1] - width))
-        cut.append(image[top : top + height, left : left + width])
-    return cut
-
-
-def products(backbone: Backbone, images: list[np.ndarray], pool: int, config: Config) -> Features:
-    """Inner products of the pictures' features, per scale."""
-    maps = extract(backbone, images, pool=pool or None)
-    tensors = {name: torch.from_numpy(np.asarray(values)) for name, values in maps.items()}
-    return feature_products(tensors, resolution=config.resolution, centring=config.centring)
-
-
 def fit(config: Config, data: Dissimilarities, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
     check(config, data)
@@ -320,7 +297,7 @@ def _fit_scales(
     if state is not None:
         log("resumed: the scales are chosen")
         return state["result"]
-    found = layouts(backbone, pictures(data.stimuli, config), config)
+    found = layouts(backbone, pictures(data.stimuli, config.background), config.features())
     everything = torch.ones(len(data.stimuli), 1, dtype=torch.bool)
     chosen = choose(config, found, measured, everything, list(data.stimuli.sources))[0]
     for candidate, score in chosen.inner_scores.items():
@@ -386,7 +363,7 @@ def _fit_network(
     config: Config, data: Dissimilarities, run: RunFolder, backbone: Backbone, measured: list[MeasuredRDMs]
 ) -> State:
     everything = torch.ones(len(data.stimuli), dtype=torch.bool)
-    images = pictures(data.stimuli, config)
+    images = pictures(data.stimuli, config.background)
     trainer = network_trainer(config, backbone, images, measured, everything, list(data.stimuli.sources))
     state = run.load()
     if state is not None:
@@ -403,7 +380,7 @@ def _fit_network(
     return {
         **trainer.best,
         "stage": trainer.stage,
-        "chosen": {"layout": f"pool={config.pools[0]},balance=none", "score": trainer.best_score},
+        "chosen": {"layout": layout_name(config.pools[0], "none"), "score": trainer.best_score},
     }
 
 
@@ -431,7 +408,9 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
         raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
     if result["network"]:
         backbone.network.load_state_dict(result["network"])
-    features = products(backbone, pictures(stimuli, settings), pool_of(result["chosen"]["layout"]), settings)
+    features = products(
+        backbone, pictures(stimuli, settings.background), pool_of(result["chosen"]["layout"]), settings.features()
+    )
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
 
@@ -442,8 +421,8 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
     backbone = open_backbone(settings, settings.weights)
     names, groups = target_names(settings, data), list(data.stimuli.sources)
     measured = [measured_rdms(data, name, settings) for name in names]
-    images = pictures(data.stimuli, settings)
-    found = layouts(backbone, images, settings)
+    images = pictures(data.stimuli, settings.background)
+    found = layouts(backbone, images, settings.features())
     splits = rsa.Splits.repeated(groups, n_repeats=settings.n_repeats, n_folds=settings.n_folds, seed=settings.seed)
     chosen = None if settings.runs_backbone else choose(settings, found, measured, splits.training, groups)
     if chosen is None:
@@ -486,7 +465,7 @@ def _stage_scales(
 ) -> Tensor:
     """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
     by_stage = dataclasses.replace(config, resolution="stage", crops="none", balances=("stage",), early_stopping=True)
-    found = layouts(backbone, images, by_stage)
+    found = layouts(backbone, images, by_stage.features())
     return predictions(found, choose(by_stage, found, measured, splits.training, groups))
 
 

@@ -37,7 +37,7 @@ class NetworkSettings:
 class NetworkTrainer:
     """Scales, and by choice the backbone's weights, on the pairs of the training images; the best epoch on held-out images.
 
-    pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last epoch.
+    pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last one.
     """
 
     def __init__(
