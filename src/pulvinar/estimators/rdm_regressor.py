@@ -202,7 +202,7 @@ def _as_maps(name: str, values: Any) -> torch.Tensor:
     array = np.asarray(values)
     if array.ndim not in (2, 4) or array.dtype.kind not in "fiu" or array.dtype == np.uint8:
         raise InputError(
-            f"X, {name}: features (image, feature) or (image, channel, height, width) are needed, {array.dtype} {array.shape} came"
+            f"X, {name}: (image, feature) or (image, channel, height, width) is needed, {array.dtype} {array.shape} came"
             + ("; give `backbone` to fit images" if array.dtype == np.uint8 else "")
         )
     return torch.from_numpy(array.astype(np.float32).reshape(*array.shape, *(1,) * (4 - array.ndim)))

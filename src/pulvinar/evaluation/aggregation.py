@@ -20,7 +20,7 @@ from pulvinar.selection.stage_mask import Balance, FeatureProducts, Features, ke
 from pulvinar.training.aggregation import ChosenScales, Layout, MeasuredRDMs, folds_of_images
 
 RIDGE_ALPHAS = (1e-3, 1e-2, 1e-1)  # of feature-reweighted RSA, as a share of the largest eigenvalue
-RIDGE_STEPS = 150
+RIDGE_STEPS = 80
 
 
 def predictions(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales]) -> Tensor:

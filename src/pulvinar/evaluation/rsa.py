@@ -124,12 +124,13 @@ def _mixed(predicted: Tensor, scored: Scored) -> dict[str, float]:
     """Scores on the pairs of one seen and one unseen image, apart from the headline."""
     pairs = torch.nonzero(scored.splits.pairs(1).any(1))[:, 0]
     measured = scored.measured[..., pairs]
-    rho = _subject_rho(full_rdm(predicted, scored.splits, 1)[pairs], measured)
+    rho = subject_rho(full_rdm(predicted, scored.splits, 1)[pairs], measured)
     upper = noise_ceiling(measured).upper
     return {"rho": float(rho.mean()), "percent": 100 * float(rho.square().mean()) / upper, "n_pairs": len(pairs)}
 
 
-def _subject_rho(rdm: Tensor, measured: Tensor) -> Tensor:
+def subject_rho(rdm: Tensor, measured: Tensor) -> Tensor:
+    """(subject,) Spearman rho of one RDM with every subject, averaged over time."""
     return compare(rdm, measured).flatten(1).mean(1)
 
 

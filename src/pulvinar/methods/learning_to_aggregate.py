@@ -426,7 +426,7 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
     splits = rsa.Splits.repeated(groups, n_repeats=settings.n_repeats, n_folds=settings.n_folds, seed=settings.seed)
     chosen = None if settings.runs_backbone else choose(settings, found, measured, splits.training, groups)
     if chosen is None:
-        ours = _predict_by_network(settings, backbone, images, measured, splits, groups)
+        ours = predict_by_network(settings, backbone, images, measured, splits, groups)
     else:
         ours = predictions(found, chosen)
     models = {"learning_to_aggregate": ours}
@@ -469,7 +469,7 @@ def _stage_scales(
     return predictions(found, choose(by_stage, found, measured, splits.training, groups))
 
 
-def _predict_by_network(
+def predict_by_network(
     config: Config,
     backbone: Backbone,
     images: list[np.ndarray],

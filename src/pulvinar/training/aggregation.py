@@ -53,11 +53,12 @@ class MeasuredRDMs:
         self.weights = weights if use_reliability else torch.ones_like(weights)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """(subject, pair): each subject at a time drawn from the Gaussian, or the average over time."""
+        """(subject, pair): each entry at a time of its own drawn from the Gaussian, or the average over time."""
         if not self.draws:
             return self.expected
-        times = torch.multinomial(self.chances, len(self.rdms), replacement=True, generator=generator)
-        return self.rdms[torch.arange(len(self.rdms)), times]
+        n_entries = len(self.rdms) * self.rdms.shape[2]
+        times = torch.multinomial(self.chances, n_entries, replacement=True, generator=generator)
+        return self.rdms.gather(1, times.reshape(len(self.rdms), 1, -1))[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

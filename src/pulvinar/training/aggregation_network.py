@@ -70,14 +70,15 @@ class NetworkTrainer:
         n_images = len(self.training)
         per_step = min(self.network.images_per_step, n_images)
         n_steps = max(1, round(n_images * (n_images - 1) / (per_step * (per_step - 1))))
-        total = sum(self._step(per_step) for _ in range(n_steps))
+        total = sum(self.step(per_step) for _ in range(n_steps))
         self.epoch += 1
         score = self._held_out_score()
         if score >= self.best_score or not self.held_out.any():
             self.best_score, self.best = score, self._weights()
         return {"epoch": self.epoch, "loss": total / n_steps, "held_out": score}
 
-    def _step(self, per_step: int) -> float:
+    def step(self, per_step: int) -> float:
+        """One step on all pairs among `per_step` training images; its loss."""
         order = torch.randperm(len(self.training), generator=self.generator)[:per_step]
         rows = self.training[order].sort().values
         features = self._features(self._random_crops(self.pixels[rows]))
