@@ -30,17 +30,17 @@ from pulvinar.storage import write_json
 from pulvinar.training.aggregation import Columns, ScaleSettings, train_scales
 from pulvinar.training.aggregation_features import layouts, pictures
 
-LAYOUT = {"evc": {"pools": (7,), "balances": ("none",)}, "it": {"pools": (3,), "balances": ("channel",)}}
+LAYOUT = {"evc": ("none:7",), "it": ("channel:3",)}
 PAPER = {"loss": "l1", "identity_weights": (0.0,), "learning_rate": 1e-2, "batch_pairs": 40, "epochs": 15}
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},
     "no reliability weights": {"use_reliability": False},
     "backgrounds as they are": {"background": "as_is"},
     "other layout": {},
-    "maps of 14 x 14": {"pools": (14,)},
-    "one mean per channel": {"pools": (1,)},
+    "maps of 14 x 14": {"layouts": ("none:14",)},
+    "one mean per channel": {"layouts": ("channel:1",)},
     "channels centred": {"centring": "channel"},
-    "stages balanced": {"balances": ("stage",)},
+    "stages balanced": {"layouts": ("stage:7",)},
     "L1 loss": {"loss": "l1"},
     "MSE loss": {"loss": "mse"},
     "no pull": {"identity_weights": (0.0,)},
@@ -51,7 +51,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "last step, no early stopping": {"early_stopping": False},
     "4 cached crops": {"crops": "cached_crops"},
     "all points of the network": {"stages": 9},
-    "paper's mask training": {**PAPER, "early_stopping": False, "balances": ("none",), "background": "as_is"},
+    "paper's mask training": {**PAPER, "early_stopping": False, "layouts": ("none:0",), "background": "as_is"},
 }
 
 
@@ -115,8 +115,8 @@ def choices(config: method.Config, data: Dissimilarities, given: argparse.Namesp
         for name, change in CHOICES.items():
             if given.only and name not in (*given.only, "default"):
                 continue
-            other = LAYOUT["it" if roi == "evc" else "evc"] if name == "other layout" else {}
-            changed = dataclasses.replace(config, **{**LAYOUT[roi], **other, **change})
+            layout = LAYOUT["it" if roi == "evc" else "evc"] if name == "other layout" else LAYOUT[roi]
+            changed = dataclasses.replace(config, **{"layouts": layout, **change})
             started = time.monotonic()
             predicted = predict_splits(changed, data, roi, scored.splits)
             default = predicted if name == "default" else default
@@ -137,7 +137,7 @@ def everything(config: method.Config, data: Dissimilarities, given: argparse.Nam
         rates = {"scales alone": 0.0, "everything, network at 1e-4": 1e-4, "everything, network at 1e-3": 1e-3}
         rows, reference = [], torch.empty(0)
         for name, rate in rates.items():
-            changed = dataclasses.replace(config, **LAYOUT[roi], train="mask" if rate == 0 else "all", network_rate=rate)
+            changed = dataclasses.replace(config, layouts=LAYOUT[roi], train="mask" if rate == 0 else "all", network_rate=rate)
             backbone = method.open_backbone(changed, changed.weights)
             predicted = method.predict_by_network(
                 changed, backbone, images, measured, scored.splits, list(data.stimuli.sources)
@@ -145,7 +145,7 @@ def everything(config: method.Config, data: Dissimilarities, given: argparse.Nam
             reference = predicted if rate == 0 else reference
             rows.append(row(name, predicted, reference, scored))
             if rate == 0:
-                found = layouts(backbone, images, dataclasses.replace(changed, balances=("none",)).features())
+                found = layouts(backbone, images, changed.features())
                 rows.append(row("unweighted", unweighted(next(iter(found.values())).features), reference, scored))
             log(f"{roi} {rows}")
             result[roi] = rows
@@ -155,7 +155,7 @@ def everything(config: method.Config, data: Dissimilarities, given: argparse.Nam
 def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespace) -> None:
     """Medians of interleaved runs, one thread: a step on all pairs from cached products, and one that runs the network."""
     torch.set_num_threads(1)
-    config = dataclasses.replace(config, **LAYOUT["evc"])
+    config = dataclasses.replace(config, layouts=LAYOUT["evc"])
     backbone = method.open_backbone(config, config.weights)
     images = pictures(data.stimuli, config.background)
     features = next(iter(layouts(backbone, images, config.features()).values())).features

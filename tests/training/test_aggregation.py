@@ -164,7 +164,7 @@ def test_times_are_drawn_around_the_middle_and_the_expectation_is_theirs():
 def test_gaussian_times_beat_the_average_where_the_signal_sits_in_the_middle(seed):
     """The window begins and ends with the geometry of other scales."""
     found = features(seed=seed)
-    truth, middle = planted(found, seed=seed + 1, noise=0.0)
+    _, middle = planted(found, seed=seed + 1, noise=0.0)
     _, edges = planted(found, seed=seed + 20, noise=0.0)
     strength = torch.exp(-0.5 * (torch.linspace(-0.5, 0.5, 15) / 0.2) ** 2)[:, None]
     rdms = strength * middle + (1 - strength) * edges  # subject time pair

@@ -31,7 +31,7 @@ from pulvinar.evaluation.aggregation import baselines, predictions, stage_import
 from pulvinar.models.backbones import Backbone, load_backbone
 from pulvinar.progress import bar, log
 from pulvinar.rsa.rdm import condense, expand
-from pulvinar.selection.stage_mask import Balance, Centring, Loss, Resolution
+from pulvinar.selection.stage_mask import Centring, Loss, Resolution
 from pulvinar.storage import write_json
 from pulvinar.training.aggregation import (
     ChosenScales,
@@ -46,10 +46,9 @@ from pulvinar.training.aggregation import (
 from pulvinar.training.aggregation_features import (
     Background,
     FeatureSettings,
-    layout_name,
     layouts,
+    parse_layout,
     pictures,
-    pool_of,
     products,
 )
 from pulvinar.training.aggregation_network import NetworkSettings, NetworkTrainer
@@ -68,7 +67,7 @@ Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
 Crops = Literal["none", "cached_crops", "run_backbone"]
 _PAPER: dict[str, Any] = {
     "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
-    "identity_weights": (0.0,), "balances": ("none",), "centring": "embedding", "pools": (0,), "background": "as_is",
+    "identity_weights": (0.0,), "layouts": ("none:0",), "centring": "embedding", "background": "as_is",
     "early_stopping": False, "use_reliability": True, "crops": "run_backbone", "train": "all", "network_rate": 1e-2,
     "time_sampling": "gaussian",
 }  # fmt: skip
@@ -96,14 +95,10 @@ class Config:
     std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
     resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
-    pools: tuple[int, ...] = setting(
-        (7, 3), "maps are averaged to this many places a side; 0: not; of several inner folds choose"
-    )
     background: Background = setting("on_grey", "uniform backgrounds made mid-grey, as in the scanner (ours)")
     centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
-    balances: tuple[Balance, ...] = setting(
-        ("none", "channel"),
-        "features as they are (none, paper), or stages or channels of equal variance at the start; inner folds choose",
+    layouts: tuple[str, ...] = setting(
+        ("none:7", "channel:3"), "what has equal variance at the start (none, stage, channel) : maps averaged to n x n"
     )
     train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
@@ -125,8 +120,8 @@ class Config:
     n_inner_folds: int = setting(4, "folds over training images that choose")
     n_folds: int = setting(5, "folds over images of the evaluation")
     n_repeats: int = setting(10, "repeats of the evaluation's folds")
-    n_permutations: int = setting(1000, "of images, for the null")
-    n_bootstrap: int = setting(1000, "resamples of images and subjects, for intervals")
+    n_permutations: int = setting(300, "of images, for the null")
+    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals")
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -161,11 +156,15 @@ class Config:
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
-        for name in ("identity_weights", "pools"):
-            if not getattr(self, name) or min(getattr(self, name)) < 0:
-                wrong.append(f"learning_to_aggregate.{name} is one or more numbers of 0 or more, not {getattr(self, name)}")
-        if not self.balances:
-            wrong.append("learning_to_aggregate.balances is one or more of none, stage, channel")
+        if not self.identity_weights or min(self.identity_weights) < 0:
+            wrong.append(f"learning_to_aggregate.identity_weights are numbers of 0 or more, not {self.identity_weights}")
+        if not self.layouts:
+            wrong.append("learning_to_aggregate.layouts: one or more are needed, such as none:7")
+        for name in self.layouts:
+            try:
+                parse_layout(name)
+            except InputError as error:
+                wrong.append(f"learning_to_aggregate.layouts: {error}")
         if not 0 < self.crop_share <= 1:
             wrong.append(f"learning_to_aggregate.crop_share lies in (0, 1], not {self.crop_share}")
         if self.train == "all" and self.crops == "cached_crops":
@@ -202,8 +201,7 @@ class Config:
         return FeatureSettings(
             resolution=self.resolution,
             centring=self.centring,
-            pools=self.pools,
-            balances=self.balances,
+            layouts=self.layouts,
             background=self.background,
             n_crops=self.n_crops if self.crops == "cached_crops" else 0,
             crop_share=self.crop_share,
@@ -219,7 +217,7 @@ class Config:
             crop_share=self.crop_share if self.crops == "run_backbone" else 1.0,
             resolution=self.resolution,
             centring=self.centring,
-            pool=self.pools[0] or None,
+            pool=parse_layout(self.layouts[0])[1] or None,
             identity_weight=self.identity_weights[0],
         )
 
@@ -380,7 +378,7 @@ def _fit_network(
     return {
         **trainer.best,
         "stage": trainer.stage,
-        "chosen": {"layout": layout_name(config.pools[0], "none"), "score": trainer.best_score},
+        "chosen": {"layout": f"none:{parse_layout(config.layouts[0])[1]}", "score": trainer.best_score},
     }
 
 
@@ -409,7 +407,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
     if result["network"]:
         backbone.network.load_state_dict(result["network"])
     features = products(
-        backbone, pictures(stimuli, settings.background), pool_of(result["chosen"]["layout"]), settings.features()
+        backbone, pictures(stimuli, settings.background), parse_layout(result["chosen"]["layout"])[1], settings.features()
     )
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
@@ -464,7 +462,8 @@ def _stage_scales(
     groups: list[str],
 ) -> Tensor:
     """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
-    by_stage = dataclasses.replace(config, resolution="stage", crops="none", balances=("stage",), early_stopping=True)
+    layouts_of = tuple(dict.fromkeys(f"stage:{parse_layout(name)[1]}" for name in config.layouts))
+    by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=layouts_of, early_stopping=True)
     found = layouts(backbone, images, by_stage.features())
     return predictions(found, choose(by_stage, found, measured, splits.training, groups))
 

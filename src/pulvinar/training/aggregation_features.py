@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 
 from pulvinar.data.background import on_grey
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import InputError
 from pulvinar.models.backbones import Backbone, extract
 from pulvinar.selection.stage_mask import Balance, Centring, Features, Resolution, feature_products
 from pulvinar.training.aggregation import Layout
@@ -18,12 +19,14 @@ Background = Literal["on_grey", "as_is"]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """How features are laid out. n_crops: cached random crops beside the whole pictures; a crop's side is crop_share of it."""
+    """How features are laid out. layouts: see `parse_layout`.
+
+    n_crops: cached random crops beside the whole pictures; a crop's side is crop_share of the picture's.
+    """
 
     resolution: Resolution
     centring: Centring
-    pools: Sequence[int]
-    balances: Sequence[Balance]
+    layouts: Sequence[str]
     background: Background
     n_crops: int
     crop_share: float
@@ -36,28 +39,29 @@ def pictures(stimuli: Stimuli, background: Background) -> list[np.ndarray]:
     return [on_grey(image) for image in images] if background == "on_grey" else images
 
 
+def parse_layout(name: str) -> tuple[Balance, int]:
+    """What has equal variance at the start, and to how many places a side maps are averaged (0: not): 'channel:3', 'none:7'.
+
+    Raises `InputError` for anything else.
+    """
+    balance, _, pool = name.partition(":")
+    if balance not in get_args(Balance) or not pool.isdecimal():
+        raise InputError(f"layout '{name}': none, stage or channel, a colon and a whole number are needed, such as 'channel:3'")
+    return cast(Balance, balance), int(pool)
+
+
 def layouts(backbone: Backbone, images: Sequence[np.ndarray], settings: FeatureSettings) -> dict[str, Layout]:
-    """Every pooling with every start, over the whole pictures and the cached crops; what inner folds choose among."""
+    """Every layout by name, over the whole pictures and the cached crops; what inner folds choose among."""
     generator = np.random.default_rng(settings.seed)
     views = [images]
     for down, right in generator.random((settings.n_crops, 2)):
         views.append(crop(images, down, right, settings.crop_share))
-    found: dict[str, Layout] = {}
-    for pool in settings.pools:
-        variants = [products(backbone, view, pool, settings) for view in views]
-        for balance in settings.balances:
-            found[layout_name(pool, balance)] = Layout(variants=variants, balance=balance)
-    return found
-
-
-def layout_name(pool: int, balance: Balance) -> str:
-    """Such as 'pool=7,balance=none'."""
-    return f"pool={pool},balance={balance}"
-
-
-def pool_of(layout: str) -> int:
-    """The pooling in a layout's name."""
-    return int(layout.partition(",")[0].removeprefix("pool="))
+    parsed = {name: parse_layout(name) for name in settings.layouts}
+    variants = {
+        pool: [products(backbone, view, pool, settings) for view in views]
+        for pool in dict.fromkeys(pool for _, pool in parsed.values())
+    }
+    return {name: Layout(variants=variants[pool], balance=balance) for name, (balance, pool) in parsed.items()}
 
 
 def crop(images: Sequence[np.ndarray], down: float, right: float, share: float) -> list[np.ndarray]:
