@@ -60,11 +60,10 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
     shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    result = simulate(
-        arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=[*given, *arguments.set]
-    )
-    what = f"in the layout of {arguments.layout}" if arguments.layout else f"{result['name']}, new subject {result['target']}"
-    _say(arguments, f"wrote {result['folder']}: {what}")
+    assignments = [*given, *arguments.set]
+    result = simulate(arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=assignments)
+    new = f", new subject {result['target']}" if "target" in result else ""
+    _say(arguments, f"wrote {result['folder']}: {result['name']}{new}")
     return result
 
 
@@ -156,6 +155,22 @@ def _rsa_compare(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _rsa_score(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.score(arguments.submission, arguments.data, published=arguments.published)
+    _say(arguments, rsa.score_as_text(result))
+    return result
+
+
+def _rsa_submit(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.submit(arguments.out, arguments.rdm, file_format=arguments.format)
+    _say(arguments, "\n".join(result["files"]))
+    return result
+
+
 class _UsageError(PulvinarError):
     """Arguments that argparse cannot check by itself."""
 
@@ -206,16 +221,16 @@ def parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
-    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect.add_argument("source", help="experiment folder, or a description .toml")
     convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
     convert.add_argument("description", help="TOML description of where your files are")
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
-    simulate.add_argument("--layout", help="write it as this dataset is distributed, e.g. algonauts2019")
     simulate.add_argument("--seed", type=int, help="another seed is another world")
     simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
-    simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     _add_settings(simulate)
 
     fit = add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
@@ -262,6 +277,14 @@ def _add_rsa(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
     compare.add_argument("--permutations", type=int, default=1000, help="permutations of images (default 1000)")
     compare.add_argument("--bootstrap", type=int, default=1000, help="resamples of images and subjects (default 1000)")
     compare.add_argument("--seed", type=int, default=0, help="of permutations and bootstrap (default 0)")
+    score = add("score", _rsa_score, "predicted RDMs as the Algonauts 2019 challenge scores them, with both ceilings", kinds)
+    score.add_argument("submission", help="submission folder, .zip, .mat, .npy or .npz")
+    score.add_argument("data", help="folder or file with the measured RDMs of one set (docs/algonauts2019.md)")
+    score.add_argument("--published", action="store_true", help="the challenge's published ceilings, not those of these data")
+    submit = add("submit", _rsa_submit, "write the files that the Algonauts 2019 challenge takes", kinds)
+    submit.add_argument("rdm", nargs="+", metavar="TARGET=FILE", help="evc, it, meg_early, meg_late; .npy, .npz or .h5")
+    submit.add_argument("--out", required=True, help="the folder to write; must not exist")
+    submit.add_argument("--format", default="mat", help="mat (default) or npy")
     for command in (ceiling, compare):
         command.add_argument("--method", default="spearman", help="spearman (default), pearson, kendall, cosine, whitened_...")
         command.add_argument("--target", help="only the measured RDMs of this name")

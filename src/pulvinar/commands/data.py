@@ -94,22 +94,21 @@ def convert(description: str, out: str) -> dict[str, Any]:
 def simulate(
     out: str, *, layout: str | None = None, config_file: str | None = None, assignments: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Plant a world and write it as an experiment folder, or in the layout of a dataset that can `generate` one."""
-    if layout is not None:
-        return _simulate_layout(out, layout, config_file, assignments)
+    """Plant a world and write it as an experiment folder, or in the layout of a dataset that has `generate`."""
     from pulvinar.datasets import simulated
 
     refuse_existing(out)
+    if layout is not None:
+        return _simulate_layout(out, layout, config_file, assignments)
     config = load_config(simulated.Config, name="simulated", file=config_file, assignments=assignments)
     experiment = simulated.simulate(config)
     return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "target": experiment.target}
 
 
 def _simulate_layout(out: str, layout: str, config_file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """`generate(out, config)` of a dataset, its settings being its GENERATE."""
     module = registry.module("datasets", layout)
     if not hasattr(module, "generate"):
-        raise InputError(f"--layout {layout}: no world can be planted in the layout of this dataset")
-    refuse_existing(out)
-    config = load_config(module.Config, name=layout, file=config_file, assignments=assignments)
-    module.generate(out, **vars(config))
-    return {"folder": out, "layout": layout}
+        raise InputError(f"--layout {layout}: nothing is written in the layout of this dataset")
+    config = load_config(module.GENERATE, name=layout, file=config_file, assignments=assignments)
+    return module.generate(out, config)

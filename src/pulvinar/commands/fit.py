@@ -176,6 +176,7 @@ def _create(
         data=facts,
         published=module.PUBLISHED,
         backbone=plan,
+        topic=getattr(module, "TOPIC", "decoding"),
     )
 
 

@@ -1,7 +1,7 @@
 """`pulvinar rsa`: noise ceilings of measured RDMs, and how a model's RDM compares with them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulvinar.config import suggest
+from pulvinar.config import parse_assignments, suggest
 from pulvinar.data.array_files import read_array
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import read_npz_parts
+from pulvinar.data.rdm_submission import write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.rsa.compare import check_method, partial_spearman
-from pulvinar.rsa.inference import score_rdm
-from pulvinar.rsa.noise_ceiling import noise_ceiling
+from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
+from pulvinar.rsa.noise_ceiling import Ceiling, noise_ceiling
 from pulvinar.rsa.rdm import condense
 from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, read_rdm_file
 
@@ -64,9 +65,18 @@ def compare(
         for name, model in [*models.items(), *confounds.items()]:
             if model.shape[-1] != rdms.shape[-1]:
                 raise InputError(f"'{name}' is over {model.shape[-1]} images, but '{target_name}' over {rdms.shape[-1]}")
-        for name, model in models.items():
-            scores = _scores(model, rdms, method, n_permutations, n_bootstrap, np.random.default_rng(seed))
-            row = {"predicted": name, "target": target_name, **scores}
+        measured_pairs = _condensed(rdms)
+        scores = score_rdms(
+            torch.stack([_condensed(model) for model in models.values()]),
+            measured_pairs,
+            generator=np.random.default_rng(seed),
+            method=method,
+            n_permutations=n_permutations,
+            n_bootstrap=n_bootstrap,
+        )
+        top = noise_ceiling(measured_pairs, method=method) if len(rdms) > 1 else None
+        for (name, model), score in zip(models.items(), scores, strict=True):
+            row = {"predicted": name, "target": target_name, **dataclasses.asdict(score), **_of_ceiling(score, top)}
             if confounds:
                 row["partial_r"] = _partial(model, rdms, confounds)
             rows.append(row)
@@ -79,24 +89,15 @@ def compare(
     }
 
 
-def _scores(
-    model: np.ndarray, rdms: np.ndarray, method: str, n_permutations: int, n_bootstrap: int, generator: np.random.Generator
-) -> Row:
-    measured = _condensed(rdms)
-    score = score_rdm(
-        _condensed(model),
-        measured,
-        generator=generator,
-        method=method,
-        n_permutations=n_permutations,
-        n_bootstrap=n_bootstrap,
-    )
-    row = dataclasses.asdict(score) | {"ceiling": None, "percent": None, "percent_above_null": None}
-    if score.n_subjects > 1:
-        top = noise_ceiling(measured, method=method)
-        row["ceiling"] = {"upper": top.upper, "lower": top.lower, "upper_r": top.upper_r, "lower_r": top.lower_r}
-        row["percent"], row["percent_above_null"] = 100 * score.r2 / top.upper, 100 * score.null_r2.above_null / top.upper
-    return row
+def _of_ceiling(score: ScoreOfRDM, top: Ceiling | None) -> Row:
+    """r squared in percent of the upper ceiling; null where there is one subject."""
+    if top is None:
+        return {"ceiling": None, "percent": None, "percent_above_null": None}
+    return {
+        "ceiling": {"upper": top.upper, "lower": top.lower, "upper_r": top.upper_r, "lower_r": top.lower_r},
+        "percent": 100 * score.r2 / top.upper,
+        "percent_above_null": 100 * score.null_r2.above_null / top.upper,
+    }
 
 
 def _partial(model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float | None:
@@ -106,6 +107,32 @@ def _partial(model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float
         return float(partial_spearman(_condensed(model), _condensed(rdms), stacked).mean())
     except DegenerateError:
         return None
+
+
+def score(submission: str, data: str, *, published: bool = False) -> dict[str, Row]:
+    """`datasets.algonauts2019.score` of a submission's RDMs on one set."""
+    from pulvinar.datasets import algonauts2019
+
+    measured = algonauts2019.load(data.removeprefix("algonauts2019:"))
+    predicted = algonauts2019.read_submission(submission)
+    return algonauts2019.score(predicted, measured, ceilings="published" if published else "recomputed")
+
+
+def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[str, list[str]]:
+    """Write a submission from `target=file` pairs, each file one RDM (image, image); the names of its files."""
+    predicted = {target: np.asarray(read_array(Path(file))) for target, file in parse_assignments(rdms).items()}
+    return {"files": [str(path) for path in write_submission(out, predicted, file_format=file_format)]}
+
+
+def score_as_text(result: Mapping[str, Row]) -> str:
+    """Table of `score`."""
+    lines = [f"{'target':10} {'r':>8} {'r2':>8} {'lower r2':>9} {'upper r2':>9} {'% of upper':>11}"]
+    for name, row in result.items():
+        numbers = " " * 38
+        if "r2" in row:
+            numbers = f" {row['r']:+8.4f} {row['r2']:8.4f} {row['lower_ceiling']:9.4f} {row['ceiling']:9.4f}"
+        lines.append(f"{name:10}{numbers} {row['percent']:11.2f}")
+    return "\n".join(lines)
 
 
 def as_text(result: Mapping[str, Any]) -> str:
@@ -136,7 +163,7 @@ def ceiling_as_text(result: Mapping[str, Row]) -> str:
 
 
 def _condensed(rdms: np.ndarray) -> Tensor:
-    return condense(torch.from_numpy(np.asarray(rdms, dtype=np.float64)))
+    return condense(torch.from_numpy(np.array(rdms, dtype=np.float64)))
 
 
 def _measured(path: str, target: str | None) -> RDMArrays:

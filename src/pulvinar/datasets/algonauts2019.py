@@ -225,8 +225,12 @@ class Config:
         return lines
 
 
+GENERATE = Config  # what the command line fills for `generate`
+
+
 def generate(
     out: str | os.PathLike[str],
+    config: Config | None = None,
     *,
     scales: Mapping[str, Mapping[str, float | np.ndarray]] | None = None,
     features: FeatureFunction | None = None,
@@ -242,13 +246,13 @@ def generate(
     `LEVELS` dealt to the stages by the seed, the same for evc and meg_early, and for it and meg_late.
     features: uint8 (image, height, width, 3) -> stage -> (image, ..., channel), of any backbone, called once per set. Without
     it `stage_features` of a fixed random network; those are written as features.npz beside each set.
-    settings: the fields of `Config`.
+    settings: the fields of `Config`, over those of `config`.
 
     What comes out, also as truth.json in the folder: scales, signal course, settings, per set the folder and each image's
-    source photograph, and the network's specification. `load` reads sources and features.npz again.
+    source photograph, and the network's specification; `folder` and `name` beside. `load` reads sources and features.npz.
     Raises `ConfigError`, `FileError` if the folder exists, `NotFoundError` or `InputError` for scales that do not fit.
     """
-    config = build(Config, settings, name="algonauts2019")
+    config = build(Config, (asdict(config) if config else {}) | settings, name="algonauts2019")
     refuse_existing(out)
     rng = np.random.default_rng([config.seed, 0xA16])
     images, sources = _draw_images(config, rng)
@@ -279,7 +283,7 @@ def generate(
             )
             write_set(temporary / set_folder(n), content)
         write_json(temporary / TRUTH, truth)
-    return truth
+    return {"folder": str(out), "name": f"planted RDMs in the layout of algonauts2019 (seed {config.seed})", **truth}
 
 
 def _draw_images(config: Config, rng: np.random.Generator) -> tuple[dict[int, np.ndarray], dict[int, list[str]]]:

@@ -23,8 +23,8 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.models import network_library
 from pulvinar.models.network_library import Entry
-from pulvinar.models.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing, Resize
-from pulvinar.models.stages import channels_first, choose_stages, find_points, outputs, prefix_tokens
+from pulvinar.models.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing
+from pulvinar.models.stages import Output, Point, channels_first, choose_stages, find_points, outputs, prefix_tokens, taking
 from pulvinar.models.weights import fit_weights, is_file_name, read_sidecar, read_weights
 from pulvinar.progress import track, warn
 
@@ -41,9 +41,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.network, self.name, self.stages, self.preprocessing = network, name, stages, preprocessing
         self.frozen, self.n_prefix = False, prefix_tokens(network)
-        with self.evaluating(), torch.no_grad():
-            side = preprocessing.image_size
-            maps = self.features(torch.zeros(1, 3, side, side, device=self.device))
+        with self.evaluating(), torch.no_grad(), taking(preprocessing.image_size):
+            maps = self.features(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
         self.shapes = {stage: tuple(values.shape[1:]) for stage, values in maps.items()}
 
     @property
@@ -52,12 +51,12 @@ class Backbone(nn.Module):
         return self.preprocessing.image_size
 
     @property
-    def mean(self) -> tuple[float, float, float]:
+    def mean(self) -> tuple[float, ...]:
         """Subtracted from red, green, blue (pixels in 0..1)."""
         return self.preprocessing.mean
 
     @property
-    def std(self) -> tuple[float, float, float]:
+    def std(self) -> tuple[float, ...]:
         """What red, green, blue are divided by."""
         return self.preprocessing.std
 
@@ -79,8 +78,8 @@ class Backbone(nn.Module):
     ) -> dict[str, Float[Tensor, "image _ _ _"]]:
         """Stage -> (image, channel, height, width) of preprocessed images, with gradients unless the caller stops them.
 
-        Tokens of transformers become maps, without the class token; vectors have height and width 1. pool: average every map to
-        pool x pool places (adaptive; a smaller map is not enlarged). stages: some of the network's modules instead of `self.stages`.
+        Tokens of transformers become maps, without the class token; vectors have height and width 1. pool: average every map
+        to pool x pool places (adaptive; a smaller map is not enlarged). stages: some of `self.stages`, all for None.
         """
         wanted = self.known_stages(stages)
         taken: dict[str, Tensor] = {}
@@ -98,7 +97,7 @@ class Backbone(nn.Module):
         maps = channels_first(output, n_prefix=self.n_prefix)
         if pool is None:
             return maps.clone()  # layers after it may work in place
-        return functional.adaptive_avg_pool2d(maps, tuple(min(pool, side) for side in maps.shape[2:]))
+        return functional.adaptive_avg_pool2d(maps, (min(pool, maps.shape[2]), min(pool, maps.shape[3])))
 
     def known_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
         """The stages, all of this backbone's for None; `NotFoundError` for names that it does not tap."""
@@ -156,9 +155,9 @@ def load_backbone(
     weights: str | os.PathLike[str] | None = None,
     stages: Sequence[str] | int | None = None,
     image_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    resize: Resize = "squash",
+    mean: Sequence[float | int] | None = None,
+    std: Sequence[float | int] | None = None,
+    resize: str = "squash",
     seed: int = 0,
 ) -> Backbone:
     """A network in evaluation mode, with weights, stages and preprocessing.
@@ -167,12 +166,13 @@ def load_backbone(
     weights: None for random ones (from `seed`; a warning says so); a local file; 'default' or a name of the library's weights
     ('IMAGENET1K_V2', for timm a tag such as 'a1_in1k', or 'hf-hub:OWNER/MODEL'), which may need the internet.
     A file with another number of classes is met by a network with that number.
-    stages: None, a number or names, see `stages.choose_stages`.
+    stages: None, a number or names, see `stages.choose_stages`; the same for every image_size.
     image_size, mean, std: by default those of the weights' own configuration; for a file FILE.json beside it, else those of the
     network's default weights, except that 1001 classes mean TensorFlow's input (mean and std 128/255), with a warning.
 
-    Raises `NotFoundError` for unknown names, `InputError` for weights that do not fit (the first misfit is named) and a size that
-    the network does not take, `FileError` for files that cannot be read and downloads that fail (with the command to fetch them).
+    Raises `NotFoundError` for unknown names, `InputError` for weights that do not fit (the first misfit is named) and a size
+    that the network does not take, `FileError` for files that cannot be read and downloads that fail (with the command that
+    fetches them).
     """
     entry = network_library.find(name)
     is_file = weights is not None and is_file_name(weights)
@@ -188,12 +188,11 @@ def load_backbone(
     own = network_library.own_preprocessing(entry, network, None if is_file else weights)  # type: ignore[arg-type]
     if is_file and mean is None and std is None and not {"mean", "std"} & set(sidecar) and _n_classes(entry, network) == 1001:
         warn(
-            f"{weights}: {TENSORFLOW_CLASSES} classes: input taken as TensorFlow's, mean and std 128/255; give mean and std if not"
+            f"{weights}: {TENSORFLOW_CLASSES} classes, so input as TensorFlow's, mean and std 128/255; give mean and std if not"
         )
         own = own.changed(mean=TENSORFLOW_MEAN, std=TENSORFLOW_STD)
     own = own.changed(resize=resize).changed(**sidecar).changed(image_size=image_size, mean=mean, std=std)
-    found = outputs(network, own.image_size)
-    points = find_points(network, found, head=network_library.head_name(entry, network))
+    points, found = _points(entry, network, own.image_size)
     tapped = choose_stages(points, found, stages, network=entry.full_name)
     return Backbone(network, name=entry.full_name, stages=tapped, preprocessing=own).eval()
 
@@ -215,17 +214,23 @@ def _n_classes(entry: Entry, network: nn.Module) -> int:
     return 0 if weight is None else len(weight)
 
 
-def stage_names(name: str, *, image_size: int | None = None) -> tuple[str, ...]:
+def _points(entry: Entry, network: nn.Module, image_size: int) -> tuple[list[Point], dict[str, Output]]:
+    """Found at the network's usual size, so that the stages of a network do not depend on the size that is asked for."""
+    fixed = network_library.has_fixed_size(entry)
+    side = image_size if fixed else network_library.own_preprocessing(entry, network, None).image_size
+    found = outputs(network, side)
+    return find_points(network, found, head=network_library.head_name(entry, network)), found
+
+
+def stage_names(name: str) -> tuple[str, ...]:
     """All points of a network at which it can be tapped, in order of execution (17 for SE-ResNeXt-50). Needs no weights.
 
     Any other module that runs once may be named as a stage too.
     """
     entry = network_library.find(name)
-    network = network_library.build(entry, seed=0, image_size=image_size)
-    side = image_size or network_library.own_preprocessing(entry, network, None).image_size
-    return tuple(
-        point.name for point in find_points(network, outputs(network, side), head=network_library.head_name(entry, network))
-    )
+    network = network_library.build(entry, seed=0)
+    points, _ = _points(entry, network, network_library.own_preprocessing(entry, network, None).image_size)
+    return tuple(point.name for point in points)
 
 
 def image_rows(images: Images | Stimuli, start: int, stop: int) -> Images:
@@ -272,8 +277,8 @@ def extract(
     """Stage -> float32 (image, channel, height, width) of all images, in memory.
 
     images: uint8 (image, height, width, 3), a list of pictures of mixed sizes, or `Stimuli`, read a batch at a time.
-    pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to keep
-    features over runs, see `training.feature_cache`.
+    pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to
+    keep features over runs, see `training.feature_cache`.
     """
     wanted = backbone.known_stages(stages)
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in wanted}

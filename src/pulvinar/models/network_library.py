@@ -1,9 +1,12 @@
-"""Networks of torchvision and timm by name, with the input that their weights want, and weights from the internet when asked."""
+"""Networks of torchvision and timm by name, with the input that their weights want, and weights from the net when asked."""
 
 import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch import nn
 
 from pulvinar.errors import FileError, InputError, MissingDependencyError, NotFoundError
 from pulvinar.models.preprocessing import Preprocessing
+from pulvinar.models.weights import fit_weights, plain_names
 
 LIBRARIES = ("torchvision", "timm")
 HUB = "hf-hub:"
@@ -19,7 +23,7 @@ HUB = "hf-hub:"
 
 @dataclass(frozen=True)
 class Entry:
-    """A network that a library can build: which library, its name there, and (timm) the tag of its weights."""
+    """A network that a library can build: which library, and its name there."""
 
     library: str
     name: str
@@ -57,7 +61,7 @@ def _has(library: str, name: str) -> bool:
 
 
 def find(name: str) -> Entry:
-    """The network of this name; without 'torchvision:' or 'timm:' before it torchvision is asked first. `NotFoundError` else."""
+    """The network of this name; without 'torchvision:' or 'timm:' in front torchvision is asked first. `NotFoundError` else."""
     library, colon, rest = name.partition(":")
     wanted: Sequence[str] = (library,) if colon and library in LIBRARIES else LIBRARIES
     rest = rest if colon and library in LIBRARIES else name
@@ -74,10 +78,10 @@ def build(entry: Entry, *, seed: int, n_classes: int | None = None, image_size: 
     """The network with random weights that depend on the seed alone; torch's global generator is left as it was."""
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
     if entry.library == "torchvision":
-        options |= {"init_weights": True} if entry.name in ("googlenet", "inception_v3") else {}
-        options |= {"image_size": image_size} if image_size and entry.name.startswith("vit_") else {}
-    elif image_size and getattr(_timm_config(entry), "fixed_input_size", False):
-        options["img_size"] = image_size
+        # as with its own weights, which want the ImageNet-normalised input turned into theirs
+        options |= {"init_weights": True, "transform_input": True} if entry.name in ("googlenet", "inception_v3") else {}
+    if image_size and has_fixed_size(entry):
+        options["image_size" if entry.library == "torchvision" else "img_size"] = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -90,6 +94,13 @@ def build(entry: Entry, *, seed: int, n_classes: int | None = None, image_size: 
 
 def _timm_config(entry: Entry) -> Any:
     return _module("timm").get_pretrained_cfg(entry.name) if not entry.name.startswith(HUB) else None
+
+
+def has_fixed_size(entry: Entry) -> bool:
+    """Whether the network is built for one image size (transformers with a position for each patch)."""
+    if entry.library == "torchvision":
+        return entry.name.startswith("vit_")
+    return bool(getattr(_timm_config(entry), "fixed_input_size", False))
 
 
 def head_name(entry: Entry, network: nn.Module) -> str:
@@ -128,20 +139,23 @@ def download(entry: Entry, weights: str, *, image_size: int | None) -> nn.Module
     Raises `FileError` with the command that fetches them when they cannot be had.
     """
     if entry.library == "torchvision":
-        return _download_torchvision(entry, weights)
+        return _download_torchvision(entry, weights, image_size)
     return _download_timm(entry, weights, image_size)
 
 
-def _download_torchvision(entry: Entry, weights: str) -> nn.Module:
+def _download_torchvision(entry: Entry, weights: str, image_size: int | None) -> nn.Module:
     chosen = library_weights(entry, weights)
     target = f"{torch.hub.get_dir()}/checkpoints/{chosen.url.rpartition('/')[2]}"
     try:
-        return _module("torchvision").models.get_model(entry.name, weights=chosen).eval()
-    except (OSError, RuntimeError) as error:
-        raise FileError(
-            f"weights '{weights}' of {entry.full_name} are not here and could not be fetched ({_short(error)}). Where there is a "
-            f"network, run: curl -L --create-dirs -o {shlex.quote(target)} {chosen.url}   or give a local file as weights"
-        ) from error
+        with redirect_stdout(sys.stderr):  # torch says there what it fetches
+            state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        command = f"curl -L --create-dirs -o {shlex.quote(target)} {chosen.url}"
+        raise _not_fetched(entry, weights, command, error) from error
+    side = image_size or chosen.transforms().crop_size[0]
+    network = build(entry, seed=0, n_classes=len(chosen.meta["categories"]), image_size=side)
+    fit_weights(network, plain_names(state), source=f"'{weights}' of {entry.full_name}")
+    return network
 
 
 def _download_timm(entry: Entry, weights: str, image_size: int | None) -> nn.Module:
@@ -158,18 +172,18 @@ def _download_timm(entry: Entry, weights: str, image_size: int | None) -> nn.Mod
     config = _timm_config(Entry("timm", name))
     if config is not None and not weights.startswith(HUB) and not config.has_weights:
         raise InputError(f"weights: timm has no weights for {entry.name}; give a local file, or none for random ones")
-    if image_size and config is not None and config.fixed_input_size:
+    if image_size and has_fixed_size(entry):
         options["img_size"] = image_size
     repository = weights.removeprefix(HUB) if weights.startswith(HUB) else getattr(config, "hf_hub_id", None) or name
     try:
         return timm.create_model(name, pretrained=True, **options).eval()
     except Exception as error:  # the hub's client raises classes of several libraries
-        raise FileError(
-            f"weights '{weights}' of {entry.full_name} are not here and could not be fetched ({_short(error)}). Where there is a "
-            f"network, run: hf download {shlex.quote(str(repository))}   or give a local file as weights"
-        ) from error
+        raise _not_fetched(entry, weights, f"hf download {shlex.quote(str(repository))}", error) from error
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+def _not_fetched(entry: Entry, weights: str, command: str, error: Exception) -> FileError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return FileError(
+        f"weights '{weights}' of {entry.full_name} are not on this machine and could not be fetched ({reason}). Where the "
+        f"internet can be reached, run: {command}   or give a local file as weights"
+    )

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pulvinar.errors import InputError
 
 Resize = Literal["squash", "crop"]
-Images = Tensor | np.ndarray | Sequence[np.ndarray] | Sequence[Tensor]
+Images = Tensor | np.ndarray | Sequence[Any]  # what stands in a list is checked when it is used
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Networks of TensorFlow (1001 classes, class 0 is background) take (pixel - 128) / 128.
 TENSORFLOW_MEAN = TENSORFLOW_STD = (128 / 255,) * 3
@@ -24,15 +24,15 @@ TENSORFLOW_MEAN = TENSORFLOW_STD = (128 / 255,) * 3
 class Preprocessing:
     """y = (resized / 255 - mean) / std, per channel (red, green, blue).
 
-    image_size: side in pixels. resize: 'squash' scales height and width to the square, so that nothing is lost; 'crop' scales the
-    short side to image_size / crop_share and cuts the square from the middle, as classification scores are measured.
+    image_size: side in pixels. resize: 'squash' scales height and width to the square, so that nothing is lost; 'crop' scales
+    the short side to image_size / crop_share and cuts the square from the middle, as classification scores are measured.
     Bilinear with antialiasing always (what torchvision does by default depends on its version).
     """
 
     image_size: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    resize: Resize = "squash"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "squash"
     crop_share: float = 0.875
 
     def __post_init__(self) -> None:

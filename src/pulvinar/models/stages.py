@@ -7,8 +7,8 @@ do not say how other networks are cut; this rule is ours.
 """
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +36,21 @@ class Output:
 
 @dataclass(frozen=True)
 class Point:
-    """A module to tap. `outer` is the wider module with the same output, if all of it has one resolution (layer1 for layer1.2)."""
+    """A module to tap. `outer`: the module around it with the same output, if that has one resolution (layer1 of layer1.2)."""
 
     name: str
     outer: str
     side: int
     order: int
+
+
+@contextmanager
+def taking(image_size: int) -> Iterator[None]:
+    """Around a pass of images of this size: what a network raises when it does not take them becomes an `InputError`."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"image_size: the network does not take {image_size} x {image_size} pixels: {error}") from error
 
 
 def outputs(network: nn.Module, image_size: int) -> dict[str, Output]:
@@ -58,10 +67,8 @@ def outputs(network: nn.Module, image_size: int) -> dict[str, Output]:
 
             hooks.callback(module.register_forward_hook(note).remove)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), taking(image_size):
                 network.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise InputError(f"image_size: the network does not take {image_size} x {image_size} pixels: {error}") from error
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -77,7 +84,7 @@ def channels_first(output: Tensor, *, n_prefix: int = 0) -> Float[Tensor, "image
     """Any layer's output as maps.
 
     (image, channel) gets height and width 1. Tokens (image, token, channel) lose their prefix tokens and become the square
-    they came from (a column if there is none). (image, height, width, channel) is turned if height = width differs from channel.
+    they came from (a column if there is none). (image, height, width, channel) is turned if height = width, channel differs.
     """
     if output.ndim == 2:
         return output[:, :, None, None]
@@ -145,7 +152,7 @@ class _Walk:
         return not idle and self.side(name) > 0 and self.found[name].shape == self.found[convolution].shape
 
     def _is_container(self, module: nn.Module, name: str) -> bool:
-        """Plain containers, and modules that are or end in a row of two or more like blocks (a stage of ConvNeXt, an encoder)."""
+        """Plain containers, modules without maps, and those that are or hold a row of like blocks (ConvNeXt stage, encoder)."""
         if type(module) in PLAIN or not self.side(name):
             return True
         rows = [(name, module)]

@@ -11,6 +11,7 @@ the measurement noise more than once, so intervals are too wide rather than too 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,36 +77,54 @@ def score_rdm(
     measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
+    **settings: Any,
+) -> ScoreOfRDM:
+    """Score, null and interval of one RDM: `score_rdms` of a single model, which has the settings."""
+    return score_rdms(predicted[None], measured, generator=generator, **settings)[0]
+
+
+def score_rdms(
+    predicted: Float[Tensor, "model pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
+    *,
+    generator: np.random.Generator,
     method: str = "spearman",
     pairs: Int[Tensor, " scored"] | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     level: float = 0.95,
-) -> ScoreOfRDM:
-    """Score, null and interval together. pairs: places in the condensed RDM that are scored; all by default."""
+) -> list[ScoreOfRDM]:
+    """Score, null and interval of each model; all see the same resamples. pairs: places that are scored; all by default."""
     scored = slice(None) if pairs is None else pairs
-    rho = subject_scores(predicted[scored], measured[..., scored], method=method)
-    null_r, null_r2 = image_permutation_null(
-        predicted, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
-    )
-    intervals: list[tuple[float, float] | None] = [None, None]
+    intervals: list[Any] = [(None, None)] * len(predicted)
     if method in RANKED_ONCE:
         resampled = bootstrap_scores(
-            predicted[None], measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
+            predicted, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
         )
-        intervals = [percentile_interval(values[:, 0], level=level) for values in resampled]
-    return ScoreOfRDM(
-        r=float(rho.mean()),
-        r2=float(rho.square().mean()),
-        null_r=null_r,
-        null_r2=null_r2,
-        r_interval=intervals[0],
-        r2_interval=intervals[1],
-        subject_r=rho.cpu().numpy(),
-        n_subjects=len(measured),
-        n_images=count_images(predicted.shape[-1]),
-        n_pairs=measured[..., scored].shape[-1],
-    )
+        intervals = [
+            tuple(percentile_interval(values[:, model], level=level) for values in resampled) for model in range(len(predicted))
+        ]
+    found = []
+    for model, (r_interval, r2_interval) in zip(predicted, intervals, strict=True):
+        rho = subject_scores(model[scored], measured[..., scored], method=method)
+        null_r, null_r2 = image_permutation_null(
+            model, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
+        )
+        found.append(
+            ScoreOfRDM(
+                r=float(rho.mean()),
+                r2=float(rho.square().mean()),
+                null_r=null_r,
+                null_r2=null_r2,
+                r_interval=r_interval,
+                r2_interval=r2_interval,
+                subject_r=rho.cpu().numpy(),
+                n_subjects=len(measured),
+                n_images=count_images(predicted.shape[-1]),
+                n_pairs=measured[..., scored].shape[-1],
+            )
+        )
+    return found
 
 
 def image_permutation_null(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pulvinar.config import suggest
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.rsa.compare import check_method, compare, unit_vectors
+from pulvinar.rsa.compare import average_ranks, check_method, compare, unit_vectors
 
 ALGONAUTS2019_CEILINGS = {  # mean over 15 subjects of squared Spearman rho with the mean RDM; Cichy et al. 2019
     92: {"evc": 0.1589, "it": 0.3075, "meg_early": 0.4634, "meg_late": 0.2275},
@@ -62,9 +62,10 @@ def noise_ceiling(
         raise InputError(f"noise ceiling: 2 subjects or more are needed, {n_subjects} came")
     values = measured.double()
     if average == "normalised":
-        if method in ("kendall", "whitened_pearson", "whitened_cosine"):
-            raise InputError(f"average: 'normalised' is known for spearman, pearson and cosine, not for {method}")
-        values = unit_vectors(values, method=method, name="subject")
+        if method.startswith("whitened"):
+            raise InputError(f"average: 'normalised' is known for RDMs that are not whitened, {method} came")
+        ranked = method in ("spearman", "kendall")  # sums of ranks are exact, so their ties stay ties
+        values = average_ranks(values) if ranked else unit_vectors(values, method=method, name="subject")
     total = values.sum(0)
     try:
         upper = _over_time(compare(total / n_subjects, measured, method=method))

@@ -127,8 +127,7 @@ def _read_group(group: h5py.Group) -> dict[str, Any]:
         node = group[name]
         if not isinstance(node, h5py.Dataset):
             raise InputError(f"'{group.name}/{name}' is a group; plain values are read")
-        array = None if node.shape is None else read_hdf5_array(group, name)
-        values[name] = np.char.decode(array, "utf-8") if array is not None and array.dtype.kind == "S" else array
+        values[name] = None if node.shape is None else read_hdf5_array(group, name)
     return values | dict(group.attrs.items())
 
 
@@ -140,4 +139,8 @@ def _write_group(group: h5py.Group, values: Mapping[str, Any]) -> None:
             group.attrs[name] = value
         else:
             array = np.asarray(value)
-            group[name] = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+            if array.dtype.kind in "OU":  # text; rsatoolbox reads ASCII bytes, and hands out other letters as UTF-8 bytes
+                text = [str(item) for item in array.ravel()]
+                ascii_only = all(item.isascii() for item in text)
+                array = np.array(text, dtype="S" if ascii_only else h5py.string_dtype()).reshape(array.shape)
+            group[name] = array

@@ -50,7 +50,7 @@ def pixels_fingerprint(images: Images | Stimuli) -> str:
     for row in range(len(images)):
         pixels = np.ascontiguousarray(image_rows(images, row, row + 1)[0])
         digest.update(f"{pixels.dtype.str}{pixels.shape}".encode())
-        digest.update(pixels)
+        digest.update(pixels.data)
     return digest.hexdigest()
 
 
@@ -80,9 +80,9 @@ def cached_features(
 ) -> dict[str, np.ndarray]:
     """Stage -> read-only memory map, float32 (image, channel, height, width): from the cache, computed where it is not there.
 
-    The values are those of `models.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at a
-    time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used (one
-    read of the file); without it only its size. folder: see `cache_folder`. Raises `FileError` if the folder cannot be written.
+    The values are those of `models.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at
+    a time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used
+    (one read of the file); without it only its size. folder: see `cache_folder`. Raises `FileError` if it cannot be written.
     """
     wanted = backbone.known_stages(stages)
     if not len(images):
@@ -139,22 +139,20 @@ class _Writer:
         if not self.shape:
             self.shape = (self.n_images, *values.shape[1:])
             header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(self, header)  # type: ignore[arg-type]
-        self.write(memoryview(np.ascontiguousarray(values, dtype="<f4")).cast("B"))
+            np.lib.format.write_array_header_1_0(self, header)
+        self.write(np.ascontiguousarray(values, dtype="<f4").data.cast("B"))
 
     def facts(self) -> dict[str, Any]:
         return {"shape": self.shape, "bytes": self.file.tell(), "sha256": self.digest.hexdigest()}
 
 
 def _write(entry: Path, stages: Sequence[str], batches: Iterator[dict[str, np.ndarray]], made_from: dict[str, Any]) -> None:
-    """All stages of one pass over the images; the facts come last, so that a file without them does not count."""
+    """All stages of one pass over the images; the facts come last, and a file that is not as they say does not count."""
     facts = {}
     with ExitStack() as open_files:
         writers = {}
         for stage in stages:
-            array_file, facts_file = _files(entry, stage)
-            facts_file.unlink(missing_ok=True)
-            temporary = open_files.enter_context(atomic_path(array_file))
+            temporary = open_files.enter_context(atomic_path(_files(entry, stage)[0]))
             writers[stage] = _Writer(open_files.enter_context(temporary.open("wb")), made_from["n_images"])
         for batch in batches:
             for stage, values in batch.items():
