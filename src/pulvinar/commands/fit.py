@@ -165,7 +165,7 @@ def _create(
     facts = {
         "name": opened.name,
         "path": absolute(data),
-        "target": getattr(opened, "target", None),
+        "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
     }
     return RunFolder.create(

@@ -1,17 +1,19 @@
 """scikit-learn faces of the methods. Importing this package loads none of them: a name is imported when it is asked for.
 
 VoxelSelector    keeps the voxels that a cross-fitted linear readout of labels or an embedding uses
+RDMRegressor     scales features of stages so that their dissimilarities match measured ones
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pulvinar.estimators.rdm_regressor import RDMRegressor
     from pulvinar.estimators.voxel_selector import VoxelSelector
 
-_MODULES = {"VoxelSelector": "voxel_selector"}
+_MODULES = {"RDMRegressor": "rdm_regressor", "VoxelSelector": "voxel_selector"}
 
-__all__ = ["VoxelSelector"]
+__all__ = ["RDMRegressor", "VoxelSelector"]
 
 
 def __getattr__(name: str) -> Any:
