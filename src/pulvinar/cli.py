@@ -42,7 +42,7 @@ def _list(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.data import inspect
 
-    result = inspect(arguments.source)
+    result = inspect(arguments.source, probe=arguments.probe)
     _say(arguments, json.dumps(_plain(result), indent=2))
     return result
 
@@ -60,8 +60,10 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
     shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    result = simulate(arguments.out, config_file=arguments.config, assignments=[*given, *arguments.set])
-    _say(arguments, f"wrote {result['folder']}: {result['name']}, new subject {result['target']}")
+    assignments = [*given, *arguments.set]
+    result = simulate(arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=assignments)
+    new = f", new subject {result['target']}" if "target" in result else ""
+    _say(arguments, f"wrote {result['folder']}: {result['name']}{new}")
     return result
 
 
@@ -173,15 +175,17 @@ def parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
-    inspect.add_argument("source", help="experiment folder, or a description .toml")
+    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
     convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
-    convert.add_argument("description", help="TOML description of where your files are")
+    convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
     simulate.add_argument("--seed", type=int, help="another seed is another world")
     simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
-    simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     _add_settings(simulate)
 
     fit = add("fit", _fit, "fit a method to an experiment")

@@ -225,7 +225,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
 
 def _exists(source: str) -> bool:
     _, colon, path = source.partition(":")
-    return Path(source).exists() or (bool(colon) and Path(path).exists())
+    return Path(source).exists() or (bool(colon) and Path(path.partition("?")[0]).exists())
 
 
 def report(run: str, out: str | None = None) -> dict[str, Any]:
