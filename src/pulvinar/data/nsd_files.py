@@ -88,6 +88,11 @@ def _require_one_based(path: Path, name: str, values: np.ndarray, last: int) -> 
         raise FileError(f"{path}: {name} counts from 1 to {last}, {low} to {high} came{hint}")
 
 
+def stimulus_id(row: int) -> str:
+    """The id of a row (0-based) of the stimulus file: nsd00000 to nsd72999."""
+    return f"nsd{row:05d}"
+
+
 # --- volumes and labels -----------------------------------------------------------------------------------------------
 
 

@@ -107,3 +107,23 @@ def trial_places(sessions: Sequence[int], trials_per_session: int) -> np.ndarray
     """(session, row) of every trial of these sessions, in their order: int64 (trial, 2)."""
     rows = np.tile(np.arange(trials_per_session), len(sessions))
     return np.stack([np.repeat(np.asarray(sessions, np.int64), trials_per_session), rows], axis=1)
+
+
+class RowsOf:
+    """Some rows of an array (trial, voxel), in any order and without a copy, with the indexing that `Responses` needs."""
+
+    ndim = 2
+
+    def __init__(self, values: np.ndarray, rows: np.ndarray) -> None:
+        self._values, self._rows = values, np.asarray(rows)
+        self.shape, self.dtype = (len(rows), values.shape[1]), values.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        trials, voxels = key if isinstance(key, tuple) else (key, slice(None))
+        return np.asarray(self._values[self._rows[trials]][..., voxels])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)

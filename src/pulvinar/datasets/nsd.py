@@ -271,7 +271,7 @@ def _responses(
         subject=name,
         values=values,  # type: ignore[arg-type]  # has the indexing that Responses needs
         scale=space.scale,
-        stimulus_ids=[stimulus_id(row) for row in rows],
+        stimulus_ids=[nsd_files.stimulus_id(row) for row in rows],
         sessions=trials.places[:, 0],
         runs=nsd_files.runs_of_session()[trials.places[:, 1]],
         geometry=space.geometry,
@@ -283,14 +283,9 @@ def _responses(
 # --- stimuli ----------------------------------------------------------------------------------------------------------
 
 
-def stimulus_id(row: int) -> str:
-    """The id of a row (0-based) of nsd_stimuli.hdf5: nsd00000 to nsd72999."""
-    return f"nsd{row:05d}"
-
-
 def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     """The images shown. The 73,000 are different photographs by the dataset's own table, so `pixel_keys` are their rows."""
-    ids = [stimulus_id(row) for row in rows]
+    ids = [nsd_files.stimulus_id(row) for row in rows]
     path = root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
     read_image = None
     if options.images and path.is_file():
@@ -326,7 +321,7 @@ def _split(design: Design, trials: Mapping[str, _Trials], rows: Mapping[str, np.
         train |= set(rows[name][~shared].tolist())
         test |= set(rows[name][shared & is_test[np.minimum(column, nsd_files.N_SHARED - 1)]].tolist())
     both = {"train": train, "test": test}
-    sides = {side: tuple(stimulus_id(row) for row in sorted(found)) for side, found in both.items()}
+    sides = {side: tuple(nsd_files.stimulus_id(row) for row in sorted(found)) for side, found in both.items()}
     return Split(train=sides["train"], test=sides["test"])
 
 
