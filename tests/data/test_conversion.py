@@ -41,9 +41,7 @@ class Source:
 def lazy(source: Source, limit: int = 0) -> SessionValues:
     places = trial_places(SESSIONS, N_TRIALS)
     cache = SessionCache(limit)
-    return SessionValues(
-        "s", source.read, places, n_voxels=N_VOXELS, dtype=np.int16, cache=cache, trials_per_session=N_TRIALS
-    )
+    return SessionValues("s", source.read, places, n_voxels=N_VOXELS, dtype=np.int16, cache=cache, trials_per_session=N_TRIALS)
 
 
 @pytest.fixture
@@ -75,7 +73,15 @@ def whole(source: Source) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "key", [slice(None), slice(8, 23), 7, np.array([29, 0, 11, 11]), (np.array([3, 20]), np.array([5, 1])), (slice(None), slice(2, 4))]
+    "key",
+    [
+        slice(None),
+        slice(8, 23),
+        7,
+        np.array([29, 0, 11, 11]),
+        (np.array([3, 20]), np.array([5, 1])),
+        (slice(None), slice(2, 4)),
+    ],
 )
 def test_lazy_values_index_like_the_array(source, key):
     expected = whole(source)
@@ -169,7 +175,7 @@ def test_pixels_are_compared_on_the_way_whatever_the_keys_say(experiment, tmp_pa
     pixels = [experiment.stimuli.image(row) for row in range(len(IDS))]
     pixels[12] = pixels[2]
     stimuli = dataclasses.replace(experiment.stimuli, read_image=pixels.__getitem__)
-    with pytest.raises(LeakError, match="'image02' .training. and 'image12' .test."):
+    with pytest.raises(LeakError, match=r"'image02' .training. and 'image12' .test."):
         convert(dataclasses.replace(experiment, stimuli=stimuli), tmp_path / "out")
 
 

@@ -45,7 +45,7 @@ def test_keys_of_pixels_stand_for_pixels_that_are_then_not_read():
         raise AssertionError("read")
 
     check_split(SPLIT, stimuli(read_image=refuse, pixel_keys=list("abcdef")))
-    with pytest.raises(LeakError, match="share their pixels .* 's1' .* 's4'"):
+    with pytest.raises(LeakError, match=r"share their pixels .* 's1' .* 's4'"):
         check_split(SPLIT, stimuli(read_image=refuse, pixel_keys=list("abcdbf")))
     with pytest.raises(InputError, match="pixel_keys: 2 rows for 6"):
         stimuli(pixel_keys=["a", "b"])

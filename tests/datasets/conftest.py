@@ -18,7 +18,7 @@ N_SESSIONS = 2
 
 @dataclass
 class Written:
-    """What was written: by subject, int16 betas (session, trial, x, y, z) and float32 (session, vertex, trial), labels, images."""
+    """By subject, betas int16 (session, trial, x, y, z), surface float32 (session, vertex, trial), labels (x, y, z), ncsnr."""
 
     root: Path
     betas: dict[str, np.ndarray]

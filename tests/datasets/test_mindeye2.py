@@ -93,7 +93,7 @@ def test_the_mask_says_where_voxels_are_and_must_fit(files):
     geometry = load(f"{root}?mask={root}/{{subject}}.nii.gz").subjects["subj02"].geometry
     np.testing.assert_array_equal(geometry.index, np.argwhere(written["subj02"]["inside"]))
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 3, 5), np.uint8), np.eye(4)), root / "subj01.nii.gz")
-    with pytest.raises(InputError, match="60 voxels above 0, but .* has 7; another subject's mask"):
+    with pytest.raises(InputError, match=r"60 voxels above 0, but .* has 7; another subject's mask"):
         load(f"{root}?mask={root}/{{subject}}.nii.gz")
 
 
@@ -110,7 +110,7 @@ def test_conversion_keeps_every_value(files, tmp_path):
 
 
 def test_files_that_do_not_fit(files):
-    root, written = files
+    root, _ = files
     tar = root / "wds" / "subj01" / "train" / "0.tar"
     content = tar.read_bytes()
     tar.unlink()
@@ -123,7 +123,7 @@ def test_files_that_do_not_fit(files):
     with pytest.raises(InputError, match="1500 trials, but the tars of subj01 name row 1500"):
         load(str(root))
     write_tar(tar, np.array([73_000]), np.array([0]))
-    with pytest.raises(InputError, match="images .column 0. are 0 to 72999"):
+    with pytest.raises(InputError, match=r"images .column 0. are 0 to 72999"):
         load(str(root))
     write_tar(tar, np.array([100]), np.array([0]))
     with pytest.raises(LeakError, match="nsd00100"):

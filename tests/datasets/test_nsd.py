@@ -33,7 +33,15 @@ def wrong_probes(written, query: str = "", n: int = 200) -> list[dict]:
 
 @pytest.mark.parametrize(
     "query",
-    ["", "format=nifti", "space=fsaverage", "box=3x2x4", "box=fit:nsdgeneral&others=nsdgeneral", "sessions=1", "voxels=nsdgeneral"],
+    [
+        "",
+        "format=nifti",
+        "space=fsaverage",
+        "box=3x2x4",
+        "box=fit:nsdgeneral&others=nsdgeneral",
+        "sessions=1",
+        "voxels=nsdgeneral",
+    ],
 )
 def test_every_value_image_and_label_is_the_written_one(nsd, query):
     assert wrong_probes(nsd, query) == []
@@ -186,5 +194,5 @@ def test_other_folders_and_absent_subjects_are_refused(nsd, tmp_path):
         load(f"{nsd.root}?subjects=2")
     with pytest.raises(InputError, match="target: subj02 is not among"):
         load(f"{nsd.root}?target=2")
-    with pytest.raises(FileError, match="no subject .subj01 to subj08. has such a folder"):
+    with pytest.raises(FileError, match=r"no subject .subj01 to subj08. has such a folder"):
         load(f"{nsd.root}?betas=betas_assumehrf")

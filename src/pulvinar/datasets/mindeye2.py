@@ -8,9 +8,9 @@ Files: `betas_all_subj01_fp32_renorm.hdf5` (`betas` float32 (trial, voxel)), `co
 images in four subjects) or `test/0.tar` (the older 982). Each sample's `behav.npy` (1, 17) holds the 0-based image in column 0
 and the row of the betas in column 5.
 
-These betas are z-scored per voxel with the training trials of all sessions (Scotti et al. 2024): with few sessions in use that is
-transductive, and stands in the facts. The files do not say where the voxels are; `mask` does. Without it neighbours are unknown,
-and a low-pass has no meaning (low_pass=none).
+These betas are z-scored per voxel with the training trials of all sessions (Scotti et al. 2024): with few sessions in use that
+is transductive, and stands in the facts. The files do not say where the voxels are; `mask` does. Without it neighbours are
+unknown, and a low-pass has no meaning (low_pass=none).
 """
 
 import io
@@ -75,7 +75,11 @@ def _subject(name: str) -> str:
 
 
 def load(source: str) -> Experiment:
-    """The experiment in a folder of MindEye2's files: `FOLDER`, or `FOLDER?name=value&name=value` with the names of `Options`."""
+    """The experiment in a folder of MindEye2's files: `FOLDER`, or `FOLDER?name=value&name=value` (see `Options`).
+
+    Betas stay on disk as a memory map. `FileError` names a file that is missing or damaged, `InputError` one that does not fit
+    the others, `LeakError` an image in the test tar that stands in a train tar.
+    """
     text, _, query = source.partition("?")
     root, options = Path(text), build(Options, parse_assignments([p for p in query.split("&") if p]), name="mindeye2")
     there = sorted(path.name[len("betas_all_") :][:6] for path in root.glob("betas_all_subj0?_fp32_renorm.hdf5"))
