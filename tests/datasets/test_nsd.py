@@ -1,11 +1,16 @@
 """NSD's official layout. Oracle: the arrays that were written with h5py, nibabel and scipy, indexed as its manual says."""
 
+import dataclasses
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
+from pulvinar.config import describe
 from pulvinar.data import nsd_files, nsd_spaces
 from pulvinar.data.nsd_spaces import VolumeSpace
+from pulvinar.datasets import mindeye2
 from pulvinar.datasets import nsd as dataset
 from pulvinar.datasets.nsd import load, probes
 from pulvinar.errors import ConfigError, FileError, InputError, LeakError
@@ -180,11 +185,30 @@ def test_what_has_seen_the_annotation_is_labelled(nsd):
     assert not any("box" in line for line in load(f"{nsd.root}?box=3x3x3").facts["oracles"])
 
 
+def test_a_subject_with_the_voxels_of_others_is_no_target(nsd):
+    experiment = load(f"{nsd.root}?others=nsdgeneral")
+    assert experiment.subjects["subj03"].n_voxels < experiment.subjects["subj01"].n_voxels
+    with pytest.raises(InputError, match=r"nsd:FOLDER\?target=3"):
+        dataclasses.replace(experiment, target="subj03")
+    assert dataclasses.replace(load(str(nsd.root)), target="subj03").target == "subj03"
+
+
 def test_mistakes_in_the_options_are_listed_together(nsd):
     with pytest.raises(ConfigError) as caught:
         load(f"{nsd.root}?subject=1&sessions=0&subjects=1,9&box=3x3&test=shared900")
     for part in ("did you mean 'subjects'", "sessions is 1 or more", "'9'", "60x40x40", "'shared1000', 'shared982'"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "heading"), [(dataset.Options, "nsd:"), (mindeye2.Options, "mindeye2:")])
+def test_the_table_of_options_is_up_to_date(options, heading):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "nsd.md").read_text(encoding="utf-8")
+    lines = [f"| option of `{heading}` | default | what |", "|---|---|---|"]
+    for name, _, default, text in describe(options):
+        shown = {None: "none", (): "none"}.get(default, str(default).lower() if isinstance(default, bool) else default)
+        lines.append(f"| `{name}` | {shown} | {text} |")
+    table = "\n".join(lines)
+    assert table in page, f"the table that belongs into docs/nsd.md:\n{table}"
 
 
 def test_other_folders_and_absent_subjects_are_refused(nsd, tmp_path):

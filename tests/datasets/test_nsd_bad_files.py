@@ -65,6 +65,9 @@ def test_betas_of_another_subject(spoilt_nsd):
     replace_nifti(path, spoilt_nsd.betas["subj01"][0].transpose(1, 2, 3, 0), moved)
     with pytest.raises(InputError, match=r"session01\.nii\.gz: affine"):
         read_all(spoilt_nsd, "format=nifti")
+    brain = spoilt_nsd.betas["subj01"][0].any(0)
+    expected = spoilt_nsd.betas["subj01"][0][:, brain] / 300
+    np.testing.assert_allclose(read_all(spoilt_nsd, "format=nifti&check_affine=false")[:750], expected, rtol=1e-6)
 
 
 def test_another_number_of_trials(spoilt_nsd):

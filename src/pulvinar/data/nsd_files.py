@@ -10,6 +10,7 @@ What differs from file to file, and is settled here once:
 Voxels are given as places in the grid (voxel, 3) in NIfTI axes, sessions come back as (trial, voxel).
 """
 
+import csv
 import gzip
 import re
 from collections.abc import Sequence
@@ -93,16 +94,28 @@ def stimulus_id(row: int) -> str:
     return f"nsd{row:05d}"
 
 
+def read_photographs(path: Path) -> dict[int, str]:
+    """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file."""
+    if not path.is_file():
+        return {}
+    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
+        return {int(line["nsdId"]): f"coco{line['cocoId']}" for line in csv.DictReader(file)}
+
+
 # --- volumes and labels -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
-    """The volume grid of a subject: side lengths (x, y, z), affine, and the file that stated it first."""
+    """The volume grid of a subject: side lengths (x, y, z), affine, and the file that stated it first.
+
+    check_affine: whether the other files must have the same affine (to 0.001 mm), not only the same sides.
+    """
 
     path: Path
     shape: tuple[int, ...]
     affine: np.ndarray
+    check_affine: bool = True
 
     def require(self, path: Path, shape: Sequence[int], affine: np.ndarray | None = None) -> None:
         """`InputError` naming both files where another file has another grid: it is of another subject or space."""
@@ -110,10 +123,11 @@ class Grid:
             reordered = sorted(shape) == sorted(self.shape)
             why = "the axes are in another order" if reordered else "another subject's file, or another space?"
             raise InputError(f"{path}: grid {tuple(shape)} (x, y, z), but {self.path} has {self.shape}; {why}")
-        if affine is not None and not np.allclose(affine, self.affine, rtol=0, atol=AFFINE_TOLERANCE):
+        differs = affine is not None and not np.allclose(affine, self.affine, rtol=0, atol=AFFINE_TOLERANCE)
+        if affine is not None and differs and self.check_affine:
             raise InputError(
                 f"{path}: affine {np.round(affine, 3).tolist()}, but {self.path} has {np.round(self.affine, 3).tolist()}; "
-                "another subject's file, or another space?"
+                "another subject's file, or another space? If the files are right, read them with check_affine=false"
             )
 
 

@@ -4,6 +4,7 @@ Both spaces offer `geometry`, `labels` (file name -> label number per voxel), `l
 `sessions` (number -> files) and `read(session)`.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,12 @@ class VolumeSpace:
     scale = 1 / nsd_files.STEPS_PER_PERCENT
     dtype = np.int16
 
-    def __init__(self, place: Place, *, voxels: str, box: str | None, file_format: str | None) -> None:
+    def __init__(
+        self, place: Place, *, voxels: str, box: str | None, file_format: str | None, check_affine: bool = True
+    ) -> None:
         self.place = place
         self.sessions, self.format = _volume_sessions(place, file_format)
-        self.grid = _find_grid(place, self.sessions)
+        self.grid = dataclasses.replace(_find_grid(place, self.sessions), check_affine=check_affine)
         self._label_volumes = self._read_label_volumes()
         self.brain = self._read_brain()
         chosen = self._region(voxels)
@@ -171,11 +174,14 @@ class SurfaceSpace:
         return {"hemisphere": HEMISPHERES[right], "vertex": vertex - right * self.n_vertices[0]}
 
     def _read_labels(self) -> dict[str, np.ndarray]:
-        """Labels of both hemispheres; maps of other numbers than labels (probabilities) are left aside."""
+        """Labels of both hemispheres; files of one alone, and maps of other numbers (probabilities), are left aside."""
         found = {}
         for left in sorted(self._label_folder.glob("lh.*.mgz")):
             name = left.name.removeprefix("lh.").removesuffix(".mgz")
-            values = self._both([left, self._label_folder / f"rh.{name}.mgz"])
+            right = self._label_folder / f"rh.{name}.mgz"
+            if not right.is_file():
+                continue
+            values = self._both([left, right])
             if (values == np.floor(values)).all():
                 found[name] = nsd_files.as_labels(left, values)
         return found

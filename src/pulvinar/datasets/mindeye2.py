@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pulvinar.config import build, parse_assignments, setting
+from pulvinar.config import setting
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
@@ -31,6 +31,7 @@ from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import RowsOf
+from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
@@ -80,8 +81,7 @@ def load(source: str) -> Experiment:
     Betas stay on disk as a memory map. `FileError` names a file that is missing or damaged, `InputError` one that does not fit
     the others, `LeakError` an image in the test tar that stands in a train tar.
     """
-    text, _, query = source.partition("?")
-    root, options = Path(text), build(Options, parse_assignments([p for p in query.split("&") if p]), name="mindeye2")
+    root, options = parse_source(source, Options, name="mindeye2")
     there = sorted(path.name[len("betas_all_") :][:6] for path in root.glob("betas_all_subj0?_fp32_renorm.hdf5"))
     names = list(dict.fromkeys(map(_subject, options.subjects))) or there
     if not names:

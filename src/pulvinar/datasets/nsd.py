@@ -15,7 +15,6 @@ an agreement with the authors, and nothing of them comes with this library. `gen
   all sessions, test trials too: what selects by it is an oracle.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pulvinar.config import build, parse_assignments, setting
+from pulvinar.config import setting
 from pulvinar.data import nsd_files
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
@@ -34,12 +33,13 @@ from pulvinar.data.nsd_spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSp
 from pulvinar.data.nsd_writer import Generated, write_world
 from pulvinar.data.responses import Responses
 from pulvinar.data.session_values import SessionCache, SessionValues, trial_places
+from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.volume_box import is_oracle, require_box
 from pulvinar.errors import ConfigError, FileError, InputError
 from pulvinar.progress import log, track
-from pulvinar.storage import open_hdf5, read_hdf5_array, reading, require_file
+from pulvinar.storage import open_hdf5, read_hdf5_array, require_file
 
 CITATION = "Allen, St-Yves, Wu, ..., Naselaris & Kay (2022), Nature Neuroscience 25, 116-126"
 URL = "http://naturalscenesdataset.org"
@@ -76,6 +76,7 @@ class Options:
     check_pixels: bool = setting(
         False, "compare the pixels of all test and training images (slow) instead of trusting the table"
     )
+    check_affine: bool = setting(True, "refuse volumes of a subject whose affines differ by more than 0.001 mm")
     memory_gb: float = setting(8.0, "sessions kept in memory, in all")
 
     def problems(self) -> list[str]:
@@ -102,9 +103,18 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NSDExperiment(Experiment):
-    """An experiment that still knows where its trials and voxels are in NSD: subject -> space."""
+    """An experiment that still knows where its voxels are in NSD (subject -> space), and whose are fewer (option `others`)."""
 
     spaces: Mapping[str, Space] = field(default_factory=dict)
+    restricted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target in self.restricted:
+            raise InputError(
+                f"target: the voxels of {self.target} are those of the option others; name it in the source, "
+                f"nsd:FOLDER?target={_number(self.target)}&..."
+            )
 
 
 def _is_subject(name: str) -> bool:
@@ -116,20 +126,13 @@ def _subject_name(name: str) -> str:
     return f"subj{int(name.removeprefix('subj')):02d}"
 
 
-def parse_source(source: str) -> tuple[Path, Options]:
-    """Folder and options of `FOLDER?name=value&name=value`; `ConfigError` lists every mistake in the options."""
-    folder, _, query = source.partition("?")
-    values = parse_assignments([pair for pair in query.split("&") if pair])
-    return Path(folder), build(Options, values, name="nsd")
-
-
 def load(source: str) -> NSDExperiment:
     """The experiment in an NSD folder: `FOLDER`, or `FOLDER?name=value&name=value` with the names of `Options`.
 
     Reads tables, masks and headers; betas and images stay on disk until asked for. `FileError` names a file or session that is
     missing or damaged, `InputError` one that belongs to another subject or holds other numbers than it should.
     """
-    root, options = parse_source(source)
+    root, options = parse_source(source, Options, name="nsd")
     if not (root / "nsddata").is_dir():
         raise FileError(
             f"{root}: not a folder of the Natural Scenes Dataset; nsddata, nsddata_betas, nsddata_stimuli lie in it"
@@ -156,6 +159,7 @@ def load(source: str) -> NSDExperiment:
         truth=_truth(root, spaces),
         facts=_facts(options, target, trials, spaces) | ({"planted": PLANTED} if (root / TRUTH).is_file() else {}),
         spaces=spaces,
+        restricted=tuple(name for name in names if options.others is not None and name != target),
     )
 
 
@@ -183,7 +187,13 @@ def _open_space(root: Path, name: str, options: Options, *, is_target: bool) -> 
     voxels = options.voxels if own or options.others is None else options.others
     if options.space == "fsaverage":
         return SurfaceSpace(place, voxels=voxels)
-    return VolumeSpace(place, voxels=voxels, box=options.box if own else None, file_format=options.format)
+    return VolumeSpace(
+        place,
+        voxels=voxels,
+        box=options.box if own else None,
+        file_format=options.format,
+        check_affine=options.check_affine,
+    )
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
@@ -295,7 +305,7 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     places = options.features or tuple(
         str(file) for file in sorted((root / "features").glob("*")) if file.suffix in SUFFIXES and file.is_file()
     )
-    sources = _sources(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv")
+    sources = nsd_files.read_photographs(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv")
     return Stimuli(
         ids=ids,
         sources=[sources.get(int(row), name) for row, name in zip(rows, ids, strict=True)],
@@ -303,14 +313,6 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
         read_image=read_image,
         pixel_keys=None if options.check_pixels else ids,
     )
-
-
-def _sources(path: Path) -> dict[int, str]:
-    """Row -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file."""
-    if not path.is_file():
-        return {}
-    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
-        return {int(line["nsdId"]): f"coco{line['cocoId']}" for line in csv.DictReader(file)}
 
 
 def _split(design: Design, trials: Mapping[str, _Trials], rows: Mapping[str, np.ndarray], options: Options) -> Split:
