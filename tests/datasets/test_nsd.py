@@ -1,6 +1,7 @@
 """NSD's official layout. Oracle: the arrays that were written with h5py, nibabel and scipy, indexed as its manual says."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import h5py
@@ -22,7 +23,7 @@ def wrong_probes(written, query: str = "", n: int = 200) -> list[dict]:
     wrong = []
     for probe in probes(experiment, n, seed=1):
         subject, (session, row) = probe["subject"], divmod(probe["trial"], 750)
-        if "voxel" in probe:
+        if "hemisphere" not in probe:
             x, y, z = probe["voxel"]
             beta = written.betas[subject][session, row, x, y, z] / 300
             labels = {name: int(volume[x, y, z]) for name, volume in written.labels[subject].items()}
@@ -172,6 +173,16 @@ def test_sources_are_coco_photographs(spoilt_nsd):
     table.write_text("\n".join([",cocoId,nsdId", *(f"{row},{row + 500_000},{row}" for row in range(73_000))]) + "\n")
     stimuli = load(str(spoilt_nsd.root)).stimuli
     assert stimuli.sources[0] == f"coco{int(stimuli.ids[0][3:]) + 500_000}"
+
+
+def test_a_folder_of_surface_betas_alone_opens_as_such_even_without_meshes(spoilt_nsd, capsys):
+    for subject in ("subj01", "subj03"):
+        shutil.rmtree(spoilt_nsd.betas_folder(subject))
+    assert wrong_probes(spoilt_nsd) == []
+    assert load(str(spoilt_nsd.root)).subjects["subj01"].geometry.kind == "surface"
+    shutil.rmtree(spoilt_nsd.root / "nsddata" / "freesurfer" / "fsaverage" / "surf")
+    assert wrong_probes(spoilt_nsd) == []
+    assert "low_pass=none" in capsys.readouterr().err
 
 
 def test_a_folder_without_stimuli_opens_without_images(spoilt_nsd):

@@ -26,6 +26,7 @@ from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.storage import open_hdf5, reading, require_file
 
 TRIALS_PER_SESSION = 750
+N_SUBJECTS = 8
 N_IMAGES = 73_000
 N_SHARED = 1000  # the first columns of `subjectim`: the images that every subject was to see
 FIRST_INDEX = 1  # MATLAB's tables count from 1
@@ -87,6 +88,17 @@ def _require_one_based(path: Path, name: str, values: np.ndarray, last: int) -> 
     if low < 1 or high > last:
         hint = "; a table that counts from 0 is not NSD's" if low == 0 else ""
         raise FileError(f"{path}: {name} counts from 1 to {last}, {low} to {high} came{hint}")
+
+
+def subject_number(name: str) -> int | None:
+    """1 to 8 for '1', 'subj01' and on; None for anything else."""
+    digits = name.removeprefix("subj")
+    return int(digits) if digits.isdigit() and 1 <= int(digits) <= N_SUBJECTS else None
+
+
+def subject_name(name: str) -> str:
+    """'subj01' for '1' or 'subj01'."""
+    return f"subj{subject_number(name):02d}"
 
 
 def stimulus_id(row: int) -> str:
@@ -258,6 +270,15 @@ def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Se
         parts.append(values)
     stacked = np.concatenate(parts)  # (vertex, trial)
     return np.ascontiguousarray(stacked[vertices].T, dtype=np.float32)
+
+
+def mgh_shape(path: Path) -> tuple[int, ...]:
+    """Side lengths that the header of an .mgh file states."""
+    import nibabel
+
+    with reading(require_file(path, "surface file"), "MGH"):
+        image: Any = nibabel.load(path)
+        return tuple(int(side) for side in image.shape)
 
 
 def read_mgh(path: Path) -> np.ndarray:

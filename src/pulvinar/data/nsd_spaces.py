@@ -19,6 +19,7 @@ from pulvinar.data.nsd_files import HEMISPHERES, Grid
 from pulvinar.data.rois import ROIs
 from pulvinar.data.volume_box import box_slices
 from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.progress import warn
 from pulvinar.storage import reading, require_file
 
 FORMATS = {"hdf5": r"betas_session(\d+)\.hdf5", "nifti": r"betas_session(\d+)\.nii(?:\.gz)?"}
@@ -146,15 +147,15 @@ class SurfaceSpace:
     def __init__(self, place: Place, *, voxels: str) -> None:
         self.place = place
         self.sessions = _surface_sessions(place)
-        points, faces, self.n_vertices = _read_mesh(place.root / "nsddata" / "freesurfer" / "fsaverage" / "surf")
+        self.n_vertices = self._count_vertices()
         labels = self._read_labels()
-        chosen = np.arange(len(points))
+        chosen = np.arange(sum(self.n_vertices))
         if voxels != WHOLE:
             if voxels not in labels:
                 raise NotFoundError(f"{self._label_folder}: no labels '{voxels}'{suggest(voxels, [WHOLE, *labels])}")
             chosen = np.flatnonzero(nsd_files.inside(labels[voxels]))
         self.vertices = chosen
-        self.geometry = Geometry.from_surface(chosen, points, faces)
+        self.geometry = self._read_geometry()
         self.labels = {name: values[chosen] for name, values in labels.items()}
         self.label_names = {name: nsd_files.read_label_names(place.label_table(name)) for name in self.labels}
         self.ncsnr = self._read_ncsnr()
@@ -168,10 +169,26 @@ class SurfaceSpace:
         return nsd_files.read_mgh_session(self.sessions[session], self.vertices, self.n_vertices)
 
     def where(self, voxel: int) -> dict[str, Any]:
-        """The hemisphere, and the vertex in it."""
+        """The hemisphere and the vertex in it, also as the place [vertex, 0, 0] in the file."""
         vertex = int(self.vertices[voxel])
         right = int(vertex >= self.n_vertices[0])
-        return {"hemisphere": HEMISPHERES[right], "vertex": vertex - right * self.n_vertices[0]}
+        vertex -= right * self.n_vertices[0]
+        return {"hemisphere": HEMISPHERES[right], "vertex": vertex, "voxel": [vertex, 0, 0]}
+
+    def _count_vertices(self) -> tuple[int, int]:
+        left, right = (nsd_files.mgh_shape(path)[0] for path in self.sessions[min(self.sessions)])
+        return left, right
+
+    def _read_geometry(self) -> Geometry:
+        """The white surfaces; where their files are missing, a row of points that have no meaning."""
+        folder = self.place.root / "nsddata" / "freesurfer" / "fsaverage" / "surf"
+        if not any((folder / f"{side}.white").is_file() for side in HEMISPHERES):
+            warn(f"{folder}: without lh.white and rh.white nothing says where the vertices are; set low_pass=none")
+            return Geometry.from_points(self.vertices[:, None])
+        points, faces, n_vertices = _read_mesh(folder)
+        if n_vertices != self.n_vertices:
+            raise InputError(f"{folder}: {n_vertices} vertices, but {self.place.betas_folder} has {self.n_vertices}")
+        return Geometry.from_surface(self.vertices, points, faces)
 
     def _read_labels(self) -> dict[str, np.ndarray]:
         """Labels of both hemispheres; files of one alone, and maps of other numbers (probabilities), are left aside."""

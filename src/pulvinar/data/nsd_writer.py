@@ -18,13 +18,13 @@ from PIL import Image
 
 from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 from pulvinar.data.nsd_surface_writer import write_surface
 from pulvinar.data.responses import Responses
 from pulvinar.progress import track
 from pulvinar.storage import atomic_folder
 
-N_TRIALS, N_COLUMNS, N_REPEATS, N_SUBJECTS = 30_000, 10_000, 3, 8
+N_TRIALS, N_COLUMNS, N_REPEATS = 30_000, 10_000, 3
 PIXELS = 425
 MARGIN = 1  # empty voxels around the head
 BETAS = "betas_fithrf_GLMdenoise_RR"

@@ -27,7 +27,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id
+from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name, subject_number
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import RowsOf
@@ -60,19 +60,10 @@ class Options:
     def problems(self) -> list[str]:
         """What is out of range."""
         given = [*self.subjects, *([self.target] if self.target else [])]
-        wrong = [f"mindeye2: subjects are 1 to 8, not {name!r}" for name in given if _number(name) is None]
+        wrong = [f"mindeye2: subjects are 1 to 8, not {name!r}" for name in given if subject_number(name) is None]
         if self.sessions is not None and self.sessions < 1:
             wrong.append(f"mindeye2.sessions is 1 or more, not {self.sessions}")
         return wrong
-
-
-def _number(name: str) -> int | None:
-    digits = name.removeprefix("subj")
-    return int(digits) if digits.isdigit() and 1 <= int(digits) <= 8 else None
-
-
-def _subject(name: str) -> str:
-    return f"subj{_number(name):02d}"
 
 
 def load(source: str) -> Experiment:
@@ -83,10 +74,10 @@ def load(source: str) -> Experiment:
     """
     root, options = parse_source(source, Options, name="mindeye2")
     there = sorted(path.name[len("betas_all_") :][:6] for path in root.glob("betas_all_subj0?_fp32_renorm.hdf5"))
-    names = list(dict.fromkeys(map(_subject, options.subjects))) or there
+    names = list(dict.fromkeys(map(subject_name, options.subjects))) or there
     if not names:
         raise FileError(f"{root}: no betas_all_subj0S_fp32_renorm.hdf5 there")
-    target = _subject(options.target) if options.target else names[0]
+    target = subject_name(options.target) if options.target else names[0]
     trials = {name: _trials(root, name, options) for name in track(names, "reading trial tables", len(names))}
     rows = np.unique(np.concatenate([np.concatenate([own.train, own.test])[:, 0] for own in trials.values()]))
     sides = {side: {int(row) for own in trials.values() for row in getattr(own, side)[:, 0]} for side in ("train", "test")}

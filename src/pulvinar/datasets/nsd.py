@@ -17,9 +17,9 @@ an agreement with the authors, and nothing of them comes with this library. `gen
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from pulvinar.data import nsd_files
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, Design
+from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name, subject_number
 from pulvinar.data.nsd_spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSpace, masks_of
 from pulvinar.data.nsd_writer import Generated, write_world
 from pulvinar.data.responses import Responses
@@ -51,6 +51,7 @@ TRUTH = "truth.h5"  # beside nsddata in a generated folder
 PLANTED = "a planted world in NSD's layout; none of the numbers are NSD's"
 
 TestSet = Literal["shared1000", "shared982"]
+SpaceName = Literal["func1pt8mm", "func1mm", "fsaverage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Options:
     test: TestSet = setting("shared1000", "test images")
     missing: Literal["refuse", "skip"] = setting("refuse", "what to do about a session that is not there")
     betas: str = setting("betas_fithrf_GLMdenoise_RR", "folder name of the betas")
-    space: Literal["func1pt8mm", "func1mm", "fsaverage"] = setting("func1pt8mm", "volume or surface")
+    space: SpaceName | None = setting(None, "func1pt8mm, func1mm or fsaverage; none: the first of these with betas on disk")
     format: Literal["hdf5", "nifti"] | None = setting(None, "of volume betas; none: HDF5 if there is any, else NIfTI")
     voxels: str = setting(WHOLE, "brain, or a ROI file (nsdgeneral, streams, ...): its voxels above 0")
     box: str | None = setting(None, "only voxels in a box: 60x40x40, 60x40x40@ROI, fit:ROI or 10:70,0:40,20:60")
@@ -88,8 +89,8 @@ class Options:
         ]
         if not self.memory_gb > 0:
             wrong.append(f"nsd.memory_gb is above 0, not {self.memory_gb}")
-        wrong += [f"nsd.subjects are 1 to 8, not {name!r}" for name in self.subjects if not _is_subject(name)]
-        if self.target is not None and not _is_subject(self.target):
+        wrong += [f"nsd.subjects are 1 to 8, not {name!r}" for name in self.subjects if subject_number(name) is None]
+        if self.target is not None and subject_number(self.target) is None:
             wrong.append(f"nsd.target is 1 to 8, not {self.target!r}")
         if self.space == "fsaverage" and (self.box is not None or self.format is not None):
             wrong.append("nsd.box and nsd.format belong to a volume, not to space=fsaverage")
@@ -117,15 +118,6 @@ class NSDExperiment(Experiment):
             )
 
 
-def _is_subject(name: str) -> bool:
-    number = name.removeprefix("subj")
-    return number.isdigit() and int(number) in SESSIONS
-
-
-def _subject_name(name: str) -> str:
-    return f"subj{int(name.removeprefix('subj')):02d}"
-
-
 def load(source: str) -> NSDExperiment:
     """The experiment in an NSD folder: `FOLDER`, or `FOLDER?name=value&name=value` with the names of `Options`.
 
@@ -138,8 +130,9 @@ def load(source: str) -> NSDExperiment:
             f"{root}: not a folder of the Natural Scenes Dataset; nsddata, nsddata_betas, nsddata_stimuli lie in it"
         )
     design = nsd_files.read_design(root / "nsddata" / "experiments" / "nsd" / "nsd_expdesign.mat")
+    options = replace(options, space=options.space or _find_space(root, options))
     names = _find_subjects(root, options)
-    target = _subject_name(options.target) if options.target else names[0]
+    target = subject_name(options.target) if options.target else names[0]
     if target not in names:
         raise InputError(f"target: {target} is not among the subjects that are read ({', '.join(names)})")
     spaces = {name: _open_space(root, name, options, is_target=name == target) for name in names}
@@ -167,10 +160,18 @@ def _number(name: str) -> int:
     return int(name.removeprefix("subj"))
 
 
+def _find_space(root: Path, options: Options) -> SpaceName:
+    """The first space in which any subject has betas; func1pt8mm if there is none."""
+    for space in get_args(SpaceName):
+        if list(root.glob(f"nsddata_betas/ppdata/subj0?/{space}/{options.betas}")):
+            return space
+    return "func1pt8mm"
+
+
 def _find_subjects(root: Path, options: Options) -> list[str]:
     if options.subjects:
-        return list(dict.fromkeys(_subject_name(name) for name in options.subjects))
-    there = [name for name in map(_subject_name, map(str, SESSIONS)) if _place(root, name, options).betas_folder.is_dir()]
+        return list(dict.fromkeys(subject_name(name) for name in options.subjects))
+    there = [name for name in map(subject_name, map(str, SESSIONS)) if _place(root, name, options).betas_folder.is_dir()]
     if not there:
         pattern = _place(root, "subjAA", options).betas_folder
         raise FileError(f"{pattern}: no subject (subj01 to subj08) has such a folder of betas")
@@ -178,7 +179,7 @@ def _find_subjects(root: Path, options: Options) -> list[str]:
 
 
 def _place(root: Path, name: str, options: Options) -> Place:
-    return Place(root=root, subject=name, space=options.space, betas=options.betas)
+    return Place(root=root, subject=name, space=options.space or "func1pt8mm", betas=options.betas)
 
 
 def _open_space(root: Path, name: str, options: Options, *, is_target: bool) -> Space:
@@ -305,6 +306,8 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     places = options.features or tuple(
         str(file) for file in sorted((root / "features").glob("*")) if file.suffix in SUFFIXES and file.is_file()
     )
+    if not places:
+        log(f"no embedding of the images: methods that decode need one; put it into {root / 'features'}, or give features=FILE")
     sources = nsd_files.read_photographs(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv")
     return Stimuli(
         ids=ids,
