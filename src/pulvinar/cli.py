@@ -42,7 +42,7 @@ def _list(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.data import inspect
 
-    result = inspect(arguments.source)
+    result = inspect(arguments.source, probe=arguments.probe)
     _say(arguments, json.dumps(_plain(result), indent=2))
     return result
 
@@ -221,9 +221,10 @@ def parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
-    inspect.add_argument("source", help="experiment folder, or a description .toml")
+    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
     convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
-    convert.add_argument("description", help="TOML description of where your files are")
+    convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")

@@ -291,7 +291,7 @@ def _write_prediction(out: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _exists(source: str) -> bool:
     _, colon, path = source.partition(":")
-    return Path(source).exists() or (bool(colon) and Path(path).exists())
+    return Path(source).exists() or (bool(colon) and Path(path.partition("?")[0]).exists())
 
 
 def report(run: str, out: str | None = None) -> dict[str, Any]:

@@ -44,6 +44,8 @@ from pulvinar.progress import track
 VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
+Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
+
 # A world's test pictures are drawn from each kind of photograph in the stated number.
 N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
 
@@ -106,11 +108,15 @@ class Config:
         return lines
 
 
-def simulate(config: Config | None = None) -> Experiment:
-    """Plant a world. The same settings give the same world, bit for bit, on the same machine."""
+def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Experiment:
+    """Plant a world. The same settings give the same world, bit for bit, on the same machine.
+
+    shown: per subject, the images of each session (session, image numbers), where it is not the world's own plan: numbers
+    below `config.n_test_images` are test images, all others training images; n_trials and n_pretraining_trials are then unused.
+    """
     config = config or Config()
     rng = np.random.default_rng([config.seed, 0x9D1])
-    plan = _plan_stimuli(config, rng)
+    plan = _plan_stimuli(config, rng, shown)
     stimuli, areas = _stimuli_and_tuning(config, plan, rng)
     subjects, truth = {}, {}
     for number in track(range(config.n_subjects), "planting subjects", config.n_subjects):
@@ -163,10 +169,12 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False))
 
 
-def _plan_stimuli(config: Config, rng: np.random.Generator) -> _Plan:
+def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None = None) -> _Plan:
     paths, test_names = _pictures(config, rng)
     n_repeated = round(config.repeated_share * config.n_trials / (1 + config.repeated_share))
     n_own = [config.n_pretraining_trials] * (config.n_subjects - 1) + [config.n_trials - n_repeated]
+    if shown is not None:
+        n_own = [max(int(numbers.max()) for own in shown for _, numbers in own) + 1 - config.n_test_images]
     images, sources, is_test = [], [], []
     for names, n_wanted in ((sorted(set(paths) - test_names), sum(n_own)), (sorted(test_names), config.n_test_images)):
         shares = np.full(len(names), n_wanted // len(names))
@@ -179,6 +187,10 @@ def _plan_stimuli(config: Config, rng: np.random.Generator) -> _Plan:
             is_test += [name in test_names] * int(n)
     test_mask = np.array(is_test)
     order = rng.permutation(np.flatnonzero(~test_mask))
+    if shown is not None:
+        row_of = np.concatenate([np.flatnonzero(test_mask), order])
+        asked = [[(session, row_of[numbers]) for session, numbers in subject] for subject in shown]
+        return _Plan(images=np.concatenate(images), sources=sources, is_test=test_mask, trials=asked)
     own = np.split(order, np.cumsum(n_own)[:-1])
     trials: list[list[tuple[int, np.ndarray]]] = [[(1, rows)] for rows in own[:-1]]
     first_session = rng.permutation(np.concatenate([own[-1], rng.choice(own[-1], n_repeated, replace=False)]))
