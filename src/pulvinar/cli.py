@@ -218,7 +218,19 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
     add("list", _list, "the methods and datasets there are")
 
-    data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
+    _add_data(commands, add)
+    _add_runs(add)
+    _add_rsa(commands, add)
+    return top
+
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_data(commands: Any, add: Add) -> None:
+    data = commands.add_parser(
+        "data", help="look at, convert or plant data", description="Experiments, and data of other kinds."
+    )
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
     inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
@@ -234,6 +246,8 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     _add_settings(simulate)
 
+
+def _add_runs(add: Add) -> None:
     fit = add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
     fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
     fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
@@ -262,11 +276,8 @@ def parser() -> argparse.ArgumentParser:
     sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
 
-    _add_rsa(commands, add)
-    return top
 
-
-def _add_rsa(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_rsa(commands: Any, add: Add) -> None:
     rsa = commands.add_parser("rsa", help="dissimilarity matrices: noise ceilings, comparison", description="RDMs.")
     kinds = rsa.add_subparsers(dest="rsa_command", required=True, metavar="COMMAND")
     ceiling = add("ceiling", _rsa_ceiling, "upper and leave-one-subject-out lower noise ceiling of measured RDMs", kinds)
