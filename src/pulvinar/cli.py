@@ -228,9 +228,7 @@ Add = Callable[..., argparse.ArgumentParser]
 
 
 def _add_data(commands: Any, add: Add) -> None:
-    data = commands.add_parser(
-        "data", help="look at, convert or plant data", description="Experiments, and data of other kinds."
-    )
+    data = commands.add_parser("data", help="look at, convert or plant data", description="Experiments and other data.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
     inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")

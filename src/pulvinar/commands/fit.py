@@ -266,7 +266,7 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     if not hasattr(module, "predict"):
         raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
     fitted.require(method=fitted.method)
-    files = find_images(images)
+    files = dict(sorted(find_images(images).items(), key=lambda item: item[1].name))
     stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values())))
     config = build(module.Config, fitted.settings(), name=fitted.method)
     arrays = module.predict(fitted, stimuli, config)
