@@ -46,7 +46,6 @@ TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 LARGEST_PICTURE = 640  # pixels along the longer edge; larger ones are reduced before cropping
 
 # Pictures by kind; a world's test pictures are drawn from each kind in the stated number.
@@ -123,6 +122,9 @@ class Config:
             if not getattr(self, name) >= 0:
                 lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
         return lines
+
+
+Shown = Sequence[Sequence[tuple[int, np.ndarray]]]  # per subject: (session, numbers of the images it shows)
 
 
 def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Experiment:
