@@ -54,9 +54,9 @@ def test_rows_are_in_the_order_of_the_file_names(run, folder, tmp_path):
 
 def test_nothing_is_overwritten_and_names_must_fit(run, folder, tmp_path):
     (tmp_path / "rdm.csv").write_text("mine")
-    with pytest.raises(FileError, match="rdm.csv: exists already"):
+    with pytest.raises(FileError, match=r"rdm\.csv: exists already"):
         predict(run, images=str(folder), out=str(tmp_path / "rdm.npy"))
-    with pytest.raises(InputError, match="ends in .npy or .npz"):
+    with pytest.raises(InputError, match=r"ends in \.npy or \.npz"):
         predict(run, images=str(folder), out=str(tmp_path / "other.txt"))
     assert (tmp_path / "rdm.csv").read_text() == "mine"
 

@@ -60,6 +60,7 @@ def files(tmp_path):
     with h5py.File(tmp_path / "coco_images_224_float16.hdf5", "w") as file:
         images = file.create_dataset("images", (73_000, 3, 224, 224), np.float16, chunks=(1, 3, 224, 224))
         images[100] = np.stack([np.full((224, 224), level) for level in (0.0, 0.5, 1.0)])
+        images[100, 0, 3, 7] = 0.2  # red, row 3, column 7
     return tmp_path, {subject: write_subject(tmp_path, subject, generator) for subject in ("subj01", "subj02")}
 
 
@@ -78,6 +79,7 @@ def test_rows_images_and_sessions_are_those_of_the_tars(files):
     pixels = experiment.stimuli.image(experiment.stimuli.ids.index("nsd00100"))
     assert pixels.shape == (224, 224, 3)
     assert pixels[0, 0].tolist() == [0, 128, 255]
+    assert pixels[3, 7].tolist() == [51, 128, 255]
 
 
 def test_first_session_and_older_test(files):

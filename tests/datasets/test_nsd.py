@@ -134,6 +134,15 @@ def test_the_older_test_set(nsd):
     assert set(older.split.test) == {f"nsd{row:05d}" for row in rows}
 
 
+def test_the_older_test_set_has_no_trials_of_the_last_three_sessions(nsd, monkeypatch):
+    monkeypatch.setattr(dataset, "SESSIONS", {1: 4, 3: 5, 2: 40})  # of two on disk, subj01 has one before its last three
+    experiment = load(f"{nsd.root}?test=shared982")
+    shared = nsd.order[:1500] <= 1000
+    kept = [trial for trial in range(1500) if trial < 750 or not shared[trial]]
+    assert experiment.subjects["subj01"].values.trial_numbers.tolist() == kept
+    assert experiment.subjects["subj03"].n_trials == 1500
+
+
 def test_runs_have_63_and_62_trials(nsd):
     responses = load(f"{nsd.root}?subjects=1&sessions=1&test_sessions=same").subjects["subj01"]
     assert np.bincount(responses.runs)[1:].tolist() == [63, 62] * 6

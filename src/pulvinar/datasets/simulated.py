@@ -108,6 +108,9 @@ class Config:
         return lines
 
 
+Shown = Sequence[Sequence[tuple[int, np.ndarray]]]  # per subject: (session, numbers of the images it shows)
+
+
 def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Experiment:
     """Plant a world. The same settings give the same world, bit for bit, on the same machine.
 
