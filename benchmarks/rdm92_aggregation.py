@@ -127,14 +127,14 @@ def choices(config: method.Config, data: Dissimilarities, given: argparse.Namesp
 
 
 def everything(config: method.Config, data: Dissimilarities, given: argparse.Namespace) -> None:
-    """One repeat of 5 folds, 96 pixels: scales alone and everything, with the network in the loop, crops of 87.5 %."""
-    config = dataclasses.replace(config, n_repeats=1, image_size=96, crops="run_backbone", epochs=8, learning_rate=1e-2)
+    """One repeat of 5 folds, 64 pixels: scales alone and everything, with the network in the loop, crops of 87.5 %."""
+    config = dataclasses.replace(config, n_repeats=1, image_size=64, crops="run_backbone", epochs=4, learning_rate=1e-2)
     result: dict[str, list[dict[str, Any]]] = {}
     for roi in given.roi:
         scored = scored_of(config, data, roi)
         measured = [method.measured_rdms(data, roi, config)]
         images = pictures(data.stimuli, config.background)
-        rates = {"scales alone": 0.0, "everything, network at 1e-4": 1e-4, "everything, network at 1e-3": 1e-3}
+        rates = {"scales alone": 0.0, "everything, network at 1e-3": 1e-3, "everything, network at 1e-4": 1e-4}
         rows, reference = [], torch.empty(0)
         for name, rate in rates.items():
             changed = dataclasses.replace(config, layouts=LAYOUT[roi], train="mask" if rate == 0 else "all", network_rate=rate)

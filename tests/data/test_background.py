@@ -26,7 +26,13 @@ def test_a_photograph_is_left_as_it_is():
     assert on_grey(image) is image
 
 
-def test_a_background_becomes_grey_and_the_object_stays():
+def test_a_background_that_is_not_white_stays():
+    for colour in ((0, 0, 0), (120, 200, 40)):
+        image, _ = disc(colour)
+        assert on_grey(image) is image
+
+
+def test_a_white_background_becomes_grey_and_the_object_stays():
     image, background = disc()
     noisy = np.clip(image.astype(int) - np.random.default_rng(0).integers(0, 6, image.shape), 0, 255).astype(np.uint8)
     grey = on_grey(noisy)
@@ -40,5 +46,5 @@ def test_the_92_objects_stand_as_on_the_grey_version(shared_data):
     grey = np.load(shared_data / "rdm92_kriegeskorte" / "rdm92_kriegeskorte2008_dev.npz")["images"]
     gap = np.abs(np.stack([on_grey(image) for image in white]).astype(int) - grey.astype(int)).mean((1, 2, 3))
     before = np.abs(white.astype(int) - grey.astype(int)).mean((1, 2, 3))
-    assert np.median(gap) < 6  # 4.2; without, 62
+    assert np.median(gap) < 6  # 4.6; without, 69
     assert np.median(before) > 30

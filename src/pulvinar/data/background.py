@@ -26,6 +26,11 @@ def background_mask(image: np.ndarray) -> np.ndarray:
 
 
 def on_grey(image: np.ndarray) -> np.ndarray:
-    """The picture with a uniform background made mid-grey (128); a photograph without one as it is."""
+    """The picture with a uniform white background made mid-grey (128); any other picture as it is.
+
+    Cut-outs are stored on white, as transparent pixels turn out, but were shown on grey. A dark or coloured background of a
+    photograph was shown as it is.
+    """
     mask = background_mask(image)
-    return np.where(mask[..., None], np.uint8(GREY), image) if mask.any() else image
+    white = mask.any() and (np.median(image[mask], axis=0) >= 255 - TOLERANCE).all()
+    return np.where(mask[..., None], np.uint8(GREY), image) if white else image

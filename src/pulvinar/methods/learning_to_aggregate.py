@@ -7,7 +7,7 @@ with the network in the loop. Scores: evaluation/rsa.py. Table 1's four configur
 Differs from the paper and why (measured in docs/methods/learning_to_aggregate.md):
 - The paper holds out pairs, so that its validation images are training images too; here every fold is over images, and what is
   chosen (pull to identity, when to stop) is chosen in inner folds.
-- Defaults are what generalised best to unseen images, not the paper's: uniform backgrounds are made grey, maps are averaged
+- Defaults are what generalised best to unseen images, not the paper's: white backgrounds are made grey, maps are averaged
   to a few places, channels may start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs
   are one step. `preset` has the paper's.
 - One RDM is predicted for all subjects, as in the paper.
@@ -95,7 +95,7 @@ class Config:
     std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
     resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
-    background: Background = setting("on_grey", "uniform backgrounds made mid-grey, as in the scanner (ours)")
+    background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
     centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
     layouts: tuple[str, ...] = setting(
         ("none:7", "channel:3"), "what has equal variance at the start (none, stage, channel) : maps averaged to n x n"
