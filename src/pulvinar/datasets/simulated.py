@@ -44,7 +44,6 @@ from pulvinar.progress import track
 VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 
 # A world's test pictures are drawn from each kind of photograph in the stated number.
 N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
