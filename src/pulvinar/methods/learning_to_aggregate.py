@@ -32,7 +32,7 @@ from pulvinar.models.backbones import Backbone, load_backbone
 from pulvinar.progress import bar, log
 from pulvinar.rsa.rdm import condense, expand
 from pulvinar.selection.stage_mask import Centring, Loss, Resolution
-from pulvinar.storage import write_json
+from pulvinar.storage import write_arrays, write_json
 from pulvinar.training.aggregation import (
     ChosenScales,
     Layout,
@@ -56,6 +56,8 @@ from pulvinar.training.checkpoints import State
 from pulvinar.training.runs import RunFolder
 
 DATA = "dissimilarities"
+TOPIC = "rsa"
+THUMBNAIL = 56  # pixels, in the report
 NEEDS = ("RDMs of two or more subjects over one list of images", "the images")
 _TABLE_1 = (("fMRI-EVC", 24.93), ("fMRI-IT", 15.55), ("MEG-early", 51.21), ("MEG-late", 35.10))
 PUBLISHED: list[dict[str, Any]] = [
@@ -450,7 +452,30 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
         result["chosen"] = [dataclasses.asdict(part.chosen) for part in chosen]
     result |= {"backbone": backbone.name, "stages": list(backbone.stages), "n_images": len(data.stimuli)}
     write_json(run.path / "evaluation.json", result)
+    _write_rdms(run, data, names, splits.assemble(ours, 2), images)
     return result
+
+
+def _write_rdms(
+    run: RunFolder, data: Dissimilarities, names: tuple[str, ...], unseen: Tensor, images: list[np.ndarray]
+) -> None:
+    """artifacts/rdms.npz for the report: the prediction for unseen pairs and every target's mean over subjects and time.
+
+    The prediction is brought to mean and spread of the first target's mean, since folds only say how pairs relate; pairs
+    that no fold held out are NaN.
+    """
+    means = {name: subject_rdms(data, name).mean((0, 1)) for name in names}
+    first = means[names[0]]
+    known = unseen[~unseen.isnan()]
+    scaled = (unseen - known.mean()) / known.std().clamp_min(1e-12) * first.std() + first.mean()
+    small = [torch.from_numpy(image).permute(2, 0, 1)[None].float() for image in images]
+    thumbnails = torch.cat([torch.nn.functional.adaptive_avg_pool2d(image, THUMBNAIL) for image in small])
+    write_arrays(
+        run.path / "artifacts" / "rdms.npz",
+        predicted=expand(scaled.clamp_min(0)).numpy(),
+        images=thumbnails.permute(0, 2, 3, 1).round().byte().numpy(),
+        **{f"measured_{name}": expand(mean).numpy() for name, mean in means.items()},
+    )
 
 
 def _stage_scales(

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE, WEIGHTS, bare
+from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE, UNMEASURED, WEIGHTS, bare
 from pulvinar.report.tables import label
 
 Row = Mapping[str, Any]
@@ -54,17 +54,21 @@ def rdms(predicted: np.ndarray, measured: Mapping[str, np.ndarray], order: np.nd
     for axis, (name, rdm) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         image = axis.imshow(_ranks(rdm)[np.ix_(order, order)], cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
         bare(axis)
+        axis.set_facecolor(UNMEASURED)
         axis.set_title(name)
     figure.colorbar(image, ax=figure.axes, shrink=0.8, label="rank of dissimilarity", ticks=[0, 1])
     return figure
 
 
 def _ranks(rdm: np.ndarray) -> np.ndarray:
-    """Every pair's rank, from 0 (most alike) to 1."""
+    """Every pair's rank, from 0 (most alike) to 1; NaN stays."""
     upper = np.triu_indices(len(rdm), 1)
     values = rdm[upper]
+    known = np.isfinite(values)
+    ranks = np.full(len(values), np.nan)
+    ranks[known] = np.argsort(np.argsort(values[known])) / max(1, known.sum() - 1)
     ranked = np.zeros_like(rdm, dtype=float)
-    ranked[upper] = np.argsort(np.argsort(values)) / max(1, len(values) - 1)
+    ranked[upper] = ranks
     return ranked + ranked.T
 
 
@@ -74,7 +78,7 @@ def arrangement(predicted: np.ndarray, measured: Mapping[str, np.ndarray], image
     figure = Figure(figsize=(4.6 * len(panels), 4.7), layout="constrained")
     anchor = None
     for axis, (name, rdm) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        points = classical_scaling(rdm)
+        points = classical_scaling(np.where(np.isfinite(rdm), rdm, np.nanmean(rdm)))
         anchor = points if anchor is None else anchor
         _scatter(axis, _turned(points, anchor), images)
         axis.set_title(name)

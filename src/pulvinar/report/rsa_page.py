@@ -154,7 +154,7 @@ def _rdms(drawn: Mapping[str, Path]) -> str:
     if "rdms" not in drawn:
         return "<h2>Predicted and measured</h2>" + elements.absent("No RDMs are in this run (artifacts/rdms.npz).")
     matrices = elements.figure(
-        drawn, "rdms", "Ranks of the pairs; images in one order, grouped by what the subjects' mean finds alike.",
+        drawn, "rdms", "Ranks of the pairs; images in one order (alike ones are neighbours). Grey: no fold held both out.",
         alt="Predicted and measured RDMs", format="png",
     )  # fmt: skip
     points = elements.figure(
