@@ -4,8 +4,8 @@ Order: random resized crop with flip, colour jitter, grey, blur, solarise, norma
 Defaults are the ones of the two channel-gating papers (CIFAR settings).
 
 Differs from a chain of per-image transforms:
-- The crop is resized by one product with a matrix per image and side, R_y X R_x^T. Its rows hold the Pillow kernel (bicubic
-  with a = -0.5, widened when the crop is larger than the view), confined to the crop; a flip reverses the rows of R_x. Equal to
+- The crop is resized by one product with a matrix per image and side, R_y X R_x. They hold the Pillow kernel (bicubic
+  with a = -0.5, widened when the crop is larger than the view), confined to the crop; a flip reverses R_x. Equal to
   cropping and then resizing with antialias, borders too. Values stay real and are clamped to [0, 1]; Pillow rounds to 8 bits.
 - Brightness, contrast, saturation and hue come in an order drawn once per group of images (`order_groups` a batch), not per
   image; their strengths are drawn per image.
@@ -59,7 +59,13 @@ class ViewSettings:
     def __post_init__(self) -> None:
         wrong = [
             f"{name} lies in [0, 1], not {getattr(self, name)}"
-            for name in ("flip_probability", "jitter_probability", "grey_probability", "blur_probability", "solarise_probability")
+            for name in (
+                "flip_probability",
+                "jitter_probability",
+                "grey_probability",
+                "blur_probability",
+                "solarise_probability",
+            )
             if not 0 <= getattr(self, name) <= 1
         ]
         strengths = ("brightness", "contrast", "saturation")
@@ -201,13 +207,14 @@ def apply(pixels: Tensor, parameters: ViewParameters, settings: ViewSettings) ->
     views = resized_crop(pixels, parameters.crops, size, settings.interpolation, flipped=parameters.flipped)
     if settings.jitter_probability > 0:
         views = _jitter(views, parameters)
-    if settings.grey_probability > 0:
-        views = torch.where(parameters.grey.view(-1, 1, 1, 1), grey(views).expand_as(views), views)
-    if settings.blur_probability > 0 and bool(parameters.blurred.any()):
-        views[parameters.blurred] = blur(views[parameters.blurred], parameters.sigma[parameters.blurred])
-    if settings.solarise_probability > 0:
-        inverted = parameters.solarised.view(-1, 1, 1, 1) & (views >= settings.solarise_threshold)
-        views = torch.where(inverted, 1 - views, views)
+    for chosen, operation in (
+        (parameters.grey, lambda part, rows: grey(part).expand_as(part)),
+        (parameters.blurred, lambda part, rows: blur(part, parameters.sigma[rows])),
+        (parameters.solarised, lambda part, rows: solarise(part, settings.solarise_threshold)),
+    ):
+        rows = chosen.nonzero()[:, 0]
+        if len(rows):
+            views[rows] = operation(views[rows], rows)
     return views
 
 
@@ -216,33 +223,39 @@ def resized_crop(
 ) -> Tensor:
     """Each image's crop (top, left, height, width) resized to (size, size) with antialias, then mirrored where `flipped`."""
     top, left, crop_height, crop_width = crops.to(pixels.dtype).unbind(1)
-    rows = _resampling(top, crop_height, pixels.shape[2], size, interpolation)
-    columns = _resampling(left, crop_width, pixels.shape[3], size, interpolation)
-    if flipped is not None:
-        columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
-    return (rows[:, None] @ pixels @ columns.transpose(1, 2)[:, None]).clamp_(0, 1)
+    outputs = torch.arange(size, device=pixels.device, dtype=pixels.dtype).expand(len(pixels), size)
+    across = outputs if flipped is None else torch.where(flipped[:, None], size - 1 - outputs, outputs)
+    rows = _resampling(top, crop_height, pixels.shape[2], outputs, interpolation)
+    columns = _resampling(left, crop_width, pixels.shape[3], across, interpolation)
+    n_images, n_channels, _, width = pixels.shape
+    wide = torch.bmm(pixels.reshape(n_images, -1, width), columns)  # (image, channel x height, size)
+    tall = wide.view(n_images, n_channels, -1, size).transpose(1, 2).reshape(n_images, -1, n_channels * size)
+    views = torch.bmm(rows.transpose(1, 2), tall)  # (image, size, channel x size)
+    return views.view(n_images, size, n_channels, size).transpose(1, 2).clamp(0, 1)
 
 
-def _resampling(start: Tensor, extent: Tensor, side: int, size: int, interpolation: Interpolation) -> Tensor:
-    """(image, size, side): row i weighs the pixels of [start, start + extent) for output pixel i; rows sum to 1.
+def _resampling(start: Tensor, extent: Tensor, side: int, outputs: Tensor, interpolation: Interpolation) -> Tensor:
+    """(image, side, size): column o weighs the pixels of [start, start + extent) for output pixel o; columns sum to 1.
 
-    Output pixel i has its centre at start + (i + 1/2) extent / size; the kernel is widened by max(1, extent / size).
+    Output pixel o has its centre at start + (o + 1/2) extent / size; the kernel is widened by max(1, extent / size).
+    outputs: (image, size), which output pixel stands in each column.
     """
-    scale = (extent / size).view(-1, 1, 1)
-    outputs = torch.arange(size, device=start.device).view(1, -1, 1)
-    inputs = torch.arange(side, device=start.device).view(1, 1, -1)
-    first, last = start.view(-1, 1, 1), (start + extent).view(-1, 1, 1)
-    distance = ((inputs + 0.5 - first - (outputs + 0.5) * scale) / scale.clamp_min(1)).abs_()
-    weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp_min_(0)
-    weights = weights * ((inputs >= first) & (inputs < last))
-    return weights / weights.sum(2, keepdim=True)
+    scale = (extent / outputs.shape[1]).view(-1, 1, 1)
+    inputs = torch.arange(side, device=start.device, dtype=start.dtype).view(1, -1, 1) - start.view(-1, 1, 1)
+    outside = (inputs < 0) | (inputs >= extent.view(-1, 1, 1))
+    widened = scale.clamp_min(1)
+    centres = (outputs[:, None] + 0.5) * (scale / widened)
+    distance = ((inputs + 0.5) / widened).masked_fill_(outside, torch.inf) - centres
+    weights = _cubic(distance.abs_()) if interpolation == "bicubic" else distance.abs_().neg_().add_(1).clamp_min_(0)
+    return weights.div_(weights.sum(1, keepdim=True))
 
 
 def _cubic(distance: Tensor, a: float = -0.5) -> Tensor:
-    """Keys 1981, the cubic convolution kernel of Pillow and of torch's antialias."""
-    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
-    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
-    return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+    """Keys 1981, the cubic convolution kernel of Pillow and of torch's antialias; 0 from distance 2 on."""
+    distance = distance.clamp_max_(2)
+    near = distance.mul(a + 2).sub_(a + 3).mul_(distance).mul_(distance).add_(1)
+    far = distance.sub(5).mul_(distance).add_(8).mul_(distance).sub_(4).mul_(a)
+    return torch.where(distance <= 1, near, far)
 
 
 def grey(pixels: Tensor) -> Tensor:
@@ -273,24 +286,25 @@ def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 def hue(pixels: Tensor, turns: Tensor) -> Tensor:
     """The hue angle of each pixel moved by `turns` (image,), value and saturation kept.
 
-    With V = max, D = max - min and h the hexagon's hue in [0, 6): channel = V - D max(0, min(k, 4 - k, 1)), k = (n + h) mod 6,
-    n = 5, 3, 1 for red, green, blue (Smith 1978 in closed form).
+    With D = max - min and h the hexagon's hue in [0, 6): channel = min + D w, w = |h - 3| - 1, 2 - |h - 2|, 2 - |h - 4| clamped
+    to [0, 1] for red, green, blue (Smith 1978 in closed form).
     """
     largest, smallest = pixels.amax(1), pixels.amin(1)
     span = largest - smallest
     red, green, blue = pixels.unbind(1)
-    safe = torch.where(span > 0, span, torch.ones_like(span))
+    inverse = span.clamp_min(1e-12).reciprocal_()
     angle = torch.where(
         red == largest,
-        (green - blue) / safe,
-        torch.where(green == largest, (blue - red) / safe + 2, (red - green) / safe + 4),
+        (green - blue) * inverse,
+        torch.where(green == largest, (blue - red) * inverse + 2, (red - green) * inverse + 4),
     )
-    angle = angle + 6 * turns.view(-1, 1, 1)
-    channels = []
-    for n in (5, 3, 1):
-        k = torch.remainder(angle + n, 6)
-        channels.append(largest - span * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, 1)
+    angle = torch.remainder(angle.add_(6 * turns.view(-1, 1, 1)), 6)
+    weights = (
+        (angle - 3).abs_().sub_(1),
+        (angle - 2).abs_().neg_().add_(2),
+        (angle - 4).abs_().neg_().add_(2),
+    )
+    return torch.stack([weight.clamp_(0, 1).mul_(span).add_(smallest) for weight in weights], 1)
 
 
 def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
@@ -309,22 +323,27 @@ def blur(pixels: Tensor, sigma: Tensor) -> Tensor:
     return functional.conv2d(columns, kernel[:, None, None, :], groups=len(kernel)).view(pixels.shape)
 
 
+def solarise(pixels: Tensor, threshold: float) -> Tensor:
+    """1 - x where x is at or above the threshold, x elsewhere."""
+    return torch.where(pixels >= threshold, 1 - pixels, pixels)
+
+
 def _jitter(views: Tensor, parameters: ViewParameters) -> Tensor:
-    """Brightness, contrast, saturation and hue in each group's order; images that are not jittered stay as they are."""
-    factors = parameters.factors.unbind(1)
+    """Brightness, contrast, saturation and hue in each group's order; images that are not jittered get factor 1, shift 0."""
+    factors = torch.where(parameters.jittered[:, None], parameters.factors, 1.0).to(views.dtype).unbind(1)
+    turns = torch.where(parameters.jittered, parameters.hue, 0.0).to(views.dtype)
     operations: list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = [
         (brightness, factors[0]),
         (contrast, factors[1]),
         (saturation, factors[2]),
-        (hue, parameters.hue),
+        (hue, turns),
     ]
-    parts = []
-    groups = torch.arange(len(views), device=views.device).tensor_split(len(parameters.orders))
-    for rows, order in zip(groups, parameters.orders, strict=True):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+    rows = torch.arange(len(views)).tensor_split(len(parameters.orders))
+    for group, order in zip(rows, parameters.orders, strict=True):
+        part = slice(int(group[0]), int(group[-1]) + 1)
         changed = views[part]
         for number in order:
             operation, strength = operations[number]
             changed = operation(changed, strength[part])
-        parts.append(changed)
-    return torch.where(parameters.jittered.view(-1, 1, 1, 1), torch.cat(parts), views)
+        views[part] = changed
+    return views
