@@ -54,9 +54,8 @@ def main() -> None:
     for name, values in seconds.items():
         slow, fast = 2 * given.batch / max(values[1:]), 2 * given.batch / min(values[1:])
         print(f"{name:9} {rates[name]:8.0f} views/s (from {slow:.0f} to {fast:.0f})")
-    print(
-        f"ratio {rates['pulvinar'] / rates['lightly']:.1f}; {torch.get_num_threads()} thread(s), {given.side} px, {given.device}"
-    )
+    where = f"{torch.get_num_threads()} thread(s), {given.side} px, {given.device}"
+    print(f"ratio {rates['pulvinar'] / rates['lightly']:.1f}; {where}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Differs from a chain of per-image transforms:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ class ViewParameters:
 
     def to(self, device: torch.device) -> "ViewParameters":
         """The same on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
 
@@ -135,7 +135,7 @@ def draw(settings: ViewSettings, n_images: int, height: int, width: int, generat
 
 
 def _draw_crops(settings: ViewSettings, n_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Area uniform, ratio log-uniform, corner uniform over whole pixels; the first of ten tries that fits (torchvision's rule)."""
+    """Area uniform, ratio log-uniform, corner uniform over whole pixels; the first of ten tries that fits, as torchvision."""
     device, tries = generator.device, (n_images, N_CROP_TRIES)
     low, high = settings.crop_scale
     area = height * width * (low + (high - low) * torch.rand(tries, generator=generator, device=device))
