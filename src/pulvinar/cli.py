@@ -220,6 +220,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
     sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
+    _add_macs(add)
+    return top
+
+
+def _add_macs(add: Callable[..., argparse.ArgumentParser]) -> None:
     macs = add("macs", _macs, "multiply-adds of a ResNet: dense, of its gates, and with every gate shut")
     macs.add_argument("network", help="resnet18, resnet34 or resnet50")
     macs.add_argument("--size", type=int, default=32, help="side of the square images in pixels (default 32)")
@@ -228,7 +233,6 @@ def parser() -> argparse.ArgumentParser:
     )
     macs.add_argument("--width", type=float, default=1.0, help="multiplies every channel count (default 1)")
     macs.add_argument("--gated-convs", choices=("conv1", "conv2", "both"), default="conv2", help="of Bottleneck blocks")
-    return top
 
 
 def _add_settings(to: argparse.ArgumentParser) -> None:

@@ -20,13 +20,13 @@ class _SumOverProcesses(torch.autograd.Function):
     """Sum of a tensor over all processes. Each process goes on from it by itself, so gradients are summed as well."""
 
     @staticmethod
-    def forward(context, value):  # noqa: D102
+    def forward(context, value):
         total = value.clone()
         processes.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(context, gradient):  # noqa: D102
+    def backward(context, gradient):
         total = gradient.clone()
         processes.all_reduce(total)
         return total

@@ -13,7 +13,7 @@ starts at +2), gates of Bottleneck blocks on either or both inner convolutions (
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -63,7 +63,9 @@ class GateSetting:
         noise = None
         if self.generator is not None:
             rank = torch.distributed.get_rank() if n_processes() > 1 else 0
-            noise = logistic_noise(*logits.shape, self.generator, part=(rank, n_processes()), device=logits.device)
+            n_images, n_channels = logits.shape
+            part = (rank, n_processes())
+            noise = logistic_noise(n_images, n_channels, self.generator, part=part, device=logits.device)
         return straight_through_gate(logits + self.shift, noise, temperature=self.temperature)
 
 
@@ -107,14 +109,14 @@ class Block(nn.Module):
         self.gates = nn.ModuleDict({str(n): Gate(shape.inputs, shape.gate_hidden, shape.inner[n], bias) for n in gated})
 
     def forward(self, maps: Tensor, name: str, setting: GateSetting | None, record: GateRecord) -> Tensor:
-        """relu(residual + shortcut). name: the pass whose batch-norms are used; setting: how gates are drawn, None: all open."""
+        """relu(residual + shortcut). name: the pass, for its batch-norms; setting: how gates are drawn (None: all open)."""
         pooled = spatial_mean(maps) if setting is not None and len(self.gates) else None
         residual = maps
         for number, (convolution, norms) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             residual = self._convolved(residual, number, convolution)
             if not residual.shape[1]:
                 continue
-            residual = norms[name](residual)
+            residual = norm_of(cast(nn.ModuleDict, norms), name)(residual)
             if number + 1 == len(self.convolutions):
                 break
             residual = torch.relu(residual)
@@ -142,9 +144,9 @@ class Block(nn.Module):
         return norm_of(self.shortcut_norms, name)(self.shortcut(maps))
 
 
-def norm_of(norms: nn.ModuleDict, name: str) -> nn.Module:
+def norm_of(norms: nn.ModuleDict, name: str) -> BatchNorm:
     """The pass's own batch-norm, or the one that both share."""
-    return norms[name if name in norms else "shared"]
+    return cast(BatchNorm, norms[name if name in norms else "shared"])
 
 
 class Stem(nn.Module):
@@ -225,8 +227,8 @@ class GatedResNet(nn.Module):
             if isinstance(module, Gate) and module.initial_bias is not None:
                 nn.init.constant_(module.expand.bias, module.initial_bias)
             if isinstance(module, Block) and zero_residual:
-                for norm in module.norms[-1].values():
-                    nn.init.zeros_(norm.weight)
+                for norm in cast(nn.ModuleDict, module.norms[-1]).values():
+                    nn.init.zeros_(cast(BatchNorm, norm).weight)
         return self
 
     def gate_parameters(self) -> list[nn.Parameter]:

@@ -108,9 +108,9 @@ class Macs:
         ceiling = (self.dense + self.gates) / self.dense
         if not self.floor_share < budget <= 1:
             raise InputError(
-                f"budget: a MAC share above {self.floor_share:.4f} and up to 1 can be asked, {budget} came. With every gate shut "
-                f"the stem, the downsamples and the gates of {self.shape.network} remain ({self.floor:,} of {self.dense:,} "
-                f"multiply-adds); with every gate open it is {ceiling:.4f}"
+                f"budget: a MAC share above {self.floor_share:.4f} and up to 1 can be asked, {budget} came. With every gate "
+                f"shut the stem, the downsamples and the gates of {self.shape.network} remain ({self.floor:,} of "
+                f"{self.dense:,} multiply-adds); with every gate open it is {ceiling:.4f}"
             )
 
 

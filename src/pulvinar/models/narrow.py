@@ -5,10 +5,12 @@ compaction are all made with these.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pulvinar.errors import InputError
 from pulvinar.models.batch_norm import BatchNorm
@@ -75,7 +77,7 @@ def cut_linear(linear: nn.Linear, *, outputs: Kept | None = None, inputs: Kept |
     return cut.train(linear.training)
 
 
-def cut_batch_norm(norm: nn.Module, kept: Kept) -> BatchNorm:
+def cut_batch_norm(norm: _BatchNorm, kept: Kept) -> BatchNorm:
     """The batch-norm of these channels, with their weights and running statistics."""
     channels = _checked(kept, norm.num_features, "kept")
     cut = BatchNorm(
@@ -114,7 +116,7 @@ def narrowed(network: GatedResNet, kept: Sequence[Kept], *, source: Pass = "gate
         made.stem.convolution = cut_convolution(network.stem.convolution)
         made.stem.norms["dense"] = _whole_norm(network.stem.norms, source)
         lists = list(kept)
-        for old, new in zip(network.blocks, made.blocks, strict=True):
+        for old, new in zip(_blocks(network), _blocks(made), strict=True):
             _cut_block(old, new, [lists.pop(0) for _ in old.shape.gated], source)
     return made.train(network.training)
 
@@ -124,17 +126,22 @@ def _whole_norm(norms: nn.ModuleDict, source: Pass) -> BatchNorm:
     return cut_batch_norm(norm, torch.arange(norm.num_features))
 
 
+def _blocks(network: GatedResNet) -> list[Block]:
+    return cast(list[Block], list(network.blocks))
+
+
 def _cut_block(old: Block, new: Block, kept: list[Tensor], source: Pass) -> None:
     """Fill `new` with what remains of `old`."""
     channels: list[Tensor | None] = [None] * (len(old.shape.inner) + 2)
-    for convolution, indices in zip(old.shape.gated, kept, strict=True):
-        channels[convolution + 1] = _checked(indices, old.shape.inner[convolution], "kept")
+    for gated, indices in zip(old.shape.gated, kept, strict=True):
+        channels[gated + 1] = _checked(indices, old.shape.inner[gated], "kept")
     for number, convolution in enumerate(old.convolutions):
         inputs, outputs = channels[number], channels[number + 1]
         if isinstance(new.convolutions[number], nn.Conv2d):
-            new.convolutions[number] = cut_convolution(convolution, outputs=outputs, inputs=inputs)
-        norm = norm_of(old.norms[number], source)
-        new.norms[number]["dense"] = cut_batch_norm(norm, torch.arange(norm.num_features) if outputs is None else outputs)
+            new.convolutions[number] = cut_convolution(cast(nn.Conv2d, convolution), outputs=outputs, inputs=inputs)
+        norm = norm_of(cast(nn.ModuleDict, old.norms[number]), source)
+        every = torch.arange(norm.num_features)
+        cast(nn.ModuleDict, new.norms[number])["dense"] = cut_batch_norm(norm, every if outputs is None else outputs)
     if old.shortcut is not None and old.shortcut_norms is not None and new.shortcut_norms is not None:
         new.shortcut = cut_convolution(old.shortcut)
         new.shortcut_norms["dense"] = _whole_norm(old.shortcut_norms, source)
