@@ -119,6 +119,23 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _macs(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.macs import macs
+
+    result = macs(
+        arguments.network,
+        size=arguments.size,
+        stem=arguments.stem,
+        width=arguments.width,
+        gated_convs=arguments.gated_convs,
+    )
+    _say(
+        arguments,
+        "\n".join(f"{name:17} {value:,}" if isinstance(value, int) else f"{name:17} {value}" for name, value in result.items()),
+    )
+    return result
+
+
 class _UsageError(PulvinarError):
     """Arguments that argparse cannot check by itself."""
 
@@ -203,7 +220,19 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
     sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
+    _add_macs(add)
     return top
+
+
+def _add_macs(add: Callable[..., argparse.ArgumentParser]) -> None:
+    macs = add("macs", _macs, "multiply-adds of a ResNet: dense, of its gates, and with every gate shut")
+    macs.add_argument("network", help="resnet18, resnet34 or resnet50")
+    macs.add_argument("--size", type=int, default=32, help="side of the square images in pixels (default 32)")
+    macs.add_argument(
+        "--stem", choices=("auto", "cifar", "imagenet", "papers"), default="auto", help="docs/methods/dual_gating.md"
+    )
+    macs.add_argument("--width", type=float, default=1.0, help="multiplies every channel count (default 1)")
+    macs.add_argument("--gated-convs", choices=("conv1", "conv2", "both"), default="conv2", help="of Bottleneck blocks")
 
 
 def _add_settings(to: argparse.ArgumentParser) -> None:
