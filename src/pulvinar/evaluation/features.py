@@ -30,7 +30,8 @@ def collect(
 ) -> Tensor:
     """`forward` of every image, normalised as in training but not augmented: float32 on the CPU.
 
-    images: uint8 (image, height, width, 3). The caller sets the network to evaluation. Raises `DegenerateError` where a feature is not finite.
+    images: uint8 (image, height, width, 3). The caller sets the network to evaluation. `DegenerateError` where a feature is
+    not finite.
     """
     settings = views or ViewSettings()
     parts = batches(images, batch_size)

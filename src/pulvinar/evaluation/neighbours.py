@@ -41,7 +41,7 @@ def knn_accuracy(
 
     bank, queries: (image, feature). metric: euclidean distance, or 1 - cosine. normalised: features scaled to length 1 first
     (the papers' distillation table; then both metrics give the same order). weighting: of votes, uniform, 1 / distance (a
-    neighbour at distance 0 decides alone, as in scikit-learn), or exp(similarity / temperature) with the cosine (Wu et al. 2018).
+    neighbour at distance 0 decides alone, as in scikit-learn), or exp(cosine / temperature) (Wu et al. 2018).
     Of equal votes the smallest label wins; of equal distances the first of the bank.
     """
     bank, bank_labels = require_pair(bank, bank_labels, "bank")
@@ -69,8 +69,8 @@ def knn_accuracy(
 def _nearest(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
     """Distances (query, k) in float64, ascending, and rows of the bank.
 
-    Candidates come from one matrix product; their distances are then computed anew from differences, because |x|^2 - 2xy + |y|^2
-    cancels where distances are small against lengths.
+    Candidates come from one matrix product; their distances are then computed anew from differences, because
+    |x|^2 - 2xy + |y|^2 cancels where distances are small against lengths.
     """
     if metric == "cosine":
         similarity, rows = (queries @ bank.T).topk(k, dim=1)
