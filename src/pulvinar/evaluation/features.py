@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.progress import track
-from pulvinar.training.views import ViewSettings, plain_view
+from pulvinar.training.views import ViewSettings, as_pixels, plain_view
 
 Forward = Callable[[Tensor], Tensor]  # normalised images (image, 3, height, width) -> (image, feature)
 
@@ -47,9 +48,13 @@ def collect(
     return features
 
 
-def pixel_features(images: np.ndarray) -> Tensor:
-    """Pixels in [0, 1], flattened: float32 (image, height x width x 3)."""
-    return torch.from_numpy(np.ascontiguousarray(images)).flatten(1).float() / 255
+def pixel_features(images: np.ndarray, *, side: int = 32) -> Tensor:
+    """Pixels in [0, 1], flattened: float32 (image, 3 x side x side); larger images are averaged down to `side` first."""
+    parts = []
+    for part in batches(images, 4096):
+        pixels = as_pixels(torch.from_numpy(np.ascontiguousarray(images[part])))
+        parts.append((adaptive_avg_pool2d(pixels, side) if max(pixels.shape[2:]) > side else pixels).flatten(1))
+    return torch.cat(parts)
 
 
 def require_pair(features: Tensor, labels: np.ndarray | Tensor | Sequence[int], what: str) -> tuple[Tensor, Tensor]:
