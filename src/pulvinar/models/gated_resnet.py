@@ -57,9 +57,12 @@ class GateSetting:
     generator: torch.Generator | None
     temperature: float
     shift: Tensor
+    all_open: bool = False
 
     def draw(self, logits: Tensor) -> Tensor:
-        """Gates of exactly 0 or 1 with a straight-through gradient."""
+        """Gates of exactly 0 or 1 with a straight-through gradient; without gradient where all are kept open."""
+        if self.all_open:
+            return torch.ones_like(logits)
         noise = None
         if self.generator is not None:
             rank = torch.distributed.get_rank() if n_processes() > 1 else 0
@@ -240,12 +243,17 @@ class GatedResNet(nn.Module):
         images: Float[Tensor, "image 3 height width"],
         gated: bool = False,
         generator: torch.Generator | None = None,
+        *,
+        all_open: bool = False,
     ) -> GatedOutput:
-        """One pass. Raises `InputError` for a gated pass of a network without gates."""
+        """One pass. Raises `InputError` for a gated pass of a network without gates.
+
+        all_open: the gated pass with every gate kept open, whatever its logits (a warm-up).
+        """
         name = "gated" if gated else "dense"
         if name not in self.passes:
             raise InputError(f"gated: this network has no {name} pass; it has: {', '.join(self.passes)}")
-        setting = GateSetting(generator, self.temperature, self.logit_shift) if gated else None
+        setting = GateSetting(generator, self.temperature, self.logit_shift, all_open) if gated else None
         record = GateRecord([], [])
         maps = self.stem(images, name)
         for block in self.blocks:
