@@ -52,15 +52,21 @@ class Gate(nn.Module):
 
 @dataclass(frozen=True)
 class GateSetting:
-    """How gates are drawn in one pass: with noise from `generator` (training), or without (inference)."""
+    """How gates are drawn in one pass: with noise from `generator` (training), or without (inference).
+
+    masks: gates to use instead, one (image, channel) or (channel,) of 0 and 1 per gate, taken from the front.
+    """
 
     generator: torch.Generator | None
     temperature: float
     shift: Tensor
+    masks: list[Tensor] | None = None
     all_open: bool = False
 
     def draw(self, logits: Tensor) -> Tensor:
-        """Gates of exactly 0 or 1 with a straight-through gradient; without gradient where all are kept open."""
+        """Gates of exactly 0 or 1 with a straight-through gradient; masks, and gates kept open, have none."""
+        if self.masks is not None:
+            return self.masks.pop(0).to(logits).expand_as(logits)
         if self.all_open:
             return torch.ones_like(logits)
         noise = None
@@ -243,17 +249,23 @@ class GatedResNet(nn.Module):
         images: Float[Tensor, "image 3 height width"],
         gated: bool = False,
         generator: torch.Generator | None = None,
+        masks: Sequence[Tensor] | None = None,
         *,
         all_open: bool = False,
     ) -> GatedOutput:
         """One pass. Raises `InputError` for a gated pass of a network without gates.
 
-        all_open: the gated pass with every gate kept open, whatever its logits (a warm-up).
+        masks: gates to impose on a gated pass instead of its own (0 and 1, (image, channel) or (channel,) for every gate).
+        `hard_share` is then still that of the network's own gates. all_open: every gate kept open, whatever its logits (warm-up).
         """
         name = "gated" if gated else "dense"
         if name not in self.passes:
             raise InputError(f"gated: this network has no {name} pass; it has: {', '.join(self.passes)}")
-        setting = GateSetting(generator, self.temperature, self.logit_shift, all_open) if gated else None
+        if masks is not None and (not gated or len(masks) != len(self.shape.gate_channels)):
+            what = f"{len(masks)} came" if gated else "this pass is dense"
+            raise InputError(f"masks: one for each of the {len(self.shape.gate_channels)} gates of a gated pass; {what}")
+        imposed = None if masks is None else list(masks)
+        setting = GateSetting(generator, self.temperature, self.logit_shift, imposed, all_open) if gated else None
         record = GateRecord([], [])
         maps = self.stem(images, name)
         for block in self.blocks:
