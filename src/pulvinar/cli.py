@@ -103,6 +103,15 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _predict(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import predict
+
+    result = predict(arguments.run, images=arguments.images, out=arguments.out)
+    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in result["arrays"].items())
+    _say(arguments, f"wrote {result['out']}: {shapes}; the order of the images: {result['order']}")
+    return result
+
+
 def _report(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.fit import report
 
@@ -141,14 +150,10 @@ class _UsageError(PulvinarError):
 
 
 def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
-    from pulvinar.report.tables import as_text
+    from pulvinar.commands.fit import evaluation_text
 
     if not arguments.json:
-        print(as_text(result["rows"], "troi"))
-        print(
-            f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
-            f"permutation null {result['null']['mean']:.4f} (95th percentile {result['null']['percentile_95']:.4f})"
-        )
+        print(evaluation_text(result))
 
 
 def _say(arguments: argparse.Namespace, text: str) -> None:
@@ -201,9 +206,9 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")
     _add_settings(simulate)
 
-    fit = add("fit", _fit, "fit a method to an experiment")
+    fit = add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
     fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
-    fit.add_argument("--data", help="experiment folder (or a description .toml)")
+    fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
     fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
     fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
     fit.add_argument("--target", help="the new subject (default: the experiment's own)")
@@ -213,8 +218,16 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = add("evaluate", _evaluate, "score a finished run on the test images, beside its controls")
     evaluate.add_argument("run", help="run folder")
-    evaluate.add_argument("--data", help="the experiment, if it has moved")
+    evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
     evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
+    predict = add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
+    predict.add_argument("run", help="run folder")
+    predict.add_argument(
+        "--images", required=True, help="folder of .png or .jpg files; they are taken in the order of their names"
+    )
+    predict.add_argument(
+        "--out", required=True, help=".npy or .npz to write; the order of the images goes into a .csv beside it"
+    )
     report = add("report", _report, "one self-contained HTML page of a run")
     report.add_argument("run", help="run folder")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")

@@ -1,15 +1,20 @@
-"""What every file in methods/ keeps: check, fit, save, resume and, where it has one, evaluate, on a tiny planted world."""
+"""What every file in methods/ keeps: check, fit, save, resume and, where it has one, evaluate, on tiny data."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 from pulvinar.commands import registry
+from pulvinar.commands.fit import Data, kind_of
 from pulvinar.config import build, to_toml
+from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.image_set import ImageSet
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
@@ -19,11 +24,14 @@ from pulvinar.training.checkpoints import State
 from pulvinar.training.runs import RunFolder
 
 METHODS = registry.names("methods")
-QUICK = {"epochs": 3, "hidden": 16, "n_voxels": 12, "n_rounds": 2, "epochs_per_round": 2, "n_folds": 2}
+QUICK = {  # settings that make a fit on the tiny data short; each method takes those it has
+    "experiment": {"epochs": 3, "hidden": 16, "n_voxels": 12, "n_rounds": 2, "epochs_per_round": 2, "n_folds": 2},
+    "images": {"epochs": 2, "batch_size": 16, "width": 0.125, "projector_width": 32, "warmup_epochs": 1},
+    "dissimilarities": {"epochs": 2, "roi": "evc", "backbone": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},
+}
 
 
-@pytest.fixture(scope="module")
-def experiment() -> Experiment:
+def tiny_experiment() -> Experiment:
     """Two subjects to learn from and a new one: 60 voxels, the first 12 linear in the embedding."""
     generator = np.random.default_rng(0)
     ids = [f"image-{number}" for number in range(90)]
@@ -44,24 +52,64 @@ def experiment() -> Experiment:
     return Experiment(name="tiny", stimuli=stimuli, subjects=subjects, split=split, target="new")
 
 
+def tiny_images() -> ImageSet:
+    """40 training and 20 test images of 16 pixels: a bright corner says the class."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
+    labels = np.arange(60) % 2
+    images[labels == 1, :8, :8] += 120
+    return ImageSet(
+        name="tiny",
+        train=images[:40],
+        test=images[40:],
+        train_labels=labels[:40],
+        test_labels=labels[40:],
+        class_names=("plain", "corner"),
+    )
+
+
+def tiny_dissimilarities() -> Dissimilarities:
+    """RDMs of four subjects over 18 images: the distance of their mean colours, with noise of each subject."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 255, (18, 1, 1, 3)) + generator.integers(-20, 20, (18, 64, 64, 3))
+    images = pixels.clip(0, 255).astype(np.uint8)
+    colours = images.mean((1, 2)) / 255
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    noise = 0.1 * generator.random((4, 18, 18))
+    rdms = distance + (noise + noise.transpose(0, 2, 1)) * (1 - np.eye(18))
+    ids = [f"image-{number:02d}" for number in range(18)]
+    stimuli = Stimuli(ids=ids, sources=ids, read_image=lambda row: images[row])
+    return Dissimilarities(name="tiny", stimuli=stimuli, targets={"evc": SubjectRDMs(name="evc", rdms=rdms)})
+
+
+TINY = {"experiment": tiny_experiment, "images": tiny_images, "dissimilarities": tiny_dissimilarities}
+
+
+@pytest.fixture(scope="module")
+def data_of() -> Callable[[str], Data]:
+    """Kind of data -> the tiny data of that kind, made once."""
+    return functools.cache(lambda kind: TINY[kind]())
+
+
 class _StoppedError(Exception):
     """Where a test ends a fit."""
 
 
-def _open(path, method, module, experiment) -> tuple[object, RunFolder]:
+def _open(path, method, module, data) -> tuple[object, RunFolder]:
     known = {field.name for field in dataclasses.fields(module.Config)}
-    config = build(module.Config, {key: value for key, value in QUICK.items() if key in known}, name=method)
-    facts = {"name": experiment.name, "path": "", "target": experiment.target, "fingerprint": experiment.fingerprint()}
+    quick = {key: value for key, value in QUICK[kind_of(module)].items() if key in known}
+    config = build(module.Config, quick, name=method)
+    facts = {"name": data.name, "path": "", "target": getattr(data, "target", None), "fingerprint": data.fingerprint()}
     return config, RunFolder.create(path, method=method, config_toml=to_toml(config), seed=0, data=facts)
 
 
-def _backbone(module, experiment, path) -> tuple[RunFolder, ...]:
-    """What the method reads beside the experiment."""
+def _backbone(module, data, path) -> tuple[RunFolder, ...]:
+    """What the method reads beside the data."""
     if not hasattr(module, "BACKBONE"):
         return ()
     backbone = registry.module("methods", module.BACKBONE)
-    config, run = _open(path, module.BACKBONE, backbone, experiment)
-    backbone.fit(config, experiment, run)
+    config, run = _open(path, module.BACKBONE, backbone, data)
+    backbone.fit(config, data, run)
     return (RunFolder.reopen(path),)
 
 
@@ -85,13 +133,14 @@ def test_method_declares_what_it_is(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_method_is_fitted_saved_resumed_and_evaluated(method, experiment, tmp_path, monkeypatch):
+def test_method_is_fitted_saved_resumed_and_evaluated(method, data_of, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
     module = registry.module("methods", method)
-    inputs = _backbone(module, experiment, tmp_path / "backbone")
-    config, run = _open(tmp_path / "whole", method, module, experiment)
-    module.check(config, experiment, *inputs)
-    module.fit(config, experiment, run, *inputs)
+    data = data_of(kind_of(module))
+    inputs = _backbone(module, data, tmp_path / "backbone")
+    config, run = _open(tmp_path / "whole", method, module, data)
+    module.check(config, data, *inputs)
+    module.fit(config, data, run, *inputs)
     whole = RunFolder.reopen(tmp_path / "whole")
     assert whole.finished
 
@@ -106,18 +155,21 @@ def test_method_is_fitted_saved_resumed_and_evaluated(method, experiment, tmp_pa
         if n_saved == 2:
             raise _StoppedError
 
-    _, stopped = _open(tmp_path / "stopped", method, module, experiment)
+    _, stopped = _open(tmp_path / "stopped", method, module, data)
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "save", save_and_stop)
         with pytest.raises(_StoppedError):
-            module.fit(config, experiment, stopped, *inputs)
-    module.fit(config, experiment, RunFolder.reopen(tmp_path / "stopped"), *inputs)
+            module.fit(config, data, stopped, *inputs)
+    module.fit(config, data, RunFolder.reopen(tmp_path / "stopped"), *inputs)
     resumed = RunFolder.reopen(tmp_path / "stopped")
     assert resumed.finished
-    _require_equal(resumed.load(name="decoder"), whole.load(name="decoder"))
+    results = {path.stem for path in (whole.path / "checkpoints").iterdir()} - {"latest"}
+    assert results
+    for name in results:
+        _require_equal(resumed.load(name=name), whole.load(name=name))
     assert (resumed.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
 
     if hasattr(module, "evaluate"):
-        evaluation = module.evaluate(whole, experiment, config)
+        evaluation = module.evaluate(whole, data, config)
         assert evaluation["rows"][0]["name"] == method
         assert (whole.path / "evaluation.json").is_file()

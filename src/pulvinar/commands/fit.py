@@ -1,4 +1,4 @@
-"""`pulvinar fit`, `evaluate` and `report`: a method on an experiment, in a run folder."""
+"""`pulvinar fit`, `evaluate`, `predict` and `report`: a method on data of the kind it declares, in a run folder."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,14 +6,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from pulvinar.commands import registry
-from pulvinar.commands.data import absolute, open_experiment
+from pulvinar.commands.data import absolute, open_data
 from pulvinar.config import build, parse_assignments, read_toml, to_toml
+from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, FileError, InputError
 from pulvinar.progress import log
-from pulvinar.storage import refuse_existing
+from pulvinar.storage import atomic_path, refuse_existing, write_arrays, write_text
 from pulvinar.training.runs import RunFolder
+
+Data = Experiment | ImageSet | Dissimilarities
 
 BACKBONE_PREFIX = "backbone."
 SHARED_WITH_BACKBONE = ("seed", "feature", "scaling", "drop_bad_voxels")
@@ -53,6 +59,11 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     return built[method], built.get(backbone) if backbone else None
 
 
+def kind_of(module: ModuleType) -> str:
+    """What a method is fitted to: "experiment", "images" or "dissimilarities"."""
+    return getattr(module, "DATA", "experiment")
+
+
 def fit(
     method: str,
     *,
@@ -77,31 +88,31 @@ def fit(
         if run.finished:
             log(f"{out}: this run is finished; nothing to resume")
             return {"run": str(out), **run.facts}
-        experiment = open_experiment(data, target=target or run.facts["data"]["target"]).without_truth()
-        _require_same_data(run, experiment)
+        opened = open_data(kind_of(module), data, target=target or run.facts["data"]["target"])
+        _require_same_data(run, opened)
         run.remove_leftovers()
         run.use_recorded_threads()
         config = build(module.Config, run.settings(), name=method)
     else:
-        experiment = open_experiment(data, target=target).without_truth()
+        opened = open_data(kind_of(module), data, target=target)
         plan = _backbone_plan(config, backbone_config, backbone)
-        _check(module, config, experiment, plan)
-        run = _create(out, method, module, config, data, experiment, plan)
-    _fit(module, config, experiment, run, data)
+        _check(module, config, opened, plan)
+        run = _create(out, method, module, config, data, opened, plan)
+    _fit(module, config, opened, run, data)
     return {"run": str(out), **run.facts}
 
 
-def _fit(module: ModuleType, config: Any, experiment: Experiment, run: RunFolder, data: str) -> None:
+def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
     plan = run.facts.get("backbone")
     if plan is None:
-        module.fit(config, experiment, run)
+        module.fit(config, opened, run)
         return
     if "path" in plan:
         folder = Path(plan["path"])
     else:
         folder = run.path / "backbone"
-        _pretrain(module.BACKBONE, folder, plan["settings"], data, experiment)
-    module.fit(config, experiment, run, RunFolder.reopen(folder))
+        _pretrain(module.BACKBONE, folder, plan["settings"], data, opened)
+    module.fit(config, opened, run, RunFolder.reopen(folder))
 
 
 def _refuse_useless_backbone(
@@ -127,19 +138,19 @@ def _backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> d
     return {"settings": dataclasses.asdict(backbone_config)}
 
 
-def _check(module: ModuleType, config: Any, experiment: Experiment, plan: dict[str, Any] | None) -> None:
+def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
     """All that can be wrong, before anything is written."""
     if not hasattr(module, "check_input"):
-        module.check(config, experiment)
+        module.check(config, opened)
         return
-    module.check_input(config, experiment)
+    module.check_input(config, opened)
     if plan is None:
-        module.check(config, experiment, None)
+        module.check(config, opened, None)
     elif "path" in plan:
-        module.check(config, experiment, RunFolder.reopen(plan["path"]))
+        module.check(config, opened, RunFolder.reopen(plan["path"]))
     else:
         backbone = registry.module("methods", module.BACKBONE)
-        backbone.check(build(backbone.Config, plan["settings"], name=module.BACKBONE), experiment)
+        backbone.check(build(backbone.Config, plan["settings"], name=module.BACKBONE), opened)
 
 
 def _create(
@@ -148,14 +159,14 @@ def _create(
     module: ModuleType,
     config: Any,
     data: str,
-    experiment: Experiment,
+    opened: Data,
     plan: dict[str, Any] | None = None,
 ) -> RunFolder:
     facts = {
-        "name": experiment.name,
+        "name": opened.name,
         "path": absolute(data),
-        "target": experiment.target,
-        "fingerprint": experiment.fingerprint(),
+        "target": getattr(opened, "target", None),
+        "fingerprint": opened.fingerprint(),
     }
     return RunFolder.create(
         out,
@@ -190,37 +201,91 @@ def changed_settings(run: RunFolder, config: Any, backbone_config: Any) -> list[
     return changed
 
 
-def _require_same_data(run: RunFolder, experiment: Experiment) -> None:
-    if experiment.fingerprint() != run.facts["data"]["fingerprint"]:
+def _require_same_data(run: RunFolder, opened: Data) -> None:
+    if opened.fingerprint() != run.facts["data"]["fingerprint"]:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, experiment: Experiment) -> None:
+def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, opened: Data) -> None:
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
     module = registry.module("methods", method)
     config = build(module.Config, settings, name=method)
-    run = RunFolder.reopen(folder) if folder.exists() else _create(folder, method, module, config, data, experiment)
+    run = RunFolder.reopen(folder) if folder.exists() else _create(folder, method, module, config, data, opened)
     if not run.finished:
-        module.fit(config, experiment, run)
+        module.fit(config, opened, run)
 
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls."""
-    opened = RunFolder.reopen(run)
-    module = registry.module("methods", opened.method)
+    finished = RunFolder.reopen(run)
+    module = registry.module("methods", finished.method)
     if not hasattr(module, "evaluate"):
         raise InputError(
-            f"{run}: a run of {opened.method} has no evaluation of its own; it is scored through a method that reads it"
+            f"{run}: a run of {finished.method} has no evaluation of its own; it is scored through a method that reads it"
         )
-    if not opened.finished:
-        raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {opened.method} … --resume`")
-    config = build(module.Config, opened.settings(), name=opened.method)
-    source = opened.facts["data"]
+    if not finished.finished:
+        raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
+    config = build(module.Config, finished.settings(), name=finished.method)
+    source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
-    experiment = open_experiment(data or source["path"], target=source["target"])
-    _require_same_data(opened, experiment)
-    return {"run": run, "seed": opened.facts["seed"], **module.evaluate(opened, experiment, config, controls=controls)}
+    opened = open_data(kind_of(module), data or source["path"], target=source["target"])
+    if not getattr(module, "SCORES_OTHER_DATA", False):
+        _require_same_data(finished, opened)
+    return {"run": run, "seed": finished.facts["seed"], **module.evaluate(finished, opened, config, controls=controls)}
+
+
+def evaluation_text(result: dict[str, Any]) -> str:
+    """What `pulvinar evaluate` prints of a result."""
+    from pulvinar.report.tables import as_text
+
+    method = RunFolder.reopen(result["run"]).method
+    module = registry.module("methods", method)
+    if hasattr(module, "as_text"):
+        return module.as_text(result)
+    null = result["null"]
+    return (
+        f"{as_text(result['rows'], method)}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
+        f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
+    )
+
+
+def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
+    """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; the order as .csv beside."""
+    from pulvinar.data.image_files import ImageFiles, find_images
+    from pulvinar.data.stimuli import Stimuli
+
+    order = Path(out).with_suffix(".csv")
+    for path in (out, order):
+        refuse_existing(path)
+    if Path(out).suffix not in (".npy", ".npz"):
+        raise InputError(f"--out {out}: a name that ends in .npy or .npz is needed")
+    fitted = RunFolder.reopen(run)
+    module = registry.module("methods", fitted.method)
+    if not hasattr(module, "predict"):
+        raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
+    fitted.require(method=fitted.method)
+    files = find_images(images)
+    stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values())))
+    config = build(module.Config, fitted.settings(), name=fitted.method)
+    arrays = module.predict(fitted, stimuli, config)
+    _write_prediction(Path(out), arrays)
+    write_text(order, "row,file\n" + "".join(f"{row},{path.name}\n" for row, path in enumerate(files.values())))
+    shapes = {name: list(values.shape) for name, values in arrays.items()}
+    return {"run": run, "out": out, "order": str(order), "arrays": shapes}
+
+
+def _write_prediction(out: Path, arrays: dict[str, np.ndarray]) -> None:
+    """One array as .npy or .npz, several as .npz."""
+    if out.suffix == ".npy" and len(arrays) > 1:
+        raise InputError(
+            f"--out {out}: there are {len(arrays)} arrays ({', '.join(arrays)}); a name that ends in .npz is needed"
+        )
+    if out.suffix == ".npz":
+        write_arrays(out, **arrays)
+        return
+    with atomic_path(out) as temporary, temporary.open("wb") as file:
+        np.save(file, next(iter(arrays.values())), allow_pickle=False)
 
 
 def _exists(source: str) -> bool:

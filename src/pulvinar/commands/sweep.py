@@ -11,7 +11,7 @@ n_voxels = [100, 200, 400]
 seed = [0, 1, 2]
 [[cell]]                   # or named cells instead of, or times, the grid
 name = "without low-pass"
-low_pass = "none"
+low_pass = "none"          # a cell may also have its own `method`
 
 Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epochs" = [20, 40]. Relative paths are relative
 to the working directory, not to the grid file.
@@ -27,9 +27,8 @@ from typing import Any
 
 from pulvinar.commands import fit as fitting
 from pulvinar.commands import registry
-from pulvinar.commands.data import absolute, open_experiment
+from pulvinar.commands.data import absolute, open_data
 from pulvinar.config import read_toml, suggest
-from pulvinar.data.experiment import Experiment
 from pulvinar.errors import ConfigError, PulvinarError
 from pulvinar.progress import log
 from pulvinar.storage import fingerprint, read_json, write_json, write_text
@@ -40,9 +39,10 @@ KEYS = ("method", "data", "out", "controls", "set", "grid", "cell")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run of a sweep: its folder's name, its experiment, and what differs from the defaults."""
+    """One run of a sweep: its folder's name, its method and data, and what differs from the defaults."""
 
     name: str
+    method: str
     data: str
     settings: dict[str, Any]
 
@@ -55,7 +55,7 @@ class Cell:
 def cells(grid: dict[str, Any]) -> list[Cell]:
     """Every cell of a grid; `ConfigError` lists what is wrong with the grid."""
     mistakes = [f"'{key}' is not part of a grid{suggest(key, KEYS)}" for key in grid if key not in KEYS]
-    mistakes += [f"'{key}' is missing" for key in ("method", "data", "out") if key not in grid]
+    mistakes += [f"'{key}' is missing" for key in ("data", "out") if key not in grid]
     mistakes += [
         f"{key}: text is needed, {grid[key]!r} came" for key in ("method", "out") if not isinstance(grid.get(key, ""), str)
     ]
@@ -71,6 +71,8 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
     ]
     if not isinstance(own, list) or not all(isinstance(cell, dict) for cell in own):
         mistakes.append("[[cell]]: tables are needed, with two brackets")
+    elif "method" not in grid and not (own and all("method" in cell for cell in own)):
+        mistakes.append("'method' is missing: one for all, or one in every [[cell]]")
     if isinstance(axes, dict):
         axes = _flat(axes)
         mistakes += [
@@ -79,7 +81,13 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     made = [
-        _cell(cell, source, shared, dict(zip(axes, values, strict=True)), several_sources=len(sources) > 1)
+        _cell(
+            {"method": grid.get("method"), **cell},
+            source,
+            shared,
+            dict(zip(axes, values, strict=True)),
+            several_sources=len(sources) > 1,
+        )
         for cell in own or [{}]
         for source, values in itertools.product(sources, itertools.product(*axes.values()))
     ]
@@ -90,12 +98,12 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
 
 
 def _cell(own: dict[str, Any], source: str, shared: dict[str, Any], axes: dict[str, Any], *, several_sources: bool) -> Cell:
-    settings = _flat({key: value for key, value in own.items() if key != "name"})
+    settings = _flat({key: value for key, value in own.items() if key not in ("name", "method")})
     words = [str(own["name"])] if "name" in own else [f"{key}={value}" for key, value in settings.items()]
     words += [Path(source).name] if several_sources else []
     words += [f"{key}={value}" for key, value in axes.items()]
     name = ",".join(words).replace("/", "_").replace(" ", "_").lstrip(".") or "cell"
-    return Cell(name=name, data=source, settings={**_flat(shared), **settings, **axes})
+    return Cell(name=name, method=str(own["method"]), data=source, settings={**_flat(shared), **settings, **axes})
 
 
 def _flat(table: dict[str, Any]) -> dict[str, Any]:
@@ -114,37 +122,41 @@ def sweep(grid_file: str) -> dict[str, Any]:
     grid = read_toml(grid_file)
     todo = cells(grid)
     out, rows = Path(grid["out"]), []
-    _check(grid["method"], out, todo)
+    _check(out, todo)
     for number, cell in enumerate(todo, start=1):
         folder = out / cell.name
         log(f"cell {number} of {len(todo)}: {cell.name}")
         if not (folder / "evaluation.json").is_file():
-            _run(grid["method"], out, cell, controls=grid.get("controls", True))
+            _run(out, cell, controls=grid.get("controls", True))
         for row in read_json(folder / "evaluation.json")["rows"]:
-            rows.append({"cell": cell.name, "data": cell.data, **cell.settings, **row})
+            rows.append({"cell": cell.name, "method": cell.method, "data": cell.data, **cell.settings, **row})
         _write_table(out, rows)
     return {"table": str(out / "table.csv"), "rows": rows}
 
 
-def _check(method: str, out: Path, todo: list[Cell]) -> None:
+def _check(out: Path, todo: list[Cell]) -> None:
     """Mistakes in any cell, all at once, before the first one starts."""
-    module = registry.module("methods", method)
+    modules = {name: registry.module("methods", name) for name in dict.fromkeys(cell.method for cell in todo)}
     mistakes: dict[str, str] = {}
-    if not hasattr(module, "evaluate"):
-        raise ConfigError(f"method: a run of {method} has no evaluation of its own, so there is no table to make")
-    experiments = {source: open_experiment(source) for source in dict.fromkeys(cell.data for cell in todo)}
+    for name, module in modules.items():
+        if not hasattr(module, "evaluate"):
+            raise ConfigError(f"method: a run of {name} has no evaluation of its own, so there is no table to make")
+    sources = dict.fromkeys((fitting.kind_of(modules[cell.method]), cell.data) for cell in todo)
+    opened = {(kind, source): open_data(kind, source) for kind, source in sources}
     for cell in todo:
+        module = modules[cell.method]
         try:
-            config, backbone_config = fitting.configs(method, None, cell.assignments)
-            _refuse_changed(out, cell, config, backbone_config, experiments[cell.data])
-            module.check_input(config, experiments[cell.data])
+            config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
+            data = opened[fitting.kind_of(module), cell.data]
+            _refuse_changed(out, cell, config, backbone_config, data)
+            getattr(module, "check_input", module.check)(config, data)
         except PulvinarError as error:
             mistakes.setdefault(str(error), cell.name)
     if mistakes:
         raise ConfigError("\n".join(f"cell {name}: {text}" for text, name in mistakes.items()))
 
 
-def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, experiment: Experiment) -> None:
+def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, opened: fitting.Data) -> None:
     """A cell that was begun with other settings or data must not stand in the table under these."""
     folder = out / cell.name
     if not folder.exists():
@@ -156,14 +168,14 @@ def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, ex
         changed.append("backbone")
     if changed:
         raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}); choose another out, or remove it")
-    if run.facts["data"]["fingerprint"] != experiment.fingerprint():
+    if run.facts["data"]["fingerprint"] != opened.fingerprint():
         raise ConfigError(f"{folder} was made from other data ({run.facts['data']['path']}); choose another out, or remove it")
 
 
-def _run(method: str, out: Path, cell: Cell, *, controls: bool) -> None:
-    folder, backbone = out / cell.name, _backbone(method, out, cell)
+def _run(out: Path, cell: Cell, *, controls: bool) -> None:
+    folder, backbone = out / cell.name, _backbone(out, cell)
     own = [pair for pair in cell.assignments if not pair.startswith(fitting.BACKBONE_PREFIX)]
-    fitting.fit(method, data=cell.data, out=str(folder), assignments=own, backbone=backbone, resume=True)
+    fitting.fit(cell.method, data=cell.data, out=str(folder), assignments=own, backbone=backbone, resume=True)
     fitting.evaluate(str(folder), data=cell.data, controls=controls)
 
 
@@ -171,15 +183,15 @@ def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
     return out / f"backbone-{fingerprint(absolute(cell.data), str(backbone_config))[:8]}"
 
 
-def _backbone(method: str, out: Path, cell: Cell) -> str | None:
+def _backbone(out: Path, cell: Cell) -> str | None:
     """One pretrained decoder for all cells that would train the same one."""
-    config, backbone_config = fitting.configs(method, None, cell.assignments)
+    config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
     if backbone_config is None or not getattr(config, "pretrain", True):
         return None
     folder = _backbone_folder(out, cell, backbone_config)
     if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:
         inner = [f"{key}={value}" for key, value in vars(backbone_config).items()]
-        name = registry.module("methods", method).BACKBONE
+        name = registry.module("methods", cell.method).BACKBONE
         fitting.fit(name, data=cell.data, out=str(folder), assignments=inner, resume=True)
     return str(folder)
 

@@ -61,11 +61,14 @@ class GateSetting:
     temperature: float
     shift: Tensor
     masks: list[Tensor] | None = None
+    all_open: bool = False
 
     def draw(self, logits: Tensor) -> Tensor:
-        """Gates of exactly 0 or 1 with a straight-through gradient; masks have none."""
+        """Gates of exactly 0 or 1 with a straight-through gradient; masks, and gates kept open, have none."""
         if self.masks is not None:
             return self.masks.pop(0).to(logits).expand_as(logits)
+        if self.all_open:
+            return torch.ones_like(logits)
         noise = None
         if self.generator is not None:
             rank = torch.distributed.get_rank() if n_processes() > 1 else 0
@@ -247,11 +250,13 @@ class GatedResNet(nn.Module):
         gated: bool = False,
         generator: torch.Generator | None = None,
         masks: Sequence[Tensor] | None = None,
+        *,
+        all_open: bool = False,
     ) -> GatedOutput:
         """One pass. Raises `InputError` for a gated pass of a network without gates.
 
         masks: gates to impose on a gated pass instead of its own (0 and 1, (image, channel) or (channel,) for every gate).
-        `hard_share` is then still that of the network's own gates.
+        `hard_share` is then still that of the network's own gates. all_open: every gate kept open, whatever its logits (warm-up).
         """
         name = "gated" if gated else "dense"
         if name not in self.passes:
@@ -260,7 +265,7 @@ class GatedResNet(nn.Module):
             what = f"{len(masks)} came" if gated else "this pass is dense"
             raise InputError(f"masks: one for each of the {len(self.shape.gate_channels)} gates of a gated pass; {what}")
         imposed = None if masks is None else list(masks)
-        setting = GateSetting(generator, self.temperature, self.logit_shift, imposed) if gated else None
+        setting = GateSetting(generator, self.temperature, self.logit_shift, imposed, all_open) if gated else None
         record = GateRecord([], [])
         maps = self.stem(images, name)
         for block in self.blocks:
