@@ -220,7 +220,8 @@ def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool =
     )
     share = run.facts["mac_share"]
     result |= {"mac_share": share, "teacher": run.facts["teacher"], "widths": run.facts["widths"], "method": run.method}
-    result["rows"][0] |= {"mac_share": share, "description": f"student of {run.facts['teacher']['method']}, {config.objective}"}
+    text = f"student of {run.facts['teacher']['method']}, {config.objective}"
+    result["rows"][0] |= {"mac_share": share, "description": text}
     write_arrays(run.path / "predictions" / "correct.npz", **arrays)
     write_json(run.path / "evaluation.json", result)
     return result

@@ -21,7 +21,7 @@ def seed_loss(
 ) -> Float[Tensor, ""]:
     """Cross-entropy between the similarities of teacher and student to the same candidates. Fang et al. 2021 (SEED).
 
-    Candidates of image i: its own teacher embedding t_i, then the queue (teacher embeddings of earlier images); all at length 1.
+    Candidates of image i: its own teacher embedding t_i, then the queue (teacher embeddings of earlier images), at length 1.
 
         L = -1/n sum_i sum_j softmax_j(t_i . c_j / teacher_temperature) log softmax_j(s_i . c_j / student_temperature).
     """

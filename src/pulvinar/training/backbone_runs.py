@@ -61,15 +61,17 @@ def load_backbone(run: RunFolder) -> Backbone:
             temperature=state["temperature"],
         )
         network.load_state_dict(state["weights"])
-        views = ViewSettings(**{key: tuple(v) if isinstance(v, list) else v for key, v in state["views"].items()})
+        views = ViewSettings(**_with_tuples(state["views"]))
     except (KeyError, TypeError, RuntimeError) as error:
         raise FileError(f"{run.path}/checkpoints/{CHECKPOINT}.safetensors: not a backbone of this version: {error}") from error
     return Backbone(network=network.eval(), views=views)
 
 
 def _shape(state: dict[str, Any]) -> ResNetShape:
-    blocks = [
-        BlockShape(**{key: tuple(value) if isinstance(value, list) else value for key, value in block.items()})
-        for block in state["blocks"]
-    ]
-    return ResNetShape(state["network"], StemShape(**state["stem"]), tuple(blocks))
+    blocks = tuple(BlockShape(**_with_tuples(block)) for block in state["blocks"])
+    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
+
+
+def _with_tuples(state: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
