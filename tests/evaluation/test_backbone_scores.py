@@ -6,7 +6,7 @@ import torch
 
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone, score_text
+from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone, as_text
 from pulvinar.evaluation.linear_probe import linear_probe
 from pulvinar.evaluation.neighbours import knn_accuracy
 from pulvinar.evaluation.transfer import resized, score_transfer
@@ -75,7 +75,7 @@ def test_every_row_stands_at_the_reached_multiply_adds(scored):
     difference = rows["pixels"]["linear_difference"]
     assert difference["difference"] == pytest.approx(rows["pixels"]["linear"] - rows["gated"]["linear"])
     assert result["linear_pixels"] > 0.8  # colour is linear in pixels
-    text = score_text(result)
+    text = as_text(result)
     assert "random_gates" in text
     assert "60 test images" in text
 

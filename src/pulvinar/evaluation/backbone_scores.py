@@ -276,7 +276,7 @@ def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float
     return percentile_interval(bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
 
 
-def score_text(evaluation: dict[str, Any]) -> str:
+def as_text(evaluation: dict[str, Any]) -> str:
     """The rows as a table for a terminal: MAC share, 1-NN and linear accuracy with intervals, difference from the first row."""
     lines = [f"{'':16} {'MACs':>7} {'1-NN':>6} {'95 % interval':>15} {'linear':>7} {'95 % interval':>15}  linear - first"]
     for row in evaluation["rows"]:

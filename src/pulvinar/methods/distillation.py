@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from pulvinar.config import number_problems, setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone, score_text
+from pulvinar.evaluation import backbone_scores
+from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone
 from pulvinar.evaluation.budget_controls import narrow_shape
 from pulvinar.evaluation.linear_probe import Recipe
 from pulvinar.models.gated_resnet import GatedResNet
@@ -203,9 +204,9 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
 
 
 def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
-    """Neighbours (features at length 1, as in table 3) and linear probe of the student; the share is of the teacher's dense MACs.
+    """Neighbours (features at length 1, as in table 3) and linear probe of the student.
 
-    Keys as `score_backbone`, and `teacher`, `widths`. The first row is the student.
+    The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`. The first row is the student.
     """
     loaded = load_backbone(run)
     settings = ScoreSettings(normalised=True, recipe=config.linear, n_probe_seeds=config.probe_seeds)
@@ -229,7 +230,7 @@ def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool =
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints."""
-    return f"student of {evaluation['teacher']['path']}, widths {evaluation['widths']}\n{score_text(evaluation)}"
+    return f"student of {evaluation['teacher']['path']}, widths {evaluation['widths']}\n{backbone_scores.as_text(evaluation)}"
 
 
 def _plain(views: ViewSettings) -> ViewSettings:
