@@ -6,7 +6,7 @@ import torch
 
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone, as_text
+from pulvinar.evaluation.backbone_scores import ScoreSettings, as_text, gated_features, score_backbone
 from pulvinar.evaluation.linear_probe import linear_probe
 from pulvinar.evaluation.neighbours import knn_accuracy
 from pulvinar.evaluation.transfer import resized, score_transfer

@@ -1,12 +1,12 @@
 """Published accuracies of networks with channel gates, with their settings, to stand beside ours. All numbers in percent.
 
-Sources: Krishna et al., "Dynamic channel selection in self-supervised learning" (table 1), and Krishna et al., "Unifying synergies
-between self-supervised learning and dynamic computation" (tables 1, 2, 4, 5, 6; table 3 stands in methods/distillation.py).
+Sources: Krishna et al., "Dynamic channel selection in self-supervised learning" (table 1), and Krishna et al., "Unifying
+synergies between self-supervised learning and dynamic computation" (tables 1, 2, 4, 5, 6; 3 is in methods/distillation.py).
 A line is: data; method; budget asked; accuracy dense; accuracy gated (± s.d. of 5 runs where printed); multiply-adds saved.
 
-As printed, also where the papers disagree with themselves: three savings of the first paper lie outside what its own FLOPs allow
-(CIFAR-10 20 %, CIFAR-100 and ImageNet-100 30 %), and the STL-10 savings differ between tables 1 and 4. Dual and gated networks
-of the same budget asked reach *different* shares: compare at the share reached.
+As printed, also where the papers disagree with themselves: three savings of the first paper lie outside what its own FLOPs
+allow (CIFAR-10 20 %, CIFAR-100 and ImageNet-100 30 %), and the STL-10 savings differ between tables 1 and 4. Dual and gated
+networks of the same budget asked reach *different* shares: compare at the share reached.
 """
 
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ TABLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One line of a published table. metric: knn (1-NN, Euclidean) or linear; mac_share: 1 - what was saved, None if not printed."""
+    """One line of a published table. metric: knn (1-NN, Euclidean) or linear. mac_share: 1 - saved, None if not printed."""
 
     table: str
     setting: str

@@ -206,7 +206,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
 def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
     """Neighbours (features at length 1, as in table 3) and linear probe of the student.
 
-    The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`. The first row is the student.
+    The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`.
     """
     loaded = load_backbone(run)
     settings = ScoreSettings(normalised=True, recipe=config.linear, n_probe_seeds=config.probe_seeds)
