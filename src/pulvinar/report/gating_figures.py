@@ -77,18 +77,19 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
     """Accuracy against the MAC share reached: a colour per group of runs, a mark per branch, bars are 95 % intervals.
 
-    Intervals are over seeds and test images; small dots are single seeds. Raw pixels, which have no network, are a line.
+    Intervals are over seeds and test images; small dots are single seeds. Marks at the same share are spread sideways so that
+    they can be told apart. Raw pixels, which have no network, are a line.
     """
     made = Figure(figsize=(10.4, 4.4), layout="constrained")
     groups = list(dict.fromkeys(row.group for row in rows))
     axes = made.subplots(1, 2)
     for axis, kind in zip(axes, KINDS, strict=True):
         for row in rows:
-            colour = COLOURS[groups.index(row.group) % len(COLOURS)]
-            if row.branch == "pixels":
-                axis.axhline(100 * row.score(kind), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-            else:
-                _point(axis, row, kind, colour)
+            if row.branch != "pixels":
+                _point(axis, row, kind, COLOURS[groups.index(row.group) % len(COLOURS)], _sideways(row, rows))
+        pixels = [row.score(kind) for row in rows if row.branch == "pixels"]
+        if pixels:
+            axis.axhline(100 * float(np.mean(pixels)), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         axis.set(title=TITLES[kind], xlabel="multiply-adds of the dense network (%)", ylabel="accuracy on test images (%)")
         axis.grid(axis="y", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
@@ -102,14 +103,21 @@ def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
     return made
 
 
-def _point(axis: Axes, row: PooledRow, kind: str, colour: str) -> None:
-    share, score = 100 * row.mac_share, 100 * row.score(kind)
+def _sideways(row: PooledRow, rows: Sequence[PooledRow]) -> float:
+    """Factor on the share of a mark: marks within 5 % of each other stand side by side on the logarithmic axis."""
+    near = [other for other in rows if abs(other.mac_share - row.mac_share) <= 0.05 * row.mac_share]
+    place = next(number for number, other in enumerate(near) if other is row)
+    return float(10 ** (0.028 * (place - (len(near) - 1) / 2)))
+
+
+def _point(axis: Axes, row: PooledRow, kind: str, colour: str, sideways: float) -> None:
+    share, score = 100 * row.mac_share * sideways, 100 * row.score(kind)
     low, high = (100 * bound for bound in row.interval(kind))
     own = row.branch in ("gated", "dense")
     axis.plot([share, share], [low, high], color=colour, linewidth=1.4, alpha=0.55, zorder=2)
     if len(row.seeds) > 1:
         each = 100 * row.correct[kind].mean(1)
-        axis.plot(100 * row.mac_shares, each, ".", color=colour, markersize=3.5, alpha=0.7, zorder=3)
+        axis.plot(100 * row.mac_shares * sideways, each, ".", color=colour, markersize=3.5, alpha=0.7, zorder=3)
     axis.plot(
         share,
         score,
@@ -125,7 +133,10 @@ def _point(axis: Axes, row: PooledRow, kind: str, colour: str) -> None:
 def _legend(made: Figure, rows: Sequence[PooledRow], groups: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=COLOURS[n % len(COLOURS)], linewidth=5, label=group) for n, group in enumerate(groups)]
+    handles = [
+        Line2D([], [], color=COLOURS[n % len(COLOURS)], linewidth=5, label=group.replace("_", " "))
+        for n, group in enumerate(groups)
+    ]
     for branch in dict.fromkeys(row.branch for row in rows):
         label = NAMES.get(branch, branch)
         if branch == "pixels":
