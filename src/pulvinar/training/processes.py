@@ -15,7 +15,17 @@ from torch import distributed as processes
 
 from pulvinar.models.batch_norm import n_processes
 
-__all__ = ["gather_rows", "is_first", "mean_over_processes", "n_processes", "own_rows", "rank", "start", "sum_gradients", "wait"]
+__all__ = [
+    "gather_rows",
+    "is_first",
+    "mean_over_processes",
+    "n_processes",
+    "own_rows",
+    "rank",
+    "start",
+    "sum_gradients",
+    "wait",
+]
 
 
 def start() -> None:
