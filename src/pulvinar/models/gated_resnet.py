@@ -256,7 +256,7 @@ class GatedResNet(nn.Module):
         """One pass. Raises `InputError` for a gated pass of a network without gates.
 
         masks: gates to impose on a gated pass instead of its own (0 and 1, (image, channel) or (channel,) for every gate).
-        `hard_share` is then still that of the network's own gates. all_open: every gate kept open, whatever its logits (warm-up).
+        `hard_share` is then still that of the network's own gates. all_open: every gate kept open (warm-up).
         """
         name = "gated" if gated else "dense"
         if name not in self.passes:

@@ -1,6 +1,7 @@
 """Projector and predictor of self-supervised networks: multilayer perceptrons with batch-norm."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ class Head(nn.Module):
         self.layers = nn.ModuleList(
             [
                 nn.Linear(inputs, outputs, bias=number == last and not last_norm)
-                for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+                for number, (inputs, outputs) in enumerate(pairwise(widths))
             ]
         )
         norms: list[nn.Module] = [BatchNorm(width) for width in widths[1:-1]]

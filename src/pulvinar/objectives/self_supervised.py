@@ -83,13 +83,10 @@ def barlow_twins_terms(
     a, b = (_standardised(_precise(rows)) for rows in (first, second))
     n_images, n_dims = a.shape
     diagonal = (a * b).mean(0)
-    if n_images < n_dims:
-        squares = ((a @ a.T) * (b @ b.T)).sum() / n_images**2
-    else:
-        squares = (a.T @ b / n_images).square().sum()
+    squares = ((a @ a.T) * (b @ b.T)).sum() if n_images < n_dims else (a.T @ b).square().sum()
     return {
         "invariance": scale * (1 - diagonal).square().sum(),
-        "redundancy": scale * redundancy_weight * (squares - diagonal.square().sum()),
+        "redundancy": scale * redundancy_weight * (squares / n_images**2 - diagonal.square().sum()),
     }
 
 

@@ -1,14 +1,15 @@
 """Is a self-supervised network collapsing? Three numbers about one batch, and what to do.
 
-- spread: standard deviation of the unit-length features around their mean, times sqrt(dim): 1 for directions spread over all
-  dimensions, 0 where every image has the same features (Chen and He 2021, figure 2, draw this number).
-- rank: effective rank of the centred features, exp(entropy of the eigenvalue shares of their covariance) (Roy and Vetterli 2007).
-- agreement: share of images whose second view is nearer (cosine of embeddings) to their first view than to any other image's;
-  chance is 1 / n. Variance and covariance terms alone keep spread and rank up while the two views drift apart.
+- spread: standard deviation of the unit-length features around their mean, over all dimensions together: near 1 for directions
+  spread over the sphere, 0 where every image has the same features (Chen and He 2021, figure 2, draw its like).
+- rank: effective rank of the centred features, exp(entropy of their covariance's eigenvalue shares) (Roy and Vetterli 2007).
+- agreement: share of images whose second view lies nearer (cosine of centred embeddings) to their own first view than to any
+  other image's; chance is 1 / n. Variance and covariance terms alone can keep spread and rank up while the views drift apart.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,11 @@ from pulvinar.progress import warn
 
 @dataclass(frozen=True)
 class Health:
-    """The three numbers, and how many images they come from."""
+    """The three numbers."""
 
     spread: float
     rank: float
     agreement: float
-    n_images: int
 
     def record(self) -> dict[str, float]:
         """For metrics.jsonl."""
@@ -35,11 +35,11 @@ class Health:
 def health(features: Tensor, first: Tensor, second: Tensor) -> Health:
     """The three numbers from features (image, feature) and the two views' embeddings (image, dim)."""
     unit = functional.normalize(features.float(), dim=1)
-    spread = unit.std(0).square().sum().sqrt()
+    spread = unit.var(0).sum().sqrt()
     a, b = (functional.normalize(rows.float() - rows.float().mean(0), dim=1) for rows in (first, second))
     nearest = (b @ a.T).argmax(1)
     agreement = (nearest == torch.arange(len(a), device=a.device)).float().mean()
-    return Health(float(spread), effective_rank(features), float(agreement), len(features))
+    return Health(float(spread), effective_rank(features), float(agreement))
 
 
 def effective_rank(features: Tensor) -> float:
@@ -59,20 +59,21 @@ class Watch:
 
     def __init__(self) -> None:
         self.last: Health | None = None
-        self.first: Health | None = None
         self.warned = False
 
     def see(self, seen: Health, epoch: int) -> None:
         """Take in the health of a batch."""
-        self.first = self.first or seen
         self.last = seen
 
     def record(self) -> dict[str, float]:
         """For metrics.jsonl."""
         return self.last.record() if self.last is not None else {}
 
-    def state(self) -> dict:
-        return {}
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"last": None if self.last is None else asdict(self.last), "warned": self.warned}
 
-    def restore(self, state: dict) -> None:
-        pass
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.last = None if state["last"] is None else Health(**state["last"])
+        self.warned = state["warned"]

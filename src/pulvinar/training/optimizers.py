@@ -5,8 +5,8 @@ LARS (You et al. 2017), with gradient g, weight decay d, trust coefficient c, ra
     trust = c |w| / (|g| + d |w| + 1e-8)   (1 where |w| or |g| is 0);   with clipping: trust <- min(trust / r, 1);
     v <- momentum v + trust (g + d w);     w <- w - r v.
 
-Clipped, a step is no longer than c |w| and no longer than a plain one. Differs from lightly's LARS: it clips, and whether a group
-is scaled is its own setting, so that gate parameters (no weight decay) are scaled as the papers' code does.
+Clipped, a step is no longer than c |w| and no longer than a plain one. Differs from lightly's LARS: it clips, and whether a
+group is scaled is its own setting, so that gate parameters (no weight decay) are scaled as the papers' code does.
 
 Groups: `weights` (matrices and convolutions: decayed, scaled), `gates` (their matrices: scaled, not decayed), `vectors` (biases
 and batch-norms: neither), `predictor` (SimSiam's: as weights, at a constant rate).
@@ -56,11 +56,9 @@ class LARS(Optimizer):
                 self._step_group(group, parameters)
 
     def _step_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         decay = group["weight_decay"]
-        updates = (
-            torch._foreach_add(gradients, parameters, alpha=decay) if decay else [g.clone() for g in gradients if g is not None]
-        )
+        updates = torch._foreach_add(gradients, parameters, alpha=decay) if decay else [g.clone() for g in gradients]
         if group["scaled"]:
             torch._foreach_mul_(updates, list(self._trust(group, parameters, gradients).unbind()))
         velocities = []
@@ -73,7 +71,7 @@ class LARS(Optimizer):
         torch._foreach_add_(velocities, updates)
         torch._foreach_add_(parameters, velocities, alpha=-group["lr"])
 
-    def _trust(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Any]) -> Tensor:
+    def _trust(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> Tensor:
         """Trust ratio of every parameter."""
         weights = torch.stack(torch._foreach_norm(parameters))
         slopes = torch.stack(torch._foreach_norm(gradients))

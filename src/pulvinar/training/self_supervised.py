@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pulvinar.training.views import ViewSettings, make_view
 Precision = Literal["auto", "float32", "bfloat16"]
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
+STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,6 @@ class TrainingSettings:
     clip_norm: float | None
     constraint_rate: float
     constraint_stiffness: float
-    constraint_scale: float
 
 
 def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
@@ -86,7 +86,7 @@ class SiameseTrainer:
     ) -> None:
         require_batch(len(images), settings)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.images, self.settings, self.loss, self.views = images, settings, loss, tuple(views)
         self.generators = {name: seeded(settings.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
         groups = parameter_groups(
@@ -104,12 +104,13 @@ class SiameseTrainer:
             momentum=settings.momentum,
             trust_coefficient=settings.trust_coefficient,
         )
-        self.constraint = self._constraint()
         self.steps_per_epoch = len(images) // settings.batch_size
         self.n_steps = settings.epochs * self.steps_per_epoch
+        self.constraint = self._constraint()
         self.step_number = 0
         self.order = torch.empty(0, dtype=torch.long)
         self.sums: dict[str, float] = {}
+        self.last_loss = math.nan
         self.watch = Watch()
         self.seconds, self.n_timed_steps = 0.0, 0
         self._run = torch.compile(network) if settings.compiled else network
@@ -119,9 +120,8 @@ class SiameseTrainer:
             return None
         return BudgetConstraint(
             budget=self.loss.budget,
-            rate=self.settings.constraint_rate,
+            rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
             stiffness=self.settings.constraint_stiffness,
-            scale=self.settings.constraint_scale,
         )
 
     @property
@@ -145,16 +145,15 @@ class SiameseTrainer:
         able = self.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted == "bfloat16" or (wanted == "auto" and able))
 
-    def run_steps(self, *, until: float | None = None) -> dict[str, Any] | None:
-        """Steps to the end of the epoch (its record), or to this `time.monotonic()` at the latest (None)."""
-        started = time.monotonic()
+    def run_steps(self, n_steps: int | None = None) -> dict[str, Any] | None:
+        """So many steps, or to the end of the epoch if that comes first; the epoch's record if it ended."""
+        started, n_done, ended = time.monotonic(), 0, False
         self.network.train()
-        while True:
+        while not ended and (n_steps is None or n_done < n_steps):
             self._one_step()
-            self.n_timed_steps += 1
+            n_done += 1
             ended = self.step_number % self.steps_per_epoch == 0
-            if ended or (until is not None and time.monotonic() > until):
-                break
+        self.n_timed_steps += n_done
         self.seconds += time.monotonic() - started
         return self._record() if ended else None
 
@@ -165,6 +164,7 @@ class SiameseTrainer:
         rows = own_rows(self.order[place * self.settings.batch_size : (place + 1) * self.settings.batch_size])
         views = self.draw_views(rows)
         terms, branches = self.step(views)
+        self.last_loss = terms["loss"]
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if place in (0, self.steps_per_epoch - 1):
@@ -253,6 +253,21 @@ class SiameseTrainer:
     def images_per_second(self) -> float:
         """Images of this process's steps since it began, views included."""
         return self.settings.batch_size * self.n_timed_steps / max(1e-9, self.seconds)
+
+    def note(self, images_per_second: float) -> str:
+        """What the progress bar says beside the steps."""
+        share = (
+            "" if self.constraint is None or self.constraint.average is None else f", MAC share {self.constraint.average:.3f}"
+        )
+        return f"loss {self.last_loss:.3f}{share}, {images_per_second:.0f} images/s"
+
+    def agreed(self, due: bool) -> bool:
+        """What the first process decides, in every process."""
+        if n_processes() == 1:
+            return due
+        decision = torch.tensor(float(due and rank() == 0), device=self.device)
+        torch.distributed.all_reduce(decision)
+        return bool(decision > 0)
 
     def state(self) -> State:
         """All that a bit-identical continuation needs."""
