@@ -86,10 +86,10 @@ def _rows_of(folder: Path) -> list[dict[str, Any]]:
     settings = read_toml(folder / "config.toml")
     shared = {name: value for name, value in settings.items() if name != "seed"}
     group = re.sub(r",?seed=\d+", "", folder.name).strip(",") or folder.name
-    known = {name: shared[name] for name in ("budget", "epochs", "width") if name in shared}
-    made = []
+    known: dict[str, Any] = {name: shared[name] for name in ("budget", "epochs", "width") if name in shared}
+    made: list[dict[str, Any]] = []
     for row in evaluation["rows"]:
-        branch = row["branch"]
+        branch = str(row["branch"])
         made.append(
             {
                 "key": fingerprint(facts["method"], facts["data"].get("fingerprint"), sorted(shared.items(), key=str)),
