@@ -6,6 +6,7 @@ Writes table.csv and the figure under artifacts/ of the folder, prints the table
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from pulvinar.evaluation.published_gating import published
@@ -15,7 +16,8 @@ from pulvinar.storage import write_text
 
 
 def line(row: PooledRow, reference: PooledRow | None) -> str:
-    cells = [f"{row.group:22} {row.branch:14} n={len(row.seeds)} {100 * row.mac_share:6.2f} %"]
+    share = "" if math.isnan(row.mac_share) else f"{100 * row.mac_share:.2f} %"
+    cells = [f"{row.group:22} {row.branch:14} n={len(row.seeds)} {share:>8}"]
     for kind in ("knn", "linear"):
         low, high = row.interval(kind)
         cells.append(f"{100 * row.score(kind):5.1f} [{100 * low:4.1f}, {100 * high:4.1f}]")

@@ -1,5 +1,6 @@
 """Pooled tables and figures of made-up self-supervised runs with known accuracies."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -89,6 +90,10 @@ def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
     theirs = paired_difference(static.correct["linear"], gated.correct["linear"], generator=np.random.default_rng(0))
     assert ours == theirs
     assert ours.difference == pytest.approx(static.score("linear") - gated.score("linear"))
+    fewer = dataclasses.replace(gated, seeds=(2, 7), correct={kind: values[[2, 0]] for kind, values in gated.correct.items()})
+    shared = compare(static, fewer, "knn").difference
+    assert shared == pytest.approx((static.correct["knn"][2] - gated.correct["knn"][2]).mean())
+    assert compare(static, dataclasses.replace(fewer, seeds=(8, 9)), "knn") is None
     entries = table(rows, reference=gated)
     assert "linear_difference" not in entries[rows.index(gated)]
     assert entries[0]["n_seeds"] == 3

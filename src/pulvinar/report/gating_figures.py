@@ -107,7 +107,7 @@ def _sideways(row: PooledRow, rows: Sequence[PooledRow]) -> float:
     """Factor on the share of a mark: marks within 5 % of each other stand side by side on the logarithmic axis."""
     near = [other for other in rows if abs(other.mac_share - row.mac_share) <= 0.05 * row.mac_share]
     place = next(number for number, other in enumerate(near) if other is row)
-    return float(10 ** (0.028 * (place - (len(near) - 1) / 2)))
+    return float(10 ** (0.014 * (place - (len(near) - 1) / 2)))
 
 
 def _point(axis: Axes, row: PooledRow, kind: str, colour: str, sideways: float) -> None:
