@@ -90,7 +90,7 @@ def parameter_groups(
     gate_rate: float,
     vector_rate: float,
 ) -> list[dict[str, Any]]:
-    """The four groups above; empty ones are left out. gate_rate multiplies the rate of the gates, vector_rate that of vectors."""
+    """The groups above; empty ones are left out. gate_rate multiplies the rate of the gates, vector_rate that of vectors."""
     of_gates = {id(p) for p in gates}
     of_predictor = {id(p) for p in predictor.parameters()} if predictor is not None else set()
     groups: dict[str, dict[str, Any]] = {

@@ -23,6 +23,7 @@ from pulvinar.training.views import ViewSettings, make_view
 Precision = Literal["auto", "float32", "bfloat16"]
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
+REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
 STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
 
 
@@ -230,10 +231,7 @@ class SiameseTrainer:
 
     def _require_finite(self, loss: Tensor) -> None:
         if not math.isfinite(float(loss.detach())):
-            raise DegenerateError(
-                f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss)}; the last checkpoint is kept. "
-                "Lower learning_rate, or set precision=float32"
-            )
+            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss)}; {REMEDY}")
 
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
@@ -256,9 +254,8 @@ class SiameseTrainer:
 
     def note(self, images_per_second: float) -> str:
         """What the progress bar says beside the steps."""
-        share = (
-            "" if self.constraint is None or self.constraint.average is None else f", MAC share {self.constraint.average:.3f}"
-        )
+        average = None if self.constraint is None else self.constraint.average
+        share = "" if average is None else f", MAC share {average:.3f}"
         return f"loss {self.last_loss:.3f}{share}, {images_per_second:.0f} images/s"
 
     def agreed(self, due: bool) -> bool:
@@ -270,7 +267,9 @@ class SiameseTrainer:
         return bool(decision > 0)
 
     def state(self) -> State:
-        """All that a bit-identical continuation needs."""
+        """All that a bit-identical continuation needs. `DegenerateError` rather than weights that are not finite."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
+            raise DegenerateError(f"after step {self.step_number} some weights are not finite; {REMEDY}")
         return {
             "step": self.step_number,
             "network": dict(self.network.state_dict()),
