@@ -171,6 +171,23 @@ def _rsa_submit(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _macs(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.macs import macs
+
+    result = macs(
+        arguments.network,
+        size=arguments.size,
+        stem=arguments.stem,
+        width=arguments.width,
+        gated_convs=arguments.gated_convs,
+    )
+    _say(
+        arguments,
+        "\n".join(f"{name:17} {value:,}" if isinstance(value, int) else f"{name:17} {value}" for name, value in result.items()),
+    )
+    return result
+
+
 class _UsageError(PulvinarError):
     """Arguments that argparse cannot check by itself."""
 
@@ -221,6 +238,7 @@ def parser() -> argparse.ArgumentParser:
     _add_data(commands, add)
     _add_runs(add)
     _add_rsa(commands, add)
+    _add_macs(add)
     return top
 
 
@@ -298,6 +316,17 @@ def _add_rsa(commands: Any, add: Add) -> None:
     for command in (ceiling, compare):
         command.add_argument("--method", default="spearman", help="spearman (default), pearson, kendall, cosine, whitened_...")
         command.add_argument("--target", help="only the measured RDMs of this name")
+
+
+def _add_macs(add: Add) -> None:
+    macs = add("macs", _macs, "multiply-adds of a ResNet: dense, of its gates, and with every gate shut")
+    macs.add_argument("network", help="resnet18, resnet34 or resnet50")
+    macs.add_argument("--size", type=int, default=32, help="side of the square images in pixels (default 32)")
+    macs.add_argument(
+        "--stem", choices=("auto", "cifar", "imagenet", "papers"), default="auto", help="docs/methods/dual_gating.md"
+    )
+    macs.add_argument("--width", type=float, default=1.0, help="multiplies every channel count (default 1)")
+    macs.add_argument("--gated-convs", choices=("conv1", "conv2", "both"), default="conv2", help="of Bottleneck blocks")
 
 
 def _add_settings(to: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulvinar.errors import InputError, LeakError
+from pulvinar.progress import warn
 from pulvinar.storage import fingerprint
 
 
@@ -30,10 +31,12 @@ class ImageSet:
             self._check(side, images, labels)
         if len(self.test) and self.train.shape[1:] != self.test.shape[1:]:
             raise InputError(f"{self.name}: training images are {self.train.shape[1:]}, test images {self.test.shape[1:]}")
-        seen = {fingerprint(image) for image in self.train}
-        shared = [row for row, image in enumerate(self.test) if fingerprint(image) in seen]
-        if shared:
-            raise LeakError(f"{self.name}: {len(shared)} test images stand in the training set too, e.g. rows {shared[:3]}")
+        shared = copies(self.train, self.test)
+        if len(shared):
+            raise LeakError(
+                f"{self.name}: {len(shared)} training images stand in the test set too, e.g. training row {shared[0]}; "
+                "leave them out of one side"
+            )
 
     def _check(self, side: str, images: np.ndarray, labels: np.ndarray | None) -> None:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
@@ -46,7 +49,11 @@ class ImageSet:
             raise InputError(f"{self.name}: {len(labels)} {side} labels for {len(images)} images")
         if labels.dtype.kind not in "iu":
             raise InputError(f"{self.name}: {side} labels are whole numbers, {labels.dtype} came")
-        if self.class_names and len(labels) and int(labels.max()) >= len(self.class_names):
+        if len(labels) == 0:
+            return
+        if int(labels.min()) < (-1 if side == "train" else 0):
+            raise InputError(f"{self.name}: {side} label {int(labels.min())}; labels are 0 or more, -1 for none in training")
+        if self.class_names and int(labels.max()) >= len(self.class_names):
             raise InputError(f"{self.name}: {side} label {int(labels.max())} is not one of the {len(self.class_names)} classes")
 
     @property
@@ -54,8 +61,60 @@ class ImageSet:
         """Height and width in pixels."""
         return self.train.shape[1], self.train.shape[2]
 
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are: the names given, else one more than the largest label."""
+        if self.class_names:
+            return len(self.class_names)
+        labels = [part for part in (self.train_labels, self.test_labels) if part is not None and len(part)]
+        return 1 + max((int(part.max()) for part in labels), default=-1)
+
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training images that have a label, and the labels; `InputError` where there are none."""
+        if self.train_labels is None or not (self.train_labels >= 0).any():
+            raise InputError(f"{self.name}: no training image has a label; neighbours and linear probes need labels")
+        rows = self.train_labels >= 0
+        return (self.train, self.train_labels) if rows.all() else (self.train[rows], self.train_labels[rows])
+
+    def tested(self) -> tuple[np.ndarray, np.ndarray]:
+        """Test images and their labels; `InputError` where there are none."""
+        if self.test_labels is None or not len(self.test):
+            raise InputError(f"{self.name}: no labelled test images; there are {len(self.test)} test images")
+        return self.test, self.test_labels
+
+    def require_batch(self, batch_size: int) -> None:
+        """`InputError` if one batch cannot be filled with training images."""
+        if len(self.train) < batch_size:
+            raise InputError(
+                f"{self.name}: {len(self.train)} training images, fewer than a batch of {batch_size}; "
+                f"set batch_size to {len(self.train)} or less, or bring more images"
+            )
+
     def fingerprint(self) -> str:
         """Changes when a sample of the images, the labels or the sizes change."""
-        rows = np.unique(np.linspace(0, len(self.train) - 1, min(256, len(self.train))).astype(int))
+        samples = []
+        for images in (self.train, self.test):
+            rows = np.unique(np.linspace(0, len(images) - 1, min(256, len(images))).astype(int))
+            samples.append(np.ascontiguousarray(images[rows]))
         labels = [part for part in (self.train_labels, self.test_labels) if part is not None]
-        return fingerprint(self.name, self.train.shape, self.test.shape, np.asarray(self.train[rows]), *labels)
+        return fingerprint(self.name, self.train.shape, self.test.shape, *samples, *labels)
+
+
+def copies(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Rows of training images that equal a test image in every pixel, ascending."""
+    if not len(test) or train.shape[1:] != test.shape[1:]:
+        return np.zeros(0, int)
+    tested = {hash(image.tobytes()) for image in test}  # 64 bits: a chance match among 10^10 pairs has p < 1e-9
+    return np.array([row for row, image in enumerate(train) if hash(image.tobytes()) in tested], int)
+
+
+def without_copies(
+    train: np.ndarray, labels: np.ndarray | None, test: np.ndarray, *, name: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Training images and labels less those that are in the test set; a warning says how many. For sets that come with some."""
+    shared = copies(train, test)
+    if not len(shared):
+        return train, labels
+    warn(f"{name}: {len(shared)} training images are in the test set too and are left out of training")
+    kept = np.delete(np.arange(len(train)), shared)
+    return train[kept], None if labels is None else labels[kept]

@@ -1,0 +1,77 @@
+"""Raw binary files of labels and pixels, as the CIFAR and STL-10 pages describe them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pulvinar.errors import FileError, InputError
+from pulvinar.storage import reading, require_file
+
+
+def find_folder(
+    path: str | os.PathLike[str], folder: str, first_file: str, *, name: str, url: str, foreign: Sequence[str] = ()
+) -> Path:
+    """The folder that holds `first_file`: the path itself, or `folder` inside it.
+
+    foreign: files by which another version of the download is recognised, so that the error can say what is needed instead.
+    """
+    path = Path(path)
+    for place in (path, path / folder):
+        if (place / first_file).is_file():
+            return place
+    siblings = [path, *(inside for inside in sorted(path.glob("*")) if inside.is_dir())] if path.is_dir() else []
+    other = next((place / file for place in siblings for file in foreign if (place / file).is_file()), None)
+    if other is not None:
+        raise FileError(f"{other}: another version of {name}; the binary version is read: {url}, unpacked to {folder}/")
+    there = "no such folder" if not path.is_dir() else f"no {first_file}, directly or in {folder}/"
+    raise FileError(f"{path}: {there}; {name} is read from its binary version: {url}")
+
+
+def read_records(path: str | os.PathLike[str], *, n_labels: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (image, side, side, 3) and labels int64 (image, n_labels) of a file of records.
+
+    A record is `n_labels` bytes, then the pixels colour by colour, row by row. `FileError` if there is no whole number of them.
+    """
+    length = n_labels + 3 * side * side
+    content = read_bytes(path)
+    if not len(content) or len(content) % length:
+        raise FileError(
+            f"{path}: {len(content)} bytes, not a whole number of records of {length} (cut short, or another format)"
+        )
+    records = content.reshape(-1, length)
+    pixels = records[:, n_labels:].reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels), records[:, :n_labels].astype(np.int64)
+
+
+def read_planes(path: str | os.PathLike[str], *, side: int) -> np.ndarray:
+    """Images uint8 (image, side, side, 3) of a file of pixels, colour by colour and column by column. Memory-mapped."""
+    path = require_file(path)
+    n_bytes, length = path.stat().st_size, 3 * side * side
+    if not n_bytes or n_bytes % length:
+        raise FileError(f"{path}: {n_bytes} bytes, not a whole number of images of {length} (cut short, or another format)")
+    planes = np.memmap(path, dtype=np.uint8, mode="r", shape=(n_bytes // length, 3, side, side))
+    return planes.transpose(0, 3, 2, 1)  # (image, colour, column, row) -> (image, row, column, colour)
+
+
+def read_bytes(path: str | os.PathLike[str], *, n_expected: int | None = None) -> np.ndarray:
+    """A file as uint8 (byte,); `FileError` if it does not have the expected number of bytes."""
+    path = require_file(path)
+    with reading(path, "bytes"):
+        content = np.fromfile(path, dtype=np.uint8)
+    if n_expected is not None and len(content) != n_expected:
+        raise FileError(f"{path}: {len(content)} labels for {n_expected} images")
+    return content
+
+
+def read_class_names(path: str | os.PathLike[str], *, n_classes: int) -> tuple[str, ...]:
+    """One name a line; empty lines are left out. Without the file: the numbers as text."""
+    if not Path(path).is_file():
+        return tuple(str(number) for number in range(n_classes))
+    with reading(path, "text"):
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != n_classes:
+        raise InputError(f"{path}: {len(names)} names for {n_classes} classes")
+    return names

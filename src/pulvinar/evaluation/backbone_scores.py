@@ -1,0 +1,303 @@
+"""What a self-supervised backbone is worth: neighbours and linear probes on its features, dense and gated, beside controls.
+
+Every row has its MAC share, the 1-NN and linear accuracy on the test images with their 95 % bootstrap intervals over test
+images, and the paired difference from the first row (gated where there are gates, else dense) with its interval. Intervals over
+seeds need several runs: `report/` pools the per-image results that are stored for that purpose.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.data.image_set import ImageSet
+from pulvinar.evaluation.budget_controls import Control, FixedMask, fixed_mask, random_gates
+from pulvinar.evaluation.channel_statistics import ChannelStatistics, channel_statistics
+from pulvinar.evaluation.features import collect, pixel_features
+from pulvinar.evaluation.linear_probe import Recipe, linear_probe
+from pulvinar.evaluation.neighbours import Metric, knn_accuracy
+from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval
+from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.progress import log
+from pulvinar.training.views import ViewSettings
+
+N_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """How features are scored; the defaults are the papers' neighbours and the solved linear probe.
+
+    k, metric, normalised: of the neighbours. recipe, n_probe_seeds: of the linear probe (pixels and controls get one seed with
+    the exact recipe, which has no chance in it but the choice of the L2 weight).
+    """
+
+    k: int = 1
+    metric: Metric = "euclidean"
+    normalised: bool = False
+    recipe: Recipe = "exact"
+    n_probe_seeds: int = 5
+    batch_size: int = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """One row: scores, and which test images were right: (image,) bool for neighbours, (probe seed, image) for the probe."""
+
+    name: str
+    description: str
+    mac_share: float | None
+    knn: float
+    linear: float
+    knn_correct: np.ndarray
+    linear_correct: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GatedFeatures:
+    """Of the gated pass at inference over some images: features, channel statistics and the mean MAC share."""
+
+    features: Tensor
+    channels: ChannelStatistics
+    mac_share: float
+
+
+def gated_features(network: GatedResNet, images: np.ndarray, *, views: ViewSettings, batch_size: int = 256) -> GatedFeatures:
+    """One gated pass, without noise, over every image. The network must be in evaluation mode."""
+    gates: list[list[Tensor]] = []
+    shares: list[Tensor] = []
+
+    def forward(pixels: Tensor) -> Tensor:
+        output = network(pixels, gated=True)
+        gates.append([gate.cpu() > 0.5 for gate in output.gates])
+        shares.append(output.hard_share.cpu() * len(pixels))
+        return output.features
+
+    device = next(network.parameters()).device
+    features = collect(forward, images, views=views, batch_size=batch_size, device=device, description="gated features")
+    return GatedFeatures(
+        features=features, channels=channel_statistics(gates), mac_share=float(sum(shares, torch.zeros(()))) / len(images)
+    )
+
+
+def score_features(
+    name: str,
+    description: str,
+    mac_share: float | None,
+    train: Tensor,
+    test: Tensor,
+    labels: tuple[np.ndarray, np.ndarray],
+    settings: ScoreSettings,
+    *,
+    seed: int,
+    n_probe_seeds: int | None = None,
+) -> Scored:
+    """Neighbours and linear probe of these training and test features; labels: (training, test)."""
+    neighbours = knn_accuracy(
+        train, labels[0], test, labels[1], k=settings.k, metric=settings.metric, normalised=settings.normalised
+    )
+    n_seeds = settings.n_probe_seeds if n_probe_seeds is None or settings.recipe == "faithful" else n_probe_seeds
+    probe = linear_probe(train, labels[0], test, labels[1], recipe=settings.recipe, n_seeds=n_seeds, seed=seed)
+    log(f"{name}: {settings.k}-NN {100 * neighbours.accuracy:.1f} %, linear {100 * probe.accuracy:.1f} %")
+    return Scored(
+        name=name,
+        description=description,
+        mac_share=mac_share,
+        knn=neighbours.accuracy,
+        linear=probe.accuracy,
+        knn_correct=neighbours.correct,
+        linear_correct=probe.correct,
+    )
+
+
+def score_backbone(
+    network: GatedResNet,
+    data: ImageSet,
+    *,
+    views: ViewSettings | None = None,
+    settings: ScoreSettings | None = None,
+    seed: int = 0,
+    controls: bool = True,
+    name: str | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The evaluation of a finished network (plain values), and per-image results to store, on labelled images of `data`.
+
+    The bank and the probe's training set are all labelled training images; the test images were in nobody's training. Keys:
+    mac_share, knn_dense, knn_gated, linear_dense, linear_gated, linear_pixels, linear_random_gates, channels (always_on,
+    always_off, dependent: shares of all channels, and the counts per gate), rows, chance, n_train, n_test. What a network does
+    not have (gates) or was not asked for (controls) is None. name: what to call the first row (a method's name); its `branch`
+    stays gated or dense, as the per-image results are called.
+    """
+    views, settings = views or ViewSettings(), settings or ScoreSettings()
+    network.eval()
+    images, train_labels = data.labelled()
+    tested, test_labels = data.tested()
+    labels = (train_labels, test_labels)
+    rows: list[Scored] = []
+    channels: ChannelStatistics | None = None
+    gated_share: float | None = None
+    if "gated" in network.passes:
+        train, test = (gated_features(network, part, views=views, batch_size=settings.batch_size) for part in (images, tested))
+        channels, gated_share = test.channels, test.mac_share
+        text = "the network with its gates"
+        rows.append(score_features("gated", text, gated_share, train.features, test.features, labels, settings, seed=seed))
+    if "dense" in network.passes:
+        dense = [_features(network, part, views, settings) for part in (images, tested)]
+        rows.append(score_features("dense", "every channel, no gates", 1.0, dense[0], dense[1], labels, settings, seed=seed))
+    if controls:
+        rows.append(_pixels(images, tested, labels, settings, seed))
+        if channels is not None and gated_share is not None:
+            for control in _controls(network, gated_share, train.channels, data, views, seed):
+                rows.append(_scored_control(control, images, tested, labels, views, settings, network, seed))
+    result, arrays = _result(rows, channels, gated_share, labels, settings, seed)
+    if name is not None:
+        result["rows"][0]["name"] = name
+    return result, arrays
+
+
+def _features(network: GatedResNet, images: np.ndarray, views: ViewSettings, settings: ScoreSettings) -> Tensor:
+    device = next(network.parameters()).device
+    return collect(
+        lambda pixels: network(pixels).features,
+        images,
+        views=views,
+        batch_size=settings.batch_size,
+        device=device,
+        description="dense features",
+    )
+
+
+def _pixels(
+    images: np.ndarray, tested: np.ndarray, labels: tuple[np.ndarray, np.ndarray], settings: ScoreSettings, seed: int
+) -> Scored:
+    train, test = pixel_features(images), pixel_features(tested)
+    return score_features("pixels", "raw pixels, no network", None, train, test, labels, settings, seed=seed, n_probe_seeds=1)
+
+
+def _controls(
+    network: GatedResNet, share: float, trained: ChannelStatistics, data: ImageSet, views: ViewSettings, seed: int
+) -> Iterator[Control]:
+    densities = [gate.density for gate in trained.gates]
+    yield random_gates(network, densities, torch.Generator().manual_seed(seed))
+    kinds: tuple[FixedMask, ...] = ("static", "static_random", "pruned")
+    for kind in kinds:
+        if kind == "pruned" and "dense" not in network.passes:
+            continue
+        yield fixed_mask(
+            kind,
+            network,
+            share,
+            policies=trained.policies,
+            images=data.train,
+            views=views,
+            generator=np.random.default_rng([seed, 0x57A7]),
+        )
+
+
+def _scored_control(
+    control: Control,
+    images: np.ndarray,
+    tested: np.ndarray,
+    labels: tuple[np.ndarray, np.ndarray],
+    views: ViewSettings,
+    settings: ScoreSettings,
+    network: GatedResNet,
+    seed: int,
+) -> Scored:
+    device = next(network.parameters()).device
+    train, test = (
+        collect(control.forward, part, views=views, batch_size=settings.batch_size, device=device, description=control.name)
+        for part in (images, tested)
+    )
+    name = "random_gates" if control.name == "random" else control.name
+    return score_features(
+        name, control.description, control.mac_share, train, test, labels, settings, seed=seed, n_probe_seeds=1
+    )
+
+
+def _result(
+    rows: list[Scored],
+    channels: ChannelStatistics | None,
+    gated_share: float | None,
+    labels: tuple[np.ndarray, np.ndarray],
+    settings: ScoreSettings,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    by_name = {row.name: row for row in rows}
+
+    def value(name: str, score: str) -> float | None:
+        return getattr(by_name[name], score) if name in by_name else None
+
+    names = ("dense", "gated", "pixels", "random_gates")
+    scores = {f"{score}_{name}": value(name, score) for score in ("knn", "linear") for name in names}
+    counts = np.bincount(labels[0])
+    result = {
+        "mac_share": 1.0 if gated_share is None else gated_share,
+        **scores,
+        "channels": None if channels is None else channels.as_dict(),
+        "rows": compared(rows, seed=seed),
+        "chance": float(np.mean(labels[1] == counts.argmax())),
+        "n_train": len(labels[0]),
+        "n_test": len(labels[1]),
+        "settings": asdict(settings),
+    }
+    arrays = {f"{kind}_{row.name}": getattr(row, f"{kind}_correct") for row in rows for kind in ("knn", "linear")}
+    return result, arrays
+
+
+def compared(rows: list[Scored], *, seed: int) -> list[dict[str, Any]]:
+    """Each row with the intervals of its scores, and its paired difference from the first row (row minus first)."""
+    generator = np.random.default_rng([seed, 0xB007])
+    made = []
+    for row in rows:
+        entry: dict[str, Any] = {"name": row.name, "branch": row.name, "description": row.description}
+        entry["mac_share"] = row.mac_share
+        for kind in ("knn", "linear"):
+            correct = per_image(getattr(row, f"{kind}_correct"))
+            entry[kind] = float(correct.mean())
+            entry[f"{kind}_interval"] = interval(correct, generator)
+            if row is not rows[0]:
+                reference = per_image(getattr(rows[0], f"{kind}_correct"))
+                entry[f"{kind}_difference"] = asdict(paired_difference(correct, reference, generator=generator))
+        made.append(entry)
+    return made
+
+
+def per_image(correct: np.ndarray) -> np.ndarray:
+    """Share of probe seeds that were right on each image: (image,)."""
+    return np.atleast_2d(correct).mean(0).astype(np.float64)
+
+
+def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
+    """95 % bootstrap interval over images of a mean (image,)."""
+    return percentile_interval(bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The rows as a table for a terminal: MAC share, 1-NN and linear accuracy with intervals, difference from the first row."""
+    lines = [f"{'':16} {'MACs':>7} {'1-NN':>6} {'95 % interval':>15} {'linear':>7} {'95 % interval':>15}  linear - first"]
+    for row in evaluation["rows"]:
+        share = "" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f} %"
+        cells = [f"{row['name']:16} {share:>7}"]
+        for kind, width in (("knn", 6), ("linear", 7)):
+            low, high = row[f"{kind}_interval"]
+            between = f"[{100 * low:.1f}, {100 * high:.1f}]"
+            cells.append(f"{100 * row[kind]:{width}.1f} {between:>15}")
+        difference = row.get("linear_difference")
+        if difference:
+            cells.append(
+                f" {100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+            )
+        lines.append(" ".join(cells))
+    channels = evaluation["channels"]
+    if channels:
+        shares = ", ".join(f"{100 * channels[kind]:.0f} % {text}" for kind, text in KINDS.items())
+        lines.append(f"channels: {shares}")
+    lines.append(f"{evaluation['n_test']} test images, chance {100 * evaluation['chance']:.1f} %")
+    return "\n".join(lines)
+
+
+KINDS = {"always_on": "always open", "always_off": "always shut", "dependent": "decided by image"}

@@ -1,0 +1,88 @@
+"""Train an ordinary self-supervised ResNet: VICReg, Barlow Twins, SimSiam or SimCLR, no gates.
+
+Papers: Bardes et al. 2022 (VICReg), Zbontar et al. 2021 (Barlow Twins), Chen and He 2021 (SimSiam), Chen et al. 2020 (SimCLR).
+Where: losses objectives/self_supervised.py; the two branches training/siamese.py. The dense baseline of both channel-gating
+papers, and with `mac_share` below 1 the uniformly narrow network of that share of multiply-adds (`narrow_shape`).
+Differs from the papers and why: schedules are shares of the run; biases and batch-norms learn at 3 % of the rate
+(`vector_rate=1`: papers).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pulvinar.config import setting
+from pulvinar.data.image_set import ImageSet
+from pulvinar.evaluation import self_supervised as scores
+from pulvinar.evaluation.budget_controls import narrow_shape
+from pulvinar.models.macs import count_macs
+from pulvinar.models.resnet_shape import ResNetShape
+from pulvinar.storage import write_json
+from pulvinar.training import self_supervised_run as runs
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
+
+DATA = "images"
+SCORES_OTHER_DATA = True
+NEEDS = ("square images of one size; labels only to evaluate",)
+
+PUBLISHED = [
+    {"data": "CIFAR-10", "objective": "vicreg", "linear_dense": 0.9111},
+    {"data": "STL-10", "objective": "vicreg", "linear_dense": 0.8615},
+    {"data": "CIFAR-100", "objective": "vicreg", "linear_dense": 0.6586},
+    {"data": "ImageNet-100", "objective": "vicreg", "linear_dense": 0.7774},
+    {"data": "CIFAR-10", "objective": "simsiam", "knn_dense": 0.8546},
+    {"data": "CIFAR-100", "objective": "simsiam", "knn_dense": 0.5296},
+    {"data": "ImageNet-100", "objective": "simsiam", "knn_dense": 0.6434},
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(SelfSupervisedConfig):
+    """Settings of a dense self-supervised network."""
+
+    METHOD: ClassVar[str] = "dense_ssl"
+
+    mac_share: float = setting(
+        1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)"
+    )
+    narrowed: Literal["all", "inner"] = setting("all", "what is narrowed: every width alike, or the inner widths of the blocks")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        wrong = [] if 0 < self.mac_share <= 1 else [f"dense_ssl.mac_share lies in (0, 1], not {self.mac_share}"]
+        return super().problems() + wrong
+
+    def shape(self, size: int) -> ResNetShape:
+        """The network for images of this size, narrowed where asked."""
+        whole = super().shape(size)
+        return whole if self.mac_share == 1 else narrow_shape(whole, size=size, share=self.mac_share, uniform=self.narrowed)
+
+
+def check(config: Config, data: ImageSet) -> None:
+    """What can be wrong with settings and images together, before a run folder is made."""
+    runs.check(config, data)
+
+
+def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
+    """Train; the result is the checkpoint 'network' of the run."""
+    runs.fit(config, "dense", data, run)
+
+
+def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Scores on the test images beside raw pixels; also RUN/evaluation.json. A narrowed network's share is of the whole one."""
+    result = scores.evaluate_run(run, data, config, "dense", controls=controls)
+    if config.mac_share < 1:
+        size = data.size[0]
+        whole = count_macs(replace(config, mac_share=1.0).shape(size), size).dense
+        result["mac_share"] = count_macs(config.shape(size), size).dense / whole
+        result["rows"][0] |= {
+            "mac_share": result["mac_share"],
+            "description": f"a network with {config.narrowed} widths smaller",
+        }
+        write_json(run.path / "evaluation.json", result)
+    return result
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """What the command line prints."""
+    return scores.as_text(evaluation)

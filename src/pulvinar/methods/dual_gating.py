@@ -1,0 +1,70 @@
+"""Train one self-supervised network that is dense and, inside it, gated to a budget of multiply-adds.
+
+Paper: Krishna et al., "Unifying synergies between self-supervised learning and dynamic computation" (VICReg dual gating).
+Where: gates models/gated_resnet.py (equation 2) and selection/channel_gate.py; budget (equation 3) selection/budget.py; VICReg
+(equation 1) objectives/self_supervised.py; the two branches training/siamese.py; multiply-adds models/macs.py.
+Differs from the paper and why: the budget is a constraint that is met (`budget_mode=penalty` is the paper's, which misses it);
+the bound loss starts from the density that the budget implies; schedules are shares of the run, so that 30 epochs are one;
+biases and batch-norms learn at 3 % of the rate (`vector_rate=1` is the paper's: without its 1,000 steps of warm-up it diverges).
+`branches=two` has two encoders instead of one (table 5), `objective=barlow_twins` is table 4, `invariance=false` table 6.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pulvinar.config import setting
+from pulvinar.data.image_set import ImageSet
+from pulvinar.evaluation import self_supervised as scores
+from pulvinar.training import self_supervised_run as runs
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.self_supervised_settings import GatedConfig
+
+DATA = "images"
+SCORES_OTHER_DATA = True
+NEEDS = ("square images of one size; labels only to evaluate",)
+
+PUBLISHED = [
+    {"data": data, "budget": budget, "linear_dense": dense, "linear_gated": gated, "mac_share": round(1 - saved, 4)}
+    for data, budget, dense, gated, saved in (
+        ("CIFAR-10", 0.1, 0.8899, 0.8894, 0.8149),
+        ("CIFAR-10", 0.3, 0.9038, 0.9027, 0.6643),
+        ("CIFAR-10", 0.5, 0.9020, 0.9040, 0.4902),
+        ("STL-10", 0.1, 0.8429, 0.8329, 0.7834),
+        ("STL-10", 0.3, 0.8490, 0.8485, 0.6524),
+        ("STL-10", 0.5, 0.8575, 0.8572, 0.4841),
+        ("CIFAR-100", 0.1, 0.6521, 0.6431, 0.8171),
+        ("CIFAR-100", 0.3, 0.6590, 0.6564, 0.6683),
+        ("CIFAR-100", 0.5, 0.6641, 0.6640, 0.4906),
+        ("ImageNet-100", 0.3, 0.7512, 0.7504, 0.6498),
+        ("ImageNet-100", 0.5, 0.7642, 0.7624, 0.4769),
+    )
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(GatedConfig):
+    """Settings of dual gating."""
+
+    METHOD: ClassVar[str] = "dual_gating"
+
+    branches: Literal["dual", "two"] = setting("dual", "dual: one encoder for both passes; two: an encoder each")
+
+
+def check(config: Config, data: ImageSet) -> None:
+    """What can be wrong with settings and images together, before a run folder is made."""
+    runs.check(config, data)
+
+
+def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
+    """Train, settle the gates on the budget; the result is the checkpoint 'network' of the run."""
+    runs.fit(config, config.branches, data, run)
+
+
+def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Scores of both passes on the test images beside the controls; also RUN/evaluation.json."""
+    return scores.evaluate_run(run, data, config, config.branches, controls=controls)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """What the command line prints."""
+    return scores.as_text(evaluation)

@@ -1,0 +1,300 @@
+"""The training loop of siamese networks: batches, views, steps, budget, checkpoints, collapse watch."""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.errors import DegenerateError, InputError
+from pulvinar.selection.budget import BudgetConstraint
+from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.collapse import Watch, health
+from pulvinar.training.optimizers import OptimizerName, make_optimizer, parameter_groups, set_rates, warm_up_cosine
+from pulvinar.training.processes import gather_states, n_processes, own_rows, rank, sum_gradients
+from pulvinar.training.siamese import Branch, LossSettings, SiameseNetwork, cached_backward, hard_share, total
+from pulvinar.training.views import ViewSettings, make_view
+
+Precision = Literal["auto", "float32", "bfloat16"]
+GENERATORS = ("weights", "order", "views", "gates")
+N_HEALTH_IMAGES = 256
+REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
+STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What the loop needs to know; methods fill it from their Config."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerName
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    trust_coefficient: float
+    warm_share: float
+    gate_rate: float
+    vector_rate: float
+    gates_open_share: float
+    swap_views: bool
+    micro_batches: int
+    precision: Precision
+    compiled: bool
+    clip_norm: float | None
+    constraint_rate: float
+    constraint_stiffness: float
+
+
+def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
+    """One of the generators that a run derives from its seed; `part` for what differs between processes."""
+    number = len(GENERATORS) * (seed * 64 + part) + GENERATORS.index(name)
+    return torch.Generator().manual_seed(number % 2**63)
+
+
+def require_batch(n_images: int, settings: TrainingSettings) -> None:
+    """`InputError` where a batch cannot be filled, or not be divided."""
+    if n_images < settings.batch_size:
+        raise InputError(
+            f"batch_size: {settings.batch_size} is more than the {n_images} training images; give {n_images} or less"
+        )
+    parts = n_processes() * settings.micro_batches
+    if settings.batch_size % parts or settings.batch_size // parts < 2:
+        raise InputError(
+            f"batch_size: {settings.batch_size} cannot be divided over {n_processes()} processes x {settings.micro_batches} "
+            "micro-batches of 2 or more images each"
+        )
+
+
+class SiameseTrainer:
+    """Trains a siamese network on images (image, height, width, 3) uint8, epoch by epoch; resumes bit for bit."""
+
+    def __init__(
+        self,
+        network: SiameseNetwork,
+        images: np.ndarray,
+        settings: TrainingSettings,
+        loss: LossSettings,
+        views: Sequence[ViewSettings],
+        *,
+        device: torch.device | None = None,
+    ) -> None:
+        require_batch(len(images), settings)
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.images, self.settings, self.loss, self.views = images, settings, loss, tuple(views)
+        self.generators = {name: seeded(settings.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
+        groups = parameter_groups(
+            network,
+            network.gate_parameters(),
+            network.predictor,
+            weight_decay=settings.weight_decay,
+            gate_rate=settings.gate_rate,
+            vector_rate=settings.vector_rate,
+        )
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            groups,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            trust_coefficient=settings.trust_coefficient,
+        )
+        self.steps_per_epoch = len(images) // settings.batch_size
+        self.n_steps = settings.epochs * self.steps_per_epoch
+        self.constraint = self._constraint()
+        self.step_number = 0
+        self.order = torch.empty(0, dtype=torch.long)
+        self.sums: dict[str, float] = {}
+        self.last_loss = math.nan
+        self.watch = Watch()
+        self.seconds, self.n_timed_steps = 0.0, 0
+        self._run = torch.compile(network) if settings.compiled else network
+
+    def _constraint(self) -> BudgetConstraint | None:
+        if self.loss.budget_mode != "constraint" or not self.network.gate_parameters():
+            return None
+        return BudgetConstraint(
+            budget=self.loss.budget,
+            rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
+            stiffness=self.settings.constraint_stiffness,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step_number // self.steps_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are behind us."""
+        return self.step_number >= self.n_steps
+
+    @property
+    def done_share(self) -> float:
+        """Share of the run that is behind us."""
+        return self.step_number / self.n_steps
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 where asked for, or where 'auto' and the machine computes in it."""
+        wanted = self.settings.precision
+        able = self.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted == "bfloat16" or (wanted == "auto" and able))
+
+    def run_steps(self, n_steps: int | None = None) -> dict[str, Any] | None:
+        """So many steps, or to the end of the epoch if that comes first; the epoch's record if it ended."""
+        started, n_done, ended = time.monotonic(), 0, False
+        self.network.train()
+        while not ended and (n_steps is None or n_done < n_steps):
+            self._one_step()
+            n_done += 1
+            ended = self.step_number % self.steps_per_epoch == 0
+        self.n_timed_steps += n_done
+        self.seconds += time.monotonic() - started
+        return self._record() if ended else None
+
+    def _one_step(self) -> None:
+        place = self.step_number % self.steps_per_epoch
+        if place == 0:
+            self.order = torch.randperm(len(self.images), generator=self.generators["order"])
+        rows = own_rows(self.order[place * self.settings.batch_size : (place + 1) * self.settings.batch_size])
+        views = self.draw_views(rows)
+        terms, branches = self.step(views)
+        self.last_loss = terms["loss"]
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if place in (0, self.steps_per_epoch - 1):
+            self._look(branches)
+
+    def draw_views(self, rows: Tensor) -> list[Tensor]:
+        """The views of these images, on the device, channels last."""
+        images = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()])).to(self.device, non_blocking=True)
+        drawn = [make_view(images, settings, self.generators["views"]) for settings in self.views]
+        return [view.contiguous(memory_format=torch.channels_last) for view in drawn]
+
+    def step(self, views: Sequence[Tensor]) -> tuple[dict[str, float], tuple[Branch, Branch]]:
+        """One update from these views; the terms of the loss with `loss` and `mac_share`, and the branches.
+
+        Raises `DegenerateError` that names the step where the loss is not finite; the weights are then still those before it.
+        """
+        settings, done = self.settings, self.done_share
+        all_open = done < settings.gates_open_share
+        swapped = settings.swap_views and bool(torch.rand((), generator=self.generators["gates"]) < 0.5)
+        options = {"all_open": all_open, "swapped": swapped}
+        self.optimizer.zero_grad()
+
+        def terms_of(branches: tuple[Branch, Branch]) -> dict[str, Tensor]:
+            return self.loss.terms(branches, done=done, constraint=self.constraint, with_budget=not all_open)
+
+        def forward(parts: Sequence[Tensor], generator: torch.Generator | None, **given: Any) -> tuple[Branch, Branch]:
+            with self.autocast():
+                return self._run(parts, generator, **given)
+
+        if settings.micro_batches > 1:
+            branches, terms = cached_backward(
+                self.network,
+                views,
+                self.generators["gates"],
+                terms_of,
+                n_micro_batches=settings.micro_batches,
+                forward=forward,
+                **options,
+            )
+            value = total(terms)
+        else:
+            branches = forward(views, self.generators["gates"], **options)
+            terms = terms_of(branches)
+            value = total(terms)
+            self._require_finite(value)
+            value.backward()
+        self._require_finite(value)
+        sum_gradients(self.network.parameters())
+        self._update(done)
+        share = hard_share(branches)
+        if self.constraint is not None and share is not None and not all_open:
+            self.constraint.update(share, done)
+        self.step_number += 1
+        numbers = {name: float(term.detach()) for name, term in terms.items()} | {"loss": float(value.detach())}
+        return numbers | ({"mac_share": share} if share is not None else {}), branches
+
+    def _update(self, done: float) -> None:
+        settings = self.settings
+        set_rates(self.optimizer, settings.learning_rate, warm_up_cosine(done, warm_share=settings.warm_share))
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        self.optimizer.step()
+
+    def _require_finite(self, loss: Tensor) -> None:
+        if not math.isfinite(float(loss.detach())):
+            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss)}; {REMEDY}")
+
+    def _look(self, branches: tuple[Branch, Branch]) -> None:
+        """Take the collapse watch's numbers from this batch."""
+        first, second = (branch.projected[:N_HEALTH_IMAGES].detach() for branch in branches)
+        self.watch.see(health(branches[1].features[:N_HEALTH_IMAGES].detach(), first, second), self.epoch)
+
+    def _record(self) -> dict[str, Any]:
+        """Means over the epoch, and what the watch saw last."""
+        record: dict[str, Any] = {"epoch": self.epoch} | {
+            name: value / self.steps_per_epoch for name, value in self.sums.items()
+        }
+        self.sums = {}
+        if self.constraint is not None:
+            record["multiplier"] = self.constraint.multiplier
+        return record | self.watch.record()
+
+    def images_per_second(self) -> float:
+        """Images of this process's steps since it began, views included."""
+        return self.settings.batch_size * self.n_timed_steps / max(1e-9, self.seconds)
+
+    def note(self, images_per_second: float) -> str:
+        """What the progress bar says beside the steps."""
+        average = None if self.constraint is None else self.constraint.average
+        share = "" if average is None else f", MAC share {average:.3f}"
+        return f"loss {self.last_loss:.3f}{share}, {images_per_second:.0f} images/s"
+
+    def agreed(self, due: bool) -> bool:
+        """What the first process decides, in every process."""
+        if n_processes() == 1:
+            return due
+        decision = torch.tensor(float(due and rank() == 0), device=self.device)
+        torch.distributed.all_reduce(decision)
+        return bool(decision > 0)
+
+    def state(self) -> State:
+        """All that a bit-identical continuation needs. `DegenerateError` rather than weights that are not finite."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
+            raise DegenerateError(f"after step {self.step_number} some weights are not finite; {REMEDY}")
+        return {
+            "step": self.step_number,
+            "network": dict(self.network.state_dict()),
+            "optimizer": optimizer_state(self.optimizer),
+            "constraint": self.constraint.state() if self.constraint is not None else None,
+            "generators": {name: gather_states(generator.get_state()) for name, generator in self.generators.items()},
+            "order": self.order,
+            "sums": self.sums,
+            "watch": self.watch.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Continue from what `state` gave."""
+        self.step_number = state["step"]
+        self.network.load_state_dict(state["network"])
+        restore_optimizer(self.optimizer, [_moved(part, self.device) for part in state["optimizer"]])
+        if self.constraint is not None:
+            self.constraint.restore(state["constraint"])
+        for name, states in state["generators"].items():
+            if len(states) != n_processes():
+                raise InputError(f"this run began on {len(states)} processes; continue it on as many, not on {n_processes()}")
+            self.generators[name].set_state(states[rank()])
+        self.order, self.sums = state["order"], dict(state["sums"])
+        self.watch.restore(state["watch"])
+
+
+def _moved(state: State, device: torch.device) -> State:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in state.items()}

@@ -1,0 +1,241 @@
+"""From settings and images to a finished run folder of a self-supervised network, and back to the network.
+
+The run's checkpoint "network" has the weights of the encoders, `encoders`: one, or gated and dense for branches 'two'. The
+checkpoint "backbone" (training/backbone_runs.py) has the first of them with its description, for methods that read the run.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.data.image_set import ImageSet
+from pulvinar.errors import InputError
+from pulvinar.models.batch_norm import BatchNorm
+from pulvinar.models.gated_resnet import GatedResNet, Pass
+from pulvinar.models.macs import Macs, count_macs
+from pulvinar.progress import bar, log, warn
+from pulvinar.selection.budget import Shift, bisect_logit_shift, bound_target
+from pulvinar.training.backbone_runs import save_backbone
+from pulvinar.training.processes import is_first, start, wait
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.self_supervised import SiameseTrainer, require_batch, seeded
+from pulvinar.training.self_supervised_settings import GatedConfig, SelfSupervisedConfig
+from pulvinar.training.siamese import Branches, LossSettings, SiameseNetwork
+from pulvinar.training.views import ViewSettings, plain_view
+
+PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {
+    "dense": (("dense",),),
+    "gated": (("gated",),),
+    "dual": (("dense", "gated"),),
+    "two": (("gated",), ("dense",)),
+}
+STEPS_BETWEEN_LOOKS = 20  # at the clock, for checkpoints
+N_SETTLING_IMAGES = 4000
+SETTLING_TOLERANCE = 5e-4
+WARN_OF_SHIFT = 0.5
+
+
+def image_size(data: ImageSet) -> int:
+    """Side of the square images; `InputError` where they are not square."""
+    height, width = data.size
+    if height != width:
+        raise InputError(f"{data.name}: square images are needed, these are {height} x {width}; crop or resize them first")
+    return height
+
+
+def check(config: SelfSupervisedConfig, data: ImageSet) -> Macs:
+    """All that can be wrong with settings and images together; the multiply-adds of the network."""
+    size = image_size(data)
+    require_batch(len(data.train), config.training())
+    macs = count_macs(config.shape(size), size)
+    if isinstance(config, GatedConfig) and config.budget_mode != "none":
+        macs.require_budget(config.budget)
+    return macs
+
+
+def make_encoders(config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
+    """The encoders with torch's own initial weights."""
+    gated = config if isinstance(config, GatedConfig) else GatedConfig()
+    return [
+        GatedResNet(
+            config.shape(size), size=size, passes=passes, separate_norms=gated.separate_norms, gate_bias=gated.gate_bias
+        )
+        for passes in PASSES[branches]
+    ]
+
+
+def make_network(config: SelfSupervisedConfig, branches: Branches, size: int) -> SiameseNetwork:
+    """Encoders, projectors and, for SimSiam, predictor, with initial weights from the run's seed."""
+    simsiam = config.objective == "simsiam"
+    network = SiameseNetwork(
+        make_encoders(config, branches, size),
+        branches=branches,
+        projector=[config.projector_width] * 3,
+        predictor_hidden=config.predictor_hidden if simsiam else None,
+    )
+    return network.initialise(seeded(config.seed, "weights"), zero_residual=simsiam)
+
+
+def loss_settings(config: SelfSupervisedConfig, macs: Macs) -> LossSettings:
+    """What the loss needs of the settings."""
+    weights = LossSettings(
+        objective=config.objective,
+        invariance_weight=config.invariance_weight if config.invariance else 0.0,
+        variance_weight=config.variance_weight,
+        covariance_weight=config.covariance_weight,
+        redundancy_weight=config.redundancy_weight,
+        barlow_scale=config.barlow_scale,
+        temperature=config.temperature,
+        budget_mode="none",
+    )
+    if not isinstance(config, GatedConfig) or config.budget_mode == "none":
+        return weights
+    return LossSettings(
+        **asdict(weights)
+        | {
+            "budget_mode": config.budget_mode,
+            "budget": config.budget,
+            "penalty_weight": config.penalty_weight,
+            "bound_weight": config.bound_weight,
+            "bound_target": bound_target(config.budget, config.bound_target, macs.density_for),
+        }
+    )
+
+
+def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: RunFolder) -> None:
+    """Train with checkpoints to the end, settle the gates on the budget, write the checkpoint "network", finish the run."""
+    start()
+    macs = check(config, data)
+    size = image_size(data)
+    network = make_network(config, branches, size)
+    trainer = SiameseTrainer(network, data.train, config.training(), loss_settings(config, macs), config.views())
+    if state := run.load():
+        trainer.restore(state)
+        log(f"resumed after step {trainer.step_number} of {trainer.n_steps}")
+    train(trainer, run)
+    network.eval()
+    facts: dict[str, Any] = {"network": describe(config, macs), "images_per_second": trainer.images_per_second()}
+    if isinstance(config, GatedConfig) and trainer.network.gate_parameters():
+        facts["budget"] = settle(trainer.network.encoder(gated=True), data.train, config, trainer.views[0])
+    if is_first():
+        encoders = [dict(encoder.state_dict()) for encoder in network.encoders]
+        run.save({"encoders": {str(number): state for number, state in enumerate(encoders)}}, name="network")
+        save_backbone(run, network.encoder(gated="gated" in PASSES[branches][0]), config.views()[0])
+        run.finish(**facts)
+    wait()
+
+
+def train(trainer: SiameseTrainer, run: RunFolder) -> None:
+    """Steps, records and checkpoints until the trainer is done."""
+    with bar("training", trainer.n_steps) as shown:
+        shown.advance(trainer.step_number)
+        while not trainer.done:
+            before, started = trainer.step_number, time.monotonic()
+            record = trainer.run_steps(STEPS_BETWEEN_LOOKS)
+            rate = (trainer.step_number - before) * trainer.settings.batch_size / max(1e-9, time.monotonic() - started)
+            if record is not None:
+                run.log(**record)
+            shown.advance(trainer.step_number - before, note=trainer.note(rate))
+            if not trainer.done and trainer.agreed(run.due()):
+                state = trainer.state()
+                if is_first():
+                    run.save(state)
+
+
+def describe(config: SelfSupervisedConfig, macs: Macs) -> dict[str, Any]:
+    """The network in numbers, for run.json."""
+    return {
+        "name": config.network,
+        "width": config.width,
+        "macs": macs.dense,
+        "gate_macs": macs.gates,
+        "floor": macs.floor_share,
+    }
+
+
+def _pixels(images: np.ndarray, rows: np.ndarray, views: ViewSettings, device: torch.device) -> Iterator[Tensor]:
+    for part in np.array_split(rows, max(1, len(rows) // 250)):
+        pixels = plain_view(torch.from_numpy(np.ascontiguousarray(images[part])).to(device), views)
+        yield pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _spread_rows(n_images: int, n_rows: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n_images - 1, min(n_images, n_rows)).astype(int))
+
+
+@torch.no_grad()
+def mac_share(encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, n_images: int | None = None) -> float:
+    """Mean MAC share of the gated pass at inference over (evenly spread) images."""
+    device = encoder.logit_shift.device
+    rows = _spread_rows(len(images), n_images or len(images))
+    was_training = encoder.training
+    encoder.eval()
+    shares = [float(encoder(pixels, gated=True).hard_share) * len(pixels) for pixels in _pixels(images, rows, views, device)]
+    encoder.train(was_training)
+    return sum(shares) / len(rows)
+
+
+@torch.no_grad()
+def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> None:
+    """Running statistics of the gated pass's own batch-norms from plain images with the gates of inference.
+
+    In training the gates were noisy and the images augmented. Shared batch-norms, and those inside the gates, stay as they are.
+    """
+    norms = [
+        module for name, module in encoder.named_modules() if isinstance(module, BatchNorm) and name.split(".")[-1] == "gated"
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: the mean over all batches
+        norm.train()
+    for pixels in _pixels(images, _spread_rows(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
+        encoder(pixels, gated=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views: ViewSettings) -> dict[str, float]:
+    """Put the gated pass on its budget after training: statistics, then one shift of all logits, found on training images.
+
+    Gives the share before, the shift, and the share after; prints them.
+    """
+    encoder.eval()
+    before = mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
+    if config.recalibrate:
+        recalibrate_gated_norms(encoder, images, views)
+    found = Shift(0.0, before)
+    if config.settle and config.budget_mode != "none":
+
+        def share_at(shift: float) -> float:
+            encoder.logit_shift.fill_(shift)
+            return mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
+
+        log(f"settling on a MAC share of {config.budget}")
+        found = bisect_logit_shift(share_at, config.budget, tolerance=SETTLING_TOLERANCE)
+        encoder.logit_shift.fill_(found.shift)
+        if config.recalibrate and found.shift:
+            recalibrate_gated_norms(encoder, images, views)
+            found = Shift(found.shift, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
+    log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
+    if abs(found.shift) > WARN_OF_SHIFT:
+        warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise constraint_rate")
+    return {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
+
+
+def load_encoders(run: RunFolder, config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
+    """The encoders of a finished run, in evaluation mode."""
+    state = run.load(name="network")
+    if state is None:
+        raise InputError(f"{run.path}: has no finished network; continue the fit with --resume")
+    encoders = make_encoders(config, branches, size)
+    for number, encoder in enumerate(encoders):
+        encoder.load_state_dict(state["encoders"][str(number)])
+        encoder.to(memory_format=torch.channels_last).eval()
+    return encoders

@@ -1,0 +1,166 @@
+"""Settings that all self-supervised methods share, those of gated ones, and what the loop is given of them.
+
+Paper values that differ from a default stand in its help. The papers train 500 epochs; schedules are shares of the run here.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pulvinar.config import number_problems, setting
+from pulvinar.models.gated_resnet import SeparateNorms
+from pulvinar.models.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_shape
+from pulvinar.objectives.self_supervised import Objective
+from pulvinar.selection.budget import BoundTarget
+from pulvinar.training.optimizers import OptimizerName
+from pulvinar.training.self_supervised import Precision, TrainingSettings
+from pulvinar.training.siamese import BudgetMode
+from pulvinar.training.views import ViewSettings
+
+Network = Literal["resnet18", "resnet34", "resnet50"]
+
+# Peak rate for 256 images, weight decay, by objective and optimizer. SimSiam: both papers' scripts (the text of one says 0.01).
+RATES = {"vicreg": 0.3, "barlow_twins": 0.3, "simclr": 0.3, "simsiam": 0.5}
+DECAYS = {"vicreg": 1e-4, "barlow_twins": 1e-4, "simclr": 1e-4, "simsiam": 1e-5}
+OPTIMIZERS: dict[str, OptimizerName] = {"vicreg": "lars", "barlow_twins": "lars", "simclr": "lars", "simsiam": "sgd"}
+ADAMW_RATE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfSupervisedConfig:
+    """Network, objective, views and training."""
+
+    METHOD: ClassVar[str] = "self_supervised"
+
+    seed: int = setting(0, "initial weights, order of images, views, noise of the gates")
+    network: Network = setting("resnet18", "resnet18 (papers), resnet34 or resnet50")
+    width: float = setting(1.0, "multiplies every channel count (papers: 1)")
+    stem: Stem = setting("auto", "cifar up to 64 pixels, imagenet above; papers: their padding-2 stem up to 64 pixels")
+    projector_width: int = setting(2048, "width of the projector's three layers (papers: 2048)")
+    predictor_hidden: int = setting(512, "hidden width of SimSiam's predictor (paper: 512)")
+    objective: Objective = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
+    invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses")
+    invariance_weight: float = setting(25.0, "of VICReg (paper: 25; its equation 1 mislabels the weights)")
+    variance_weight: float = setting(25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)")
+    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)")
+    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)")
+    barlow_scale: float = setting(0.024, "of Barlow Twins' whole loss (paper: 0.024)")
+    temperature: float = setting(0.5, "of SimCLR")
+    epochs: int = setting(100, "passes over the images (papers: 500)")
+    batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)")
+    optimizer: OptimizerName | None = setting(None, "lars, sgd or adamw; none: lars, for SimSiam sgd (papers)")
+    learning_rate: float | None = setting(None, "peak rate for 256 images, scaled by batch_size / 256; none: 0.3, SimSiam 0.5")
+    momentum: float = setting(0.9, "of lars and sgd")
+    weight_decay: float | None = setting(None, "not on gates, biases, batch-norms; none: 1e-4, SimSiam 1e-5 (papers)")
+    trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)")
+    vector_rate: float = setting(0.03, "rate of biases and batch-norms over that of matrices (papers: 1, with a long warm-up)")
+    clip_norm: float | None = setting(None, "longest gradient of a step; none: any (papers)")
+    warm_share: float = setting(0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)")
+    swap_views: bool = setting(False, "draw anew each step which view goes through which branch (paper: fixed)")
+    crop_smallest: float = setting(0.2, "smallest share of the image in a view (paper: 0.2)")
+    blur: float = setting(0.0, "probability of blurring the first (gated) view (paper: 0)")
+    blur_second: float = setting(0.0, "probability of blurring the second (dense) view (paper: 0; CIFAR-100 0.2)")
+    solarise: float = setting(0.1, "probability of solarising a view (paper: 0.1)")
+    precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
+    compiled: bool = setting(False, "compile the network with torch.compile")
+    micro_batches: int = setting(1, "parts that a batch is computed in (exact for every loss; batch-norm sees the parts)")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        name, wrong = self.METHOD, []
+        for field in ("projector_width", "predictor_hidden", "epochs", "batch_size", "width", "micro_batches", "temperature"):
+            if not getattr(self, field) > 0:
+                wrong.append(f"{name}.{field} is above 0, not {getattr(self, field)}")
+        for field in ("invariance_weight", "variance_weight", "covariance_weight", "redundancy_weight", "vector_rate"):
+            if not getattr(self, field) >= 0:
+                wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
+        for field in ("learning_rate", "clip_norm"):
+            if getattr(self, field) is not None and not getattr(self, field) > 0:
+                wrong.append(f"{name}.{field} is above 0, not {getattr(self, field)}")
+        for field in ("momentum", "warm_share", "crop_smallest", "blur", "blur_second", "solarise"):
+            if not 0 <= getattr(self, field) <= 1:
+                wrong.append(f"{name}.{field} lies in [0, 1], not {getattr(self, field)}")
+        if self.batch_size == 1:
+            wrong.append(f"{name}.batch_size is 2 or more, not 1")
+        return wrong + number_problems(name, self)
+
+    def shape(self, size: int) -> ResNetShape:
+        """The network for images of this size."""
+        return resnet_shape(
+            self.network, size=size, stem=self.stem, width=self.width, gated_convs=getattr(self, "gated_convs", "conv2")
+        )
+
+    def views(self) -> tuple[ViewSettings, ViewSettings]:
+        """How the two views are drawn."""
+        first, second = (
+            ViewSettings(crop_scale=(self.crop_smallest, 1.0), blur_probability=blur, solarise_probability=self.solarise)
+            for blur in (self.blur, self.blur_second)
+        )
+        return first, second
+
+    def optimizer_name(self) -> OptimizerName:
+        """The optimizer, chosen or the objective's."""
+        return self.optimizer or OPTIMIZERS[self.objective]
+
+    def training(self) -> TrainingSettings:
+        """What the loop needs of these."""
+        name = self.optimizer_name()
+        peak = self.learning_rate or (ADAMW_RATE if name == "adamw" else RATES[self.objective])
+        return TrainingSettings(
+            seed=self.seed,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=name,
+            learning_rate=peak * self.batch_size / 256,
+            momentum=self.momentum,
+            weight_decay=DECAYS[self.objective] if self.weight_decay is None else self.weight_decay,
+            trust_coefficient=self.trust_coefficient,
+            vector_rate=self.vector_rate,
+            warm_share=self.warm_share,
+            clip_norm=self.clip_norm,
+            swap_views=self.swap_views,
+            micro_batches=self.micro_batches,
+            precision=self.precision,
+            compiled=self.compiled,
+            **self._gate_training(),
+        )
+
+    def _gate_training(self) -> dict[str, Any]:
+        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness")
+        return {name: getattr(self, name, 0.0) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedConfig(SelfSupervisedConfig):
+    """Settings of methods with gates."""
+
+    budget: float = setting(0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included")
+    budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
+    gate_bias: float | None = setting(None, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
+    gated_convs: GatedConvs = setting("conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)")
+    separate_norms: SeparateNorms = setting("blocks", "batch-norms that each pass has of its own: blocks (paper) or all")
+    gate_rate: float = setting(1.0, "rate of the gates over that of the other weights (papers: 1)")
+    gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
+    penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)")
+    bound_weight: float = setting(1.0, "of the bound loss, in every budget mode (papers: 1)")
+    bound_target: BoundTarget = setting(
+        "solved", "where the bounds start: solved from the budget, density (budget), sqrt (papers)"
+    )
+    constraint_rate: float = setting(0.1, "of the multiplier, per step of a run of 1,000 steps and unit of share")
+    constraint_stiffness: float = setting(50.0, "weight of the constraint's quadratic term")
+    settle: bool = setting(True, "after training, shift all logits onto the budget; not in mode none")
+    recalibrate: bool = setting(True, "after training, estimate the gated batch-norms anew with the gates of inference")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        name, wrong = self.METHOD, super().problems()
+        if not 0 < self.budget <= 1:
+            wrong.append(f"{name}.budget is a share in (0, 1], not {self.budget}")
+        if not 0 <= self.gates_open_share < 1:
+            wrong.append(f"{name}.gates_open_share lies in [0, 1), not {self.gates_open_share}")
+        for field in ("penalty_weight", "bound_weight", "constraint_rate", "constraint_stiffness", "gate_rate"):
+            if not getattr(self, field) >= 0:
+                wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
+        if self.gate_bias is not None and not math.isfinite(self.gate_bias):
+            wrong.append(f"{name}.gate_bias is a number, not {self.gate_bias}")
+        return wrong

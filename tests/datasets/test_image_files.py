@@ -1,0 +1,177 @@
+"""Image folders and .npz files, and what is wrong with them: everything is named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pulvinar.datasets import image_files, imagenet100
+from pulvinar.errors import ConfigError, FileError, InputError, LeakError, NotFoundError
+from pulvinar.storage import write_arrays
+
+
+def test_npz_with_everything_and_with_images_alone(tmp_path, pictures):
+    images = pictures(6, 8)
+    write_arrays(
+        tmp_path / "whole.npz",
+        x_train=images[:4],
+        x_test=images[4:],
+        y_train=np.array([0, 1, 0, 1]),
+        y_test=np.array([1, 0]),
+        class_names=np.array(["a", "b"]),
+    )
+    whole = image_files.load(tmp_path / "whole.npz")
+    np.testing.assert_array_equal(whole.test, images[4:])
+    assert whole.class_names == ("a", "b")
+    assert whole.n_classes == 2
+    write_arrays(tmp_path / "alone.npz", x_train=images)
+    alone = image_files.load(tmp_path / "alone.npz")
+    assert alone.test.shape == (0, 8, 8, 3)
+    assert alone.train_labels is None
+    with pytest.raises(InputError, match="no training image has a label"):
+        alone.labelled()
+    write_arrays(tmp_path / "other.npz", pixels=images)
+    with pytest.raises(NotFoundError, match=r"no array 'x_train'; there are: pixels"):
+        image_files.load(tmp_path / "other.npz")
+
+
+def test_real_images(shared_data):
+    read = image_files.load(shared_data / "cifar10_small/cifar10_small_dev.npz")
+    assert read.train.shape == (2500, 32, 32, 3)
+    assert read.class_names[0] == "airplane"
+
+
+def test_class_folders_are_read_in_order(class_folder):
+    folder, images = class_folder
+    read = image_files.load(folder)
+    np.testing.assert_array_equal(read.train, images[:6])
+    np.testing.assert_array_equal(read.test, images[6:])
+    assert read.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert read.test_labels.tolist() == [0, 0, 1, 1]
+    assert read.class_names == ("cat", "dog")
+    (folder / "test").rename(folder / "val")
+    assert len(image_files.load(folder).test) == 4
+
+
+def test_a_flat_folder_has_no_labels(class_folder):
+    folder, images = class_folder
+    read = image_files.load(folder / "train" / "cat")
+    np.testing.assert_array_equal(read.train, images[:3])
+    assert read.train_labels is None
+    assert len(read.test) == 0
+
+
+def test_grey_pictures_become_three_equal_channels(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    read = image_files.load(tmp_path)
+    assert (read.train == read.train[..., :1]).all()
+    assert read.train.shape == (1, 8, 8, 3)
+
+
+def test_the_first_image_of_another_size_is_named_and_a_size_mends_it(class_folder, pictures):
+    folder, _ = class_folder
+    Image.fromarray(pictures(1, 20, seed=5)[0]).save(folder / "train" / "dog" / "1.png")
+    with pytest.raises(InputError, match=r"dog/1\.png: 20 x 20 px .* 0\.png is 10 x 8 px.*size=96"):
+        image_files.load(folder)
+    read = image_files.load(f"{folder}?size=6")
+    assert read.train.shape == (6, 6, 6, 3)
+    assert read.test.shape == (4, 6, 6, 3)
+
+
+def test_the_first_image_of_another_mode_is_named(class_folder):
+    folder, _ = class_folder
+    path = folder / "test" / "cat" / "0.png"
+    Image.open(path).convert("L").save(path)
+    with pytest.raises(InputError, match=r"test/cat/0\.png: .*mode L, but 0\.png is .*mode RGB"):
+        image_files.load(folder)
+    assert image_files.load(f"{folder}?size=8").test.shape == (4, 8, 8, 3)
+
+
+def test_a_resized_picture_is_pillows_resize_and_centre(tmp_path, pictures):
+    picture = pictures(1, 30, width=45)[0]
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    expected = np.asarray(Image.fromarray(picture).resize((18, 12), Image.Resampling.BICUBIC))[:, 3:15]
+    np.testing.assert_array_equal(image_files.load(f"{tmp_path}?size=12").train[0], expected)
+
+
+def test_an_empty_class_is_named(class_folder):
+    folder, _ = class_folder
+    (folder / "train" / "eel").mkdir()
+    with pytest.raises(InputError, match=r"train/eel: the class 'eel' is empty"):
+        image_files.load(folder)
+
+
+def test_classes_that_differ_between_the_sides_are_named(class_folder):
+    folder, _ = class_folder
+    (folder / "test" / "dog").rename(folder / "test" / "wolf")
+    with pytest.raises(InputError, match="classes differ: dog, wolf"):
+        image_files.load(folder)
+
+
+@pytest.mark.parametrize("options", ["", "size=8"])
+def test_a_corrupt_image_is_named_and_skipped_only_by_option(class_folder, options, capsys):
+    folder, images = class_folder
+    path = folder / "train" / "cat" / "2.png"
+    content = path.read_bytes()
+    for damage in (content[: len(content) // 2], b"no image at all"):
+        path.write_bytes(damage)
+        with pytest.raises(FileError, match=r"cat/2\.png: cannot be read as an image.*skip_corrupt"):
+            image_files.load(f"{folder}?{options}")
+        read = image_files.load(f"{folder}?{options}&skip_corrupt=true")
+        assert read.train_labels.tolist() == [0, 0, 1, 1, 1]
+        assert "1 of 6 images cannot be read and are left out" in capsys.readouterr().err
+    if not options:
+        np.testing.assert_array_equal(read.train, np.delete(images[:6], 2, 0))
+
+
+def test_the_cache_gives_the_same_pixels_mapped(class_folder, tmp_path):
+    folder, images = class_folder
+    (folder / "train" / "dog" / "0.png").write_bytes(b"damaged")
+    for _ in range(2):
+        read = image_files.load(f"{folder}?cache={tmp_path / 'cache'}&skip_corrupt=true")
+        np.testing.assert_array_equal(read.train, np.delete(images[:6], 3, 0))
+        assert read.train_labels.tolist() == [0, 0, 0, 1, 1]
+    assert isinstance(read.train, np.memmap)
+
+
+def test_other_folders_that_do_not_fit(class_folder, tmp_path):
+    folder, _ = class_folder
+    with pytest.raises(ConfigError, match=r"'scale' is not a setting of image_files; there are: size"):
+        image_files.load(f"{folder}?scale=3")
+    with pytest.raises(ConfigError, match="size is a whole number"):
+        image_files.load(f"{folder}?size=big")
+    with pytest.raises(FileError, match="no such file or folder"):
+        image_files.load(tmp_path / "nothing")
+    Image.new("RGB", (8, 10)).save(folder / "train" / "loose.png")
+    with pytest.raises(InputError, match=r"loose\.png\) and folders"):
+        image_files.load(folder)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(FileError, match="no image"):
+        image_files.load(tmp_path / "bare")
+
+
+def test_a_copy_of_a_test_picture_is_refused_but_left_out_of_imagenet(class_folder, tmp_path, capsys):
+    folder, images = class_folder
+    (folder / "test" / "cat" / "0.png").write_bytes((folder / "train" / "dog" / "1.png").read_bytes())
+    with pytest.raises(LeakError, match=r"1 training images stand in the test set too, e\.g\. training row 4"):
+        image_files.load(folder)
+    (tmp_path / "list.txt").write_text("cat\ndog\n")
+    read = imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}&size=8")
+    np.testing.assert_array_equal(read.train, np.delete(images[:6, 1:9], 4, 0))
+    assert "1 training images are in the test set" in capsys.readouterr().err
+
+
+def test_imagenet100_takes_the_classes_of_the_list_in_its_order(class_folder, tmp_path):
+    folder, images = class_folder
+    (folder / "test").rename(folder / "val")
+    (tmp_path / "list.txt").write_text("# two of them\ndog hund\n\ncat\n")
+    read = imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}&size=8")
+    assert read.class_names == ("dog", "cat")
+    np.testing.assert_array_equal(read.test[:2], images[8:, 1:9])
+    (tmp_path / "list.txt").write_text("dog\nowl\n")
+    with pytest.raises(InputError, match="no folder of class 'owl'"):
+        imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}")
+    (tmp_path / "list.txt").write_text("dog\ndog\n")
+    with pytest.raises(InputError, match="listed twice: dog"):
+        imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}")
+    with pytest.raises(InputError, match="which classes"):
+        imagenet100.load(folder)

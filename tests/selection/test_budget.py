@@ -1,0 +1,121 @@
+"""Oracles: the formulas worked by hand, a world of gates whose share is known in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from pulvinar.errors import DegenerateError, InputError
+from pulvinar.models.macs import count_macs
+from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.selection.budget import (
+    BudgetConstraint,
+    bisect_logit_shift,
+    bound_loss,
+    bound_schedule,
+    bound_target,
+    quadratic_penalty,
+)
+from pulvinar.selection.channel_gate import logistic_noise, straight_through_gate
+
+
+def test_penalty_and_its_gradient_by_hand():
+    share = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    loss = quadratic_penalty(share, 0.3)
+    loss.backward()
+    assert loss.item() == pytest.approx(5 * 0.04)
+    assert share.grad.item() == pytest.approx(10 * 0.2)
+
+
+def test_bound_loss_by_hand():
+    densities = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    p, target = 0.5, 0.4  # bounds .2 and .7
+    assert bound_loss(densities, target, p, weight=2.0).item() == pytest.approx(2 * (0.1**2 + 0.2**2) / 3)
+    assert bound_loss(densities, target, 0.0).item() == 0.0  # bounds 0 and 1
+    at_the_start = ((densities - target) ** 2).mean().item()
+    assert bound_loss(densities, target, 1.0).item() == pytest.approx(at_the_start)
+
+
+def test_bound_schedule_is_the_papers_over_500_epochs():
+    for epoch in (0, 50, 200, 500):
+        assert bound_schedule(epoch / 500) == pytest.approx(math.exp(-0.02 * epoch))
+
+
+def test_bound_targets():
+    macs = count_macs(resnet_shape("resnet18", size=224, stem="papers"), 224)
+    assert bound_target(0.1, "density", macs.density_for) == 0.1
+    assert bound_target(0.25, "sqrt", macs.density_for) == 0.5
+    solved = bound_target(0.1, "solved", macs.density_for)
+    assert solved == pytest.approx(0.026, abs=5e-4)
+    assert macs.share([torch.full((1,), solved)] * 8).item() == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize("budget", [0.2, 0.4, 0.7])
+def test_constraint_ends_on_the_budget_and_keeps_the_gates_that_are_worth_most(budget):
+    """100 gates worth 0 to 2 each: the budget keeps the best."""
+    worth = torch.linspace(0, 2, 100)
+
+    def train(constraint: BudgetConstraint | None) -> torch.Tensor:
+        logits = torch.zeros((4, 100), requires_grad=True)
+        generator, n_steps = torch.Generator().manual_seed(0), 300
+        optimizer = torch.optim.SGD([logits], lr=1.0)
+        for step in range(n_steps):
+            gates = straight_through_gate(logits, logistic_noise(4, 100, generator))
+            share = gates.mean()
+            term = quadratic_penalty(share, budget) if constraint is None else constraint.term(share)
+            optimizer.param_groups[0]["lr"] = 100.0 * (1 + math.cos(math.pi * step / n_steps)) / 2
+            optimizer.zero_grad()
+            (term - (worth * gates).mean()).backward()
+            optimizer.step()
+            if constraint is not None:
+                constraint.update((logits >= 0).float().mean().item(), (step + 1) / n_steps)
+        return (logits >= 0).float().mean(0)
+
+    assert abs(train(None).mean().item() - budget) > 0.05  # the penalty
+    constraint = BudgetConstraint(budget=budget, rate=0.06, stiffness=2.0)
+    kept = train(constraint)
+    assert kept.mean().item() == pytest.approx(budget, abs=0.02)
+    n_kept = round(100 * budget)
+    assert kept[-n_kept + 3 :].min() == 1
+    assert kept[: -n_kept - 3].max() == 0
+
+
+def test_constraint_by_hand_and_frozen_at_the_end():
+    constraint = BudgetConstraint(budget=0.3, rate=0.5, stiffness=2.0, memory=0.5, frozen_share=0.2)
+    assert constraint.term(torch.tensor(1.0)).item() == 0.0
+    constraint.update(0.5, 0.1)
+    assert constraint.multiplier == pytest.approx(0.1)
+    constraint.update(0.1, 0.2)  # mean .3
+    assert constraint.multiplier == pytest.approx(0.1)
+    constraint.update(0.5, 0.8)  # mean .4; frozen from here on
+    assert constraint.multiplier == pytest.approx(0.1)
+    share = torch.tensor(0.4, requires_grad=True)
+    constraint.term(share).backward()
+    assert share.grad.item() == pytest.approx(0.1 + 2.0 * 0.1)
+
+
+def test_constraint_is_restored_from_its_state():
+    constraint = BudgetConstraint(budget=0.3, rate=0.5, stiffness=2.0)
+    constraint.update(0.6, 0.0)
+    other = BudgetConstraint(budget=0.1, rate=0.0, stiffness=0.0)
+    other.restore(constraint.state())
+    assert other == constraint
+
+
+def test_constraint_refuses_what_is_not_a_share():
+    with pytest.raises(DegenerateError, match="nan"):
+        BudgetConstraint(budget=0.3, rate=1.0, stiffness=1.0).update(math.nan, 0.0)
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.5, 0.9])
+def test_shift_is_the_quantile_of_the_logits(budget):
+    logits = torch.randn(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = bisect_logit_shift(lambda shift: (logits + shift >= 0).double().mean().item(), budget, tolerance=1e-4)
+    assert found.share == pytest.approx(budget, abs=1e-4)
+    assert found.shift == pytest.approx(-torch.quantile(logits, 1 - budget).item(), abs=2e-3)
+
+
+def test_no_shift_where_none_is_needed_and_an_error_where_none_helps():
+    assert bisect_logit_shift(lambda shift: 0.3004, 0.3).shift == 0.0
+    with pytest.raises(InputError, match=r"0\.4000 to 0\.4000, not 0\.3"):
+        bisect_logit_shift(lambda shift: 0.4, 0.3)

@@ -1,0 +1,152 @@
+"""Oracles: the uninterrupted run, bit for bit; the weights before a step that failed; closed forms of spread and rank."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pulvinar.config import build
+from pulvinar.data.image_set import ImageSet
+from pulvinar.errors import ConfigError, DegenerateError, InputError
+from pulvinar.methods.dual_gating import Config
+from pulvinar.training import self_supervised_run as runs
+from pulvinar.training.collapse import effective_rank, health
+from pulvinar.training.self_supervised import SiameseTrainer, require_batch
+
+QUICK = {"epochs": 2, "batch_size": 8, "width": 0.0625, "projector_width": 16, "budget": 0.5, "precision": "float32"}
+
+
+def images(n: int = 24, size: int = 16) -> ImageSet:
+    generator = np.random.default_rng(0)
+    return ImageSet(
+        name="noise",
+        train=generator.integers(0, 255, (n, size, size, 3)).astype(np.uint8),
+        test=generator.integers(0, 255, (8, size, size, 3)).astype(np.uint8),
+    )
+
+
+def trainer(data: ImageSet | None = None, **settings) -> SiameseTrainer:
+    config = build(Config, QUICK | settings, name="dual_gating")
+    data = data or images()
+    macs = runs.check(config, data)
+    network = runs.make_network(config, config.branches, runs.image_size(data))
+    return SiameseTrainer(network, data.train, config.training(), runs.loss_settings(config, macs), config.views())
+
+
+def finish(run: SiameseTrainer) -> list[dict]:
+    records = []
+    while not run.done:
+        if record := run.run_steps():
+            records.append(record)
+    return records
+
+
+@pytest.mark.parametrize("settings", [{}, {"swap_views": True, "micro_batches": 2, "objective": "simsiam"}])
+def test_a_run_taken_up_in_the_middle_of_an_epoch_is_the_whole_run(settings):
+    whole = trainer(**settings)
+    records = finish(whole)
+    first = trainer(**settings)
+    assert first.run_steps(2) is None
+    state = first.state()
+    state = {key: value.copy() if isinstance(value, dict) else value for key, value in state.items()}
+    state["network"] = {name: value.clone() for name, value in state["network"].items()}
+    second = trainer(**settings)
+    second.restore(state)
+    assert finish(second) == records
+    for (name, a), b in zip(whole.network.state_dict().items(), second.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert whole.constraint == second.constraint
+
+
+def test_another_seed_is_another_run_and_the_same_is_the_same():
+    first, again, other = (finish(trainer(seed=seed, epochs=1))[0]["loss"] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
+    run = trainer()
+    run.run_steps(1)
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    run.loss = dataclasses.replace(run.loss, invariance_weight=float("nan"))
+    with pytest.raises(DegenerateError, match=r"step 2 \(epoch 1\): the loss is nan"):
+        run.run_steps(1)
+    for name, value in run.network.named_parameters():
+        assert torch.equal(value, before[name])
+    assert run.step_number == 1
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    run = trainer()
+    run.run_steps(1)
+    next(run.network.parameters()).data.fill_(float("nan"))
+    with pytest.raises(DegenerateError, match="after step 1"):
+        run.state()
+
+
+def test_gates_stay_open_in_a_warm_up_without_gates():
+    run = trainer(gates_open_share=0.5)
+    run.run_steps(1)
+    assert run.constraint.average is None
+    _, branches = run.step(run.draw_views(torch.arange(8)))
+    macs = run.network.encoder(gated=True).macs
+    assert branches[0].share.item() == pytest.approx((macs.dense + macs.gates) / macs.dense)
+    finish(run)
+    assert run.constraint.average is not None
+
+
+def test_batches_that_cannot_be_filled_or_divided_are_refused():
+    config = build(Config, QUICK, name="dual_gating")
+    with pytest.raises(InputError, match="more than the 4 training images"):
+        require_batch(4, config.training())
+    with pytest.raises(InputError, match="3 micro-batches"):
+        require_batch(24, dataclasses.replace(config.training(), micro_batches=3))
+
+
+def test_budget_below_the_floor_is_refused():
+    with pytest.raises(InputError, match="stem, the downsamples and the gates"):
+        trainer(budget=0.01)
+
+
+def test_images_that_are_not_square_are_refused():
+    data = images()
+    flat = ImageSet(name="flat", train=data.train[:, :8], test=data.test[:, :8])
+    with pytest.raises(InputError, match="square"):
+        runs.check(build(Config, QUICK, name="dual_gating"), flat)
+
+
+def test_mistakes_of_a_config_come_together():
+    with pytest.raises(ConfigError) as caught:
+        build(Config, {"budget": 2, "epochs": 0, "buget": 0.1}, name="dual_gating")
+    text = str(caught.value)
+    assert "did you mean 'budget'" in text
+    assert "dual_gating.budget is a share" in text
+    assert "dual_gating.epochs" in text
+
+
+def test_settled_gates_are_on_the_budget_and_say_what_it_took():
+    run = trainer(budget=0.35)
+    config = build(Config, QUICK | {"budget": 0.35}, name="dual_gating")
+    data = images(64)
+    encoder = run.network.encoder(gated=True)
+    found = runs.settle(encoder, data.train, config, config.views()[0])
+    share = runs.mac_share(encoder, data.train, config.views()[0])
+    assert share == pytest.approx(0.35, abs=0.03)  # 120 gates, each up to .03 of the multiply-adds
+    assert found["share_training"] == pytest.approx(share, abs=1e-6)
+    assert float(encoder.logit_shift) == pytest.approx(found["logit_shift"])
+
+
+def test_effective_rank_and_spread_in_closed_form():
+    directions = torch.eye(6, dtype=torch.float64)
+    assert effective_rank(torch.cat([directions, -directions])) == pytest.approx(6)
+    line = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None] * torch.ones(1, 4, dtype=torch.float64)
+    assert effective_rank(line) == pytest.approx(1)
+    assert effective_rank(torch.ones(5, 3)) == 0.0
+    rows = torch.randn((64, 32), generator=torch.Generator().manual_seed(0))
+    seen = health(rows, rows, rows + 0.01)
+    assert seen.agreement == 1.0
+    assert seen.spread == pytest.approx(1.0, abs=0.02)
+    shuffled = health(torch.ones(64, 32), rows, rows.roll(1, 0))
+    assert shuffled.agreement == 0.0
+    assert shuffled.spread == pytest.approx(0.0, abs=1e-6)
