@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pulvinar.datasets import image_files, imagenet100
-from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
+from pulvinar.errors import ConfigError, FileError, InputError, LeakError, NotFoundError
 from pulvinar.storage import write_arrays
 
 
@@ -147,6 +147,17 @@ def test_other_folders_that_do_not_fit(class_folder, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(FileError, match="no image"):
         image_files.load(tmp_path / "bare")
+
+
+def test_a_copy_of_a_test_picture_is_refused_but_left_out_of_imagenet(class_folder, tmp_path, capsys):
+    folder, images = class_folder
+    (folder / "test" / "cat" / "0.png").write_bytes((folder / "train" / "dog" / "1.png").read_bytes())
+    with pytest.raises(LeakError, match=r"1 training images stand in the test set too, e\.g\. training row 4"):
+        image_files.load(folder)
+    (tmp_path / "list.txt").write_text("cat\ndog\n")
+    read = imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}&size=8")
+    np.testing.assert_array_equal(read.train, np.delete(images[:6, 1:9], 4, 0))
+    assert "1 training images are in the test set" in capsys.readouterr().err
 
 
 def test_imagenet100_takes_the_classes_of_the_list_in_its_order(class_folder, tmp_path):

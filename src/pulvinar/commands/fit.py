@@ -131,7 +131,7 @@ def _refuse_useless_backbone(
 
 def _backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
     """Where the backbone is, or how it will be trained; recorded in the run, so that a resumed run needs no arguments."""
-    if backbone_config is None or not config.pretrain:
+    if backbone_config is None or not getattr(config, "pretrain", True):
         return None
     if backbone is not None:
         return {"path": str(Path(backbone).resolve())}

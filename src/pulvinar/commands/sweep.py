@@ -186,7 +186,7 @@ def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
 def _backbone(out: Path, cell: Cell) -> str | None:
     """One pretrained decoder for all cells that would train the same one."""
     config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
-    if backbone_config is None or not config.pretrain:
+    if backbone_config is None or not getattr(config, "pretrain", True):
         return None
     folder = _backbone_folder(out, cell, backbone_config)
     if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:

@@ -75,12 +75,14 @@ def open_folder(
     skip_corrupt: bool = False,
     classes: Sequence[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    drop_copies: bool = False,
 ) -> ImageSet:
     """An image set from ROOT/train and ROOT/test (or val), each of class folders or flat; or from a ROOT that is one side.
 
     size: None takes the pictures as they are, all of one size and mode. A number resizes the shorter side to it (bicubic,
     antialiased) and takes the central square, in RGB. skip_corrupt: leave unreadable pictures out, with a warning, instead of
-    refusing them. cache: folder for the decoded pixels, which are then memory-mapped instead of held in memory.
+    refusing them. cache: folder for the decoded pixels, which are then memory-mapped instead of held in memory. drop_copies:
+    leave training pictures that equal a test picture out, with a warning, instead of refusing them.
     """
     root = Path(root)
     train_folder = root / "train" if (root / "train").is_dir() else root
@@ -99,7 +101,8 @@ def open_folder(
     else:
         tested, kept = read_pictures(test.paths, first=first, size=size, skip_corrupt=skip_corrupt, cache=cache)
         tested_labels = np.array(test.labels)[kept] if test.labels and train.class_names else None
-    pixels, labels = without_copies(pixels, labels, tested, name=str(root))
+    if drop_copies:
+        pixels, labels = without_copies(pixels, labels, tested, name=str(root))
     return ImageSet(
         name=name or root.name,
         train=pixels,

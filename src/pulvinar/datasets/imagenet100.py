@@ -38,6 +38,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
         skip_corrupt=yes_or_no("skip_corrupt", options.get("skip_corrupt", "false")),
         classes=read_class_list(options["classes"]),
         cache=options.get("cache"),
+        drop_copies=True,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.image_set import ImageSet
-from pulvinar.evaluation.budget_controls import Control, fixed_mask, random_gates
+from pulvinar.evaluation.budget_controls import Control, FixedMask, fixed_mask, random_gates
 from pulvinar.evaluation.channel_statistics import ChannelStatistics, channel_statistics
 from pulvinar.evaluation.features import collect, pixel_features
 from pulvinar.evaluation.linear_probe import Recipe, linear_probe
@@ -121,13 +121,15 @@ def score_backbone(
     settings: ScoreSettings | None = None,
     seed: int = 0,
     controls: bool = True,
+    name: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The evaluation of a finished network (plain values), and per-image results to store, on labelled images of `data`.
 
     The bank and the probe's training set are all labelled training images; the test images were in nobody's training. Keys:
     mac_share, knn_dense, knn_gated, linear_dense, linear_gated, linear_pixels, linear_random_gates, channels (always_on,
     always_off, dependent: shares of all channels, and the counts per gate), rows, chance, n_train, n_test. What a network does
-    not have (gates) or was not asked for (controls) is None.
+    not have (gates) or was not asked for (controls) is None. name: what to call the first row (a method's name); its `branch`
+    stays gated or dense, as the per-image results are called.
     """
     views, settings = views or ViewSettings(), settings or ScoreSettings()
     network.eval()
@@ -143,14 +145,17 @@ def score_backbone(
         text = "the network with its gates"
         rows.append(score_features("gated", text, gated_share, train.features, test.features, labels, settings, seed=seed))
     if "dense" in network.passes:
-        features = [_features(network, part, views, settings) for part in (images, tested)]
-        rows.append(score_features("dense", "every channel, no gates", 1.0, *features, labels, settings, seed=seed))
+        dense = [_features(network, part, views, settings) for part in (images, tested)]
+        rows.append(score_features("dense", "every channel, no gates", 1.0, dense[0], dense[1], labels, settings, seed=seed))
     if controls:
         rows.append(_pixels(images, tested, labels, settings, seed))
         if channels is not None and gated_share is not None:
             for control in _controls(network, gated_share, train.channels, data, views, seed):
                 rows.append(_scored_control(control, images, tested, labels, views, settings, network, seed))
-    return _result(rows, channels, gated_share, labels, settings, seed)
+    result, arrays = _result(rows, channels, gated_share, labels, settings, seed)
+    if name is not None:
+        result["rows"][0]["name"] = name
+    return result, arrays
 
 
 def _features(network: GatedResNet, images: np.ndarray, views: ViewSettings, settings: ScoreSettings) -> Tensor:
@@ -177,11 +182,12 @@ def _controls(
 ) -> Iterator[Control]:
     densities = [gate.density for gate in trained.gates]
     yield random_gates(network, densities, torch.Generator().manual_seed(seed))
-    for kind in ("static", "static_random", "pruned"):
+    kinds: tuple[FixedMask, ...] = ("static", "static_random", "pruned")
+    for kind in kinds:
         if kind == "pruned" and "dense" not in network.passes:
             continue
         yield fixed_mask(
-            kind,  # type: ignore[arg-type]
+            kind,
             network,
             share,
             policies=trained.policies,
@@ -247,7 +253,8 @@ def compared(rows: list[Scored], *, seed: int) -> list[dict[str, Any]]:
     generator = np.random.default_rng([seed, 0xB007])
     made = []
     for row in rows:
-        entry: dict[str, Any] = {"name": row.name, "description": row.description, "mac_share": row.mac_share}
+        entry: dict[str, Any] = {"name": row.name, "branch": row.name, "description": row.description}
+        entry["mac_share"] = row.mac_share
         for kind in ("knn", "linear"):
             correct = per_image(getattr(row, f"{kind}_correct"))
             entry[kind] = float(correct.mean())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pulvinar.errors import InputError
 from pulvinar.evaluation.features import batches
 from pulvinar.models.batch_norm import BatchNorm
-from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.gated_resnet import Block, GatedResNet
 from pulvinar.models.macs import Macs, count_macs
 from pulvinar.models.narrow import narrowed, narrowed_shape
 from pulvinar.models.resnet_shape import BlockShape, ResNetShape
@@ -103,9 +103,9 @@ def _scaled_counts(macs: Macs, share: float, sizes: Sequence[int], densities: Se
 def filter_norms(network: GatedResNet) -> list[np.ndarray]:
     """Sum of absolute weights of every gated filter (Li et al. 2017, L1), an array (channel,) per gate."""
     found = []
-    for block in network.blocks:
-        for number in block.shape.gated:  # type: ignore[union-attr]
-            weight = cast(nn.Conv2d, block.convolutions[number]).weight  # type: ignore[index, union-attr]
+    for block in cast(list[Block], list(network.blocks)):
+        for number in block.shape.gated:
+            weight = cast(nn.Conv2d, block.convolutions[number]).weight
             found.append(weight.detach().abs().sum((1, 2, 3)).double().cpu().numpy())
     return found
 

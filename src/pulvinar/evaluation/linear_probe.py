@@ -21,7 +21,7 @@ from pulvinar.errors import InputError
 from pulvinar.evaluation.features import require_pair
 
 Recipe = Literal["exact", "faithful"]
-L2_WEIGHTS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of the mean cross-entropy; strong first, each starts where the last ended
+L2_WEIGHTS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the mean cross-entropy; strong first, each starts where the last ended
 INNER_SHARE = 0.2
 RATE, MOMENTUM, EPOCHS, BATCH_SIZE, DROPS, DROP_FACTOR = 0.3, 0.9, 100, 512, (60, 80), 0.1  # the papers' recipe
 

@@ -2,16 +2,21 @@
 
 Papers: Bardes et al. 2022 (VICReg), Zbontar et al. 2021 (Barlow Twins), Chen and He 2021 (SimSiam), Chen et al. 2020 (SimCLR).
 Where: losses objectives/self_supervised.py; the two branches training/siamese.py. The dense baseline of both channel-gating
-papers, and with a smaller `width` the uniformly narrow network of the same multiply-adds.
+papers, and with `mac_share` below 1 the uniformly narrow network of that share of multiply-adds (`narrow_shape`).
 Differs from the papers and why: schedules are shares of the run, and AdamW replaces LARS and SGD, so that 30 epochs are a run
 (`optimizer=lars`: papers; docs/log.md has the comparison).
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
+from pulvinar.config import setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
+from pulvinar.evaluation.budget_controls import narrow_shape
+from pulvinar.models.macs import count_macs
+from pulvinar.models.resnet_shape import ResNetShape
+from pulvinar.storage import write_json
 from pulvinar.training import self_supervised_run as runs
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
@@ -37,6 +42,21 @@ class Config(SelfSupervisedConfig):
 
     METHOD: ClassVar[str] = "dense_ssl"
 
+    mac_share: float = setting(
+        1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)"
+    )
+    narrowed: Literal["all", "inner"] = setting("all", "what is narrowed: every width alike, or the inner widths of the blocks")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        wrong = [] if 0 < self.mac_share <= 1 else [f"dense_ssl.mac_share lies in (0, 1], not {self.mac_share}"]
+        return super().problems() + wrong
+
+    def shape(self, size: int) -> ResNetShape:
+        """The network for images of this size, narrowed where asked."""
+        whole = super().shape(size)
+        return whole if self.mac_share == 1 else narrow_shape(whole, size=size, share=self.mac_share, uniform=self.narrowed)
+
 
 def check(config: Config, data: ImageSet) -> None:
     """What can be wrong with settings and images together, before a run folder is made."""
@@ -49,8 +69,18 @@ def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
 
 
 def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
-    """Scores on the test images beside raw pixels; also RUN/evaluation.json."""
-    return scores.evaluate_run(run, data, config, "dense", controls=controls)
+    """Scores on the test images beside raw pixels; also RUN/evaluation.json. A narrowed network's share is of the whole one."""
+    result = scores.evaluate_run(run, data, config, "dense", controls=controls)
+    if config.mac_share < 1:
+        size = data.size[0]
+        whole = count_macs(replace(config, mac_share=1.0).shape(size), size).dense
+        result["mac_share"] = count_macs(config.shape(size), size).dense / whole
+        result["rows"][0] |= {
+            "mac_share": result["mac_share"],
+            "description": f"a network with {config.narrowed} widths smaller",
+        }
+        write_json(run.path / "evaluation.json", result)
+    return result
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

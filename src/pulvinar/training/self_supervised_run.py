@@ -1,6 +1,7 @@
 """From settings and images to a finished run folder of a self-supervised network, and back to the network.
 
-The run's checkpoint "network" has the weights of the encoders, `encoders`: one, or gated and dense for branches 'two'.
+The run's checkpoint "network" has the weights of the encoders, `encoders`: one, or gated and dense for branches 'two'. The
+checkpoint "backbone" (training/backbone_runs.py) has the first of them with its description, for methods that read the run.
 """
 
 import time
@@ -19,6 +20,7 @@ from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import Macs, count_macs
 from pulvinar.progress import bar, log, warn
 from pulvinar.selection.budget import Shift, bisect_logit_shift, bound_target
+from pulvinar.training.backbone_runs import save_backbone
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised import SiameseTrainer, require_batch, seeded
@@ -123,6 +125,7 @@ def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: R
     if is_first():
         encoders = [dict(encoder.state_dict()) for encoder in network.encoders]
         run.save({"encoders": {str(number): state for number, state in enumerate(encoders)}}, name="network")
+        save_backbone(run, network.encoder(gated="gated" in PASSES[branches][0]), config.views()[0])
         run.finish(**facts)
     wait()
 

@@ -1,0 +1,237 @@
+"""Distillation: a small fixed student learns a finished backbone's features without labels (SimReg, SEED), the gates' rival.
+
+Paper: "Unifying synergies between self-supervised learning and dynamic computation", table 3: students whose block widths are
+the rounded mean numbers of channels that the gates open. Losses: objectives/distillation.py, steps: training/distillation.py.
+SimReg: Navaneet et al. 2021, four-layer head, 130 epochs. SEED: Fang et al. 2021, teacher temperature .01, student .2, queue of
+65,536 teacher embeddings, 200 epochs.
+
+Differs from the papers and why:
+- The teacher is any finished run here that keeps a backbone (`--backbone RUN`; without one a dual_gating run is trained inside
+  this run). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
+- Rate, batch, weight decay and head widths as we remember the two methods' own papers; table 3 does not give them.
+- Teacher and student see the same view (ours). The queue is no longer than the training set.
+- A teacher without gates gives no widths: `gates` names a run that has them, or `budget` sets one share for every block.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.image_set import ImageSet
+from pulvinar.errors import InputError
+from pulvinar.evaluation import backbone_scores
+from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone
+from pulvinar.evaluation.budget_controls import narrow_shape
+from pulvinar.evaluation.linear_probe import Recipe
+from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.macs import count_macs
+from pulvinar.models.narrow import narrowed_shape
+from pulvinar.models.resnet_shape import ResNetShape
+from pulvinar.progress import bar, log
+from pulvinar.storage import write_arrays, write_json
+from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
+from pulvinar.training.distillation import DistillationSettings, DistillationTrainer, Objective
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.views import ViewSettings
+
+DATA = "images"
+BACKBONE = "dual_gating"  # trained inside the run where no teacher is given; any run that keeps a backbone may be given
+SCORES_OTHER_DATA = True
+NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
+EPOCHS = {"simreg": 130, "seed": 200}
+_N_POLICY_IMAGES = 5000
+PUBLISHED: list[dict[str, Any]] = [
+    {
+        "table": "3",
+        "setting": f"{target}, ResNet-18, teacher {teacher}",
+        "budget": budget,
+        "method": method,
+        "metric": "knn1_normalised",
+        "value": value,
+        "unit": "percent",
+    }
+    for method, teacher, target, values in (
+        ("SimReg", "VICReg ResNet-18, 500 epochs", "CIFAR-100", {0.1: 37.32, 0.3: 45.71, 0.5: 48.99}),
+        ("SimReg", "VICReg ResNet-18, 500 epochs", "ImageNet-100", {0.3: 63.80, 0.5: 65.78}),
+        ("SEED", "MoCo-v2 ResNet-50, ImageNet-1K, 800 epochs", "CIFAR-100", {0.1: 31.54, 0.3: 35.29, 0.5: 38.22}),
+        ("SEED", "MoCo-v2 ResNet-50, ImageNet-1K, 800 epochs", "ImageNet-100", {0.3: 64.38, 0.5: 67.50}),
+        ("VICReg gated (the paper's own)", "none, 500 epochs", "CIFAR-100", {0.1: 56.57, 0.3: 58.49, 0.5: 59.83}),
+        ("VICReg gated (the paper's own)", "none, 500 epochs", "ImageNet-100", {0.3: 65.54, 0.5: 67.72}),
+    )
+    for budget, value in values.items()
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the student and its training."""
+
+    seed: int = setting(0, "initial weights, order of images, views")
+    objective: Objective = setting("simreg", "simreg (regression on features) or seed (similarities to a queue)")
+    teacher_branch: str = setting("dense", "pass of the teacher to learn: dense or gated")
+    gates: str | None = setting(
+        None, "run whose gates give the student's widths; none: the teacher's own gates, if it has some"
+    )
+    budget: float = setting(0.3, "MAC share of a student with one share in every block, where no gates are to be had")
+    epochs: int | None = setting(None, "passes over the images; none: 130 for simreg, 200 for seed (papers)")
+    batch_size: int = setting(256, "images in a step (both papers, as we remember)")
+    learning_rate: float = setting(0.05, "peak of SGD, falling on a cosine (SimReg .05; SEED has .03; as we remember)")
+    momentum: float = setting(0.9, "of SGD (both papers)")
+    weight_decay: float = setting(1e-4, "of SGD, on all weights (both papers)")
+    student_temperature: float = setting(0.2, "of SEED's student similarities (paper)")
+    teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)")
+    queue: int = setting(65_536, "teacher embeddings that SEED compares with (paper); at most the training images")
+    linear: Recipe = setting("exact", "linear probe of the evaluation: exact (solved) or faithful (the papers' SGD)")
+    probe_seeds: int = setting(5, "seeds of the linear probe (paper: 5)")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        positive = ("batch_size", "learning_rate", "student_temperature", "teacher_temperature", "queue", "probe_seeds")
+        wrong = [
+            f"distillation.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
+        ]
+        if self.epochs is not None and self.epochs < 1:
+            wrong.append(f"distillation.epochs is 1 or more, not {self.epochs}")
+        if not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
+            wrong.append("distillation.momentum lies in [0, 1) and weight_decay is 0 or more")
+        if not 0 < self.budget <= 1:
+            wrong.append(f"distillation.budget lies in (0, 1], not {self.budget}")
+        if self.teacher_branch not in ("dense", "gated"):
+            wrong.append(f"distillation.teacher_branch is dense or gated, not {self.teacher_branch!r}")
+        return wrong + number_problems("distillation", self)
+
+    def training(self, n_images: int) -> DistillationSettings:
+        """What the trainer needs."""
+        return DistillationSettings(
+            objective=self.objective,
+            epochs=EPOCHS[self.objective] if self.epochs is None else self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+            queue=min(self.queue, n_images),
+        )
+
+
+class _Teacher(nn.Module):
+    """Features of one pass of the teacher."""
+
+    def __init__(self, network: GatedResNet, *, gated: bool) -> None:
+        super().__init__()
+        self.network, self.gated = network.requires_grad_(False), gated
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(image, feature)."""
+        return self.network(images, gated=self.gated).features
+
+
+def check_input(config: Config, data: ImageSet) -> None:
+    """What can be wrong with the images, before a teacher is trained."""
+    data.require_batch(config.batch_size)
+
+
+def check(config: Config, data: ImageSet, teacher: RunFolder | None) -> None:
+    """What can be wrong with the images, the teacher's run and the run of the gates."""
+    check_input(config, data)
+    if teacher is None:
+        raise InputError("distillation needs a teacher: a finished run that keeps a backbone (--backbone RUN)")
+    loaded = load_backbone(teacher)
+    if config.teacher_branch not in loaded.network.passes:
+        raise InputError(f"{teacher.path}: the teacher has no {config.teacher_branch} pass; it has {loaded.network.passes}")
+    if data.size[0] != loaded.network.size or data.size[1] != loaded.network.size:
+        raise InputError(
+            f"{data.name}: images of {data.size} pixels, the teacher saw {loaded.network.size} x {loaded.network.size}"
+        )
+    if config.gates is not None and "gated" not in load_backbone(RunFolder.reopen(config.gates)).network.passes:
+        raise InputError(f"{config.gates}: this run's network has no gates")
+
+
+def student_shape(config: Config, teacher: Backbone, images: np.ndarray) -> tuple[ResNetShape, str]:
+    """The student's shape, and where its widths come from: mean open channels of gates on training images, or the budget."""
+    source = teacher if config.gates is None else load_backbone(RunFolder.reopen(config.gates))
+    network = source.network
+    if "gated" not in network.passes:
+        return narrow_shape(network.shape, size=network.size, share=config.budget, uniform="inner"), f"budget {config.budget}"
+    rows = np.unique(np.linspace(0, len(images) - 1, min(_N_POLICY_IMAGES, len(images))).astype(int))
+    channels = gated_features(network, images[rows], views=source.views).channels
+    widths = [torch.arange(width) for width in channels.mean_open()]
+    return narrowed_shape(network.shape, widths), f"gates of {config.gates or 'the teacher'}"
+
+
+def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> None:
+    """Train, with checkpoints, to the end of the epochs; the student is the checkpoint 'backbone' of the run."""
+    check(config, data, teacher)
+    source = load_backbone(teacher)
+    generator = torch.Generator().manual_seed(config.seed)
+    shape, origin = student_shape(config, source, data.train)
+    student = GatedResNet(shape, size=source.network.size, passes=("dense",)).initialise(generator)
+    trainer = DistillationTrainer(
+        student,
+        _Teacher(source.network, gated=config.teacher_branch == "gated"),
+        data.train,
+        config.training(len(data.train)),
+        source.views,
+        generator,
+        n_teacher=source.network.shape.n_features,
+    )
+    if state := run.load():
+        trainer.restore(state)
+        log(f"resumed after epoch {trainer.epoch}")
+    with bar(f"distilling ({config.objective})", trainer.settings.epochs) as shown:
+        shown.advance(trainer.epoch)
+        while not trainer.done:
+            loss = trainer.run_epoch()
+            run.log(phase="distil", epoch=trainer.epoch, loss=loss)
+            shown.advance(note=f"loss {loss:.4f}")
+            if run.due() and not trainer.done:
+                run.save(trainer.state())
+    save_backbone(run, student.eval().cpu(), source.views)
+    macs = (count_macs(part, source.network.size).dense for part in (shape, source.network.shape))
+    share = next(macs) / next(macs)
+    run.finish(
+        teacher={"path": str(Path(teacher.path).resolve()), "method": teacher.method, "branch": config.teacher_branch},
+        widths=list(shape.gate_channels),
+        widths_from=origin,
+        mac_share=share,
+    )
+
+
+def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Neighbours (features at length 1, as in table 3) and linear probe of the student.
+
+    The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`.
+    """
+    loaded = load_backbone(run)
+    settings = ScoreSettings(normalised=True, recipe=config.linear, n_probe_seeds=config.probe_seeds)
+    result, arrays = score_backbone(
+        loaded.network,
+        data,
+        views=_plain(loaded.views),
+        settings=settings,
+        seed=config.seed,
+        controls=controls,
+        name=run.method,
+    )
+    share = run.facts["mac_share"]
+    result |= {"mac_share": share, "teacher": run.facts["teacher"], "widths": run.facts["widths"], "method": run.method}
+    text = f"student of {run.facts['teacher']['method']}, {config.objective}"
+    result["rows"][0] |= {"mac_share": share, "description": text}
+    write_arrays(run.path / "predictions" / "correct.npz", **arrays)
+    write_json(run.path / "evaluation.json", result)
+    return result
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """What `pulvinar evaluate` prints."""
+    return f"student of {evaluation['teacher']['path']}, widths {evaluation['widths']}\n{backbone_scores.as_text(evaluation)}"
+
+
+def _plain(views: ViewSettings) -> ViewSettings:
+    return replace(views, size=None)

@@ -1,0 +1,245 @@
+"""Figures of self-supervised runs: accuracy against the MAC share reached, channels per gate, training curves, embeddings.
+
+Each is written as PNG and SVG under `artifacts/figures/` of the run (or of the folder of runs).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from pulvinar.errors import FileError, InputError, MissingDependencyError
+from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
+from pulvinar.report.gating_runs import KINDS, PooledRow, find_runs, pool
+from pulvinar.storage import read_json
+
+TITLES = {"knn": "Nearest neighbour (1-NN)", "linear": "Linear probe"}
+NAMES = {
+    "gated": "gated",
+    "dense": "dense",
+    "static": "static mask",
+    "static_random": "random static mask",
+    "random_gates": "random gates",
+    "pruned": "pruned by magnitude",
+    "pixels": "raw pixels",
+}
+MARKS = {"gated": "o", "dense": "s", "static": "D", "static_random": "d", "random_gates": "x", "pruned": "v"}
+COLOURS = (BOTH, SELECTED_ONLY, "#3d8f5a", "#8a5fa8", REFERENCE_ONLY)
+CHANNELS = {
+    "always_on": ("always open", BOTH),
+    "dependent": ("decided by image", REFERENCE_ONLY),
+    "always_off": ("always shut", "#ecebe6"),
+}
+CURVES = (
+    ("mac_share", "MAC share (of inference)"),
+    ("feature_rank", "Effective rank of the features"),
+    ("view_agreement", "Views that find each other"),
+)
+
+
+def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
+    """Draw what a run, or a folder of runs, has pieces for; name -> path without suffix.
+
+    accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records).
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder of a run")
+    made: dict[str, Figure] = {}
+    with mpl.rc_context(style()):
+        single = (folder / "run.json").is_file()
+        if not single or (folder / "evaluation.json").is_file():
+            made["accuracy"] = draw_accuracy(pool(find_runs(folder)))
+        evaluation = read_json(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
+        if evaluation.get("channels"):
+            made["channels"] = draw_channels(evaluation["channels"])
+        records = _records(folder) if single else []
+        if records:
+            made["curves"] = draw_curves(records, evaluation.get("budget"))
+        for name, drawn in made.items():
+            save(drawn, folder / "artifacts" / "figures", name)
+    return {name: folder / "artifacts" / "figures" / name for name in made}
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    import json
+
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
+    """Accuracy against the MAC share reached: a colour per group of runs, a mark per branch, bars are 95 % intervals.
+
+    Intervals are over seeds and test images; small dots are single seeds. Marks at the same share are spread sideways so that
+    they can be told apart. Raw pixels, which have no network, are a line.
+    """
+    made = Figure(figsize=(10.4, 4.4), layout="constrained")
+    groups = list(dict.fromkeys(row.group for row in rows))
+    axes = made.subplots(1, 2)
+    for axis, kind in zip(axes, KINDS, strict=True):
+        for row in rows:
+            if row.branch != "pixels":
+                _point(axis, row, kind, COLOURS[groups.index(row.group) % len(COLOURS)], _sideways(row, rows))
+        pixels = [row.score(kind) for row in rows if row.branch == "pixels"]
+        if pixels:
+            axis.axhline(100 * float(np.mean(pixels)), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        axis.set(title=TITLES[kind], xlabel="multiply-adds of the dense network (%)", ylabel="accuracy on test images (%)")
+        axis.grid(axis="y", color=RULE, linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.set_xscale("log")
+        shares = [100 * row.mac_share for row in rows if np.isfinite(row.mac_share)]
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 30, 50, 100) if 0.6 * min(shares) <= tick <= 1.7 * max(shares)]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+        axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, place: ""))
+        axis.set_xlim(0.75 * min(shares), 1.3 * max(shares))
+    _legend(made, rows, groups)
+    return made
+
+
+def _sideways(row: PooledRow, rows: Sequence[PooledRow]) -> float:
+    """Factor on the share of a mark: marks within 5 % of each other stand side by side on the logarithmic axis."""
+    near = [other for other in rows if abs(other.mac_share - row.mac_share) <= 0.05 * row.mac_share]
+    place = next(number for number, other in enumerate(near) if other is row)
+    return float(10 ** (0.014 * (place - (len(near) - 1) / 2)))
+
+
+def _point(axis: Axes, row: PooledRow, kind: str, colour: str, sideways: float) -> None:
+    share, score = 100 * row.mac_share * sideways, 100 * row.score(kind)
+    low, high = (100 * bound for bound in row.interval(kind))
+    own = row.branch in ("gated", "dense")
+    axis.plot([share, share], [low, high], color=colour, linewidth=1.4, alpha=0.55, zorder=2)
+    if len(row.seeds) > 1:
+        each = 100 * row.correct[kind].mean(1)
+        axis.plot(100 * row.mac_shares * sideways, each, ".", color=colour, markersize=3.5, alpha=0.7, zorder=3)
+    axis.plot(
+        share,
+        score,
+        MARKS.get(row.branch, "*"),
+        color=colour,
+        markersize=8.5 if own else 6.5,
+        markerfacecolor=colour if own or row.branch == "random_gates" else "white",
+        markeredgecolor=colour,
+        zorder=4,
+    )
+
+
+def _legend(made: Figure, rows: Sequence[PooledRow], groups: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS[n % len(COLOURS)], linewidth=5, label=group.replace("_", " "))
+        for n, group in enumerate(groups)
+    ]
+    for branch in dict.fromkeys(row.branch for row in rows):
+        label = NAMES.get(branch, branch)
+        if branch == "pixels":
+            handles.append(Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label=label))
+            continue
+        own = branch in ("gated", "dense")
+        face = MUTED if own else "white"
+        handles.append(
+            Line2D([], [], color=MUTED, marker=MARKS.get(branch, "*"), linestyle="", markerfacecolor=face, label=label)
+        )
+    made.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8.5)
+
+
+def draw_channels(channels: Mapping[str, Any]) -> Figure:
+    """Share of each gate's channels that is always open, decided by image, always shut; a tick marks the mean open share."""
+    gates = channels["gates"]
+    made = Figure(figsize=(7.6, 3.4), layout="constrained")
+    axis = made.subplots()
+    places = np.arange(1, len(gates) + 1)
+    below = np.zeros(len(gates))
+    for kind, (label, colour) in CHANNELS.items():
+        heights = np.array([100 * gate[kind] / gate["channels"] for gate in gates])
+        whole = f"{label}, {100 * channels[kind]:.0f} % of all"
+        axis.bar(places, heights, bottom=below, color=colour, edgecolor=OUTLINE, linewidth=0.6, width=0.74, label=whole)
+        below += heights
+    for place, gate in zip(places, gates, strict=True):
+        axis.plot([place - 0.37, place + 0.37], [100 * gate["density"]] * 2, color=INK, linewidth=1.6)
+    axis.plot([], [], color=INK, linewidth=1.6, label="mean share open")
+    axis.set(xlabel="gate (block)", ylabel="channels (%)", ylim=(0, 100), xlim=(0.4, len(gates) + 0.6))
+    axis.set_xticks(places, [f"{n}\n{gate['channels']}" for n, gate in zip(places, gates, strict=True)])
+    axis.set_xlabel("block, and its number of gated channels")
+    made.legend(loc="outside upper center", ncols=2, fontsize=8.5)
+    return made
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] | None) -> Figure:
+    """The loss and its terms over epochs; beside them the MAC share with the budget asked, and the health of the features."""
+    there = [(key, title) for key, title in CURVES if any(record.get(key) is not None for record in records)]
+    made = Figure(figsize=(2.9 * (1 + len(there)), 2.9), layout="constrained")
+    axes = made.subplots(1, 1 + len(there), squeeze=False)[0]
+    epochs = [record.get("epoch", n + 1) for n, record in enumerate(records)]
+    own = {"epoch", "phase", "loss", "multiplier", *(key for key, _ in CURVES), "feature_spread", "images_per_second"}
+    terms = [key for key in dict.fromkeys(key for record in records for key in record) if key not in own]
+    numbers = [key for key in terms if all(isinstance(record.get(key), int | float) for record in records)]
+    for colour, key in zip((INK, *COLOURS), ["loss", *numbers], strict=False):
+        values = [record.get(key, np.nan) for record in records]
+        axes[0].plot(epochs, values, color=colour, linewidth=1.8 if key == "loss" else 1.1, label=key.replace("_", " "))
+    axes[0].set_title("Loss and its terms")
+    axes[0].legend(fontsize=7.5)
+    for axis, (key, title) in zip(axes[1:], there, strict=True):
+        axis.plot(epochs, [record.get(key, np.nan) for record in records], color=BOTH, linewidth=1.6)
+        axis.set_title(title)
+        axis.set_ylim(bottom=0)
+        if key == "mac_share" and budget and budget.get("asked") is not None:
+            axis.axhline(budget["asked"], color=SELECTED_ONLY, linewidth=1, linestyle=(0, (4, 3)))
+            axis.annotate("asked", (epochs[0], budget["asked"]), xytext=(2, 3), textcoords="offset points", size=8)
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.grid(axis="y", color=RULE, linewidth=0.6)
+    return made
+
+
+def draw_embedding(
+    features: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    class_names: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    n_images: int = 2000,
+) -> Figure:
+    """UMAP of features (image, feature), one panel per entry ('dense', 'gated'), coloured by class; the paper's figure 2.
+
+    At most `n_images`, evenly spread. Needs umap: `MissingDependencyError` says how to install it.
+    """
+    if not features:
+        raise InputError("embedding figure: no features came")
+    try:
+        import umap
+    except ImportError as error:
+        raise MissingDependencyError("the UMAP figure needs umap-learn: pip install 'pulvinar[ssl]'") from error
+    rows = np.unique(np.linspace(0, len(labels) - 1, min(n_images, len(labels))).astype(int))
+    made = Figure(figsize=(4.2 * len(features), 4.4), layout="constrained")
+    colours = mpl.colormaps["tab10" if labels.max() < 10 else "hsv"]
+    axes = made.subplots(1, len(features), squeeze=False)[0]
+    for axis, (name, values) in zip(axes, features.items(), strict=True):
+        placed = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(np.asarray(values)[rows])
+        colour = colours(labels[rows] if labels.max() < 10 else labels[rows] / (1 + labels.max()))
+        axis.scatter(placed[:, 0], placed[:, 1], s=4, c=colour, linewidths=0)
+        axis.set(title=NAMES.get(name, name), xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    if 0 < len(class_names) <= 10:
+        for number, name in enumerate(class_names):
+            axes[-1].scatter([], [], s=14, color=colours(number), label=name)
+        made.legend(loc="outside right center", fontsize=8)
+    return made
+
+
+def embedding_figure(
+    run: str | os.PathLike[str], features: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str] = ()
+) -> Path:
+    """`draw_embedding` written to the run's figures; the path without suffix."""
+    folder = Path(run) / "artifacts" / "figures"
+    with mpl.rc_context(style()):
+        save(draw_embedding(features, labels, class_names), folder, "embedding")
+    return folder / "embedding"

@@ -1,0 +1,165 @@
+"""Self-supervised runs of several seeds put together: accuracy at the MAC share reached, with intervals over seeds and images.
+
+Runs belong together when they have the same method and settings but for the seed, and the same data. A run keeps per test
+image whether it was right (predictions/correct.npz), so that rows are compared on the same images and seeds.
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulvinar.config import read_toml
+from pulvinar.errors import FileError, InputError
+from pulvinar.metrics.resampling import PairedDifference, bootstrap_shares, paired_difference, percentile_interval
+from pulvinar.storage import fingerprint, read_arrays, read_json
+
+KINDS = ("knn", "linear")
+N_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PooledRow:
+    """A branch or control of a group of runs.
+
+    group: what the runs share, from their folders' names without the seed. branch: gated, dense, or a control's name.
+    mac_shares: (seed,). correct: kind ('knn', 'linear') -> (seed, image), share of probe seeds that were right. facts: budget,
+    epochs, width, number of training images where the run's settings have them.
+    """
+
+    group: str
+    method: str
+    branch: str
+    seeds: tuple[int, ...]
+    mac_shares: np.ndarray
+    correct: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+    @property
+    def mac_share(self) -> float:
+        """Mean over seeds; NaN for raw pixels."""
+        return float(self.mac_shares.mean())
+
+    def score(self, kind: str) -> float:
+        """Mean accuracy over seeds and images."""
+        return float(self.correct[kind].mean())
+
+    def interval(self, kind: str, *, seed: int = 0) -> tuple[float, float]:
+        """95 % bootstrap interval over seeds and images, drawn independently of each other."""
+        values, generator = self.correct[kind], np.random.default_rng(seed)
+        seeds = bootstrap_shares(values.shape[0], N_BOOTSTRAP, generator)
+        images = bootstrap_shares(values.shape[1], N_BOOTSTRAP, generator)
+        return percentile_interval(((seeds @ values) * images).sum(1))
+
+
+def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
+    """Run folders directly inside a folder that have been evaluated, or the folder itself if it is one."""
+    folder = Path(folder)
+    if (folder / "run.json").is_file():
+        return [folder]
+    found = [
+        path.parent for path in sorted(folder.glob("*/run.json")) if (path.parent / "predictions" / "correct.npz").is_file()
+    ]
+    if not found:
+        raise FileError(f"{folder}: no evaluated self-supervised run; evaluate the runs first (`pulvinar evaluate RUN`)")
+    return found
+
+
+def pool(folders: Sequence[Path]) -> list[PooledRow]:
+    """Rows of all runs, seeds of equal settings together, in the order in which they come."""
+    parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for folder in folders:
+        for part in _rows_of(folder):
+            parts.setdefault((part["key"], part["branch"]), []).append(part)
+    return [_joined(sorted(found, key=lambda part: part["seed"])) for found in parts.values()]
+
+
+def _rows_of(folder: Path) -> list[dict[str, Any]]:
+    facts, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+    correct = read_arrays(folder / "predictions" / "correct.npz")
+    settings = read_toml(folder / "config.toml")
+    shared = {name: value for name, value in settings.items() if name != "seed"}
+    group = re.sub(r",?seed=\d+", "", folder.name).strip(",") or folder.name
+    known: dict[str, Any] = {name: shared[name] for name in ("budget", "epochs", "width") if name in shared}
+    made: list[dict[str, Any]] = []
+    for row in evaluation["rows"]:
+        branch = str(row["branch"])
+        made.append(
+            {
+                "key": fingerprint(facts["method"], facts["data"].get("fingerprint"), sorted(shared.items(), key=str)),
+                "branch": branch,
+                "group": group,
+                "method": facts["method"],
+                "seed": int(facts["seed"]),
+                "mac_share": np.nan if row["mac_share"] is None else float(row["mac_share"]),
+                "correct": {kind: np.atleast_2d(correct[f"{kind}_{branch}"]).mean(0) for kind in KINDS},
+                "facts": {**known, "n_train": evaluation["n_train"], "data": facts["data"].get("name")},
+            }
+        )
+    return made
+
+
+def _joined(parts: list[dict[str, Any]]) -> PooledRow:
+    sizes = {part["correct"]["knn"].shape for part in parts}
+    if len(sizes) > 1:
+        raise InputError(f"{parts[0]['group']}: the seeds were scored on test sets of different sizes {sorted(sizes)}")
+    return PooledRow(
+        group=parts[0]["group"],
+        method=parts[0]["method"],
+        branch=parts[0]["branch"],
+        seeds=tuple(part["seed"] for part in parts),
+        mac_shares=np.array([part["mac_share"] for part in parts]),
+        correct={kind: np.stack([part["correct"][kind] for part in parts]) for kind in KINDS},
+        facts=parts[0]["facts"],
+    )
+
+
+def compare(row: PooledRow, reference: PooledRow, kind: str, *, seed: int = 0) -> PairedDifference | None:
+    """Accuracy of `row` minus that of `reference` on the seeds that both have; None where they share no seed or test set."""
+    shared = [number for number in row.seeds if number in reference.seeds]
+    ours, theirs = row.correct[kind], reference.correct[kind]
+    if not shared or ours.shape[1] != theirs.shape[1]:
+        return None
+    first = ours[[row.seeds.index(number) for number in shared]]
+    second = theirs[[reference.seeds.index(number) for number in shared]]
+    return paired_difference(first, second, generator=np.random.default_rng(seed))
+
+
+def find(rows: Sequence[PooledRow], group: str, branch: str) -> PooledRow:
+    """The row of this group and branch; `InputError` lists what is there."""
+    for row in rows:
+        if (row.group, row.branch) == (group, branch):
+            return row
+    raise InputError(f"no row '{group}', '{branch}'; there are: {', '.join(f'{r.group}/{r.branch}' for r in rows)}")
+
+
+def table(rows: Sequence[PooledRow], *, reference: PooledRow | None = None) -> list[dict[str, Any]]:
+    """One plain entry per row: MAC share, both accuracies with intervals and, where asked, the paired difference from a row."""
+    made = []
+    for row in rows:
+        entry: dict[str, Any] = {"group": row.group, "method": row.method, "branch": row.branch, "n_seeds": len(row.seeds)}
+        entry |= {"mac_share": row.mac_share, "mac_share_spread": float(np.ptp(row.mac_shares)), **row.facts}
+        for kind in KINDS:
+            low, high = row.interval(kind)
+            entry |= {kind: row.score(kind), f"{kind}_low": low, f"{kind}_high": high}
+            found = None if reference is None or row is reference else compare(row, reference, kind)
+            if found is not None:
+                entry |= {f"{kind}_{name}": value for name, value in asdict(found).items()}
+        made.append(entry)
+    return made
+
+
+def as_csv(entries: Sequence[dict[str, Any]]) -> str:
+    """The entries with a header; columns in the order in which they first come."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(entries)
+    return text.getvalue()

@@ -1,0 +1,77 @@
+"""A finished backbone in its run folder: the checkpoint `backbone`, with all that is needed to build the network again.
+
+So that one method can read another's run (a distilled student its teacher's, a compaction its network's) without importing it.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from torch import nn
+
+from pulvinar.errors import FileError, InputError
+from pulvinar.models.gated_resnet import Gate, GatedResNet
+from pulvinar.models.resnet_shape import BlockShape, ResNetShape, StemShape
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.views import ViewSettings
+
+CHECKPOINT = "backbone"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A network in evaluation mode, on the CPU, and the views it was trained on (for their normalisation)."""
+
+    network: GatedResNet
+    views: ViewSettings
+
+
+def save_backbone(run: RunFolder, network: GatedResNet, views: ViewSettings) -> None:
+    """Write the network as the checkpoint `backbone` of the run."""
+    biases = {module.initial_bias for module in network.modules() if isinstance(module, Gate)}
+    state: dict[str, Any] = {
+        "weights": {name: value.cpu() for name, value in network.state_dict().items()},
+        "shape": asdict(network.shape),
+        "size": network.size,
+        "passes": list(network.passes),
+        "separate_norms": "blocks" if "shared" in cast(nn.ModuleDict, network.stem.norms) else "all",
+        "gate_bias": biases.pop() if biases else None,
+        "temperature": network.temperature,
+        "views": asdict(views),
+    }
+    run.save(state, name=CHECKPOINT)
+
+
+def load_backbone(run: RunFolder) -> Backbone:
+    """The network of a finished run; `InputError` if it has not finished or keeps no backbone, `FileError` if it is damaged."""
+    if not run.finished:
+        raise InputError(f"{run.path}: this run of {run.method} has not finished; a finished one is needed")
+    records = run.records
+    state = run.load(name=CHECKPOINT)
+    run.records = records
+    if state is None:
+        raise InputError(f"{run.path}: a run of {run.method} keeps no backbone; give one of a self-supervised method")
+    try:
+        shape = _shape(state["shape"])
+        network = GatedResNet(
+            shape,
+            size=state["size"],
+            passes=tuple(state["passes"]),
+            separate_norms=state["separate_norms"],
+            gate_bias=state["gate_bias"],
+            temperature=state["temperature"],
+        )
+        network.load_state_dict(state["weights"])
+        views = ViewSettings(**_with_tuples(state["views"]))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FileError(f"{run.path}/checkpoints/{CHECKPOINT}.safetensors: not a backbone of this version: {error}") from error
+    return Backbone(network=network.eval(), views=views)
+
+
+def _shape(state: dict[str, Any]) -> ResNetShape:
+    blocks = tuple(BlockShape(**_with_tuples(block)) for block in state["blocks"])
+    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
+
+
+def _with_tuples(state: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}

@@ -1,0 +1,148 @@
+"""Training of a student network towards a frozen teacher's features (SimReg, SEED), epoch by epoch, resumable bit for bit."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pulvinar.errors import DegenerateError
+from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.heads import Head
+from pulvinar.objectives.distillation import seed_loss, simreg_loss
+from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.views import ViewSettings, make_view
+
+Objective = Literal["simreg", "seed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """What the trainer needs of a method's Config."""
+
+    objective: Objective
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    student_temperature: float
+    teacher_temperature: float
+    queue: int
+
+
+def student_head(objective: Objective, n_features: int, n_teacher: int, generator: torch.Generator) -> Head:
+    """From the student's features to the teacher's. SimReg: four linear layers; SEED: two."""
+    hidden = [2 * n_features, n_features, 2 * n_features] if objective == "simreg" else [n_teacher]
+    return Head([n_features, *hidden, n_teacher]).initialise(generator)
+
+
+class DistillationTrainer:
+    """Trains a student and its head on images (image, height, width, 3) uint8; the teacher stays as it is.
+
+    Teacher and student see the same view of an image. SGD with momentum, rate falling on a cosine. The queue (SEED) starts with
+    the teacher's embeddings of views of training images, and each batch replaces the oldest.
+    """
+
+    def __init__(
+        self,
+        student: GatedResNet,
+        teacher: nn.Module,
+        images: np.ndarray,
+        settings: DistillationSettings,
+        views: ViewSettings,
+        generator: torch.Generator,
+        *,
+        n_teacher: int,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.settings, self.views, self.generator, self.images = settings, views, generator, images
+        self.student = student.to(self.device).to(memory_format=torch.channels_last)
+        self.teacher = teacher.to(self.device).eval()
+        self.head = student_head(settings.objective, student.shape.n_features, n_teacher, generator).to(self.device)
+        self.network = nn.ModuleDict({"student": self.student, "head": self.head})
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        self.epoch = 0
+        self.steps_per_epoch = max(1, len(images) // settings.batch_size)
+        self.queue = torch.zeros(0, n_teacher, device=self.device)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are behind us."""
+        return self.epoch >= self.settings.epochs
+
+    def run_epoch(self) -> float:
+        """One pass over the images; the mean loss. `DegenerateError` names the step where the loss is not finite."""
+        if self.settings.objective == "seed" and not len(self.queue):
+            self._fill_queue()
+        self.network.train()
+        order = torch.randperm(len(self.images), generator=self.generator)
+        total = 0.0
+        for step in range(self.steps_per_epoch):
+            total += self._step(step, order[step * self.settings.batch_size :][: self.settings.batch_size])
+        self.epoch += 1
+        return total / self.steps_per_epoch
+
+    def _step(self, step: int, rows: Tensor) -> float:
+        settings = self.settings
+        done = (self.epoch * self.steps_per_epoch + step) / (settings.epochs * self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        view = self._view(rows)
+        target = self._taught(view)
+        embedded = self.head(self.student(view).features)
+        if settings.objective == "simreg":
+            loss = simreg_loss(embedded, target)
+        else:
+            loss = seed_loss(
+                embedded,
+                target,
+                self.queue,
+                student_temperature=settings.student_temperature,
+                teacher_temperature=settings.teacher_temperature,
+            )
+        if not torch.isfinite(loss):
+            raise DegenerateError(
+                f"epoch {self.epoch + 1}, step {step + 1}: the loss is {loss.item()}; lower learning_rate. "
+                "The last checkpoint is kept"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if settings.objective == "seed":
+            self.queue = torch.cat([self.queue[len(target) :], target])
+        return loss.item()
+
+    def _view(self, rows: Tensor) -> Tensor:
+        images = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()])).to(self.device)
+        return make_view(images, self.views, self.generator).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def _taught(self, view: Tensor) -> Tensor:
+        return self.teacher(view).float()
+
+    def _fill_queue(self) -> None:
+        order = torch.randperm(len(self.images), generator=self.generator)[: self.settings.queue]
+        self.queue = torch.cat([self._taught(self._view(rows)) for rows in order.split(self.settings.batch_size)])
+
+    def state(self) -> State:
+        """All that a bit-identical continuation needs."""
+        return {
+            "epoch": self.epoch,
+            "network": dict(self.network.state_dict()),
+            "optimizer": optimizer_state(self.optimizer),
+            "generator": self.generator.get_state(),
+            "queue": self.queue,
+        }
+
+    def restore(self, state: State) -> None:
+        """Continue from what `state` gave."""
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.queue = state["queue"].to(self.device)

@@ -1,0 +1,72 @@
+"""Bad images at the command line: exit code 2, one line that names what is wrong, and no run folder."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pulvinar.cli import main
+from pulvinar.commands.sweep import cells
+from pulvinar.config import build, read_toml
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of eight training and four test pictures of 16 pixels."""
+    generator = np.random.default_rng(0)
+    for side, count in (("train", 8), ("test", 4)):
+        for name in ("cat", "dog"):
+            place = tmp_path / "images" / side / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "images"
+
+
+def mixed_sizes(folder):
+    Image.new("RGB", (20, 20)).save(folder / "train" / "dog" / "5.png")
+    return r"dog/5.png: 20 x 20 px"
+
+
+def mixed_modes(folder):
+    Image.new("L", (16, 16)).save(folder / "train" / "cat" / "7.png")
+    return "cat/7.png: 16 x 16 px (height x width), mode L"
+
+
+def empty_class(folder):
+    (folder / "train" / "eel").mkdir()
+    return "the class 'eel' is empty"
+
+
+def corrupt(folder):
+    (folder / "test" / "dog" / "2.png").write_bytes(b"damaged")
+    return "test/dog/2.png: cannot be read as an image"
+
+
+def too_few(folder):
+    return "16 training images"
+
+
+def copied(folder):
+    (folder / "test" / "cat" / "0.png").write_bytes((folder / "train" / "cat" / "3.png").read_bytes())
+    return "1 training images stand in the test set too"
+
+
+@pytest.mark.parametrize("damage", [mixed_sizes, mixed_modes, empty_class, corrupt, copied, too_few])
+def test_images_that_do_not_fit_are_refused_before_anything_is_written(folder, tmp_path, damage, capsys):
+    words = damage(folder)
+    out = tmp_path / "run"
+    code = main(["fit", "dense_ssl", "--data", str(folder), "--set", "batch_size=256", "--out", str(out), "--quiet"])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert words in error
+    assert not out.exists()
+
+
+def test_every_cell_of_the_benchmark_grid_is_a_config(request):
+    from pulvinar.commands import registry
+
+    made = cells(read_toml(request.config.rootpath / "benchmarks" / "cifar_gating.toml"))
+    assert len(made) == 24
+    for cell in made:
+        build(registry.module("methods", cell.method).Config, cell.settings, name=cell.method)

@@ -1,0 +1,130 @@
+"""Distillation from a teacher that a test writes: fit, resume, evaluate; what does not fit is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pulvinar.data.image_set import ImageSet
+from pulvinar.errors import InputError
+from pulvinar.evaluation.backbone_scores import gated_features
+from pulvinar.methods import distillation
+from pulvinar.methods.distillation import Config
+from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.training import runs
+from pulvinar.training.backbone_runs import load_backbone, save_backbone
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.views import ViewSettings, plain_view
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageSet:
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = generator.integers(0, 200, (120, 16, 16, 3), dtype=np.uint8)
+    images[labels == 1, :, :, 0] += 40
+    return ImageSet(name="reds", train=images[:90], test=images[90:], train_labels=labels[:90], test_labels=labels[90:])
+
+
+def open_run(path, method="distillation", config="") -> RunFolder:
+    return RunFolder.create(path, method=method, config_toml=config, seed=0, data={})
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, data) -> RunFolder:
+    """A gated network whose statistics are of the images."""
+    network = GatedResNet(resnet_shape("resnet18", size=16, width=0.25), size=16).initialise(torch.Generator().manual_seed(0))
+    pixels = plain_view(torch.from_numpy(data.train), ViewSettings())
+    with torch.no_grad():
+        for _ in range(10):
+            network(pixels)
+            network(pixels, gated=True)
+    run = open_run(tmp_path_factory.mktemp("runs") / "teacher", method="dual_gating")
+    save_backbone(run, network.eval(), ViewSettings())
+    run.finish()
+    return RunFolder.reopen(run.path)
+
+
+@pytest.mark.parametrize("objective", ["simreg", "seed"])
+def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_path, monkeypatch):
+    """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
+    config = Config(objective=objective, epochs=3, batch_size=30, learning_rate=0.1, queue=64, probe_seeds=1)
+    whole = open_run(tmp_path / "whole")
+    distillation.fit(config, data, whole, teacher)
+    losses = [record["loss"] for record in whole.records]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    stopped = open_run(tmp_path / "stopped")
+    save = RunFolder.save
+
+    def save_and_stop(self, state, *, name="latest"):
+        save(self, state, name=name)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            distillation.fit(config, data, stopped, teacher)
+    resumed = RunFolder.reopen(stopped.path)
+    distillation.fit(config, data, resumed, teacher)
+    ours, theirs = (load_backbone(run).network.state_dict() for run in (resumed, whole))
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert (resumed.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
+
+    evaluation = distillation.evaluate(whole, data, config)
+    assert evaluation["rows"][0]["name"] == "distillation"
+    assert evaluation["knn_dense"] > 0.6
+    assert 0 < evaluation["mac_share"] < 1
+    assert (whole.path / "evaluation.json").is_file()
+    assert "student of" in distillation.as_text(evaluation)
+
+
+def test_widths_are_the_rounded_mean_open_counts_of_the_gates(data, teacher):
+    """Oracle: a sum over the gates of each image."""
+    source = load_backbone(teacher)
+    shape, origin = distillation.student_shape(Config(), source, data.train)
+    with torch.no_grad():
+        gates = source.network(plain_view(torch.from_numpy(data.train), source.views), gated=True).gates
+    expected = [max(1, round(float(gate.sum(1).mean()))) for gate in gates]
+    assert np.abs(np.array(shape.gate_channels) - expected).max() <= 1  # batches of another size round sums otherwise
+    assert origin == "gates of the teacher"
+    counts = gated_features(source.network, data.train, views=source.views).channels.mean_open()
+    assert list(shape.gate_channels) == counts
+
+
+def test_a_teacher_without_gates_takes_the_budget_or_another_runs_gates(data, teacher, tmp_path):
+    network = GatedResNet(resnet_shape("resnet18", size=16, width=0.25), size=16, passes=("dense",))
+    network.initialise(torch.Generator().manual_seed(1))
+    run = open_run(tmp_path / "dense", method="dense_ssl")
+    save_backbone(run, network, ViewSettings())
+    run.finish()
+    config = Config(epochs=1, batch_size=30, budget=0.4)
+    student = open_run(tmp_path / "student")
+    distillation.fit(config, data, student, run)
+    assert 0.39 < student.facts["mac_share"] <= 0.4
+    with_gates = dataclasses.replace(config, gates=str(teacher.path))
+    shape, _ = distillation.student_shape(with_gates, load_backbone(run), data.train)
+    assert shape == distillation.student_shape(config, load_backbone(teacher), data.train)[0]
+    with pytest.raises(InputError, match="has no gated pass"):
+        distillation.check(dataclasses.replace(config, teacher_branch="gated"), data, run)
+    with pytest.raises(InputError, match="network has no gates"):
+        distillation.check(dataclasses.replace(config, gates=str(run.path)), data, teacher)
+
+
+def test_what_does_not_fit_is_refused(data, teacher, tmp_path):
+    with pytest.raises(InputError, match="fewer than a batch of 256"):
+        distillation.check(Config(), data, teacher)
+    quick = Config(batch_size=30)
+    with pytest.raises(InputError, match="needs a teacher"):
+        distillation.check(quick, data, None)
+    with pytest.raises(InputError, match="has not finished"):
+        distillation.check(quick, data, open_run(tmp_path / "unfinished"))
+    other = dataclasses.replace(data, train=data.train[:, :8, :8], test=data.test[:, :8, :8])
+    with pytest.raises(InputError, match=r"the teacher saw 16 x 16"):
+        distillation.check(quick, other, teacher)
+    wrong = Config(momentum=1.5, budget=0, epochs=0, teacher_branch="both").problems()
+    assert len(wrong) == 4

@@ -1,0 +1,145 @@
+"""Pooled tables and figures of made-up self-supervised runs with known accuracies."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pulvinar.errors import FileError, InputError
+from pulvinar.metrics.resampling import paired_difference
+from pulvinar.report.gating_figures import draw_embedding, embedding_figure, figure
+from pulvinar.report.gating_runs import as_csv, compare, find, find_runs, pool, table
+from pulvinar.storage import write_arrays, write_json, write_text
+
+N_IMAGES = 400
+
+
+def make_run(folder, *, seed: int, budget: float, accuracies: dict[str, float], shares: dict[str, float]) -> None:
+    generator = np.random.default_rng([seed, int(100 * budget)])
+    correct, rows = {}, []
+    for branch, accuracy in accuracies.items():
+        correct[f"knn_{branch}"] = generator.random(N_IMAGES) < accuracy
+        correct[f"linear_{branch}"] = generator.random((2, N_IMAGES)) < accuracy + 0.1
+        rows.append({"name": branch, "branch": branch, "mac_share": shares.get(branch)})
+    gates = [
+        {"channels": 16, "always_on": 2 + n, "always_off": 10 - n, "dependent": 4, "density": 0.2 + 0.05 * n} for n in range(8)
+    ]
+    channels = {"always_on": 0.3, "always_off": 0.45, "dependent": 0.25, "n_images": N_IMAGES, "gates": gates}
+    evaluation = {"rows": rows, "n_train": 1000, "channels": channels, "budget": {"asked": budget}}
+    write_json(folder / "evaluation.json", evaluation)
+    write_json(folder / "run.json", {"method": "dual_gating", "seed": seed, "status": "finished", "data": {"name": "made up"}})
+    write_text(folder / "config.toml", f"seed = {seed}\nbudget = {budget}\nepochs = 20\nwidth = 0.25\n")
+    write_arrays(folder / "predictions" / "correct.npz", **correct)
+    records = [
+        {
+            "epoch": n + 1,
+            "loss": 40 * 0.9**n + 12,
+            "variance": 20 * 0.9**n,
+            "invariance": 12.0,
+            "covariance": 8 * 0.9**n,
+            "mac_share": budget + 0.4 * 0.7**n,
+            "feature_rank": 40 - 20 * 0.8**n,
+            "view_agreement": 1 - 0.7 * 0.8**n,
+            "multiplier": 1.0,
+        }
+        for n in range(20)
+    ]
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Budgets 10 and 30 %, three seeds each."""
+    for budget, base in ((0.1, 0.44), (0.3, 0.5)):
+        for seed in range(3):
+            accuracies = {
+                "gated": base,
+                "dense": 0.55,
+                "pixels": 0.3,
+                "static": base - 0.05,
+                "random_gates": 0.35,
+                "pruned": 0.4,
+            }
+            shares = {"gated": budget + 0.002 * seed, "dense": 1.0, "static": budget, "random_gates": budget, "pruned": budget}
+            name = f"dual_{100 * budget:.0f}_%,seed={seed}"
+            make_run(tmp_path / name, seed=seed, budget=budget, accuracies=accuracies, shares=shares)
+    return tmp_path
+
+
+def test_seeds_of_equal_settings_are_pooled(sweep):
+    rows = pool(find_runs(sweep))
+    assert len(rows) == 12
+    row = find(rows, "dual_10_%", "gated")
+    assert row.seeds == (0, 1, 2)
+    assert row.correct["linear"].shape == (3, N_IMAGES)
+    assert row.mac_share == pytest.approx(0.102)
+    low, high = row.interval("knn")
+    assert low < row.score("knn") < high
+    assert row.score("knn") == pytest.approx(0.44, abs=0.06)
+    assert 0.03 < high - low < 0.15  # at least the binomial interval of one seed over sqrt(3)
+    with pytest.raises(InputError, match="no row 'dual_10_%', 'narrow'"):
+        find(rows, "dual_10_%", "narrow")
+
+
+def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
+    rows = pool(find_runs(sweep))
+    gated, static = find(rows, "dual_30_%", "gated"), find(rows, "dual_30_%", "static")
+    ours = compare(static, gated, "linear")
+    theirs = paired_difference(static.correct["linear"], gated.correct["linear"], generator=np.random.default_rng(0))
+    assert ours == theirs
+    assert ours.difference == pytest.approx(static.score("linear") - gated.score("linear"))
+    fewer = dataclasses.replace(gated, seeds=(2, 7), correct={kind: values[[2, 0]] for kind, values in gated.correct.items()})
+    shared = compare(static, fewer, "knn").difference
+    assert shared == pytest.approx((static.correct["knn"][2] - gated.correct["knn"][2]).mean())
+    assert compare(static, dataclasses.replace(fewer, seeds=(8, 9)), "knn") is None
+    entries = table(rows, reference=gated)
+    assert "linear_difference" not in entries[rows.index(gated)]
+    assert entries[0]["n_seeds"] == 3
+    lines = as_csv(entries).splitlines()
+    assert len(lines) == 13
+    assert lines[0].startswith("group,method,branch,n_seeds,mac_share,mac_share_spread")
+
+
+def test_runs_of_other_settings_are_not_pooled(sweep):
+    (folder,) = sweep.glob("dual_10*seed=2")
+    write_text(folder / "config.toml", "seed = 2\nbudget = 0.1\nepochs = 40\nwidth = 0.25\n")
+    rows = [row for row in pool(find_runs(sweep)) if row.branch == "gated"]
+    assert sorted(len(row.seeds) for row in rows) == [1, 2, 3]
+
+
+def test_figures_of_a_run_and_of_a_sweep_are_written(sweep):
+    run = find_runs(sweep)[0]
+    drawn = figure(run)
+    assert set(drawn) == {"accuracy", "channels", "curves"}
+    for path in drawn.values():
+        assert path.with_suffix(".svg").is_file()
+        with Image.open(path.with_suffix(".png")) as picture:
+            assert min(picture.size) > 400
+    assert set(figure(sweep)) == {"accuracy"}
+
+
+def test_the_same_run_gives_the_same_bytes(sweep):
+    run = find_runs(sweep)[0]
+    first = {name: path.with_suffix(".png").read_bytes() for name, path in figure(run).items()}
+    assert first == {name: path.with_suffix(".png").read_bytes() for name, path in figure(run).items()}
+
+
+def test_no_run_is_refused(tmp_path):
+    with pytest.raises(FileError, match="no evaluated self-supervised run"):
+        figure(tmp_path)
+    with pytest.raises(FileError, match="no such folder"):
+        figure(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no features"):
+        draw_embedding({}, np.zeros(3, int))
+
+
+@pytest.mark.slow
+def test_embedding_figure_is_written(tmp_path):
+    pytest.importorskip("umap")
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    features = {name: generator.normal(size=(300, 16)) + 4 * np.eye(16)[labels] for name in ("gated", "dense")}
+    path = embedding_figure(tmp_path, features, labels, ("one", "two", "three"))
+    assert path.with_suffix(".png").stat().st_size > 5000
