@@ -3,8 +3,8 @@
 Papers: Bardes et al. 2022 (VICReg), Zbontar et al. 2021 (Barlow Twins), Chen and He 2021 (SimSiam), Chen et al. 2020 (SimCLR).
 Where: losses objectives/self_supervised.py; the two branches training/siamese.py. The dense baseline of both channel-gating
 papers, and with `mac_share` below 1 the uniformly narrow network of that share of multiply-adds (`narrow_shape`).
-Differs from the papers and why: schedules are shares of the run; biases and batch-norms learn at 3 % of the rate
-(`vector_rate=1`: papers).
+Differs from the papers and why: schedules are shares of the run, and AdamW replaces LARS and SGD, so that 30 epochs are a run
+(`optimizer=lars`: papers; docs/log.md has the comparison).
 """
 
 from dataclasses import dataclass, replace

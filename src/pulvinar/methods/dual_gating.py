@@ -4,8 +4,8 @@ Paper: Krishna et al., "Unifying synergies between self-supervised learning and 
 Where: gates models/gated_resnet.py (equation 2) and selection/channel_gate.py; budget (equation 3) selection/budget.py; VICReg
 (equation 1) objectives/self_supervised.py; the two branches training/siamese.py; multiply-adds models/macs.py.
 Differs from the paper and why: the budget is a constraint that is met (`budget_mode=penalty` is the paper's, which misses it);
-the bound loss starts from the density that the budget implies; schedules are shares of the run, so that 30 epochs are one;
-biases and batch-norms learn at 3 % of the rate (`vector_rate=1` is the paper's: without its 1,000 steps of warm-up it diverges).
+the bound loss starts from the density that the budget implies (`bound_target=sqrt`: its code); schedules are shares of the run,
+and AdamW replaces LARS, so that 30 epochs are a run (`optimizer=lars` with 500 epochs is the paper's; docs/log.md).
 `branches=two` has two encoders instead of one (table 5), `objective=barlow_twins` is table 4, `invariance=false` table 6.
 """
 

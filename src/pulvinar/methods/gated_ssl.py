@@ -6,8 +6,7 @@ Where: gates (equation 2) models/gated_resnet.py and selection/channel_gate.py; 
 SimSiam (equation 1) and VICReg objectives/self_supervised.py; multiply-adds models/macs.py.
 Differs from the papers and why: the budget is a constraint that is met (`budget_mode=penalty` is the papers', taken for both
 views, so its weight counts twice, as there); the bound loss starts from the density that the budget implies
-(`bound_target=sqrt` is the code's); schedules are shares of the run; biases and batch-norms learn at 3 % of the rate
-(`vector_rate=1`: papers).
+(`bound_target=sqrt` is the code's); schedules are shares of the run, and AdamW replaces LARS and SGD (docs/log.md).
 """
 
 from dataclasses import dataclass

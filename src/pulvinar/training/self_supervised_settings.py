@@ -19,11 +19,8 @@ from pulvinar.training.views import ViewSettings
 
 Network = Literal["resnet18", "resnet34", "resnet50"]
 
-# Peak rate for 256 images, weight decay, by objective and optimizer. SimSiam: both papers' scripts (the text of one says 0.01).
-RATES = {"vicreg": 0.3, "barlow_twins": 0.3, "simclr": 0.3, "simsiam": 0.5}
-DECAYS = {"vicreg": 1e-4, "barlow_twins": 1e-4, "simclr": 1e-4, "simsiam": 1e-5}
-OPTIMIZERS: dict[str, OptimizerName] = {"vicreg": "lars", "barlow_twins": "lars", "simclr": "lars", "simsiam": "sgd"}
-ADAMW_RATE = 1e-3
+# Peak rates for 256 images: LARS and SGD as in the papers' scripts (the text of the SimSiam paper says 0.01), AdamW ours.
+RATES: dict[OptimizerName, float] = {"adamw": 2e-3, "lars": 0.3, "sgd": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +45,14 @@ class SelfSupervisedConfig:
     temperature: float = setting(0.5, "of SimCLR")
     epochs: int = setting(100, "passes over the images (papers: 500)")
     batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)")
-    optimizer: OptimizerName | None = setting(None, "lars, sgd or adamw; none: lars, for SimSiam sgd (papers)")
-    learning_rate: float | None = setting(None, "peak rate for 256 images, scaled by batch_size / 256; none: 0.3, SimSiam 0.5")
+    optimizer: OptimizerName = setting("adamw", "adamw; papers, for 500 epochs: lars, for SimSiam sgd")
+    learning_rate: float | None = setting(
+        None, "peak rate for 256 images, times batch_size / 256; none: adamw 2e-3, lars .3, sgd .5"
+    )
     momentum: float = setting(0.9, "of lars and sgd")
-    weight_decay: float | None = setting(None, "not on gates, biases, batch-norms; none: 1e-4, SimSiam 1e-5 (papers)")
+    weight_decay: float = setting(1e-4, "not on gates, biases, batch-norms (papers: 1e-4, SimSiam 1e-5)")
     trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)")
-    vector_rate: float = setting(0.03, "rate of biases and batch-norms over that of matrices (papers: 1, with a long warm-up)")
+    vector_rate: float = setting(1.0, "rate of biases and batch-norms over that of matrices; lars in short runs: 0.03")
     clip_norm: float | None = setting(None, "longest gradient of a step; none: any (papers)")
     warm_share: float = setting(0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)")
     swap_views: bool = setting(False, "draw anew each step which view goes through which branch (paper: fixed)")
@@ -71,7 +70,14 @@ class SelfSupervisedConfig:
         for field in ("projector_width", "predictor_hidden", "epochs", "batch_size", "width", "micro_batches", "temperature"):
             if not getattr(self, field) > 0:
                 wrong.append(f"{name}.{field} is above 0, not {getattr(self, field)}")
-        for field in ("invariance_weight", "variance_weight", "covariance_weight", "redundancy_weight", "vector_rate"):
+        for field in (
+            "invariance_weight",
+            "variance_weight",
+            "covariance_weight",
+            "redundancy_weight",
+            "vector_rate",
+            "weight_decay",
+        ):
             if not getattr(self, field) >= 0:
                 wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
         for field in ("learning_rate", "clip_norm"):
@@ -98,22 +104,17 @@ class SelfSupervisedConfig:
         )
         return first, second
 
-    def optimizer_name(self) -> OptimizerName:
-        """The optimizer, chosen or the objective's."""
-        return self.optimizer or OPTIMIZERS[self.objective]
-
     def training(self) -> TrainingSettings:
         """What the loop needs of these."""
-        name = self.optimizer_name()
-        peak = self.learning_rate or (ADAMW_RATE if name == "adamw" else RATES[self.objective])
+        peak = self.learning_rate or RATES[self.optimizer]
         return TrainingSettings(
             seed=self.seed,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer=name,
+            optimizer=self.optimizer,
             learning_rate=peak * self.batch_size / 256,
             momentum=self.momentum,
-            weight_decay=DECAYS[self.objective] if self.weight_decay is None else self.weight_decay,
+            weight_decay=self.weight_decay,
             trust_coefficient=self.trust_coefficient,
             vector_rate=self.vector_rate,
             warm_share=self.warm_share,
