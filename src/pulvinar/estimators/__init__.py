@@ -1,17 +1,19 @@
 """scikit-learn faces of the methods. Importing this package loads none of them: a name is imported when it is asked for.
 
 VoxelSelector    keeps the voxels that a cross-fitted linear readout of labels or an embedding uses
+RidgeEncoder     predicts voxels from features of images: ridge with alpha, and layer, per voxel
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pulvinar.estimators.ridge_encoder import RidgeEncoder
     from pulvinar.estimators.voxel_selector import VoxelSelector
 
-_MODULES = {"VoxelSelector": "voxel_selector"}
+_MODULES = {"RidgeEncoder": "ridge_encoder", "VoxelSelector": "voxel_selector"}
 
-__all__ = ["VoxelSelector"]
+__all__ = ["RidgeEncoder", "VoxelSelector"]
 
 
 def __getattr__(name: str) -> Any:
