@@ -1,7 +1,7 @@
 """RidgeEncoder: responses of voxels from features of images, with a penalty (and a layer) per voxel."""
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,10 +14,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations
 from pulvinar.models import ridge
-from pulvinar.models.banded_ridge import fit_banded
+from pulvinar.models.banded_ridge import BandedRidge, fit_banded
 
 LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
 CHOICES = ("voxel", "roi", "single", "concatenated", "banded")
+ALPHAS = (1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7)  # of the encoding models in Mulrooney & Brockmeier 2024
 
 
 class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -37,7 +38,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     layer : {"voxel", "roi", "single", "concatenated", "banded"}, default="voxel"
         With several layers (X a list of arrays): which one predicts. The best of each voxel; of each ROI (`rois` of `fit`), by
         the mean over its voxels of the error in units of their variance; of all voxels together; or all layers in one
-        ridge; or banded ridge, a penalty per layer and voxel (himalaya; alphas are then those of the mean layer).
+        ridge; or banded ridge, a penalty per layer and voxel (himalaya; `best_alphas_` are then over the sum of the shares).
     n_components : int or None, default=None
         Keep this many principal components of the training images before the ridge, computed anew in each fold.
     n_draws : int, default=50
@@ -78,7 +79,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        alphas: Iterable[float] = tuple(10.0**power for power in range(-1, 8)),
+        alphas: Iterable[float] = ALPHAS,
         *,
         cv: Any = 5,
         fit_intercept: bool = True,
@@ -106,6 +107,8 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         rois: a label per voxel, for layer="roi". Raises ValueError (`InputError`) for what cannot be used.
         """
         alphas = self._checked_settings()
+        self._sizes: list[int] = []
+        self._banded: BandedRidge | None = None
         self._given_list = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
         layers = self._checked_layers(X, reset=True)
         if y is None:
@@ -119,7 +122,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         groups = self._checked_rois(rois, responses.shape[1])
         if self.layer == "banded":
             return self._fit_banded(layers, responses, alphas)
-        return self._fit_ridge(layers, torch.from_numpy(np.ascontiguousarray(responses)), torch.from_numpy(alphas), groups)
+        return self._fit_ridge(layers, _tensor(responses), torch.from_numpy(alphas), groups)
 
     def _checked_settings(self) -> np.ndarray:
         alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
@@ -178,7 +181,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _folds(self, layers: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
         if isinstance(self.cv, str):
             return None
-        splitter = check_cv(self.cv if not isinstance(self.cv, Real) else int(self.cv))
+        splitter = check_cv(self.cv)
         pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in splitter.split(layers[0])]
         if any(not len(train) or not len(held_out) for train, held_out in pairs):
             raise InputError("cv: a fold has no training or no held-out images")
@@ -193,13 +196,14 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_voxels = responses.shape[1]
         scores, places = np.empty((len(layers), n_voxels)), np.empty((len(layers), n_voxels), np.int64)
         only = None
+
+        def read(block: slice) -> torch.Tensor:
+            return responses[:, block].to(self.device)
+
         for number, values in enumerate(layers):
             ready = self._prepare(values, alphas)
             only = ready if len(layers) == 1 else None
-            found = ridge.search(
-                ready, folds, alphas.to(self.device), lambda block: self._read(responses, block), blocks,
-                n_components=self.n_components,
-            )  # fmt: skip
+            found = ridge.search(ready, folds, alphas.to(self.device), read, blocks, n_components=self.n_components)
             for block, of_block in found:
                 place, best = ridge.best_alpha(of_block.cpu(), alphas)
                 places[number, block], scores[number, block] = place.numpy(), best.numpy()
@@ -212,17 +216,14 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def _prepare(self, values: np.ndarray, alphas: torch.Tensor) -> ridge.Layer:
-        features = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        features = _tensor(values).to(self.device)
         return ridge.prepare(features, fit_intercept=self.fit_intercept, smallest_alpha=float(alphas.min()))
-
-    def _read(self, responses: torch.Tensor, voxels: Any) -> torch.Tensor:
-        return responses[:, voxels].to(self.device)
 
     def _refit(self, layers: list[np.ndarray], responses: torch.Tensor, only: ridge.Layer | None) -> None:
         """All images, each voxel with its layer and alpha."""
-        self._banded = None
-        self._fitted: list[tuple[np.ndarray, ridge.Layer, ridge.Fold, np.ndarray]] = []
-        mean = responses.mean(0)
+        self._fitted: list[tuple[np.ndarray, ridge.Layer, ridge.Fold, torch.Tensor]] = []
+        mean = responses.mean(0) if self.fit_intercept else responses.new_zeros(responses.shape[1])
+        self._centre = mean.numpy()
         for number, values in enumerate(layers):
             voxels = np.flatnonzero(self.best_layers_ == number)
             if not len(voxels):
@@ -230,21 +231,16 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             alphas = torch.from_numpy(self.best_alphas_[voxels])
             ready = only if only is not None else self._prepare(values, alphas)
             part = ridge.whole(ready, n_components=self.n_components)
-            weights = np.empty((len(part.eigenvalues), len(voxels)), values.dtype)
+            weights = responses.new_empty(len(part.eigenvalues), len(voxels))
             for block in ridge.blocks_of(len(voxels), self.voxels_per_block):
-                rows = slice(None) if len(voxels) == len(mean) and len(mean) <= self.voxels_per_block else voxels[block]
-                block_responses = self._read(responses, rows)
-                sums, _ = ridge.moments(ready, part, block_responses - block_responses.mean(0) if self.fit_intercept
-                                        else block_responses)  # fmt: skip
-                projected = ridge.coordinates(part, sums)
-                weights[:, block] = ridge.weights(part, projected, alphas[block].to(self.device)).cpu().numpy()
+                own = (responses[:, voxels[block]] - mean[voxels[block]]).to(self.device)
+                projected = ridge.coordinates(part, ridge.moments(ready, part, own)[0])
+                weights[:, block] = ridge.weights(part, projected, alphas[block].to(self.device)).cpu()
             self._fitted.append((voxels, ready, part, weights))
-        centre = mean.numpy() if self.fit_intercept else np.zeros(len(mean), layers[0].dtype)
-        self._centre = centre
 
     def _fit_banded(self, layers: list[np.ndarray], responses: np.ndarray, alphas: np.ndarray) -> Self:
         self._fitted = []
-        self._banded = fit_banded(
+        fitted = fit_banded(
             layers,
             responses,
             alphas,
@@ -255,8 +251,8 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             seed=int(self.random_state),
         )
         self.best_layers_ = np.zeros(responses.shape[1], np.int64)
-        self.best_alphas_, self.cv_scores_ = self._banded.alphas, self._banded.cv_scores
-        self.shares_ = self._banded.shares
+        self.best_alphas_, self.cv_scores_, self.shares_ = fitted.alphas, fitted.cv_scores, fitted.shares
+        self._banded = fitted
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -270,10 +266,9 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 layers = [np.concatenate(layers, axis=1)]
             predicted = np.empty((len(layers[0]), len(self._centre)), layers[0].dtype)
             for voxels, ready, part, weights in self._fitted:
-                values = torch.from_numpy(np.ascontiguousarray(layers[self.best_layers_[voxels[0]]])).to(self.device)
+                values = _tensor(layers[self.best_layers_[voxels[0]]]).to(self.device)
                 rows = ridge.rows_of(ready, part, values.to(ready.features.dtype)).cpu()
-                own = (rows @ torch.from_numpy(weights)).numpy()
-                own += self._centre[voxels]
+                own = torch.addmm(torch.from_numpy(self._centre[voxels]), rows, weights).numpy()
                 if len(voxels) == predicted.shape[1]:
                     predicted = own
                 else:
@@ -299,7 +294,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 out[:, ends[number] : ends[number + 1]] = (self._banded.dual * scale).T @ features
         for voxels, ready, part, weights in self._fitted:
             start = ends[self.best_layers_[voxels[0]]]
-            values = ridge.axes(ready, part).cpu().numpy() @ weights
+            values = (ridge.axes(ready, part).cpu() @ weights).numpy()
             out[voxels, start : start + len(values)] = values.T
         return out[0] if self._flat else out
 
@@ -314,6 +309,11 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """An array as a tensor, without a copy where it is writable."""
+    return torch.from_numpy(np.require(values, requirements=("C", "W")))
 
 
 def best_layers(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -103,16 +103,16 @@ def algonauts_2023(
 ) -> Float[np.ndarray, " vertex"]:  # fmt: skip
     """Noise-normalised score of each vertex in [0, 100], as the Algonauts Project 2023 defines it (Gifford et al. 2023).
 
-    min(100, 100 max(r, 0)^2 / NC), with NC = 0 replaced by 1e-14; the challenge's score is the mean over vertices. NaN where r is.
-    ceiling: NC, a share of variance in [0, 1]; raises `InputError` above 1 or below 0.
+    min(100, 100 max(r, 0)^2 / NC), with NC = 0 replaced by 1e-14; the challenge's score is the mean over vertices.
+    NaN where r is. ceiling: NC, a share of variance in [0, 1]; raises `InputError` above 1 or below 0.
     """
     if len(ceiling) != len(r):
         raise InputError(f"noise ceilings: {len(ceiling)} came for {len(r)} voxels")
     bad = ~((ceiling >= 0) & (ceiling <= 1))
     if bad.any():
         raise InputError(
-            f"noise ceilings: {int(bad.sum())} are outside [0, 1], the first {ceiling[bad][0]:g} (voxel {int(np.argmax(bad))}); "
-            "a share of variance is needed (divide percent by 100)"
+            f"noise ceilings: {int(bad.sum())} are outside [0, 1], the first {ceiling[bad][0]:g} (voxel {int(np.argmax(bad))});"
+            " a share of variance is needed (divide percent by 100)"
         )
     limits = np.where(ceiling == 0, ZERO_CEILING, ceiling.astype(np.float64))
     return np.minimum(100.0, 100.0 * np.maximum(r.astype(np.float64), 0.0) ** 2 / limits)

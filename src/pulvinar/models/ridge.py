@@ -1,13 +1,15 @@
-"""Ridge regression from features of images to voxels, with a penalty per voxel: one decomposition for all penalties and voxels.
+"""Ridge regression from image features to voxels, with a penalty per voxel: one decomposition for all penalties and voxels.
 
-    w_v = argmin ||y_v - X w||^2 + alpha_v ||w||^2          Hoerl & Kennard 1970; alpha per voxel as in Dupre la Tour et al. 2022
+    w_v = argmin ||y_v - X w||^2 + alpha_v ||w||^2      Hoerl & Kennard 1970; alpha per voxel as in Dupre la Tour et al. 2022
 
 With centred features X (image, feature) and the eigenvectors V, eigenvalues l of X'X, the response to features x is
-    prediction_v = (x - mean_x) V diag(1 / (l + alpha_v)) V'X'y_v + mean_y
-Where features outnumber images, the same in the eigenvectors Q of XX' (the kernel form): (x - mean_x) X'Q diag(1 / (l + alpha_v)) Q'y_v.
-Both are `rows @ diag(1 / (l + alpha)) @ projected`: `rows` belong to the images predicted for, `projected` to the voxels, and
+    (x - mean_x) V diag(1 / (l + alpha_v)) V'X'y_v + mean_y
+Where features outnumber images, the same in the eigenvectors Q of XX' (the kernel form):
+    (x - mean_x) X'Q diag(1 / (l + alpha_v)) Q'y_v + mean_y
+Both are `rows @ diag(1 / (l + alpha)) @ coordinates`: rows belong to the images predicted for, coordinates to the voxels, and
 only the middle to alpha. A fold's products are those of all images less those of the images held out, so that X is multiplied
-with itself once. Because 1 / (l + alpha) is smooth in l, predictions of nine alphas are combinations of five or so. Keeping the first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
+with itself once. Because 1 / (l + alpha) is smooth in l, predictions of several alphas are combinations of fewer. Keeping the
+first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
 
 Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images.
 
@@ -28,9 +30,9 @@ RESOLUTION = 3e-4  # smallest (eigenvalue + alpha) / largest eigenvalue that a f
 TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
 LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
 ROWS_PER_BLOCK = 1024  # images that are in float64 at a time
-BASIS_TOLERANCE = 3e-5  # share of the largest prediction that is given up where those of several alphas share products (ours)
+BASIS_TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
 
-ReadBlock = Callable[[slice], Float[Tensor, "image voxel"]]
+ReadBlock = Callable[[slice], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +61,7 @@ class Layer:
 class Fold:
     """A layer's decomposition on the training images of one fold, and the held-out images in its coordinates.
 
-    eigenvalues: (component,), largest last. vectors: eigenvectors of the features or, in the kernel form, of the training images.
+    eigenvalues: (component,), largest last. vectors: of the features or, in the kernel form, of the training images.
     rows: held-out images (held_out, component). shift: mean of the training images' centred features (feature,).
     complete: every image is either in train or held out.
     """
@@ -130,7 +132,7 @@ def _resolved(values: Tensor, smallest_alpha: float, *, null_direction: bool) ->
 def whole(layer: Layer, *, n_components: int | None = None) -> Fold:
     """The decomposition on all images; `rows` are these images themselves."""
     every = torch.arange(layer.n_images, device=layer.features.device)
-    values, vectors = _first(layer.eigenvalues, layer.vectors, n_components)
+    values, vectors = _first((layer.eigenvalues, layer.vectors), n_components)
     rows = layer.products @ vectors if layer.kernel else layer.features @ vectors.to(layer.features.dtype)
     return _fold(layer, every, every, values, vectors, rows)
 
@@ -145,16 +147,16 @@ def fold(
             column, grand = products.mean(0), products.mean()
             across = across - across.mean(1, keepdim=True) - column + grand
             products = products - column - column[:, None] + grand
-        values, vectors = _first(*torch.linalg.eigh(products), n_components)
+        values, vectors = _first(torch.linalg.eigh(products), n_components)
         return _fold(layer, train, held_out, values, vectors, across @ vectors)
     products, shift = _training_products(layer, train, held_out)
-    values, vectors = _first(*torch.linalg.eigh(products), n_components)
+    values, vectors = _first(torch.linalg.eigh(products), n_components)
     rows = (layer.features[held_out] - shift) @ vectors.to(layer.features.dtype)
     return _fold(layer, train, held_out, values, vectors, rows, shift)
 
 
 def _training_products(layer: Layer, train: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor]:
-    """X'X of the training images, centred on them, and their mean: all images less the held-out ones where these are the rest."""
+    """X'X of the training images, centred on them, and their mean: all images less the held-out ones if these are the rest."""
     features, dtype = layer.features, layer.products.dtype
     shift = features.new_zeros(features.shape[1])
     if not _complementary(layer.n_images, train, held_out):
@@ -174,8 +176,9 @@ def _complementary(n_images: int, train: Tensor, held_out: Tensor) -> bool:
     return len(train) + len(held_out) == n_images and len(torch.unique(torch.cat([train, held_out]))) == n_images
 
 
-def _first(values: Tensor, vectors: Tensor, n_components: int | None) -> tuple[Tensor, Tensor]:
+def _first(decomposition: Sequence[Tensor], n_components: int | None) -> tuple[Tensor, Tensor]:
     """The components that carry anything (others are rounding, and have no weight in either form), the largest k of them."""
+    values, vectors = decomposition
     kept = int((values > torch.finfo(values.dtype).eps * len(values) * values[-1]).sum())
     kept = max(1, kept if n_components is None else min(kept, n_components))
     return values[-kept:], vectors[:, -kept:]
@@ -207,7 +210,7 @@ def moments(
 ) -> tuple[Float[Tensor, "row voxel"], Float[Tensor, " voxel"]]:
     """What a fold needs of the responses: X'Y of its training images (in the kernel form these Y), centred, and their mean.
 
-    cross: X'Y over all images (`layer.features.T @ responses`), where it is at hand; then a fold costs only its held-out images.
+    cross: X'Y over all images (`layer.features.T @ responses`), where it is at hand; a fold then costs its held-out images.
     Responses of large mean lose precision in float32: give them centred.
     """
     train = responses[part.train]
@@ -252,22 +255,27 @@ def axes(layer: Layer, part: Fold) -> Float[Tensor, "feature component"]:
     vectors = layer.vectors[:, -len(part.eigenvalues) :]
     total = vectors.new_zeros(layer.features.shape[1], vectors.shape[1])
     for start in range(0, layer.n_images, ROWS_PER_BLOCK):
-        total.addmm_(layer.features[start : start + ROWS_PER_BLOCK].to(vectors.dtype).T, vectors[start : start + ROWS_PER_BLOCK])
+        total.addmm_(
+            layer.features[start : start + ROWS_PER_BLOCK].to(vectors.dtype).T, vectors[start : start + ROWS_PER_BLOCK]
+        )
     return total.to(layer.features.dtype)
 
 
-def share_products(part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int) -> SharedProducts:
+def share_products(
+    part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int, tolerance: float | None = None
+) -> SharedProducts:
     """The maps that predictions of all alphas are combined from, by a singular value decomposition of 1 / (l + alpha).
 
-    Components count by the size of the held-out images on them, times that of white responses. `BASIS_TOLERANCE` is the share
-    of the largest prediction that may be given up.
+    Components count by the size of the held-out images on them, times that of white responses. tolerance: the share of the
+    largest prediction that may be given up (default: `BASIS_TOLERANCE`).
     """
+    tolerance = BASIS_TOLERANCE.get(part.rows.dtype, 0.0) if tolerance is None else tolerance
     tiny = torch.finfo(torch.float64).tiny
     damping = 1 / (part.eigenvalues.double() + alphas.double()[:, None])  # (alpha, component)
     size = part.rows.double().square().mean(0).sqrt() * (1 if kernel else part.eigenvalues.double().sqrt())
     scaled = damping * size
     left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
-    n_basis = max(1, int((singular > BASIS_TOLERANCE * singular[0]).sum()))
+    n_basis = max(1, int((singular > tolerance * singular[0]).sum()))
     basis = torch.where(size > 0, right[:n_basis] / size.clamp(min=tiny), 0).to(part.rows.dtype)
     maps = part.rows * basis[:, None]  # (basis, held_out, component)
     n_row, n_component, n_held_out = len(part.vectors), maps.shape[2], n_basis * maps.shape[1]
@@ -279,9 +287,7 @@ def share_products(part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool,
     )
 
 
-def predictions(
-    part: Fold, shared: SharedProducts, sums: Float[Tensor, "row voxel"]
-) -> Iterator[Float[Tensor, "held_out voxel"]]:
+def predictions(part: Fold, shared: SharedProducts, sums: Float[Tensor, "row voxel"]) -> Iterator[Tensor]:
     """Predicted responses to the held-out images, less the mean, for one alpha after the other; overwrite them at will."""
     operand = sums if shared.on_moments else coordinates(part, sums)
     parts = (shared.maps.flatten(0, 1) @ operand).view(len(shared.maps), -1)  # (basis, held-out image x voxel)
@@ -337,14 +343,14 @@ def best_alpha(
 
 def search(
     layer: Layer,
-    folds: Sequence[tuple[Int[Tensor, " train"], Int[Tensor, " held_out"]]] | None,
+    folds: Sequence[tuple[Tensor, Tensor]] | None,
     alphas: Float[Tensor, " alpha"],
     read: ReadBlock,
     blocks: Sequence[slice],
     *,
     n_components: int | None = None,
-) -> Iterator[tuple[slice, Float[Tensor, "alpha voxel"]]]:
-    """Scores of every alpha and voxel, block by block: minus the squared error, averaged within and then over folds.
+) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (alpha, voxel), block by block: minus the squared error, averaged within and then over folds.
 
     folds: (training images, held-out images) of each; None for leave-one-out. read: the responses of a block of voxels, all
     images. The decompositions are made once, before the first block.
@@ -354,7 +360,8 @@ def search(
         parts = [whole(layer, n_components=n_components)]
     else:
         parts = [fold(layer, train, held_out, n_components=n_components) for train, held_out in folds]
-    shared = [share_products(part, alphas, kernel=layer.kernel, n_voxels=n_voxels) for part in parts]
+    tolerance = 0.0 if folds is None else None  # 1 / (1 - h) would enlarge what is given up
+    shared = [share_products(part, alphas, kernel=layer.kernel, n_voxels=n_voxels, tolerance=tolerance) for part in parts]
     for block in blocks:
         responses = read(block)
         responses = responses - responses.mean(0) if layer.fit_intercept else responses
