@@ -349,13 +349,14 @@ def search(
     blocks: Sequence[slice],
     *,
     n_components: int | None = None,
+    n_voxels: int | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Scores (alpha, voxel), block by block: minus the squared error, averaged within and then over folds.
 
     folds: (training images, held-out images) of each; None for leave-one-out. read: the responses of a block of voxels, all
-    images. The decompositions are made once, before the first block.
+    images. The decompositions are made once, before the first block. n_voxels: of all blocks, where only some are asked for.
     """
-    n_voxels = sum(block.stop - block.start for block in blocks)
+    n_voxels = n_voxels or sum(block.stop - block.start for block in blocks)
     if folds is None:
         parts = [whole(layer, n_components=n_components)]
     else:
