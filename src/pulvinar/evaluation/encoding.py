@@ -1,21 +1,18 @@
-"""How well an encoding model predicts the outer test images, region by region, beside what says whether that is much.
+"""How well an encoding model predicts the outer test images, per region, beside what says whether that is much.
 
-Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r, the
-noise-normalised score, the share of voxels that beat a baseline of low-level or category features, the unique variance beyond it,
+Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
+the noise-normalised score, the share of voxels that beat a baseline of low-level or category features, the unique variance beyond it,
 and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from pulvinar.data.stimuli import Stimuli
 from pulvinar.metrics import encoding as scores
 from pulvinar.metrics.encoding import Ceiling
-from pulvinar.models.fixed_networks import colour, in_batches, oriented_energy
 from pulvinar.training.image_responses import ImageResponses, regions, warn_if_few
 
 DISCOVERY_RATE = 0.05
@@ -37,30 +34,6 @@ class Predictions:
     baseline: np.ndarray | None = None
     joint: np.ndarray | None = None
     reasons: Mapping[str, str] | None = None
-
-
-def low_level_features(stimuli: Stimuli, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Oriented energy and colour on a 4 x 4 grid (`models.fixed_networks`), float32 (image, dim); reads the images."""
-    size = min(128, *stimuli.image(int(rows[0])).shape[:2])
-    parts = []
-    for start in range(0, len(rows), 64):
-        pixels = np.stack([_resized(stimuli.image(int(row)), size) for row in rows[start : start + 64]])
-        images = torch.from_numpy(pixels)
-        parts.append(torch.cat([in_batches(oriented_energy, images), in_batches(colour, images)], dim=1).numpy())
-    return np.concatenate(parts)
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def category_features(stimuli: Stimuli, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """One column per label (all stimuli's labels), 1 where the image has it: float32 (image, label)."""
-    names = sorted(set(stimuli.labels or ()))
-    labels = np.array([(stimuli.labels or [])[int(row)] for row in rows])
-    return (labels[:, None] == np.array(names)).astype(np.float32)
 
 
 def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.ndarray) -> Ceiling:

@@ -2,16 +2,15 @@
 
 Paper: the encoding model of Mulrooney & Brockmeier 2024 (contrastive fine-tuning for encoding): features of tapped layers,
 principal components, ridge with alpha per voxel, a layer per ROI, 5 folds; noise-normalised score of Gifford et al. 2023.
-Where: ridge in models/ridge.py, banded ridge in models/banded_ridge.py, partial least squares in models/partial_least_squares.py,
-choice and fit in training/encoder.py, scores in metrics/encoding.py and evaluation/encoding.py.
+Where: ridge in models/ridge.py, banded ridge in models/banded_ridge.py, partial least squares in
+models/partial_least_squares.py, choice and fit in training/encoder.py, scores in metrics/encoding.py and evaluation/encoding.py.
 Differs from the paper and why: the paper's code picks alpha and layer on the folds it reports; here folds over the training
-images choose, and the outer test images report (`r_nested`); what comes out when alpha and layer are chosen on the reported images
-stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
+images choose, and the outer test images report (`r_nested`); what comes out when alpha and layer are chosen on the reported
+images stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,8 @@ from pulvinar.data.splits import training_trials
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
 from pulvinar.evaluation import encoding as scoring
+from pulvinar.evaluation import encoding_baseline as baselines
+from pulvinar.evaluation.encoding_baseline import Baseline
 from pulvinar.progress import bar, log
 from pulvinar.storage import write_arrays, write_json
 from pulvinar.training.checkpoints import State
@@ -32,14 +33,13 @@ from pulvinar.training.encoder import (
     LayerChoice,
     Layers,
     Regression,
-    concatenated,
     folds_by_source,
-    total_spread,
 )
 from pulvinar.training.encoder import (
     predict as predict_responses,
 )
 from pulvinar.training.image_responses import ImageResponses, choose_voxels, roi_groups
+from pulvinar.training.layer_features import LayerFeatures, LayerSource
 from pulvinar.training.runs import RunFolder
 
 DATA = "experiment"
@@ -49,8 +49,6 @@ PUBLISHED: list[dict] = [
     {"name": "untuned, early ROIs", "r": 0.386, "source": SOURCE},
     {"name": "untuned, higher ROIs", "r": 0.355, "source": SOURCE},
 ]
-
-Baseline = Literal["low_level", "category", "both", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +123,17 @@ class Config:
             seed=self.seed,
         )
 
+    def network(self) -> LayerSource:
+        """The backbone of these settings."""
+        return LayerSource(
+            backbone=self.backbone,
+            weights=self.weights,
+            stages=self.stages if self.stages is not None else self.n_stages,
+            image_size=self.image_size,
+            pool=self.pool,
+            seed=self.seed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Subject:
@@ -147,7 +156,7 @@ def check(config: Config, experiment: Experiment) -> None:
     """What can be wrong with the data, before anything is written or computed."""
     stimuli = experiment.stimuli
     if config.backbone is None:
-        _feature_names(config, experiment)
+        _source(config, experiment)
     elif stimuli.read_image is None:
         raise InputError(f"backbone={config.backbone}: needs images, and these stimuli came without; give feature=NAME instead")
     for name in _subjects(config, experiment):
@@ -182,50 +191,12 @@ def _open(config: Config, experiment: Experiment, name: str) -> _Subject:
     return _Subject(voxels=voxels, train=train, test=train.other(split.test))
 
 
-def _feature_names(config: Config, experiment: Experiment) -> list[str]:
-    if config.feature is None:
-        return [choose_feature(experiment, None)]
-    return [choose_feature(experiment, name) for name in config.feature]
-
-
-def layers_of(config: Config, stimuli: Stimuli, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Layer -> features (image, ...) of these rows of the stimuli: embeddings that they hold, or stages of the backbone."""
+def _source(config: Config, experiment: Experiment) -> LayerSource:
+    """Where the layers come from; `NotFoundError` or `InputError` for an embedding that is not there or not said."""
     if config.backbone is None:
-        return {name: np.asarray(stimuli.feature(name))[rows] for name in names}
-    from pulvinar.models.backbones import load_backbone
-    from pulvinar.training.feature_cache import cached_features
-
-    backbone = load_backbone(
-        config.backbone,
-        weights=config.weights,
-        stages=config.stages if config.stages is not None else config.n_stages,
-        image_size=config.image_size,
-        seed=config.seed,
-    )
-    if stimuli.read_image is None:
-        raise InputError(f"backbone={config.backbone}: needs images, and these stimuli came without")
-    own = Stimuli(
-        ids=[stimuli.ids[int(row)] for row in rows],
-        sources=[stimuli.sources[int(row)] for row in rows],
-        read_image=lambda place: stimuli.image(int(rows[place])),
-    )
-    return dict(cached_features(backbone, own, pool=config.pool))
-
-
-class _Features:
-    """Layers of any images of the experiment, computed once for all that are shown."""
-
-    def __init__(self, config: Config, experiment: Experiment, ids: Sequence[str]) -> None:
-        self.stimuli = experiment.stimuli
-        names = [] if config.backbone is not None else _feature_names(config, experiment)
-        rows = np.unique(self.stimuli.rows(ids))
-        self.place = {int(row): place for place, row in enumerate(rows)}
-        self.layers = layers_of(config, self.stimuli, names, rows)
-
-    def of(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Layer -> features of these images, in order."""
-        places = [self.place[int(row)] for row in self.stimuli.rows(ids)]
-        return {name: np.asarray(values[places]) for name, values in self.layers.items()}
+        wanted = config.feature or (None,)
+        return LayerSource(features=tuple(choose_feature(experiment, name) for name in wanted))
+    return config.network()
 
 
 def _trainer(config: Config, experiment: Experiment, given: _Subject, layers: Layers) -> EncoderTrainer:
@@ -244,7 +215,8 @@ def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     """Choose and fit, subject by subject; the results are the checkpoints encoder-SUBJECT of the run."""
     names = _subjects(config, experiment)
     opened = {name: _open(config, experiment, name) for name in names}
-    features = _Features(config, experiment, [image for given in opened.values() for image in given.train.ids])
+    shown = [image for given in opened.values() for image in given.train.ids]
+    features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
     state = run.load() or {"subject": names[0], "trainer": None}
     for name in names[names.index(state["subject"]) :]:
         trainer = _trainer(config, experiment, opened[name], features.of(opened[name].train.ids))
@@ -297,7 +269,8 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
     run.require(method="ridge_encoding")
     names = _subjects(config, experiment)
     opened = {name: _open(config, experiment, name) for name in names}
-    features = _Features(config, experiment, [image for one in opened.values() for image in (*one.train.ids, *one.test.ids)])
+    shown = [image for one in opened.values() for image in (*one.train.ids, *one.test.ids)]
+    features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
     rows, ceilings = [], {}
     for name in names:
         given = opened[name]
@@ -326,7 +299,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
 
 
 def _predictions(
-    config: Config, experiment: Experiment, given: _Subject, features: _Features, encoder: State, *, controls: bool
+    config: Config, experiment: Experiment, given: _Subject, features: LayerFeatures, encoder: State, *, controls: bool
 ) -> scoring.Predictions:
     layers, test_layers = features.of(given.train.ids), features.of(given.test.ids)
     measured = given.test.read(given.voxels)
@@ -344,7 +317,9 @@ def _predictions(
         optimistic = _trainer(config, experiment, given, layers).best_on(test_layers, measured)
         if optimistic is None:
             reasons["r_optimistic"] = "a banded search has no list of penalties to choose from on the test images"
-        baseline, joint, reason = _baseline(config, experiment, given, layers, test_layers)
+        reason = baselines.missing_reason(config.baseline, experiment.stimuli)
+        if not reason:
+            baseline, joint = _with_baseline(config, experiment, given, layers, test_layers)
         reasons |= {key: reason for key in ("share_improved", "r_baseline", "unique_variance") if reason}
     else:
         reasons |= dict.fromkeys(("r_optimistic", "share_improved", "r_baseline", "unique_variance"), "controls were left out")
@@ -359,41 +334,25 @@ def _predictions(
     )
 
 
-def _baseline(
+def _with_baseline(
     config: Config, experiment: Experiment, given: _Subject, layers: Layers, test_layers: Layers
-) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Test predictions of a ridge on the baseline's features, and of one on each layer with them; or why there are none."""
-    stimuli, parts, tests = experiment.stimuli, [], []
-    if config.baseline == "none":
-        return None, None, "baseline=none"
-    wanted = ("low_level", "category") if config.baseline == "both" else (config.baseline,)
-    there = {"low_level": stimuli.read_image is not None, "category": stimuli.labels is not None}
-    lacking = [name for name in wanted if not there[name]]
-    if lacking:
-        needs = {"low_level": "images", "category": "labels"}
-        return None, None, f"the {lacking[0]} baseline needs {needs[lacking[0]]}, and these stimuli came without"
-    for name in wanted:
-        make = scoring.low_level_features if name == "low_level" else scoring.category_features
-        parts.append(make(stimuli, stimuli.rows(given.train.ids)))
-        tests.append(make(stimuli, stimuli.rows(given.test.ids)))
-    alone = {"baseline": _side_by_side(parts, parts)}
-    alone_test = {"baseline": _side_by_side(tests, parts)}
-    both = {name: _side_by_side([values, *parts], [values, *parts]) for name, values in layers.items()}
-    both_test = {name: _side_by_side([test_layers[name], *tests], [layers[name], *parts]) for name in layers}
+) -> tuple[np.ndarray, np.ndarray]:
+    """Test predictions of a ridge on the baseline's features alone, and of one on each layer with them."""
+    own = baselines.baseline_features(config.baseline, experiment.stimuli, given.train.ids)
+    new = baselines.baseline_features(config.baseline, experiment.stimuli, given.test.ids)
+    alone = ({"baseline": baselines.side_by_side(own, own)}, {"baseline": baselines.side_by_side(new, own)})
+    both = (
+        baselines.with_baseline(layers, own, layers, own),
+        baselines.with_baseline(test_layers, new, layers, own),
+    )
     predicted = []
-    for train, test in ((alone, alone_test), (both, both_test)):
+    for train, test in (alone, both):
         trainer = _trainer(config, experiment, given, train)
         with bar(f"baseline of {given.train.responses.subject}", trainer.n_units) as shown:
             for _ in trainer.run():
                 shown.advance()
         predicted.append(predict_responses(trainer.fit(), test))
-    return predicted[0], predicted[1], ""
-
-
-def _side_by_side(values: Sequence[np.ndarray], scaled_by: Sequence[np.ndarray]) -> np.ndarray:
-    """Features side by side, each block divided by the total spread of the training images' block."""
-    named = {str(number): part for number, part in enumerate(values)}
-    return concatenated(named, scales=[total_spread(part) for part in scaled_by])
+    return predicted[0], predicted[1]
 
 
 def _write_maps(
@@ -417,13 +376,9 @@ def _write_maps(
 
 def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
     """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
-    found, layers = {}, None
-    for name in run.facts["subjects"]:
-        encoder = _encoder(run, name)
-        if layers is None:
-            layers = layers_of(config, stimuli, run.facts["layers"], np.arange(len(stimuli)))
-        found[name] = predict_responses(encoder, layers)
-    return found
+    source = config.network() if config.backbone is not None else LayerSource(features=tuple(run.facts["layers"]))
+    layers = source.of(stimuli, np.arange(len(stimuli)))
+    return {name: predict_responses(_encoder(run, name), layers) for name in run.facts["subjects"]}
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
@@ -437,8 +392,8 @@ def as_text(evaluation: dict[str, Any]) -> str:
     first = evaluation["rows"][0]
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
     lines.append(
-        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) of the first row: mean "
-        f"{first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
+        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: mean"
+        f" {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
     )
     lines.append(f"r_optimistic is {evaluation['r_optimistic_is']}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ A voxel whose predicted or measured responses do not vary has no correlation: Na
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from pulvinar.errors import InputError
 from pulvinar.metrics.noise_ceiling import ceiling_r2, signal_to_noise
@@ -14,7 +14,6 @@ from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
 
 VOXELS_PER_BLOCK = 2048
 ZERO_CEILING = 1e-14  # what replaces a ceiling of 0 in the Algonauts 2023 score
-FEW_VOXELS = 20  # a region with fewer is warned of (ours)
 LEAST_SPREAD = 1e-6  # of a voxel, as a share of its largest value: less is rounding
 
 
@@ -92,10 +91,10 @@ def unique_variance(
 ) -> Float[np.ndarray, " voxel"]:  # fmt: skip
     """Variance that features explain beyond others: R^2 of both together less R^2 of the others alone (variance partitioning).
 
-    Both on the same held-out images. Where the others alone predict worse than the mean they explain nothing: their R^2
-    counts as 0 there (ours), so that a poor baseline does not lend its failure to the features.
+    Both on the same held-out images. A prediction that is worse than the mean explains nothing: its R^2 counts as 0 (ours), so
+    that a poor baseline does not lend its failure to the features.
     """
-    return joint - np.maximum(without, 0.0)
+    return np.maximum(joint, 0.0) - np.maximum(without, 0.0)
 
 
 def algonauts_2023(
@@ -224,9 +223,3 @@ def _weighted_correlations(
     products, squares = shares @ (x * y) - mean_x * mean_y, (shares @ x**2 - mean_x**2) * (shares @ y**2 - mean_y**2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return products / np.sqrt(np.where(squares > 0, squares, np.nan))
-
-
-def few_voxels(mask: Bool[np.ndarray, " voxel"], name: str) -> str | None:
-    """What to warn of where a region is small."""
-    count = int(mask.sum())
-    return f"ROI '{name}' has {count} voxels; a mean over fewer than {FEW_VOXELS} says little" if count < FEW_VOXELS else None

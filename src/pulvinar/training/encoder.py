@@ -4,7 +4,7 @@ Folds are over source pictures, so that crops of one picture and repeats of one 
 scores every layer, penalty and voxel, block by block (it can be stopped and resumed between blocks), and then fits all training
 images. The penalty is ridge's alpha, or the number of components of partial least squares.
 
-The result is a plain state: `parts`, of which each predicts some voxels from one layer by (x - mean) axes weights; `centre`
+The result is a plain state: `parts`, each of which predicts some voxels from one layer by (x - mean) axes weights; `centre`
 is added. `predict` sums them.
 """
 
@@ -189,7 +189,7 @@ class EncoderTrainer:
             return self._fit_banded()
         layers, places = self.choice()
         penalties = np.array(self.settings.penalties)[places]
-        centre, parts = torch.zeros(self.n_voxels), []
+        centre, parts = torch.zeros(self.n_voxels), {}
         for number, values in enumerate(self.layers.values()):
             voxels = np.flatnonzero(layers == number)
             if not len(voxels):
@@ -197,7 +197,13 @@ class EncoderTrainer:
             solve = self._solve_components if self.settings.regression == "partial_least_squares" else self._solve_ridge
             mean, axes, weights, means = solve(flat(values), voxels, penalties[voxels])
             centre[voxels] = means
-            parts.append({"layer": number, "voxels": torch.from_numpy(voxels), "mean": mean, "axes": axes, "weights": weights})
+            parts[str(number)] = {
+                "layer": number,
+                "voxels": torch.from_numpy(voxels),
+                "mean": mean,
+                "axes": axes,
+                "weights": weights,
+            }
         return {
             "parts": parts,
             "centre": centre,
@@ -239,12 +245,16 @@ class EncoderTrainer:
             voxels_per_block=self.settings.voxels_per_block,
             seed=self.settings.seed,
         )
-        every, parts = torch.arange(self.n_voxels), []
+        every, parts = torch.arange(self.n_voxels), {}
         for number, (features, mean, scale) in enumerate(zip(fitted.features, fitted.means, fitted.scales, strict=True)):
             tensors = [
                 torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (mean, features.T, fitted.dual * scale)
             ]
-            parts.append({"layer": number, "voxels": every, **dict(zip(("mean", "axes", "weights"), tensors, strict=True))})
+            parts[str(number)] = {
+                "layer": number,
+                "voxels": every,
+                **dict(zip(("mean", "axes", "weights"), tensors, strict=True)),
+            }
         return {
             "parts": parts,
             "centre": torch.from_numpy(fitted.intercept.astype(np.float32)),
@@ -300,7 +310,7 @@ def predict(state: State, layers: Layers) -> np.ndarray:
         raise InputError(f"layers: {', '.join(missing)} are needed to predict, {', '.join(layers)} came")
     n_images = len(next(iter(layers.values())))
     out = state["centre"].expand(n_images, -1).clone()
-    for part in state["parts"]:
+    for part in state["parts"].values():
         values = flat(np.asarray(layers[names[int(part["layer"])]]))
         if values.shape[1] != len(part["mean"]):
             raise InputError(
