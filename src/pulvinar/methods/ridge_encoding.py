@@ -2,8 +2,8 @@
 
 Paper: the encoding model of Mulrooney & Brockmeier 2024 (contrastive fine-tuning for encoding): features of tapped layers,
 principal components, ridge with alpha per voxel, a layer per ROI, 5 folds; noise-normalised score of Gifford et al. 2023.
-Where: ridge in models/ridge.py, banded ridge in models/banded_ridge.py, partial least squares in
-models/partial_least_squares.py, choice and fit in training/encoder.py, scores in metrics/encoding.py and evaluation/encoding.py.
+Where: models/ridge.py, models/banded_ridge.py and models/partial_least_squares.py; choice and fit in training/encoder.py;
+scores in metrics/encoding.py and evaluation/encoding.py.
 Differs from the paper and why: the paper's code picks alpha and layer on the folds it reports; here folds over the training
 images choose, and the outer test images report (`r_nested`); what comes out when alpha and layer are chosen on the reported
 images stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
@@ -222,10 +222,10 @@ def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
         trainer = _trainer(config, experiment, opened[name], features.of(opened[name].train.ids))
         if state["trainer"] is not None:
             trainer.restore(state["trainer"])
-        with bar(f"{name}: choosing layers and penalties", trainer.n_units) as shown:
-            shown.advance(trainer.n_done)
+        with bar(f"{name}: choosing layers and penalties", trainer.n_units) as progress:
+            progress.advance(trainer.n_done)
             for done in trainer.run():
-                shown.advance(note=done)
+                progress.advance(note=done)
                 if run.due():
                     run.save({"subject": name, "trainer": trainer.state()})
         encoder = trainer.fit()
@@ -274,7 +274,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
     rows, ceilings = [], {}
     for name in names:
         given = opened[name]
-        found, of_subject = _predictions(config, experiment, given, features, _encoder(run, name), controls=controls), []
+        found = _predictions(config, experiment, given, features, _encoder(run, name), controls=controls)
         generator = np.random.default_rng([config.seed, 0x9E2])
         by_voxel = scoring.score_voxels(found, generator=generator, n_permutations=config.n_permutations)
         of_subject = scoring.score_regions(
@@ -348,9 +348,9 @@ def _with_baseline(
     predicted = []
     for train, test in (alone, both):
         trainer = _trainer(config, experiment, given, train)
-        with bar(f"baseline of {given.train.responses.subject}", trainer.n_units) as shown:
+        with bar(f"baseline of {given.train.responses.subject}", trainer.n_units) as progress:
             for _ in trainer.run():
-                shown.advance()
+                progress.advance()
         predicted.append(predict_responses(trainer.fit(), test))
     return predicted[0], predicted[1]
 
@@ -392,8 +392,8 @@ def as_text(evaluation: dict[str, Any]) -> str:
     first = evaluation["rows"][0]
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
     lines.append(
-        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: mean"
-        f" {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
+        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "
+        f"mean {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
     )
     lines.append(f"r_optimistic is {evaluation['r_optimistic_is']}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Layers of features for images: embeddings that an experiment holds, or the stages of a backbone (kept in the feature cache)."""
+"""Layers of features for images: embeddings that an experiment holds, or stages of a backbone (kept in the feature cache)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
