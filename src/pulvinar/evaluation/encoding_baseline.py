@@ -1,4 +1,4 @@
-"""What features are to beat: ridge on low-level features of the pixels, on category labels, or on both; and with the features."""
+"""What features are to beat: ridge on low-level features of the pixels, on category labels, or on both."""
 
 from collections.abc import Sequence
 from typing import Literal
