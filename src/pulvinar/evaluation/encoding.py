@@ -2,7 +2,7 @@
 
 Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
 the noise-normalised score, the share of voxels that beat a baseline of low-level or category features, the unique variance
-beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason beside it.
+beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
 from collections.abc import Mapping
