@@ -2,6 +2,7 @@
 
 VoxelSelector    keeps the voxels that a cross-fitted linear readout of labels or an embedding uses
 RDMRegressor     scales features of stages so that their dissimilarities match measured ones
+RidgeEncoder     predicts voxels from features of images: ridge with alpha, and layer, per voxel
 """
 
 import importlib
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 _MODULES = {"RDMRegressor": "rdm_regressor", "VoxelSelector": "voxel_selector"}
 
 __all__ = ["RDMRegressor", "VoxelSelector"]
+    from pulvinar.estimators.ridge_encoder import RidgeEncoder
+    from pulvinar.estimators.voxel_selector import VoxelSelector
+
+_MODULES = {"RidgeEncoder": "ridge_encoder", "VoxelSelector": "voxel_selector"}
+
+__all__ = ["RidgeEncoder", "VoxelSelector"]
 
 
 def __getattr__(name: str) -> Any:
