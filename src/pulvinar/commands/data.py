@@ -70,6 +70,9 @@ def absolute(source: str) -> str:
     if colon and not Path(source).exists():
         folder, question, options = path.partition("?")
         return f"{dataset}:{Path(folder).resolve()}{question}{options}" if Path(folder).exists() else source
+    folder, question, options = source.partition("?")
+    if question and not Path(source).exists():
+        return f"{Path(folder).resolve()}?{options}"
     return str(Path(source).resolve())
 
 

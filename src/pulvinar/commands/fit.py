@@ -291,7 +291,8 @@ def _write_prediction(out: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _exists(source: str) -> bool:
     _, colon, path = source.partition(":")
-    return Path(source).exists() or (bool(colon) and Path(path.partition("?")[0]).exists())
+    places = [source, source.partition("?")[0], *([path.partition("?")[0]] if colon else [])]
+    return any(Path(place).exists() for place in places)
 
 
 def report(run: str, out: str | None = None) -> dict[str, Any]:

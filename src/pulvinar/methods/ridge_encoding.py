@@ -43,6 +43,7 @@ from pulvinar.training.layer_features import LayerFeatures, LayerSource
 from pulvinar.training.runs import RunFolder
 
 DATA = "experiment"
+TOPIC = "encoding"
 NEEDS = ("responses of a subject", "images and a backbone, or an embedding (feature) of each image")
 SOURCE = "Mulrooney & Brockmeier 2024, recomputed from the authors' result files: 8 subjects, AlexNet, Pearson r"
 PUBLISHED: list[dict] = [

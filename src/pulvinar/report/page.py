@@ -17,7 +17,12 @@ from pulvinar.report import run_folder
 from pulvinar.report.run_folder import Run
 from pulvinar.storage import write_text
 
-PAGES = {"decoding": "decoding_page", "rsa": "rsa_page"}  # topic -> module
+PAGES = {  # topic -> module
+    "decoding": "decoding_page",
+    "encoding": "encoding_page",
+    "rsa": "rsa_page",
+    "self_supervised": "backbone_page",
+}
 
 
 def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
