@@ -37,15 +37,24 @@ def baselines(
     n_folds: int,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Name -> (pair,) or (pair, split) predictions. Each is of the first layout's pooling."""
+    """Name -> (pair,) or (pair, split) predictions; concatenations of every layout's features, single stages of the first's.
+
+    The best single stage is chosen among the stages of all layouts.
+    """
+    named: dict[str, Features] = {}
+    for name, layout in layouts.items():
+        if not any(layout.features is features for features in named.values()):
+            named[name] = layout.features
+    rows: dict[str, Tensor] = {}
+    for name, features in named.items():
+        suffix = "" if len(named) == 1 else f", {name}"
+        rows[f"unweighted concatenation{suffix}"] = unweighted(features)
+        rows[f"stage-normalised concatenation{suffix}"] = normalised(features, splits, "stage")
+        rows[f"channel-normalised concatenation{suffix}"] = normalised(features, splits, "channel")
+    every = {f"{stage}, {name}": rdm for name, part in named.items() for stage, rdm in single_stages(part).items()}
+    rows["best single stage (chosen in training)"] = best_stage(every, measured, splits)[0]
     features = next(iter(layouts.values())).features
-    rows = {
-        "unweighted concatenation": unweighted(features),
-        "stage-normalised concatenation": normalised(features, splits, "stage"),
-        "channel-normalised concatenation": normalised(features, splits, "channel"),
-    }
     alone = single_stages(features)
-    rows["best single stage (chosen in training)"] = best_stage(alone, measured, splits)[0]
     rows |= {f"stage {name} alone": rdm for name, rdm in alone.items()}
     if isinstance(features, FeatureProducts) and features.n_scales > len(features.stages):
         rows["feature-reweighted RSA"] = reweighted(features, measured, splits, groups, n_folds=n_folds, seed=seed)
