@@ -116,7 +116,8 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
 
 def _row(row: Row, *, is_first: bool) -> str:
     share = "–" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f}"
-    cells = [
+    name = f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>'
+    cells = [name, _cell(share)]
         f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>',
         _cell(share),
     ]
