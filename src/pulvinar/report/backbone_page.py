@@ -118,9 +118,6 @@ def _row(row: Row, *, is_first: bool) -> str:
     share = "–" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f}"
     name = f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>'
     cells = [name, _cell(share)]
-        f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>',
-        _cell(share),
-    ]
     for kind in KINDS:
         low, high = row[f"{kind}_interval"]
         cells.append(_cell(f"{100 * row[kind]:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
