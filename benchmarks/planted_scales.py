@@ -75,8 +75,7 @@ def main() -> None:
                     rho = float(compare(rdm.double(), subject_rdms(test, fmri)).mean())
                     found.setdefault(f"{fmri}: {arm}", []).append((rank, error, rho))
                     print(
-                        f"world {seed} {fmri} {arm}: rank correlation {rank:.2f}, error {error:.3f}, rho on 118 other images {rho:.3f}",
-                        flush=True,
+                        f"world {seed} {fmri} {arm}: rank correlation {rank:.2f}, error {error:.3f}, rho {rho:.3f}", flush=True
                     )
     print(f"\n{'':26} rank correlation: mean, lowest; worlds at .9 or above; error; rho on other images")
     for arm, values in found.items():
