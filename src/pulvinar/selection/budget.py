@@ -17,7 +17,9 @@ added to the loss is
     (multiplier + stiffness e) share,   e = h - budget,   multiplier <- multiplier + rate e   after each step,
 
 with the bracket held constant in the gradient: dual ascent on the multiplier plus the augmented Lagrangian's quadratic term.
-The multiplier may be negative: the budget is met from both sides. In the last `frozen_share` of the run it stands still.
+The multiplier may be negative: the budget is met from both sides. In the last `frozen_share` of the run it stands still. In the
+first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network whose
+gates start open first learns with most of its channels.
 """
 
 import math
@@ -64,8 +66,7 @@ class BudgetConstraint:
     """State of the constraint above. `term` gives what is added to the loss, `update` is called after each step.
 
     rate: of the multiplier, per step and unit of e. stiffness: of the quadratic term. memory: of the running mean of the hard
-    share (h <- memory h + (1 - memory) share of this batch). scale: multiplies the whole term, so that gains need not be
-    chosen anew for a loss of another size.
+    share (h <- memory h + (1 - memory) share of this batch).
     """
 
     budget: float
@@ -73,25 +74,35 @@ class BudgetConstraint:
     stiffness: float
     memory: float = 0.8
     frozen_share: float = 0.1
-    scale: float = 1.0
+    descent_share: float = 0.0
     multiplier: float = 0.0
     average: float | None = None
+    start: float | None = None
+    aim: float | None = None
 
     @property
     def error(self) -> float:
-        """e: mean hard share minus the budget; 0 before the first step."""
-        return 0.0 if self.average is None else self.average - self.budget
+        """e: mean hard share minus the budget that counts now; 0 before the first step."""
+        return 0.0 if self.average is None or self.aim is None else self.average - self.aim
+
+    def _aim(self, done: float) -> float:
+        """The budget that counts after this share of the run."""
+        if self.start is None or done >= self.descent_share:
+            return self.budget
+        return self.start + (self.budget - self.start) * done / self.descent_share
 
     def term(self, share: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """(multiplier + stiffness e) share; its gradient is the constraint's, its value is of no use."""
-        return self.scale * (self.multiplier + self.stiffness * self.error) * share
+        return (self.multiplier + self.stiffness * self.error) * share
 
     def update(self, hard_share: float, done: float) -> None:
         """Take in the hard share of one step, after this share of the run (0 to 1)."""
         if not math.isfinite(hard_share):
             raise DegenerateError(f"hard_share: a share of the multiply-adds is needed, {hard_share} came")
+        self.start = hard_share if self.start is None else self.start
         before = hard_share if self.average is None else self.average
         self.average = self.memory * before + (1 - self.memory) * hard_share
+        self.aim = self._aim(done)
         if done < 1 - self.frozen_share:
             self.multiplier += self.rate * self.error
 

@@ -50,6 +50,7 @@ class TrainingSettings:
     clip_norm: float | None
     constraint_rate: float
     constraint_stiffness: float
+    descent_share: float
 
 
 def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
@@ -123,6 +124,7 @@ class SiameseTrainer:
             budget=self.loss.budget,
             rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
             stiffness=self.settings.constraint_stiffness,
+            descent_share=self.settings.descent_share,
         )
 
     @property

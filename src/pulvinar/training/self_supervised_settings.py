@@ -127,7 +127,7 @@ class SelfSupervisedConfig:
         )
 
     def _gate_training(self) -> dict[str, Any]:
-        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness")
+        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness", "descent_share")
         return {name: getattr(self, name, 0.0) for name in names}
 
 
@@ -137,10 +137,10 @@ class GatedConfig(SelfSupervisedConfig):
 
     budget: float = setting(0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included")
     budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
-    gate_bias: float | None = setting(None, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
+    gate_bias: float | None = setting(2.0, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
     gated_convs: GatedConvs = setting("conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)")
     separate_norms: SeparateNorms = setting("blocks", "batch-norms that each pass has of its own: blocks (paper) or all")
-    gate_rate: float = setting(1.0, "rate of the gates over that of the other weights (papers: 1)")
+    gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)")
     gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
     penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)")
     bound_weight: float = setting(1.0, "of the bound loss, in every budget mode (papers: 1)")
@@ -149,6 +149,7 @@ class GatedConfig(SelfSupervisedConfig):
     )
     constraint_rate: float = setting(0.1, "of the multiplier, per step of a run of 1,000 steps and unit of share")
     constraint_stiffness: float = setting(50.0, "weight of the constraint's quadratic term")
+    descent_share: float = setting(0.4, "share of the run in which the constraint's budget falls from the share at the start")
     settle: bool = setting(True, "after training, shift all logits onto the budget; not in mode none")
     recalibrate: bool = setting(True, "after training, estimate the gated batch-norms anew with the gates of inference")
 
