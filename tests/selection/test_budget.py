@@ -94,6 +94,13 @@ def test_constraint_by_hand_and_frozen_at_the_end():
     assert share.grad.item() == pytest.approx(0.1 + 2.0 * 0.1)
 
 
+def test_constraint_descends_from_the_share_at_the_start():
+    constraint = BudgetConstraint(budget=0.2, rate=0.0, stiffness=1.0, memory=0.0, descent_share=0.4)
+    for done, aim in ((0.0, 1.0), (0.1, 0.8), (0.2, 0.6), (0.4, 0.2), (0.9, 0.2)):
+        constraint.update(1.0, done)
+        assert constraint.error == pytest.approx(1.0 - aim)
+
+
 def test_constraint_is_restored_from_its_state():
     constraint = BudgetConstraint(budget=0.3, rate=0.5, stiffness=2.0)
     constraint.update(0.6, 0.0)

@@ -11,7 +11,7 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, DegenerateError, InputError
 from pulvinar.methods.dual_gating import Config
 from pulvinar.training import self_supervised_run as runs
-from pulvinar.training.collapse import effective_rank, health
+from pulvinar.training.collapse import Health, Watch, effective_rank, health
 from pulvinar.training.self_supervised import SiameseTrainer, require_batch
 
 QUICK = {"epochs": 2, "batch_size": 8, "width": 0.0625, "projector_width": 16, "budget": 0.5, "precision": "float32"}
@@ -150,3 +150,28 @@ def test_effective_rank_and_spread_in_closed_form():
     shuffled = health(torch.ones(64, 32), rows, rows.roll(1, 0))
     assert shuffled.agreement == 0.0
     assert shuffled.spread == pytest.approx(0.0, abs=1e-6)
+
+
+def seen_by(*healths: tuple[float, float, float]) -> tuple[Watch, list[bool]]:
+    watch, warned = Watch(), []
+    for epoch, values in enumerate(healths, start=1):
+        watch.see(Health(*values), epoch=epoch, n_images=128)
+        warned.append(watch.collapsing)
+    return watch, warned
+
+
+def test_watch_warns_of_a_point_a_line_and_views_that_drift_apart(capsys):
+    assert seen_by((0.3, 20, 0.01), (0.04, 20, 0.5))[1] == [False, True]
+    assert "variance_weight" in capsys.readouterr().err
+    assert seen_by((0.3, 1.5, 0.5))[1] == [True]
+    # measured: dual VICReg of width .125 without the invariance term, and with it from half-open gates
+    apart = ((0.287, 38.7, 0.008), (0.262, 41.3, 0.008), (0.274, 37.4, 0.0), (0.263, 39.6, 0.008))
+    watch, warned = seen_by(*apart)
+    assert warned == [False, False, True, True]
+    text = capsys.readouterr().err
+    assert text.count("invariance=true") == 1
+    slow = ((0.299, 32.4, 0.0), (0.35, 20.0, 0.008), (0.36, 15.0, 0.01), (0.397, 13.2, 0.016))
+    assert not any(seen_by(*slow)[1])
+    other = Watch()
+    other.restore(watch.state())
+    assert other.record() == watch.record()

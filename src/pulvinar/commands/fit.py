@@ -17,6 +17,7 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, FileError, InputError
 from pulvinar.progress import log
 from pulvinar.storage import atomic_path, refuse_existing, write_arrays, write_text
+from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
 
 Data = Experiment | ImageSet | Dissimilarities
@@ -78,8 +79,10 @@ def fit(
     """Fit a method; the run folder is made only after the input has been checked."""
     module = registry.module("methods", method)
     resuming = resume and Path(out).exists()
-    if not resuming:
+    start()  # of several processes (torchrun) the first one writes
+    if not resuming and is_first():
         refuse_existing(out)
+    wait()
     config, backbone_config = configs(method, config_file, assignments)
     _refuse_useless_backbone(method, config, backbone, config_file, assignments)
     given = bool(config_file or assignments)
@@ -90,7 +93,8 @@ def fit(
             return {"run": str(out), **run.facts}
         opened = open_data(kind_of(module), data, target=target or run.facts["data"]["target"])
         _require_same_data(run, opened)
-        run.remove_leftovers()
+        if is_first():
+            run.remove_leftovers()
         run.use_recorded_threads()
         config = build(module.Config, run.settings(), name=method)
     else:

@@ -17,9 +17,9 @@ added to the loss is
     (multiplier + stiffness e) share,   e = h - budget,   multiplier <- multiplier + rate e   after each step,
 
 with the bracket held constant in the gradient: dual ascent on the multiplier plus the augmented Lagrangian's quadratic term.
-The multiplier may be negative: the budget is met from both sides. In the last `frozen_share` of the run it stands still. In the
-first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network whose
-gates start open first learns with most of its channels.
+The multiplier may be negative: the budget is met from both sides. In the last `frozen_share` of the run it stands still. In
+the first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network
+whose gates start open first learns with most of its channels.
 """
 
 import math

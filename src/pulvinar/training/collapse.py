@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pulvinar.progress import warn
+
+SMALLEST_SPREAD, SMALLEST_RANK, TIMES_CHANCE, FIRST_EPOCH_OF_AGREEMENT = 0.05, 2.0, 5.0, 3
+
 
 @dataclass(frozen=True)
 class Health:
@@ -53,25 +57,52 @@ def effective_rank(features: Tensor) -> float:
 
 
 class Watch:
-    """Looks at the health of a run and warns once when it is bad."""
+    """Looks at the health of a run once an epoch and warns once, with what to do, when it is bad. The rule is ours:
+
+    - at any epoch: spread below .05 (one point), or rank below 2 (a line);
+    - from the third epoch on: agreement below five times chance while the spread is smaller than after the first epoch. (VICReg
+      without its invariance term does this; runs that learn slowly have low agreement too, but their spread grows.)
+    """
 
     def __init__(self) -> None:
         self.last: Health | None = None
-        self.warned = False
+        self.first: Health | None = None
+        self.collapsing = False
 
-    def see(self, seen: Health, epoch: int) -> None:
-        """Take in the health of a batch."""
-        self.last = seen
+    def see(self, seen: Health, *, epoch: int, n_images: int) -> None:
+        """Take in the health of a batch of so many images at the end of this epoch (from 1)."""
+        self.first, self.last = self.first or seen, seen
+        reason = self._reason(seen, epoch, n_images)
+        if reason and not self.collapsing:
+            warn(f"epoch {epoch}: the network is collapsing: {reason}")
+        self.collapsing = bool(reason)
 
-    def record(self) -> dict[str, float]:
+    def _reason(self, seen: Health, epoch: int, n_images: int) -> str:
+        """What is wrong and what to do; empty where nothing is."""
+        if seen.spread < SMALLEST_SPREAD or seen.rank < SMALLEST_RANK:
+            return (
+                f"features have a spread of {seen.spread:.3f} and a rank of {seen.rank:.1f}. Raise variance_weight (VICReg) or "
+                "batch_size, or lower learning_rate"
+            )
+        lost = seen.agreement < TIMES_CHANCE / n_images
+        if epoch >= FIRST_EPOCH_OF_AGREEMENT and lost and self.first is not None and seen.spread < self.first.spread:
+            return (
+                f"two views of an image find each other in {seen.agreement:.3f} of cases (chance {1 / n_images:.3f}), and "
+                f"features draw together (spread {seen.spread:.3f}, was {self.first.spread:.3f}). Keep invariance=true and "
+                "raise its weight, or lower learning_rate"
+            )
+        return ""
+
+    def record(self) -> dict[str, float | bool]:
         """For metrics.jsonl."""
-        return self.last.record() if self.last is not None else {}
+        return self.last.record() | {"collapsing": self.collapsing} if self.last is not None else {}
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"last": None if self.last is None else asdict(self.last), "warned": self.warned}
+        healths = {name: None if seen is None else asdict(seen) for name, seen in (("first", self.first), ("last", self.last))}
+        return {**healths, "collapsing": self.collapsing}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave."""
-        self.last = None if state["last"] is None else Health(**state["last"])
-        self.warned = state["warned"]
+        self.first, self.last = (None if state[name] is None else Health(**state[name]) for name in ("first", "last"))
+        self.collapsing = state["collapsing"]

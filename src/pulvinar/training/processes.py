@@ -14,6 +14,7 @@ from torch import Tensor
 from torch import distributed as processes
 
 from pulvinar.models.batch_norm import n_processes
+from pulvinar.progress import REPORTER
 
 __all__ = [
     "gather_rows",
@@ -34,6 +35,7 @@ def start() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         processes.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        REPORTER.quiet = REPORTER.quiet or not is_first()
 
 
 def rank() -> int:

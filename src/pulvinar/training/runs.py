@@ -25,6 +25,7 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, warn
 from pulvinar.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.training import checkpoints
+from pulvinar.training.processes import is_first, wait
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 FACTS = ("method", "status", "seed", "data")  # what run.json has from the start
@@ -64,12 +65,15 @@ class RunFolder:
         backbone: dict[str, Any] | None = None,
         topic: str = "decoding",
     ) -> "RunFolder":
-        """A new run folder, written whole; an existing one is refused.
+        """A new run folder, written whole; an existing one is refused. Of several processes the first writes it.
 
         topic: which page the report is (report/page.py).
         backbone: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
         """
         path = Path(path)
+        if not is_first():
+            wait()
+            return cls(path)
         with atomic_folder(path) as temporary:
             write_text(temporary / "config.toml", config_toml)
             write_json(temporary / "environment.json", environment())
@@ -86,6 +90,7 @@ class RunFolder:
             if backbone is not None:
                 facts["backbone"] = backbone
             write_json(temporary / "run.json", facts)
+        wait()
         return cls(path)
 
     @classmethod

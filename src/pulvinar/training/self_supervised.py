@@ -170,7 +170,7 @@ class SiameseTrainer:
         self.last_loss = terms["loss"]
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        if place in (0, self.steps_per_epoch - 1):
+        if place == self.steps_per_epoch - 1:
             self._look(branches)
 
     def draw_views(self, rows: Tensor) -> list[Tensor]:
@@ -238,7 +238,8 @@ class SiameseTrainer:
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
         first, second = (branch.projected[:N_HEALTH_IMAGES].detach() for branch in branches)
-        self.watch.see(health(branches[1].features[:N_HEALTH_IMAGES].detach(), first, second), self.epoch)
+        features = branches[1].features[:N_HEALTH_IMAGES].detach()
+        self.watch.see(health(features, first, second), epoch=self.epoch, n_images=len(first))
 
     def _record(self) -> dict[str, Any]:
         """Means over the epoch, and what the watch saw last."""

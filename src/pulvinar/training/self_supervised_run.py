@@ -204,29 +204,37 @@ def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: Vie
 def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views: ViewSettings) -> dict[str, float]:
     """Put the gated pass on its budget after training: statistics, then one shift of all logits, found on training images.
 
-    Gives the share before, the shift, and the share after; prints them.
+    Statistics and shift each move the other a little, so both are done twice, the shift last. Gives the share before, the
+    shift, and the share after; prints them.
     """
     encoder.eval()
     before = mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-    if config.recalibrate:
-        recalibrate_gated_norms(encoder, images, views)
     found = Shift(0.0, before)
-    if config.settle and config.budget_mode != "none":
-
-        def share_at(shift: float) -> float:
-            encoder.logit_shift.fill_(shift)
-            return mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-
-        log(f"settling on a MAC share of {config.budget}")
-        found = bisect_logit_shift(share_at, config.budget, tolerance=SETTLING_TOLERANCE)
-        encoder.logit_shift.fill_(found.shift)
-        if config.recalibrate and found.shift:
+    for _ in range(2):
+        if config.recalibrate:
             recalibrate_gated_norms(encoder, images, views)
-            found = Shift(found.shift, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
-    log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
-    if abs(found.shift) > WARN_OF_SHIFT:
-        warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise constraint_rate")
+        if config.settle and config.budget_mode != "none":
+            found = _shift_onto(config.budget, encoder, images, views)
+    if config.recalibrate and not config.settle:
+        found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
+    if is_first():
+        log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
+        if abs(found.shift) > WARN_OF_SHIFT:
+            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise constraint_rate")
     return {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
+
+
+def _shift_onto(budget: float, encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> Shift:
+    """Move `logit_shift` from where it is to where the budget is met; its value then, and the share."""
+    already = float(encoder.logit_shift)
+
+    def share_at(shift: float) -> float:
+        encoder.logit_shift.fill_(already + shift)
+        return mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
+
+    found = bisect_logit_shift(share_at, budget, tolerance=SETTLING_TOLERANCE)
+    encoder.logit_shift.fill_(already + found.shift)
+    return Shift(already + found.shift, found.share)
 
 
 def load_encoders(run: RunFolder, config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
