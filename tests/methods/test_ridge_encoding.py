@@ -155,7 +155,7 @@ def test_voxels_without_variance_are_refused_or_left_out(tmp_path):
     values[3, 9] = np.nan
     with pytest.raises(DegenerateError, match="1 voxels"):
         run(tmp_path / "run", replaced(planted(), values=values))
-    evaluation, _, _ = run(tmp_path / "run", replaced(planted(), values=values), drop_bad_voxels="true")
+    evaluation, _, _ = run(tmp_path / "dropped", replaced(planted(), values=values), drop_bad_voxels="true")
     assert evaluation["rows"][0]["n_voxels"] == N_VOXELS - 2
 
 

@@ -30,7 +30,7 @@ RESOLUTION = 3e-4  # smallest (eigenvalue + alpha) / largest eigenvalue that a f
 TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
 LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
 ROWS_PER_BLOCK = 1024  # images that are in float64 at a time
-BASIS_TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
+BASIS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
 
 ReadBlock = Callable[[slice], Tensor]
 
@@ -129,12 +129,14 @@ def _resolved(values: Tensor, smallest_alpha: float, *, null_direction: bool) ->
     return bool(smallest + smallest_alpha >= RESOLUTION * values[-1])
 
 
-def whole(layer: Layer, *, n_components: int | None = None) -> Fold:
-    """The decomposition on all images; `rows` are these images themselves."""
+def whole(layer: Layer, *, n_components: int | None = None, with_rows: bool = False) -> Fold:
+    """The decomposition on all images; with_rows: `rows` are these images themselves, else there are none."""
     every = torch.arange(layer.n_images, device=layer.features.device)
     values, vectors = _first((layer.eigenvalues, layer.vectors), n_components)
-    rows = layer.products @ vectors if layer.kernel else layer.features @ vectors.to(layer.features.dtype)
-    return _fold(layer, every, every, values, vectors, rows)
+    rows = layer.features.new_empty(0, len(values))
+    if with_rows:
+        rows = vectors * values if layer.kernel else layer.features @ vectors.to(layer.features.dtype)
+    return _fold(layer, every, every[: len(rows)], values, vectors, rows)
 
 
 def fold(
@@ -206,11 +208,16 @@ def _fold(
 
 
 def moments(
-    layer: Layer, part: Fold, responses: Float[Tensor, "image voxel"], *, cross: Float[Tensor, "feature voxel"] | None = None
+    layer: Layer,
+    part: Fold,
+    responses: Float[Tensor, "image voxel"],
+    *,
+    cross: Float[Tensor, "feature voxel"] | None = None,
+    held_out_cross: Float[Tensor, "feature voxel"] | None = None,
 ) -> tuple[Float[Tensor, "row voxel"], Float[Tensor, " voxel"]]:
     """What a fold needs of the responses: X'Y of its training images (in the kernel form these Y), centred, and their mean.
 
-    cross: X'Y over all images (`layer.features.T @ responses`), where it is at hand; a fold then costs its held-out images.
+    cross: X'Y over all images, held_out_cross: over the held-out ones, where they are at hand; a fold then costs nothing more.
     Responses of large mean lose precision in float32: give them centred.
     """
     train = responses[part.train]
@@ -219,9 +226,9 @@ def moments(
         return train - mean, mean
     if cross is not None and len(part.train) == layer.n_images:
         return cross, mean
-    if cross is None or not part.complete:
+    if cross is None or held_out_cross is None or not part.complete:
         return (layer.features[part.train] - part.shift).T @ (train - mean), mean
-    own = torch.addmm(cross, layer.features[part.held_out].T, responses[part.held_out], alpha=-1)
+    own = cross - held_out_cross
     return (own - len(part.train) * torch.outer(part.shift, mean) if layer.fit_intercept else own), mean
 
 
@@ -358,7 +365,7 @@ def search(
     """
     n_voxels = n_voxels or sum(block.stop - block.start for block in blocks)
     if folds is None:
-        parts = [whole(layer, n_components=n_components)]
+        parts = [whole(layer, n_components=n_components, with_rows=True)]
     else:
         parts = [fold(layer, train, held_out, n_components=n_components) for train, held_out in folds]
     tolerance = 0.0 if folds is None else None  # 1 / (1 - h) would enlarge what is given up
@@ -366,15 +373,23 @@ def search(
     for block in blocks:
         responses = read(block)
         responses = responses - responses.mean(0) if layer.fit_intercept else responses
-        cross = None if layer.kernel else layer.features.T @ responses
+        cross, apart = _cross_products(layer, parts, responses)
         total = responses.new_zeros(len(alphas), responses.shape[1], dtype=torch.float64)
-        for part, products in zip(parts, shared, strict=True):
-            sums, mean = moments(layer, part, responses, cross=cross)
+        for part, products, own in zip(parts, shared, apart, strict=True):
+            sums, mean = moments(layer, part, responses, cross=cross, held_out_cross=own)
             if folds is None:
                 total += leave_one_out_scores(layer, part, products, sums, responses, alphas)
             else:
                 total += held_out_scores(part, products, sums, mean, responses[part.held_out])
         yield block, (total / len(parts)).to(responses.dtype)
+
+
+def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """X'Y of the images that each fold holds out, and of all: their sum, where every image is held out once."""
+    if layer.kernel or sorted(torch.cat([part.held_out for part in parts]).tolist()) != list(range(layer.n_images)):
+        return None, [None] * len(parts)
+    apart = [layer.features[part.held_out].T @ responses[part.held_out] for part in parts]
+    return torch.stack(apart).sum(0) if len(apart) > 1 else apart[0], apart
 
 
 def blocks_of(n_voxels: int, voxels_per_block: int) -> list[slice]:
