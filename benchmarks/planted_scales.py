@@ -20,7 +20,7 @@ from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.datasets import algonauts2019
 from pulvinar.methods.learning_to_aggregate import subject_rdms
 from pulvinar.rsa.compare import compare
-from pulvinar.selection.stage_mask import Features, feature_products
+from pulvinar.selection.stage_mask import Features, Loss, feature_products
 from pulvinar.training.aggregation import Layout, MeasuredRDMs, ScaleSettings, TimeSampling, nested_scales
 
 N_STEPS = 600  # all of them: five scales do not overfit 92 images, and held-out rho is too flat to stop by
@@ -35,7 +35,7 @@ def products(data: Dissimilarities) -> Features:
     return feature_products(maps, resolution="stage", centring="embedding")
 
 
-def learned(data: Dissimilarities, targets: list[str], sampling: TimeSampling) -> torch.Tensor:
+def learned(data: Dissimilarities, targets: list[str], sampling: TimeSampling, loss: Loss) -> torch.Tensor:
     measured = [MeasuredRDMs(subject_rdms(data, name), time_sampling=sampling, use_reliability=True) for name in targets]
     everything = torch.ones(len(data.stimuli), 1, dtype=torch.bool)
     return nested_scales(
@@ -43,7 +43,7 @@ def learned(data: Dissimilarities, targets: list[str], sampling: TimeSampling) -
         measured,
         everything,
         list(data.stimuli.sources),
-        settings=ScaleSettings(loss="correlation", learning_rate=0.02, n_steps=N_STEPS, record_every=N_STEPS),
+        settings=ScaleSettings(loss=loss, learning_rate=0.02, n_steps=N_STEPS, record_every=N_STEPS),
         identity_weights=(0.0,),
         fixed_step=N_STEPS,
         n_folds=4,
@@ -62,14 +62,16 @@ def main() -> None:
             sets = algonauts2019.load_all(folder)
             train, test = sets[92], sets[118]
             for fmri, meg in PAIRS.items():
-                arms: dict[str, tuple[list[str], TimeSampling]] = {
-                    "fMRI": ([fmri], "gaussian"),
-                    "MEG, sampled times": ([meg], "gaussian"),
-                    "MEG, plain average": ([meg], "average"),
-                    "both": ([fmri, meg], "gaussian"),
+                arms: dict[str, tuple[list[str], TimeSampling, Loss]] = {
+                    "fMRI": ([fmri], "gaussian", "correlation"),
+                    "MEG, sampled times": ([meg], "gaussian", "correlation"),
+                    "MEG, plain average": ([meg], "average", "correlation"),
+                    "both": ([fmri, meg], "gaussian", "correlation"),
+                    "MEG, sampled times, L1": ([meg], "gaussian", "l1"),
+                    "MEG, plain average, L1": ([meg], "average", "l1"),
                 }
-                for arm, (targets, sampling) in arms.items():
-                    scales = learned(train, targets, sampling)
+                for arm, (targets, sampling, loss) in arms.items():
+                    scales = learned(train, targets, sampling, loss)
                     planted, ours = np.array(list(truth[fmri].values())), scales.abs().numpy()
                     rank = spearmanr(ours, planted).statistic
                     error = float(np.linalg.norm(ours / np.linalg.norm(ours) - planted / np.linalg.norm(planted)))
@@ -79,18 +81,19 @@ def main() -> None:
                     print(
                         f"world {seed} {fmri} {arm}: rank correlation {rank:.2f}, error {error:.3f}, rho {rho:.3f}", flush=True
                     )
-    print(f"\n{'':26} rank correlation: mean, lowest; worlds at .9 or above; error; rho on other images")
+    print(f"\n{'':28} rank correlation: mean, lowest; worlds at .9 or above; error; rho on other images")
     for arm, values in found.items():
         ranks, errors, rhos = np.array(values).T
         reached = f"{int((ranks >= 0.899).sum())} of {len(ranks)}"
-        print(f"{arm:26} {ranks.mean():.2f} {ranks.min():.2f}  {reached:>8}  {errors.mean():.3f}  {rhos.mean():.3f}")
+        print(f"{arm:28} {ranks.mean():.2f} {ranks.min():.2f}  {reached:>8}  {errors.mean():.3f}  {rhos.mean():.3f}")
     for fmri in PAIRS:
-        sampled, plain = (np.array(found[f"{fmri}: MEG, {arm}"]) for arm in ("sampled times", "plain average"))
-        gain, better = (sampled - plain).mean(0), int((sampled[:, 1] < plain[:, 1]).sum())
-        print(
-            f"{fmri}: sampled less averaged: rank correlation {gain[0]:+.2f}, error {gain[1]:+.3f} (smaller in {better} of "
-            f"{len(sampled)} worlds), rho {gain[2]:+.3f}"
-        )
+        for loss_name in ("", ", L1"):
+            sampled, plain = (np.array(found[f"{fmri}: MEG, {arm}{loss_name}"]) for arm in ("sampled times", "plain average"))
+            gain, better = (sampled - plain).mean(0), int((sampled[:, 1] < plain[:, 1]).sum())
+            print(
+                f"{fmri}{loss_name}: sampled less averaged: rank correlation {gain[0]:+.2f}, error {gain[1]:+.3f} (smaller in "
+                f"{better} of {len(sampled)} worlds), rho {gain[2]:+.3f}"
+            )
 
 
 if __name__ == "__main__":
