@@ -50,6 +50,9 @@ def test_a_source_is_in_one_fold():
     for train, held_out in folds:
         assert not {sources[row] for row in train} & {sources[row] for row in held_out}
         assert 10 <= len(held_out) <= 30
+    uneven = [f"large-{row % 4}" for row in range(80)] + [f"small-{row}" for row in range(40)]
+    assert max(len(held_out) for _, held_out in folds_by_source(uneven, 5, seed=1)) <= 40
+    assert [len(held_out) for _, held_out in folds_by_source(uneven, 4, seed=1)] == [30, 30, 30, 30]
     with pytest.raises(InputError, match="have 17"):
         folds_by_source(sources, 18, seed=0)
 
