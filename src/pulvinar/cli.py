@@ -42,7 +42,7 @@ def _list(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.data import inspect
 
-    result = inspect(arguments.source)
+    result = inspect(arguments.source, probe=arguments.probe)
     _say(arguments, json.dumps(_plain(result), indent=2))
     return result
 
@@ -60,8 +60,10 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
     shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    result = simulate(arguments.out, config_file=arguments.config, assignments=[*given, *arguments.set])
-    _say(arguments, f"wrote {result['folder']}: {result['name']}, new subject {result['target']}")
+    assignments = [*given, *arguments.set]
+    result = simulate(arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=assignments)
+    new = f", new subject {result['target']}" if "target" in result else ""
+    _say(arguments, f"wrote {result['folder']}: {result['name']}{new}")
     return result
 
 
@@ -125,6 +127,47 @@ def _sweep(arguments: argparse.Namespace) -> Result:
 
     result = sweep(arguments.grid)
     _say(arguments, result["table"])
+    return result
+
+
+def _rsa_ceiling(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.ceiling(arguments.file, target=arguments.target, method=arguments.method)
+    _say(arguments, rsa.ceiling_as_text(result))
+    return result
+
+
+def _rsa_compare(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.compare(
+        arguments.predicted,
+        arguments.measured,
+        method=arguments.method,
+        target=arguments.target,
+        beyond=arguments.beyond,
+        n_permutations=arguments.permutations,
+        n_bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+    )
+    _say(arguments, rsa.as_text(result))
+    return result
+
+
+def _rsa_score(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.score(arguments.submission, arguments.data, published=arguments.published)
+    _say(arguments, rsa.score_as_text(result))
+    return result
+
+
+def _rsa_submit(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import rsa
+
+    result = rsa.submit(arguments.out, arguments.rdm, file_format=arguments.format)
+    _say(arguments, "\n".join(result["files"]))
     return result
 
 
@@ -192,20 +235,35 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
     add("list", _list, "the methods and datasets there are")
 
-    data = commands.add_parser("data", help="look at, convert or plant an experiment", description="Experiments.")
+    _add_data(commands, add)
+    _add_runs(add)
+    _add_rsa(commands, add)
+    _add_macs(add)
+    return top
+
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_data(commands: Any, add: Add) -> None:
+    data = commands.add_parser("data", help="look at, convert or plant data", description="Experiments and other data.")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     inspect = add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split", kinds)
-    inspect.add_argument("source", help="experiment folder, or a description .toml")
+    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
     convert = add("convert", _convert, "make an experiment folder from your own files (docs/data.md)", kinds)
-    convert.add_argument("description", help="TOML description of where your files are")
+    convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder", kinds)
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
     simulate.add_argument("--seed", type=int, help="another seed is another world")
     simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
-    simulate.add_argument("--n-subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     _add_settings(simulate)
 
+
+def _add_runs(add: Add) -> None:
     fit = add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
     fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
     fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
@@ -233,11 +291,34 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
     sweep = add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
-    _add_macs(add)
-    return top
 
 
-def _add_macs(add: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_rsa(commands: Any, add: Add) -> None:
+    rsa = commands.add_parser("rsa", help="dissimilarity matrices: noise ceilings, comparison", description="RDMs.")
+    kinds = rsa.add_subparsers(dest="rsa_command", required=True, metavar="COMMAND")
+    ceiling = add("ceiling", _rsa_ceiling, "upper and leave-one-subject-out lower noise ceiling of measured RDMs", kinds)
+    ceiling.add_argument("file", help="RDMs of subjects: .npz, .npy, or an rsatoolbox .h5")
+    compare = add("compare", _rsa_compare, "model RDMs against measured ones: r, null, interval, percent of the ceiling", kinds)
+    compare.add_argument("predicted", help="RDM of a model, or several: .npy, .npz, or an rsatoolbox .h5")
+    compare.add_argument("measured", help="RDMs of subjects over the same images in the same order")
+    compare.add_argument("--beyond", help="file of confound models; adds the partial correlation beyond them")
+    compare.add_argument("--permutations", type=int, default=1000, help="permutations of images (default 1000)")
+    compare.add_argument("--bootstrap", type=int, default=1000, help="resamples of images and subjects (default 1000)")
+    compare.add_argument("--seed", type=int, default=0, help="of permutations and bootstrap (default 0)")
+    score = add("score", _rsa_score, "predicted RDMs as the Algonauts 2019 challenge scores them, with both ceilings", kinds)
+    score.add_argument("submission", help="submission folder, .zip, .mat, .npy or .npz")
+    score.add_argument("data", help="folder or file with the measured RDMs of one set (docs/algonauts2019.md)")
+    score.add_argument("--published", action="store_true", help="the challenge's published ceilings, not those of these data")
+    submit = add("submit", _rsa_submit, "write the files that the Algonauts 2019 challenge takes", kinds)
+    submit.add_argument("rdm", nargs="+", metavar="TARGET=FILE", help="evc, it, meg_early, meg_late; .npy, .npz or .h5")
+    submit.add_argument("--out", required=True, help="the folder to write; must not exist")
+    submit.add_argument("--format", default="mat", help="mat (default) or npy")
+    for command in (ceiling, compare):
+        command.add_argument("--method", default="spearman", help="spearman (default), pearson, kendall, cosine, whitened_...")
+        command.add_argument("--target", help="only the measured RDMs of this name")
+
+
+def _add_macs(add: Add) -> None:
     macs = add("macs", _macs, "multiply-adds of a ResNet: dense, of its gates, and with every gate shut")
     macs.add_argument("network", help="resnet18, resnet34 or resnet50")
     macs.add_argument("--size", type=int, default=32, help="side of the square images in pixels (default 32)")

@@ -40,6 +40,17 @@ def test_a_planted_leak_is_refused(split, more, message):
         check_split(split, stimuli(**more))
 
 
+def test_keys_of_pixels_stand_for_pixels_that_are_then_not_read():
+    def refuse(row):
+        raise AssertionError("read")
+
+    check_split(SPLIT, stimuli(read_image=refuse, pixel_keys=list("abcdef")))
+    with pytest.raises(LeakError, match=r"share their pixels .* 's1' .* 's4'"):
+        check_split(SPLIT, stimuli(read_image=refuse, pixel_keys=list("abcdbf")))
+    with pytest.raises(InputError, match="pixel_keys: 2 rows for 6"):
+        stimuli(pixel_keys=["a", "b"])
+
+
 def test_the_same_pixels_in_another_shape_are_another_image():
     images = [*NOISE[:5], NOISE[0].reshape(5, 4, 3)]
     check_split(SPLIT, stimuli(read_image=images.__getitem__))

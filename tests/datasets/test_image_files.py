@@ -135,7 +135,7 @@ def test_the_cache_gives_the_same_pixels_mapped(class_folder, tmp_path):
 
 def test_other_folders_that_do_not_fit(class_folder, tmp_path):
     folder, _ = class_folder
-    with pytest.raises(ConfigError, match=r"'scale' is not an option; there are: size"):
+    with pytest.raises(ConfigError, match=r"'scale' is not a setting of image_files"):
         image_files.load(f"{folder}?scale=3")
     with pytest.raises(ConfigError, match="size is a whole number"):
         image_files.load(f"{folder}?size=big")

@@ -99,7 +99,8 @@ def _open(path, method, module, data) -> tuple[object, RunFolder]:
     known = {field.name for field in dataclasses.fields(module.Config)}
     quick = {key: value for key, value in QUICK[kind_of(module)].items() if key in known}
     config = build(module.Config, quick, name=method)
-    facts = {"name": data.name, "path": "", "target": getattr(data, "target", None), "fingerprint": data.fingerprint()}
+    target = data.target if isinstance(data, Experiment) else None
+    facts = {"name": data.name, "path": "", "target": target, "fingerprint": data.fingerprint()}
     return config, RunFolder.create(path, method=method, config_toml=to_toml(config), seed=0, data=facts)
 
 

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pulvinar.report import curves_figure, figures, run_folder, score_figure, trial_figure
+from pulvinar.report import curves_figure, decoding_page, figures, run_folder, score_figure, trial_figure
 from pulvinar.report.drawing import BOTH, REFERENCE_ONLY, SELECTED_ONLY
 
 NAMES = ("roi", "curves", "scores", "trials", "summary")
@@ -16,7 +16,7 @@ NAMES = ("roi", "curves", "scores", "trials", "summary")
 
 @pytest.fixture(scope="module")
 def drawn(make_run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return figures.draw(run_folder.read(make_run(tmp_path_factory.mktemp("figures") / "run")))
+    return figures.draw(run_folder.read(make_run(tmp_path_factory.mktemp("figures") / "run")), decoding_page)
 
 
 def share_of(path: Path, colour: str) -> float:
@@ -43,22 +43,24 @@ def test_the_summary_has_the_size_of_a_readme_picture(drawn: dict[str, Path]) ->
 def test_roi_shows_found_missed_and_false_alarms(drawn: dict[str, Path], make_run, tmp_path: Path) -> None:
     path = drawn["roi"].with_suffix(".png")
     assert min(share_of(path, colour) for colour in (BOTH, REFERENCE_ONLY, SELECTED_ONLY)) > 1e-4
-    alone = figures.draw(run_folder.read(make_run(tmp_path / "run", with_truth=False)))["roi"].with_suffix(".png")
+    alone = figures.draw(run_folder.read(make_run(tmp_path / "run", with_truth=False)), decoding_page)["roi"].with_suffix(
+        ".png"
+    )
     assert share_of(alone, BOTH) > 1e-3
     assert share_of(alone, SELECTED_ONLY) == 0
 
 
 def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     run = run_folder.read(make_run(tmp_path / "run", kind="points", without=("metrics.jsonl",)))
-    paths = [path for name in figures.draw(run).values() for path in name.parent.glob(f"{name.name}.*")]
+    paths = [path for name in figures.draw(run, decoding_page).values() for path in name.parent.glob(f"{name.name}.*")]
     first = {path: path.read_bytes() for path in paths}
-    figures.draw(run)
+    figures.draw(run, decoding_page)
     assert {path: path.read_bytes() for path in paths} == first
 
 
 def test_only_what_the_run_has_is_drawn(tmp_path: Path, make_run) -> None:
     without = ("evaluation.json", "metrics.jsonl", "artifacts/maps.npz")
-    assert set(figures.draw(run_folder.read(make_run(tmp_path / "run", without=without)))) == {"trials"}
+    assert set(figures.draw(run_folder.read(make_run(tmp_path / "run", without=without)), decoding_page)) == {"trials"}
 
 
 def test_dots_stand_at_the_scores_best_first(finished_run: Path) -> None:

@@ -29,6 +29,7 @@ def test_a_new_run_holds_settings_environment_and_facts(run):
     facts = json.loads((run.path / "run.json").read_text())
     assert facts == {
         "method": "troi",
+        "topic": "decoding",
         "status": "running",
         "seed": 7,
         "seconds": 0.0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +68,73 @@ def absolute(source: str) -> str:
     """The source as it is found from any working directory."""
     dataset, colon, path = source.partition(":")
     if colon and not Path(source).exists():
-        return f"{dataset}:{Path(path).resolve()}" if Path(path).exists() else source
+        folder, question, options = path.partition("?")
+        return f"{dataset}:{Path(folder).resolve()}{question}{options}" if Path(folder).exists() else source
+    folder, question, options = source.partition("?")
+    if question and not Path(source).exists():
+        return f"{Path(folder).resolve()}?{options}"
     return str(Path(source).resolve())
 
 
-def inspect(source: str) -> dict[str, Any]:
-    """What is in an experiment, and which files differ from their checksums."""
-    result = describe(open_experiment(source))
+def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
+    """What is in an experiment, and which files differ from their checksums; a dataset with an `inspect` says it itself.
+
+    probe: how many single values of a dataset's own files to give beside.
+    """
+    dataset, colon, path = source.partition(":")
+    named = bool(colon) and not Path(source).exists()
+    if named and hasattr(module := registry.module("datasets", dataset), "inspect") and probe is None:
+        return module.inspect(path)
+    experiment = open_experiment(source)
+    result = describe(experiment)
+    if probe is not None:
+        if not named or not hasattr(module, "probes"):
+            raise InputError(f"--probe: single values are given of a dataset's own files, e.g. nsd:DIR; {source} came")
+        result["probes"] = module.probes(experiment, probe)
     if Path(source).is_dir():
         result["files_that_differ_from_checksums"] = folders.verify(source)
     return result
 
 
-def convert(description: str, out: str) -> dict[str, Any]:
-    """Read a description of your own files and write the experiment folder."""
+def convert(source: str, out: str) -> dict[str, Any]:
+    """Write an experiment folder from a description of your own files, or from `dataset:path` (session by session)."""
+    from pulvinar.data import conversion
     from pulvinar.datasets.arrays import read_description
 
     refuse_existing(out)
-    experiment = read_description(description)
+    if ":" in source and not Path(source).exists():
+        experiment = open_experiment(source)
+        folder = conversion.convert(experiment, out)
+        return {"folder": str(folder), "name": experiment.name, "subjects": list(experiment.subjects)}
+    experiment = read_description(source)
     return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "subjects": list(experiment.subjects)}
 
 
-def simulate(out: str, *, config_file: str | None = None, assignments: Sequence[str] = ()) -> dict[str, Any]:
-    """Plant a world and write it as an experiment folder."""
+def simulate(
+    out: str, *, layout: str | None = None, config_file: str | None = None, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Plant a world and write it as an experiment folder, or in the layout of a dataset that has `generate`."""
     from pulvinar.datasets import simulated
 
     refuse_existing(out)
+    if layout is not None:
+        return _simulate_layout(out, layout, config_file, assignments)
     config = load_config(simulated.Config, name="simulated", file=config_file, assignments=assignments)
     experiment = simulated.simulate(config)
     return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "target": experiment.target}
+
+
+def _simulate_layout(out: str, layout: str, config_file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """`generate(out, config)` of a dataset, its settings being its GENERATE; `plant` too where it asks for a planted cortex."""
+    from pulvinar.datasets import simulated
+
+    module = registry.module("datasets", layout)
+    if not hasattr(module, "generate"):
+        raise InputError(f"--layout {layout}: nothing is written in the layout of this dataset")
+    config = load_config(module.GENERATE, name=layout, file=config_file, assignments=assignments)
+
+    def plant(shown: simulated.Shown, **settings: Any) -> Experiment:
+        return simulated.simulate(simulated.Config(**settings), shown=shown)
+
+    wants_plant = "plant" in inspect_signature(module.generate).parameters
+    return module.generate(out, config, plant) if wants_plant else module.generate(out, config)

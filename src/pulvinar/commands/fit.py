@@ -169,7 +169,7 @@ def _create(
     facts = {
         "name": opened.name,
         "path": absolute(data),
-        "target": getattr(opened, "target", None),
+        "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
     }
     return RunFolder.create(
@@ -180,6 +180,7 @@ def _create(
         data=facts,
         published=module.PUBLISHED,
         backbone=plan,
+        topic=getattr(module, "TOPIC", "decoding"),
     )
 
 
@@ -269,7 +270,7 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     if not hasattr(module, "predict"):
         raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
     fitted.require(method=fitted.method)
-    files = find_images(images)
+    files = dict(sorted(find_images(images).items(), key=lambda item: item[1].name))
     stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values())))
     config = build(module.Config, fitted.settings(), name=fitted.method)
     arrays = module.predict(fitted, stimuli, config)
@@ -294,7 +295,8 @@ def _write_prediction(out: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _exists(source: str) -> bool:
     _, colon, path = source.partition(":")
-    return Path(source).exists() or (bool(colon) and Path(path).exists())
+    places = [source, source.partition("?")[0], *([path.partition("?")[0]] if colon else [])]
+    return any(Path(place).exists() for place in places)
 
 
 def report(run: str, out: str | None = None) -> dict[str, Any]:

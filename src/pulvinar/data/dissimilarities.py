@@ -47,27 +47,35 @@ class SubjectRDMs:
 
 
 def check_rdm(rdm: np.ndarray, name: str) -> None:
-    """Raise `InputError` or `DegenerateError`, naming the RDM (..., image, image), if it cannot be one."""
+    """Raise `InputError` or `DegenerateError`, naming the RDM (..., image, image) and the entry, if it cannot be one."""
     if rdm.ndim < 2 or rdm.shape[-1] != rdm.shape[-2]:
         raise InputError(f"{name}: a square matrix is needed, {rdm.shape} came")
     if rdm.shape[-1] < 3:
         raise InputError(f"{name}: 3 images or more are needed, {rdm.shape[-1]} came")
-    bad = np.argwhere(~np.isfinite(rdm))
+    if rdm.dtype.kind not in "biuf" or 0 in rdm.shape:
+        raise InputError(f"{name}: numbers are needed, {rdm.dtype} of shape {rdm.shape} came")
+    values = rdm.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         raise InputError(f"{name}: {len(bad)} entries are not finite, the first at {tuple(map(int, bad[0]))}")
-    allowed = TOLERANCE * max(1.0, float(np.abs(rdm).max()))
-    gap = np.abs(rdm - np.swapaxes(rdm, -1, -2))
+    allowed = TOLERANCE * np.abs(values).max()
+    gap = np.abs(values - np.swapaxes(values, -1, -2))
     if gap.max() > allowed:
-        where = tuple(map(int, np.unravel_index(gap.argmax(), gap.shape)))
-        raise InputError(f"{name}: not symmetric; entries differ by {gap.max():.3g} at {where}")
-    diagonal = np.abs(np.diagonal(rdm, axis1=-2, axis2=-1))
+        raise InputError(f"{name}: not symmetric; entries differ by {gap.max():.3g} at {_largest_at(gap)}")
+    diagonal = np.abs(np.diagonal(values, axis1=-2, axis2=-1))
     if diagonal.max() > allowed:
         raise InputError(
             f"{name}: the diagonal must be zero, its largest entry is {diagonal.max():.3g} (a similarity matrix? take 1 - r)"
         )
-    upper = rdm[(..., *np.triu_indices(rdm.shape[-1], 1))]
-    if (upper.std(axis=-1) <= TOLERANCE * np.abs(upper).max()).any():
-        raise DegenerateError(f"{name}: all pairs have the same dissimilarity; nothing can be correlated with it")
+    upper = values[(..., *np.triu_indices(rdm.shape[-1], 1))]
+    flat = np.argwhere(upper.std(axis=-1) <= TOLERANCE * np.abs(upper).max(axis=-1))
+    if len(flat):
+        place = f" at {tuple(map(int, flat[0]))}" if flat.shape[1] else ""
+        raise DegenerateError(f"{name}{place}: all pairs have the same dissimilarity; nothing can be correlated with it")
+
+
+def _largest_at(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(values.argmax(), values.shape)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

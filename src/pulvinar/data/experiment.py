@@ -81,33 +81,39 @@ class Experiment:
 def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
     """Write an experiment as a folder, whole or not at all; an existing folder is refused."""
     folder = Path(folder)
-    _refuse_unwritable_names(experiment)
+    refuse_unwritable_names(experiment)
     with atomic_folder(folder) as temporary:
-        _write_stimuli(experiment.stimuli, temporary)
-        write_json(temporary / "split.json", {"train": experiment.split.train, "test": experiment.split.test})
+        _write_images(experiment.stimuli, temporary)
         for responses in track(experiment.subjects.values(), "writing responses", len(experiment.subjects)):
             _write_responses(responses, temporary / "responses" / f"{responses.subject}.h5")
-        if experiment.truth:
-            with h5py.File(temporary / "truth.h5", "w") as file:
-                for subject, arrays in experiment.truth.items():
-                    for name, values in arrays.items():
-                        file.create_dataset(f"{subject}/{name}", data=values)
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": experiment.name,
-            "target": experiment.target,
-            "subjects": list(experiment.subjects),
-            "facts": dict(experiment.facts),
-        }
-        write_json(temporary / "experiment.json", head)
-        files = sorted(path for path in temporary.rglob("*") if path.is_file() and path.parent.name != "images")
-        sums = {path.relative_to(temporary).as_posix(): checksum(path) for path in files}
-        write_json(temporary / "checksums.json", sums)
+        write_tables(experiment, temporary)
     return folder
 
 
-def _refuse_unwritable_names(experiment: Experiment) -> None:
+def write_tables(experiment: Experiment, folder: Path) -> None:
+    """All files of an experiment folder but images and responses: stimuli.h5, split, truth, head, and at last checksums."""
+    write_stimulus_file(experiment.stimuli, folder)
+    write_json(folder / "split.json", {"train": experiment.split.train, "test": experiment.split.test})
+    if experiment.truth:
+        with h5py.File(folder / "truth.h5", "w") as file:
+            for subject, arrays in experiment.truth.items():
+                for name, values in arrays.items():
+                    file.create_dataset(f"{subject}/{name}", data=values)
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": experiment.name,
+        "target": experiment.target,
+        "subjects": list(experiment.subjects),
+        "facts": dict(experiment.facts),
+    }
+    write_json(folder / "experiment.json", head)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "images")
+    sums = {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+    write_json(folder / "checksums.json", sums)
+
+
+def refuse_unwritable_names(experiment: Experiment) -> None:
     """Names become file names and HDF5 names; `InputError` for those that cannot, before anything is written."""
     names = [("subject", name) for name in experiment.subjects] + [("feature", name) for name in experiment.stimuli.features]
     names += [("ROI", name) for responses in experiment.subjects.values() for name in responses.rois]
@@ -122,7 +128,8 @@ def _require_plain_name(what: str, name: str) -> None:
         raise InputError(f"{what} '{name}' cannot name a file or dataset; use letters, digits, '.', '_' and '-'")
 
 
-def _write_stimuli(stimuli: Stimuli, folder: Path) -> None:
+def write_stimulus_file(stimuli: Stimuli, folder: Path) -> None:
+    """stimuli.h5: ids, sources, labels, features; where the stimuli have pixel keys, these and the sizes of the image files."""
     with h5py.File(folder / "stimuli.h5", "w") as file:
         file.create_dataset("id", data=np.array(list(stimuli.ids), dtype=object), dtype=h5py.string_dtype())
         file.create_dataset("source", data=np.array(list(stimuli.sources), dtype=object), dtype=h5py.string_dtype())
@@ -130,18 +137,41 @@ def _write_stimuli(stimuli: Stimuli, folder: Path) -> None:
             file.create_dataset("label", data=np.array(list(stimuli.labels), dtype=object), dtype=h5py.string_dtype())
         for name, values in stimuli.features.items():
             file.create_dataset(f"features/{name}", data=np.asarray(values, np.float32))
+        if stimuli.pixel_keys is not None and stimuli.read_image is not None:
+            file.create_dataset("pixel_key", data=np.array(list(stimuli.pixel_keys), dtype=object), dtype=h5py.string_dtype())
+            file.create_dataset("image_bytes", data=_image_bytes([image_path(folder, name) for name in stimuli.ids]))
+
+
+def image_path(folder: Path, stimulus_id: str) -> Path:
+    """Where the image of a stimulus lies in an experiment folder."""
+    return folder / "images" / f"{stimulus_id}.png"
+
+
+def _image_bytes(paths: list[Path]) -> np.ndarray:
+    return np.array([path.stat().st_size if path.is_file() else -1 for path in paths], np.int64)
+
+
+def _write_images(stimuli: Stimuli, folder: Path) -> None:
     if stimuli.read_image is not None:
         (folder / "images").mkdir()
         for row in track(range(len(stimuli)), "writing images", len(stimuli)):
-            Image.fromarray(stimuli.image(row)).save(folder / "images" / f"{stimuli.ids[row]}.png", compress_level=1)
+            Image.fromarray(stimuli.image(row)).save(image_path(folder, stimuli.ids[row]), compress_level=1)
 
 
 def _write_responses(responses: Responses, path: Path) -> None:
+    create_response_file(responses, path)
+    with h5py.File(path, "r+") as file:
+        for start in range(0, responses.n_trials, 64):
+            file["values"][start : start + 64] = responses.values[start : start + 64]
+
+
+def create_response_file(responses: Responses, path: Path) -> None:
+    """The HDF5 file of a subject with everything but the values, whose room is set aside, contiguous, to be filled."""
     path.parent.mkdir(exist_ok=True)
     with h5py.File(path, "w") as file:
-        values = file.create_dataset("values", shape=responses.values.shape, dtype=responses.values.dtype)
-        for start in range(0, responses.n_trials, 64):
-            values[start : start + 64] = responses.values[start : start + 64]
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        values = file.create_dataset("values", shape=responses.values.shape, dtype=responses.values.dtype, dcpl=layout)
         values.attrs["scale"] = responses.scale
         file.create_dataset("stimulus", data=np.array(list(responses.stimulus_ids), dtype=object), dtype=h5py.string_dtype())
         file.create_dataset("session", data=responses.sessions)
@@ -209,9 +239,13 @@ def _read_stimuli(folder: Path) -> Stimuli:
         sources = _texts(file, "source") if "source" in file else ids
         labels = _texts(file, "label") if "label" in file else None
         features = {name: _numbers(file, name, values) for name, values in _group(file, "features").items()}
-    images = folder / "images"
-    read_image = ImageFiles([images / f"{name}.png" for name in ids]) if images.is_dir() else None
-    return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=read_image)
+        keys = _texts(file, "pixel_key") if "pixel_key" in file else None
+        sizes = read_hdf5_array(file, "image_bytes") if "image_bytes" in file else None
+    paths = [image_path(folder, name) for name in ids] if (folder / "images").is_dir() else []
+    if not np.array_equal(_image_bytes(paths), np.zeros(0) if sizes is None else sizes):
+        keys = None  # the images are not those that the keys were made from
+    read_image = ImageFiles(paths) if paths else None
+    return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=read_image, pixel_keys=keys)
 
 
 def _texts(file: h5py.File, name: str) -> list[str]:

@@ -38,7 +38,9 @@ def check_split(split: Split, stimuli: Stimuli) -> None:
     for name, values in stimuli.features.items():
         keys = [fingerprint(np.asarray(row)) for row in values]
         _refuse_shared(f"'{name}' feature (the same image under two ids)", keys, stimuli, train_rows, test_rows)
-    if stimuli.read_image is not None:
+    if stimuli.pixel_keys is not None:
+        _refuse_shared("pixels (the same image under two ids)", stimuli.pixel_keys, stimuli, train_rows, test_rows)
+    elif stimuli.read_image is not None:
         wanted = np.concatenate([train_rows, test_rows])
         pixels = {int(row): fingerprint(stimuli.image(int(row))) for row in wanted}
         _refuse_shared("pixels (the same image under two ids)", pixels, stimuli, train_rows, test_rows)

@@ -18,6 +18,9 @@ class Stimuli:
     ids: unique names. sources: the picture each was made from (crops of one picture share it); a split keeps a source
     on one side. features: name -> (stimulus, dim) or (stimulus, token, dim) float32. labels: category names, if any.
     read_image: row -> uint8 (height, width, 3), read when asked for.
+    pixel_keys: one text per stimulus, the same where the pixels are the same. Only for data sets whose own table says which
+    pictures are the same (NSD: 73,000 different photographs), so that a split need not read them all; None where the pixels
+    have to be looked at.
     """
 
     ids: Sequence[str]
@@ -25,6 +28,7 @@ class Stimuli:
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: Sequence[str] | None = None
     read_image: ReadImage | None = None
+    pixel_keys: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.ids):
@@ -33,7 +37,12 @@ class Stimuli:
         repeated = [name for name in self.ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
         if repeated:
             raise InputError(f"stimulus ids: {len(repeated)} stand twice, among them {repeated[:3]}")
-        for name, rows in {"sources": self.sources, "labels": self.labels, **self.features}.items():
+        for name, rows in {
+            "sources": self.sources,
+            "labels": self.labels,
+            "pixel_keys": self.pixel_keys,
+            **self.features,
+        }.items():
             if rows is not None and len(rows) != len(self.ids):
                 raise InputError(f"stimuli.{name}: {len(rows)} rows for {len(self.ids)} stimulus ids")
         for name, values in self.features.items():

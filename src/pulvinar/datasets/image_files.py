@@ -9,34 +9,42 @@ After the path, options: `FOLDER?size=96&skip_corrupt=true&cache=DIR` (data/imag
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pulvinar.config import setting
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
-from pulvinar.data.source_options import read_options, whole_number, yes_or_no
+from pulvinar.data.source_options import parse_source
 from pulvinar.errors import ConfigError, FileError, NotFoundError
 from pulvinar.storage import read_arrays
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
-OPTIONS = ("size", "skip_corrupt", "cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a folder is read; given after it as ?name=value&name=value."""
+
+    size: int | None = setting(None, "pixels a side: shorter side to it, central square; none: images must have one size")
+    skip_corrupt: bool = setting(False, "leave out files that cannot be read instead of refusing them")
+    cache: str | None = setting(None, "folder for the decoded pixels; none: they are held in memory")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return [] if self.size is None or self.size > 0 else [f"image_files.size is 1 or more, not {self.size}"]
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:
     """The image set at a path, an .npz or a folder, with options after a question mark (module docstring)."""
-    place, options = read_options(str(path), OPTIONS)
-    if Path(place).is_dir():
-        size = options.get("size")
-        return open_folder(
-            place,
-            size=None if size is None else whole_number("size", size),
-            skip_corrupt=yes_or_no("skip_corrupt", options.get("skip_corrupt", "false")),
-            cache=options.get("cache"),
-        )
-    if options:
-        raise ConfigError(f"{place}: options are for folders of images; leave out {', '.join(options)}")
-    if not Path(place).exists():
+    place, options = parse_source(str(path), Options, name="image_files")
+    if place.is_dir():
+        return open_folder(place, size=options.size, skip_corrupt=options.skip_corrupt, cache=options.cache)
+    if options != Options():
+        raise ConfigError(f"{place}: options are for folders of images; leave them out")
+    if not place.exists():
         raise FileError(f"{place}: no such file or folder")
     return read_npz(place)
 

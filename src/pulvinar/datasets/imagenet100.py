@@ -1,11 +1,13 @@
 """ImageNet-100: any hundred (or other number of) classes of ImageNet that a list names, from a folder of class folders."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from pulvinar.config import setting
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
-from pulvinar.data.source_options import read_options, whole_number, yes_or_no
+from pulvinar.data.source_options import parse_source
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import reading, require_file
 
@@ -18,7 +20,20 @@ SHAPES = {
     "classes": 100,
 }  # of the list of Tian et al. 2019
 SIDE = 224
-OPTIONS = ("classes", "size", "skip_corrupt", "cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read; given after the folder as ?name=value&name=value."""
+
+    classes: str | None = setting(None, "text file with the name of a class folder first on each line; must be given")
+    size: int = setting(SIDE, "pixels a side: shorter side to it, central square")
+    skip_corrupt: bool = setting(False, "leave out files that cannot be read instead of refusing them")
+    cache: str | None = setting(None, "folder for the decoded pixels, 19 GB at 224 pixels; none: they are held in memory")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        return [] if self.size > 0 else [f"imagenet100.size is 1 or more, not {self.size}"]
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:
@@ -28,16 +43,16 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     standard hundred, papers differ, so it must be named. Options: size (default 224: shorter side, central square),
     skip_corrupt, cache (a folder for the decoded pixels, 19 GB at 224 pixels; without it they are held in memory).
     """
-    place, options = read_options(str(path), OPTIONS)
-    if "classes" not in options:
+    place, options = parse_source(str(path), Options, name="imagenet100")
+    if options.classes is None:
         raise InputError(f"{place}: which classes? give a list: imagenet100:{place}?classes=LIST.txt, one class folder a line")
     return open_folder(
         place,
         name="imagenet100",
-        size=whole_number("size", options.get("size", str(SIDE))),
-        skip_corrupt=yes_or_no("skip_corrupt", options.get("skip_corrupt", "false")),
-        classes=read_class_list(options["classes"]),
-        cache=options.get("cache"),
+        size=options.size,
+        skip_corrupt=options.skip_corrupt,
+        classes=read_class_list(options.classes),
+        cache=options.cache,
         drop_copies=True,
     )
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.photographs import BUNDLED, TEST_CROPS, TRAINING_CROPS, bundled_path, crops, read_picture
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
@@ -41,28 +41,11 @@ from pulvinar.models.fixed_networks import (
 )
 from pulvinar.progress import track
 
-TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
-TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
-LARGEST_PICTURE = 640  # pixels along the longer edge; larger ones are reduced before cropping
 
-# Pictures by kind; a world's test pictures are drawn from each kind in the stated number.
-BUNDLED = {
-    "texture": ("skimage/brick.png", "skimage/grass.png", "skimage/gravel.png"),
-    "grey": ("skimage/camera.png", "skimage/coins.png", "skimage/moon.png"),
-    "science": ("skimage/hubble_deep_field.jpg", "skimage/ihc.png", "skimage/retina.jpg"),
-    "scene": (
-        "skimage/astronaut.png",
-        "skimage/chelsea.png",
-        "skimage/coffee.png",
-        "skimage/motorcycle_left.png",
-        "skimage/rocket.jpg",
-        "sklearn/china.jpg",
-        "sklearn/flower.jpg",
-    ),
-}
+# A world's test pictures are drawn from each kind of photograph in the stated number.
 N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
 
 
@@ -124,11 +107,18 @@ class Config:
         return lines
 
 
-def simulate(config: Config | None = None) -> Experiment:
-    """Plant a world. The same settings give the same world, bit for bit, on the same machine."""
+Shown = Sequence[Sequence[tuple[int, np.ndarray]]]  # per subject: (session, numbers of the images it shows)
+
+
+def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Experiment:
+    """Plant a world. The same settings give the same world, bit for bit, on the same machine.
+
+    shown: per subject, the images of each session (session, image numbers), where it is not the world's own plan: numbers
+    below `config.n_test_images` are test images, all others training images; n_trials and n_pretraining_trials are then unused.
+    """
     config = config or Config()
     rng = np.random.default_rng([config.seed, 0x9D1])
-    plan = _plan_stimuli(config, rng)
+    plan = _plan_stimuli(config, rng, shown)
     stimuli, areas = _stimuli_and_tuning(config, plan, rng)
     subjects, truth = {}, {}
     for number in track(range(config.n_subjects), "planting subjects", config.n_subjects):
@@ -162,26 +152,6 @@ class _Plan:
 # --- pictures and crops -----------------------------------------------------------------------------------------------
 
 
-def bundled_path(name: str) -> Path:
-    """Where a bundled photograph lies inside the installed library."""
-    import skimage
-    import sklearn
-
-    library, file = name.split("/")
-    if library == "skimage":
-        return Path(skimage.__file__).parent / "data" / file
-    return Path(sklearn.__file__).parent / "datasets" / "images" / file
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise FileError(f"{path}: cannot be read as an image: {error}") from error
-
-
 def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path], set[str]]:
     """Source pictures by name, and the names of those kept for the test."""
     if config.images is None:
@@ -201,68 +171,28 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False))
 
 
-def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of square boxes (top, left, size)."""
-    top, left = np.maximum(box[:2], boxes[:, :2]).T
-    bottom, right = np.minimum(box[:2] + box[2], boxes[:, :2] + boxes[:, 2:]).T
-    shared = np.maximum(bottom - top, 0) * np.maximum(right - left, 0)
-    return shared / (box[2] ** 2 + boxes[:, 2] ** 2 - shared)
-
-
-def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:
-    """One box (top, left, size) of a picture at `size` pixels."""
-    top, left, edge = box
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge)))
-
-
-def _crops(
-    picture: np.ndarray, n: int, size: int, rng: np.random.Generator, *, largest_overlap: float, contrast: float
-) -> np.ndarray:
-    """`n` square crops of a picture at `size` pixels: uint8 (crop, size, size, 3).
-
-    A crop is refused when it overlaps an earlier one by more than `largest_overlap` (intersection over union), is nearly
-    blank (standard deviation below `contrast`), or looks like an earlier one (8 x 8 thumbnails closer than `contrast`).
-    Limits relax when no room is left.
-    """
-    image, short = Image.fromarray(picture), min(picture.shape[:2])
-    boxes, thumbnails, strictness = np.zeros((0, 3)), np.zeros((0, 8, 8, 3)), 1.0
-    crops: list[np.ndarray] = []
-    while len(crops) < n:
-        for _ in range(60):
-            edge = short * np.exp(rng.uniform(np.log(0.18), np.log(0.75)))
-            box = np.array([rng.uniform(0, picture.shape[0] - edge), rng.uniform(0, picture.shape[1] - edge), edge])
-            if len(boxes) and _overlap(box, boxes).max() > 1 - strictness * (1 - largest_overlap):
-                continue
-            thumbnail = _cut(image, box, 8) / 255
-            close = len(boxes) and np.sqrt(((thumbnails - thumbnail) ** 2).mean((1, 2, 3))).min() < contrast * strictness
-            if close or thumbnail.std() < contrast * strictness:
-                continue
-            boxes, thumbnails = np.vstack([boxes, box]), np.concatenate([thumbnails, thumbnail[None]])
-            crops.append(_cut(image, box, size))
-            break
-        else:
-            strictness *= 0.9
-            if strictness < 1e-3:
-                raise InputError(f"a picture of {image.width} x {image.height} pixels is blank; no crops can be told apart")
-    return np.stack(crops)
-
-
-def _plan_stimuli(config: Config, rng: np.random.Generator) -> _Plan:
+def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None = None) -> _Plan:
     paths, test_names = _pictures(config, rng)
     n_repeated = round(config.repeated_share * config.n_trials / (1 + config.repeated_share))
     n_own = [config.n_pretraining_trials] * (config.n_subjects - 1) + [config.n_trials - n_repeated]
+    if shown is not None:
+        n_own = [max(int(numbers.max()) for own in shown for _, numbers in own) + 1 - config.n_test_images]
     images, sources, is_test = [], [], []
     for names, n_wanted in ((sorted(set(paths) - test_names), sum(n_own)), (sorted(test_names), config.n_test_images)):
         shares = np.full(len(names), n_wanted // len(names))
         shares[: n_wanted % len(names)] += 1
         for name, n in zip(names, shares, strict=True):
-            picture = _read_picture(paths[name])
+            picture = read_picture(paths[name])
             limits = TEST_CROPS if name in test_names else TRAINING_CROPS
-            images.append(_crops(picture, int(n), config.image_size, rng, **limits))
+            images.append(crops(picture, int(n), config.image_size, rng, **limits))
             sources += [name] * int(n)
             is_test += [name in test_names] * int(n)
     test_mask = np.array(is_test)
     order = rng.permutation(np.flatnonzero(~test_mask))
+    if shown is not None:
+        row_of = np.concatenate([np.flatnonzero(test_mask), order])
+        asked = [[(session, row_of[numbers]) for session, numbers in subject] for subject in shown]
+        return _Plan(images=np.concatenate(images), sources=sources, is_test=test_mask, trials=asked)
     own = np.split(order, np.cumsum(n_own)[:-1])
     trials: list[list[tuple[int, np.ndarray]]] = [[(1, rows)] for rows in own[:-1]]
     first_session = rng.permutation(np.concatenate([own[-1], rng.choice(own[-1], n_repeated, replace=False)]))

@@ -40,6 +40,7 @@ from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
 
 DATA = "images"
+TOPIC = "self_supervised"
 BACKBONE = "dual_gating"  # trained inside the run where no teacher is given; any run that keeps a backbone may be given
 SCORES_OTHER_DATA = True
 NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")

@@ -19,6 +19,7 @@ from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import GatedConfig
 
 DATA = "images"
+TOPIC = "self_supervised"
 SCORES_OTHER_DATA = True
 NEEDS = ("square images of one size; labels only to evaluate",)
 

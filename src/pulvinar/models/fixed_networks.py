@@ -98,14 +98,17 @@ class RandomConvolutionNetwork(nn.Module):
         return self.nonlinearity((raw - self.shifts[stage][:, None, None]) / self.spreads[stage][:, None, None])
 
     @torch.no_grad()
+    def stages(self, images: Images, *, grids: Sequence[int] | None = None) -> list[Float[Tensor, "image _ _ _"]]:
+        """Every stage's maps (image, channel, grid, grid), averaged over `grid` x `grid` places (or a grid per stage)."""
+        maps, taken = to_unit_range(images) - 0.5, []
+        for stage, grid in enumerate(grids or [self.grid] * len(self.weights)):
+            maps = self._stage(maps, stage)
+            taken.append(functional.adaptive_avg_pool2d(maps, grid))
+        return taken
+
     def forward(self, images: Images) -> Float[Tensor, "image dim"]:
         """The last two stages, each averaged over a `grid` x `grid` of places."""
-        maps, taken = to_unit_range(images) - 0.5, []
-        for stage in range(len(self.weights)):
-            maps = self._stage(maps, stage)
-            if stage >= len(self.weights) - 2:
-                taken.append(functional.adaptive_avg_pool2d(maps, self.grid).flatten(1))
-        return torch.cat(taken, dim=1)
+        return torch.cat([maps.flatten(1) for maps in self.stages(images)[-2:]], dim=1)
 
 
 def in_batches(network: Callable[[Tensor], Tensor], images: Images, *, batch_size: int = 128) -> Float[Tensor, "image dim"]:

@@ -177,7 +177,8 @@ def _read_published(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
-def _read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file of the run, None if there is no such file; `FileError` where one that is needed is missing."""
     if not path.is_file():
         return None
     try:
@@ -192,7 +193,7 @@ def _read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] |
 
 
 def _read_maps(path: Path) -> Maps | None:
-    arrays = _read_arrays(path, ("coordinates", "mask", "mask_smoothed", "selected"))
+    arrays = read_arrays(path, ("coordinates", "mask", "mask_smoothed", "selected"))
     if arrays is None:
         return None
     n_voxels = len(arrays["coordinates"])
@@ -221,7 +222,7 @@ def _geometry(arrays: Mapping[str, np.ndarray]) -> Geometry:
 
 
 def _read_examples(path: Path) -> Examples | None:
-    arrays = _read_arrays(path, ("seen", "retrieved", "rank", "stimulus"))
+    arrays = read_arrays(path, ("seen", "retrieved", "rank", "stimulus"))
     if arrays is None:
         return None
     n_trials = len(arrays["seen"])

@@ -232,8 +232,8 @@ def as_csv(rows: Sequence[Row], method: str) -> str:
     return text.getvalue()
 
 
-def published_html(run: Run) -> str:
-    """Published rows by metric, with this run's own values in a last row, where it has the metric."""
+def published_html(run: Run, ours: Row) -> str:
+    """Published rows by metric, with this run's own values (metric -> value) in a last row, where it has the metric."""
     metrics = list(dict.fromkeys(str(row["metric"]) for row in run.published))
     grouped: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in run.published:
@@ -246,7 +246,6 @@ def published_html(run: Run) -> str:
         + "</tr>"
         for (table, setting, method), values in grouped.items()
     ]
-    ours = run.row(run.method) or {}
     name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
     last = "".join(f'<td class="number">{_ours(ours, run, name)}</td>' for name in metrics)
     body.append(

@@ -63,9 +63,11 @@ class RunFolder:
         data: dict[str, Any],
         published: list[dict[str, Any]] | None = None,
         backbone: dict[str, Any] | None = None,
+        topic: str = "decoding",
     ) -> "RunFolder":
         """A new run folder, written whole; an existing one is refused. Of several processes the first writes it.
 
+        topic: which page the report is (report/page.py).
         backbone: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
         """
         path = Path(path)
@@ -77,7 +79,14 @@ class RunFolder:
             write_json(temporary / "environment.json", environment())
             if published:
                 write_json(temporary / "published.json", published)
-            facts = {"method": method, "status": "running", "seed": seed, "seconds": 0.0, "data": data}
+            facts: dict[str, Any] = {
+                "method": method,
+                "topic": topic,
+                "status": "running",
+                "seed": seed,
+                "seconds": 0.0,
+                "data": data,
+            }
             if backbone is not None:
                 facts["backbone"] = backbone
             write_json(temporary / "run.json", facts)

@@ -1,0 +1,307 @@
+"""Files of the Natural Scenes Dataset as they lie on disk: design tables, label volumes, sessions of betas.
+
+What differs from file to file, and is settled here once:
+
+- Tables (`nsd_expdesign.mat`) count from 1; here trials, images and subjects' columns count from 0.
+- HDF5 betas are (trial, z, y, x) as h5py sees them, NIfTI betas (x, y, z, trial); both int16, percent signal change x 300.
+  Surface betas (.mgh) are (vertex, 1, 1, trial) float32 in percent signal change.
+- ROI files hold -1 (not cortex), 0 (no label), 1, 2, ... (labels): inside is `> 0`.
+
+Voxels are given as places in the grid (voxel, 3) in NIfTI axes, sessions come back as (trial, voxel).
+"""
+
+import csv
+import gzip
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, read_volume
+from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.storage import open_hdf5, reading, require_file
+
+TRIALS_PER_SESSION = 750
+N_SUBJECTS = 8
+N_IMAGES = 73_000
+N_SHARED = 1000  # the first columns of `subjectim`: the images that every subject was to see
+FIRST_INDEX = 1  # MATLAB's tables count from 1
+STEPS_PER_PERCENT = 300  # int16 betas are percent signal change times 300
+HEMISPHERES = ("lh", "rh")
+LARGEST_SLAB = 2**27  # bytes of an HDF5 session read at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Design:
+    """`nsd_expdesign.mat`, counted from 0: order (trial,) of columns, images (subject, column) -> row of the stimuli.
+
+    Trial t (0-based over all sessions) of subject s showed image `images[s, order[t]]`; it is one of the shared images where
+    `order[t] < 1000`.
+    """
+
+    path: Path
+    order: np.ndarray
+    images: np.ndarray
+
+    def images_of(self, subject: int, trials: np.ndarray) -> np.ndarray:
+        """Rows (0-based) of the stimuli that a subject (1 to 8) saw on these trials."""
+        return self.images[subject - 1, self.order[trials]]
+
+    def is_shared(self, trials: np.ndarray) -> np.ndarray:
+        """Whether these trials showed one of the 1,000 shared images."""
+        return self.order[trials] < N_SHARED
+
+
+def read_design(path: Path) -> Design:
+    """The trial tables, checked: three arrays, 1-based and in range, the first 1,000 columns the same for all subjects."""
+    import scipy.io
+
+    path = require_file(path, "table of the experiment's design")
+    with reading(path, "MATLAB 5 file"):
+        tables = scipy.io.loadmat(str(path))
+    missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in tables]
+    if missing:
+        raise FileError(
+            f"{path}: no variable {', '.join(missing)}; nsd_expdesign.mat holds masterordering, subjectim, sharedix"
+        )
+    order, images, shared = tables["masterordering"].ravel(), tables["subjectim"], tables["sharedix"].ravel()
+    if images.ndim != 2 or images.shape[1] < N_SHARED:
+        raise FileError(f"{path}: subjectim is (subject, 10000), {images.shape} came")
+    for name, values, last in (("masterordering", order, images.shape[1]), ("subjectim", images, N_IMAGES)):
+        _require_one_based(path, name, values, last)
+    first = images[:, :N_SHARED]
+    if (first != first[:1]).any() or set(first[0].tolist()) != set(shared.tolist()):
+        raise FileError(
+            f"{path}: the first {N_SHARED} columns of subjectim must be the shared images (sharedix) for every subject"
+        )
+    return Design(path=path, order=order.astype(np.int64) - FIRST_INDEX, images=images.astype(np.int64) - FIRST_INDEX)
+
+
+def _require_one_based(path: Path, name: str, values: np.ndarray, last: int) -> None:
+    if values.dtype.kind not in "iuf" or not values.size or (values != np.floor(values)).any():
+        raise FileError(f"{path}: {name} must hold whole numbers, {values.dtype} {values.shape} came")
+    low, high = int(values.min()), int(values.max())
+    if low < 1 or high > last:
+        hint = "; a table that counts from 0 is not NSD's" if low == 0 else ""
+        raise FileError(f"{path}: {name} counts from 1 to {last}, {low} to {high} came{hint}")
+
+
+def subject_number(name: str) -> int | None:
+    """1 to 8 for '1', 'subj01' and on; None for anything else."""
+    digits = name.removeprefix("subj")
+    return int(digits) if digits.isdigit() and 1 <= int(digits) <= N_SUBJECTS else None
+
+
+def subject_name(name: str) -> str:
+    """'subj01' for '1' or 'subj01'."""
+    return f"subj{subject_number(name):02d}"
+
+
+def stimulus_id(row: int) -> str:
+    """The id of a row (0-based) of the stimulus file: nsd00000 to nsd72999."""
+    return f"nsd{row:05d}"
+
+
+def read_photographs(path: Path) -> dict[int, str]:
+    """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file."""
+    if not path.is_file():
+        return {}
+    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
+        return {int(line["nsdId"]): f"coco{line['cocoId']}" for line in csv.DictReader(file)}
+
+
+# --- volumes and labels -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grid:
+    """The volume grid of a subject: side lengths (x, y, z), affine, and the file that stated it first.
+
+    check_affine: whether the other files must have the same affine (to 0.001 mm), not only the same sides.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    check_affine: bool = True
+
+    def require(self, path: Path, shape: Sequence[int], affine: np.ndarray | None = None) -> None:
+        """`InputError` naming both files where another file has another grid: it is of another subject or space."""
+        if tuple(shape) != self.shape:
+            reordered = sorted(shape) == sorted(self.shape)
+            why = "the axes are in another order" if reordered else "another subject's file, or another space?"
+            raise InputError(f"{path}: grid {tuple(shape)} (x, y, z), but {self.path} has {self.shape}; {why}")
+        differs = affine is not None and not np.allclose(affine, self.affine, rtol=0, atol=AFFINE_TOLERANCE)
+        if affine is not None and differs and self.check_affine:
+            raise InputError(
+                f"{path}: affine {np.round(affine, 3).tolist()}, but {self.path} has {np.round(self.affine, 3).tolist()}; "
+                "another subject's file, or another space? If the files are right, read them with check_affine=false"
+            )
+
+
+def read_grid(path: Path) -> tuple[Grid, np.ndarray]:
+    """Grid and values (x, y, z) of a NIfTI file with one volume."""
+    volume = read_volume(path)
+    if len(volume.stored.shape) != 3:
+        raise InputError(f"{path}: one volume (x, y, z) is needed, shape {volume.stored.shape} came")
+    return Grid(path=volume.path, shape=volume.grid, affine=volume.affine), volume.scaled(volume.stored)
+
+
+def read_map(path: Path, grid: Grid) -> np.ndarray:
+    """Values (x, y, z) float32 of a NIfTI file in the grid of the subject."""
+    own, values = read_grid(path)
+    grid.require(path, own.shape, own.affine)
+    return values
+
+
+def as_labels(path: Path, values: np.ndarray) -> np.ndarray:
+    """Label numbers int32 of a ROI file: -1 not cortex, 0 none, 1 and above; NaN counts as -1."""
+    labels = np.where(np.isnan(values), -1, values)
+    if (labels != np.floor(labels)).any() or (labels < -1).any():
+        raise InputError(
+            f"{path}: a ROI file holds whole numbers from -1 (not cortex); {labels.min():g} to {labels.max():g} came"
+        )
+    return labels.astype(np.int32)
+
+
+def inside(labels: np.ndarray) -> np.ndarray:
+    """Which places carry a label: above 0. (`!= 0` would take what is not cortex, -1.)"""
+    return labels > 0
+
+
+def read_label_names(path: Path) -> dict[int, str]:
+    """Number -> name from a colour table (`.ctab`: number, name, and perhaps colours on each line); empty if it is missing."""
+    if not path.is_file():
+        return {}
+    names = {}
+    with reading(path, "a label table"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"\s*(\d+)\s+(\S+)", line):
+                names[int(found[1])] = found[2]
+    return names
+
+
+# --- betas ------------------------------------------------------------------------------------------------------------
+
+
+def session_files(folder: Path, pattern: str) -> dict[int, Path]:
+    """Session number -> file, for names such as `betas_session07.hdf5` (`pattern` has one group: the number)."""
+    if not folder.is_dir():
+        return {}
+    found = ((re.fullmatch(pattern, path.name), path) for path in sorted(folder.iterdir()))
+    return {int(match[1]): path for match, path in found if match}
+
+
+def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
+    """int16 (trial, voxel) of an HDF5 session at voxels (voxel, 3) in NIfTI axes.
+
+    The chunks of NSD's files hold one voxel and all trials, so only the box around the voxels is read, some planes at a time.
+    """
+    with open_hdf5(path) as file:
+        betas = file.get("betas")
+        if not isinstance(betas, h5py.Dataset):
+            raise NotFoundError(f"{path}: no dataset 'betas'; there are: {', '.join(file) or 'none'}")
+        if betas.ndim != 4 or betas.dtype.kind != "i" or betas.dtype.itemsize != 2:
+            raise InputError(f"{path}: betas are int16 (trial, z, y, x), {betas.dtype} {betas.shape} came")
+        _require_trials(path, betas.shape[0])
+        grid.require(path, betas.shape[:0:-1])
+        return _read_box(path, betas, voxels)
+
+
+def _read_box(path: Path, betas: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
+    out = np.empty((betas.shape[0], len(voxels)), np.int16)
+    low, high = voxels.min(0), voxels.max(0) + 1
+    plane = betas.shape[0] * 2 * int(high[0] - low[0]) * int(high[1] - low[1])
+    step = max(1, LARGEST_SLAB // plane)
+    for z in range(low[2], high[2], step):
+        last = min(z + step, high[2])
+        rows = np.flatnonzero((voxels[:, 2] >= z) & (voxels[:, 2] < last))
+        if len(rows):
+            with reading(path, "HDF5, dataset 'betas'"):
+                slab = betas[:, z:last, low[1] : high[1], low[0] : high[0]]  # (trial, z, y, x)
+            x, y, own_z = (voxels[rows] - np.array([low[0], low[1], z])).T
+            out[:, rows] = slab[:, own_z, y, x]
+    return out
+
+
+def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
+    """int16 (trial, voxel) of a NIfTI session (x, y, z, trial) at voxels (voxel, 3), one volume in memory at a time."""
+    import nibabel
+
+    path = require_file(path, "session of betas")
+    with reading(path, "NIfTI"):
+        image: Any = nibabel.load(path)
+        shape, proxy, affine = image.shape, image.dataobj, np.asarray(image.affine, float)
+        stored, slope, intercept, offset = np.dtype(proxy.dtype), proxy.slope, proxy.inter, proxy.offset
+    if len(shape) != 4 or stored.kind != "i" or stored.itemsize != 2 or (slope, intercept) != (1, 0):
+        raise InputError(
+            f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {stored} {shape} with scale {slope:g} "
+            f"and offset {intercept:g} came"
+        )
+    _require_trials(path, shape[3])
+    grid.require(path, shape[:3], affine)
+    place = np.ravel_multi_index(tuple(voxels.T), shape[:3], order="F")
+    n_bytes = int(np.prod(shape[:3])) * 2
+    out = np.empty((shape[3], len(voxels)), np.int16)
+    with reading(path, "NIfTI"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        file.read(offset)
+        for trial in range(shape[3]):
+            volume = file.read(n_bytes)
+            if len(volume) < n_bytes:
+                raise FileError(f"{path}: truncated: trial {trial} of {shape[3]} is not whole")
+            out[trial] = np.frombuffer(volume, stored)[place]
+    return out
+
+
+def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int]) -> np.ndarray:
+    """float32 (trial, vertex) of a session in .mgh files, left then right; right vertices are counted on from the left ones."""
+    parts = []
+    for path, expected in zip(paths, n_vertices, strict=True):
+        values = read_mgh(path)
+        if values.ndim != 2 or values.shape[0] != expected:
+            raise InputError(f"{path}: (vertex, 1, 1, trial) with {expected} vertices is needed, {values.shape} came")
+        _require_trials(path, values.shape[1])
+        if values.dtype.kind != "f":
+            raise InputError(f"{path}: surface betas are floating-point percent signal change, {values.dtype} came")
+        parts.append(values)
+    stacked = np.concatenate(parts)  # (vertex, trial)
+    return np.ascontiguousarray(stacked[vertices].T, dtype=np.float32)
+
+
+def mgh_shape(path: Path) -> tuple[int, ...]:
+    """Side lengths that the header of an .mgh file states."""
+    import nibabel
+
+    with reading(require_file(path, "surface file"), "MGH"):
+        image: Any = nibabel.load(path)
+        return tuple(int(side) for side in image.shape)
+
+
+def read_mgh(path: Path) -> np.ndarray:
+    """Values (vertex,) or (vertex, trial) of an .mgh or .mgz file, in the type stored."""
+    import nibabel
+
+    path = require_file(path, "surface file")
+    with reading(path, "MGH"):
+        image: Any = nibabel.load(path)
+        values = np.asanyarray(image.dataobj)
+    if values.shape[1:3] != (1, 1):
+        raise InputError(f"{path}: (vertex, 1, 1) or (vertex, 1, 1, trial) is needed, {values.shape} came")
+    values = values[:, 0, 0]
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _require_trials(path: Path, n_trials: int) -> None:
+    if n_trials != TRIALS_PER_SESSION:
+        raise InputError(
+            f"{path}: {n_trials} trials; a session of NSD has {TRIALS_PER_SESSION}. Another experiment's file, or cut short?"
+        )
+
+
+def runs_of_session() -> np.ndarray:
+    """Run (1 to 12) of each of the 750 trials: runs with an odd number have 63 stimulus trials, those with an even one 62."""
+    return np.repeat(np.arange(1, 13), [63, 62] * 6)

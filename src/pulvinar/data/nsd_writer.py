@@ -1,0 +1,313 @@
+"""Writes a planted world in the official layout of the Natural Scenes Dataset: true axis orders, types, tables and codes.
+
+Design as in NSD: one order of trials for all subjects; the first 1,000 columns of `subjectim` shared, 9,000 more of each
+subject's own, all 73,000 rows used once. Of the shared images `n_test_images` fall into the sessions written, each
+`n_test_repeats` times; all other trials there show images once. Responses come out at 1 percent signal change per standard
+deviation. ncsnr is computed from the betas written, as NSD does from its own. Beside NSD's folders stand `features/` (the
+embedding of the world's images, rows as in the stimulus file) and `truth.h5`, both unknown to NSD.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.data.nsd_surface_writer import write_surface
+from pulvinar.data.responses import Responses
+from pulvinar.progress import track
+from pulvinar.storage import atomic_folder
+
+N_TRIALS, N_COLUMNS, N_REPEATS = 30_000, 10_000, 3
+PIXELS = 425
+MARGIN = 1  # empty voxels around the head
+BETAS = "betas_fithrf_GLMdenoise_RR"
+SPACE = "func1pt8mm"
+AREAS = "prf-visualrois"
+
+Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
+Plant = Callable[..., Experiment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What world to plant, and which of its files to write."""
+
+    seed: int = setting(0, "changes pictures, heads, areas, tuning, noise and design")
+    n_subjects: int = setting(4, "subj01 and on")
+    n_voxels: int = setting(3000, "places in a head")
+    n_sessions: int = setting(2, "sessions of each subject, 750 trials each (NSD: 30 to 40)")
+    n_test_images: int = setting(150, "shared images shown in these sessions (NSD: 1000)")
+    n_test_repeats: int = setting(3, "presentations of each of them, 1 to 3")
+    format: Literal["hdf5", "nifti", "both"] = setting("hdf5", "of the volume betas")
+    surface: bool = setting(False, "write betas on a (small) fsaverage as well")
+    missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
+    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425")
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        wrong = number_problems("nsd", self)
+        wrong += [] if 1 <= self.n_subjects <= N_SUBJECTS else [f"nsd.n_subjects is 1 to 8, not {self.n_subjects}"]
+        if not 1 <= self.n_sessions <= N_TRIALS // TRIALS_PER_SESSION:
+            wrong.append(f"nsd.n_sessions is 1 to 40, not {self.n_sessions}")
+        if not 1 <= self.n_test_repeats <= N_REPEATS:
+            wrong.append(f"nsd.n_test_repeats is 1 to 3, not {self.n_test_repeats}")
+        n_test = self.n_test_images * self.n_test_repeats
+        if not (10 <= self.n_test_images <= N_SHARED and n_test <= 0.8 * self.n_sessions * TRIALS_PER_SESSION):
+            wrong.append(
+                f"nsd.n_test_images: 10 to 1000, and with their repeats at most 80 % of the trials; {n_test} trials came"
+            )
+        if self.n_voxels < 200:
+            wrong.append(f"nsd.n_voxels is 200 or more, not {self.n_voxels}")
+        if not 16 <= self.image_size <= PIXELS:
+            wrong.append(f"nsd.image_size is 16 to 425, not {self.image_size}")
+        return wrong
+
+
+def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused.
+
+    Returns the world as planted, with its own image names and trial order.
+    """
+    generator = np.random.default_rng([config.seed, 0x45D])
+    with atomic_folder(out) as folder:
+        order, n_training = _order(config, generator)
+        images = _images_of_subjects(generator)
+        experiment = plant(
+            _shown(config, order, n_training),
+            seed=config.seed,
+            n_subjects=config.n_subjects,
+            n_voxels=config.n_voxels,
+            n_test_images=config.n_test_images,
+            image_size=config.image_size,
+        )
+        row_of = _rows_of_stimuli(experiment, order, images)
+        _write_tables(folder, experiment, order, images, row_of)
+        _write_stimuli(folder, experiment, row_of)
+        volumes = []
+        for number, responses in enumerate(track(experiment.subjects.values(), "writing betas", len(experiment.subjects))):
+            volumes.append(_write_subject(folder, number + 1, responses, experiment.truth[responses.subject], config))
+        if config.surface:
+            write_surface(folder, volumes, betas_name=BETAS, missing=config.missing)
+    return experiment
+
+
+# --- design -----------------------------------------------------------------------------------------------------------
+
+
+def _order(config: Generated, generator: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Columns (from 0) of the 30,000 trials, each of the 10,000 three times; and how many training images the first show."""
+    n_written = config.n_sessions * TRIALS_PER_SESSION
+    test = np.tile(np.arange(config.n_test_images), config.n_test_repeats)
+    n_training = n_written - len(test)
+    training = N_SHARED + np.arange(n_training) % (N_COLUMNS - N_SHARED)
+    first = generator.permutation(np.concatenate([test, training]))
+    left = N_REPEATS - np.bincount(first, minlength=N_COLUMNS)
+    rest = generator.permutation(np.repeat(np.arange(N_COLUMNS), np.maximum(left, 0)))
+    return np.concatenate([first, rest])[:N_TRIALS], min(n_training, N_COLUMNS - N_SHARED)
+
+
+def _images_of_subjects(generator: np.random.Generator) -> np.ndarray:
+    """Rows of the stimulus file (subject, column), from 0: the first 1,000 columns the same for all, the rest all different."""
+    rows = generator.permutation(N_IMAGES)
+    shared = np.sort(rows[:N_SHARED])
+    own = rows[N_SHARED:].reshape(N_SUBJECTS, N_COLUMNS - N_SHARED)
+    return np.concatenate([np.tile(shared, (N_SUBJECTS, 1)), own], axis=1)
+
+
+def _shown(config: Generated, order: np.ndarray, n_training: int) -> Shown:
+    """What every subject sees in each session, by number: test images first, then each subject's own training images."""
+    sessions = order[: config.n_sessions * TRIALS_PER_SESSION].reshape(config.n_sessions, TRIALS_PER_SESSION)
+    shown = []
+    for subject in range(config.n_subjects):
+        first_own = config.n_test_images + subject * n_training - N_SHARED
+        numbers = [np.where(columns < N_SHARED, columns, columns + first_own) for columns in sessions]
+        shown.append([(session + 1, own) for session, own in enumerate(numbers)])
+    return shown
+
+
+def _rows_of_stimuli(experiment: Experiment, order: np.ndarray, images: np.ndarray) -> dict[str, int]:
+    """The world's stimulus id -> row in the stimulus file."""
+    row_of: dict[str, int] = {}
+    for number, responses in enumerate(experiment.subjects.values()):
+        rows = images[number, order[: responses.n_trials]].tolist()
+        row_of.update(zip(responses.stimulus_ids, rows, strict=True))
+    return row_of
+
+
+def _write_tables(folder: Path, experiment: Experiment, order: np.ndarray, images: np.ndarray, row_of: dict[str, int]) -> None:
+    import scipy.io
+
+    place = folder / "nsddata" / "experiments" / "nsd"
+    place.mkdir(parents=True)
+    tables = {"masterordering": order[None] + 1, "subjectim": images + 1, "sharedix": images[:1, :N_SHARED] + 1}
+    scipy.io.savemat(place / "nsd_expdesign.mat", {name: values.astype(np.float64) for name, values in tables.items()})
+    stimuli = experiment.stimuli
+    pictures = {name: number for number, name in enumerate(dict.fromkeys(stimuli.sources))}
+    source = {
+        row_of[name]: pictures[picture] for name, picture in zip(stimuli.ids, stimuli.sources, strict=True) if name in row_of
+    }
+    shared = set(images[0, :N_SHARED].tolist())
+    lines = [",cocoId,nsdId,shared1000"]
+    lines += [f"{row},{source.get(row, N_IMAGES + row)},{row},{row in shared}" for row in range(N_IMAGES)]
+    (place / "nsd_stim_info_merged.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_stimuli(folder: Path, experiment: Experiment, row_of: dict[str, int]) -> None:
+    """`imgBrick` with all 73,000 rows, of which those shown are written (the others take no room), and the embedding."""
+    place, stimuli = folder / "nsddata_stimuli" / "stimuli" / "nsd", experiment.stimuli
+    place.mkdir(parents=True)
+    (folder / "features").mkdir()
+    with h5py.File(place / "nsd_stimuli.hdf5", "w") as file:
+        shape = (PIXELS, PIXELS, 3)
+        bricks = file.create_dataset(
+            "imgBrick", (N_IMAGES, *shape), np.uint8, chunks=(1, *shape), compression="gzip", compression_opts=1
+        )
+        for name in track(row_of, "writing images", len(row_of)):
+            image = Image.fromarray(stimuli.image(int(stimuli.rows([name])[0])))
+            bricks[row_of[name]] = np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.NEAREST))
+    names, rows = list(row_of), np.array(list(row_of.values()))
+    for feature, values in stimuli.features.items():
+        table = np.lib.format.open_memmap(
+            folder / "features" / f"{feature}.npy", mode="w+", dtype=np.float32, shape=(N_IMAGES, *values.shape[1:])
+        )
+        table[rows] = values[stimuli.rows(names)]
+        table.flush()
+
+
+# --- a subject --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A subject's grid: index (voxel, 3) of the head in it, shape, affine, betas int16 (trial, voxel), labels by file."""
+
+    subject: str
+    index: np.ndarray
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    betas: np.ndarray
+    labels: dict[str, np.ndarray]
+    label_names: dict[str, list[str]]
+
+    def fill(self, values: np.ndarray, outside: float = 0) -> np.ndarray:
+        """Values (voxel,) in the grid (x, y, z)."""
+        volume = np.full(self.shape, outside, values.dtype)
+        volume[tuple(self.index.T)] = values
+        return volume
+
+
+def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[str, Any] | Any, config: Generated) -> Volume:
+    volume = _volume(f"subj{number:02d}", responses, truth)
+    ppdata = folder / "nsddata" / "ppdata" / volume.subject / SPACE
+    (ppdata / "roi").mkdir(parents=True)
+    place = folder / "nsddata_betas" / "ppdata" / volume.subject / SPACE / BETAS
+    place.mkdir(parents=True)
+    _save_nifti(ppdata / "brainmask.nii.gz", volume.fill(np.ones(len(volume.index), np.uint8)), volume.affine)
+    for name, labels in volume.labels.items():
+        _save_nifti(ppdata / "roi" / f"{name}.nii.gz", volume.fill(labels.astype(np.int16), -1), volume.affine)
+        if name in volume.label_names:
+            write_label_table(folder, volume.subject, name, volume.label_names[name])
+    for session in range(1, config.n_sessions + 1):
+        if f"{volume.subject}:{session}" not in config.missing:
+            rows = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
+            _write_session(place, session, volume, volume.betas[rows], config.format)
+    ncsnr = signal_to_noise(volume.betas, responses.stimulus_ids).astype(np.float32)
+    _save_nifti(place / "ncsnr.nii.gz", volume.fill(ncsnr), volume.affine)
+    with h5py.File(folder / "truth.h5", "a") as file:
+        for name, values in truth.items():
+            file.create_dataset(f"{volume.subject}/{name}", data=volume.fill(np.asarray(values)), compression="gzip")
+    return volume
+
+
+def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume:
+    """The head with a margin, in a grid of three different sides."""
+    geometry = responses.geometry
+    sides: list[int] = []
+    for side in geometry.shape or ():
+        size = side + 2 * MARGIN
+        while size in sides:
+            size += 1
+        sides.append(size)
+    index = np.array(geometry.grid_place).T + MARGIN
+    affine = np.array(geometry.affine)
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, MARGIN)
+    betas = np.empty(responses.values.shape, np.int16)
+    for start in range(0, responses.n_trials, 256):
+        block = responses.read(np.arange(start, min(start + 256, responses.n_trials)))
+        betas[start : start + 256] = np.clip(np.rint(block * STEPS_PER_PERCENT), -32768, 32767)
+    labels, names = _labels(responses, truth)
+    return Volume(
+        subject=subject,
+        index=index,
+        shape=(sides[0], sides[1], sides[2]),
+        affine=affine,
+        betas=betas,
+        labels=labels,
+        label_names=names,
+    )
+
+
+def _labels(responses: Responses, truth: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """nsdgeneral (the loose annotated region) and its parts by the nearest planted area; -1 deep inside, where no cortex is."""
+    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
+
+    geometry, annotated = responses.geometry, responses.rois["annotated"]
+    head = geometry.to_volume(np.ones(geometry.n_voxels, np.uint8))
+    depth = distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1, 1:-1][geometry.grid_place]
+    general = np.where(annotated, 1, np.where(depth > 0.6 * depth.max(), -1, 0))
+    area = np.asarray(truth["area"])
+    planted = np.flatnonzero(area > 0)
+    _, nearest = cKDTree(geometry.coordinates[planted]).query(geometry.coordinates)
+    parts = np.where(annotated, area[planted][nearest], general)
+    names = ["Unknown", *(f"area{number}" for number in range(1, int(area.max()) + 1))]
+    return {"nsdgeneral": general, AREAS: parts}, {AREAS: names}
+
+
+def signal_to_noise(betas: np.ndarray, stimulus_ids: Sequence[str]) -> np.ndarray:
+    """ncsnr (voxel,): sqrt(signal variance / noise variance), from the stimuli shown more than once.
+
+    Betas are z-scored; noise variance is the mean over stimuli of the variance of repeats (n - 1), signal variance what is left
+    of 1, at least 0 (Allen et al. 2022, methods: noise ceiling).
+    """
+    trials: dict[str, list[int]] = {}
+    for trial, name in enumerate(stimulus_ids):
+        trials.setdefault(name, []).append(trial)
+    repeated = [own for own in trials.values() if len(own) > 1]
+    mean, sd = betas.mean(0, dtype=np.float64), betas.std(0, dtype=np.float64)
+    if not repeated:
+        return np.zeros(betas.shape[1])
+    noise = np.mean([((betas[own] - mean) / np.maximum(sd, 1e-9)).var(axis=0, ddof=1) for own in repeated], axis=0)
+    return np.sqrt(np.maximum(1 - noise, 0) / np.maximum(noise, 1e-9))
+
+
+def _write_session(place: Path, session: int, volume: Volume, betas: np.ndarray, file_format: str) -> None:
+    grid = np.zeros((len(betas), *volume.shape), np.int16)  # (trial, x, y, z)
+    grid[(slice(None), *volume.index.T)] = betas
+    name = f"betas_session{session:02d}"
+    if file_format in ("hdf5", "both"):
+        with h5py.File(place / f"{name}.hdf5", "w") as file:
+            file.create_dataset("betas", data=grid.transpose(0, 3, 2, 1), chunks=(len(betas), 1, 1, 1))
+    if file_format in ("nifti", "both"):
+        _save_nifti(place / f"{name}.nii.gz", grid.transpose(1, 2, 3, 0), volume.affine)
+
+
+def _save_nifti(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+
+
+def write_label_table(folder: Path, owner: str, name: str, names: Sequence[str]) -> None:
+    """`nsddata/freesurfer/<owner>/label/<name>.mgz.ctab`: number and name on each line."""
+    place = folder / "nsddata" / "freesurfer" / owner / "label"
+    place.mkdir(parents=True, exist_ok=True)
+    lines = [f"{number} {label}" for number, label in enumerate(names)]
+    (place / f"{name}.mgz.ctab").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,399 @@
+"""Algonauts 2019: fMRI (EVC, IT) and MEG (early, late) RDMs of 15 people over 92, 118 and 78 images; scorer, submission files.
+
+    data = load("algonauts/Training_Data/92_Image_Set")      # or any folder or file that holds one set
+    score({"evc": rdm, "it": rdm}, data)                     # as the challenge scores, with both ceilings
+    write_submission("submission", {"evc": rdm, "it": rdm})  # submit_fmri.mat and .zip; read_submission reads them
+    generate("world", seed=3)                                # a folder of the same layout whose answer is known
+
+Per set the distributed folder holds `92images.mat` (struct array `visual_stimuli` with `names`, `pixels`), the same images
+as .jpg in `92images/`, `target_fmri.mat` (EVC_RDMs, IT_RDMs) and `target_meg.mat` (MEG_RDMs_early, MEG_RDMs_late). The
+targets are MATLAB 7.3; version 5 and .npz under the same names, and any subset of the four, are read as well.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pulvinar.config import build, number_problems, setting
+from pulvinar.data import photographs
+from pulvinar.data.algonauts_layout import (
+    TARGETS,
+    TRUTH,
+    WINDOW_MS,
+    SetContent,
+    as_jpeg,
+    find_sets,
+    find_truth,
+    read_set,
+    set_folder,
+    target_files,
+    write_set,
+)
+from pulvinar.data.dissimilarities import Dissimilarities
+from pulvinar.data.dissimilarity_files import image_ids, read_npz
+from pulvinar.data.planted_dissimilarities import embedding_rdm, gaussian_course, subject_rdms, timed_subject_rdms
+from pulvinar.data.rdm_submission import check_predictions, read_submission, write_submission
+from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.models.fixed_networks import RandomConvolutionNetwork
+from pulvinar.progress import track
+from pulvinar.rsa.noise_ceiling import ALGONAUTS2019_CEILINGS, algonauts2019_score, noise_ceiling, subject_scores
+from pulvinar.rsa.rdm import condense
+from pulvinar.storage import atomic_folder, refuse_existing, write_json
+
+__all__ = [
+    "generate",
+    "load",
+    "load_all",
+    "load_truth",
+    "read_submission",
+    "score",
+    "stage_features",
+    "write_submission",
+]
+
+CITATION = (
+    "Cichy, Roig, Andonian, Dwivedi, Lahner, Lascelles, Mohsenzadeh, Ramakrishnan & Oliva 2019, The Algonauts Project: A "
+    "Platform for Communication between the Sciences of Biological and Artificial Intelligence, arXiv:1905.05675. 92 images: "
+    "Cichy, Pantazis & Oliva 2014, Nature Neuroscience 17:455, and 2016, Cerebral Cortex 26:3563."
+)
+URL = "http://algonauts.csail.mit.edu/2019/"
+LICENCE = "the terms on the challenge's page; no data are bundled or downloaded here"
+N_SUBJECTS = 15
+IMAGE_PIXELS = {92: 175, 118: 300}  # along an edge; the 78 set's are taken as they come
+
+# Upper noise ceiling: mean over subjects of the squared Spearman correlation of a subject's RDM with the mean of all.
+CEILINGS = ALGONAUTS2019_CEILINGS
+# fMRI: recomputed from the released files; MEG: constants of the challenge's scoring scripts, not recomputed.
+CEILING_IS_RECOMPUTED = {"evc": True, "it": True, "meg_early": False, "meg_late": False}
+# The same with the subject left out of the mean; of the fMRI sets, recomputed.
+LOWER_CEILINGS = {
+    92: {"evc": 0.0686, "it": 0.2264},
+    118: {"evc": 0.0245, "it": 0.0038},
+    78: {"evc": 0.0068, "it": 0.0028},
+}
+
+
+def load(path: str | os.PathLike[str]) -> Dissimilarities:
+    """The RDMs of the one set that is there, over its images; targets evc, it, meg_early, meg_late as far as there are files.
+
+    path: a folder of one set, a folder above it, one target file (.mat of either MATLAB version), or an .npz file as
+    `data.dissimilarity_files.read_npz` reads it. The times of MEG (milliseconds from onset) are spread evenly over the
+    challenge's windows, both ends included (ours: the files hold no times). With several sets below, `InputError` names them;
+    `load_all` takes them together.
+
+    Raises `FileError`, `InputError`, `DegenerateError` or `NotFoundError` naming the file and what is wrong in it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return read_npz(path) if path.suffix.lower() != ".mat" else read_set(path.parent, [path])
+    folders = _sets(path)
+    if len(folders) > 1:
+        choices = ", ".join(f"algonauts2019:{folder}" for folder in folders)
+        raise InputError(f"{path}: {len(folders)} sets of images are there; name one: {choices}")
+    return read_set(folders[0], target_files(folders[0]))
+
+
+def load_all(path: str | os.PathLike[str]) -> dict[int, Dissimilarities]:
+    """Every set below a folder: number of images -> its RDMs, as `load` gives them."""
+    opened = [read_set(folder, target_files(folder)) for folder in _sets(Path(path))]
+    sizes = [len(data.stimuli) for data in opened]
+    if len(set(sizes)) != len(sizes):
+        raise InputError(f"{path}: two sets have the same number of images: {sizes}; load them one by one")
+    return dict(zip(sizes, opened, strict=True))
+
+
+def _sets(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise FileError(f"{path}: no such file or folder")
+    folders = find_sets(path)
+    if not folders:
+        raise FileError(f"{path}: no target_fmri or target_meg (.mat, .npz) in this folder, nor two levels below it")
+    return folders
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is there, in numbers: per set its images and targets (people, times, both ceilings of r squared), and the facts."""
+    path = Path(path)
+    opened = [load(path)] if path.is_file() else list(load_all(path).values())
+    return {
+        "name": "algonauts2019",
+        "sets": [_describe(data) for data in opened],
+        "truth": find_truth(path) is not None,
+        "facts": {"citation": CITATION, "url": URL, "licence": LICENCE},
+    }
+
+
+def _describe(data: Dissimilarities) -> dict[str, Any]:
+    targets: dict[str, Any] = {}
+    for name, target in data.targets.items():
+        ceiling = noise_ceiling(condense(torch.from_numpy(np.asarray(target.rdms, np.float64))))
+        published = CEILINGS.get(len(data.stimuli), {}).get(name)
+        targets[name] = {
+            "subjects": len(target.subjects),
+            "times_ms": None if target.times is None else list(target.times),
+            "upper": ceiling.upper,
+            "lower": ceiling.lower,
+            "published_upper": published,
+        }
+    stimuli = data.stimuli
+    return {
+        "name": data.name,
+        "images": len(stimuli),
+        "sources": len(set(stimuli.sources)),
+        "pixels": stimuli.read_image is not None,
+        "features": {name: list(values.shape) for name, values in stimuli.features.items()},
+        "targets": targets,
+    }
+
+
+def score(
+    predictions: Mapping[str, np.ndarray], data: Dissimilarities, *, ceilings: Literal["recomputed", "published"] = "recomputed"
+) -> dict[str, dict[str, Any]]:
+    """The challenge's score of predicted RDMs (target -> (image, image); `read_submission` gives them) on one set.
+
+    Per target: `r2` = mean over subjects of squared rho (Spearman over pairs; MEG: rho averaged over time first), `percent` =
+    100 r2 / `ceiling`, the upper ceiling with the subject included; beside it `lower_ceiling` (subject left out), `r` (signed
+    mean of rho: squares hide that a model is anti-correlated) and `rho` of each subject. Per track (fmri, meg), where both
+    targets are predicted: `percent` = 100 mean(r2) / mean(ceiling). Cichy et al. 2019.
+
+    ceilings: 'recomputed' from these data, or the 'published' constants for this number of images.
+    Raises `InputError` or `DegenerateError` for an RDM that is not one or over another number of images, `NotFoundError` for a
+    target that was not measured, or ceilings that were not published.
+    """
+    rdms = check_predictions(predictions, len(data.stimuli))
+    measured = {target: _condensed(data.target(target).rdms) for target in rdms}
+    predicted = {target: _condensed(rdm) for target, rdm in rdms.items()}
+    chosen = None if ceilings == "recomputed" else _published(len(data.stimuli))
+    scores: dict[str, dict[str, Any]] = dict(algonauts2019_score(predicted, measured, ceilings=chosen))
+    for target, rdm in predicted.items():
+        rho = subject_scores(rdm, measured[target]).tolist()
+        scores[target] = {**scores[target], "rho": dict(zip(data.target(target).subjects, rho, strict=True))}
+    return scores
+
+
+def _condensed(rdms: np.ndarray) -> torch.Tensor:
+    return condense(torch.from_numpy(np.asarray(rdms, np.float64)))
+
+
+def _published(n_images: int) -> Mapping[str, float]:
+    if n_images not in CEILINGS:
+        raise NotFoundError(f"ceilings were published for sets of {', '.join(map(str, CEILINGS))} images, not of {n_images}")
+    return CEILINGS[n_images]
+
+
+# --- a planted world in this layout -----------------------------------------------------------------------------------
+
+STAGE_WIDTHS, STAGE_GRIDS, STAGE_KERNEL, STAGE_PIXELS = (8, 8, 8, 8, 8), (8, 5, 3, 2, 1), 3, 96
+LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the planted scales, dealt to the stages at random
+SHARED_SCALES = (("evc", "meg_early"), ("it", "meg_late"))  # the paper pairs fMRI and MEG like this
+FeatureFunction = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What world `generate` plants."""
+
+    seed: int = setting(0, "changes pictures, scales, network and noise")
+    sets: tuple[int, ...] = setting((92, 118), "numbers of images, one set each; the sets share no photograph")
+    n_subjects: int = setting(15, "people, each with noise of their own")
+    n_times: int = setting(20, "time points of MEG, spread evenly over each window")
+    noise: float = setting(1.5, "fMRI: standard deviation of a subject's noise, in units of the RDM's over pairs")
+    meg_noise: float = setting(1.5, "MEG: the same at each time point, in units of the RDM's at the peak")
+    noise_autocorrelation: float = setting(0.7, "MEG: correlation of the noise between successive time points")
+    signal_window: float = setting(0.25, "MEG: width (standard deviation) of the signal around mid-window, in window lengths")
+    image_size: int = setting(0, "pixels along an edge; 0 takes the distributed sizes (92 set: 175, others 300)")
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        lines = number_problems("algonauts2019", self)
+        if not self.sets or min(self.sets) < 3 or len(set(self.sets)) != len(self.sets) or len(self.sets) > 8:
+            lines.append(f"algonauts2019.sets: 1 to 8 different numbers of images, each 3 or more, not {list(self.sets)}")
+        for name, least in (("n_subjects", 2), ("n_times", 1), ("noise", 0), ("meg_noise", 0), ("image_size", 0)):
+            if getattr(self, name) < least:
+                lines.append(f"algonauts2019.{name} is {least} or more, not {getattr(self, name)}")
+        if 0 < self.image_size < 16:
+            lines.append(f"algonauts2019.image_size is 16 or more (or 0), not {self.image_size}")
+        if not 0 <= self.noise_autocorrelation < 1:
+            lines.append(f"algonauts2019.noise_autocorrelation lies in [0, 1), not {self.noise_autocorrelation}")
+        if not self.signal_window > 0:
+            lines.append(f"algonauts2019.signal_window is above 0, not {self.signal_window}")
+        return lines
+
+
+GENERATE = Config  # what the command line fills for `generate`
+
+
+def generate(
+    out: str | os.PathLike[str],
+    config: Config | None = None,
+    *,
+    scales: Mapping[str, Mapping[str, float | np.ndarray]] | None = None,
+    features: FeatureFunction | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write a folder of the distributed layout (MATLAB 7.3 targets, images as .mat and .jpg) whose stage scales are known.
+
+    Images are crops of bundled photographs. A target's RDM is the correlation distance of the images' features, each stage
+    times its scale, concatenated; each subject shows it through noise of its own. MEG RDMs follow it in time as a Gaussian
+    around the middle of the window: at the edges there is noise only.
+
+    scales: target -> stage -> scale (or one per channel); only these targets are written. Without it all four are, with
+    `LEVELS` dealt to the stages by the seed, the same for evc and meg_early, and for it and meg_late.
+    features: uint8 (image, height, width, 3) -> stage -> (image, ..., channel), of any backbone, called once per set. Without
+    it `stage_features` of a fixed random network; those are written as features.npz beside each set.
+    settings: the fields of `Config`, over those of `config`.
+
+    What comes out, also as truth.json in the folder: scales, signal course, settings, per set the folder and each image's
+    source photograph, and the network's specification; `folder` and `name` beside. `load` reads sources and features.npz.
+    Raises `ConfigError`, `FileError` if the folder exists, `NotFoundError` or `InputError` for scales that do not fit.
+    """
+    config = build(Config, (asdict(config) if config else {}) | settings, name="algonauts2019")
+    refuse_existing(out)
+    rng = np.random.default_rng([config.seed, 0xA16])
+    images, sources = _draw_images(config, rng)
+    jpegs = {n: [as_jpeg(image) for image in images[n]] for n in config.sets}
+    pixels = {n: np.stack([decoded for _, decoded in jpegs[n]]) for n in config.sets}
+    by_set = {n: features(pixels[n]) for n in config.sets} if features else stage_features(pixels, seed=config.seed)
+    stages = list(by_set[config.sets[0]])
+    planted = scales if scales is not None else _deal_scales(stages, rng)
+    if unknown := sorted(set(planted) - set(TARGETS)):
+        raise NotFoundError(f"scales: {', '.join(unknown)} is no target; there are: {', '.join(TARGETS)}")
+    truth = {
+        "layout": "algonauts2019",
+        "settings": asdict(config),
+        "scales": {target: dict(by_stage) for target, by_stage in planted.items()},
+        "course": gaussian_course(config.n_times, config.signal_window),
+        "times_ms": {name: np.linspace(*window, config.n_times) for name, window in WINDOW_MS.items()},
+        "network": _network_specification(config) if features is None else "features came from the caller",
+        "sets": {str(n): {"folder": set_folder(n), "sources": sources[n]} for n in config.sets},
+    }
+    with atomic_folder(out) as temporary:
+        for n in track(config.sets, "writing sets", len(config.sets)):
+            content = SetContent(
+                ids=image_ids(n),  # image_01 ... image_92, image_001 ... image_118
+                jpegs=[jpeg for jpeg, _ in jpegs[n]],
+                images=pixels[n],
+                targets=_plant(config, by_set[n], planted, np.random.default_rng([config.seed, 0x5EE, n])),
+                features=by_set[n] if features is None else {},
+            )
+            write_set(temporary / set_folder(n), content)
+        write_json(temporary / TRUTH, truth)
+    return {"folder": str(out), "name": f"planted RDMs in the layout of algonauts2019 (seed {config.seed})", **truth}
+
+
+def _draw_images(config: Config, rng: np.random.Generator) -> tuple[dict[int, np.ndarray], dict[int, list[str]]]:
+    """Per set: crops uint8 (image, size, size, 3) of its own photographs, and the photograph of each."""
+    names = rng.permutation([name for kind in photographs.BUNDLED.values() for name in kind])
+    shares = np.cumsum([n / sum(config.sets) for n in config.sets])[:-1]
+    groups = np.split(names, np.clip(np.rint(shares * len(names)), 1, len(names) - 1).astype(int))
+    images, sources = {}, {}
+    for n, group in zip(config.sets, groups, strict=True):
+        counts = np.full(len(group), n // len(group)) + (np.arange(len(group)) < n % len(group))
+        size = config.image_size or IMAGE_PIXELS.get(n, 300)
+        drawn = [
+            photographs.crops(
+                photographs.read_picture(photographs.bundled_path(str(name))),
+                int(count),
+                size,
+                rng,
+                **photographs.TRAINING_CROPS,
+            )
+            for name, count in track(list(zip(group, counts, strict=True)), f"cutting {n} images", len(group))
+            if count
+        ]
+        order = rng.permutation(n)
+        images[n] = np.concatenate(drawn)[order]
+        sources[n] = [str(name) for name in np.repeat(group, counts)[order]]
+    return images, sources
+
+
+def _network_specification(config: Config) -> dict[str, Any]:
+    return {
+        "class": "pulvinar.models.fixed_networks.RandomConvolutionNetwork",
+        "seed": config.seed,
+        "widths": STAGE_WIDTHS,
+        "kernel": STAGE_KERNEL,
+        "nonlinearity": "relu",
+        "grids": STAGE_GRIDS,
+        "input_pixels": STAGE_PIXELS,
+        "calibrated_on": "the images of all sets, in the order of settings.sets",
+        "normalised": "each feature less its mean, each stage divided by the root of its summed variance, over the same images",
+    }
+
+
+def stage_features(images: Mapping[int, np.ndarray], *, seed: int) -> dict[int, dict[str, np.ndarray]]:
+    """Set -> stage -> float32 (image, place, channel): a fixed random network of five stages, on all sets at once.
+
+    Images uint8 (image, height, width, 3), as decoded from the .jpg, are reduced to 96 pixels. Each feature's mean over all
+    images is taken off, and each stage divided by the root of its variance over them, summed over places and channels: equal
+    scales mean equal weight. Few channels and coarse grids keep the stages' RDMs apart, and each about as wide as the others.
+    """
+    reduced = {n: torch.from_numpy(_reduce(pixels)) for n, pixels in images.items()}
+    network = RandomConvolutionNetwork(
+        seed=seed, widths=STAGE_WIDTHS, kernel=STAGE_KERNEL, nonlinearity="relu", grid=STAGE_GRIDS[-1]
+    )
+    together = torch.cat(list(reduced.values()))
+    network.calibrate(together)
+    out: dict[int, dict[str, np.ndarray]] = {n: {} for n in images}
+    for number, grids in enumerate(network.stages(together, grids=STAGE_GRIDS), start=1):
+        maps = grids.flatten(2).transpose(1, 2).double()  # image place channel
+        maps = maps - maps.mean(0)
+        norm = maps.square().mean(0).sum().sqrt()
+        parts = (maps / norm).float().split([len(pixels) for pixels in reduced.values()])
+        for n, part in zip(images, parts, strict=True):
+            out[n][f"stage{number}"] = part.numpy()
+    return out
+
+
+def _reduce(pixels: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    size = (STAGE_PIXELS, STAGE_PIXELS)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels])
+
+
+def _deal_scales(stages: list[str], rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    levels = np.interp(np.linspace(0, 1, len(stages)), np.linspace(0, 1, len(LEVELS)), LEVELS)
+    scales: dict[str, dict[str, float]] = {}
+    for targets in SHARED_SCALES:
+        dealt = {stage: float(level) for stage, level in zip(stages, rng.permutation(levels), strict=True)}
+        scales |= dict.fromkeys(targets, dealt)
+    return scales
+
+
+def _plant(
+    config: Config,
+    features: Mapping[str, np.ndarray],
+    scales: Mapping[str, Mapping[str, float | np.ndarray]],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Target -> RDMs (subject, image, image), of MEG (subject, time, image, image)."""
+    course = gaussian_course(config.n_times, config.signal_window)
+    targets = {}
+    for target, by_stage in scales.items():
+        rdm = embedding_rdm(features, by_stage)
+        if target in WINDOW_MS:
+            targets[target] = timed_subject_rdms(
+                rdm,
+                n_subjects=config.n_subjects,
+                course=course,
+                noise=config.meg_noise,
+                carry=config.noise_autocorrelation,
+                rng=rng,
+            )
+        else:
+            targets[target] = subject_rdms(rdm, n_subjects=config.n_subjects, noise=config.noise, rng=rng)
+    return targets
+
+
+def load_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `generate` planted: its truth.json, from the top folder or from one of its sets; `FileError` where there is none."""
+    truth = find_truth(Path(path))
+    if truth is None:
+        raise FileError(f"{path}: no {TRUTH} of a planted world here, nor in the two folders above")
+    return truth

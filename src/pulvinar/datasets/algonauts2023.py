@@ -1,0 +1,277 @@
+"""Algonauts Project 2023: 8 people of the Natural Scenes Dataset, responses of cortical vertices to 73,000 pictures.
+
+    experiment = load("algonauts_2023_challenge_data")             # the folder that holds subj01, subj02, ...
+    experiment = load("algonauts_2023_challenge_data?subjects=1,2&test_share=0.15")
+
+Each subject's `training_split` has pictures and responses of both hemispheres; `test_split` has pictures alone: their responses
+are the challenge's. They are among the stimuli, in neither side of the split; the outer test images are a share of the training
+pictures, the same for all subjects. A picture's id is its NSD number, so that one that two subjects saw is one stimulus.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulvinar.config import build, parse_assignments, setting
+from pulvinar.data.array_files import read_array
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
+from pulvinar.data.image_files import ImageFiles, find_images
+from pulvinar.data.responses import Responses
+from pulvinar.data.restricted_unpickling import read_mapping
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import Split
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.metrics.encoding import algonauts_2023, correlations
+from pulvinar.progress import log, track
+from pulvinar.storage import atomic_path, reading, require_file
+
+CITATION = "Gifford, Lahner, Saba-Sadiya, Vilas, Lascelles, Oliva, Kay, Roig & Cichy (2023), arXiv:2301.03198"
+URL = "http://algonauts.csail.mit.edu"
+LICENCE = "by agreement, as the Natural Scenes Dataset; not to be redistributed"
+HEMISPHERES = ("lh", "rh")
+TRAINING_IMAGES = {1: 9841, 2: 9841, 3: 9082, 4: 8779, 5: 9841, 6: 9082, 7: 9841, 8: 8779}
+VERTICES = dict.fromkeys(range(1, 9), (19004, 20544)) | {6: (18978, 20220), 8: (18981, 20530)}
+FSAVERAGE_VERTICES = 163842
+MAPPINGS = {
+    "prf-visualrois": {1: "V1v", 2: "V1d", 3: "V2v", 4: "V2d", 5: "V3v", 6: "V3d", 7: "hV4"},
+    "floc-bodies": {1: "EBA", 2: "FBA-1", 3: "FBA-2", 4: "mTL-bodies"},
+    "floc-faces": {1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"},
+    "floc-places": {1: "OPA", 2: "PPA", 3: "RSC"},
+    "floc-words": {1: "OWFA", 2: "VWFA-1", 3: "VWFA-2", 4: "mfs-words", 5: "mTL-words"},
+    "streams": {1: "early", 2: "midventral", 3: "midlateral", 4: "midparietal", 5: "ventral", 6: "lateral", 7: "parietal"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read; given after the folder as ?name=value&name=value."""
+
+    subjects: tuple[str, ...] = setting((), "such as 1,2,5; none: all whose folder is there")
+    target: str | None = setting(None, "the new subject; none: the first")
+    test_share: float = setting(0.15, "share of the training pictures that are the outer test (the paper's authors: 0.15)")
+    seed: int = setting(0, "of the choice of test pictures")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        wrong = [] if 0 < self.test_share < 1 else [f"algonauts2023.test_share lies between 0 and 1, not {self.test_share}"]
+        if self.seed < 0:
+            wrong.append(f"algonauts2023.seed is 0 or more, not {self.seed}")
+        names = (*self.subjects, *((self.target,) if self.target else ()))
+        return wrong + [
+            f"algonauts2023: subjects are 1 to 8, not {name!r}" for name in names if _number(name) not in range(1, 9)
+        ]
+
+
+def _number(name: str) -> int:
+    text = name.removeprefix("subj")
+    return int(text) if text.isdigit() else 0
+
+
+def load(source: str) -> Experiment:
+    """The experiment in the challenge's folder: `FOLDER` or `FOLDER?name=value&...` with the names of `Options`.
+
+    Responses and pictures stay on disk. ROIs are named lh.V1v, rh.V1v, ...; no noise ceiling comes with the data. Raises
+    `FileError` or `InputError` naming the file that is missing, damaged, or of another length.
+    """
+    folder, _, query = source.partition("?")
+    root = Path(folder)
+    options = build(Options, parse_assignments([pair for pair in query.split("&") if pair]), name="algonauts2023")
+    names = [f"subj{_number(name):02d}" for name in options.subjects] or sorted(
+        path.name for path in root.glob("subj0?") if path.is_dir()
+    )
+    if not names:
+        raise FileError(f"{root}: no folder subj01 to subj08; the unpacked challenge data are needed")
+    pictures = {name: _pictures(root / name, "training") for name in track(names, "listing pictures", len(names))}
+    unseen = {name: challenge_images(root, name) for name in names}
+    subjects = {name: _responses(root / name, name, list(pictures[name])) for name in names}
+    files = {stimulus: path for found in (*unseen.values(), *pictures.values()) for stimulus, path in found.items()}
+    ids = sorted(files)
+    stimuli = Stimuli(ids=ids, sources=ids, read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids)
+    hidden = {stimulus for found in unseen.values() for stimulus in found}
+    target = f"subj{_number(options.target):02d}" if options.target else names[0]
+    return Experiment(
+        name=f"Algonauts 2023 ({', '.join(names)})",
+        stimuli=stimuli,
+        subjects=subjects,
+        split=_split(pictures, hidden, options),
+        target=target,
+        facts={"citation": CITATION, "url": URL, "licence": LICENCE, "positions": vertex_points.__doc__ or ""},
+    )
+
+
+def _split(pictures: Mapping[str, Mapping[str, Path]], hidden: set[str], options: Options) -> Split:
+    """A share of the pictures with responses for the outer test, the same for all; a challenge test picture trains nobody."""
+    usable = sorted({stimulus for found in pictures.values() for stimulus in found} - hidden)
+    count = max(1, round(options.test_share * len(usable)))
+    if len(usable) < 2 or count >= len(usable):
+        raise InputError(f"test_share: {options.test_share} of {len(usable)} pictures leaves nothing on one side")
+    chosen = set(np.random.default_rng(options.seed).choice(len(usable), count, replace=False).tolist())
+    sides = {
+        side: tuple(name for row, name in enumerate(usable) if (row in chosen) == (side == "test"))
+        for side in ("train", "test")
+    }
+    return Split(train=sides["train"], test=sides["test"])
+
+
+def _pictures(folder: Path, split: str) -> dict[str, Path]:
+    """Stimulus id (nsd-00013) -> file, in the order of the numbers in the file names (that of the responses)."""
+    images = folder / f"{split}_split" / f"{split}_images"
+    found: dict[str, Path] = {}
+    for place, (stem, path) in enumerate(sorted(find_images(images).items()), start=1):
+        words = stem.split("_")
+        if len(words) != 2 or not words[1].startswith("nsd-"):
+            raise InputError(f"{path}: names like train-0001_nsd-00013.png are needed")
+        if words[0].split("-")[-1] != f"{place:0{len(words[0].split('-')[-1])}d}":
+            raise FileError(f"{images}: picture number {place} is missing; {path.name} comes in its place")
+        if words[1] in found:
+            raise InputError(f"{path}: the same picture ({words[1]}) as {found[words[1]].name}")
+        found[words[1]] = path
+    return found
+
+
+def challenge_images(root: str | Path, subject: str) -> dict[str, Path]:
+    """Stimulus id -> file of a subject's challenge test pictures, in the submission's order; empty if they are not there."""
+    folder = Path(root) / subject
+    return _pictures(folder, "test") if (folder / "test_split" / "test_images").is_dir() else {}
+
+
+def challenge_stimuli(root: str | Path, subject: str) -> Stimuli:
+    """A subject's challenge test pictures as stimuli, for `predict` and the submission."""
+    found = challenge_images(root, subject)
+    if not found:
+        raise FileError(f"{Path(root) / subject}: no test_split/test_images")
+    return Stimuli(ids=list(found), sources=list(found), read_image=ImageFiles(list(found.values())))
+
+
+def _responses(folder: Path, name: str, ids: Sequence[str]) -> Responses:
+    halves = {}
+    for side in HEMISPHERES:
+        path = folder / "training_split" / "training_fmri" / f"{side}_training_fmri.npy"
+        halves[side] = read_array(path)
+        if halves[side].ndim != 2 or halves[side].dtype != np.float32:
+            raise InputError(f"{path}: float32 (image, vertex) is needed, {halves[side].dtype} {halves[side].shape} came")
+        if len(halves[side]) != len(ids):
+            raise InputError(f"{path}: {len(halves[side])} rows for the {len(ids)} training pictures of {name}")
+    sizes = {side: values.shape[1] for side, values in halves.items()}
+    vertices = {side: _vertices(folder, side, sizes[side]) for side in HEMISPHERES}
+    return Responses(
+        subject=name,
+        values=TwoHemispheres(halves["lh"], halves["rh"]),  # type: ignore[arg-type]  # has the indexing that Responses needs
+        stimulus_ids=ids,
+        geometry=vertex_points(vertices["lh"], vertices["rh"]),
+        rois=_rois(folder, sizes),
+    )
+
+
+def _vertices(folder: Path, side: str, size: int) -> np.ndarray:
+    """fsaverage numbers of the challenge's vertices; 0 to size where the file is not there."""
+    path = folder / "roi_masks" / f"{side}.all-vertices_fsaverage_space.npy"
+    if not path.is_file():
+        return np.arange(size)
+    mask = read_array(path)
+    if int((mask > 0).sum()) != size:
+        raise InputError(f"{path}: {int((mask > 0).sum())} vertices, but the responses have {size}")
+    return np.flatnonzero(mask > 0)
+
+
+def _rois(folder: Path, sizes: Mapping[str, int]) -> ROIs:
+    """lh.NAME and rh.NAME of every region that has a vertex."""
+    masks, n_left, n_vertices = {}, sizes["lh"], sizes["lh"] + sizes["rh"]
+    for kind, names in MAPPINGS.items():
+        mapping = folder / "roi_masks" / f"mapping_{kind}.npy"
+        if mapping.is_file():
+            _require_same_mapping(mapping, names)
+        for side in HEMISPHERES:
+            path = folder / "roi_masks" / f"{side}.{kind}_challenge_space.npy"
+            if not path.is_file():
+                log(f"{path} is not there; going on without these regions")
+                continue
+            labels = read_array(path)
+            if labels.shape != (sizes[side],):
+                raise InputError(f"{path}: {labels.shape} labels for {sizes[side]} vertices")
+            for number, name in names.items():
+                inside = np.zeros(n_vertices, bool)
+                part = slice(0, n_left) if side == "lh" else slice(n_left, n_vertices)
+                inside[part] = labels == number
+                if inside.any():
+                    masks[f"{side}.{name}"] = inside
+    return ROIs(masks, n_voxels=n_vertices)
+
+
+def _require_same_mapping(path: Path, names: Mapping[int, str]) -> None:
+    found = {number: name for number, name in read_mapping(path).items() if number != 0}
+    if found != dict(names):
+        raise InputError(f"{path}: regions {found}, but the challenge's are {dict(names)}")
+
+
+# --- the challenge's score and submission ------------------------------------------------------------------------------
+
+
+def score(predicted: Mapping[str, Any], measured: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, float]:
+    """The challenge's score in [0, 100] of each subject and hemisphere ('subj01/lh'), and 'mean' over all their vertices.
+
+    Each mapping: 'subj01/lh' -> predicted and measured (image, vertex), noise ceiling NC (vertex,) in [0, 1]. A vertex whose
+    predicted or measured responses do not vary scores 0. Formula: `metrics.encoding.algonauts_2023`.
+    """
+    missing = sorted(set(measured) - set(predicted)) + sorted(set(measured) - set(ceilings))
+    if missing or not measured:
+        raise NotFoundError(f"score: nothing predicted, or no ceiling, for {', '.join(missing) or 'any subject'}")
+    found = {
+        name: np.nan_to_num(
+            algonauts_2023(correlations(np.asarray(predicted[name]), np.asarray(values)), np.asarray(ceilings[name]))
+        )
+        for name, values in measured.items()
+    }
+    by_name = {name: float(values.mean()) for name, values in found.items()}
+    return {**by_name, "mean": float(np.concatenate(list(found.values())).mean())}
+
+
+def write_submission(path: str | Path, predictions: Mapping[str, np.ndarray], root: str | Path | None = None) -> Path:
+    """The challenge's zip: `subj0X/lh_pred_test.npy` and `rh_pred_test.npy`, float32 (test image, vertex).
+
+    predictions: 'subj01/lh' -> (image, vertex). With `root`, numbers of test pictures and vertices are compared with the data.
+    """
+    for name, values in predictions.items():
+        subject, _, side = name.partition("/")
+        if _number(subject) not in range(1, 9) or side not in HEMISPHERES:
+            raise InputError(f"predictions: names like 'subj01/lh' are needed, '{name}' came")
+        if np.ndim(values) != 2 or not np.isfinite(values).all():
+            raise InputError(f"predictions of {name}: finite (image, vertex) is needed, {np.shape(values)} came")
+        if root is not None:
+            _require_shape(Path(root), subject, side, np.shape(values))
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in predictions.items():
+            subject, _, side = name.partition("/")
+            with archive.open(f"{subject}/{side}_pred_test.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(values, np.float32), allow_pickle=False)
+    return Path(path)
+
+
+def _require_shape(root: Path, subject: str, side: str, shape: tuple[int, ...]) -> None:
+    n_vertices = read_array(root / subject / "training_split" / "training_fmri" / f"{side}_training_fmri.npy").shape[1]
+    wanted = (len(challenge_images(root, subject)), n_vertices)
+    if shape != wanted:
+        raise InputError(f"predictions of {subject}/{side}: {wanted} (test image, vertex) are needed, {shape} came")
+
+
+def read_submission(path: str | Path) -> dict[str, np.ndarray]:
+    """'subj01/lh' -> float32 (test image, vertex) of a submission; `FileError` or `InputError` where it is not one."""
+    found = {}
+    with reading(require_file(path, "submission"), "a submission zip"), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            subject, _, file = member.partition("/")
+            side = file.removesuffix("_pred_test.npy")
+            if _number(subject) not in range(1, 9) or side not in HEMISPHERES:
+                raise InputError(f"{path}: '{member}' does not belong in a submission")
+            with archive.open(member) as content:
+                values = np.lib.format.read_array(content, allow_pickle=False)
+            if values.dtype != np.float32 or values.ndim != 2:
+                raise InputError(f"{path}: '{member}' is {values.dtype} {values.shape}; float32 (image, vertex) is needed")
+            found[f"{subject}/{side}"] = values
+    return found

@@ -1,0 +1,240 @@
+"""Natural Object Dataset (OpenNeuro ds004496, CC0): 30 people see 57,120 pictures of ImageNet, once each; cortical vertices.
+
+    experiment = load("ds004496?subjects=1,2&atlas=HCP-MMP.32k_fs_LR.dlabel.nii")
+
+Read are the responses of `derivatives/ciftify/sub-XX/results/ses-imagenetKK_task-imagenet_run-R/` (a `*_beta.dscalar.nii` with
+one row per trial, and a `*_label.txt` with their pictures), the population receptive fields of
+`ses-prf_task-prf/*_params.dscalar.nii` (rows angle, eccentricity, size, R2; eccentricity and size in pixels: times 16/200 for
+degrees), and pictures in `stimuli/imagenet`. The HCP-MMP atlas is your own .dlabel.nii: it cannot be passed on.
+
+With an atlas and receptive fields, the vertices are the 50 of largest R2 in each of V1 to V4 of each hemisphere (as the
+contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; with neither, the whole cortex without ROIs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pulvinar.config import build, parse_assignments, setting
+from pulvinar.data.cifti_files import CorticalMaps, read_cortex
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.hemispheres import vertex_points
+from pulvinar.data.image_files import ImageFiles
+from pulvinar.data.responses import Responses
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import split_by_source
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
+from pulvinar.progress import log, track
+from pulvinar.storage import reading, require_file
+
+CITATION = (
+    "Gong, Zhou, Dai, Wen, Liu & Zhen (2023), A large-scale fMRI dataset for the visual processing of naturalistic scenes"
+)
+URL = "https://openneuro.org/datasets/ds004496"
+LICENCE = "CC0"
+AREAS = ("V1", "V2", "V3", "V4")
+PRF_ROWS = ("angle", "eccentricity", "size", "R2")
+
+ZScore = Literal["run", "vertex"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to read; given after the folder as ?name=value&name=value."""
+
+    subjects: tuple[str, ...] = setting((), "such as 1,2; none: all whose results are there")
+    target: str | None = setting(None, "the new subject; none: the first")
+    atlas: str | None = setting(None, "HCP-MMP atlas, a .dlabel.nii of your own")
+    n_vertices: int = setting(50, "vertices of largest receptive-field R2 per area and hemisphere; all if fewer (paper: 50)")
+    zscore: ZScore = setting("run", "each run over all its values (as the authors), or each vertex within its run")
+    images: bool = setting(True, "open stimuli/imagenet where it is there")
+    test_share: float = setting(0.15, "share of the pictures that are the outer test")
+    seed: int = setting(0, "of the choice of test pictures")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        wrong = [] if 0 < self.test_share < 1 else [f"nod.test_share lies between 0 and 1, not {self.test_share}"]
+        wrong += [] if self.n_vertices >= 1 else [f"nod.n_vertices is 1 or more, not {self.n_vertices}"]
+        wrong += [] if self.seed >= 0 else [f"nod.seed is 0 or more, not {self.seed}"]
+        names = (*self.subjects, *((self.target,) if self.target else ()))
+        return wrong + [f"nod: subjects are numbers, not {name!r}" for name in names if not name.removeprefix("sub-").isdigit()]
+
+
+def _name(text: str) -> str:
+    return f"sub-{int(text.removeprefix('sub-')):02d}"
+
+
+def load(source: str) -> Experiment:
+    """The experiment in NOD's folder: `FOLDER` or `FOLDER?name=value&...` with the names of `Options`.
+
+    ROIs are named lh.V1, rh.V1, ...; pictures are shown once, so no noise ceiling is known. Raises `FileError`, `InputError` or
+    `NotFoundError` naming the file that is missing or does not fit.
+    """
+    folder, _, query = source.partition("?")
+    root = Path(folder)
+    options = build(Options, parse_assignments([pair for pair in query.split("&") if pair]), name="nod")
+    place = root / "derivatives" / "ciftify"
+    names = [_name(text) for text in options.subjects] or sorted(path.parent.name for path in place.glob("sub-*/results"))
+    if not names:
+        raise FileError(f"{place}: no sub-XX/results there")
+    atlas = read_cortex(options.atlas) if options.atlas else None
+    subjects = {name: _subject(place / name / "results", name, atlas, options) for name in names}
+    ids = sorted({stimulus for responses in subjects.values() for stimulus in responses.stimulus_ids})
+    stimuli = Stimuli(
+        ids=ids,
+        sources=ids,
+        labels=[stimulus.rpartition("_")[0] for stimulus in ids],
+        read_image=_pictures(root, ids) if options.images else None,
+        pixel_keys=ids,
+    )
+    return Experiment(
+        name=f"Natural Object Dataset ({', '.join(names)})",
+        stimuli=stimuli,
+        subjects=subjects,
+        split=split_by_source(stimuli, test_share=options.test_share, seed=options.seed),
+        target=_name(options.target) if options.target else names[0],
+        facts={"citation": CITATION, "url": URL, "licence": LICENCE, "zscore": options.zscore},
+    )
+
+
+def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
+    """stimuli/imagenet/SYNSET/NAME.JPEG, or all in one folder."""
+    folder = root / "stimuli" / "imagenet"
+    if not folder.is_dir():
+        log(f"{folder} is not there; going on without images")
+        return None
+    files = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in (".jpeg", ".jpg", ".png")}
+    missing = [name for name in ids if name not in files]
+    if missing:
+        raise NotFoundError(f"{folder}: {len(missing)} of {len(ids)} pictures are missing, e.g. {missing[:3]}")
+    return ImageFiles([files[name] for name in ids])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The files of one run, and where it stands."""
+
+    betas: Path
+    labels: Path
+    session: int
+    run: int
+
+
+def _runs(results: Path) -> list[_Run]:
+    found = []
+    for folder in sorted(results.glob("ses-imagenet*_task-imagenet_run-*")):
+        session, _, run = folder.name.partition("_task-imagenet_run-")
+        number = session.removeprefix("ses-imagenet")
+        if not (number.isdigit() and run.isdigit()):
+            raise InputError(f"{folder}: names like ses-imagenet01_task-imagenet_run-1 are needed")
+        files = {pattern: sorted(folder.glob(pattern)) for pattern in ("*_beta.dscalar.nii", "*_label.txt")}
+        for pattern, paths in files.items():
+            if len(paths) != 1:
+                raise FileError(f"{folder}: one {pattern} is needed, {len(paths)} are there")
+        betas, labels = (paths[0] for paths in files.values())
+        found.append(_Run(betas=betas, labels=labels, session=int(number), run=int(run)))
+    if not found:
+        raise FileError(f"{results}: no folder ses-imagenetKK_task-imagenet_run-R")
+    return sorted(found, key=lambda one: (one.session, one.run))
+
+
+def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Options) -> Responses:
+    runs = _runs(results)
+    first = read_cortex(runs[0].betas)
+    kept, rois = _choose_vertices(results, name, first, atlas, options)
+    values, ids, sessions, numbers = [], [], [], []
+    for one in track(runs, f"reading {name}", len(runs)):
+        maps = read_cortex(one.betas)
+        if not (np.array_equal(maps.vertex, first.vertex) and np.array_equal(maps.side, first.side)):
+            raise InputError(f"{one.betas}: other vertices than in {first.path}")
+        shown = _labels(one.labels)
+        if len(shown) != len(maps.values):
+            raise InputError(f"{one.labels}: {len(shown)} pictures for the {len(maps.values)} trials of {one.betas.name}")
+        values.append(_standardised(maps, options.zscore)[:, kept])
+        ids += shown
+        sessions += [one.session] * len(shown)
+        numbers += [one.run] * len(shown)
+    side, vertex = first.side[kept], first.vertex[kept]
+    return Responses(
+        subject=name,
+        values=np.concatenate(values),
+        stimulus_ids=ids,
+        sessions=np.array(sessions),
+        runs=np.array(numbers),
+        geometry=vertex_points(vertex[side == "lh"], vertex[side == "rh"]),
+        rois=ROIs(rois, n_voxels=len(kept)),
+    )
+
+
+def _labels(path: Path) -> list[str]:
+    """Stimulus ids of the trials: file names without folder and suffix."""
+    with reading(require_file(path, "list of pictures"), "text"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    return [Path(line.strip()).stem for line in lines if line.strip()]
+
+
+def _standardised(maps: CorticalMaps, zscore: ZScore) -> np.ndarray:
+    """z-scored betas float32 (trial, place): over all values of the run, or per vertex (one that is constant becomes 0)."""
+    values = maps.values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{maps.path}: {int((~np.isfinite(values)).sum())} values are not finite")
+    if zscore == "run":
+        if not values.std() > 0:
+            raise DegenerateError(f"{maps.path}: all values of the run are the same")
+        return ((values - values.mean()) / values.std()).astype(np.float32)
+    spread = values.std(0)
+    return ((values - values.mean(0)) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
+
+
+def _choose_vertices(
+    results: Path, name: str, maps: CorticalMaps, atlas: CorticalMaps | None, options: Options
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Places that are kept (left before right, as `maps` lists them), and ROI masks on them."""
+    if atlas is None:
+        log(f"{name}: no atlas was given; the whole cortex is read, without ROIs")
+        return np.arange(len(maps.vertex)), {}
+    r2 = _receptive_field_r2(results, maps)
+    if r2 is None:
+        log(f"{name}: no receptive fields (ses-prf_task-prf); all vertices of {', '.join(AREAS)} are read")
+    chosen = {
+        f"{side}.{area}": _best(np.flatnonzero(_in_area(atlas, maps, side, area)), r2, options.n_vertices)
+        for side in ("lh", "rh")
+        for area in AREAS
+    }
+    empty = [area for area, places in chosen.items() if not len(places)]
+    if len(empty) == len(chosen):
+        raise InputError(f"{atlas.path}: none of its labels is L_V1_ROI to R_V4_ROI on vertices of {maps.path.name}")
+    kept = np.unique(np.concatenate(list(chosen.values())))
+    return kept, {area: np.isin(kept, places) for area, places in chosen.items() if len(places)}
+
+
+def _in_area(atlas: CorticalMaps, maps: CorticalMaps, side: str, area: str) -> np.ndarray:
+    """Which places are in this area of the atlas (labels such as L_V1_ROI)."""
+    if not atlas.labels:
+        raise InputError(f"{atlas.path}: has no labels; a .dlabel.nii is needed")
+    names: Mapping[int, str] = atlas.labels[0]
+    keys = [key for key, label in names.items() if label in (f"{side[0].upper()}_{area}_ROI", f"{side[0].upper()}_{area}")]
+    place = atlas.places_of(maps.side, maps.vertex)
+    labels = np.where(place >= 0, atlas.values[0][place], -1)
+    return np.isin(labels, keys) & (maps.side == side)
+
+
+def _receptive_field_r2(results: Path, maps: CorticalMaps) -> np.ndarray | None:
+    files = sorted((results / "ses-prf_task-prf").glob("*_params.dscalar.nii"))
+    if not files:
+        return None
+    fields = read_cortex(files[0])
+    if len(fields.values) != len(PRF_ROWS):
+        raise InputError(f"{fields.path}: rows {', '.join(PRF_ROWS)} are needed, {len(fields.values)} rows came")
+    place = fields.places_of(maps.side, maps.vertex)
+    return np.where(place >= 0, np.nan_to_num(fields.values[PRF_ROWS.index("R2")], nan=-np.inf)[place], -np.inf)
+
+
+def _best(places: np.ndarray, r2: np.ndarray | None, count: int) -> np.ndarray:
+    if r2 is None:
+        return places
+    return np.sort(places[np.argsort(-r2[places], kind="stable")[:count]])

@@ -1,0 +1,323 @@
+"""RidgeEncoder: responses of voxels from features of images, with a penalty (and a layer) per voxel."""
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from pulvinar.errors import InputError
+from pulvinar.metrics.encoding import correlations
+from pulvinar.models import ridge
+from pulvinar.models.banded_ridge import BandedRidge, fit_banded
+
+LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
+CHOICES = ("voxel", "roi", "single", "concatenated", "banded")
+ALPHAS = (1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7)  # of the encoding models in Mulrooney & Brockmeier 2024
+
+
+class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Ridge regression from image features to voxels; alpha per voxel, and with several layers a layer per voxel or ROI.
+
+    One eigendecomposition per layer and fold serves all alphas and voxels (formulas: `pulvinar.models.ridge`). Where features
+    outnumber images the kernel form is used. What is computed in float64 is float64 where X is, float32 where X is float32.
+
+    Parameters
+    ----------
+    alphas : sequence of float, default=(0.1, 1, ..., 1e7)
+        Penalties to choose from, on the squared weights, in units of the features' sum of squares over images.
+    cv : int, "loo" or splitter, default=5
+        Folds that choose alpha and layer: a number (consecutive folds, unshuffled, as himalaya and scikit-learn), "loo" for
+        leave-one-out in closed form, or a scikit-learn splitter. The score is minus the squared error, averaged over folds.
+    fit_intercept : bool, default=True
+    layer : {"voxel", "roi", "single", "concatenated", "banded"}, default="voxel"
+        With several layers (X a list of arrays): which one predicts. The best of each voxel; of each ROI (`rois` of `fit`), by
+        the mean over its voxels of the error in units of their variance; of all voxels together; or all layers in one
+        ridge; or banded ridge, a penalty per layer and voxel (himalaya; `best_alphas_` are then over the sum of the shares).
+    n_components : int or None, default=None
+        Keep this many principal components of the training images before the ridge, computed anew in each fold.
+    n_draws : int, default=50
+        Draws of layer shares, for banded ridge.
+    voxels_per_block : int, default=4096
+        Voxels in memory at a time.
+    device : str, default="cpu"
+        A torch device.
+    random_state : int, default=0
+        Seed of the draws of banded ridge; nothing else is random.
+
+    Attributes
+    ----------
+    best_alphas_ : ndarray of shape (n_voxels,)
+    best_layers_ : ndarray of shape (n_voxels,)
+        Place of the chosen layer; 0 throughout for a single, concatenated or banded fit.
+    cv_scores_ : ndarray of shape (n_voxels,)
+        Cross-validated score at the choice: chosen and reported on the same folds, hence optimistic.
+    layer_scores_ : ndarray of shape (n_layers, n_voxels)
+        The best score of each layer.
+    shares_ : ndarray of shape (n_layers, n_voxels)
+        Of a banded fit, the share of each layer.
+    intercept_ : ndarray of shape (n_voxels,)
+    coef_ : ndarray of shape (n_voxels, n_features)
+        Computed when asked for; features of all layers side by side.
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pulvinar.estimators import RidgeEncoder
+    >>> rng = np.random.default_rng(0)
+    >>> X, W = rng.standard_normal((200, 10)), rng.standard_normal((10, 3))
+    >>> encoder = RidgeEncoder(alphas=[0.1, 10, 1000]).fit(X, X @ W)
+    >>> encoder.best_alphas_.tolist()
+    [0.1, 0.1, 0.1]
+    """
+
+    def __init__(
+        self,
+        alphas: Iterable[float] = ALPHAS,
+        *,
+        cv: Any = 5,
+        fit_intercept: bool = True,
+        layer: LayerChoice = "voxel",
+        n_components: int | None = None,
+        n_draws: int = 50,
+        voxels_per_block: int = 4096,
+        device: str = "cpu",
+        random_state: int = 0,
+    ) -> None:
+        self.alphas = alphas
+        self.cv = cv
+        self.fit_intercept = fit_intercept
+        self.layer = layer
+        self.n_components = n_components
+        self.n_draws = n_draws
+        self.voxels_per_block = voxels_per_block
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, rois: Any = None) -> Self:
+        """Choose alpha (and layer) of every voxel by cross-validation, then fit all images.
+
+        X: features (image, feature), or a list of such arrays, one per layer. y: responses (image, voxel) or (image,).
+        rois: a label per voxel, for layer="roi". Raises ValueError (`InputError`) for what cannot be used.
+        """
+        alphas = self._checked_settings()
+        self._sizes: list[int] = []
+        self._banded: BandedRidge | None = None
+        self._given_list = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+        layers = self._checked_layers(X, reset=True)
+        if y is None:
+            raise InputError("RidgeEncoder requires y to be passed, but the target y is None")
+        y = check_array(y, dtype=layers[0].dtype, ensure_2d=False, input_name="y")
+        if y.ndim > 2:
+            raise InputError(f"y: (image, voxel) is needed, {y.shape} came")
+        check_consistent_length(layers[0], y)
+        self._flat = y.ndim == 1
+        responses = y.reshape(len(y), -1)
+        groups = self._checked_rois(rois, responses.shape[1])
+        if self.layer == "banded":
+            return self._fit_banded(layers, responses, alphas)
+        return self._fit_ridge(layers, _tensor(responses), torch.from_numpy(alphas), groups)
+
+    def _checked_settings(self) -> np.ndarray:
+        alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
+        if alphas.ndim != 1 or not len(alphas) or not (np.isfinite(alphas) & (alphas > 0)).all():
+            raise InputError(f"alphas: numbers above 0 are needed, {self.alphas!r} came")
+        if self.layer not in CHOICES:
+            raise InputError(f"layer: one of {', '.join(CHOICES)} is needed, {self.layer!r} came")
+        for name in ("n_components", "n_draws", "voxels_per_block"):
+            value = getattr(self, name)
+            if value is None and name == "n_components":
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
+                raise InputError(f"{name}: a whole number of 1 or more is needed, {value!r} came")
+        if isinstance(self.cv, str) and self.cv != "loo":
+            raise InputError(f"cv: a number of folds, 'loo' or a splitter is needed, {self.cv!r} came")
+        if self.cv == "loo" and self.layer == "banded":
+            raise InputError("cv: banded ridge is searched over folds, not by leave-one-out in closed form; give a number")
+        return np.sort(alphas)
+
+    def _checked_layers(self, X: Any, *, reset: bool) -> list[np.ndarray]:
+        """The layers as arrays of one floating type, with as many images each."""
+        several = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+        if not several:
+            if not reset and self._given_list and len(self._sizes) > 1:
+                raise InputError(f"X: a list of {len(self._sizes)} layers is needed, as in fit; {type(X).__name__} came")
+            layers = [validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=2 if reset else 1)]
+        else:
+            layers = [check_array(values, dtype=[np.float64, np.float32]) for values in X]
+            check_consistent_length(*layers)
+            dtype = np.result_type(*layers)
+            layers = [values.astype(dtype, copy=False) for values in layers]
+            if reset and len(layers[0]) < 2:
+                raise InputError("X: 2 images or more are needed")
+            if reset:
+                self.n_features_in_ = sum(values.shape[1] for values in layers)
+        sizes = [values.shape[1] for values in layers]
+        if reset:
+            self._sizes = sizes
+        elif sizes != self._sizes:
+            raise InputError(f"X: layers of {self._sizes} features were fitted, {sizes} came")
+        return layers
+
+    def _checked_rois(self, rois: Any, n_voxels: int) -> np.ndarray:
+        """A group of voxels that shares a layer, per voxel."""
+        if self.layer == "single":
+            return np.zeros(n_voxels, np.int64)
+        if self.layer != "roi":
+            return np.arange(n_voxels)
+        if rois is None:
+            raise InputError("rois: layer='roi' needs a label per voxel (fit(X, y, rois=...)), none came")
+        labels = np.asarray(rois)
+        if labels.shape != (n_voxels,):
+            raise InputError(f"rois: labels of shape {labels.shape} came for {n_voxels} voxels")
+        return np.unique(labels, return_inverse=True)[1]
+
+    def _folds(self, layers: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        if isinstance(self.cv, str):
+            return None
+        splitter = check_cv(self.cv)
+        pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in splitter.split(layers[0])]
+        if any(not len(train) or not len(held_out) for train, held_out in pairs):
+            raise InputError("cv: a fold has no training or no held-out images")
+        return [(train.to(self.device), held_out.to(self.device)) for train, held_out in pairs]
+
+    def _fit_ridge(
+        self, layers: list[np.ndarray], responses: torch.Tensor, alphas: torch.Tensor, groups: np.ndarray
+    ) -> Self:  # fmt: skip
+        if self.layer == "concatenated":
+            layers = [np.concatenate(layers, axis=1)]
+        folds, blocks = self._folds(layers), ridge.blocks_of(responses.shape[1], self.voxels_per_block)
+        n_voxels = responses.shape[1]
+        scores, places = np.empty((len(layers), n_voxels)), np.empty((len(layers), n_voxels), np.int64)
+        only = None
+
+        def read(block: slice) -> torch.Tensor:
+            return responses[:, block].to(self.device)
+
+        for number, values in enumerate(layers):
+            ready = self._prepare(values, alphas)
+            only = ready if len(layers) == 1 else None
+            found = ridge.search(ready, folds, alphas.to(self.device), read, blocks, n_components=self.n_components)
+            for block, of_block in found:
+                place, best = ridge.best_alpha(of_block.cpu(), alphas)
+                places[number, block], scores[number, block] = place.numpy(), best.numpy()
+        variance = np.maximum(responses.numpy().var(0), np.finfo(np.float32).tiny)
+        self.best_layers_ = best_layers(scores / variance, groups)
+        chosen = (self.best_layers_, np.arange(n_voxels))
+        self.layer_scores_, self.cv_scores_ = scores, scores[chosen]
+        self.best_alphas_ = alphas.numpy()[places[chosen]].astype(layers[0].dtype)
+        self._refit(layers, responses, only)
+        return self
+
+    def _prepare(self, values: np.ndarray, alphas: torch.Tensor) -> ridge.Layer:
+        features = _tensor(values).to(self.device)
+        return ridge.prepare(features, fit_intercept=self.fit_intercept, smallest_alpha=float(alphas.min()))
+
+    def _refit(self, layers: list[np.ndarray], responses: torch.Tensor, only: ridge.Layer | None) -> None:
+        """All images, each voxel with its layer and alpha."""
+        self._fitted: list[tuple[np.ndarray, ridge.Layer, ridge.Fold, torch.Tensor]] = []
+        mean = responses.mean(0) if self.fit_intercept else responses.new_zeros(responses.shape[1])
+        self._centre = mean.numpy()
+        for number, values in enumerate(layers):
+            voxels = np.flatnonzero(self.best_layers_ == number)
+            if not len(voxels):
+                continue
+            alphas = torch.from_numpy(self.best_alphas_[voxels])
+            ready = only if only is not None else self._prepare(values, alphas)
+            part = ridge.whole(ready, n_components=self.n_components)
+            weights = responses.new_empty(len(part.eigenvalues), len(voxels))
+            for block in ridge.blocks_of(len(voxels), self.voxels_per_block):
+                own = (responses[:, voxels[block]] - mean[voxels[block]]).to(self.device)
+                projected = ridge.coordinates(part, ridge.moments(ready, part, own)[0])
+                weights[:, block] = ridge.weights(part, projected, alphas[block].to(self.device)).cpu()
+            self._fitted.append((voxels, ready, part, weights))
+
+    def _fit_banded(self, layers: list[np.ndarray], responses: np.ndarray, alphas: np.ndarray) -> Self:
+        self._fitted = []
+        fitted = fit_banded(
+            layers,
+            responses,
+            alphas,
+            self.cv,
+            fit_intercept=self.fit_intercept,
+            n_draws=self.n_draws,
+            voxels_per_block=self.voxels_per_block,
+            seed=int(self.random_state),
+        )
+        self.best_layers_ = np.zeros(responses.shape[1], np.int64)
+        self.best_alphas_, self.cv_scores_, self.shares_ = fitted.alphas, fitted.cv_scores, fitted.shares
+        self._banded = fitted
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predicted responses (image, voxel) of new images; (image,) where y was. X: as in `fit`."""
+        check_is_fitted(self)
+        layers = self._checked_layers(X, reset=False)
+        if self._banded is not None:
+            predicted = self._banded.predict(layers)
+        else:
+            if self.layer == "concatenated":
+                layers = [np.concatenate(layers, axis=1)]
+            predicted = np.empty((len(layers[0]), len(self._centre)), layers[0].dtype)
+            for voxels, ready, part, weights in self._fitted:
+                values = _tensor(layers[self.best_layers_[voxels[0]]]).to(self.device)
+                rows = ridge.rows_of(ready, part, values.to(ready.features.dtype)).cpu()
+                own = torch.addmm(torch.from_numpy(self._centre[voxels]), rows, weights).numpy()
+                if len(voxels) == predicted.shape[1]:
+                    predicted = own
+                else:
+                    predicted[:, voxels] = own
+        return predicted[:, 0] if self._flat else predicted
+
+    def voxel_scores(self, X: Any, y: Any) -> np.ndarray:
+        """Pearson r of predicted and measured responses, per voxel (voxel,); NaN where either is constant."""
+        predicted = self.predict(X)
+        measured = np.asarray(y, predicted.dtype).reshape(len(predicted), -1)
+        return correlations(predicted.reshape(measured.shape), measured)
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Weights of the features (voxel, feature), layers side by side; (feature,) where y was (image,)."""
+        check_is_fitted(self)
+        ends = np.cumsum([0, *self._sizes])
+        if self.layer == "concatenated":
+            ends = np.array([0, ends[-1]])
+        out = np.zeros((len(self.best_layers_), self.n_features_in_), self.best_alphas_.dtype)
+        if self._banded is not None:
+            for number, (features, scale) in enumerate(zip(self._banded.features, self._banded.scales, strict=True)):
+                out[:, ends[number] : ends[number + 1]] = (self._banded.dual * scale).T @ features
+        for voxels, ready, part, weights in self._fitted:
+            start = ends[self.best_layers_[voxels[0]]]
+            values = (ridge.axes(ready, part).cpu() @ weights).numpy()
+            out[voxels, start : start + len(values)] = values.T
+        return out[0] if self._flat else out
+
+    @property
+    def intercept_(self) -> np.ndarray:
+        """What is predicted of features that are all zero (voxel,); a number where y was (image,)."""
+        check_is_fitted(self)
+        zeros = [np.zeros((1, size), self.best_alphas_.dtype) for size in self._sizes]
+        return self.predict(zeros if self._given_list else zeros[0])[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """An array as a tensor, without a copy where it is writable."""
+    return torch.from_numpy(np.require(values, requirements=("C", "W")))
+
+
+def best_layers(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Layer (voxel,) of the best mean score of each group of voxels. scores: (layer, voxel); groups: (voxel,), from 0."""
+    count = np.bincount(groups)
+    means = np.stack([np.bincount(groups, weights=row) / count for row in scores])
+    return means.argmax(0)[groups]

@@ -1,0 +1,128 @@
+"""How well an encoding model predicts the outer test images, per region, beside what says whether that is much.
+
+Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
+the noise-normalised score, the share of voxels that beat a baseline of low-level or category features, the unique variance
+beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pulvinar.metrics import encoding as scores
+from pulvinar.metrics.encoding import Ceiling
+from pulvinar.training.image_responses import ImageResponses, regions, warn_if_few
+
+DISCOVERY_RATE = 0.05
+VOXELS_PER_BLOCK = 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """Everything about one subject's test images: (image, voxel) arrays on the encoded voxels, and scores per voxel.
+
+    optimistic: r with layer and penalty chosen on these images. baseline: predictions from other features; joint: from both.
+    Each None where there is none; `reasons` has why, by name.
+    """
+
+    predicted: np.ndarray
+    measured: np.ndarray
+    ceiling: Ceiling
+    optimistic: np.ndarray | None = None
+    baseline: np.ndarray | None = None
+    joint: np.ndarray | None = None
+    reasons: Mapping[str, str] | None = None
+
+
+def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.ndarray) -> Ceiling:
+    """The data set's own noise ceiling of these voxels, or one from repeats (of all images); None with the reason.
+
+    Raises `InputError` for stated ceilings outside [0, 1].
+    """
+    stated = test.responses.noise_ceiling
+    if stated is not None:
+        values = np.asarray(stated)[voxels].astype(np.float64)
+        known = np.isfinite(values)
+        scores.algonauts_2023(np.zeros(int(known.sum())), values[known])  # refuses what is outside [0, 1]
+        return Ceiling(r2=values, source="stated by the data set")
+    shown = np.array([test.responses.stimulus_ids[trial] for trial in all_trials.trials])
+    found, parts = Ceiling(r2=None), []
+    for start in range(0, len(voxels), VOXELS_PER_BLOCK):
+        trials = all_trials.read_trials(voxels[start : start + VOXELS_PER_BLOCK])
+        found = scores.ceiling_from_repeats(trials, shown, test.counts)
+        if found.r2 is None:
+            return Ceiling(r2=None, reason=f"no noise ceiling is known: the data set states none, and {found.reason}")
+        parts.append(found.r2)
+    return Ceiling(r2=np.concatenate(parts), source=found.source)
+
+
+def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permutations: int) -> dict[str, np.ndarray]:
+    """Scores per voxel by name: r, p, q, and where they can be had r_optimistic, ceiling, noise_normalised, r_baseline,
+    unique_variance."""
+    test = scores.permutation_test(given.predicted, given.measured, generator=generator, n_permutations=n_permutations)
+    r = scores.correlations(given.predicted, given.measured)
+    found = {"r": r, "p_value": test.p_values, "q_value": scores.false_discovery_rate(test.p_values)}
+    if given.optimistic is not None:
+        found["r_optimistic"] = given.optimistic
+    if given.ceiling.r2 is not None:
+        known = np.isfinite(given.ceiling.r2)
+        normalised = np.full(len(r), np.nan)
+        normalised[known] = scores.algonauts_2023(r[known], given.ceiling.r2[known])
+        found |= {"ceiling": given.ceiling.r2, "noise_normalised": normalised}
+    if given.baseline is not None:
+        found["r_baseline"] = scores.correlations(given.baseline, given.measured)
+        if given.joint is not None:
+            joint = scores.explained_variance(given.joint, given.measured)
+            found["unique_variance"] = scores.unique_variance(joint, scores.explained_variance(given.baseline, given.measured))
+    return found
+
+
+def score_regions(
+    given: Predictions,
+    voxel_scores: Mapping[str, np.ndarray],
+    test: ImageResponses,
+    voxels: np.ndarray,
+    *,
+    seed: int,
+    n_permutations: int,
+    n_bootstrap: int = 500,
+) -> list[dict[str, Any]]:
+    """A row per ROI and hemisphere (see the module); 'all' first."""
+    rows, reasons = [], dict(given.reasons or {})
+    for (name, side), inside in regions(test.responses, voxels).items():
+        if side == "both" and name != "all":
+            warn_if_few(name, int(inside.sum()), test.responses.subject)
+        generator = np.random.default_rng([seed, 0xE5C])
+        predicted, measured = given.predicted[:, inside], given.measured[:, inside]
+        low, high = scores.mean_r_interval(predicted, measured, generator=generator, n_bootstrap=n_bootstrap)
+        null = scores.permutation_test(predicted, measured, generator=generator, n_permutations=n_permutations).mean_r
+        r = scores.mean_or_none(voxel_scores["r"][inside])
+        row = {
+            "subject": test.responses.subject,
+            "roi": name,
+            "hemisphere": side,
+            "n_voxels": int(inside.sum()),
+            "n_voxels_without_r": int((~np.isfinite(voxel_scores["r"][inside])).sum()),
+            "n_images": len(test.ids),
+            "r_nested": r,
+            "r_nested_low": low,
+            "r_nested_high": high,
+            "null_mean": float(null.mean()),
+            "null_percentile_95": float(np.percentile(null, 95)),
+            "p_value": None if r is None else float((1 + (null >= r - 1e-12).sum()) / (1 + len(null))),
+            "share_significant": scores.mean_or_none((voxel_scores["q_value"][inside] <= DISCOVERY_RATE).astype(float)),
+        }
+        for key, column in (
+            ("r_optimistic", "r_optimistic"),
+            ("noise_normalised", "noise_normalised"),
+            ("r_baseline", "r_baseline"),
+            ("unique_variance", "unique_variance"),
+        ):
+            row[key] = scores.mean_or_none(voxel_scores[column][inside]) if column in voxel_scores else None
+        baseline = voxel_scores.get("r_baseline")
+        row["share_improved"] = None if baseline is None else scores.share_improved(voxel_scores["r"][inside], baseline[inside])
+        row |= {f"{key}_reason": reason for key, reason in reasons.items() if row.get(key) is None}
+        rows.append(row)
+    return rows

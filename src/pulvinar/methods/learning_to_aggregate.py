@@ -1,0 +1,518 @@
+"""Learning to aggregate: scales of a network's stages, so that its dissimilarities match the brain's.
+
+Paper: Gaziv 2019, Learning to aggregate feature representations. Scales, predicted RDM and equation 1 (section 2.1, 2.2):
+selection/stage_mask.py. Training (section 2.3): training/aggregation.py on cached products, training/aggregation_network.py
+with the network in the loop. Scores: evaluation/rsa.py. Table 1's four configurations: `preset`.
+
+Differs from the paper and why (measured in docs/methods/learning_to_aggregate.md):
+- The paper holds out pairs, so that its validation images are training images too; here every fold is over images, and what is
+  chosen (pull to identity, when to stop) is chosen in inner folds.
+- Defaults are what generalised best to unseen images, not the paper's: white backgrounds are made grey, maps are averaged
+  to a few places, channels may start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs
+  are one step. `preset` has the paper's.
+- One RDM is predicted for all subjects, as in the paper.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.dissimilarities import Dissimilarities
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.errors import InputError
+from pulvinar.evaluation import rsa
+from pulvinar.evaluation.aggregation import baselines, predictions, stage_importance
+from pulvinar.models.backbones import Backbone, load_backbone
+from pulvinar.progress import bar, log
+from pulvinar.rsa.rdm import condense, expand
+from pulvinar.selection.stage_mask import Centring, Loss, Resolution
+from pulvinar.storage import write_arrays, write_json
+from pulvinar.training.aggregation import (
+    ChosenScales,
+    Layout,
+    MeasuredRDMs,
+    ScaleSettings,
+    TimeSampling,
+    folds_of_images,
+    nested_scales,
+    splits_at_once,
+)
+from pulvinar.training.aggregation_features import (
+    Background,
+    FeatureSettings,
+    layouts,
+    parse_layout,
+    pictures,
+    products,
+)
+from pulvinar.training.aggregation_network import NetworkSettings, NetworkTrainer
+from pulvinar.training.checkpoints import State
+from pulvinar.training.runs import RunFolder
+
+DATA = "dissimilarities"
+TOPIC = "rsa"
+THUMBNAIL = 56  # pixels, in the report
+NEEDS = ("RDMs of two or more subjects over one list of images", "the images")
+_TABLE_1 = (("fMRI-EVC", 24.93), ("fMRI-IT", 15.55), ("MEG-early", 51.21), ("MEG-late", 35.10))
+PUBLISHED: list[dict[str, Any]] = [
+    {"table": "1", "setting": name, "method": "learning_to_aggregate", "metric": "percent", "value": value, "unit": "percent"}
+    for name, value in (*_TABLE_1, ("fMRI track", 20.21), ("MEG track", 42.26))
+]
+
+Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
+Crops = Literal["none", "cached_crops", "run_backbone"]
+_PAPER: dict[str, Any] = {
+    "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
+    "identity_weights": (0.0,), "layouts": ("none:0",), "centring": "embedding", "background": "as_is",
+    "early_stopping": False, "use_reliability": True, "crops": "run_backbone", "train": "all", "network_rate": 1e-2,
+    "time_sampling": "gaussian",
+}  # fmt: skip
+_MEG = {**_PAPER, "epochs": 40}
+PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty and read as shared with MEG-early
+    "none": {},
+    "fmri_evc": {**_PAPER, "roi": ("evc", "meg_early")},
+    "fmri_it": {**_PAPER, "roi": ("it",), "train": "mask", "use_reliability": False},
+    "meg_early": {**_MEG, "roi": ("meg_early",)},
+    "meg_late": {**_MEG, "roi": ("meg_late",)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the fit, and of its evaluation."""
+
+    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given")
+    preset: Preset = setting("none", "a configuration of the paper's table 1; it wins over the settings that it names")
+    roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
+    backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
+    weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
+    image_size: int | None = setting(None, "pixels; none: what the weights were trained on")
+    mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
+    resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
+    background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
+    centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
+    layouts: tuple[str, ...] = setting(
+        ("none:7", "channel:3"), "what has equal variance at the start (none, stage, channel) : maps averaged to n x n"
+    )
+    train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
+    loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
+    use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
+    identity_weights: tuple[float, ...] = setting((0.03,), "pull of the scales to their start; of several inner folds choose")
+    group_weight: float = setting(0.0, "group sparsity over stages (ours)")
+    stage_mean_weight: float = setting(0.0, "pull of the channels of a stage to their mean scale (ours)")
+    non_negative: bool = setting(False, "scales are not negative (ours)")
+    learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)")
+    epochs: int = setting(160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)")
+    batch_pairs: int | None = setting(None, "pairs in a step; none: all (paper: 40)")
+    early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
+    crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
+    n_crops: int = setting(4, "cached crops beside the whole picture")
+    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)")
+    images_per_step: int = setting(10, "images whose pairs are a step where the network is run (10 are 45 pairs)")
+    network_rate: float = setting(1e-4, "Adam's rate of the network where everything is trained (ours)")
+    time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
+    n_inner_folds: int = setting(4, "folds over training images that choose")
+    n_folds: int = setting(5, "folds over images of the evaluation")
+    n_repeats: int = setting(10, "repeats of the evaluation's folds")
+    n_permutations: int = setting(300, "of images, for the null")
+    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        positive = [
+            "learning_rate",
+            "epochs",
+            "n_crops",
+            "n_repeats",
+            "n_permutations",
+            "n_bootstrap",
+            "n_inner_folds",
+            "n_folds",
+        ]
+        wrong = [
+            f"learning_to_aggregate.{name} is above 0, not {getattr(self, name)}"
+            for name in positive
+            if not getattr(self, name) > 0
+        ]
+        for name, least in (
+            ("images_per_step", 3),
+            ("batch_pairs", 1),
+            ("n_inner_folds", 2),
+            ("n_folds", 2),
+            ("image_size", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                wrong.append(f"learning_to_aggregate.{name} is {least} or more, not {value}")
+        for name in ("group_weight", "stage_mean_weight", "network_rate"):
+            if not getattr(self, name) >= 0:
+                wrong.append(f"learning_to_aggregate.{name} is 0 or more, not {getattr(self, name)}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, 3):
+                wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
+        if not self.identity_weights or min(self.identity_weights) < 0:
+            wrong.append(f"learning_to_aggregate.identity_weights are numbers of 0 or more, not {self.identity_weights}")
+        if not self.layouts:
+            wrong.append("learning_to_aggregate.layouts: one or more are needed, such as none:7")
+        for name in self.layouts:
+            try:
+                parse_layout(name)
+            except InputError as error:
+                wrong.append(f"learning_to_aggregate.layouts: {error}")
+        if not 0 < self.crop_share <= 1:
+            wrong.append(f"learning_to_aggregate.crop_share lies in (0, 1], not {self.crop_share}")
+        if self.train == "all" and self.crops == "cached_crops":
+            wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
+        return wrong + number_problems("learning_to_aggregate", self)
+
+    def resolved(self) -> "Config":
+        """These settings with the preset's put over them."""
+        return dataclasses.replace(self, **PRESETS[self.preset])
+
+    @property
+    def runs_backbone(self) -> bool:
+        """Whether a training step runs the network."""
+        return self.train == "all" or self.crops == "run_backbone"
+
+    def scales(self, n_pairs: int) -> ScaleSettings:
+        """What the trainer of the scales needs."""
+        steps = self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))
+        return ScaleSettings(
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            n_steps=steps,
+            record_every=max(1, steps // 20),
+            use_reliability=self.use_reliability,
+            group_weight=self.group_weight,
+            stage_mean_weight=self.stage_mean_weight,
+            non_negative=self.non_negative,
+            batch_pairs=self.batch_pairs,
+            time_sampling=self.time_sampling,
+        )
+
+    def features(self) -> FeatureSettings:
+        """How features are laid out."""
+        return FeatureSettings(
+            resolution=self.resolution,
+            centring=self.centring,
+            layouts=self.layouts,
+            background=self.background,
+            n_crops=self.n_crops if self.crops == "cached_crops" else 0,
+            crop_share=self.crop_share,
+            seed=self.seed,
+        )
+
+    def network(self) -> NetworkSettings:
+        """What the trainer that runs the network needs."""
+        return NetworkSettings(
+            epochs=self.epochs,
+            images_per_step=self.images_per_step,
+            network_rate=self.network_rate if self.train == "all" else 0.0,
+            crop_share=self.crop_share if self.crops == "run_backbone" else 1.0,
+            resolution=self.resolution,
+            centring=self.centring,
+            pool=parse_layout(self.layouts[0])[1] or None,
+            identity_weight=self.identity_weights[0],
+        )
+
+
+def check(config: Config, data: Dissimilarities) -> None:
+    """What can be wrong with settings and data together; before anything is written."""
+    config = config.resolved()
+    names = target_names(config, data)
+    if data.stimuli.read_image is None:
+        raise InputError(f"{data.name}: came without images; learning to aggregate needs them")
+    n_sources = len(set(data.stimuli.sources))
+    if n_sources < 3 * config.n_inner_folds:
+        raise InputError(f"n_inner_folds: {config.n_inner_folds} folds of 3 images or more need more than {n_sources} images")
+    if config.weights is not None and ("/" in config.weights or Path(config.weights).suffix) and ":" not in config.weights:
+        from pulvinar.storage import require_file
+
+        require_file(config.weights, "weights file")
+    for name in names:
+        measured_rdms(data, name, config)
+
+
+def target_names(config: Config, data: Dissimilarities) -> tuple[str, ...]:
+    """The targets to fit; `NotFoundError` names those that are there."""
+    names = config.roi or (next(iter(data.targets)),)
+    return tuple(data.target(name).name for name in names)
+
+
+def measured_rdms(data: Dissimilarities, name: str, config: Config) -> MeasuredRDMs:
+    """One target for training."""
+    rdms = subject_rdms(data, name)
+    return MeasuredRDMs(rdms, time_sampling=config.time_sampling, use_reliability=config.use_reliability)
+
+
+def subject_rdms(data: Dissimilarities, name: str) -> Tensor:
+    """(subject, time, pair) of a target; fMRI has one time point."""
+    square = torch.from_numpy(np.asarray(data.target(name).rdms, np.float64))
+    return condense(square if square.ndim == 4 else square[:, None])
+
+
+def open_backbone(config: Config, weights: str | None) -> Backbone:
+    """The frozen network of the settings."""
+    return load_backbone(
+        config.backbone,
+        weights=weights,
+        stages=config.stages,
+        image_size=config.image_size,
+        mean=config.mean or None,
+        std=config.std or None,
+        seed=config.seed,
+    ).freeze()
+
+
+def fit(config: Config, data: Dissimilarities, run: RunFolder) -> None:
+    """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
+    check(config, data)
+    settings = config.resolved()
+    backbone = open_backbone(settings, settings.weights)
+    measured = [measured_rdms(data, name, settings) for name in target_names(settings, data)]
+    result = _fit_network(settings, data, run, backbone, measured) if settings.runs_backbone else None
+    if result is None:
+        result = _fit_scales(settings, data, run, backbone, measured)
+    weights = settings.weights
+    if weights is not None and Path(weights).is_file():
+        weights = str(Path(weights).resolve())
+    result |= {"backbone": {"weights": weights, "checksum": backbone.checksum(), "stages": list(backbone.stages)}}
+    run.save(result, name="scales")
+    write_json(run.path / "artifacts" / "scales.json", _summary(result, backbone))
+    run.finish(chosen=result["chosen"], roi=list(target_names(settings, data)))
+
+
+def _fit_scales(
+    config: Config, data: Dissimilarities, run: RunFolder, backbone: Backbone, measured: list[MeasuredRDMs]
+) -> State:
+    state = run.load()
+    if state is not None:
+        log("resumed: the scales are chosen")
+        return state["result"]
+    found = layouts(backbone, pictures(data.stimuli, config.background), config.features())
+    everything = torch.ones(len(data.stimuli), 1, dtype=torch.bool)
+    chosen = choose(config, found, measured, everything, list(data.stimuli.sources))[0]
+    for candidate, score in chosen.inner_scores.items():
+        run.log(**dataclasses.asdict(candidate), inner_score=score)
+    stage = found[chosen.chosen.layout].features.stage
+    result = {"scales": chosen.scales, "stage": stage, "chosen": dataclasses.asdict(chosen.chosen), "network": {}}
+    run.save({"result": result})
+    return result
+
+
+def choose(
+    config: Config, found: dict[str, Layout], measured: list[MeasuredRDMs], training: Tensor, groups: list[str]
+) -> list[ChosenScales]:
+    """Nested choice and training of the scales of every split (image, split)."""
+    n_training = int(training[:, 0].sum())
+    settings = config.scales(n_training * (n_training - 1) // 2)
+    per_block = len(found) * settings.n_steps
+    n_blocks = -(-training.shape[1] // splits_at_once(len(config.identity_weights), config.n_inner_folds))
+    with bar("scales", per_block * n_blocks) as shown:
+        return nested_scales(
+            found,
+            measured,
+            training,
+            groups,
+            settings=settings,
+            identity_weights=config.identity_weights,
+            n_folds=config.n_inner_folds,
+            seed=config.seed,
+            fixed_step=None if config.early_stopping else settings.n_steps,
+            shown=shown,
+        )
+
+
+def network_trainer(
+    config: Config,
+    backbone: Backbone,
+    images: list[np.ndarray],
+    measured: list[MeasuredRDMs],
+    training: Tensor,
+    groups: list[str],
+) -> NetworkTrainer:
+    """A trainer that runs the network; without early stopping every training image is trained on."""
+    generator = torch.Generator().manual_seed(config.seed)
+    held_out = torch.zeros_like(training)
+    if config.early_stopping:
+        rows = torch.nonzero(training)[:, 0]
+        folds = folds_of_images([groups[row] for row in rows.tolist()], config.n_inner_folds, generator)
+        held_out[rows[folds == 0]] = True
+    n_training = int(training.sum())
+    return NetworkTrainer(
+        backbone,
+        backbone.preprocess(images),
+        measured,
+        training & ~held_out,
+        held_out,
+        config.scales(n_training * (n_training - 1) // 2),
+        config.network(),
+        generator,
+    )
+
+
+def _fit_network(
+    config: Config, data: Dissimilarities, run: RunFolder, backbone: Backbone, measured: list[MeasuredRDMs]
+) -> State:
+    everything = torch.ones(len(data.stimuli), dtype=torch.bool)
+    images = pictures(data.stimuli, config.background)
+    trainer = network_trainer(config, backbone, images, measured, everything, list(data.stimuli.sources))
+    state = run.load()
+    if state is not None:
+        trainer.restore(state["trainer"])
+        log(f"resumed after epoch {trainer.epoch}")
+    with bar("network and scales", config.epochs) as shown:
+        shown.advance(trainer.epoch)
+        while trainer.epoch < config.epochs:
+            record = trainer.run_epoch()
+            run.log(**record)
+            shown.advance(note=f"loss {record['loss']:.3f}")
+            if run.due():
+                run.save({"trainer": trainer.state()})
+    return {
+        **trainer.best,
+        "stage": trainer.stage,
+        "chosen": {"layout": f"none:{parse_layout(config.layouts[0])[1]}", "score": trainer.best_score},
+    }
+
+
+def _summary(result: State, backbone: Backbone) -> dict[str, Any]:
+    """Scales by stage, for readers of the run."""
+    scales, stage = result["scales"], result["stage"]
+    return {
+        "stages": list(backbone.stages),
+        "mean_scale": [float(scales[stage == place].mean()) for place in range(len(backbone.stages))],
+        "scales": {name: scales[stage == place].tolist() for place, name in enumerate(backbone.stages)},
+        "chosen": result["chosen"],
+    }
+
+
+def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
+    """rdm: float64 (image, image), the predicted dissimilarities of new images, in [0, 2], zero diagonal."""
+    settings = config.resolved()
+    result = run.require(method="learning_to_aggregate").load(name="scales")
+    if result is None:
+        raise InputError(f"{run.path}: has no checkpoint 'scales'")
+    if len(stimuli) < 2:
+        raise InputError(f"images: two or more are needed for dissimilarities, {len(stimuli)} came")
+    backbone = open_backbone(settings, result["backbone"]["weights"])
+    if backbone.checksum() != result["backbone"]["checksum"]:
+        raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
+    if result["network"]:
+        backbone.network.load_state_dict(result["network"])
+    features = products(
+        backbone, pictures(stimuli, settings.background), parse_layout(result["chosen"]["layout"])[1], settings.features()
+    )
+    return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
+
+
+def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Repeated image-wise folds: our scales beside baselines and confounds, stage importance; written into the run."""
+    run.require(method="learning_to_aggregate")
+    settings = config.resolved()
+    backbone = open_backbone(settings, settings.weights)
+    names, groups = target_names(settings, data), list(data.stimuli.sources)
+    measured = [measured_rdms(data, name, settings) for name in names]
+    images = pictures(data.stimuli, settings.background)
+    found = layouts(backbone, images, settings.features())
+    splits = rsa.Splits.repeated(groups, n_repeats=settings.n_repeats, n_folds=settings.n_folds, seed=settings.seed)
+    chosen = None if settings.runs_backbone else choose(settings, found, measured, splits.training, groups)
+    if chosen is None:
+        ours = predict_by_network(settings, backbone, images, measured, splits, groups)
+    else:
+        ours = predictions(found, chosen)
+    models = {"learning_to_aggregate": ours}
+    if controls and settings.resolution != "stage":
+        models["scales per stage only"] = _stage_scales(settings, backbone, images, measured, splits, groups)
+    if controls:
+        models |= baselines(found, measured, splits, groups, n_folds=settings.n_inner_folds, seed=settings.seed)
+    result: dict[str, Any] = {"roi": list(names), "rows": [], "ceilings": {}, "importance": {}}
+    for name in names:
+        scored = rsa.Scored(
+            measured=subject_rdms(data, name),
+            splits=splits,
+            confounds=rsa.confound_rdms(data.stimuli, data.models) if controls else {},
+            n_permutations=settings.n_permutations,
+            n_bootstrap=settings.n_bootstrap,
+            seed=settings.seed,
+        )
+        result["rows"] += [{"target": name, **row} for row in rsa.table(models, scored)]
+        result["ceilings"][name] = rsa.ceilings(scored)
+        if chosen is not None and controls:
+            result["importance"][name] = stage_importance(found, chosen, scored)
+    if chosen is not None:
+        result["chosen"] = [dataclasses.asdict(part.chosen) for part in chosen]
+    result |= {"backbone": backbone.name, "stages": list(backbone.stages), "n_images": len(data.stimuli)}
+    write_json(run.path / "evaluation.json", result)
+    _write_rdms(run, data, names, splits.assemble(ours, 2), images)
+    return result
+
+
+def _write_rdms(
+    run: RunFolder, data: Dissimilarities, names: tuple[str, ...], unseen: Tensor, images: list[np.ndarray]
+) -> None:
+    """artifacts/rdms.npz for the report: the prediction for unseen pairs and every target's mean over subjects and time.
+
+    The prediction is brought to mean and spread of the first target's mean, since folds only say how pairs relate; pairs
+    that no fold held out are NaN.
+    """
+    means = {name: subject_rdms(data, name).mean((0, 1)) for name in names}
+    first = means[names[0]]
+    known = unseen[~unseen.isnan()]
+    scaled = (unseen - known.mean()) / known.std().clamp_min(1e-12) * first.std() + first.mean()
+    small = [torch.from_numpy(image).permute(2, 0, 1)[None].float() for image in images]
+    thumbnails = torch.cat([torch.nn.functional.adaptive_avg_pool2d(image, THUMBNAIL) for image in small])
+    write_arrays(
+        run.path / "artifacts" / "rdms.npz",
+        predicted=expand(scaled.clamp_min(0)).numpy(),
+        images=thumbnails.permute(0, 2, 3, 1).round().byte().numpy(),
+        **{f"measured_{name}": expand(mean).numpy() for name, mean in means.items()},
+    )
+
+
+def _stage_scales(
+    config: Config,
+    backbone: Backbone,
+    images: list[np.ndarray],
+    measured: list[MeasuredRDMs],
+    splits: rsa.Splits,
+    groups: list[str],
+) -> Tensor:
+    """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
+    layouts_of = tuple(dict.fromkeys(f"stage:{parse_layout(name)[1]}" for name in config.layouts))
+    by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=layouts_of, early_stopping=True)
+    found = layouts(backbone, images, by_stage.features())
+    return predictions(found, choose(by_stage, found, measured, splits.training, groups))
+
+
+def predict_by_network(
+    config: Config,
+    backbone: Backbone,
+    images: list[np.ndarray],
+    measured: list[MeasuredRDMs],
+    splits: rsa.Splits,
+    groups: list[str],
+) -> Tensor:
+    """(pair, split) of trainers that run the network, one for each split."""
+    columns = []
+    with bar("network, splits", splits.training.shape[1]) as shown:
+        for training in splits.training.T:
+            trainer = network_trainer(config, backbone, images, measured, training, groups)
+            while trainer.epoch < config.epochs:
+                trainer.run_epoch()
+            columns.append(trainer.rdm(trainer.pixels))
+            shown.advance()
+    return torch.stack(columns, dim=1)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The table of `evaluate` as the command line prints it."""
+    return rsa.table_text(evaluation)

@@ -1,0 +1,109 @@
+"""Banded ridge: one penalty per layer and voxel, found by himalaya's random search over shares of the layers.
+
+    prediction = sum_k g_k X_k X_k' a,  shares g on the simplex and alpha chosen per voxel by cross-validation
+Dupre la Tour, Eickenberg, Nunez-Elizalde & Gallant 2022 (Feature-space selection with banded ridge regression), kernel form.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from pulvinar.errors import MissingDependencyError
+
+
+@contextlib.contextmanager
+def himalaya_backend(name: str = "numpy") -> Iterator[Any]:
+    """himalaya with this backend; the one that was set before comes back at the end (it is global there)."""
+    try:
+        from himalaya import backend
+    except ImportError as error:
+        raise MissingDependencyError(
+            "banded ridge is himalaya's: it needs the library himalaya; pip install 'pulvinar[encoding]'"
+        ) from error
+    before = backend.get_backend()
+    try:
+        yield backend.set_backend(name)
+    finally:
+        backend.set_backend(before)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BandedRidge:
+    """A banded fit: predictions are `sum_k shares[k] / alpha * (x_k - mean_k) X_k' dual + intercept`.
+
+    features: each layer of the training images, centred. means: what was subtracted. scales: shares over alpha (layer, voxel).
+    alphas: (voxel,). cv_scores: minus the mean squared error over folds (voxel,).
+    """
+
+    features: Sequence[Float[np.ndarray, "image _"]]
+    means: Sequence[Float[np.ndarray, " _"]]
+    scales: Float[np.ndarray, "layer voxel"]
+    dual: Float[np.ndarray, "image voxel"]
+    intercept: Float[np.ndarray, " voxel"]
+    alphas: Float[np.ndarray, " voxel"]
+    cv_scores: Float[np.ndarray, " voxel"]
+
+    @property
+    def shares(self) -> Float[np.ndarray, "layer voxel"]:
+        """Share of each layer, summing to 1 over layers."""
+        return self.scales * self.alphas
+
+    def predict(self, layers: Sequence[Float[np.ndarray, "new_image _"]]) -> Float[np.ndarray, "new_image voxel"]:
+        """Predicted responses to new images."""
+        total = np.broadcast_to(self.intercept, (len(layers[0]), len(self.intercept))).astype(self.dual.dtype)
+        for values, features, mean, scale in zip(layers, self.features, self.means, self.scales, strict=True):
+            total += ((values - mean) @ features.T) @ (self.dual * scale)
+        return total
+
+
+def fit_banded(
+    layers: Sequence[Float[np.ndarray, "image _"]],
+    responses: Float[np.ndarray, "image voxel"],
+    alphas: Float[np.ndarray, " alpha"],
+    cv: Any,
+    *,
+    fit_intercept: bool,
+    n_draws: int,
+    voxels_per_block: int,
+    seed: int,
+) -> BandedRidge:
+    """Banded ridge by random search over `n_draws` Dirichlet draws of shares (the first is equal shares).
+
+    cv: number of folds or a scikit-learn splitter. Layers are scaled to kernels of equal mean diagonal before the search, so
+    that equal shares mean equal parts; `scales` undo that.
+    """
+    with himalaya_backend():
+        from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+
+        means = [values.mean(0) if fit_intercept else np.zeros(values.shape[1], values.dtype) for values in layers]
+        centred = [values - mean for values, mean in zip(layers, means, strict=True)]
+        intercept = responses.mean(0) if fit_intercept else np.zeros(responses.shape[1], responses.dtype)
+        kernels = np.stack([values @ values.T for values in centred])
+        size = np.maximum(np.trace(kernels, axis1=1, axis2=2) / len(responses), np.finfo(kernels.dtype).tiny)
+        deltas, dual, scores = solve_multiple_kernel_ridge_random_search(
+            kernels / size[:, None, None],
+            responses - intercept,
+            n_iter=n_draws,
+            alphas=alphas.astype(kernels.dtype) / size.mean(),
+            cv=cv,
+            return_weights="dual",
+            progress_bar=False,
+            random_state=seed,
+            n_targets_batch=voxels_per_block,
+            n_targets_batch_refit=voxels_per_block,
+        )
+    scales = np.exp(np.asarray(deltas))  # share / alpha of the scaled kernels
+    dtype = responses.dtype
+    return BandedRidge(
+        features=centred,
+        means=means,
+        scales=(scales / size[:, None]).astype(dtype),
+        dual=np.asarray(dual, dtype),
+        intercept=intercept.astype(dtype),
+        alphas=(1 / (scales / size[:, None]).sum(0)).astype(dtype),
+        cv_scores=np.asarray(scores).max(0),
+    )

@@ -1,0 +1,397 @@
+"""Ridge regression from image features to voxels, with a penalty per voxel: one decomposition for all penalties and voxels.
+
+    w_v = argmin ||y_v - X w||^2 + alpha_v ||w||^2      Hoerl & Kennard 1970; alpha per voxel as in Dupre la Tour et al. 2022
+
+With centred features X (image, feature) and the eigenvectors V, eigenvalues l of X'X, the response to features x is
+    (x - mean_x) V diag(1 / (l + alpha_v)) V'X'y_v + mean_y
+Where features outnumber images, the same in the eigenvectors Q of XX' (the kernel form):
+    (x - mean_x) X'Q diag(1 / (l + alpha_v)) Q'y_v + mean_y
+Both are `rows @ diag(1 / (l + alpha)) @ coordinates`: rows belong to the images predicted for, coordinates to the voxels, and
+only the middle to alpha. A fold's products are those of all images less those of the images held out, so that X is multiplied
+with itself once. Because 1 / (l + alpha) is smooth in l, predictions of several alphas are combinations of fewer. Keeping the
+first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
+
+Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images.
+
+Precision: products over voxels are in the type of the features (float32 as a rule). The decomposition is float64 where the
+smallest alpha is so far below the largest eigenvalue that float32 would not resolve the sum (`RESOLUTION`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pulvinar.errors import DegenerateError, InputError
+
+RESOLUTION = 3e-4  # smallest (eigenvalue + alpha) / largest eigenvalue that a float32 decomposition resolves to 1e-3 (ours)
+TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
+LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
+ROWS_PER_BLOCK = 1024  # images that are in float64 at a time
+BASIS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
+
+ReadBlock = Callable[[slice], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """One set of features, made ready once: centred, with their products and these products' decomposition.
+
+    features: (image, feature), centred over all images where an intercept is fitted. mean: what was subtracted (feature,).
+    products: X'X (feature, feature), or XX' (image, image) in the kernel form; float64 where that is needed.
+    """
+
+    features: Float[Tensor, "image feature"]
+    mean: Float[Tensor, " feature"]
+    products: Float[Tensor, "row row"]
+    eigenvalues: Float[Tensor, " row"]
+    vectors: Float[Tensor, "row row"]
+    kernel: bool
+    fit_intercept: bool
+
+    @property
+    def n_images(self) -> int:
+        """How many images."""
+        return len(self.features)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """A layer's decomposition on the training images of one fold, and the held-out images in its coordinates.
+
+    eigenvalues: (component,), largest last. vectors: of the features or, in the kernel form, of the training images.
+    rows: held-out images (held_out, component). shift: mean of the training images' centred features (feature,).
+    complete: every image is either in train or held out.
+    """
+
+    train: Int[Tensor, " train"]
+    held_out: Int[Tensor, " held_out"]
+    eigenvalues: Float[Tensor, " component"]
+    vectors: Float[Tensor, "row component"]
+    rows: Float[Tensor, "held_out component"]
+    shift: Float[Tensor, " feature"]
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedProducts:
+    """Few maps from the training responses of a fold to its held-out images, whose combinations give every alpha's prediction.
+
+    combine: (alpha, basis). maps: (basis, held_out, row) that apply to `moments`, or (basis, held_out, component) that apply to
+    `coordinates`, whichever is less work; on_moments says which.
+    """
+
+    combine: Float[Tensor, "alpha basis"]
+    maps: Float[Tensor, "basis held_out operand"]
+    on_moments: bool
+
+
+def prepare(features: Float[Tensor, "image feature"], *, fit_intercept: bool, smallest_alpha: float) -> Layer:
+    """A layer ready for any number of folds, voxels and alphas; raises `InputError` where a feature is not finite."""
+    if not bool(torch.isfinite(features.sum(0, dtype=torch.float64)).all()):
+        raise InputError("features: a value is not finite")
+    mean = features.mean(0, dtype=torch.float64).to(features.dtype) if fit_intercept else features.new_zeros(features.shape[1])
+    centred = features - mean if fit_intercept else features
+    kernel = features.shape[1] > features.shape[0]
+    products = _products(centred, kernel=kernel, dtype=features.dtype)
+    values, vectors = torch.linalg.eigh(products)
+    if features.dtype != torch.float64 and not _resolved(values, smallest_alpha, null_direction=kernel and fit_intercept):
+        products = _products(centred, kernel=kernel, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(products)
+    return Layer(
+        features=centred,
+        mean=mean,
+        products=products,
+        eigenvalues=values,
+        vectors=vectors,
+        kernel=kernel,
+        fit_intercept=fit_intercept,
+    )
+
+
+def _products(centred: Tensor, *, kernel: bool, dtype: torch.dtype) -> Tensor:
+    """X'X, or XX' in the kernel form, summed in this type without a copy of X in it."""
+    if dtype == centred.dtype:
+        return centred @ centred.T if kernel else centred.T @ centred
+    parts = centred.T if kernel else centred  # (summed over, row)
+    total = centred.new_zeros(parts.shape[1], parts.shape[1], dtype=dtype)
+    for start in range(0, len(parts), ROWS_PER_BLOCK):
+        block = parts[start : start + ROWS_PER_BLOCK].to(dtype)
+        total.addmm_(block.T, block)
+    return total
+
+
+def _resolved(values: Tensor, smallest_alpha: float, *, null_direction: bool) -> bool:
+    """Whether float32 tells the smallest eigenvalue and alpha together from nothing; centring makes one eigenvalue null."""
+    smallest = values[1 if null_direction and len(values) > 1 else 0].clamp(min=0)
+    return bool(smallest + smallest_alpha >= RESOLUTION * values[-1])
+
+
+def whole(layer: Layer, *, n_components: int | None = None, with_rows: bool = False) -> Fold:
+    """The decomposition on all images; with_rows: `rows` are these images themselves, else there are none."""
+    every = torch.arange(layer.n_images, device=layer.features.device)
+    values, vectors = _first((layer.eigenvalues, layer.vectors), n_components)
+    rows = layer.features.new_empty(0, len(values))
+    if with_rows:
+        rows = vectors * values if layer.kernel else layer.features @ vectors.to(layer.features.dtype)
+    return _fold(layer, every, every[: len(rows)], values, vectors, rows)
+
+
+def fold(
+    layer: Layer, train: Int[Tensor, " train"], held_out: Int[Tensor, " held_out"], *, n_components: int | None = None
+) -> Fold:
+    """The decomposition on the training images of a fold, with the held-out images in its coordinates."""
+    if layer.kernel:
+        products, across = layer.products[train][:, train], layer.products[held_out][:, train]
+        if layer.fit_intercept:  # centre on the training images of the fold
+            column, grand = products.mean(0), products.mean()
+            across = across - across.mean(1, keepdim=True) - column + grand
+            products = products - column - column[:, None] + grand
+        values, vectors = _first(torch.linalg.eigh(products), n_components)
+        return _fold(layer, train, held_out, values, vectors, across @ vectors)
+    products, shift = _training_products(layer, train, held_out)
+    values, vectors = _first(torch.linalg.eigh(products), n_components)
+    rows = (layer.features[held_out] - shift) @ vectors.to(layer.features.dtype)
+    return _fold(layer, train, held_out, values, vectors, rows, shift)
+
+
+def _training_products(layer: Layer, train: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor]:
+    """X'X of the training images, centred on them, and their mean: all images less the held-out ones if these are the rest."""
+    features, dtype = layer.features, layer.products.dtype
+    shift = features.new_zeros(features.shape[1])
+    if not _complementary(layer.n_images, train, held_out):
+        rows = features[train]
+        shift = rows.mean(0) if layer.fit_intercept else shift
+        return _products(rows - shift, kernel=False, dtype=dtype), shift
+    out = features[held_out].to(dtype)
+    products = layer.products - out.T @ out
+    if layer.fit_intercept:
+        mean = -out.sum(0) / len(train)  # all images have mean 0
+        products -= len(train) * torch.outer(mean, mean)
+        shift = mean.to(features.dtype)
+    return products, shift
+
+
+def _complementary(n_images: int, train: Tensor, held_out: Tensor) -> bool:
+    return len(train) + len(held_out) == n_images and len(torch.unique(torch.cat([train, held_out]))) == n_images
+
+
+def _first(decomposition: Sequence[Tensor], n_components: int | None) -> tuple[Tensor, Tensor]:
+    """The components that carry anything (others are rounding, and have no weight in either form), the largest k of them."""
+    values, vectors = decomposition
+    kept = int((values > torch.finfo(values.dtype).eps * len(values) * values[-1]).sum())
+    kept = max(1, kept if n_components is None else min(kept, n_components))
+    return values[-kept:], vectors[:, -kept:]
+
+
+def _fold(
+    layer: Layer,
+    train: Tensor,
+    held_out: Tensor,
+    values: Tensor,
+    vectors: Tensor,
+    rows: Tensor,
+    shift: Tensor | None = None,
+) -> Fold:
+    dtype = layer.features.dtype
+    return Fold(
+        train=train,
+        held_out=held_out,
+        eigenvalues=values,
+        vectors=vectors.to(dtype),
+        rows=rows.to(dtype),
+        shift=layer.features.new_zeros(layer.features.shape[1]) if shift is None else shift,
+        complete=_complementary(layer.n_images, train, held_out),
+    )
+
+
+def moments(
+    layer: Layer,
+    part: Fold,
+    responses: Float[Tensor, "image voxel"],
+    *,
+    cross: Float[Tensor, "feature voxel"] | None = None,
+    held_out_cross: Float[Tensor, "feature voxel"] | None = None,
+) -> tuple[Float[Tensor, "row voxel"], Float[Tensor, " voxel"]]:
+    """What a fold needs of the responses: X'Y of its training images (in the kernel form these Y), centred, and their mean.
+
+    cross: X'Y over all images, held_out_cross: over the held-out ones, where they are at hand; a fold then costs nothing more.
+    Responses of large mean lose precision in float32: give them centred.
+    """
+    train = responses[part.train]
+    mean = train.mean(0) if layer.fit_intercept else train.new_zeros(train.shape[1])
+    if layer.kernel:
+        return train - mean, mean
+    if cross is not None and len(part.train) == layer.n_images:
+        return cross, mean
+    if cross is None or held_out_cross is None or not part.complete:
+        return (layer.features[part.train] - part.shift).T @ (train - mean), mean
+    own = cross - held_out_cross
+    return (own - len(part.train) * torch.outer(part.shift, mean) if layer.fit_intercept else own), mean
+
+
+def coordinates(part: Fold, sums: Float[Tensor, "row voxel"]) -> Float[Tensor, "component voxel"]:
+    """The moments in the coordinates of a fold's components."""
+    return part.vectors.T @ sums
+
+
+def weights(
+    part: Fold, projected: Float[Tensor, "component voxel"], alphas: Float[Tensor, " voxel"]
+) -> Float[Tensor, "component voxel"]:
+    """Weights of the components, each voxel with its own alpha: predictions are `rows @ weights + mean`."""
+    return projected / (part.eigenvalues.to(projected.dtype)[:, None] + alphas.to(projected.dtype))
+
+
+def rows_of(layer: Layer, part: Fold, features: Float[Tensor, "new_image feature"]) -> Float[Tensor, "new_image component"]:
+    """New images in the coordinates of a decomposition of all images (`whole`)."""
+    centred = features - layer.mean
+    if layer.kernel and layer.products.dtype == features.dtype:
+        return (centred @ layer.features.T) @ part.vectors
+    return centred @ axes(layer, part)
+
+
+def axes(layer: Layer, part: Fold) -> Float[Tensor, "feature component"]:
+    """What turns centred features into coordinates on a decomposition of all images: rows = (features - mean) @ axes.
+
+    In the kernel form X'Q, where small components cancel: summed in the type of the decomposition.
+    """
+    if not layer.kernel:
+        return part.vectors
+    vectors = layer.vectors[:, -len(part.eigenvalues) :]
+    total = vectors.new_zeros(layer.features.shape[1], vectors.shape[1])
+    for start in range(0, layer.n_images, ROWS_PER_BLOCK):
+        total.addmm_(
+            layer.features[start : start + ROWS_PER_BLOCK].to(vectors.dtype).T, vectors[start : start + ROWS_PER_BLOCK]
+        )
+    return total.to(layer.features.dtype)
+
+
+def share_products(
+    part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int, tolerance: float | None = None
+) -> SharedProducts:
+    """The maps that predictions of all alphas are combined from, by a singular value decomposition of 1 / (l + alpha).
+
+    Components count by the size of the held-out images on them, times that of white responses. tolerance: the share of the
+    largest prediction that may be given up (default: `BASIS_TOLERANCE`).
+    """
+    tolerance = BASIS_TOLERANCE.get(part.rows.dtype, 0.0) if tolerance is None else tolerance
+    tiny = torch.finfo(torch.float64).tiny
+    damping = 1 / (part.eigenvalues.double() + alphas.double()[:, None])  # (alpha, component)
+    size = part.rows.double().square().mean(0).sqrt() * (1 if kernel else part.eigenvalues.double().sqrt())
+    scaled = damping * size
+    left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
+    n_basis = max(1, int((singular > tolerance * singular[0]).sum()))
+    basis = torch.where(size > 0, right[:n_basis] / size.clamp(min=tiny), 0).to(part.rows.dtype)
+    maps = part.rows * basis[:, None]  # (basis, held_out, component)
+    n_row, n_component, n_held_out = len(part.vectors), maps.shape[2], n_basis * maps.shape[1]
+    on_moments = n_held_out * n_row * (1 + n_component / n_voxels) < n_component * (n_row + n_held_out)
+    return SharedProducts(
+        combine=(left[:, :n_basis] * singular[:n_basis]).to(part.rows.dtype),
+        maps=maps @ part.vectors.T if on_moments else maps,
+        on_moments=on_moments,
+    )
+
+
+def predictions(part: Fold, shared: SharedProducts, sums: Float[Tensor, "row voxel"]) -> Iterator[Tensor]:
+    """Predicted responses to the held-out images, less the mean, for one alpha after the other; overwrite them at will."""
+    operand = sums if shared.on_moments else coordinates(part, sums)
+    parts = (shared.maps.flatten(0, 1) @ operand).view(len(shared.maps), -1)  # (basis, held-out image x voxel)
+    for row in shared.combine:
+        yield (row @ parts).view(-1, sums.shape[1])
+
+
+def held_out_scores(
+    part: Fold,
+    shared: SharedProducts,
+    sums: Float[Tensor, "row voxel"],
+    mean: Float[Tensor, " voxel"],
+    responses: Float[Tensor, "held_out voxel"],
+) -> Float[Tensor, "alpha voxel"]:
+    """Minus the mean squared error of the held-out images, for every alpha and voxel."""
+    target = responses - mean
+    return torch.stack([-prediction.sub_(target).square_().mean(0) for prediction in predictions(part, shared, sums)])
+
+
+def leave_one_out_scores(
+    layer: Layer,
+    part: Fold,
+    shared: SharedProducts,
+    sums: Float[Tensor, "row voxel"],
+    responses: Float[Tensor, "image voxel"],
+    alphas: Float[Tensor, " alpha"],
+) -> Float[Tensor, "alpha voxel"]:
+    """Minus the mean squared error of each image predicted from all others, for every alpha and voxel; `part` is of all images.
+
+    e_i = r_i / (1 - h_ii), r = y - yhat. Raises `DegenerateError` where an image fits itself (h_ii = 1).
+    """
+    target = responses - responses.mean(0) if layer.fit_intercept else responses
+    eigenvalues, rows = part.eigenvalues.double(), part.rows.double().square()
+    own = 1 / layer.n_images if layer.fit_intercept else 0.0
+    scores = target.new_empty(len(alphas), target.shape[1])
+    for number, (alpha, prediction) in enumerate(zip(alphas.double(), predictions(part, shared, sums), strict=True)):
+        damping = 1 / (eigenvalues + alpha)  # rows are XV, or XX'Q = Q diag(l), of which h needs XX'Q diag(l)^-1/2
+        left = 1 - own - rows @ (damping / eigenvalues if layer.kernel else damping)
+        if not bool((left > LEAST_LEFT).all()):
+            raise DegenerateError(f"alpha {float(alpha):g}: an image fits itself and leave-one-out has no error; use folds")
+        scores[number] = -prediction.sub_(target).div_(left.to(target.dtype)[:, None]).square_().mean(0)
+    return scores
+
+
+def best_alpha(
+    scores: Float[Tensor, "alpha voxel"], alphas: Float[Tensor, " alpha"]
+) -> tuple[Int[Tensor, " voxel"], Float[Tensor, " voxel"]]:
+    """Place of the best alpha of each voxel, and its score; of equal scores the larger alpha."""
+    slope = TIE * torch.log(alphas.double())
+    best, place = (scores.double() + slope[:, None]).max(0)
+    return place, best - slope[place]
+
+
+def search(
+    layer: Layer,
+    folds: Sequence[tuple[Tensor, Tensor]] | None,
+    alphas: Float[Tensor, " alpha"],
+    read: ReadBlock,
+    blocks: Sequence[slice],
+    *,
+    n_components: int | None = None,
+    n_voxels: int | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (alpha, voxel), block by block: minus the squared error, averaged within and then over folds.
+
+    folds: (training images, held-out images) of each; None for leave-one-out. read: the responses of a block of voxels, all
+    images. The decompositions are made once, before the first block. n_voxels: of all blocks, where only some are asked for.
+    """
+    n_voxels = n_voxels or sum(block.stop - block.start for block in blocks)
+    if folds is None:
+        parts = [whole(layer, n_components=n_components, with_rows=True)]
+    else:
+        parts = [fold(layer, train, held_out, n_components=n_components) for train, held_out in folds]
+    tolerance = 0.0 if folds is None else None  # 1 / (1 - h) would enlarge what is given up
+    shared = [share_products(part, alphas, kernel=layer.kernel, n_voxels=n_voxels, tolerance=tolerance) for part in parts]
+    for block in blocks:
+        responses = read(block)
+        responses = responses - responses.mean(0) if layer.fit_intercept else responses
+        cross, apart = _cross_products(layer, parts, responses)
+        total = responses.new_zeros(len(alphas), responses.shape[1], dtype=torch.float64)
+        for part, products, own in zip(parts, shared, apart, strict=True):
+            sums, mean = moments(layer, part, responses, cross=cross, held_out_cross=own)
+            if folds is None:
+                total += leave_one_out_scores(layer, part, products, sums, responses, alphas)
+            else:
+                total += held_out_scores(part, products, sums, mean, responses[part.held_out])
+        yield block, (total / len(parts)).to(responses.dtype)
+
+
+def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """X'Y of the images that each fold holds out, and of all: their sum, where every image is held out once."""
+    if layer.kernel or sorted(torch.cat([part.held_out for part in parts]).tolist()) != list(range(layer.n_images)):
+        return None, [None] * len(parts)
+    apart = [layer.features[part.held_out].T @ responses[part.held_out] for part in parts]
+    return torch.stack(apart).sum(0) if len(apart) > 1 else apart[0], apart
+
+
+def blocks_of(n_voxels: int, voxels_per_block: int) -> list[slice]:
+    """Consecutive blocks of voxels."""
+    return [slice(start, min(start + voxels_per_block, n_voxels)) for start in range(0, n_voxels, voxels_per_block)]

@@ -1,0 +1,141 @@
+"""The page of a self-supervised run: accuracy against multiply-adds beside the controls, channels, training, published rows."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pulvinar.report import elements, gating_figures, tables
+from pulvinar.report.gating_runs import KINDS, find_runs, pool
+from pulvinar.report.run_folder import Run
+
+Row = Mapping[str, Any]
+ELSEWHERE = (
+    "The published numbers are of full-width networks, 500 epochs and whole data sets: they say what is usual, not what is "
+    "better. This run's images and epochs stand in its settings below."
+)
+ALT = {
+    "accuracy": "Accuracy against the MAC share reached, of this run and its controls",
+    "channels": "Channels always open, decided by the image, and always shut, of every block",
+    "curves": "Losses, MAC share and health of the features over the epochs",
+}
+
+
+def title(run: Run) -> str:
+    """Method and finding in one line."""
+    return f"{tables.label(run.method)}: {_lead(run)}"
+
+
+def _lead(run: Run) -> str:
+    if not run.rows:
+        return "not evaluated"
+    first = run.rows[0]
+    work = f" with {tables.percent(first['mac_share'])} of the multiply-adds" if first["mac_share"] < 1 else ""
+    return f"{tables.percent(first['linear'], 1)} by a linear probe{work}"
+
+
+def _rest(run: Run) -> str:
+    evaluation = run.evaluation
+    if evaluation is None:
+        return "The run was not evaluated."
+    dense = next((row for row in run.rows if row["branch"] == "dense"), None)
+    said = [f"Chance is {tables.percent(evaluation['chance'])} ({evaluation['n_test']:,} test images)"]
+    if dense is not None and dense is not run.rows[0]:
+        said.append(f"dense {tables.percent(dense['linear'], 1)}")
+    pixels = next((row for row in run.rows if row["branch"] == "pixels"), None)
+    if pixels is not None:
+        said.append(f"raw pixels {tables.percent(pixels['linear'], 1)}")
+    return "; ".join(said) + "."
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """'accuracy' and 'channels' of an evaluated run, 'curves' of one with records."""
+    drawn: dict[str, Figure] = {}
+    evaluation = run.evaluation or {}
+    if run.rows:
+        drawn["accuracy"] = gating_figures.draw_accuracy(pool(find_runs(run.folder)))
+    if evaluation.get("channels"):
+        drawn["channels"] = gating_figures.draw_channels(evaluation["channels"])
+    if run.records:
+        drawn["curves"] = gating_figures.draw_curves(run.records, evaluation.get("budget"))
+    return drawn
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """The score table as CSV, for artifacts/."""
+    if not run.rows:
+        return {}
+    lines = ["name,mac_share," + ",".join(f"{kind},{kind}_low,{kind}_high" for kind in KINDS)]
+    for row in run.rows:
+        share = "" if row["mac_share"] is None else row["mac_share"]
+        cells = [row["name"], share, *[value for kind in KINDS for value in (row[kind], *row[f"{kind}_interval"])]]
+        lines.append(",".join(map(str, cells)))
+    return {"scores.csv": "\n".join(lines) + "\n"}
+
+
+def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
+    """The parts of the page, in order."""
+    cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
+    ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
+    return [
+        elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
+        _controls(run, drawn),
+        _figure(drawn, "channels", "What the channels do", "Counted on the test images."),
+        _figure(drawn, "curves", "How the training went", "An effective rank near 1 is a collapsed network."),
+        elements.published(run, ours, warning=ELSEWHERE),
+        elements.settings(run),
+    ]
+
+
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
+    made = []
+    for row in run.rows[:2]:
+        if row["branch"] in ("gated", "dense"):
+            low, high = row["linear_interval"]
+            between = f"interval {tables.percent(low, 1)} to {tables.percent(high, 1)}"
+            made.append((f"{row['branch']}, linear", tables.percent(row["linear"], 1), between))
+            share = f"{tables.percent(row['mac_share'], 1)} of the multiply-adds"
+            made.append((f"{row['branch']}, 1-NN", tables.percent(row["knn"], 1), share))
+    return made
+
+
+def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
+    heading = "<h2>Against the controls</h2>"
+    if not run.rows:
+        return heading + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
+    caption = "Accuracy against the multiply-adds that were really asked for; bars are intervals over images (and seeds)."
+    figure = elements.figure(drawn, "accuracy", caption, alt=ALT["accuracy"], format="svg")
+    heads = "".join(f'<th class="number">{escape(gating_figures.TITLES[kind])}<small>%</small></th>' for kind in KINDS)
+    lead = f'<th>network</th><th class="number">MACs<small>%</small></th>{heads}<th>linear, minus the first</th>'
+    body = "".join(_row(row, is_first=number == 0) for number, row in enumerate(run.rows))
+    table = f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<section>{heading}\n{figure}\n<div class="wide">{table}</div></section>'
+
+
+def _row(row: Row, *, is_first: bool) -> str:
+    share = "–" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f}"
+    name = f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>'
+    cells = [name, _cell(share)]
+    for kind in KINDS:
+        low, high = row[f"{kind}_interval"]
+        cells.append(_cell(f"{100 * row[kind]:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
+    difference = row.get("linear_difference")
+    if difference:
+        between = f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
+        cells.append(_cell(f"{100 * difference['difference']:+.1f}", between))
+    else:
+        cells.append(_cell(""))
+    return f'<tr class="{"run" if is_first else "control"}">{"".join(cells)}</tr>'
+
+
+def _cell(value: str, below: str = "") -> str:
+    return f'<td class="number">{value}<small>{below}</small></td>'
+
+
+def _figure(drawn: Mapping[str, Path], name: str, heading: str, caption: str) -> str:
+    if name not in drawn:
+        return ""
+    figure = elements.figure(drawn, name, caption, alt=ALT[name], format="svg")
+    return f"<section><h2>{escape(heading)}</h2>\n{figure}</section>"

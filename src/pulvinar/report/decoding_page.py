@@ -1,0 +1,198 @@
+"""The page of a decoding run: where the kept voxels are, the controls, what was retrieved, how the selection went."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from pulvinar.report import brain_maps, curves_figure, elements, roi_figure, score_figure, summary_picture, tables, trial_figure
+from pulvinar.report.elements import absent
+from pulvinar.report.findings import cautions, coverage, headline
+from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.report.settings import facts_of_evaluation
+
+ALT = {
+    "roi": "The selected voxels against the reference, and the learned weights, from the same places",
+    "scores": "Scores of this run and of its controls with intervals, beside chance and the permutation null",
+    "trials": "Test trials: the image that was seen and the five that were retrieved",
+    "curves": "Voxels alive and losses over the epochs of each phase",
+}
+ELSEWHERE = (
+    "The published numbers are of another data set, other subjects and another gallery: they say what is usual, "
+    "not what is better."
+)
+
+
+def title(run: Run) -> str:
+    """Method and finding in one line."""
+    return f"{tables.label(run.method)}: {headline(run).lead}"
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """What the run has pieces for: 'roi', 'curves', 'scores', 'trials', and 'summary' (1600 x 900 pixels)."""
+    drawn: dict[str, Figure] = {}
+    if run.maps is not None:
+        drawn["roi"] = roi_figure.draw(run.maps, str((run.evaluation or {}).get("reference") or ""))
+    if curves_figure.curves(run.records):
+        drawn["curves"] = curves_figure.draw(run.records, run.facts.get("selection") or {})
+    if run.rows and run.evaluation is not None:
+        drawn["scores"] = score_figure.draw(run.evaluation, run.method)
+    if run.examples is not None and len(run.examples.rank):
+        gallery_size = (run.evaluation or {}).get("gallery_size")
+        drawn["trials"] = trial_figure.draw(run.examples, gallery_size)
+    summary = summary_picture.draw(run)
+    if summary is not None:
+        drawn["summary"] = summary
+    return drawn
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """File name -> text of the score table, for artifacts/."""
+    if not run.rows:
+        return {}
+    return {"scores.csv": tables.as_csv(run.rows, run.method), "scores.txt": tables.as_text(run.rows, run.method)}
+
+
+def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
+    """The parts of the page, in order; the maps for brain viewers are written on the way."""
+    lead, rest = headline(run)
+    return [
+        elements.header(run, lead, rest, _key(run), cautions(run)),
+        _voxels(run, drawn, brain_maps.write(run)),
+        _controls(run, drawn),
+        _trials(run, drawn),
+        _training(run, drawn),
+        elements.published(run, run.row(run.method) or {}, warning=ELSEWHERE),
+        _evidence(run),
+        elements.settings(run),
+    ]
+
+
+def _key(run: Run) -> list[tuple[str, str, str]]:
+    """The four numbers to remember."""
+    row, selection = run.row(run.method) or {}, run.facts.get("selection") or {}
+    tiles = []
+    if selection.get("n_voxels") is not None and selection.get("n_candidates"):
+        share = tables.percent(selection["n_voxels"] / selection["n_candidates"])
+        tiles.append(("voxels kept", tables.count(selection["n_voxels"]), f"{share} of {selection['n_candidates']:,}"))
+    for key, name in ((SCORE, "brain → image, top-1"), ("image_to_brain_top1", "image → brain, top-1")):
+        if row.get(key) is not None:
+            bounds = row.get(f"{key}_interval")
+            interval = f"interval {' to '.join(tables.percent(bound) for bound in bounds)}" if bounds else "no interval"
+            tiles.append((name, tables.percent(row[key]), interval))
+    if row.get("precision") is not None:
+        reference = (run.evaluation or {}).get("reference") or "reference"
+        recall = f"recall {row['recall']:.2f}" if row.get("recall") is not None else ""
+        tiles.append((f"precision, {reference} voxels", f"{row['precision']:.2f}", recall))
+    return tiles
+
+
+def _figure(drawn: Mapping[str, Path], name: str, caption: str, *, format: str, narrow: bool = False) -> str:
+    return elements.figure(drawn, name, caption, alt=ALT[name], format=format, narrow=narrow)
+
+
+def _voxels(run: Run, drawn: Mapping[str, Path], maps: list[Path]) -> str:
+    if run.maps is None:
+        return "<h2>Where the voxels are</h2>" + absent("No maps are in this run (artifacts/maps.npz): nothing to show.")
+    reference = (run.evaluation or {}).get("reference")
+    if run.maps.reference is None:
+        note = absent("No truth and no annotated ROI came with these data, so found and missed voxels cannot be told apart.")
+    elif reference == "planted":
+        note = "<p>Simulated data: which voxels carry image information is known, and the selection was not told.</p>"
+    else:
+        note = "<p>The annotated ROI is a reference, not the truth: voxels outside it may carry image information too.</p>"
+    places = {
+        "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines show where they lie.",
+        "surface": "The sides from which most of the voxels concerned are seen; darker grey was not measured.",
+        "points": "These voxels came as bare points, without grid or mesh.",
+    }[run.maps.geometry.kind]
+    caption = f"{places} Below, the learned weight of every voxel after smoothing, from which the selection was taken."
+    return (
+        f"<section><h2>Where the voxels are</h2>\n{note}\n{_figure(drawn, 'roi', caption, format='png')}\n"
+        f"{_coverage(run)}\n{_map_files(run, maps)}</section>"
+    )
+
+
+def _coverage(run: Run) -> str:
+    areas = coverage(run)
+    if not areas:
+        return ""
+    rows = []
+    for area in areas:
+        share = area["n_selected"] / area["n_voxels"] if area["n_voxels"] else 0.0
+        bar = f'<span class="share"><i style="width:{100 * share:.1f}%"></i></span>'
+        name = escape(str(area.get("name") or area.get("area")))
+        numbers = f'<td class="number">{area["n_selected"]:,}</td><td class="number">{area["n_voxels"]:,}</td>'
+        rows.append(
+            f"<tr><th scope='row'>{name}</th>{numbers}<td class='number'>{tables.percent(share)}</td><td>{bar}</td></tr>"
+        )
+    head = '<tr><th>area</th><th class="number">kept</th><th class="number">of</th><th class="number">share</th><th></th></tr>'
+    return f"<h3>Kept voxels in each area</h3>\n<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _map_files(run: Run, maps: list[Path]) -> str:
+    if not maps:
+        return absent("Bare points have no volume and no mesh: their maps are in artifacts/maps.npz only.")
+    names = ", ".join(f"<code>{escape(str(path.relative_to(run.folder)))}</code>" for path in maps)
+    return f"<p><small>For brain viewers: {names}.</small></p>"
+
+
+def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
+    if run.evaluation is None:
+        return "<h2>Against the controls</h2>" + absent("The run was not evaluated: evaluation.json is not in its folder.")
+    if not run.rows:
+        return "<h2>Against the controls</h2>" + absent("The evaluation holds no rows.")
+    shown = "Dots are scores on held-out images, lines their intervals (bootstrap). Sorted by score."
+    labels = _labels(run)
+    return (
+        f"<section><h2>Against the controls</h2>\n<p>{escape(tables.standing(run.rows, run.method))}</p>\n"
+        f"{_figure(drawn, 'scores', shown, format='svg', narrow=True)}\n"
+        f'<div class="wide">{tables.as_html(run.rows, run.method)}</div>\n'
+        f"<p><small>Small figures are intervals. The last columns compare each row with {escape(tables.label(run.method))}, "
+        f"trial by trial: a tie is an interval of the difference that holds zero.{labels}</small></p></section>"
+    )
+
+
+def _labels(run: Run) -> str:
+    """What other papers call the two directions."""
+    said = []
+    for paper, names in ((run.evaluation or {}).get("labels") or {}).items():
+        pairs = [
+            f"“{name}” is {tables.metric(value)}" if isinstance(value, str) else f"“{name}” {tables.percent(value, 1)}"
+            for name, value in names.items()
+        ]
+        said.append(f" Labels of {escape(str(paper))}: {escape(', '.join(pairs))}.")
+    return "".join(said)
+
+
+def _trials(run: Run, drawn: Mapping[str, Path]) -> str:
+    if "trials" not in drawn or run.examples is None:
+        return "<h2>What was retrieved</h2>" + absent("No example trials are in this run (artifacts/examples.npz).")
+    n_right, n_trials = int((run.examples.rank == 1).sum()), len(run.examples.rank)
+    row = run.row(run.method)
+    overall = f" Over all test images the share of rank 1 is {tables.percent(row[SCORE])}." if row else ""
+    caption = (
+        f"{n_trials} test trials picked to show right and wrong ones ({n_right} right), not a random sample.{overall} "
+        "Framed: the image that was seen. Without a frame it is not among the five."
+    )
+    return f"<section><h2>What was retrieved</h2>\n{_figure(drawn, 'trials', caption, format='png')}</section>"
+
+
+def _training(run: Run, drawn: Mapping[str, Path]) -> str:
+    if "curves" not in drawn:
+        return "<h2>How the selection went</h2>" + absent("No training record is in this run (metrics.jsonl).")
+    selection = run.facts.get("selection") or {}
+    path = f"The selection ended by <b>{escape(str(selection['path']))}</b>" if selection.get("path") else ""
+    rounds = f" after {selection['rounds']} rounds" if path and selection.get("rounds") is not None else ""
+    said = f"<p>{path}{rounds}.</p>" if path else ""
+    caption = "Losses of different phases hold different terms and are not to be compared with each other."
+    figure = _figure(drawn, "curves", caption, format="svg")
+    return f"<section><h2>How the selection went</h2>\n{said}\n{figure}</section>"
+
+
+def _evidence(run: Run) -> str:
+    facts = facts_of_evaluation(run)
+    if not facts:
+        return ""
+    return f"<section><h2>How the numbers were made</h2>\n{elements.fact_list(facts)}</section>"

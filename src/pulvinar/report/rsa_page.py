@@ -1,0 +1,182 @@
+"""The page of an RSA run: models against ceilings, nulls and confounds, predicted and measured RDMs, what stages carry."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pulvinar.report import elements, rsa_figures, tables
+from pulvinar.report.run_folder import Run, read_arrays
+
+Row = Mapping[str, Any]
+RULE_OF_THUMB = (
+    "A squared correlation is never below zero: on few images the null alone reaches some percent of the ceiling. "
+    "Read the signed rho, the null beside each row, and the difference to this run."
+)
+ELSEWHERE = "The published numbers are of a held-out image set of the challenge; ours are of unseen images of these data."
+
+
+def targets(run: Run) -> list[str]:
+    """The measurements that were scored."""
+    return list((run.evaluation or {}).get("ceilings") or {})
+
+
+def rows_of(run: Run, target: str) -> list[Row]:
+    """The rows of one target, this run's own first."""
+    return [row for row in run.rows if row.get("target") == target]
+
+
+def title(run: Run) -> str:
+    """Method and finding in one line."""
+    return f"{tables.label(run.method)}: {_lead(run)}"
+
+
+def _lead(run: Run) -> str:
+    said = []
+    for target in targets(run):
+        row = rows_of(run, target)[0]
+        above = "" if row["percent"] > row["null_percent_95"] else ", not above chance"
+        said.append(f"{target}: {row['percent']:.1f} % of the ceiling on unseen images{above}")
+    return "; ".join(said) or "not evaluated"
+
+
+def _rest(run: Run) -> str:
+    if run.evaluation is None:
+        return "The run was not evaluated."
+    said = []
+    for target in targets(run):
+        others = [row for row in rows_of(run, target)[1:] if not row["name"].startswith("confound")]
+        lower = [row for row in others if row["ours_minus_this"]["interval"][0] > 0]
+        if others:
+            said.append(f"{target}: higher than {len(lower)} of {len(others)} baselines by an interval that excludes zero")
+    return "; ".join(said) + ("." if said else "No baseline was scored.")
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """Scores and stage importance of every target; RDMs and arrangement where artifacts/rdms.npz is there."""
+    drawn: dict[str, Figure] = {}
+    evaluation = run.evaluation or {}
+    for target in targets(run):
+        drawn[f"scores_{target}"] = rsa_figures.scores(
+            rows_of(run, target), evaluation["ceilings"][target]["scored"], run.method
+        )
+        stages = (evaluation.get("importance") or {}).get(target)
+        if stages:
+            drawn[f"stages_{target}"] = rsa_figures.importance(stages)
+    arrays = read_arrays(run.folder / "artifacts" / "rdms.npz", ("predicted",))
+    if arrays is not None:
+        measured = {name.removeprefix("measured_"): rdm for name, rdm in arrays.items() if name.startswith("measured_")}
+        drawn["rdms"] = rsa_figures.rdms(arrays["predicted"], measured, order_of(next(iter(measured.values()))))
+        drawn["arrangement"] = rsa_figures.arrangement(arrays["predicted"], measured, arrays.get("images"))
+    return drawn
+
+
+COLUMNS = {  # key -> heading, how it is written
+    "rho": ("rho", "{:+.3f}"),
+    "percent": ("% of ceiling", "{:.1f}"),
+    "null_percent": ("null, mean", "{:.1f}"),
+    "null_percent_95": ("null, 95th", "{:.1f}"),
+    "above_null_percent": ("above null", "{:+.1f}"),
+}
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """The score table as CSV, for artifacts/."""
+    if not run.rows:
+        return {}
+    names = ["target", "name", *COLUMNS, "percent_low", "percent_high", "ours_minus_this", "low", "high", "p"]
+    lines = [",".join(names)]
+    for row in run.rows:
+        difference = row.get("ours_minus_this") or {"rho": "", "interval": ("", ""), "p_value": ""}
+        values = [row["target"], row["name"].replace(",", ";"), *(row[key] for key in COLUMNS), *row["percent_interval"]]
+        lines.append(",".join(map(str, [*values, difference["rho"], *difference["interval"], difference["p_value"]])))
+    return {"scores.csv": "\n".join(lines) + "\n"}
+
+
+def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
+    """The parts of the page, in order."""
+    cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
+    return [
+        elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
+        *[_scores(run, target, drawn) for target in targets(run)],
+        _rdms(drawn),
+        *[_stages(target, drawn) for target in targets(run)],
+        elements.published(run, {}, warning=ELSEWHERE),
+        elements.settings(run),
+    ]
+
+
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
+    tiles = []
+    for target in targets(run):
+        row = rows_of(run, target)[0]
+        low, high = row["percent_interval"]
+        tiles.append((f"{target}, of the ceiling", f"{row['percent']:.1f} %", f"interval {low:.1f} to {high:.1f}"))
+        interval = " to ".join(f"{bound:+.3f}" for bound in row["rho_interval"])
+        tiles.append((f"{target}, signed rho", f"{row['rho']:+.3f}", f"interval {interval}"))
+    return tiles
+
+
+def _scores(run: Run, target: str, drawn: Mapping[str, Path]) -> str:
+    ceiling = (run.evaluation or {})["ceilings"][target]["scored"]
+    caption = (
+        f"{ceiling['n_pairs']:,} pairs of two unseen images, {ceiling['n_subjects']} subjects. Lines are intervals over images "
+        f"and subjects. Ceilings of R²: {ceiling['upper']:.4f} (upper), {ceiling['lower']:.4f} (lower, leave one subject out)."
+    )
+    alt = f"Models of {target} against the noise ceilings"
+    figure = elements.figure(drawn, f"scores_{target}", caption, alt=alt, format="svg", narrow=True)
+    return f"<section><h2>{escape(target)}: against baselines and confounds</h2>\n{figure}\n{_table(run, target)}</section>"
+
+
+def _table(run: Run, target: str) -> str:
+    heads = "".join(f'<th class="number">{escape(heading)}</th>' for heading, _ in COLUMNS.values())
+    body = "".join(_row(row, is_ours=row["name"] == run.method) for row in rows_of(run, target))
+    head = f'<thead><tr><th>model</th>{heads}<th class="number">this run minus it, rho</th></tr></thead>'
+    table = f'<div class="wide"><table class="scores">{head}<tbody>{body}</tbody></table></div>'
+    return f"{table}\n<p><small>{RULE_OF_THUMB}</small></p>"
+
+
+def _row(row: Row, *, is_ours: bool) -> str:
+    cells = "".join(f'<td class="number">{form.format(row[key])}</td>' for key, (_, form) in COLUMNS.items())
+    difference = row.get("ours_minus_this")
+    lead = ""
+    if difference is not None:
+        low, high = difference["interval"]
+        lead = f"{difference['rho']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
+    name = f'<th scope="row">{escape(tables.label(row["name"]))}</th>'
+    return f'<tr class="{"run" if is_ours else "control"}">{name}{cells}<td class="number">{lead}</td></tr>'
+
+
+def _rdms(drawn: Mapping[str, Path]) -> str:
+    if "rdms" not in drawn:
+        return "<h2>Predicted and measured</h2>" + elements.absent("No RDMs are in this run (artifacts/rdms.npz).")
+    matrices = elements.figure(
+        drawn, "rdms", "Ranks of the pairs; images in one order (alike ones are neighbours). Grey: no fold held both out.",
+        alt="Predicted and measured RDMs", format="png",
+    )  # fmt: skip
+    points = elements.figure(
+        drawn, "arrangement", "Images placed by each RDM (classical multidimensional scaling), turned to match.",
+        alt="Arrangement of the images", format="png",
+    )  # fmt: skip
+    return f"<section><h2>Predicted and measured</h2>\n{matrices}\n{points}</section>"
+
+
+def _stages(target: str, drawn: Mapping[str, Path]) -> str:
+    if f"stages_{target}" not in drawn:
+        return ""
+    caption = (
+        "A mean scale is confounded by how large and how many a stage's channels are: read it with the share of contribution "
+        "and with the drop when the stage is left out. Lines are intervals."
+    )
+    figure = elements.figure(drawn, f"stages_{target}", caption, alt=f"Importance of stages for {target}", format="svg")
+    return f"<section><h2>{escape(target)}: what the stages carry</h2>\n{figure}</section>"
+
+
+def order_of(rdm: np.ndarray) -> np.ndarray:
+    """Images ordered so that alike ones are neighbours (leaves of average linkage)."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    return leaves_list(linkage(rdm[np.triu_indices(len(rdm), 1)].clip(0), "average", optimal_ordering=True))

@@ -1,0 +1,134 @@
+"""`pulvinar rsa`: numbers of the released data, one JSON object, and one line for bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rsatoolbox
+import scipy.stats
+
+from pulvinar.cli import main
+
+N_IMAGES = 8
+
+
+def patterns(seed: int, n: int = 4) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return generator.standard_normal((N_IMAGES, 9)) + generator.standard_normal((n, N_IMAGES, 9)) * 0.7
+
+
+def rdms(seed: int = 0) -> np.ndarray:
+    made = np.stack([1 - np.corrcoef(rows) for rows in patterns(seed)])
+    made[:, np.arange(N_IMAGES), np.arange(N_IMAGES)] = 0
+    return made
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "measured.npz", fmri_evc=rdms(), fmri_it=rdms(1))
+    return tmp_path / "measured.npz"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    assert main(["rsa", *map(str, arguments), "--json", "--quiet"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["rsa", *map(str, arguments), "--quiet"]) == 2
+    return capsys.readouterr().err
+
+
+def test_ceiling_of_the_92_images(capsys: pytest.CaptureFixture[str], shared_data: Path) -> None:
+    result = run(capsys, "ceiling", shared_data / "rdm92_algonauts" / "rdm92_algonauts2019.npz")
+    rounded = {name: (round(row["upper"], 4), round(row["lower"], 4)) for name, row in result.items()}
+    assert rounded == {"evc": (0.1589, 0.0686), "it": (0.3075, 0.2264)}
+    assert (result["it"]["n_subjects"], result["it"]["n_images"]) == (15, 92)
+
+
+def test_ceiling_of_every_kind_of_file(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
+    expected = run(capsys, "ceiling", measured, "--target", "evc")["evc"]
+    assert sorted(expected) == ["lower", "lower_r", "n_images", "n_subjects", "upper", "upper_r"]
+    np.save(tmp_path / "array.npy", rdms())
+    rsatoolbox.rdm.RDMs(rdms()).save(str(tmp_path / "toolbox.h5"), file_type="hdf5")
+    assert run(capsys, "ceiling", tmp_path / "array.npy")["array"] == pytest.approx(expected)
+    assert run(capsys, "ceiling", tmp_path / "toolbox.h5")["toolbox"] == pytest.approx(expected)
+    assert main(["rsa", "ceiling", str(measured)]) == 0
+    assert f"{expected['upper']:.4f}" in capsys.readouterr().out
+
+
+def test_compare_is_scipy(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
+    model = rdms(2)[0]
+    np.save(tmp_path / "rdm.npy", model)
+    result = run(capsys, "compare", tmp_path / "rdm.npy", measured, "--permutations", 50, "--bootstrap", 50)
+    assert [(row["predicted"], row["target"]) for row in result["rows"]] == [("rdm", "evc"), ("rdm", "it")]
+    upper = np.triu_indices(N_IMAGES, 1)
+    rho = np.array([scipy.stats.spearmanr(model[upper], own[upper]).statistic for own in rdms()])
+    row = result["rows"][0]
+    assert row["r"] == pytest.approx(rho.mean())
+    assert row["r2"] == pytest.approx((rho**2).mean())
+    assert row["subject_r"] == pytest.approx(rho)
+    assert row["r_interval"][0] <= row["r"] <= row["r_interval"][1]
+    assert row["percent"] == pytest.approx(100 * row["r2"] / row["ceiling"]["upper"])
+    assert row["percent_above_null"] < row["percent"]
+    assert run(capsys, "compare", tmp_path / "rdm.npy", measured, "--permutations", 50, "--bootstrap", 50) == result
+    assert main(["rsa", "compare", str(tmp_path / "rdm.npy"), str(measured), "--bootstrap", "9", "--permutations", "9"]) == 0
+    assert f"rdm -> evc: r {row['r']:+.4f}" in capsys.readouterr().out
+
+
+def test_compare_models_and_confounds(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
+    """Models of an .npz and of an rsatoolbox file by name; a model beyond itself has nothing left, beyond another it has."""
+    np.savez(tmp_path / "models.npz", v1=rdms(2)[0], hmax=rdms(3)[0])
+    np.savez(tmp_path / "one.npz", v1=rdms(2)[0])
+    few = ("--permutations", 5, "--bootstrap", 5, "--target", "it", "--beyond", tmp_path / "one.npz")
+    result = run(capsys, "compare", tmp_path / "models.npz", measured, *few)
+    assert result["beyond"] == ["v1"]
+    assert {row["predicted"]: row["partial_r"] is None for row in result["rows"]} == {"v1": True, "hmax": False}
+    named = rsatoolbox.rdm.RDMs(rdms(2)[:2], rdm_descriptors={"name": ["v1", "mt"]})
+    named.save(str(tmp_path / "named.h5"), file_type="hdf5")
+    result = run(capsys, "compare", tmp_path / "named.h5", measured, *few)
+    assert [row["predicted"] for row in result["rows"]] == ["v1", "mt"]
+    result = run(capsys, "compare", measured, measured, "--method", "whitened_cosine", "--permutations", 5)
+    assert result["rows"][0]["r_interval"] is None
+    assert main(["rsa", "compare", *map(str, (tmp_path / "models.npz", measured, *few))]) == 0
+    shown = capsys.readouterr().out
+    assert "beyond v1: explained by them" in shown
+
+
+def test_meg_and_model_of_one_subject(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Time points are averaged; a single RDM on the measured side has no ceiling, and says so by null."""
+    np.savez(tmp_path / "meg.npz", meg_early=np.stack([rdms(), rdms(1)], axis=1))
+    np.save(tmp_path / "rdm.npy", rdms(2)[0])
+    few = ("--permutations", 5, "--bootstrap", 5, "--beyond", tmp_path / "meg.npz")
+    row = run(capsys, "compare", tmp_path / "rdm.npy", tmp_path / "meg.npz", *few)["rows"][0]
+    assert (row["target"], row["n_subjects"]) == ("meg_early", 4)
+    single = run(capsys, "compare", tmp_path / "meg.npz", tmp_path / "rdm.npy", "--permutations", 5, "--bootstrap", 5)["rows"][
+        0
+    ]
+    assert (single["predicted"], single["ceiling"], single["percent"]) == ("meg_early", None, None)
+
+
+def test_one_line_for_bad_input(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
+    def bad(name: str, values: np.ndarray) -> Path:
+        np.save(tmp_path / name, values)
+        return tmp_path / name
+
+    model = rdms(2)[0]
+    spoilt = model.copy()
+    spoilt[0, 1] = 9
+    assert "not symmetric" in refuse(capsys, "compare", bad("a.npy", spoilt), measured)
+    assert "a square matrix" in refuse(capsys, "compare", bad("b.npy", model[:, :-1]), measured)
+    assert "the diagonal must be zero" in refuse(capsys, "compare", bad("c.npy", 1 - model), measured)
+    assert "not finite" in refuse(capsys, "compare", bad("d.npy", model * np.nan), measured)
+    assert "is over 7 images, but 'evc' over 8" in refuse(capsys, "compare", bad("e.npy", model[:7, :7]), measured)
+    flat = np.stack([model, np.ones_like(model) - np.eye(N_IMAGES)])
+    assert "at (1,): all pairs have the same" in refuse(capsys, "ceiling", bad("f.npy", flat))
+    assert "2 subjects or more" in refuse(capsys, "ceiling", bad("g.npy", model))
+    assert "(image, image)" in refuse(capsys, "ceiling", bad("h.npy", np.zeros(28)))
+    assert "did you mean 'evc'" in refuse(capsys, "ceiling", measured, "--target", "evcc")
+    assert "did you mean 'kendall'" in refuse(capsys, "ceiling", measured, "--method", "kendal")
+    assert "1 or more are needed" in refuse(capsys, "compare", measured, measured, "--bootstrap", 0)
+    assert "no such file" in refuse(capsys, "ceiling", tmp_path / "none.npz")
+    rsatoolbox.rdm.RDMs(rdms()).save(str(tmp_path / "toolbox.pkl"), file_type="pkl")
+    assert "a pickle, which is never opened" in refuse(capsys, "ceiling", tmp_path / "toolbox.pkl")

@@ -1,0 +1,149 @@
+"""A planted world written in NSD's layout and read back. Oracle: the world as planted, before it was written."""
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import scipy.io
+
+from pulvinar.commands.data import absolute, open_experiment, simulate
+from pulvinar.data import nsd_writer
+from pulvinar.data.nsd_writer import Generated, signal_to_noise, write_world
+from pulvinar.datasets import simulated
+from pulvinar.datasets.nsd import load, probes
+from pulvinar.errors import ConfigError, FileError
+
+TINY = {"n_subjects": 2, "n_voxels": 220, "n_sessions": 1, "n_test_images": 200, "image_size": 16}
+
+
+def plant(shown, **settings):
+    return simulated.simulate(simulated.Config(**settings), shown=shown)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The folder, and the experiment it was written from."""
+    root = tmp_path_factory.mktemp("generated") / "NSD"
+    return root, write_world(root, Generated(**TINY, seed=5, format="both", surface=True), plant)
+
+
+def test_the_form_is_nsds(world):
+    root, planted = world
+    with h5py.File(root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5") as file:
+        assert (file["imgBrick"].shape, file["imgBrick"].dtype) == ((73_000, 425, 425, 3), np.uint8)
+    tables = scipy.io.loadmat(root / "nsddata/experiments/nsd/nsd_expdesign.mat")
+    assert [tables[name].shape for name in ("masterordering", "subjectim", "sharedix")] == [(1, 30_000), (8, 10_000), (1, 1000)]
+    order, images = tables["masterordering"][0], tables["subjectim"]
+    assert (np.bincount(order.astype(int))[1:] == 3).all()
+    assert (images[:, :1000] == tables["sharedix"]).all()
+    assert sorted(np.concatenate([images[0, :1000], images[:, 1000:].ravel()])) == list(range(1, 73_001))
+    for subject in planted.subjects:
+        place = root / "nsddata_betas/ppdata" / subject / "func1pt8mm/betas_fithrf_GLMdenoise_RR"
+        shape = nibabel.load(root / "nsddata/ppdata" / subject / "func1pt8mm/brainmask.nii.gz").shape
+        assert len(set(shape)) == 3
+        with h5py.File(place / "betas_session01.hdf5") as file:
+            betas = file["betas"]
+            assert (betas.shape, betas.dtype, betas.chunks) == ((750, *shape[::-1]), np.int16, (750, 1, 1, 1))
+            nifti = nibabel.load(place / "betas_session01.nii.gz")
+            assert nifti.get_data_dtype() == np.int16
+            np.testing.assert_array_equal(np.asarray(nifti.dataobj).transpose(3, 2, 1, 0), betas[...])
+        roi = np.asarray(nibabel.load(root / "nsddata/ppdata" / subject / "func1pt8mm/roi/nsdgeneral.nii.gz").dataobj)
+        assert set(np.unique(roi)) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("query", ["", "?format=nifti"])
+def test_responses_places_images_and_truth_come_back(world, query):
+    root, planted = world
+    read = load(f"{root}{query}")
+    for subject, original in planted.subjects.items():
+        responses = read.subjects[subject]
+        np.testing.assert_allclose(responses.read(np.arange(750)), original.read(np.arange(750)), atol=0.5001 / 300)
+        np.testing.assert_allclose(responses.geometry.coordinates, original.geometry.coordinates, atol=1e-5)
+        np.testing.assert_array_equal(responses.rois["nsdgeneral"], original.rois["annotated"])
+        for name, values in planted.truth[subject].items():
+            np.testing.assert_allclose(read.truth[subject][name], values, rtol=1e-6)
+        same = dict(zip(responses.stimulus_ids, original.stimulus_ids, strict=True))
+        assert len(same) == len(set(same.values())) == len(set(original.stimulus_ids))  # one name for one name
+        ours, theirs = (stimuli.feature("embedding") for stimuli in (read.stimuli, planted.stimuli))
+        rows = read.stimuli.rows(list(same)), planted.stimuli.rows(list(same.values()))
+        np.testing.assert_array_equal(ours[rows[0]], theirs[rows[1]])
+    first = int(rows[0][0])
+    pixel = np.arange(425) * 16 // 425  # each of the 16 pixels repeated
+    enlarged = planted.stimuli.image(int(rows[1][0]))[pixel][:, pixel]
+    assert (read.stimuli.image(first) == enlarged).mean() > 0.9  # an edge between pixels may lie one further
+    names = {same[name] for name in read.split.test if name in same}
+    assert names <= set(planted.split.test)
+    assert "planted" in read.facts
+
+
+def test_vertices_take_the_betas_of_a_voxel_nearby(world):
+    root, _ = world
+    surface, volume = load(f"{root}?space=fsaverage"), load(str(root))
+    for subject in ("subj01", "subj02"):
+        vertices, voxels = surface.subjects[subject], volume.subjects[subject]
+        trial = np.array([17])
+        known = {round(float(value) * 300) for value in voxels.read(trial)[0]}
+        assert {round(float(value) * 300) for value in vertices.read(trial)[0]} <= known
+        assert vertices.geometry.kind == "surface"
+        assert 0 < vertices.rois["annotated"].mean() < 1
+    first = surface.subjects["subj01"].geometry.coordinates
+    places = volume.subjects["subj01"].geometry.coordinates
+    gap = np.linalg.norm(first[:, None] - places[None], axis=2)
+    nearest = gap < gap.min(1, keepdims=True) + 1e-3  # between the halves two voxels are as near
+    difference = surface.subjects["subj01"].read(np.array([17])).T - volume.subjects["subj01"].read(np.array([17]))
+    assert np.where(nearest, abs(difference), np.inf).min(1).max() < 1e-6
+    assert nearest.sum(1).max() <= 2
+
+
+def test_ncsnr_is_that_of_a_planted_signal():
+    """Signal variance s of the total: ncsnr = sqrt(s / (1 - s)); 400 stimuli three times, so within about .1."""
+    generator = np.random.default_rng(0)
+    shares = np.array([0.0, 0.2, 0.5, 0.8])
+    signal = np.repeat(generator.normal(size=(400, 4)), 3, axis=0)
+    betas = signal * np.sqrt(shares) + generator.normal(size=(1200, 4)) * np.sqrt(1 - shares)
+    estimated = signal_to_noise(np.rint(betas * 300), np.repeat(np.arange(400), 3).astype(str))
+    np.testing.assert_allclose(estimated[1:], np.sqrt(shares / (1 - shares))[1:], atol=0.1)
+    assert estimated[0] < 0.25
+
+
+def test_the_same_seed_is_the_same_world_and_a_session_can_be_missing(world, tmp_path):
+    root, _ = world
+    again = write_world(tmp_path / "again", Generated(**TINY, seed=5, missing=("subj02:1",)), plant)
+    name = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.hdf5"
+    with h5py.File(root / name) as first, h5py.File(tmp_path / "again" / name) as second:
+        np.testing.assert_array_equal(first["betas"][...], second["betas"][...])
+    with pytest.raises(FileError, match=r"subj02.*no sessions of betas"):
+        load(str(tmp_path / "again"))
+    assert list(load(f"{tmp_path / 'again'}?subjects=1").subjects) == ["subj01"]
+    assert len(again.subjects) == 2
+    with pytest.raises(FileError, match="exists already"):
+        write_world(tmp_path / "again", Generated(**TINY), plant)
+
+
+def test_mistakes_in_the_settings_are_listed(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        simulate(
+            str(tmp_path / "out"), layout="nsd", assignments=["n_subjects=9", "n_sessions=0", "n_test_repeats=4", "n_voxel=3"]
+        )
+    for part in ("n_subjects is 1 to 8", "n_sessions is 1 to 40", "n_test_repeats is 1 to 3", "did you mean 'n_voxels'"):
+        assert part in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nsd_writer, "_write_stimuli", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_world(tmp_path / "out", Generated(**TINY), plant)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_source_is_found_from_elsewhere(world, monkeypatch, tmp_path):
+    root, _ = world
+    monkeypatch.chdir(root.parent)
+    source = absolute("nsd:NSD?subjects=2&voxels=nsdgeneral")
+    monkeypatch.chdir(tmp_path)
+    assert list(open_experiment(source).subjects) == ["subj02"]
+    assert probes(load(str(root)), 3, seed=4) == probes(load(str(root)), 3, seed=4)

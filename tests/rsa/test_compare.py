@@ -1,0 +1,137 @@
+"""Similarity of RDMs against scipy and rsatoolbox."""
+
+import numpy as np
+import pytest
+import rsatoolbox
+import scipy.stats
+import torch
+
+from pulvinar.errors import DegenerateError, InputError
+from pulvinar.rsa.compare import METHODS, average_ranks, compare, partial_spearman, unit_vectors
+from pulvinar.rsa.rdm import correlation_rdm, squared_euclidean_rdm
+
+OF_RSATOOLBOX = {
+    "spearman": "spearman",
+    "pearson": "corr",
+    "kendall": "tau-a",
+    "cosine": "cosine",
+    "whitened_cosine": "cosine_cov",
+    "whitened_pearson": "corr_cov",
+}
+
+
+@pytest.fixture
+def rdms() -> torch.Tensor:
+    """Five RDMs over nine images; the last has many ties."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randn(5, 9, 12, generator=generator, dtype=torch.float64)
+    made = squared_euclidean_rdm(patterns + patterns[:1])
+    made[-1] = made[-1].round()
+    return made
+
+
+def test_every_method_has_its_oracle() -> None:
+    assert set(OF_RSATOOLBOX) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_similarity_is_that_of_rsatoolbox(rdms: torch.Tensor, method: str) -> None:
+    expected = rsatoolbox.rdm.compare(rdms.numpy(), rdms.numpy(), method=OF_RSATOOLBOX[method])
+    torch.testing.assert_close(compare(rdms[:, None], rdms, method=method), torch.from_numpy(np.asarray(expected)))
+
+
+@pytest.mark.parametrize("method", ["whitened_cosine", "whitened_pearson"])
+def test_whitening_by_a_noise_covariance_is_that_of_rsatoolbox(rdms: torch.Tensor, method: str) -> None:
+    """Its exact (slow) form, solved by conjugate gradients."""
+    values = torch.randn(9, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sigma = values @ values.mT / 20
+    expected = rsatoolbox.rdm.compare(rdms.numpy(), rdms.numpy(), method=OF_RSATOOLBOX[method], sigma_k=sigma.numpy())
+    found = compare(rdms[:, None], rdms, method=method, noise_covariance=sigma)
+    torch.testing.assert_close(found, torch.from_numpy(np.asarray(expected)), atol=1e-4, rtol=1e-4)
+    assert (found - compare(rdms[:, None], rdms, method=method)).abs().max() > 0.01
+
+
+def test_spearman_and_ranks_are_those_of_scipy_with_ties() -> None:
+    generator = np.random.default_rng(2)
+    first, second = generator.integers(0, 5, (3, 36)).astype(float), generator.integers(0, 4, (3, 36)).astype(float)
+    assert np.array_equal(average_ranks(torch.from_numpy(first)), scipy.stats.rankdata(first, axis=1))
+    expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]
+    found = compare(torch.from_numpy(first), torch.from_numpy(second))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_tau_a_is_the_count_of_pairs_of_pairs() -> None:
+    generator = np.random.default_rng(3)
+    first, second = generator.integers(0, 5, 21).astype(float), generator.integers(0, 4, 21).astype(float)
+    signs = [np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i in range(21) for j in range(i)]
+    found = compare(torch.from_numpy(first), torch.from_numpy(second), method="kendall")
+    assert float(found) == pytest.approx(np.mean(signs))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_invariances(rdms: torch.Tensor, method: str) -> None:
+    """Itself gives 1 (tau-a only without ties); neither scale nor the order of the two matters; single precision is close."""
+    torch.testing.assert_close(compare(rdms[:4], rdms[:4], method=method), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(compare(3 * rdms[0], rdms[1], method=method), compare(rdms[1], rdms[0], method=method))
+    torch.testing.assert_close(
+        compare(rdms[0].float(), rdms[1].float(), method=method), compare(rdms[0], rdms[1], method=method), atol=1e-6, rtol=0
+    )
+
+
+def test_partial_spearman_is_the_inverse_of_the_correlation_matrix(rdms: torch.Tensor) -> None:
+    """Partial correlation given all others: -P_ij / sqrt(P_ii P_jj), P the inverse of scipy's Spearman matrix."""
+    inverse = np.linalg.inv(scipy.stats.spearmanr(rdms.numpy(), axis=1).statistic)
+    expected = -inverse[0, 1] / np.sqrt(inverse[0, 0] * inverse[1, 1])
+    assert float(partial_spearman(rdms[0], rdms[1], rdms[2:])) == pytest.approx(expected)
+
+
+def test_nothing_is_left_beyond_itself(rdms: torch.Tensor) -> None:
+    with pytest.raises(DegenerateError, match="confounds explain all"):
+        partial_spearman(rdms[0], rdms[1], rdms[:1])
+
+
+def test_a_pure_confound_vanishes() -> None:
+    """Planted: model and measurement share only the confound; rho is high, partial rho within 3 s.e. of 0."""
+    generator = torch.Generator().manual_seed(4)
+    confound, model, brain = torch.randn(3, 4950, generator=generator, dtype=torch.float64)
+    model, brain = model + confound, brain + confound
+    assert compare(model, brain) > 0.4
+    assert partial_spearman(model, brain, confound[None]).abs() < 3 / 4950**0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_refused(rdms: torch.Tensor, method: str) -> None:
+    with pytest.raises(InputError, match="36 predicted pairs, 28 measured"):
+        compare(rdms[0], rdms[:, :28], method=method)
+    flat = rdms.clone()
+    flat[3] = 0.0 if method.endswith("cosine") else 0.7
+    with pytest.raises(DegenerateError, match="measured RDM 3: all pairs have the same"):
+        compare(rdms[0], flat, method=method)
+    flat[2, 7] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        compare(rdms[0], flat, method=method)
+
+
+def test_refused_names_and_covariances(rdms: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="did you mean 'spearman'"):
+        compare(rdms[0], rdms[1], method="spearmann")
+    with pytest.raises(InputError, match="RDMs over 9 images"):
+        compare(rdms[0], rdms[1], method="whitened_cosine", noise_covariance=torch.eye(8).double())
+    with pytest.raises(DegenerateError, match="positive definite"):
+        compare(rdms[0], rdms[1], method="whitened_cosine", noise_covariance=torch.zeros(9, 9).double())
+
+
+def test_unit_vectors_give_the_similarity(rdms: torch.Tensor) -> None:
+    units = unit_vectors(rdms, method="spearman")
+    torch.testing.assert_close(units @ units.mT, compare(rdms[:, None], rdms))
+
+
+def test_linear_cka_is_the_whitened_cosine() -> None:
+    """With the identity: <K, K'> / |K| |K'| of centred kernels (Kornblith et al. 2019)."""
+    generator = torch.Generator().manual_seed(5)
+    patterns = torch.randn(2, 8, 6, generator=generator, dtype=torch.float64)
+    centred = patterns - patterns.mean(1, keepdim=True)
+    first, second = centred @ centred.mT
+    expected = (first * second).sum() / first.norm() / second.norm()
+    torch.testing.assert_close(compare(*squared_euclidean_rdm(patterns), method="whitened_cosine"), expected)
+    assert compare(*correlation_rdm(patterns), method="whitened_cosine") != expected
