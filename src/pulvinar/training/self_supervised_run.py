@@ -220,7 +220,7 @@ def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views:
     if is_first():
         log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
         if abs(found.shift) > WARN_OF_SHIFT:
-            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise constraint_rate")
+            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise gate_rate")
     return {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
 
 
