@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pulvinar.training.processes import is_first, wait
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 FACTS = ("method", "status", "seed", "data")  # what run.json has from the start
 LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "nibabel", "nilearn")
+OPTIONAL = ("torchvision", "timm", "lightly", "himalaya", "rsatoolbox")  # recorded where they are installed
 
 
 def environment() -> dict[str, Any]:
@@ -37,6 +39,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         **{name: version(name) for name in LIBRARIES},
+        **{name: version(name) for name in OPTIONAL if find_spec(name) is not None},
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
     }
