@@ -209,14 +209,14 @@ def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views:
     """
     encoder.eval()
     before = mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-    found = Shift(0.0, before)
-    for _ in range(2):
+    found, shifted = Shift(0.0, before), config.settle and config.budget_mode != "none"
+    for _ in range(2 if shifted else 1):
         if config.recalibrate:
             recalibrate_gated_norms(encoder, images, views)
-        if config.settle and config.budget_mode != "none":
+        if shifted:
             found = _shift_onto(config.budget, encoder, images, views)
-    if config.recalibrate and not config.settle:
-        found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
+        elif config.recalibrate:
+            found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
     if is_first():
         log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
         if abs(found.shift) > WARN_OF_SHIFT:
