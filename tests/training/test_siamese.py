@@ -2,13 +2,14 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from lightly.loss import VICRegLoss
-from torch import multiprocessing
 
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
@@ -140,7 +141,9 @@ def _process(rank: int, world: int, port: int, folder: str) -> None:
 def test_two_processes_are_one():
     """Batch-norm, embeddings, noise of the gates, budget, bound: gradients are those of one process with the whole batch."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_process, args=(2, _free_port(), folder), nprocs=2)
+        port = str(_free_port())
+        started = [subprocess.Popen([sys.executable, __file__, str(rank), "2", port, folder]) for rank in range(2)]
+        assert [process.wait(120) for process in started] == [0, 0]
         for objective in OBJECTIVES:
             expected = _gradients_of(objective)
             for rank in (0, 1):
@@ -148,3 +151,7 @@ def test_two_processes_are_one():
                 assert set(state) == set(expected)
                 for name, value in expected.items():
                     torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-9, msg=name)
+
+
+if __name__ == "__main__":  # one of the two processes of the test above
+    _process(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
