@@ -19,6 +19,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.report import page
 from pulvinar.training import runs
 from pulvinar.training.checkpoints import State
 from pulvinar.training.runs import RunFolder
@@ -101,7 +102,15 @@ def _open(path, method, module, data) -> tuple[object, RunFolder]:
     config = build(module.Config, quick, name=method)
     target = data.target if isinstance(data, Experiment) else None
     facts = {"name": data.name, "path": "", "target": target, "fingerprint": data.fingerprint()}
-    return config, RunFolder.create(path, method=method, config_toml=to_toml(config), seed=0, data=facts)
+    return config, RunFolder.create(
+        path,
+        method=method,
+        config_toml=to_toml(config),
+        seed=0,
+        data=facts,
+        published=module.PUBLISHED,
+        topic=getattr(module, "TOPIC", "decoding"),
+    )
 
 
 def _backbone(module, data, path) -> tuple[RunFolder, ...]:
@@ -129,6 +138,7 @@ def test_method_declares_what_it_is(method):
     assert METHODS[method].endswith(".")
     assert module.NEEDS
     assert isinstance(module.PUBLISHED, list)
+    assert all({"table", "setting", "method", "metric", "value", "unit"} <= set(row) for row in module.PUBLISHED)
     assert not module.Config().problems()
     assert all(field.metadata["help"] for field in dataclasses.fields(module.Config))
 
@@ -174,3 +184,6 @@ def test_method_is_fitted_saved_resumed_and_evaluated(method, data_of, tmp_path,
         evaluation = module.evaluate(whole, data, config)
         assert evaluation["rows"][0]["name"] == method
         assert (whole.path / "evaluation.json").is_file()
+        html = page.build(whole.path).read_text(encoding="utf-8")
+        assert "<img" in html
+        assert "not evaluated" not in html

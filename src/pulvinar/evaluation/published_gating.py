@@ -10,6 +10,7 @@ networks of the same budget asked reach *different* shares: compare at the share
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from pulvinar.config import suggest
 from pulvinar.errors import NotFoundError
@@ -183,6 +184,22 @@ def published(table: str) -> list[PublishedRow]:
             )
         )
     return rows
+
+
+def report_rows(table: str, *methods: str) -> list[dict[str, Any]]:
+    """Rows of a table, of these methods only if any are named, as a method's PUBLISHED: one entry for every printed number."""
+    rows = [row for row in published(table) if not methods or row.method in methods]
+    made = []
+    for row in rows:
+        asked = "" if row.budget is None else f", {100 * row.budget:.0f} % asked"
+        numbers = {f"{row.metric}_dense": row.dense, f"{row.metric}_gated": row.gated, "mac_share": row.mac_share}
+        shared = {"table": row.table, "setting": f"{row.data}{asked}; {row.setting}", "method": row.method}
+        made += [
+            {**shared, "metric": name, "value": round(100 * value, 2), "unit": "percent"}
+            for name, value in numbers.items()
+            if value is not None
+        ]
+    return made
 
 
 def _value(text: str) -> tuple[float | None, float | None]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from pulvinar.config import setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
+from pulvinar.evaluation.published_gating import report_rows
 from pulvinar.training import self_supervised_run as runs
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import GatedConfig
@@ -24,22 +25,7 @@ TOPIC = "self_supervised"
 SCORES_OTHER_DATA = True
 NEEDS = ("square images of one size; labels only to evaluate",)
 
-PUBLISHED = [
-    {"data": data, "budget": budget, "linear_dense": dense, "linear_gated": gated, "mac_share": round(1 - saved, 4)}
-    for data, budget, dense, gated, saved in (
-        ("CIFAR-10", 0.1, 0.8899, 0.8894, 0.8149),
-        ("CIFAR-10", 0.3, 0.9038, 0.9027, 0.6643),
-        ("CIFAR-10", 0.5, 0.9020, 0.9040, 0.4902),
-        ("STL-10", 0.1, 0.8429, 0.8329, 0.7834),
-        ("STL-10", 0.3, 0.8490, 0.8485, 0.6524),
-        ("STL-10", 0.5, 0.8575, 0.8572, 0.4841),
-        ("CIFAR-100", 0.1, 0.6521, 0.6431, 0.8171),
-        ("CIFAR-100", 0.3, 0.6590, 0.6564, 0.6683),
-        ("CIFAR-100", 0.5, 0.6641, 0.6640, 0.4906),
-        ("ImageNet-100", 0.3, 0.7512, 0.7504, 0.6498),
-        ("ImageNet-100", 0.5, 0.7642, 0.7624, 0.4769),
-    )
-]
+PUBLISHED = report_rows("dual 1", "VICReg", "VICReg dual")
 
 
 @dataclass(frozen=True, kw_only=True)

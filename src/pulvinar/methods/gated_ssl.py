@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
+from pulvinar.evaluation.published_gating import report_rows
 from pulvinar.training import self_supervised_run as runs
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import GatedConfig
@@ -23,38 +24,7 @@ TOPIC = "self_supervised"
 SCORES_OTHER_DATA = True
 NEEDS = ("square images of one size; labels only to evaluate",)
 
-PUBLISHED = [
-    {"data": data, "objective": "simsiam", "budget": budget, "knn_gated": knn, "macs": macs}
-    for data, budget, knn, macs in (
-        ("CIFAR-10", 0.1, 0.7672, 6.64e7),
-        ("CIFAR-10", 0.2, 0.7878, 1.25e8),
-        ("CIFAR-10", 0.3, 0.8082, 2.01e8),
-        ("CIFAR-10", 0.4, 0.8135, 2.66e8),
-        ("CIFAR-10", 0.5, 0.8193, 3.29e8),
-        ("CIFAR-10", 0.6, 0.8296, 3.94e8),
-        ("CIFAR-10", 0.7, 0.8308, 4.58e8),
-        ("CIFAR-100", 0.1, 0.4684, 6.88e7),
-        ("CIFAR-100", 0.3, 0.5070, 2.03e8),
-        ("CIFAR-100", 0.5, 0.5254, 3.25e8),
-        ("ImageNet-100", 0.3, 0.5608, 5.30e8),
-        ("ImageNet-100", 0.5, 0.6038, 8.78e8),
-    )
-] + [
-    {"data": data, "objective": "vicreg", "budget": budget, "linear_gated": linear, "mac_share": round(1 - saved, 4)}
-    for data, budget, linear, saved in (
-        ("CIFAR-10", 0.1, 0.8775, 0.8592),
-        ("CIFAR-10", 0.3, 0.8949, 0.6927),
-        ("CIFAR-10", 0.5, 0.9070, 0.5162),
-        ("STL-10", 0.1, 0.8248, 0.8285),
-        ("STL-10", 0.3, 0.8416, 0.6838),
-        ("STL-10", 0.5, 0.8540, 0.4993),
-        ("CIFAR-100", 0.1, 0.6312, 0.8482),
-        ("CIFAR-100", 0.3, 0.6541, 0.6868),
-        ("CIFAR-100", 0.5, 0.6575, 0.5004),
-        ("ImageNet-100", 0.3, 0.7404, 0.6795),
-        ("ImageNet-100", 0.5, 0.7583, 0.5011),
-    )
-]
+PUBLISHED = report_rows("dynamic 1", "SimSiam gated") + report_rows("dual 1", "VICReg gated")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,10 +45,17 @@ from pulvinar.training.runs import RunFolder
 DATA = "experiment"
 TOPIC = "encoding"
 NEEDS = ("responses of a subject", "images and a backbone, or an embedding (feature) of each image")
-SOURCE = "Mulrooney & Brockmeier 2024, recomputed from the authors' result files: 8 subjects, AlexNet, Pearson r"
+_SETTING = "recomputed from the authors' result files: 8 subjects, AlexNet, mean over ROIs"
 PUBLISHED: list[dict] = [
-    {"name": "untuned, early ROIs", "r": 0.386, "source": SOURCE},
-    {"name": "untuned, higher ROIs", "r": 0.355, "source": SOURCE},
+    {
+        "table": "released results",
+        "setting": _SETTING,
+        "method": f"Mulrooney & Brockmeier 2024, untuned, {rois} ROIs",
+        "metric": "r_nested",
+        "value": value,
+        "unit": "r",
+    }
+    for rois, value in (("early", 0.386), ("higher", 0.355))
 ]
 
 

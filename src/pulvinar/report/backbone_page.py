@@ -79,6 +79,7 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
     cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
     ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
+    ours |= {"mac_share": run.rows[0]["mac_share"]} if run.rows else {}
     return [
         elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
         _controls(run, drawn),

@@ -86,9 +86,14 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
         elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
         _regions(run, drawn),
         _evidence(run),
-        elements.published(run, {}, warning="The published numbers are of other data: they say what is usual."),
+        elements.published(run, _mean_r(run), warning="The published numbers are of other data: they say what is usual."),
         elements.settings(run),
     ]
+
+
+def _mean_r(run: Run) -> dict[str, float]:
+    scores = [row["r_nested"] for row in _whole(run) if row["r_nested"] is not None]
+    return {"r_nested": round(float(np.mean(scores)), 3)} if scores else {}
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
