@@ -233,10 +233,7 @@ def check(config: Config, data: Dissimilarities) -> None:
     n_sources = len(set(data.stimuli.sources))
     if n_sources < 3 * config.n_inner_folds:
         raise InputError(f"n_inner_folds: {config.n_inner_folds} folds of 3 images or more need more than {n_sources} images")
-    if config.weights is not None and ("/" in config.weights or Path(config.weights).suffix) and ":" not in config.weights:
-        from pulvinar.storage import require_file
-
-        require_file(config.weights, "weights file")
+    open_backbone(config, config.weights)
     for name in names:
         measured_rdms(data, name, config)
 
