@@ -22,10 +22,10 @@ DEFAULT_DATASETS = {"images": "image_files", "dissimilarities": "algonauts2019"}
 def open_data(kind: str, source: str, *, target: str | None = None) -> Any:
     """What a method is fitted to: an Experiment, an ImageSet ("images") or Dissimilarities.
 
-    A source is a path, or `dataset:path` with the name of a file in datasets/. An experiment comes without its planted truth.
+    A source is a path, or `dataset:path` with the name of a file in datasets/.
     """
     if kind == "experiment":
-        return open_experiment(source, target=target).without_truth()
+        return open_experiment(source, target=target)
     if target is not None:
         raise InputError(f"--target: only an experiment has a new subject; {source} is opened as {kind}")
     dataset, colon, path = source.partition(":")

@@ -91,19 +91,24 @@ def fit(
         if run.finished:
             log(f"{out}: this run is finished; nothing to resume")
             return {"run": str(out), **run.facts}
-        opened = open_data(kind_of(module), data, target=target or run.facts["data"]["target"])
+        opened = _without_truth(open_data(kind_of(module), data, target=target or run.facts["data"]["target"]))
         _require_same_data(run, opened)
         if is_first():
             run.remove_leftovers()
         run.use_recorded_threads()
         config = build(module.Config, run.settings(), name=method)
     else:
-        opened = open_data(kind_of(module), data, target=target)
+        opened = _without_truth(open_data(kind_of(module), data, target=target))
         plan = _backbone_plan(config, backbone_config, backbone)
         _check(module, config, opened, plan)
         run = _create(out, method, module, config, data, opened, plan)
     _fit(module, config, opened, run, data)
     return {"run": str(out), **run.facts}
+
+
+def _without_truth(opened: Data) -> Data:
+    """What a fit may see: an experiment without its planted truth, which only the evaluation reads."""
+    return opened.without_truth() if isinstance(opened, Experiment) else opened
 
 
 def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
