@@ -5,11 +5,15 @@ import os
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from pulvinar.cli import main
 from pulvinar.commands import fit as fitting
+from pulvinar.commands import registry
 from pulvinar.commands.data import open_experiment
+from pulvinar.data import experiment as folders
 from pulvinar.training import checkpoints
 
 
@@ -55,3 +59,20 @@ def test_moved_data_are_found_with_data(world, finished, tmp_path, capsys):
     assert main(["evaluate", str(run), "--data", os.fspath(moved), "--only-selection", "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["rows"][0]["name"] == "troi"  # one JSON object and nothing else
+
+
+def test_a_fit_does_not_see_the_planted_truth_and_the_evaluation_does(write_world, tmp_path, quick, monkeypatch):
+    """Oracle: the truth in the folder; without it there is no reference here, and so no precision."""
+    world = write_world(tmp_path / "world")
+    planted = np.arange(folders.load(world).subjects["sub-03"].n_voxels) < 20
+    with h5py.File(world / "truth.h5", "w") as file:
+        file["sub-03/responsive"] = planted
+    seen = []
+    module = registry.module("methods", "troi")
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", lambda config, data, *rest: (seen.append(dict(data.truth)), fit(config, data, *rest))[1])
+    fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick)
+    result = fitting.evaluate(str(tmp_path / "run"), controls=False)
+    assert seen == [{}]
+    assert result["reference"] == "planted"
+    assert result["rows"][0]["precision"] is not None
