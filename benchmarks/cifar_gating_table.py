@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pulvinar.evaluation.published_gating import published
 from pulvinar.report.gating_figures import figure
-from pulvinar.report.gating_runs import PooledRow, as_csv, compare, find_runs, pool, table
+from pulvinar.report.gating_runs import PooledRow, compare, find_runs, pool, table
+from pulvinar.report.tables import csv_text
 from pulvinar.storage import write_text
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     for row in rows:
         own = gated.get(given.reference) if given.reference else gated.get(row.group)
         print(line(row, own))
-    write_text(given.folder / "artifacts" / "table.csv", as_csv(table(rows, reference=gated.get(given.reference or ""))))
+    write_text(given.folder / "artifacts" / "table.csv", csv_text(table(rows, reference=gated.get(given.reference or ""))))
     print(f"figure: {figure(given.folder)['accuracy']}.png")
     print("\nPublished, CIFAR-10, 50,000 images, full width, 500 epochs (linear):")
     for row in published("dual 1"):

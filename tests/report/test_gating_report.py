@@ -10,7 +10,8 @@ from PIL import Image
 from pulvinar.errors import FileError, InputError
 from pulvinar.metrics.resampling import paired_difference
 from pulvinar.report.gating_figures import draw_embedding, embedding_figure, figure
-from pulvinar.report.gating_runs import as_csv, compare, find, find_runs, pool, table
+from pulvinar.report.gating_runs import compare, find, find_runs, pool, table
+from pulvinar.report.tables import csv_text
 from pulvinar.storage import write_arrays, write_json, write_text
 
 N_IMAGES = 400
@@ -97,7 +98,7 @@ def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
     entries = table(rows, reference=gated)
     assert "linear_difference" not in entries[rows.index(gated)]
     assert entries[0]["n_seeds"] == 3
-    lines = as_csv(entries).splitlines()
+    lines = csv_text(entries).splitlines()
     assert len(lines) == 13
     assert lines[0].startswith("group,method,branch,n_seeds,mac_share,mac_share_spread")
 

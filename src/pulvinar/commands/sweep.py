@@ -17,8 +17,6 @@ Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epo
 to the working directory, not to the grid file.
 """
 
-import csv
-import io
 import itertools
 from collections import Counter
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from pulvinar.commands.data import absolute, open_data
 from pulvinar.config import read_toml, suggest
 from pulvinar.errors import ConfigError, PulvinarError
 from pulvinar.progress import log
+from pulvinar.report.tables import csv_text
 from pulvinar.storage import fingerprint, read_json, write_json, write_text
 from pulvinar.training.runs import RunFolder
 
@@ -197,10 +196,5 @@ def _backbone(out: Path, cell: Cell) -> str | None:
 
 
 def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out / "table.csv", text.getvalue())
+    write_text(out / "table.csv", csv_text(rows))
     write_json(out / "table.json", rows)

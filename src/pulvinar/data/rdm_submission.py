@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.dissimilarities import check_rdm
-from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES
+from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES, TRACKS
 from pulvinar.data.matlab_files import read_matlab
 from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
 
-TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}
 OFFICIAL_OF = {target: official for official, target in OFFICIAL_NAMES.items()}
 FORMATS = ("mat", "npy")
 LARGEST_MEMBER = 2**30  # bytes of one unpacked file of a .zip

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pulvinar.report import elements, gating_figures, tables
-from pulvinar.report.gating_runs import KINDS, find_runs, pool
+from pulvinar.report.gating_runs import KINDS
 from pulvinar.report.run_folder import Run
 
 Row = Mapping[str, Any]
@@ -52,36 +52,29 @@ def _rest(run: Run) -> str:
 
 def figures(run: Run) -> dict[str, Figure]:
     """'accuracy' and 'channels' of an evaluated run, 'curves' of one with records."""
-    drawn: dict[str, Figure] = {}
-    evaluation = run.evaluation or {}
-    if run.rows:
-        drawn["accuracy"] = gating_figures.draw_accuracy(pool(find_runs(run.folder)))
-    if evaluation.get("channels"):
-        drawn["channels"] = gating_figures.draw_channels(evaluation["channels"])
-    if run.records:
-        drawn["curves"] = gating_figures.draw_curves(run.records, evaluation.get("budget"))
-    return drawn
+    return gating_figures.figures(run.folder)
 
 
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if not run.rows:
         return {}
-    lines = ["name,mac_share," + ",".join(f"{kind},{kind}_low,{kind}_high" for kind in KINDS)]
+    entries = []
     for row in run.rows:
-        share = "" if row["mac_share"] is None else row["mac_share"]
-        cells = [row["name"], share, *[value for kind in KINDS for value in (row[kind], *row[f"{kind}_interval"])]]
-        lines.append(",".join(map(str, cells)))
-    return {"scores.csv": "\n".join(lines) + "\n"}
+        entry = {"name": row["name"], "mac_share": row["mac_share"]}
+        for kind in KINDS:
+            low, high = row[f"{kind}_interval"]
+            entry |= {kind: row[kind], f"{kind}_low": low, f"{kind}_high": high}
+        entries.append(entry)
+    return {"scores.csv": tables.csv_text(entries)}
 
 
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
-    cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
     ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
     ours |= {"mac_share": run.rows[0]["mac_share"]} if run.rows else {}
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
+        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
         _controls(run, drawn),
         _figure(drawn, "channels", "What the channels do", "Counted on the test images."),
         _figure(drawn, "curves", "How the training went", "An effective rank near 1 is a collapsed network."),

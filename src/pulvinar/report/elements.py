@@ -48,6 +48,11 @@ def header(run: Run, lead: str, rest: str, numbers: Sequence[tuple[str, str, str
     return f'<header><p class="run">{line}</p>\n{heading}\n{tiles(numbers)}\n{box}</header>'
 
 
+def unfinished(run: Run) -> list[str]:
+    """What a reader of an unfinished run must be warned of."""
+    return [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
+
+
 def published(run: Run, ours: Mapping[str, object], *, warning: str) -> str:
     """Published rows beside this run's values (metric -> value); empty if none are in the run."""
     if not run.published:

@@ -73,17 +73,14 @@ def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if not run.rows:
         return {}
-    names = ["subject", "roi", "hemisphere", "n_voxels", *COLUMNS]
-    lines = [",".join(names)]
-    lines += [",".join("" if row.get(name) is None else str(row[name]) for name in names) for row in run.rows]
-    return {"scores.csv": "\n".join(lines) + "\n"}
+    names = ("subject", "roi", "hemisphere", "n_voxels", *COLUMNS)
+    return {"scores.csv": tables.csv_text([{name: row.get(name) for name in names} for row in run.rows])}
 
 
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
-    cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
+        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
         _regions(run, drawn),
         _evidence(run),
         elements.published(run, _mean_r(run), warning="The published numbers are of other data: they say what is usual."),

@@ -44,27 +44,31 @@ CURVES = (
 
 
 def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
-    """Draw what a run, or a folder of runs, has pieces for; name -> path without suffix.
+    """Draw what a run, or a folder of runs, has pieces for, and write it; name -> path without suffix."""
+    folder = Path(run) / "artifacts" / "figures"
+    with mpl.rc_context(style()):
+        made = figures(run)
+        for name, drawn in made.items():
+            save(drawn, folder, name)
+    return {name: folder / name for name in made}
 
-    accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records).
-    """
+
+def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
+    """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records)."""
     folder = Path(run)
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of a run")
     made: dict[str, Figure] = {}
-    with mpl.rc_context(style()):
-        single = (folder / "run.json").is_file()
-        if not single or (folder / "evaluation.json").is_file():
-            made["accuracy"] = draw_accuracy(pool(find_runs(folder)))
-        evaluation = read_json(folder / "evaluation.json") if (folder / "evaluation.json").is_file() else {}
-        if evaluation.get("channels"):
-            made["channels"] = draw_channels(evaluation["channels"])
-        records = _records(folder) if single else []
-        if records:
-            made["curves"] = draw_curves(records, evaluation.get("budget"))
-        for name, drawn in made.items():
-            save(drawn, folder / "artifacts" / "figures", name)
-    return {name: folder / "artifacts" / "figures" / name for name in made}
+    single, evaluated = (folder / "run.json").is_file(), (folder / "evaluation.json").is_file()
+    if not single or evaluated:
+        made["accuracy"] = draw_accuracy(pool(find_runs(folder)))
+    evaluation = read_json(folder / "evaluation.json") if evaluated else {}
+    if evaluation.get("channels"):
+        made["channels"] = draw_channels(evaluation["channels"])
+    records = _records(folder) if single else []
+    if records:
+        made["curves"] = draw_curves(records, evaluation.get("budget"))
+    return made
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

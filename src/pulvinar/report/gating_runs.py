@@ -4,8 +4,6 @@ Runs belong together when they have the same method and settings but for the see
 image whether it was right (predictions/correct.npz), so that rows are compared on the same images and seeds.
 """
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -153,13 +151,3 @@ def table(rows: Sequence[PooledRow], *, reference: PooledRow | None = None) -> l
                 entry |= {f"{kind}_{name}": value for name, value in asdict(found).items()}
         made.append(entry)
     return made
-
-
-def as_csv(entries: Sequence[dict[str, Any]]) -> str:
-    """The entries with a header; columns in the order in which they first come."""
-    names = list(dict.fromkeys(name for entry in entries for name in entry))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(entries)
-    return text.getvalue()

@@ -87,20 +87,22 @@ def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if not run.rows:
         return {}
-    names = ["target", "name", *COLUMNS, "percent_low", "percent_high", "ours_minus_this", "low", "high", "p"]
-    lines = [",".join(names)]
+    entries = []
     for row in run.rows:
-        difference = row.get("ours_minus_this") or {"rho": "", "interval": ("", ""), "p_value": ""}
-        values = [row["target"], row["name"].replace(",", ";"), *(row[key] for key in COLUMNS), *row["percent_interval"]]
-        lines.append(",".join(map(str, [*values, difference["rho"], *difference["interval"], difference["p_value"]])))
-    return {"scores.csv": "\n".join(lines) + "\n"}
+        low, high = row["percent_interval"]
+        entry = {key: row[key] for key in ("target", "name", *COLUMNS)} | {"percent_low": low, "percent_high": high}
+        difference = row.get("ours_minus_this")
+        if difference is not None:
+            bounds = dict(zip(("low", "high"), difference["interval"], strict=True))
+            entry |= {"ours_minus_this": difference["rho"], **bounds, "p": difference["p_value"]}
+        entries.append(entry)
+    return {"scores.csv": tables.csv_text(entries)}
 
 
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
-    cautions = [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), cautions),
+        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
         *[_scores(run, target, drawn) for target in targets(run)],
         _rdms(drawn),
         *[_stages(target, drawn) for target in targets(run)],

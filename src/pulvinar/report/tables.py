@@ -232,6 +232,16 @@ def as_csv(rows: Sequence[Row], method: str) -> str:
     return text.getvalue()
 
 
+def csv_text(entries: Sequence[Row]) -> str:
+    """Entries as CSV with a header; columns in the order in which they first come."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(entries)
+    return text.getvalue()
+
+
 def published_html(run: Run, ours: Row) -> str:
     """Published rows by metric, with this run's own values (metric -> value) in a last row, where it has the metric."""
     metrics = list(dict.fromkeys(str(row["metric"]) for row in run.published))

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.config import suggest
+from pulvinar.data.dissimilarity_files import TRACKS
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.rsa.compare import average_ranks, check_method, compare, unit_vectors
 
@@ -22,7 +23,6 @@ ALGONAUTS2019_CEILINGS = {  # mean over 15 subjects of squared Spearman rho with
     118: {"evc": 0.1048, "it": 0.0728, "meg_early": 0.3468, "meg_late": 0.2265},
     78: {"evc": 0.0640, "it": 0.0647, "meg_early": 0.3562, "meg_late": 0.4452},
 }
-ALGONAUTS2019_TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}
 AVERAGES = ("plain", "normalised")
 
 
@@ -116,7 +116,7 @@ def algonauts2019_score(
             "lower_ceiling": ceiling.lower,
             "percent": 100 * r2 / upper,
         }
-    for track, targets in ALGONAUTS2019_TRACKS.items():
+    for track, targets in TRACKS.items():
         if all(name in predicted for name in targets):
             r2s, tops = [scores[name]["r2"] for name in targets], [scores[name]["ceiling"] for name in targets]
             scores[track] = {"percent": algonauts2019_track(r2s, tops)}
