@@ -74,7 +74,7 @@ def test_ends_without_a_traceback(error, code, said, monkeypatch, capsys):
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr(cli, "_list", fail)
+    monkeypatch.setattr(cli.runs, "_list", fail)
     assert cli.main(["list"]) == code
     assert said in capsys.readouterr().err
 

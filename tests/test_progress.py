@@ -1,5 +1,6 @@
 """Oracles: the lines that must appear on stderr, at clock times set by hand."""
 
+import contextlib
 import sys
 
 import pytest
@@ -70,3 +71,14 @@ def test_a_bar_is_closed_when_the_work_fails(capsys, clock):
     with pytest.raises(ZeroDivisionError):
         work()
     assert capsys.readouterr().err == "work: 0/2 in 5 s\n"
+
+
+def test_an_interrupt_that_was_swallowed_is_raised_again_at_the_next_step():
+    with progress.bar("work", 3) as shown:
+        shown.advance()
+        with contextlib.suppress(KeyboardInterrupt):  # as code that ignores exceptions does
+            progress.REPORTER.interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            shown.advance()
+        shown.advance()
+    assert shown.done == 2

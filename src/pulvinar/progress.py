@@ -15,6 +15,16 @@ class Reporter:
     def __init__(self) -> None:
         self.quiet = False
         self.seconds_between_lines = 10.0
+        self.interrupted = False
+
+    def interrupt(self, signal_number: int = 0, frame: object = None) -> None:
+        """What Ctrl-C does: raise KeyboardInterrupt here, and remember it.
+
+        Code that ignores exceptions (a finalizer, an import that is only tried) may swallow the raised one; the next step of
+        any bar raises it again.
+        """
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def log(self, message: str) -> None:
         """One line for the reader."""
@@ -48,7 +58,10 @@ class Bar:
         return f"{self.description}: {self.done}/{self.total} in {seconds:.0f} s{left}{'  ' + self.note if self.note else ''}"
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        """Count steps as done and refresh the display."""
+        """Count steps as done and refresh the display. Raises KeyboardInterrupt after a Ctrl-C that nobody has seen."""
+        if REPORTER.interrupted:
+            REPORTER.interrupted = False
+            raise KeyboardInterrupt
         self.done += steps
         self.note = self.note if note is None else note
         now = time.monotonic()

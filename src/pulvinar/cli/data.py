@@ -1,0 +1,51 @@
+"""`pulvinar data`: look at, convert or plant data."""
+
+import argparse
+
+from pulvinar.cli.common import Commands, Result, add_settings, as_json, say
+
+
+def _inspect(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import inspect
+
+    result = inspect(arguments.source, probe=arguments.probe)
+    say(arguments, as_json(result, indent=2))
+    return result
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import convert
+
+    result = convert(arguments.description, arguments.out)
+    say(arguments, f"wrote {result['folder']}: {result['name']}, subjects {', '.join(result['subjects'])}")
+    return result
+
+
+def _simulate(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.data import simulate
+
+    shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    assignments = [*given, *arguments.set]
+    result = simulate(arguments.out, layout=arguments.layout, config_file=arguments.config, assignments=assignments)
+    new = f", new subject {result['target']}" if "target" in result else ""
+    say(arguments, f"wrote {result['folder']}: {result['name']}{new}")
+    return result
+
+
+def declare(commands: Commands) -> None:
+    """The command lines of this file."""
+    kinds = commands.group("data", "look at, convert or plant data", "Experiments and other data.")
+    inspect = kinds.add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split")
+    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
+    convert = kinds.add("convert", _convert, "make an experiment folder from your own files (docs/data.md)")
+    convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
+    convert.add_argument("out", help="the folder to write; must not exist")
+    simulate = kinds.add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder")
+    simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
+    simulate.add_argument("--seed", type=int, help="another seed is another world")
+    simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
+    simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
+    simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
+    add_settings(simulate)

@@ -1,0 +1,130 @@
+"""Commands on runs: demo, list, fit, evaluate, predict, report, sweep."""
+
+import argparse
+
+from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
+
+
+def _demo(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.demo import demo
+
+    result = demo(seed=arguments.seed, out=arguments.out)
+    _show_evaluation(arguments, result)
+    say(arguments, f"\nreport: {result['report']}")
+    return result
+
+
+def _list(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import registry
+
+    result = {kind: registry.names(kind) for kind in registry.KINDS}
+    for kind, entries in result.items():
+        say(arguments, f"{kind}:")
+        for name, line in entries.items():
+            say(arguments, f"  {name:24} {line}")
+    return result
+
+
+def _fit(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import fit, settings_of
+
+    if arguments.settings:
+        rows = settings_of(arguments.method)
+        for name, fits, default, text in rows:
+            say(arguments, f"{name} = {default}\n    {text} ({fits})")
+        return {
+            "settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]
+        }
+    if not arguments.data or not arguments.out:
+        missing = [flag for flag, value in (("--data", arguments.data), ("--out", arguments.out)) if not value]
+        raise UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
+    result = fit(
+        arguments.method,
+        data=arguments.data,
+        out=arguments.out,
+        config_file=arguments.config,
+        assignments=arguments.set,
+        backbone=arguments.backbone,
+        target=arguments.target,
+        resume=arguments.resume,
+    )
+    selection = result.get("selection")
+    kept = f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection['path']}); " if selection else ""
+    say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar evaluate {result['run']}")
+    return result
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import evaluate
+
+    result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection)
+    _show_evaluation(arguments, result)
+    say(arguments, f"next: pulvinar report {arguments.run}")
+    return result
+
+
+def _predict(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import predict
+
+    result = predict(arguments.run, images=arguments.images, out=arguments.out)
+    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in result["arrays"].items())
+    say(arguments, f"wrote {result['out']}: {shapes}; the order of the images: {result['order']}")
+    return result
+
+
+def _report(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.fit import report
+
+    result = report(arguments.run, arguments.out)
+    say(arguments, result["report"])
+    return result
+
+
+def _sweep(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.sweep import sweep
+
+    result = sweep(arguments.grid)
+    say(arguments, result["table"])
+    return result
+
+
+def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
+    from pulvinar.commands.fit import evaluation_text
+
+    if not arguments.json:
+        print(evaluation_text(result))
+
+
+def declare(commands: Commands) -> None:
+    """The command lines of this file."""
+    demo = commands.add("demo", _demo, "the main job on a planted world: data, ROI of a new subject, controls, report")
+    demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
+    demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
+    commands.add("list", _list, "the methods and datasets there are")
+    fit = commands.add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
+    fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
+    fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
+    fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
+    fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
+    fit.add_argument("--target", help="the new subject (default: the experiment's own)")
+    fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
+    fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
+    add_settings(fit)
+
+    evaluate = commands.add("evaluate", _evaluate, "score a finished run on the test images, beside its controls")
+    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
+    evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
+    predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
+    predict.add_argument("run", help="run folder")
+    predict.add_argument(
+        "--images", required=True, help="folder of .png or .jpg files; they are taken in the order of their names"
+    )
+    predict.add_argument(
+        "--out", required=True, help=".npy or .npz to write; the order of the images goes into a .csv beside it"
+    )
+    report = commands.add("report", _report, "one self-contained HTML page of a run")
+    report.add_argument("run", help="run folder")
+    report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    sweep = commands.add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
+    sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")
