@@ -90,13 +90,13 @@ def search(name, n, sizes, v, n_components):
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import KFold
 
+    from pulvinar.estimators import RidgeEncoder
+
     layers, responses = layered(n, sizes, v)
     train, test = slice(0, n), slice(n, None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
     if name == "pulvinar":
-        from pulvinar.estimators import RidgeEncoder
-
         encoder = RidgeEncoder(ALPHAS, cv=5, n_components=n_components)
         predicted = encoder.fit([values[train] for values in layers], responses[train]).predict(
             [values[test] for values in layers]

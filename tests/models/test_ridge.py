@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pulvinar.errors import InputError
-from pulvinar.models import ridge
+from pulvinar.models import ridge, ridge_layer
 
 ALPHAS = torch.logspace(-2, 6, 9, dtype=torch.float64)
 
@@ -22,7 +22,7 @@ def problem(n_images, n_features, *, decay=0.0, dtype=torch.float64):
 def test_predictions_of_all_alphas_are_those_of_one_solution_each(n_images, n_features, n_voxels, dtype, tolerance):
     """Oracle: torch.linalg.solve of the normal equations in float64, on the centred training images of the fold."""
     features, responses = problem(n_images, n_features, dtype=dtype)
-    layer = ridge.prepare(features, fit_intercept=True, smallest_alpha=0.01)
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=0.01)
     held_out = torch.arange(0, n_images, 4)
     train = torch.tensor([row for row in range(n_images) if row % 4])
     part = ridge.fold(layer, train, held_out)
@@ -41,7 +41,7 @@ def test_predictions_of_all_alphas_are_those_of_one_solution_each(n_images, n_fe
 
 def test_both_ways_of_sharing_are_taken():
     """Few voxels: coordinates first; many: maps made once. (Otherwise the test above would see one way only.)"""
-    layer = ridge.prepare(problem(40, 70)[0], fit_intercept=True, smallest_alpha=0.01)
+    layer = ridge_layer.prepare(problem(40, 70)[0], fit_intercept=True, smallest_alpha=0.01)
     part = ridge.fold(layer, torch.arange(5, 40), torch.arange(5))
     ways = [ridge.share_products(part, ALPHAS, kernel=True, n_voxels=count).on_moments for count in (1, 100_000)]
     assert ways == [False, True]
@@ -50,9 +50,9 @@ def test_both_ways_of_sharing_are_taken():
 def test_precision_follows_the_spectrum():
     """float32 where the smallest alpha is of the size of the eigenvalues, float64 where they span ten orders."""
     flat, steep = (problem(80, 30, decay=decay, dtype=torch.float32)[0] for decay in (0.0, 3.5))
-    assert ridge.prepare(flat, fit_intercept=True, smallest_alpha=0.1).products.dtype == torch.float32
-    assert ridge.prepare(steep, fit_intercept=True, smallest_alpha=1e-6).products.dtype == torch.float64
-    assert ridge.prepare(steep, fit_intercept=True, smallest_alpha=1.0).products.dtype == torch.float32
+    assert ridge_layer.prepare(flat, fit_intercept=True, smallest_alpha=0.1).products.dtype == torch.float32
+    assert ridge_layer.prepare(steep, fit_intercept=True, smallest_alpha=1e-6).products.dtype == torch.float64
+    assert ridge_layer.prepare(steep, fit_intercept=True, smallest_alpha=1.0).products.dtype == torch.float32
 
 
 def test_of_equal_scores_the_larger_alpha_is_taken():
@@ -65,4 +65,53 @@ def test_features_that_are_not_finite_are_refused():
     features, _ = problem(20, 5)
     features[3, 2] = torch.nan
     with pytest.raises(InputError, match="not finite"):
-        ridge.prepare(features, fit_intercept=True, smallest_alpha=1.0)
+        ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=1.0)
+
+
+@pytest.mark.parametrize(("n_images", "n_features"), [(160, 300), (300, 160)], ids=["over images", "over features"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_reduced_layer_predicts_as_a_principal_component_analysis_of_the_fold(n_images, n_features, dtype):
+    """Oracle: scikit-learn's PCA of the fold's training images and a solve per alpha, in float64."""
+    from sklearn.decomposition import PCA
+
+    features, responses = problem(n_images, n_features, decay=1.2, dtype=dtype)
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=0.01, n_components=30)
+    assert layer.reduction is not None
+    assert layer.features.shape == (n_images, round(30 * ridge_layer.REDUCED_SURPLUS) + ridge_layer.REDUCED_MORE)
+    assert layer.reduction_of_images == (n_features > n_images)
+    train, held_out = torch.arange(n_images // 4, n_images), torch.arange(n_images // 4)
+    outcome = responses - responses.mean(0)
+    [(_, found)] = ridge.search(layer, [(train, held_out)], ALPHAS, lambda block: responses, [slice(0, 7)], n_components=30)
+    whole = features.double().numpy()
+    leading = PCA(layer.features.shape[1], svd_solver="full").fit_transform(whole)
+    for given, tolerance in ((leading, 1e-7 if dtype == torch.float64 else 1e-3), (whole, 0.01)):  # beyond them, all
+        pca = PCA(30, svd_solver="full").fit(given[train])
+        inside, outside = (torch.from_numpy(pca.transform(given[rows])) for rows in (train, held_out))
+        mean = outcome[train].double().mean(0)
+        for alpha, scores in zip(ALPHAS, found, strict=True):
+            weights = torch.linalg.solve(inside.T @ inside + alpha * torch.eye(30), inside.T @ (outcome[train].double() - mean))
+            error = (outside @ weights + mean - outcome[held_out].double()).square().mean(0)
+            torch.testing.assert_close(-scores.double(), error, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize(("n_images", "n_features"), [(160, 300), (300, 160)], ids=["over images", "over features"])
+def test_axes_of_a_reduced_layer_are_those_of_a_whole_one(n_images, n_features):
+    """Oracle: the same decomposition without the reduction; components agree up to their sign."""
+    features, responses = problem(n_images, n_features, decay=0.7)
+    predictions = []
+    for n_components in (None, 30):
+        layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=0.01, n_components=n_components)
+        part = ridge.whole(layer, n_components=30)
+        sums = ridge.moments(layer, part, responses - responses.mean(0))[0]
+        weights = ridge.weights(part, ridge.coordinates(part, sums), torch.full((7,), 2.0))
+        rows = (features - layer.mean) @ ridge.axes(layer, part, features=features)
+        predictions.append(rows @ weights)
+        folded = (features - layer.mean) @ ridge.axes(layer, part, features=features, weights=weights)
+        torch.testing.assert_close(folded, predictions[-1])
+    torch.testing.assert_close(predictions[1], predictions[0])
+
+
+def test_a_layer_reduced_over_images_asks_for_its_features():
+    layer = ridge_layer.prepare(problem(160, 300)[0], fit_intercept=True, smallest_alpha=1.0, n_components=20)
+    with pytest.raises(InputError, match="features: the axes of a reduced layer need"):
+        ridge.axes(layer, ridge.whole(layer, n_components=20))

@@ -1,6 +1,7 @@
 """RidgeEncoder: responses of voxels from features of images, with a penalty (and a layer) per voxel."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -13,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations
-from pulvinar.models import ridge
+from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import BandedRidge, fit_banded
+from pulvinar.training.encoder import best_layers
 
 LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
 CHOICES = ("voxel", "roi", "single", "concatenated", "banded")
@@ -40,7 +42,8 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         the mean over its voxels of the error in units of their variance; of all voxels together; or all layers in one
         ridge; or banded ridge, a penalty per layer and voxel (himalaya; `best_alphas_` are then over the sum of the shares).
     n_components : int or None, default=None
-        Keep this many principal components of the training images before the ridge, computed anew in each fold.
+        Keep this many principal components of the training images before the ridge, computed anew in each fold (where they
+        are few, among somewhat more leading components of all images of `fit`: `pulvinar.models.ridge_layer`).
     n_draws : int, default=50
         Draws of layer shares, for banded ridge.
     voxels_per_block : int, default=4096
@@ -195,15 +198,16 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         folds, blocks = self._folds(layers), ridge.blocks_of(responses.shape[1], self.voxels_per_block)
         n_voxels = responses.shape[1]
         scores, places = np.empty((len(layers), n_voxels)), np.empty((len(layers), n_voxels), np.int64)
-        only = None
+        ready: dict[int, ridge_layer.Layer] = {}  # layers that are small enough to keep for the last fit
 
         def read(block: slice) -> torch.Tensor:
             return responses[:, block].to(self.device)
 
         for number, values in enumerate(layers):
-            ready = self._prepare(values, alphas)
-            only = ready if len(layers) == 1 else None
-            found = ridge.search(ready, folds, alphas.to(self.device), read, blocks, n_components=self.n_components)
+            layer = self._prepare(values, alphas)
+            if len(layers) == 1 or layer.reduction is not None:
+                ready[number] = layer
+            found = ridge.search(layer, folds, alphas.to(self.device), read, blocks, n_components=self.n_components)
             for block, of_block in found:
                 place, best = ridge.best_alpha(of_block.cpu(), alphas)
                 places[number, block], scores[number, block] = place.numpy(), best.numpy()
@@ -212,16 +216,21 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         chosen = (self.best_layers_, np.arange(n_voxels))
         self.layer_scores_, self.cv_scores_ = scores, scores[chosen]
         self.best_alphas_ = alphas.numpy()[places[chosen]].astype(layers[0].dtype)
-        self._refit(layers, responses, only)
+        self._refit(layers, responses, ready)
         return self
 
-    def _prepare(self, values: np.ndarray, alphas: torch.Tensor) -> ridge.Layer:
+    def _prepare(self, values: np.ndarray, alphas: torch.Tensor) -> ridge_layer.Layer:
         features = _tensor(values).to(self.device)
-        return ridge.prepare(features, fit_intercept=self.fit_intercept, smallest_alpha=float(alphas.min()))
+        smallest = float(alphas.min())
+        return ridge_layer.prepare(
+            features, fit_intercept=self.fit_intercept, smallest_alpha=smallest, n_components=self.n_components
+        )
 
-    def _refit(self, layers: list[np.ndarray], responses: torch.Tensor, only: ridge.Layer | None) -> None:
+    def _refit(
+        self, layers: list[np.ndarray], responses: torch.Tensor, ready: dict[int, ridge_layer.Layer]
+    ) -> None:  # fmt: skip
         """All images, each voxel with its layer and alpha."""
-        self._fitted: list[tuple[np.ndarray, ridge.Layer, ridge.Fold, torch.Tensor]] = []
+        self._fitted: list[_Fitted] = []
         mean = responses.mean(0) if self.fit_intercept else responses.new_zeros(responses.shape[1])
         self._centre = mean.numpy()
         for number, values in enumerate(layers):
@@ -229,14 +238,30 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             if not len(voxels):
                 continue
             alphas = torch.from_numpy(self.best_alphas_[voxels])
-            ready = only if only is not None else self._prepare(values, alphas)
-            part = ridge.whole(ready, n_components=self.n_components)
+            layer = ready.pop(number) if number in ready else self._prepare(values, alphas)
+            part = ridge.whole(layer, n_components=self.n_components)
             weights = responses.new_empty(len(part.eigenvalues), len(voxels))
             for block in ridge.blocks_of(len(voxels), self.voxels_per_block):
                 own = (responses[:, voxels[block]] - mean[voxels[block]]).to(self.device)
-                projected = ridge.coordinates(part, ridge.moments(ready, part, own)[0])
+                projected = ridge.coordinates(part, ridge.moments(layer, part, own)[0])
                 weights[:, block] = ridge.weights(part, projected, alphas[block].to(self.device)).cpu()
-            self._fitted.append((voxels, ready, part, weights))
+            self._fitted.append(self._predictor(number, voxels, _tensor(values).to(self.device), layer, part, weights))
+
+    def _predictor(
+        self,
+        number: int,
+        voxels: np.ndarray,
+        features: torch.Tensor,
+        layer: ridge_layer.Layer,
+        part: ridge.Fold,
+        weights: torch.Tensor,
+    ) -> "_Fitted":
+        """What predicts the voxels of a layer, without the features of the fitted images where these are not needed."""
+        if layer.kernel:
+            return _Fitted(number, voxels, layer, part, None, weights)
+        few = len(voxels) < len(weights)
+        axes = ridge.axes(layer, part, features=features, weights=weights.to(self.device) if few else None)
+        return _Fitted(number, voxels, layer, part, axes, None if few else weights)
 
     def _fit_banded(self, layers: list[np.ndarray], responses: np.ndarray, alphas: np.ndarray) -> Self:
         self._fitted = []
@@ -265,10 +290,9 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             if self.layer == "concatenated":
                 layers = [np.concatenate(layers, axis=1)]
             predicted = np.empty((len(layers[0]), len(self._centre)), layers[0].dtype)
-            for voxels, ready, part, weights in self._fitted:
-                values = _tensor(layers[self.best_layers_[voxels[0]]]).to(self.device)
-                rows = ridge.rows_of(ready, part, values.to(ready.features.dtype)).cpu()
-                own = torch.addmm(torch.from_numpy(self._centre[voxels]), rows, weights).numpy()
+            for fitted in self._fitted:
+                voxels = fitted.voxels
+                own = fitted.predict(_tensor(layers[fitted.number]).to(self.device)).numpy() + self._centre[voxels]
                 if len(voxels) == predicted.shape[1]:
                     predicted = own
                 else:
@@ -292,10 +316,9 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self._banded is not None:
             for number, (features, scale) in enumerate(zip(self._banded.features, self._banded.scales, strict=True)):
                 out[:, ends[number] : ends[number + 1]] = (self._banded.dual * scale).T @ features
-        for voxels, ready, part, weights in self._fitted:
-            start = ends[self.best_layers_[voxels[0]]]
-            values = (ridge.axes(ready, part).cpu() @ weights).numpy()
-            out[voxels, start : start + len(values)] = values.T
+        for fitted in self._fitted:
+            values = fitted.coefficients().numpy()
+            out[fitted.voxels, ends[fitted.number] : ends[fitted.number] + len(values)] = values.T
         return out[0] if self._flat else out
 
     @property
@@ -311,13 +334,32 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return tags
 
 
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What predicts the voxels of one layer: by axes, and weights unless they are in the axes, or by the kernel form."""
+
+    number: int
+    voxels: np.ndarray
+    layer: ridge_layer.Layer
+    part: ridge.Fold
+    axes: torch.Tensor | None
+    weights: torch.Tensor | None
+
+    def predict(self, features: torch.Tensor) -> torch.Tensor:
+        """Predicted responses less their mean (image, voxel)."""
+        features = features.to(self.layer.mean.dtype)
+        if self.axes is None:
+            rows = ridge.rows_of(self.layer, self.part, features).cpu()
+        else:
+            rows = ((features - self.layer.mean) @ self.axes).cpu()
+        return rows if self.weights is None else rows @ self.weights
+
+    def coefficients(self) -> torch.Tensor:
+        """Weights of the features (feature, voxel)."""
+        axes = (ridge.axes(self.layer, self.part) if self.axes is None else self.axes).cpu()
+        return axes if self.weights is None else axes @ self.weights
+
+
 def _tensor(values: np.ndarray) -> torch.Tensor:
     """An array as a tensor, without a copy where it is writable."""
     return torch.from_numpy(np.require(values, requirements=("C", "W")))
-
-
-def best_layers(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Layer (voxel,) of the best mean score of each group of voxels. scores: (layer, voxel); groups: (voxel,), from 0."""
-    count = np.bincount(groups)
-    means = np.stack([np.bincount(groups, weights=row) / count for row in scores])
-    return means.argmax(0)[groups]

@@ -12,9 +12,6 @@ with itself once. Because 1 / (l + alpha) is smooth in l, predictions of several
 first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
 
 Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images.
-
-Precision: products over voxels are in the type of the features (float32 as a rule). The decomposition is float64 where the
-smallest alpha is so far below the largest eigenvalue that float32 would not resolve the sum (`RESOLUTION`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,36 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.models.ridge_layer import ROWS_PER_BLOCK, Layer, products_of
 
-RESOLUTION = 3e-4  # smallest (eigenvalue + alpha) / largest eigenvalue that a float32 decomposition resolves to 1e-3 (ours)
 TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
 LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
-ROWS_PER_BLOCK = 1024  # images that are in float64 at a time
 BASIS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
 
 ReadBlock = Callable[[slice], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
-    """One set of features, made ready once: centred, with their products and these products' decomposition.
-
-    features: (image, feature), centred over all images where an intercept is fitted. mean: what was subtracted (feature,).
-    products: X'X (feature, feature), or XX' (image, image) in the kernel form; float64 where that is needed.
-    """
-
-    features: Float[Tensor, "image feature"]
-    mean: Float[Tensor, " feature"]
-    products: Float[Tensor, "row row"]
-    eigenvalues: Float[Tensor, " row"]
-    vectors: Float[Tensor, "row row"]
-    kernel: bool
-    fit_intercept: bool
-
-    @property
-    def n_images(self) -> int:
-        """How many images."""
-        return len(self.features)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,47 +60,6 @@ class SharedProducts:
     combine: Float[Tensor, "alpha basis"]
     maps: Float[Tensor, "basis held_out operand"]
     on_moments: bool
-
-
-def prepare(features: Float[Tensor, "image feature"], *, fit_intercept: bool, smallest_alpha: float) -> Layer:
-    """A layer ready for any number of folds, voxels and alphas; raises `InputError` where a feature is not finite."""
-    if not bool(torch.isfinite(features.sum(0, dtype=torch.float64)).all()):
-        raise InputError("features: a value is not finite")
-    mean = features.mean(0, dtype=torch.float64).to(features.dtype) if fit_intercept else features.new_zeros(features.shape[1])
-    centred = features - mean if fit_intercept else features
-    kernel = features.shape[1] > features.shape[0]
-    products = _products(centred, kernel=kernel, dtype=features.dtype)
-    values, vectors = torch.linalg.eigh(products)
-    if features.dtype != torch.float64 and not _resolved(values, smallest_alpha, null_direction=kernel and fit_intercept):
-        products = _products(centred, kernel=kernel, dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(products)
-    return Layer(
-        features=centred,
-        mean=mean,
-        products=products,
-        eigenvalues=values,
-        vectors=vectors,
-        kernel=kernel,
-        fit_intercept=fit_intercept,
-    )
-
-
-def _products(centred: Tensor, *, kernel: bool, dtype: torch.dtype) -> Tensor:
-    """X'X, or XX' in the kernel form, summed in this type without a copy of X in it."""
-    if dtype == centred.dtype:
-        return centred @ centred.T if kernel else centred.T @ centred
-    parts = centred.T if kernel else centred  # (summed over, row)
-    total = centred.new_zeros(parts.shape[1], parts.shape[1], dtype=dtype)
-    for start in range(0, len(parts), ROWS_PER_BLOCK):
-        block = parts[start : start + ROWS_PER_BLOCK].to(dtype)
-        total.addmm_(block.T, block)
-    return total
-
-
-def _resolved(values: Tensor, smallest_alpha: float, *, null_direction: bool) -> bool:
-    """Whether float32 tells the smallest eigenvalue and alpha together from nothing; centring makes one eigenvalue null."""
-    smallest = values[1 if null_direction and len(values) > 1 else 0].clamp(min=0)
-    return bool(smallest + smallest_alpha >= RESOLUTION * values[-1])
 
 
 def whole(layer: Layer, *, n_components: int | None = None, with_rows: bool = False) -> Fold:
@@ -164,7 +97,7 @@ def _training_products(layer: Layer, train: Tensor, held_out: Tensor) -> tuple[T
     if not _complementary(layer.n_images, train, held_out):
         rows = features[train]
         shift = rows.mean(0) if layer.fit_intercept else shift
-        return _products(rows - shift, kernel=False, dtype=dtype), shift
+        return products_of(rows - shift, kernel=False, dtype=dtype), shift
     out = features[held_out].to(dtype)
     products = layer.products - out.T @ out
     if layer.fit_intercept:
@@ -245,20 +178,38 @@ def weights(
 
 
 def rows_of(layer: Layer, part: Fold, features: Float[Tensor, "new_image feature"]) -> Float[Tensor, "new_image component"]:
-    """New images in the coordinates of a decomposition of all images (`whole`)."""
+    """New images in the coordinates of a decomposition of all images (`whole`); not of a layer reduced over images."""
     centred = features - layer.mean
     if layer.kernel and layer.products.dtype == features.dtype:
         return (centred @ layer.features.T) @ part.vectors
     return centred @ axes(layer, part)
 
 
-def axes(layer: Layer, part: Fold) -> Float[Tensor, "feature component"]:
+def axes(
+    layer: Layer,
+    part: Fold,
+    *,
+    features: Float[Tensor, "image feature"] | None = None,
+    weights: Float[Tensor, "component voxel"] | None = None,
+) -> Float[Tensor, "feature column"]:
     """What turns centred features into coordinates on a decomposition of all images: rows = (features - mean) @ axes.
 
-    In the kernel form X'Q, where small components cancel: summed in the type of the decomposition.
+    With weights, into predictions: less work and memory where voxels are fewer than components. In the kernel form X'Q, where
+    small components cancel: summed in the type of the decomposition. features: those that `prepare` was given, which a layer
+    reduced over images does not keep (`InputError` without them).
     """
-    if not layer.kernel:
-        return part.vectors
+    if layer.reduction is not None and layer.reduction_of_images:
+        if features is None:
+            raise InputError("features: the axes of a reduced layer need the features that it was made of; none came")
+        turned = layer.reduction @ (part.vectors if weights is None else part.vectors @ weights)
+        return features.T @ turned - torch.outer(layer.mean, turned.sum(0))
+    found = _kernel_axes(layer, part) if layer.kernel else part.vectors
+    if layer.reduction is not None:
+        found = layer.reduction @ found
+    return found if weights is None else found @ weights
+
+
+def _kernel_axes(layer: Layer, part: Fold) -> Tensor:
     vectors = layer.vectors[:, -len(part.eigenvalues) :]
     total = vectors.new_zeros(layer.features.shape[1], vectors.shape[1])
     for start in range(0, layer.n_images, ROWS_PER_BLOCK):

@@ -19,7 +19,7 @@ from torch import Tensor
 from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations
 from pulvinar.models import partial_least_squares as pls
-from pulvinar.models import ridge
+from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import fit_banded
 from pulvinar.training.checkpoints import State
 
@@ -111,6 +111,7 @@ class EncoderTrainer:
         self.n_done = 0
         self.scores = torch.full((len(self.layers), len(settings.penalties), n_voxels), -torch.inf)
         self.variance = torch.ones(n_voxels)
+        self._ready: dict[int, ridge_layer.Layer] = {}
 
     @property
     def done(self) -> bool:
@@ -134,17 +135,17 @@ class EncoderTrainer:
             left = self.blocks[max(0, self.n_done - number * len(self.blocks)) :]
             if not left:
                 continue
-            for block, scores in self._search(np.asarray(values), left):
+            for block, scores in self._search(number, np.asarray(values), left):
                 self.scores[number, :, block] = scores
                 self.n_done += 1
                 yield f"{name}, voxels {block.start} to {block.stop}"
 
-    def _search(self, values: np.ndarray, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
+    def _search(self, number: int, values: np.ndarray, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
         penalties = torch.tensor(self.settings.penalties, dtype=torch.float64)
         if self.settings.regression == "partial_least_squares":
             yield from ((block, self._search_components(flat(values), block)) for block in blocks)
             return
-        ready = self._prepare(values)
+        ready = self._prepare(number, torch.from_numpy(flat(values)))
         folds = [(torch.from_numpy(train), torch.from_numpy(held_out)) for train, held_out in self.folds]
         yield from ridge.search(
             ready,
@@ -156,8 +157,15 @@ class EncoderTrainer:
             n_voxels=self.n_voxels,
         )
 
-    def _prepare(self, values: np.ndarray) -> ridge.Layer:
-        return ridge.prepare(torch.from_numpy(flat(values)), fit_intercept=True, smallest_alpha=min(self.settings.alphas))
+    def _prepare(self, number: int, features: Tensor) -> ridge_layer.Layer:
+        """The layer made ready; kept where it is small."""
+        if number in self._ready:
+            return self._ready[number]
+        smallest, n_components = min(self.settings.alphas), self.settings.n_components
+        layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=smallest, n_components=n_components)
+        if layer.reduction is not None:
+            self._ready[number] = layer
+        return layer
 
     def _read_block(self, block: slice) -> Tensor:
         responses = torch.from_numpy(self.read(np.arange(block.start, block.stop)))
@@ -194,8 +202,10 @@ class EncoderTrainer:
             voxels = np.flatnonzero(layers == number)
             if not len(voxels):
                 continue
-            solve = self._solve_components if self.settings.regression == "partial_least_squares" else self._solve_ridge
-            mean, axes, weights, means = solve(flat(values), voxels, penalties[voxels])
+            if self.settings.regression == "partial_least_squares":
+                mean, axes, weights, means = self._solve_components(flat(values), voxels, penalties[voxels])
+            else:
+                mean, axes, weights, means = self._solve_ridge(number, flat(values), voxels, penalties[voxels])
             centre[voxels] = means
             parts[str(number)] = {
                 "layer": number,
@@ -213,8 +223,11 @@ class EncoderTrainer:
             "scales": self.scales,
         }
 
-    def _solve_ridge(self, values: np.ndarray, voxels: np.ndarray, alphas: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ready = self._prepare(values)
+    def _solve_ridge(
+        self, number: int, values: np.ndarray, voxels: np.ndarray, alphas: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = torch.from_numpy(values)
+        ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.n_components)
         weights, means = torch.empty(len(part.eigenvalues), len(voxels)), torch.empty(len(voxels))
         for block in ridge.blocks_of(len(voxels), self.settings.voxels_per_block):
@@ -222,7 +235,7 @@ class EncoderTrainer:
             means[block] = responses.mean(0)
             coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - means[block])[0])
             weights[:, block] = ridge.weights(part, coordinates, torch.from_numpy(alphas[block]))
-        return ready.mean, ridge.axes(ready, part), weights, means
+        return ready.mean, ridge.axes(ready, part, features=features), weights, means
 
     def _solve_components(
         self, values: np.ndarray, voxels: np.ndarray, counts: np.ndarray
@@ -276,12 +289,14 @@ class EncoderTrainer:
             new = {"all": concatenated(new, scales=self.scales[0])}
         best = np.empty((len(self.layers), self.n_voxels))
         for number, (values, others) in enumerate(zip(self.layers.values(), new.values(), strict=True)):
-            for block, predictions in self._all_predictions(flat(values), flat(others)):
+            for block, predictions in self._all_predictions(number, flat(values), flat(others)):
                 r = np.stack([np.nan_to_num(correlations(predicted, measured[:, block])) for predicted in predictions])
                 best[number, block] = r.max(0)
         return best[best_layers(best, self.groups), np.arange(self.n_voxels)]
 
-    def _all_predictions(self, values: np.ndarray, new: np.ndarray) -> Iterator[tuple[slice, Iterator[np.ndarray]]]:
+    def _all_predictions(
+        self, number: int, values: np.ndarray, new: np.ndarray
+    ) -> Iterator[tuple[slice, Iterator[np.ndarray]]]:
         if self.settings.regression == "partial_least_squares":
             counts = [int(count) for count in self.settings.penalties]
             yield (
@@ -289,9 +304,10 @@ class EncoderTrainer:
                 iter(pls.held_out_predictions(values, self.read(np.arange(self.n_voxels)), new, counts)),
             )
             return
-        ready = self._prepare(values)
+        features = torch.from_numpy(values)
+        ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.n_components)
-        rows = ridge.rows_of(ready, part, torch.from_numpy(new))
+        rows = (torch.from_numpy(new) - ready.mean) @ ridge.axes(ready, part, features=features)
         alphas = torch.tensor(self.settings.penalties, dtype=torch.float64)
         for block in self.blocks:
             responses = torch.from_numpy(self.read(np.arange(block.start, block.stop)))
