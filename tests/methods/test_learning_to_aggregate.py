@@ -13,6 +13,7 @@ from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.methods import learning_to_aggregate as method
 from pulvinar.models.backbones import extract
 from pulvinar.storage import write_arrays
+from pulvinar.training.aggregation_settings import PRESETS
 from pulvinar.training.runs import RunFolder
 
 QUICK = method.Config(
@@ -130,7 +131,7 @@ def test_presets_are_table_1():
     meg = method.Config(preset="meg_early").resolved()
     assert (meg.roi, meg.train, meg.epochs, meg.time_sampling) == (("meg_early",), "all", 40, "gaussian")
     assert (evc.loss, evc.learning_rate, evc.batch_pairs, evc.crop_share) == ("l1", 1e-2, 40, 0.875)
-    assert not any(method.Config(preset=name).problems() for name in method.PRESETS)
+    assert not any(method.Config(preset=name).problems() for name in PRESETS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""Settings of learning to aggregate, the paper's configurations among them, and what each part of the training needs."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pulvinar.config import number_problems, setting
+from pulvinar.errors import InputError
+from pulvinar.selection.stage_mask import Centring, Loss, Resolution
+from pulvinar.training.aggregation import ScaleSettings, TimeSampling
+from pulvinar.training.aggregation_features import Background, FeatureSettings, parse_layout
+from pulvinar.training.aggregation_network import NetworkSettings
+
+Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
+Crops = Literal["none", "cached_crops", "run_backbone"]
+_PAPER: dict[str, Any] = {
+    "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
+    "identity_weights": (0.0,), "layouts": ("none:0",), "centring": "embedding", "background": "as_is",
+    "early_stopping": False, "use_reliability": True, "crops": "run_backbone", "train": "all", "network_rate": 1e-2,
+    "time_sampling": "gaussian",
+}  # fmt: skip
+_MEG = {**_PAPER, "epochs": 40}
+PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty and read as shared with MEG-early
+    "none": {},
+    "fmri_evc": {**_PAPER, "roi": ("evc", "meg_early")},
+    "fmri_it": {**_PAPER, "roi": ("it",), "train": "mask", "use_reliability": False},
+    "meg_early": {**_MEG, "roi": ("meg_early",)},
+    "meg_late": {**_MEG, "roi": ("meg_late",)},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationConfig:
+    """Settings of the fit, and of its evaluation."""
+
+    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given")
+    preset: Preset = setting("none", "a configuration of the paper's table 1; it wins over the settings that it names")
+    roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
+    backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
+    weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
+    image_size: int | None = setting(None, "pixels; none: what the weights were trained on")
+    mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
+    resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
+    background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
+    centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
+    layouts: tuple[str, ...] = setting(
+        ("none:7", "channel:3"), "what has equal variance at the start (none, stage, channel) : maps averaged to n x n"
+    )
+    train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
+    loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
+    use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
+    identity_weights: tuple[float, ...] = setting((0.03,), "pull of the scales to their start; of several inner folds choose")
+    group_weight: float = setting(0.0, "group sparsity over stages (ours)")
+    stage_mean_weight: float = setting(0.0, "pull of the channels of a stage to their mean scale (ours)")
+    non_negative: bool = setting(False, "scales are not negative (ours)")
+    learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)")
+    epochs: int = setting(160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)")
+    batch_pairs: int | None = setting(None, "pairs in a step; none: all (paper: 40)")
+    early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
+    crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
+    n_crops: int = setting(4, "cached crops beside the whole picture")
+    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)")
+    images_per_step: int = setting(10, "images whose pairs are a step where the network is run (10 are 45 pairs)")
+    network_rate: float = setting(1e-4, "Adam's rate of the network where everything is trained (ours)")
+    time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
+    n_inner_folds: int = setting(4, "folds over training images that choose")
+    n_folds: int = setting(5, "folds over images of the evaluation")
+    n_repeats: int = setting(10, "repeats of the evaluation's folds")
+    n_permutations: int = setting(300, "of images, for the null")
+    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        positive = [
+            "learning_rate",
+            "epochs",
+            "n_crops",
+            "n_repeats",
+            "n_permutations",
+            "n_bootstrap",
+            "n_inner_folds",
+            "n_folds",
+        ]
+        wrong = [
+            f"learning_to_aggregate.{name} is above 0, not {getattr(self, name)}"
+            for name in positive
+            if not getattr(self, name) > 0
+        ]
+        for name, least in (
+            ("images_per_step", 3),
+            ("batch_pairs", 1),
+            ("n_inner_folds", 2),
+            ("n_folds", 2),
+            ("image_size", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                wrong.append(f"learning_to_aggregate.{name} is {least} or more, not {value}")
+        for name in ("group_weight", "stage_mean_weight", "network_rate"):
+            if not getattr(self, name) >= 0:
+                wrong.append(f"learning_to_aggregate.{name} is 0 or more, not {getattr(self, name)}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, 3):
+                wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
+        if not self.identity_weights or min(self.identity_weights) < 0:
+            wrong.append(f"learning_to_aggregate.identity_weights are numbers of 0 or more, not {self.identity_weights}")
+        if not self.layouts:
+            wrong.append("learning_to_aggregate.layouts: one or more are needed, such as none:7")
+        for name in self.layouts:
+            try:
+                parse_layout(name)
+            except InputError as error:
+                wrong.append(f"learning_to_aggregate.layouts: {error}")
+        if not 0 < self.crop_share <= 1:
+            wrong.append(f"learning_to_aggregate.crop_share lies in (0, 1], not {self.crop_share}")
+        if self.train == "all" and self.crops == "cached_crops":
+            wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
+        return wrong + number_problems("learning_to_aggregate", self)
+
+    def resolved(self) -> Self:
+        """These settings with the preset's put over them."""
+        return dataclasses.replace(self, **PRESETS[self.preset])
+
+    @property
+    def runs_backbone(self) -> bool:
+        """Whether a training step runs the network."""
+        return self.train == "all" or self.crops == "run_backbone"
+
+    def scales(self, n_pairs: int) -> ScaleSettings:
+        """What the trainer of the scales needs."""
+        steps = self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))
+        return ScaleSettings(
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            n_steps=steps,
+            record_every=max(1, steps // 20),
+            use_reliability=self.use_reliability,
+            group_weight=self.group_weight,
+            stage_mean_weight=self.stage_mean_weight,
+            non_negative=self.non_negative,
+            batch_pairs=self.batch_pairs,
+            time_sampling=self.time_sampling,
+        )
+
+    def features(self) -> FeatureSettings:
+        """How features are laid out."""
+        return FeatureSettings(
+            resolution=self.resolution,
+            centring=self.centring,
+            layouts=self.layouts,
+            background=self.background,
+            n_crops=self.n_crops if self.crops == "cached_crops" else 0,
+            crop_share=self.crop_share,
+            seed=self.seed,
+        )
+
+    def network(self) -> NetworkSettings:
+        """What the trainer that runs the network needs."""
+        return NetworkSettings(
+            epochs=self.epochs,
+            images_per_step=self.images_per_step,
+            network_rate=self.network_rate if self.train == "all" else 0.0,
+            crop_share=self.crop_share if self.crops == "run_backbone" else 1.0,
+            resolution=self.resolution,
+            centring=self.centring,
+            pool=parse_layout(self.layouts[0])[1] or None,
+            identity_weight=self.identity_weights[0],
+        )
