@@ -1,0 +1,1 @@
+"""Making the saving real: compaction, exact fallback, files and exports."""
