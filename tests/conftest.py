@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models", "pulvinar.rsa"]
+TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models", "pulvinar.rsa", "pulvinar.deploy"]
 
 hook = install_import_hook(TYPED, "beartype.beartype")
 hook.__enter__()

@@ -8,47 +8,19 @@ import torch
 from pulvinar.deploy.calibration import calibrate, upper_bound
 from pulvinar.deploy.compact import CompactNetwork, compact, compact_to, dense_network, masked_network, static_network
 from pulvinar.errors import InputError
-from pulvinar.models.batch_norm import BatchNorm
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.models.resnet_shape import resnet_shape
-
-SIZE = 16
-
-
-def lively(network: str, *, gated_convs="conv2", seed=0, width=0.125, size=SIZE, passes=("dense", "gated")) -> GatedResNet:
-    """An untrained network whose gates depend on the image, with batch-norms that do something; float64."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = resnet_shape(network, size=size, width=width, gated_convs=gated_convs)
-    made = GatedResNet(shape, size=size, passes=passes, gate_bias=None).initialise(generator).double()
-    for module in made.modules():
-        if isinstance(module, BatchNorm):
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.3, generator=generator)
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    made.logit_shift.fill_(-0.05)
-    return made.eval()
-
-
-def images(n: int, seed: int = 1, size: int = SIZE) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(n, 3, 2, 2, generator=generator, dtype=torch.float64)
-    fine = torch.randn(n, 3, size, size, generator=generator, dtype=torch.float64)
-    return 2 * torch.nn.functional.interpolate(coarse, size=size, mode="bilinear") + 0.5 * fine
-
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 
 
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
-def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs):
+def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs, make_network, make_images):
     """Oracle: the gated pass of the network itself, which computes and masks every channel. float64, so nothing hides."""
-    model = lively(network, gated_convs=gated_convs)
+    model = make_network(network, gated_convs=gated_convs)
     generator = torch.Generator().manual_seed(2)
     kept = [torch.randperm(n, generator=generator)[: n // 2].sort().values for n in model.shape.gate_channels]
     kept[0], kept[-1] = kept[0][:0], torch.arange(model.shape.gate_channels[-1])  # nothing kept, nothing dropped
     made = compact_to(model, kept)
-    batch = images(12)
+    batch = make_images(12)
     expected = model(batch, gated=True)
     found = made.inspect(batch)
     torch.testing.assert_close(found.features, expected.features, rtol=1e-11, atol=1e-11)
@@ -65,18 +37,18 @@ def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs):
 
 
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
-def test_no_weight_is_stored_twice(network, gated_convs):
+def test_no_weight_is_stored_twice(network, gated_convs, make_network):
     """As many numbers as the masked form has, whatever is dropped."""
-    model = lively(network, gated_convs=gated_convs)
+    model = make_network(network, gated_convs=gated_convs)
     kept = [torch.arange(0, n, 3) for n in model.shape.gate_channels]
     sizes = [sum(p.numel() for p in made.parameters()) for made in (compact_to(model, kept), masked_network(model))]
     assert sizes[0] == sizes[1]
 
 
-def test_only_missed_images_are_computed_again():
+def test_only_missed_images_are_computed_again(make_network, make_images):
     """One image of many that misses must cost the fallback of one image: the convolutions see one row."""
-    model = lively("resnet18")
-    batch = images(40)
+    model = make_network("resnet18")
+    batch = make_images(40)
     opened = [logits >= 0 for logits in model(batch, gated=True).logits]
     kept = [part[1:].any(0).nonzero()[:, 0] for part in opened]  # all but what the first image alone asks for
     made = compact_to(model, kept)
@@ -91,9 +63,9 @@ def test_only_missed_images_are_computed_again():
     assert set(rows) == {1}
 
 
-def test_channels_that_never_open_are_dropped():
+def test_channels_that_never_open_are_dropped(make_network, make_images):
     """Planted: a gate's row is far below zero for half of the channels."""
-    model = lively("resnet18")
+    model = make_network("resnet18")
     for block in model.blocks:
         gate = block.gates["0"]
         gate.expand.weight.data[::2] = 0
@@ -102,17 +74,17 @@ def test_channels_that_never_open_are_dropped():
         closed.bias.data.zero_()
         closed.bias.data[::2] = -1
         gate.expand = closed
-    made = compact(model, images(100))
+    made = compact(model, make_images(100))
     for kept, n in zip(made.kept, model.shape.gate_channels, strict=True):
         assert set(kept.tolist()) <= set(range(1, n, 2))
-    assert made.calibration.own_misses == (0,) * 8
-    torch.testing.assert_close(made(images(9, 7)), model(images(9, 7), gated=True).features, rtol=1e-11, atol=1e-11)
+    assert made.calibration["own_misses"] == [0] * 8
+    torch.testing.assert_close(made(make_images(9, 7)), model(make_images(9, 7), gated=True).features, rtol=1e-11, atol=1e-11)
 
 
-def test_the_left_out_miss_rate_is_that_of_leaving_each_image_out():
+def test_the_left_out_miss_rate_is_that_of_leaving_each_image_out(make_network, make_images):
     """Oracle: the loop that calibrates n times without one image and asks whether that image misses."""
-    model = lively("resnet18")
-    batch = images(100, 3)
+    model = make_network("resnet18")
+    batch = make_images(100, 3)
     for rare in (0.0, 0.05):
         found = calibrate(model, batch, rare=rare)
         opened = [logits >= 0 for logits in model(batch, gated=True).logits]
@@ -126,11 +98,11 @@ def test_the_left_out_miss_rate_is_that_of_leaving_each_image_out():
         assert found.any_left_out == int(slow.any(0).sum()) > 0
 
 
-def test_batches_and_one_tensor_calibrate_alike():
-    model, batch = lively("resnet18"), images(120, 3)
+def test_batches_and_one_tensor_calibrate_alike(make_network, make_images):
+    model, batch = make_network("resnet18"), make_images(120, 3)
     one, many = calibrate(model, batch, batch_size=40), calibrate(model, list(batch.split(40)))
     assert [kept.tolist() for kept in one.kept] == [kept.tolist() for kept in many.kept]
-    assert one.fingerprint == many.fingerprint != calibrate(model, images(120, 4), batch_size=40).fingerprint
+    assert one.fingerprint == many.fingerprint != calibrate(model, make_images(120, 4), batch_size=40).fingerprint
 
 
 def test_the_upper_bound_is_clopper_pearsons():
@@ -140,8 +112,8 @@ def test_the_upper_bound_is_clopper_pearsons():
     assert upper_bound(1000, 1000) == 1.0
 
 
-def test_masked_dense_and_static_forms_equal_the_passes_they_come_from():
-    model, batch = lively("resnet50", gated_convs="both"), images(6)
+def test_masked_dense_and_static_forms_equal_the_passes_they_come_from(make_network, make_images):
+    model, batch = make_network("resnet50", gated_convs="both"), make_images(6)
     gated = model(batch, gated=True)
     torch.testing.assert_close(masked_network(model)(batch), gated.features, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(dense_network(model)(batch), model(batch).features, rtol=1e-11, atol=1e-11)
@@ -155,11 +127,11 @@ def test_masked_dense_and_static_forms_equal_the_passes_they_come_from():
 
 
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
-def test_macs_are_those_that_torch_counts(network, gated_convs):
+def test_macs_are_those_that_torch_counts(network, gated_convs, make_network, make_images):
     """Oracle: torch's FlopCounterMode on the network as it runs, half its count; gates and misses included."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = lively(network, gated_convs=gated_convs)
+    model = make_network(network, gated_convs=gated_convs)
     kept = [torch.arange(0, n, 3) for n in model.shape.gate_channels]
     made = compact_to(model, kept)
 
@@ -169,7 +141,7 @@ def test_macs_are_those_that_torch_counts(network, gated_convs):
         return counter.get_total_flops() // 2
 
     macs = made.macs
-    batch = images(5)
+    batch = make_images(5)
     assert counted(dense_network(model), batch) == 5 * macs.dense == 5 * model.macs.dense
     misses = [int(missed.sum()) for missed in made.inspect(batch).misses]
     assert counted(made, batch) == 5 * macs.static + sum(n * cost for n, cost in zip(misses, macs.missing, strict=True))
@@ -180,25 +152,43 @@ def test_macs_are_those_that_torch_counts(network, gated_convs):
     assert masked_network(model).macs.static == macs.dense + macs.gates
 
 
-def test_refusals_say_what_fits():
-    model = lively("resnet18")
+def test_refusals_say_what_fits(make_network, make_images):
+    model = make_network("resnet18")
     with pytest.raises(InputError, match=r"3, 16, 16.*3, 20, 20"):
-        compact(model, images(100, size=20))
+        compact(model, make_images(100, size=20))
     with pytest.raises(InputError, match=r"40 images came, 100 or more.*3 / n \(8% with 40\)"):
-        compact(model, images(40))
+        compact(model, make_images(40))
     with pytest.raises(InputError, match=r"no gates.*dense_network"):
-        compact(lively("resnet18", passes=("dense",)), images(100))
+        compact(make_network("resnet18", passes=("dense",)), make_images(100))
     with pytest.raises(InputError, match="8 gates"):
         compact_to(model, [torch.arange(2)])
     with pytest.raises(InputError, match="indices of 8 channels"):
         compact_to(model, [torch.tensor([0, 9]), *[torch.arange(n) for n in model.shape.gate_channels[1:]]])
     with pytest.raises(InputError, match="rare"):
-        compact(model, images(100), rare=1.0)
+        compact(model, make_images(100), rare=1.0)
 
 
-def test_the_network_is_left_as_it_was():
-    model = lively("resnet18").train()
+def test_the_network_is_left_as_it_was(make_network, make_images):
+    model = make_network("resnet18").train()
     before = copy.deepcopy(model.state_dict())
-    compact(model, images(100))
+    compact(model, make_images(100))
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("network", "gated_convs"), KINDS)
+def test_the_other_forms_come_back_from_the_parts_bit_for_bit(network, gated_convs, make_network):
+    """Oracle: the forms made from the network itself."""
+    model = make_network(network, gated_convs=gated_convs)
+    kept = [torch.randperm(n, generator=torch.Generator().manual_seed(4))[: n // 2] for n in model.shape.gate_channels]
+    made = compact_to(model, kept)
+    for found, wanted in (
+        (made.masked(), masked_network(model)),
+        (made.dense(), dense_network(model, source="gated")),
+        (made.with_kept([part[:3] for part in kept], "compact"), compact_to(model, [part[:3] for part in kept])),
+    ):
+        assert found.form == wanted.form
+        pairs = zip(found.state_dict().items(), wanted.state_dict().items(), strict=True)
+        assert all(name == other and torch.equal(value, expected) for (name, value), (other, expected) in pairs)
+    with pytest.raises(InputError, match="no gates any more"):
+        made.dense().masked()

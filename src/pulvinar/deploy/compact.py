@@ -15,57 +15,24 @@ mask is the same for all images. So they differ in what they compute and in noth
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pulvinar.deploy.calibration import Calibration, calibrate
+from pulvinar.deploy.calibration import calibrate
+from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution, Record, others
 from pulvinar.deploy.compact_macs import CompactMacs, compact_macs
-from pulvinar.deploy.folding import Convolution, folded
+from pulvinar.deploy.folding import FoldedBlock, Weights, folded, folded_block
 from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import Block, Gate, GatedResNet, Pass, norm_of
+from pulvinar.models.gated_resnet import Block, GatedResNet, Pass, norm_of
 from pulvinar.models.narrow import narrowed
-from pulvinar.models.resnet_shape import BlockShape, ResNetShape
+from pulvinar.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pulvinar.models.resnet_shape import ResNetShape
 
 Form = Literal["compact", "masked", "dense", "static"]
-
-
-class FoldedGate(nn.Module):
-    """Logits of one gate, kept channels first (`order` has the original numbers); open where a logit is 0 or more."""
-
-    order: Tensor
-    back: Tensor
-
-    def __init__(self, inputs: int, hidden: int, order: Tensor) -> None:
-        super().__init__()
-        self.reduce = nn.utils.skip_init(nn.Linear, inputs, hidden)
-        self.expand = nn.utils.skip_init(nn.Linear, hidden, len(order))
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("back", order.argsort(), persistent=False)
-
-    def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
-        """The logits."""
-        return self.expand(torch.relu(self.reduce(pooled)))
-
-    @torch.no_grad()
-    def fill(self, gate: Gate, shift: Tensor) -> None:
-        """Take the weights of a gate; the network's shift of all logits goes into the bias."""
-        weight, bias = folded(gate.reduce, gate.norm)
-        self.reduce.weight.copy_(weight)
-        self.reduce.bias.copy_(bias)
-        self.expand.weight.copy_(gate.expand.weight[self.order])
-        offset = shift.double().expand(len(self.order))
-        self.expand.bias.copy_(offset if gate.expand.bias is None else offset + gate.expand.bias[self.order])
-
-
-@dataclass
-class Record:
-    """What the gates of a pass did, gate by gate: logits (image, channel), kept channels first, and misses (image,)."""
-
-    logits: list[Tensor]
-    misses: list[Tensor]
+Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -80,151 +47,13 @@ class CompactOutput:
     misses: tuple[Bool[Tensor, " image"], ...]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Of one gate: whether it opens the kept channels (image, kept) and the dropped ones, and who opens a dropped one."""
-
-    kept: Tensor
-    dropped: Tensor
-    missed: Tensor
-
-
-class CompactBlock(nn.Module):
-    """A block of which the gated convolutions keep some of their channels; without `kept` none is gated.
-
-    kept: for every gated convolution the channels that stay, in this order; None for a block without gates, as wide as `shape`.
-    """
-
-    def __init__(self, shape: BlockShape, kept: Sequence[Tensor] | None) -> None:
-        super().__init__()
-        self.shape = shape
-        self.gated = shape.gated if kept is not None else ()
-        self.kept = {number: indices.long() for number, indices in zip(self.gated, kept or (), strict=True)}
-        self.dropped = {number: _others(indices, shape.inner[number]) for number, indices in self.kept.items()}
-        widths = (shape.inputs, *[len(self.kept[n]) if n in self.kept else w for n, w in enumerate(shape.inner)], shape.outputs)
-        lost = (0, *[len(self.dropped[n]) if n in self.dropped else 0 for n in range(len(shape.inner))], 0)
-        sizes = _kernels_and_strides(shape)
-        self.convolutions = nn.ModuleList([Convolution(widths[n], widths[n + 1], *size) for n, size in enumerate(sizes)])
-        self.shortcut = Convolution(shape.inputs, shape.outputs, 1, shape.stride) if shape.has_downsample else None
-        self.gates = nn.ModuleDict()
-        self.enter, self.between, self.leave = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        for n in self.gated:
-            name, order = str(n), torch.cat([self.kept[n], self.dropped[n]])
-            self.gates[name] = FoldedGate(shape.inputs, shape.gate_hidden, order)
-            if lost[n + 1]:
-                self.enter[name] = Convolution(widths[n], lost[n + 1], *sizes[n])
-                self.leave[name] = Convolution(lost[n + 1], widths[n + 2], *sizes[n + 1], bias=False)
-                if lost[n]:
-                    self.between[name] = Convolution(lost[n], lost[n + 1], *sizes[n], bias=False)
-
-    def forward(self, maps: Tensor, record: Record, *, fallback: bool = True) -> Tensor:
-        """relu(residual + shortcut)."""
-        asked = self._asked(maps, record)
-        hidden = [maps]
-        for number, convolution in enumerate(self.convolutions):
-            now = convolution(hidden[-1])
-            if fallback and str(number - 1) in self.enter:
-                now = self._with_missing(number - 1, now, hidden, asked)
-            if number + 1 == len(self.convolutions):
-                break
-            now = torch.relu(now)
-            if number in asked:
-                now = now * asked[number].kept.to(now.dtype)[:, :, None, None]
-            hidden.append(now)
-        return torch.relu(now + (maps if self.shortcut is None else self.shortcut(maps)))
-
-    def _asked(self, maps: Tensor, record: Record) -> dict[int, Asked]:
-        """What the gates ask for; their logits and misses go into the record."""
-        if not self.gated:
-            return {}
-        pooled, found = maps.mean((2, 3)), {}
-        for number in self.gated:
-            logits = self.gates[str(number)](pooled)
-            opened, n_kept = logits >= 0, len(self.kept[number])
-            missing = opened[:, n_kept:]
-            found[number] = Asked(opened[:, :n_kept], missing, missing.any(1))
-            record.logits.append(logits)
-            record.misses.append(found[number].missed)
-        return found
-
-    def _with_missing(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
-        """`now` with what the dropped channels of gate `number` add to it, for the images that ask for them."""
-        missed = asked[number].missed
-        rows = missed.nonzero()[:, 0]
-        if not len(rows):
-            return now
-        every = len(rows) == len(missed)
-        part = self.leave[str(number)](self.dropped_maps(number, None if every else rows, hidden, asked))
-        return now + part if every else now.index_add(0, rows, part)
-
-    def dropped_maps(self, number: int, rows: Tensor | None, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
-        """Gated maps of the dropped channels of these images (None: all). hidden: what went into each convolution."""
-        name = str(number)
-        now = self.enter[name](hidden[number] if rows is None else hidden[number][rows])
-        if name in self.between:
-            now = now + self.between[name](self.dropped_maps(number - 1, rows, hidden, asked))
-        opened = asked[number].dropped
-        return torch.relu(now) * (opened if rows is None else opened[rows]).to(now.dtype)[:, :, None, None]
-
-    @torch.no_grad()
-    def fill(self, block: Block, source: str, shift: Tensor) -> None:
-        """Take the weights of this block, batch-norms of the pass `source` folded."""
-        for number, convolution in enumerate(block.convolutions):
-            rows, columns = self.kept.get(number), self.kept.get(number - 1)
-            lost, lost_columns = self.dropped.get(number), self.dropped.get(number - 1)
-            weight, bias = _folded_convolution(block, number, convolution, source)
-            cast(Convolution, self.convolutions[number]).fill(weight, bias, outputs=rows, inputs=columns)
-            name, before = str(number), str(number - 1)
-            if name in self.enter:
-                cast(Convolution, self.enter[name]).fill(weight, bias, outputs=lost, inputs=columns)
-            if name in self.between:
-                cast(Convolution, self.between[name]).fill(weight, None, outputs=lost, inputs=lost_columns)
-            if before in self.leave:
-                cast(Convolution, self.leave[before]).fill(weight, None, outputs=rows, inputs=lost_columns)
-        if self.shortcut is not None:
-            norms = cast(nn.ModuleDict, block.shortcut_norms)
-            self.shortcut.fill(*folded(cast(nn.Conv2d, block.shortcut), norm_of(norms, source)))
-        for name, gate in self.gates.items():
-            cast(FoldedGate, gate).fill(cast(Gate, block.gates[name]), shift)
-
-
-def _others(kept: Tensor, n_channels: int) -> Tensor:
-    """The channels that are not kept, ascending; `InputError` where `kept` names none or one twice."""
-    left = torch.ones(n_channels, dtype=torch.bool)
-    if (len(kept) and not 0 <= int(kept.min()) <= int(kept.max()) < n_channels) or len(kept.unique()) != len(kept):
-        raise InputError(f"kept: indices of {n_channels} channels are needed, each once; {kept.tolist()[:8]} … came")
-    left[kept.long()] = False
-    return left.nonzero()[:, 0]
-
-
-def _kernels_and_strides(shape: BlockShape) -> tuple[tuple[int, int], ...]:
-    return ((1, 1), (3, shape.stride), (1, 1)) if shape.is_bottleneck else ((3, shape.stride), (3, 1))
-
-
-def _folded_convolution(block: Block, number: int, convolution: nn.Module, source: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias; also of a convolution that is not there because one of its sides has no channel."""
-    norm = norm_of(cast(nn.ModuleDict, block.norms[number]), source)
-    if isinstance(convolution, nn.Conv2d):
-        return folded(convolution, norm)
-    widths = (block.shape.inputs, *block.shape.inner, block.shape.outputs)
-    kernel = _kernels_and_strides(block.shape)[number][0]
-    weight = torch.zeros(widths[number + 1], widths[number], kernel, kernel, dtype=torch.float64)
-    _, bias = folded(_nothing(norm.num_features), norm)
-    return weight, bias
-
-
-def _nothing(channels: int) -> nn.Linear:
-    """A layer of zeros: what batch-norm makes of it is its constant."""
-    layer = nn.Linear(1, channels, bias=False)
-    nn.init.zeros_(layer.weight)
-    return layer
-
-
 class CompactNetwork(nn.Module):
     """A ResNet for inference: normalised images (image, 3, size, size) -> features (image, feature).
 
     kept: for every gate of `shape` the channels that stay (the others are the fallback's); None: no gates at all.
     fallback: add what dropped channels would have given (exact); without it an image that misses is computed wrongly.
+    mean, sd: per colour, of pixels in [0, 1]; the normalisation that its images have had, for files and exports.
+    calibration: what the calibration images said (`Calibration.facts`), where there were any.
     """
 
     def __init__(self, shape: ResNetShape, *, size: int, kept: Sequence[Tensor] | None, form: Form = "compact") -> None:
@@ -233,14 +62,15 @@ class CompactNetwork(nn.Module):
             raise InputError(f"kept: {len(kept)} lists of channels came, {shape.network} has {len(shape.gate_channels)} gates")
         self.shape, self.size, self.form, self.fallback = shape, size, form, True
         self.kept = None if kept is None else tuple(indices.long() for indices in kept)
+        self.mean, self.sd = cast(Colours, IMAGENET_MEAN), cast(Colours, IMAGENET_STD)
+        self.calibration: dict[str, Any] | None = None
         stem = shape.stem
         self.stem = Convolution(3, stem.channels, stem.kernel, stem.stride, padding=stem.padding)
         lists = None if kept is None else list(kept)
         self.blocks = nn.ModuleList(
             [CompactBlock(block, None if lists is None else [lists.pop(0) for _ in block.gated]) for block in shape.blocks]
         )
-        self.calibration: Calibration | None = None
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
         """The average-pooled features."""
@@ -250,8 +80,7 @@ class CompactNetwork(nn.Module):
         """The features with what the gates did."""
         record = Record([], [])
         features = self._run(images, record)
-        gates = [cast(FoldedGate, gate) for block in self.blocks for gate in cast(CompactBlock, block).gates.values()]
-        logits = tuple(found.index_select(1, gate.back) for found, gate in zip(record.logits, gates, strict=True))
+        logits = tuple(found.index_select(1, gate.back) for found, gate in zip(record.logits, self.gates(), strict=True))
         return CompactOutput(features, logits, tuple(record.misses))
 
     def _run(self, images: Tensor, record: Record) -> Tensor:
@@ -261,6 +90,10 @@ class CompactNetwork(nn.Module):
         for block in self.blocks:
             maps = block(maps, record, fallback=self.fallback)
         return maps.mean((2, 3))
+
+    def gates(self) -> list[CompactGate]:
+        """The gate networks, in the order in which an image meets them."""
+        return [cast(CompactGate, gate) for block in self.blocks for gate in cast(CompactBlock, block).gates.values()]
 
     def no_fallback(self, *, without: bool = True) -> "CompactNetwork":
         """This network, from now on without (or again with) the fallback; misses are still counted."""
@@ -272,21 +105,47 @@ class CompactNetwork(nn.Module):
         """For every gate the channels that only the fallback computes, ascending."""
         if self.kept is None:
             return ()
-        return tuple(_others(kept, n) for kept, n in zip(self.kept, self.shape.gate_channels, strict=True))
+        return tuple(others(kept, n) for kept, n in zip(self.kept, self.shape.gate_channels, strict=True))
 
     @property
     def macs(self) -> CompactMacs:
         """Its multiply-adds in closed form: without misses, and what a missed image adds at each gate."""
         return compact_macs(self.shape, self.size, self.kept)
 
+    def fill(self, stem: Weights, blocks: Sequence[FoldedBlock]) -> "CompactNetwork":
+        """Take the weights of a whole network."""
+        with torch.no_grad():
+            self.stem.weight.copy_(stem[0])
+            cast(Tensor, self.stem.bias).copy_(stem[1])
+        for block, weights in zip(self.blocks, blocks, strict=True):
+            cast(CompactBlock, block).fill(weights)
+        return self
+
+    def with_kept(self, kept: Sequence[Tensor] | None, form: Form) -> "CompactNetwork":
+        """The same weights, bit for bit, cut otherwise: these channels kept; None: no gates."""
+        if self.kept is None and kept is not None:
+            raise InputError(f"network: this {self.form} form has no gates any more, so it has no masked or compact form")
+        made = CompactNetwork(self.shape, size=self.size, kept=kept, form=form).to(self.stem.weight)
+        made.fill(
+            (self.stem.weight, cast(Tensor, self.stem.bias)), [cast(CompactBlock, block).whole() for block in self.blocks]
+        )
+        made.mean, made.sd = self.mean, self.sd
+        return made
+
+    def masked(self) -> "CompactNetwork":
+        """The reference that computes every channel and multiplies it by its gate."""
+        return self.with_kept([torch.arange(channels) for channels in self.shape.gate_channels], "masked")
+
+    def dense(self) -> "CompactNetwork":
+        """Every channel and no gates, for timings: its features are those of gates that are always open."""
+        return self.with_kept(None, "dense")
+
 
 def _filled(network: GatedResNet, source: Pass, kept: Sequence[Tensor] | None, form: Form) -> CompactNetwork:
     made = CompactNetwork(network.shape, size=network.size, kept=kept, form=form)
     made.to(device=network.logit_shift.device, dtype=network.stem.convolution.weight.dtype)
-    made.stem.fill(*folded(network.stem.convolution, norm_of(network.stem.norms, source)))
-    for old, new in zip(network.blocks, made.blocks, strict=True):
-        cast(CompactBlock, new).fill(cast(Block, old), source, network.logit_shift)
-    return made.requires_grad_(False).eval()
+    stem = folded(network.stem.convolution, norm_of(network.stem.norms, source))
+    return made.fill(stem, [folded_block(cast(Block, block), source, network.logit_shift) for block in network.blocks])
 
 
 def require_gates(network: GatedResNet) -> None:
@@ -314,7 +173,7 @@ def compact(
     require_gates(network)
     found = calibrate(network, calibration, rare=rare, batch_size=batch_size)
     made = _filled(network, "gated", found.kept, "compact")
-    made.calibration = found
+    made.calibration = found.facts()
     return made
 
 

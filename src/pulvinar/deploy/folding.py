@@ -1,21 +1,50 @@
-"""Batch-norm folded into the layer in front of it, and layers that may have no channel on one side.
+"""Batch-norm folded into the layer in front of it: the weights of a network as it is at inference.
 
 With y = (x - mean) / sqrt(variance + eps) weight + bias behind a layer x = W a (+ c):
 
     y = (s W) a + (s (c - mean) + bias),   s = weight / sqrt(variance + eps).
 
-Computed in float64 and rounded once.
+Computed in float64; who takes the weights rounds them once.
 """
 
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pulvinar.errors import InputError
+from pulvinar.models.gated_resnet import Block, Gate, norm_of
+from pulvinar.models.resnet_shape import BlockShape
+
+Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias (output,)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedGate:
+    """reduce: input -> hidden, expand: hidden -> channel; the network's shift of all logits is in the last bias."""
+
+    reduce: Weights
+    expand: Weights
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedBlock:
+    """The whole weights of a block. gates: by the number of the convolution that they gate."""
+
+    convolutions: list[Weights]
+    shortcut: Weights | None = None
+    gates: dict[int, FoldedGate] = field(default_factory=dict)
+
+
+def folded(layer: nn.Conv2d | nn.Linear, norm: _BatchNorm) -> Weights:
+    """Weight and bias of the one layer that does what layer and batch-norm (at inference) do; float64."""
+    weight = layer.weight.detach().double()
+    scale, offset = _scale_and_offset(norm)
+    if layer.bias is not None:
+        offset = offset + scale * layer.bias.detach().double()
+    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), offset
 
 
 def _scale_and_offset(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -29,48 +58,38 @@ def _scale_and_offset(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, offset + norm.bias.detach().double() if norm.affine else offset
 
 
-def folded(layer: nn.Conv2d | nn.Linear, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one layer that does what layer and batch-norm (at inference) do; float64."""
-    scale, offset = _scale_and_offset(norm)
-    weight = layer.weight.detach().double()
-    if layer.bias is not None:
-        offset = offset + scale * layer.bias.detach().double()
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), offset
+def folded_block(block: Block, source: str, shift: Tensor) -> FoldedBlock:
+    """The weights of a block in the pass `source`; shift: of all logits."""
+    shortcut = None
+    if block.shortcut is not None and block.shortcut_norms is not None:
+        shortcut = folded(block.shortcut, norm_of(block.shortcut_norms, source))
+    return FoldedBlock(
+        [_folded_convolution(block, number, convolution, source) for number, convolution in enumerate(block.convolutions)],
+        shortcut,
+        {int(name): _folded_gate(cast(Gate, gate), shift) for name, gate in block.gates.items()},
+    )
 
 
-class Convolution(nn.Module):
-    """A square convolution with padding kernel // 2 (or as given) in which either side may have no channel.
+def _folded_gate(gate: Gate, shift: Tensor) -> FoldedGate:
+    weight = gate.expand.weight.detach().double()
+    offset = shift.double().expand(len(weight))
+    return FoldedGate(
+        folded(gate.reduce, gate.norm),
+        (weight, offset if gate.expand.bias is None else offset + gate.expand.bias.detach().double()),
+    )
 
-    Without inputs it gives its bias everywhere, without outputs maps of no channel. Weights are not initialised.
-    """
 
-    bias: nn.Parameter | None
+def _folded_convolution(block: Block, number: int, convolution: nn.Module, source: str) -> Weights:
+    """Weight and bias; also of a convolution that is not there because one of its sides has no channel."""
+    norm = norm_of(cast(nn.ModuleDict, block.norms[number]), source)
+    if isinstance(convolution, nn.Conv2d):
+        return folded(convolution, norm)
+    widths = (block.shape.inputs, *block.shape.inner, block.shape.outputs)
+    kernel = kernels_and_strides(block.shape)[number][0]
+    _, offset = _scale_and_offset(norm)
+    return offset.new_zeros(widths[number + 1], widths[number], kernel, kernel), offset
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, padding: int | None = None, bias: bool = True
-    ) -> None:
-        super().__init__()
-        self.stride, self.padding = stride, kernel // 2 if padding is None else padding
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
-    def forward(self, maps: Float[Tensor, "image input height width"]) -> Float[Tensor, "image output _ _"]:
-        """The maps behind the convolution."""
-        if self.weight.shape[0] and self.weight.shape[1]:
-            return functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
-        height, width = (self.output_size(side) for side in maps.shape[2:])
-        empty = maps.new_zeros((maps.shape[0], self.weight.shape[0], height, width))
-        return empty if self.bias is None else empty + self.bias[:, None, None]
-
-    def output_size(self, size: int) -> int:
-        """Side of the maps behind it."""
-        return (size + 2 * self.padding - self.weight.shape[-1]) // self.stride + 1
-
-    @torch.no_grad()
-    def fill(self, weight: Tensor, bias: Tensor | None, *, outputs: Tensor | None = None, inputs: Tensor | None = None) -> None:
-        """Take these rows and columns (None: all) of a folded convolution; the bias only if this one has a bias."""
-        rows = slice(None) if outputs is None else outputs
-        cut = weight[rows]
-        self.weight.copy_(cut if inputs is None else cut[:, inputs])
-        if self.bias is not None:
-            self.bias.copy_(cast(Tensor, bias)[rows])
+def kernels_and_strides(shape: BlockShape) -> tuple[tuple[int, int], ...]:
+    """Of every convolution of a block."""
+    return ((1, 1), (3, shape.stride), (1, 1)) if shape.is_bottleneck else ((3, shape.stride), (3, 1))

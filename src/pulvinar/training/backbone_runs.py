@@ -51,7 +51,7 @@ def load_backbone(run: RunFolder) -> Backbone:
     if state is None:
         raise InputError(f"{run.path}: a run of {run.method} keeps no backbone; give one of a self-supervised method")
     try:
-        shape = _shape(state["shape"])
+        shape = shape_of(state["shape"])
         network = GatedResNet(
             shape,
             size=state["size"],
@@ -67,7 +67,8 @@ def load_backbone(run: RunFolder) -> Backbone:
     return Backbone(network=network.eval(), views=views)
 
 
-def _shape(state: dict[str, Any]) -> ResNetShape:
+def shape_of(state: dict[str, Any]) -> ResNetShape:
+    """A shape from its plain values, as `dataclasses.asdict` gives them and JSON keeps them."""
     blocks = tuple(BlockShape(**_with_tuples(block)) for block in state["blocks"])
     return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
 

@@ -1,0 +1,128 @@
+"""A network for use as a folder: everything that another program needs to build it, nothing pickled.
+
+network.safetensors   the weights; of a compact network cut into kept and dropped parts, no weight twice
+config.json           kind, what its class is built from, multiply-adds, calibration, versions, where it came from
+
+The folder appears whole or not at all, and is never overwritten.
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pulvinar.deploy.compact import Colours, CompactNetwork, Form
+from pulvinar.deploy.voxel_decoder import VoxelDecoder
+from pulvinar.errors import FileError
+from pulvinar.storage import atomic_folder, read_json, reading, require_file, write_json
+from pulvinar.training.backbone_runs import shape_of
+from pulvinar.training.runs import environment
+
+FORMAT = 1
+WEIGHTS, CONFIG = "network.safetensors", "config.json"
+COMPACT, DECODER = "compact network", "voxel decoder"
+
+
+def save(path: str | os.PathLike[str], network: CompactNetwork | VoxelDecoder, *, facts: dict[str, Any] | None = None) -> None:
+    """Write the folder; `FileError` where something stands under this name. facts: what else to keep (`load_config`)."""
+    config = _describe(network) if isinstance(network, CompactNetwork) else _describe_decoder(network)
+    with atomic_folder(path) as temporary:
+        weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+        try:
+            save_file(weights, temporary / WEIGHTS)
+        except SafetensorError as error:  # a full disk comes as this
+            raise OSError(str(error)) from error
+        write_json(temporary / CONFIG, {"format": FORMAT, **config, "facts": facts or {}, "environment": environment()})
+
+
+def _describe(network: CompactNetwork) -> dict[str, Any]:
+    return {
+        "kind": COMPACT,
+        "form": network.form,
+        "size": network.size,
+        "shape": asdict(network.shape),
+        "kept": None if network.kept is None else [kept.tolist() for kept in network.kept],
+        "fallback": network.fallback,
+        "mean": list(network.mean),
+        "sd": list(network.sd),
+        "dtype": _dtype(network),
+        "macs": asdict(network.macs),
+        "calibration": network.calibration,
+    }
+
+
+def _describe_decoder(decoder: VoxelDecoder) -> dict[str, Any]:
+    return {
+        "kind": DECODER,
+        "n_voxels": decoder.n_voxels,
+        "n_kept": len(decoder.kept),
+        "architecture": decoder.architecture,
+        "dtype": _dtype(decoder),
+        "macs": decoder.macs,
+    }
+
+
+def _dtype(network: nn.Module) -> str:
+    return str(next(network.parameters()).dtype).removeprefix("torch.")
+
+
+def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """config.json of the folder; `FileError` where it is missing or of another kind."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder; `pulvinar deploy compact` writes one")
+    if (folder / "run.json").is_file() and not (folder / CONFIG).is_file():
+        raise FileError(f"{folder}: is a run; make a network for use of it with `pulvinar deploy compact {folder} …`")
+    config = read_json(require_file(folder / CONFIG))
+    if not isinstance(config, dict) or config.get("kind") not in (COMPACT, DECODER):
+        raise FileError(f"{folder}/{CONFIG}: describes no network for use")
+    if config.get("format") != FORMAT:
+        raise FileError(f"{folder}/{CONFIG}: format {config.get('format')}; this version reads format {FORMAT}")
+    return config
+
+
+def load(path: str | os.PathLike[str]) -> CompactNetwork:
+    """The compact network of a folder, in inference mode on the CPU; `FileError` where it is damaged or of another kind."""
+    config = _require_kind(path, COMPACT)
+    weights = _weights(path)
+    try:
+        kept = None if config["kept"] is None else [torch.tensor(part, dtype=torch.long) for part in config["kept"]]
+        network = CompactNetwork(shape_of(config["shape"]), size=config["size"], kept=kept, form=cast(Form, config["form"]))
+        network.to(dtype=getattr(torch, config["dtype"])).load_state_dict(weights)
+        network.fallback = config["fallback"]
+        network.mean, network.sd = (cast(Colours, tuple(config[name])) for name in ("mean", "sd"))
+        network.calibration = config["calibration"]
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
+    return network
+
+
+def load_decoder(path: str | os.PathLike[str]) -> VoxelDecoder:
+    """The voxel decoder of a folder; `FileError` where it is damaged or of another kind."""
+    config = _require_kind(path, DECODER)
+    weights = _weights(path)
+    try:
+        selected = torch.zeros(config["n_voxels"], dtype=torch.bool).index_fill(0, weights["kept"], True)
+        decoder = VoxelDecoder(selected, **config["architecture"]).to(dtype=getattr(torch, config["dtype"]))
+        decoder.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
+    return decoder
+
+
+def _require_kind(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    config = load_config(path)
+    if config["kind"] != kind:
+        raise FileError(f"{path}: a {kind} is needed, this is a {config['kind']}")
+    return config
+
+
+def _weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    file = require_file(Path(path) / WEIGHTS)
+    with reading(file, "safetensors"):
+        return load_file(file)

@@ -1,0 +1,72 @@
+"""The decoder of a finished TROI run for use: it takes the kept voxels alone, or the whole box of which it reads those.
+
+The mask closes every other voxel for good, so their columns of the input layer multiply zeros: W (mask x) = W_keep x_keep,
+exactly. The run stores W_keep alone (stage 2 of methods/troi.py trains on the kept voxels).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pulvinar.errors import FileError, InputError
+from pulvinar.models.decoder import Decoded, SharedDecoder
+from pulvinar.training.runs import RunFolder
+
+METHOD = "troi"
+
+
+class VoxelDecoder(nn.Module):
+    """z-scored responses, (trial, kept voxel) or (trial, voxel of the whole box), -> `Decoded`, each (trial, dim).
+
+    selected: which voxels of the box stay (voxel,) bool. The embedding's own mean and spread are not undone: outputs are in
+    the units that the run's evaluation compares in.
+    """
+
+    kept: Tensor
+
+    def __init__(self, selected: Tensor, *, hidden: int, dim: int, n_blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.n_voxels = len(selected)
+        self.architecture = {"hidden": hidden, "dim": dim, "n_blocks": n_blocks, "dropout": dropout}
+        self.register_buffer("kept", selected.nonzero()[:, 0])
+        self.layer = nn.utils.skip_init(nn.Linear, len(self.kept), hidden)
+        self.shared = SharedDecoder(**self.architecture)  # type: ignore[arg-type]
+        self.requires_grad_(False).eval()
+
+    def forward(self, responses: Float[Tensor, "trial voxel"]) -> Decoded:
+        """Backbone, projected (retrieval) and regressed (reconstruction) outputs."""
+        n_given = responses.shape[1]
+        if n_given not in (len(self.kept), self.n_voxels):
+            raise InputError(
+                f"responses: {len(self.kept)} voxels (those that were kept) or {self.n_voxels} (all) fit, {n_given} came"
+            )
+        return self.shared(self.layer(responses if n_given == len(self.kept) else responses.index_select(1, self.kept)))
+
+    def masked_layer(self) -> nn.Linear:
+        """The reference: an input layer over all voxels in which those that were not kept have weight zero."""
+        whole = nn.utils.skip_init(nn.Linear, self.n_voxels, self.layer.out_features).to(self.layer.weight)
+        with torch.no_grad():
+            whole.weight.zero_()
+            whole.weight[:, self.kept] = self.layer.weight
+            whole.bias.copy_(self.layer.bias)
+        return whole.requires_grad_(False)
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-adds of the input layer for one trial: on the kept voxels, and on all."""
+        hidden = self.layer.out_features
+        return {"kept": len(self.kept) * hidden, "all": self.n_voxels * hidden}
+
+
+def voxel_decoder(run: RunFolder) -> VoxelDecoder:
+    """The decoder of a finished run of troi; `InputError` for another run, `FileError` for a damaged one."""
+    state = run.require(method=METHOD).load(name="decoder")
+    if state is None:
+        raise FileError(f"{run.path}: has no decoder checkpoint")
+    try:
+        made = VoxelDecoder(state["selected"].bool(), **state["architecture"])
+        made.layer.load_state_dict(state["layer"])
+        made.shared.load_state_dict(state["shared"])
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise FileError(f"{run.path}/checkpoints/decoder.safetensors: not a decoder of this version: {error}") from error
+    return made
