@@ -1,0 +1,251 @@
+"""A compact network as an ONNX graph, node by node, so that what a runtime does is what stands here.
+
+Input `images` (batch, 3, size, size) float32, red, green, blue in [0, 1]; the normalisation is inside. Outputs, the first of
+which is enough: `features` (batch, feature); of a form with gates also `logits` (batch, channel), all gates one after the other
+in the original order of channels, and `misses` (batch, gate) bool. `If` computes what dropped channels add: on the missed rows
+alone, gathered and scattered back ("rows"), or on the whole batch ("batch") for runtimes without such shapes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from pulvinar.deploy.compact import CompactNetwork
+from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
+
+Missing = Literal["rows", "batch", "none"]
+OPSET, IR_VERSION = 18, 9
+
+
+class Graph:
+    """Nodes and weights of a graph that grows; the methods give the name of their result."""
+
+    def __init__(self, root: "Graph | None" = None) -> None:
+        self.root: Graph = self if root is None else root
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.n_names = 0
+
+    def name(self, stem: str) -> str:
+        """A new name; no branch repeats a name of the graph around it."""
+        self.root.n_names += 1
+        return f"{stem}_{self.root.n_names}"
+
+    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """A node with one output."""
+        output = output or self.name(kind.lower())
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=f"node_{output}", **attributes))
+        return output
+
+    def weight(self, values: Any, stem: str = "constant") -> str:
+        """A stored array."""
+        name = self.name(stem)
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def whole(self, *values: int) -> str:
+        """Whole numbers, stored."""
+        return self.weight(np.array(values, np.int64))
+
+    def layer(self, layer: nn.Module, stem: str) -> list[str]:
+        """The stored weight and, if there is one, bias."""
+        return [self.weight(value.numpy(force=True), f"{stem}.{kind}") for kind, value in layer.named_parameters()]
+
+    def linear(self, layer: nn.Module, rows: str, stem: str) -> str:
+        """A linear layer of (row, input)."""
+        return self.op("Gemm", rows, *self.layer(layer, stem), transB=1)
+
+    def columns(self, rows: str, start: int, stop: int) -> str:
+        """Columns from start to stop."""
+        return self.op("Slice", rows, self.whole(start), self.whole(stop), self.whole(1))
+
+    def at_least_zero(self, values: str) -> str:
+        """Whether a value is 0 or more."""
+        return self.op("GreaterOrEqual", values, self.weight(np.float32(0)))
+
+    def gates(self, logits: str) -> str:
+        """1 where a logit is 0 or more, else 0, as (row, channel, 1, 1)."""
+        opened = self.op("Cast", self.at_least_zero(logits), to=TensorProto.FLOAT)
+        return self.op("Unsqueeze", opened, self.whole(2, 3))
+
+    def branch(self, nodes: "Graph", output: str, shape: Sequence[int | str]) -> onnx.GraphProto:
+        """A branch of an `If` with this output."""
+        value = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+        return helper.make_graph(nodes.nodes, self.name("branch"), [], [value], initializer=nodes.weights)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The name of maps (batch, channels, side, side); no name where there is no channel."""
+
+    name: str | None
+    channels: int
+    side: int
+
+
+def convolved(graph: Graph, layer: Convolution, maps: Maps, stem: str, like: str) -> Maps:
+    """The maps behind a convolution. like: a tensor with the same batch, for the constant maps of a layer without inputs."""
+    outputs, kernel = layer.weight.shape[0], layer.weight.shape[-1]
+    side = layer.output_size(maps.side)
+    if not outputs:
+        return Maps(None, 0, side)
+    if maps.name is None:
+        bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias.numpy(force=True)
+        batch = graph.op("Slice", graph.op("Shape", like), graph.whole(0), graph.whole(1))
+        shape = graph.op("Concat", batch, graph.whole(outputs, side, side), axis=0)
+        return Maps(graph.op("Expand", graph.weight(bias.reshape(1, -1, 1, 1), f"{stem}.bias"), shape), outputs, side)
+    name = graph.op(
+        "Conv",
+        maps.name,
+        *graph.layer(layer, stem),
+        kernel_shape=[kernel, kernel],
+        strides=[layer.stride] * 2,
+        pads=[layer.padding] * 4,
+    )
+    return Maps(name, outputs, side)
+
+
+class BlockWriter:
+    """Writes one block into a graph."""
+
+    def __init__(self, graph: Graph, block: CompactBlock, stem: str, missing: Missing) -> None:
+        self.graph, self.block, self.stem, self.missing = graph, block, stem, missing
+        self.logits: dict[int, str] = {}
+        self.asked: dict[int, str] = {}  # logits of dropped channels (batch, dropped)
+        self.misses: dict[int, str] = {}
+        self.hidden: list[Maps] = []
+
+    def write(self, maps: Maps) -> Maps:
+        """relu(residual + shortcut)."""
+        self._gates(cast(str, maps.name))
+        graph, like = self.graph, cast(str, maps.name)
+        self.hidden = [maps]
+        for number, layer in enumerate(self.block.convolutions):
+            last = number + 1 == len(self.block.convolutions)
+            now = convolved(graph, cast(Convolution, layer), self.hidden[-1], f"{self.stem}.convolution{number}", like)
+            if last:
+                break
+            now = self._with_missing(number - 1, now)
+            if now.name is not None:
+                name = graph.op("Relu", now.name)
+                if number in self.logits:
+                    kept = graph.columns(self.logits[number], 0, now.channels)
+                    name = graph.op("Mul", name, graph.gates(kept))
+                now = Maps(name, now.channels, now.side)
+            self.hidden.append(now)
+        shortcut = maps
+        if self.block.shortcut is not None:
+            shortcut = convolved(graph, self.block.shortcut, maps, f"{self.stem}.shortcut", like)
+        shortcut = self._with_missing(number - 1, shortcut)  # beside the convolution, so that runtimes can fuse it with the sum
+        total = graph.op("Add", cast(str, now.name), cast(str, shortcut.name))
+        return Maps(graph.op("Relu", total), now.channels, now.side)
+
+    def _gates(self, maps: str) -> None:
+        if not self.block.gated:
+            return
+        graph = self.graph
+        pooled = graph.op("Flatten", graph.op("GlobalAveragePool", maps), axis=1)
+        for number in self.block.gated:
+            gate, stem = cast(CompactGate, self.block.gates[str(number)]), f"{self.stem}.gate{number}"
+            hidden = graph.op("Relu", graph.linear(gate.reduce, pooled, f"{stem}.reduce"))
+            logits = graph.linear(gate.expand, hidden, f"{stem}.expand")
+            self.logits[number] = logits
+            n_kept, n_channels = len(self.block.kept[number]), len(gate.order)
+            if n_kept < n_channels:
+                self.asked[number] = graph.columns(logits, n_kept, n_channels)
+                highest = graph.op("ReduceMax", self.asked[number], graph.whole(1), keepdims=1)
+                self.misses[number] = graph.at_least_zero(highest)
+
+    def _with_missing(self, number: int, now: Maps) -> Maps:
+        """`now` with what the dropped channels of gate `number` add to it."""
+        if self.missing == "none" or number not in self.asked or now.name is None:
+            return now
+        graph = self.graph
+        wanted = graph.at_least_zero(graph.op("ReduceMax", self.asked[number], keepdims=0))
+        shape = ["batch", now.channels, now.side, now.side]
+        then, other = Graph(graph.root), Graph(graph.root)
+        added = self._added(then, number, now)
+        same = other.op("Identity", now.name)
+        output = graph.op(
+            "If", wanted, then_branch=graph.branch(then, added, shape), else_branch=graph.branch(other, same, shape)
+        )
+        return Maps(output, now.channels, now.side)
+
+    def _added(self, graph: Graph, number: int, now: Maps) -> str:
+        """In a branch: `now` plus the missing part, of the missed rows or of the whole batch."""
+        rows = None
+        if self.missing == "rows":
+            missed = graph.op("Squeeze", self.misses[number], graph.whole(1))
+            rows = graph.op("Squeeze", graph.op("NonZero", missed), graph.whole(0))
+        dropped = self._dropped(graph, number, rows)
+        leave, stem = cast(Convolution, self.block.leave[str(number)]), f"{self.stem}.leave{number}"
+        part = cast(str, convolved(graph, leave, dropped, stem, self.asked[number]).name)
+        if rows is None:
+            return graph.op("Add", cast(str, now.name), part)
+        places = graph.op("Unsqueeze", rows, graph.whole(1))
+        return graph.op("ScatterND", cast(str, now.name), places, part, reduction="add")
+
+    def _dropped(self, graph: Graph, number: int, rows: str | None) -> Maps:
+        """Gated maps of the dropped channels."""
+        name, stem = str(number), f"{self.stem}.dropped{number}"
+
+        def taken(values: str) -> str:
+            return values if rows is None else graph.op("Gather", values, rows, axis=0)
+
+        before = self.hidden[number]
+        asked = taken(self.asked[number])
+        given = Maps(None if before.name is None else taken(before.name), before.channels, before.side)
+        now = convolved(graph, cast(Convolution, self.block.enter[name]), given, f"{stem}.enter", asked)
+        if name in self.block.between:
+            between = cast(Convolution, self.block.between[name])
+            more = convolved(graph, between, self._dropped(graph, number - 1, rows), f"{stem}.between", asked)
+            now = Maps(graph.op("Add", cast(str, now.name), cast(str, more.name)), now.channels, now.side)
+        gated = graph.op("Mul", graph.op("Relu", cast(str, now.name)), graph.gates(asked))
+        return Maps(gated, now.channels, now.side)
+
+
+def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
+    """The network as an ONNX model, checked. missing: how dropped channels are computed where they are asked for."""
+    graph = Graph()
+    colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
+    images = graph.op("Div", graph.op("Sub", "images", graph.weight(colours[0], "mean")), graph.weight(colours[1], "sd"))
+    maps = convolved(graph, network.stem, Maps(images, 3, network.size), "stem", images)
+    maps = Maps(graph.op("Relu", cast(str, maps.name)), maps.channels, maps.side)
+    if network.shape.stem.pooled:
+        pooled = graph.op("MaxPool", cast(str, maps.name), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        maps = Maps(pooled, maps.channels, (maps.side - 1) // 2 + 1)
+    logits, misses = [], []
+    for number, block in enumerate(network.blocks):
+        writer = BlockWriter(graph, cast(CompactBlock, block), f"block{number}", missing)
+        maps = writer.write(maps)
+        for gate in writer.logits:
+            order = cast(CompactGate, writer.block.gates[str(gate)]).back.numpy(force=True)
+            logits.append(graph.op("Gather", writer.logits[gate], graph.weight(order), axis=1))
+            misses.append(writer.misses.get(gate))
+    graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), output="features", axis=1)
+    outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
+    if logits:
+        outputs += _gate_outputs(graph, logits, misses, sum(network.shape.gate_channels))
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, network.size, network.size])
+    made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _gate_outputs(graph: Graph, logits: list[str], misses: list[str | None], n_channels: int) -> list[onnx.ValueInfoProto]:
+    """Write the outputs `logits` and `misses`."""
+    graph.op("Concat", *logits, output="logits", axis=1)
+    none = None
+    if any(missed is None for missed in misses):  # a gate that drops nothing cannot be missed
+        none = graph.op("Less", graph.columns("logits", 0, 1), graph.columns("logits", 0, 1))
+    graph.op("Concat", *[missed or cast(str, none) for missed in misses], output="misses", axis=1)
+    return [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", n_channels]),
+        helper.make_tensor_value_info("misses", TensorProto.BOOL, ["batch", len(misses)]),
+    ]
