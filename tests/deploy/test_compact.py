@@ -47,7 +47,7 @@ def test_no_weight_is_stored_twice(network, gated_convs, make_network):
 
 def test_only_missed_images_are_computed_again(make_network, make_images):
     """One image of many that misses must cost the fallback of one image: the convolutions see one row."""
-    model = make_network("resnet18")
+    model = make_network("resnet18", seed=0)
     batch = make_images(40)
     opened = [logits >= 0 for logits in model(batch, gated=True).logits]
     kept = [part[1:].any(0).nonzero()[:, 0] for part in opened]  # all but what the first image alone asks for

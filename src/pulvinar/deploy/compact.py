@@ -74,11 +74,11 @@ class CompactNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
         """The average-pooled features."""
-        return self._run(images, Record([], []))
+        return self._run(images, Record())
 
-    def inspect(self, images: Float[Tensor, "image 3 height width"]) -> CompactOutput:
-        """The features with what the gates did."""
-        record = Record([], [])
+    def inspect(self, images: Float[Tensor, "image 3 height width"], *, gates: Sequence[Tensor] | None = None) -> CompactOutput:
+        """The features with what the gates did. gates: (image, channel) to impose, gate by gate; logits are still its own."""
+        record = Record(imposed=None if gates is None else list(gates))
         features = self._run(images, record)
         logits = tuple(found.index_select(1, gate.back) for found, gate in zip(record.logits, self.gates(), strict=True))
         return CompactOutput(features, logits, tuple(record.misses))

@@ -6,7 +6,7 @@ convolution, each weight once.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -36,8 +36,8 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
-    def forward(self, maps: Float[Tensor, "image input height width"]) -> Float[Tensor, "image output _ _"]:
-        """The maps behind the convolution."""
+    def forward(self, maps: Tensor) -> Tensor:
+        """(image, input, height, width) -> (image, output, height, width)."""
         if self.weight.shape[0] and self.weight.shape[1]:
             return functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
         height, width = (self.output_size(side) for side in maps.shape[2:])
@@ -84,10 +84,14 @@ class CompactGate(nn.Module):
 
 @dataclass
 class Record:
-    """What the gates of a pass did, gate by gate: logits (image, channel), kept channels first, and misses (image,)."""
+    """What the gates of a pass did, gate by gate: logits (image, channel), kept channels first, and misses (image,).
 
-    logits: list[Tensor]
-    misses: list[Tensor]
+    imposed: gates (image, channel), original order, to use in turn instead of the network's own; None: its own.
+    """
+
+    logits: list[Tensor] = field(default_factory=list)
+    misses: list[Tensor] = field(default_factory=list)
+    imposed: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,9 @@ class CompactBlock(nn.Module):
             return {}
         pooled, found = maps.mean((2, 3)), {}
         for number in self.gated:
-            logits = self.gates[str(number)](pooled)
-            opened, n_kept = logits >= 0, len(self.kept[number])
+            gate = cast(CompactGate, self.gates[str(number)])
+            logits, n_kept = gate(pooled), len(self.kept[number])
+            opened = logits >= 0 if record.imposed is None else record.imposed.pop(0).bool()[:, gate.order]
             missing = opened[:, n_kept:]
             found[number] = Asked(opened[:, :n_kept], missing, missing.any(1))
             record.logits.append(logits)
@@ -171,12 +176,22 @@ class CompactBlock(nn.Module):
     def with_missing(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
         """`now` with what the dropped channels of gate `number` add to it, for the images that ask for them."""
         missed = asked[number].missed
+        if torch.compiler.is_exporting():  # a traced program can branch, but its branches have the same shapes
+            return self._with_missing_traced(number, now, hidden, asked)
         rows = missed.nonzero()[:, 0]
         if not len(rows):
             return now
         every = len(rows) == len(missed)
         part = self.leave[str(number)](self.dropped_maps(number, None if every else rows, hidden, asked))
         return now + part if every else now.index_add(0, rows, part)
+
+    def _with_missing_traced(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
+        """The same as a branch of the traced program, on the whole batch: where nothing is asked for, zeros are added."""
+
+        def added(now: Tensor) -> Tensor:
+            return now + self.leave[str(number)](self.dropped_maps(number, None, hidden, asked))
+
+        return torch.cond(asked[number].missed.any(), added, torch.clone, (now,))
 
     def dropped_maps(self, number: int, rows: Tensor | None, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
         """Gated maps of the dropped channels of these images (None: all). hidden: what went into each convolution."""

@@ -167,7 +167,7 @@ class BlockWriter:
             return now
         graph = self.graph
         wanted = graph.at_least_zero(graph.op("ReduceMax", self.asked[number], keepdims=0))
-        shape = ["batch", now.channels, now.side, now.side]
+        shape: list[int | str] = ["batch", now.channels, now.side, now.side]
         then, other = Graph(graph.root), Graph(graph.root)
         added = self._added(then, number, now)
         same = other.op("Identity", now.name)

@@ -1,0 +1,155 @@
+"""Exports: what plain runtimes make of the files."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper
+
+from pulvinar.deploy.compact import compact, compact_to, static_network
+from pulvinar.deploy.onnx_files import check_runs, export_int8, export_onnx, export_program, onnx_model, run_with
+from pulvinar.errors import FileError, InputError
+
+KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "both")]
+
+
+def pixels(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).random((n, 3, 2, 2), np.float32)
+    return np.repeat(np.repeat(coarse, size // 2, 2), size // 2, 3)
+
+
+def features(network, images: np.ndarray) -> np.ndarray:
+    mean, sd = (torch.tensor(values)[:, None, None] for values in (network.mean, network.sd))
+    return network((torch.from_numpy(images) - mean) / sd).numpy()
+
+
+@pytest.mark.parametrize(("network", "gated_convs"), KINDS)
+def test_files_with_the_fallback_equal_torch_at_any_batch(network, gated_convs, make_network):
+    """Oracle: the torch form. Gates that keep nothing, drop nothing, and batches of which some images miss."""
+    model = make_network(network, gated_convs=gated_convs).float()
+    generator = torch.Generator().manual_seed(3)
+    kept = [torch.randperm(n, generator=generator)[: n // 2] for n in model.shape.gate_channels]
+    kept[0], kept[-1], kept[2] = kept[0][:0], torch.arange(model.shape.gate_channels[-1]), kept[2][:0]
+    made = compact_to(model, kept)
+    made.mean = (0.4, 0.5, 0.6)
+    images = pixels(9)
+    expected = features(made, images)
+    for runtime, variant in (("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("onnxruntime", "openvino")):
+        run = run_with(onnx_model(made, runtime=variant).SerializeToString(), runtime)
+        for n in (9, 1, 4):
+            np.testing.assert_allclose(run(images[:n])["features"], expected[:n], rtol=1e-5, atol=2e-6)
+    assert run(images)["misses"][:, :-1].any()
+    assert not run(images)["misses"][:, -1].any()
+
+
+def test_the_file_is_found_by_names_and_by_order(tmp_path, make_network, make_images):
+    """What a user without pulvinar does: plain onnxruntime, input `images`, first output `features`."""
+    model = make_network("resnet18").float()
+    made = compact(model, make_images(100).float(), rare=0.2)
+    files = [export_onnx(made, tmp_path / "a.onnx"), export_onnx(made.masked(), tmp_path / "b.onnx")]
+    images = pixels(8)
+    compacted, masked = (onnxruntime.InferenceSession(file["file"]) for file in files)
+    found, wanted = (session.run(["features"], {"images": images})[0] for session in (compacted, masked))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
+    assert [output.name for output in compacted.get_outputs()] == ["features", "logits", "misses"]
+    assert compacted.get_inputs()[0].shape == ["batch", 3, 16, 16]
+    misses = compacted.run(["misses"], {"images": images})[0]
+    logits = compacted.run(["logits"], {"images": images})[0]
+    asked = [
+        (part[:, dropped.numpy()] >= 0).any(1)
+        for part, dropped in zip(np.split(logits, np.cumsum(model.shape.gate_channels)[:-1], axis=1), made.dropped, strict=True)
+    ]
+    assert np.array_equal(misses, np.stack(asked, 1))
+    assert misses.any()
+    said = compacted.get_modelmeta().custom_metadata_map
+    assert json.loads(said["calibration"])["n_images"] == 100
+    assert "warning" not in said
+    with pytest.raises(FileError, match="exists already"):
+        export_onnx(made, tmp_path / "a.onnx")
+
+
+def test_no_weight_is_twice_in_the_file(make_network):
+    """The compact file holds as many convolution weights as the masked one; what `If` computes included."""
+    model = make_network("resnet50", gated_convs="conv2").float()
+    made = compact_to(model, [torch.arange(0, n, 3) for n in model.shape.gate_channels])
+
+    def n_weights(graph: onnx.GraphProto) -> int:
+        own = sum(
+            int(np.prod(weight.dims)) for weight in graph.initializer if len(weight.dims) == 4 and max(weight.dims[:2]) > 3
+        )
+        return own + sum(n_weights(attribute.g) for node in graph.node for attribute in node.attribute if attribute.g.node)
+
+    assert n_weights(onnx_model(made).graph) == n_weights(onnx_model(made.masked()).graph) > 10_000
+
+
+def test_without_the_fallback_the_file_says_so(tmp_path, make_network, make_images):
+    model = make_network("resnet18").float()
+    made = compact(model, make_images(100).float(), rare=0.2).no_fallback()
+    file = export_onnx(made, tmp_path / "a.onnx")
+    assert file["fallback"] is False
+    session = onnxruntime.InferenceSession(file["file"])
+    warning = session.get_modelmeta().custom_metadata_map["warning"]
+    assert f"about {100 * made.calibration['miss_rate']:.2f} % of images" in warning
+    assert not any(node.op_type == "If" for node in onnx.load(file["file"]).graph.node)
+    np.testing.assert_allclose(
+        session.run(["features"], {"images": pixels(4)})[0], features(made, pixels(4)), rtol=1e-5, atol=2e-6
+    )
+
+
+def test_static_and_dense_forms_have_features_alone(make_network):
+    model = make_network("resnet18").float()
+    made = static_network(model, [torch.arange(n // 2) for n in model.shape.gate_channels])
+    found = run_with(onnx_model(made).SerializeToString(), "onnxruntime")(pixels(3))
+    assert list(found) == ["features"]
+    np.testing.assert_allclose(found["features"], features(made, pixels(3)), rtol=1e-5, atol=2e-6)
+
+
+def test_a_program_of_torch_export_computes_the_same_from_pixels(tmp_path, make_network):
+    model = make_network("resnet18").float()
+    made = compact_to(model, [torch.arange(0, n, 2) for n in model.shape.gate_channels])
+    file = export_program(made, tmp_path / "net.pt2")
+    program = torch.export.load(file["file"]).module()
+    for n in (1, 5):
+        found = program(torch.from_numpy(pixels(n))).numpy()
+        np.testing.assert_allclose(found, features(made, pixels(n)), rtol=1e-5, atol=2e-6)
+    with pytest.raises(FileError, match="exists already"):
+        export_program(made, tmp_path / "net.pt2")
+    with pytest.raises(InputError, match=r"\.pt2"):
+        export_program(made, tmp_path / "net.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"]
+
+
+def test_int8_is_smaller_and_says_how_far_off_it_is(tmp_path, make_network, make_images):
+    model = make_network("resnet18", width=0.5).float()
+    made = compact(model, make_images(100).float())
+    result = export_int8(made, tmp_path / "int8.onnx", pixels(32))
+    assert result["bytes"] < 0.6 * len(onnx_model(made).SerializeToString())
+    found = onnxruntime.InferenceSession(result["file"]).run(["features"], {"images": pixels(32)})[0]
+    wanted = features(made, pixels(32))
+    cosines = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert result["mean_cosine"] == pytest.approx(cosines.mean(), abs=1e-4)
+    assert cosines.mean() > 0.9
+    assert 0 < result["mean_relative_difference"] < 0.5
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_operator_that_a_runtime_lacks_is_refused_with_a_way_out(runtime):
+    node = helper.make_node("Imagined", ["images"], ["features"], domain="nobody.has.it")
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, 16, 16]) for name in ("images", "features")
+    ]
+    graph = helper.make_graph([node], "none", values[:1], values[1:])
+    domains = [helper.make_opsetid("", 18), helper.make_opsetid("nobody.has.it", 1)]
+    content = helper.make_model(graph, opset_imports=domains, ir_version=9).SerializeToString()
+    with pytest.raises(InputError, match=rf"(?s){runtime} .* cannot run this graph.*Imagined.*--no-fallback"):
+        check_runs(content, runtime, size=16)
+
+
+def test_only_float32_is_exported(make_network):
+    model = make_network("resnet18")
+    made = compact_to(model, [torch.arange(n) for n in model.shape.gate_channels])
+    with pytest.raises(InputError, match=r"float32 weights.*float64"):
+        onnx_model(made)
