@@ -192,3 +192,19 @@ def test_the_other_forms_come_back_from_the_parts_bit_for_bit(network, gated_con
         assert all(name == other and torch.equal(value, expected) for (name, value), (other, expected) in pairs)
     with pytest.raises(InputError, match="no gates any more"):
         made.dense().masked()
+
+
+def test_kept_channels_are_filled_up_with_those_nearest_to_opening(make_network, make_images):
+    """Oracle: sorting every gate's channels by count and highest logit."""
+    model, batch = make_network("resnet18"), make_images(100, 3)
+    plain, filled = calibrate(model, batch, rare=0.3), calibrate(model, batch, rare=0.3, multiple=6)
+    logits = model(batch, gated=True).logits
+    grown = 0
+    for old, new, part in zip(plain.kept, filled.kept, logits, strict=True):
+        n_channels = part.shape[1]
+        assert len(new) == min(n_channels, -(-len(old) // 6) * 6)
+        keys = [(int((part[:, c] >= 0).sum()), float(part[:, c].max())) for c in range(n_channels)]
+        assert sorted(keys[c] for c in new.tolist()) == sorted(keys)[n_channels - len(new) :]  # of equal ones any will do
+        grown += len(new) - len(old)
+    assert grown > 0
+    assert sum(filled.left_out_misses) < sum(plain.left_out_misses)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pulvinar.deploy.compact import compact, compact_to, static_network
+from pulvinar.deploy.decoder_files import export_decoder
 from pulvinar.deploy.files import load, load_config, load_decoder, save
 from pulvinar.deploy.voxel_decoder import VoxelDecoder, voxel_decoder
 from pulvinar.errors import FileError, InputError
@@ -110,3 +111,24 @@ def test_only_a_finished_run_of_troi_is_a_decoder(tmp_path):
     with pytest.raises(InputError, match="finished run of troi is needed"):
         voxel_decoder(run)
     assert VoxelDecoder(torch.ones(3, dtype=torch.bool), hidden=2, dim=2, n_blocks=0, dropout=0.0).n_voxels == 3
+
+
+def test_the_onnx_files_of_a_decoder_take_the_whole_box(decoder_run, tmp_path):
+    """Oracle: the decoder in torch; both files take the same input, one trial or many."""
+    import onnxruntime
+
+    decoder = voxel_decoder(decoder_run[0])
+    responses = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
+    for masked in (False, True):
+        path = tmp_path / f"{masked}.onnx"
+        written = export_decoder(decoder, path, masked=masked)
+        session = onnxruntime.InferenceSession(str(path))
+        for n in (5, 1):
+            found = dict(
+                zip(written["outputs"], session.run(written["outputs"], {"responses": responses[:n].numpy()}), strict=True)
+            )
+            for name, values in found.items():
+                torch.testing.assert_close(
+                    torch.from_numpy(values), getattr(decoder(responses[:n]), name), rtol=1e-5, atol=1e-6
+                )
+    assert not list(tmp_path.glob("*.data"))

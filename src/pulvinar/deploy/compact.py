@@ -162,16 +162,18 @@ def compact(
     calibration: Float[Tensor, "image 3 height width"] | Iterable[Tensor],
     *,
     rare: float = 0.0,
+    multiple: int = 1,
     batch_size: int = 250,
 ) -> CompactNetwork:
     """The gated pass without the channels that stay shut on the calibration images; equal to the masked network on every image.
 
     calibration: normalised images, or batches of them. rare: also drop channels that open for at most this share of the
-    calibration images: fewer multiply-adds for most images, more misses. Equal up to gates whose logit lies within rounding of
+    calibration images: fewer multiply-adds for most images, more misses. multiple: keep a multiple of so many channels of each
+    gate, filled up with those that come nearest to opening. Equal up to gates whose logit lies within rounding of
     zero (deploy/equality.py counts them). `InputError` for a network without gates, images of another size, or too few.
     """
     require_gates(network)
-    found = calibrate(network, calibration, rare=rare, batch_size=batch_size)
+    found = calibrate(network, calibration, rare=rare, multiple=multiple, batch_size=batch_size)
     made = _filled(network, "gated", found.kept, "compact")
     made.calibration = found.facts()
     return made

@@ -6,6 +6,7 @@ it is off on those images is measured and returned.
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from pulvinar.storage import atomic_path, refuse_existing, to_jsonable, write_by
 Runtime = Literal["onnxruntime", "openvino"]
 MISSING = {"onnxruntime": "rows", "openvino": "batch"}  # how each computes dropped channels (deploy/onnx_graph.py)
 N_QUANTISATION_IMAGES = 256
+OPSET = 18  # of every file
 INSTALL = "pip install 'pulvinar[deploy]'"
 
 
@@ -164,15 +166,19 @@ def export_int8(
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         whole.write_bytes(model.SerializeToString())
-        quantize_static(
-            whole,
-            small,
-            _Images(used),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-            calibrate_method=CalibrationMethod.MinMax,
-        )
+        logging.disable(logging.WARNING)  # it advises shape inference, which this graph has had and its own cannot do
+        try:
+            quantize_static(
+                whole,
+                small,
+                _Images(used),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                op_types_to_quantize=["Conv"],
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         before, after = (run_with(file, "onnxruntime")(used)["features"] for file in (whole, small))
         write_bytes(path, small.read_bytes())
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)

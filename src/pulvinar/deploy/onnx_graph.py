@@ -17,9 +17,10 @@ from torch import nn
 
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
+from pulvinar.deploy.onnx_files import OPSET
 
 Missing = Literal["rows", "batch", "none"]
-OPSET, IR_VERSION = 18, 9
+IR_VERSION = 9
 
 
 class Graph:

@@ -47,7 +47,7 @@ def adversarial(
     gate: int,
     channels: Int[Tensor, " channel"] | Sequence[int],
     aim: Aim,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     n_steps: int = 20,
     rate: float = 0.05,
 ) -> Tensor:
@@ -55,11 +55,12 @@ def adversarial(
 
     Each image goes for the channel of `channels` that is nearest to changing sides, and stops where it has changed. rate: of a
     step, in pixel units. The gradient goes through the maps alone: gates further up are taken as they stand. Where there is no
-    gradient (a gate whose hidden units are all shut) the step goes in a random direction.
+    gradient (a gate whose hidden units are all shut) the step goes in a random direction, drawn from the generator (None: a
+    fixed one).
     """
     masked, (mean, sd) = network.masked(), _colours(network)
     sign = 1.0 if aim == "open" else -1.0
-    chosen = torch.as_tensor(channels, dtype=torch.long)
+    chosen, drawn = torch.as_tensor(channels, dtype=torch.long), generator or torch.Generator().manual_seed(0)
     pixels = images.to(sd) * sd + mean
     for _ in range(n_steps):
         moving = pixels.detach().requires_grad_(True)
@@ -67,6 +68,6 @@ def adversarial(
         (gradient,) = torch.autograd.grad(nearest.sum(), moving)
         still = (nearest.detach() < 0.02).to(gradient)[:, None, None, None]  # a little beyond zero
         lost = (gradient.abs().amax((1, 2, 3), keepdim=True) == 0).to(gradient)
-        anywhere = torch.randn(gradient.shape, generator=generator).to(gradient)
+        anywhere = torch.randn(gradient.shape, generator=drawn).to(gradient)
         pixels = (pixels + rate * still * (gradient + lost * anywhere).sign()).clamp(0, 1)
     return ((pixels - mean) / sd).detach()

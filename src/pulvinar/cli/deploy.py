@@ -1,0 +1,75 @@
+"""`pulvinar deploy`: networks for use."""
+
+import argparse
+
+from pulvinar.cli.common import Commands, Result, say
+
+
+def _compact(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import deploy
+
+    result = deploy.compact(
+        arguments.run,
+        out=arguments.out,
+        calibrate_on=arguments.calibrate,
+        form=arguments.form,
+        rare=arguments.rare,
+        multiple=arguments.multiple,
+        share=arguments.share,
+    )
+    say(arguments, deploy.compact_as_text(result))
+    return result
+
+
+def _export(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands import deploy
+
+    result = deploy.export(
+        arguments.net,
+        onnx=arguments.onnx,
+        masked=arguments.masked,
+        fallback=not arguments.no_fallback,
+        int8=arguments.int8,
+        program=arguments.torch_export,
+        runtime=arguments.runtime,
+        calibrate_on=arguments.calibrate,
+    )
+    say(arguments, deploy.export_as_text(result))
+    return result
+
+
+def declare(commands: Commands) -> None:
+    """The command lines of this file."""
+    kinds = commands.group("deploy", "networks for use: smaller, exact, timed", "Networks for use.")
+    compact = kinds.add("compact", _compact, "drop the channels that the gates leave shut; exact for every image all the same")
+    compact.add_argument("run", metavar="RUN", help="finished run of a gated method, of another backbone, or of troi")
+    compact.add_argument("--calibrate", metavar="DATA", help="images, as for `pulvinar fit`; those of the training will do")
+    compact.add_argument("--out", required=True, metavar="NET", help="the folder to write; must not exist")
+    compact.add_argument(
+        "--form",
+        choices=("gated", "static", "folded"),
+        default="gated",
+        help="gated: with an exact fallback (default); static: one mask for all images; folded: no gates, batch-norms folded",
+    )
+    compact.add_argument(
+        "--rare", type=float, default=0.0, metavar="SHARE", help="also drop channels that at most this share opens (default 0)"
+    )
+    compact.add_argument(
+        "--multiple", type=int, default=1, metavar="N", help="keep a multiple of so many channels per gate (16: AVX-512)"
+    )
+    compact.add_argument("--share", type=float, help="MAC share of --form static (default: that of the gates)")
+
+    export = kinds.add("export", _export, "files for runtimes: ONNX, int8, torch.export")
+    export.add_argument("net", metavar="NET", help="folder made by `pulvinar deploy compact`")
+    export.add_argument("--onnx", metavar="FILE", help="the network; pixels in [0, 1] in, features out")
+    export.add_argument("--masked", metavar="FILE", help="the reference that computes every channel, for comparison")
+    export.add_argument("--no-fallback", action="store_true", help="leave dropped channels out for good: not exact for misses")
+    export.add_argument("--int8", metavar="FILE", help="convolutions in int8, by ONNX Runtime's quantiser; not exact")
+    export.add_argument("--torch-export", metavar="FILE", help="a program of torch.export, .pt2")
+    export.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="where --onnx and --masked are to run (default onnxruntime)",
+    )
+    export.add_argument("--calibrate", metavar="DATA", help="images for --int8 (default: those of the compaction)")
