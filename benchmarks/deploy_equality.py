@@ -120,15 +120,20 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, nargs=3, default=(6000, 2000, 2000), help="real, noise, adversarial")
     parser.add_argument("--steps", type=int, default=20, help="of an adversarial image")
     parser.add_argument("--cuts", nargs="+", default=["calibrated", "halved"])
+    parser.add_argument("--part", type=int, default=0, help="other real images and other seeds; the rows of parts add up")
     arguments = parser.parse_args()
     data = open_data("images", arguments.data)
     network = load_backbone(RunFolder.reopen(arguments.run)).network if arguments.run else perturbed(data.size[0])
     name = Path(arguments.run).name if arguments.run else "perturbed"
     base = compact_to(network, [torch.arange(n) for n in network.shape.gate_channels])  # for the normalisation
-    pixels = torch.from_numpy(np.concatenate([data.test, data.train]))[: N_CALIBRATION + sum(arguments.inputs)]
-    images = normalised(base, pixels.permute(0, 3, 1, 2).float() / 255)
-    calibration, rest = images[-N_CALIBRATION:], images[:-N_CALIBRATION]
     n_real, n_noise, n_attacked = arguments.inputs
+    n_used, seed = n_real + n_attacked // 2, 10 * arguments.part
+    pool = np.concatenate([data.test, data.train])
+    first = N_CALIBRATION + arguments.part * n_used
+    if len(pool) < first + n_used:
+        parser.error(f"--part {arguments.part}: {len(pool)} images, {first + n_used} are needed")
+    images = [pool[:N_CALIBRATION], pool[first : first + n_used]]
+    calibration, rest = (normalised(base, torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255) for part in images)
     found = calibrate(network, calibration)
     counts = list(found.counts)
     halves = [count.argsort(descending=True, stable=True)[: (len(count) + 1) // 2].sort().values for count in counts]
@@ -138,12 +143,12 @@ def main() -> None:
             continue
         cut = compact_to(network, kept)
         log(f"{name}, {cut_name}: {[len(part) for part in kept]} channels kept, MAC share {cut.macs.share:.3f}")
-        drawn = noise(cut, n_attacked - n_attacked // 2, torch.Generator().manual_seed(2))
+        drawn = noise(cut, n_attacked - n_attacked // 2, torch.Generator().manual_seed(seed + 2))
         start = torch.cat([rest[n_real : n_real + n_attacked // 2], drawn])
-        start = start[torch.randperm(len(start), generator=torch.Generator().manual_seed(3))]
+        start = start[torch.randperm(len(start), generator=torch.Generator().manual_seed(seed + 3))]
         kinds = {
             "real": rest[:n_real],
-            "noise": noise(cut, n_noise, torch.Generator().manual_seed(0)),
+            "noise": noise(cut, n_noise, torch.Generator().manual_seed(seed)),
             "adversarial": attacks(cut, counts, start, n_steps=arguments.steps),
         }
         closed = {

@@ -10,10 +10,12 @@ from pulvinar.models.resnet_shape import resnet_shape
 SIZE = 16
 
 
-def lively(network: str, *, gated_convs="conv2", seed=2, width=0.125, size=SIZE, passes=("dense", "gated")) -> GatedResNet:
+def lively(
+    network: str, *, gated_convs="conv2", seed=2, width=0.125, size=SIZE, stem="auto", passes=("dense", "gated")
+) -> GatedResNet:
     """An untrained network whose gates depend on the image, with batch-norms that do something; float64."""
     generator = torch.Generator().manual_seed(seed)
-    shape = resnet_shape(network, size=size, width=width, gated_convs=gated_convs)
+    shape = resnet_shape(network, size=size, width=width, stem=stem, gated_convs=gated_convs)
     made = GatedResNet(shape, size=size, passes=passes, gate_bias=None).initialise(generator).double()
     for module in made.modules():
         if isinstance(module, BatchNorm):

@@ -45,6 +45,15 @@ def test_files_with_the_fallback_equal_torch_at_any_batch(network, gated_convs, 
     assert not run(images)["misses"][:, -1].any()
 
 
+def test_a_pooled_stem_and_a_gate_that_keeps_nothing(make_network):
+    """Oracle: the torch form. The constant maps of an empty gate need the side of the maps behind the pooling."""
+    model = make_network("resnet18", stem="imagenet", size=32).float()
+    made = compact_to(model, [torch.arange(0), *[torch.arange(0, n, 2) for n in model.shape.gate_channels[1:]]])
+    for variant in ("onnxruntime", "openvino"):
+        found = run_with(onnx_model(made, runtime=variant).SerializeToString(), variant)(pixels(5, 32))["features"]
+        np.testing.assert_allclose(found, features(made, pixels(5, 32)), rtol=1e-5, atol=2e-6)
+
+
 def test_the_file_is_found_by_names_and_by_order(tmp_path, make_network, make_images):
     """What a user without pulvinar does: plain onnxruntime, input `images`, first output `features`."""
     model = make_network("resnet18").float()
