@@ -4,8 +4,9 @@
     OMP_NUM_THREADS=1 uv run python benchmarks/deploy_equality.py --data cifar10.npz --out equality_full.csv
 
 Inputs: real images that did not calibrate, noise, and images optimised to open dropped channels or to close always-open ones.
-Two cuts: `calibrated` drops what 2,000 images never open; `halved` keeps the half of each gate that opens most, so that every
-block is missed often. Without --run: ResNet-18 of full width, weights drawn and perturbed, so that nothing is trained away.
+Two cuts: `calibrated` drops what 2,000 images never open; `halved` keeps, of each gate's channels that open at all, the half
+that opens most, so that every block is missed often. Without --run: ResNet-18 of full width, weights drawn and perturbed, so
+that nothing is trained away.
 """
 
 import argparse
@@ -136,7 +137,7 @@ def main() -> None:
     calibration, rest = (normalised(base, torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255) for part in images)
     found = calibrate(network, calibration)
     counts = list(found.counts)
-    halves = [count.argsort(descending=True, stable=True)[: (len(count) + 1) // 2].sort().values for count in counts]
+    halves = [count.argsort(descending=True, stable=True)[: int((count > 0).sum() + 1) // 2].sort().values for count in counts]
     rows = []
     for cut_name, kept in (("calibrated", list(found.kept)), ("halved", halves)):
         if cut_name not in arguments.cuts:
