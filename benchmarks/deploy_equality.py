@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 uv run python benchmarks/deploy_equality.py --data cifar10.npz --out equality_full.csv
 
 Inputs: real images that did not calibrate, noise, and images optimised to open dropped channels or to close always-open ones.
-Two cuts: `calibrated` drops what 2,000 images never open; `halved` keeps, of each gate's channels that open at all, the half
-that opens most, so that every block is missed often. Without --run: ResNet-18 of full width, weights drawn and perturbed, so
-that nothing is trained away.
+Two cuts: `calibrated` drops what the calibration images never open; `halved` keeps, of each gate's channels that open at all,
+the half that opens most, so that every block is missed often. Without --run: ResNet-18 of full width, weights drawn and
+perturbed, so that nothing is trained away.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pulvinar.storage import write_text
 from pulvinar.training.backbone_runs import load_backbone
 from pulvinar.training.runs import RunFolder
 
-N_CALIBRATION, BATCH = 2000, 100
+BATCH = 100
 
 
 def perturbed(size: int) -> GatedResNet:
@@ -75,9 +75,9 @@ def attacks(cut: CompactNetwork, counts: list[torch.Tensor], images: torch.Tenso
     return torch.cat(made)
 
 
-def closed_always_open(found: Outputs, counts: list[torch.Tensor]) -> int:
+def closed_always_open(found: Outputs, counts: list[torch.Tensor], n_calibration: int) -> int:
     """Images for which a gate closes a channel that every calibration image opens."""
-    always = np.concatenate([(count == N_CALIBRATION).numpy() for count in counts])
+    always = np.concatenate([(count == n_calibration).numpy() for count in counts])
     return int((found.logits[:, always] < 0).any(1).sum())
 
 
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, nargs=3, default=(6000, 2000, 2000), help="real, noise, adversarial")
     parser.add_argument("--steps", type=int, default=20, help="of an adversarial image")
     parser.add_argument("--cuts", nargs="+", default=["calibrated", "halved"])
+    parser.add_argument("--calibration", type=int, default=2000, help="images that choose the cuts")
     parser.add_argument("--part", type=int, default=0, help="other real images and other seeds; the rows of parts add up")
     arguments = parser.parse_args()
     data = open_data("images", arguments.data)
@@ -130,10 +131,10 @@ def main() -> None:
     n_real, n_noise, n_attacked = arguments.inputs
     n_used, seed = n_real + n_attacked // 2, 10 * arguments.part
     pool = np.concatenate([data.test, data.train])
-    first = N_CALIBRATION + arguments.part * n_used
+    first = arguments.calibration + arguments.part * n_used
     if len(pool) < first + n_used:
         parser.error(f"--part {arguments.part}: {len(pool)} images, {first + n_used} are needed")
-    images = [pool[:N_CALIBRATION], pool[first : first + n_used]]
+    images = [pool[: arguments.calibration], pool[first : first + n_used]]
     calibration, rest = (normalised(base, torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255) for part in images)
     found = calibrate(network, calibration)
     counts = list(found.counts)
@@ -153,7 +154,7 @@ def main() -> None:
             "adversarial": attacks(cut, counts, start, n_steps=arguments.steps),
         }
         closed = {
-            kind: sum(closed_always_open(torch_form(cut)(part), counts) for part in made.split(BATCH))
+            kind: sum(closed_always_open(torch_form(cut)(part), counts, len(calibration)) for part in made.split(BATCH))
             for kind, made in kinds.items()
         }
         print(f"{name}, {cut_name}: images that close a channel that every calibration image opens: {closed}", flush=True)
