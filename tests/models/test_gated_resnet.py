@@ -14,7 +14,7 @@ from pulvinar.models.resnet_shape import resnet_shape
 
 def made(name: str = "resnet18", *, size: int = 32, seed: int = 0, **options) -> GatedResNet:
     """A small network whose running statistics and affine weights are not their initial ones."""
-    keys = ("stem", "gated_convs")
+    keys = ("stem", "gated_convs", "gate_group")
     shape = resnet_shape(name, size=size, width=0.125, **{key: options.pop(key) for key in keys if key in options})
     generator = torch.Generator().manual_seed(seed)
     network = GatedResNet(shape, size=size, **options).initialise(generator)
@@ -184,6 +184,26 @@ def test_zero_residual_starts_blocks_as_their_shortcut():
     network = made().initialise(torch.Generator().manual_seed(0), zero_residual=True).train()
     maps = torch.rand((2, 8, 8, 8), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network.blocks[0](maps, "dense", None, GateRecord([], [])), maps)
+
+
+@pytest.mark.parametrize(("name", "gated_convs"), [("resnet18", "conv2"), ("resnet50", "both")])
+def test_groups_of_channels_open_and_shut_together_with_and_without_noise(name, gated_convs):
+    network = made(name, gated_convs=gated_convs, gate_bias=0.0, gate_group=3).eval()
+    for generator in (None, torch.Generator().manual_seed(0)):
+        output = network(images(6), gated=True, generator=generator)
+        for gate in output.gates:
+            for group in gate.split(3, dim=1):
+                assert torch.equal(group, group[:, :1].expand_as(group))
+    assert [len(part.expand.bias) for part in network.blocks[0].gates.values()] == [3] * (2 if gated_convs == "both" else 1)
+    assert output.rates.shape == (sum(network.shape.gate_channels),)
+    assert 0.2 < output.densities.mean().item() < 0.8
+
+
+def test_a_group_larger_than_the_layer_is_the_layer_and_an_empty_one_is_refused():
+    network = made(gate_bias=0.0, gate_group=1000).eval()
+    assert {tuple(gate.unique(dim=1).shape) for gate in network(images(2), gated=True).gates} == {(2, 1)}
+    with pytest.raises(InputError, match="gate_group: 0"):
+        resnet_shape("resnet18", size=32, gate_group=0)
 
 
 def test_a_pass_that_is_not_there_is_refused():

@@ -47,6 +47,14 @@ def test_dense_and_gates_are_what_torch_counts(name, size, stem, width, gated_co
     assert macs.dense + macs.gates == counted(network, size, gated=True)  # masks save nothing by themselves
 
 
+@pytest.mark.parametrize("group", [3, 16])
+def test_gates_that_decide_on_groups_are_what_torch_counts(group):
+    shape = resnet_shape("resnet50", size=32, width=0.125, gated_convs="both", gate_group=group)
+    macs = count_macs(shape, 32)
+    assert macs.dense + macs.gates == counted(GatedResNet(shape, size=32), 32, gated=True)
+    assert macs.gates < count_macs(resnet_shape("resnet50", size=32, width=0.125, gated_convs="both"), 32).gates
+
+
 @pytest.mark.parametrize(("name", "size", "stem", "width", "gated_convs"), NETWORKS)
 def test_open_channels_cost_what_a_really_narrow_network_costs(name, size, stem, width, gated_convs):
     shape = resnet_shape(name, size=size, stem=stem, width=width, gated_convs=gated_convs)

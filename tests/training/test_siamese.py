@@ -33,7 +33,9 @@ def views(n: int = 8) -> list[torch.Tensor]:
 
 
 def settings(objective: str = "vicreg") -> LossSettings:
-    return LossSettings(objective=objective, budget_mode="constraint", budget=0.3, bound_target=0.4)
+    channels = resnet_shape("resnet18", size=16, width=0.0625).gate_channels
+    decide = {"decide_weight": 2.0, "decide_start": 0.0, "gate_channels": channels}
+    return LossSettings(objective=objective, budget_mode="constraint", budget=0.3, bound_target=0.4, **decide)
 
 
 def constraint() -> BudgetConstraint:
@@ -67,6 +69,8 @@ def test_loss_is_lightlys_plus_the_budget():
     torch.testing.assert_close(terms["invariance"] + terms["variance"] + terms["covariance"], theirs)
     assert terms["budget"].item() == pytest.approx((0.7 + 0.1 * 0.15 + 3 * 0.15) * pair[0].share.item())
     assert hard_share(pair) == pytest.approx(pair[0].hard_share.item())
+    parts = pair[0].rates.split(settings().gate_channels)
+    assert terms["decide"].item() == pytest.approx(0.1 * 2 * sum((4 * p * (1 - p)).mean().item() for p in parts) / len(parts))
 
 
 def test_gated_branches_both_pay_for_their_budget():

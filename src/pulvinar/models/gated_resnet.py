@@ -7,7 +7,8 @@ the blocks ("Unifying synergies", section 3.1), and by option also in stem and d
 "blocks", the papers' choice, their running statistics mix both passes).
 
 Ours: `gate_bias` (none: no bias, about half the gates open at the start, as the papers' self-supervised code; supervised DGNet
-starts at +2), gates of Bottleneck blocks on either or both inner convolutions (models/macs.py has the formula), and
+starts at +2), gates of Bottleneck blocks on either or both inner convolutions (models/macs.py has the formula), gates that
+decide on groups of neighbouring channels (`gate_group` of the shape: then the last layer of a gate has one output a group), and
 `logit_shift`, one number added to every logit, by which a finished network is moved onto its budget.
 """
 
@@ -23,7 +24,14 @@ from pulvinar.errors import InputError
 from pulvinar.models.batch_norm import BatchNorm, n_processes
 from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import BlockShape, ResNetShape, StemShape
-from pulvinar.selection.channel_gate import TEMPERATURE, logistic_noise, open_gates, straight_through_gate
+from pulvinar.selection.channel_gate import (
+    TEMPERATURE,
+    by_group,
+    logistic_noise,
+    n_groups,
+    open_gates,
+    straight_through_gate,
+)
 
 Pass = Literal["dense", "gated"]
 SeparateNorms = Literal["blocks", "all"]
@@ -35,19 +43,21 @@ def spatial_mean(maps: Float[Tensor, "image channel height width"]) -> Float[Ten
 
 
 class Gate(nn.Module):
-    """Logits (image, channel) from a block's input; computed in float32 whatever the maps are."""
+    """Logits (image, channel) from a block's input, equal within a group; computed in float32 whatever the maps are."""
 
-    def __init__(self, inputs: int, hidden: int, channels: int, bias: float | None) -> None:
+    def __init__(self, inputs: int, hidden: int, channels: int, bias: float | None, group: int = 1) -> None:
         super().__init__()
+        self.n_channels, self.group = channels, group
         self.reduce = nn.Linear(inputs, hidden, bias=False)
         self.norm = BatchNorm(hidden)
-        self.expand = nn.Linear(hidden, channels, bias=bias is not None)
+        self.expand = nn.Linear(hidden, n_groups(channels, group), bias=bias is not None)
         self.initial_bias = bias
 
     def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
         """Relevance of every channel; a gate opens where it is 0 or more."""
         with torch.autocast(pooled.device.type, enabled=False):
-            return self.expand(torch.relu(self.norm(self.reduce(pooled.to(self.reduce.weight.dtype)))))
+            decisions = self.expand(torch.relu(self.norm(self.reduce(pooled.to(self.reduce.weight.dtype)))))
+            return by_group(decisions, group=self.group, n_channels=self.n_channels)
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,11 @@ class GateSetting:
     masks: list[Tensor] | None = None
     all_open: bool = False
 
-    def draw(self, logits: Tensor) -> Tensor:
-        """Gates of exactly 0 or 1 with a straight-through gradient; masks, and gates kept open, have none."""
+    def draw(self, logits: Tensor, group: int = 1) -> Tensor:
+        """Gates of exactly 0 or 1 with a straight-through gradient; masks, and gates kept open, have none.
+
+        group: neighbouring channels that share their logit; they share the noise too.
+        """
         if self.masks is not None:
             return self.masks.pop(0).to(logits).expand_as(logits)
         if self.all_open:
@@ -73,8 +86,9 @@ class GateSetting:
         if self.generator is not None:
             rank = torch.distributed.get_rank() if n_processes() > 1 else 0
             n_images, n_channels = logits.shape
-            part = (rank, n_processes())
-            noise = logistic_noise(n_images, n_channels, self.generator, part=part, device=logits.device)
+            part, drawn = (rank, n_processes()), n_groups(n_channels, group)
+            noise = logistic_noise(n_images, drawn, self.generator, part=part, device=logits.device)
+            noise = by_group(noise, group=group, n_channels=n_channels)
         return straight_through_gate(logits + self.shift, noise, temperature=self.temperature)
 
 
@@ -115,7 +129,9 @@ class Block(nn.Module):
         self.shortcut = _convolution(shape.inputs, shape.outputs, 1, shape.stride) if shape.has_downsample else None
         self.shortcut_norms = _norms(shortcut_passes, shape.outputs) if shape.has_downsample else None
         gated = shape.gated if "gated" in passes else ()
-        self.gates = nn.ModuleDict({str(n): Gate(shape.inputs, shape.gate_hidden, shape.inner[n], bias) for n in gated})
+        self.gates = nn.ModuleDict(
+            {str(n): Gate(shape.inputs, shape.gate_hidden, shape.inner[n], bias, shape.gate_group) for n in gated}
+        )
 
     def forward(self, maps: Tensor, name: str, setting: GateSetting | None, record: GateRecord) -> Tensor:
         """relu(residual + shortcut). name: the pass, for its batch-norms; setting: how gates are drawn (None: all open)."""
@@ -135,7 +151,7 @@ class Block(nn.Module):
 
     def _gate(self, number: int, pooled: Tensor, setting: GateSetting | None, record: GateRecord) -> Tensor:
         logits = self.gates[str(number)](pooled)
-        gates = setting.draw(logits) if setting is not None else torch.ones_like(logits)
+        gates = setting.draw(logits, self.shape.gate_group) if setting is not None else torch.ones_like(logits)
         record.logits.append(logits + setting.shift if setting is not None else logits)
         record.gates.append(gates)
         return gates
@@ -191,6 +207,11 @@ class GatedOutput:
     def densities(self) -> Float[Tensor, " gate"]:
         """Mean share of open channels of every gate, differentiable."""
         return torch.stack([gate.mean() for gate in self.gates]) if self.gates else torch.ones(0)
+
+    @property
+    def rates(self) -> Float[Tensor, " channel"]:
+        """Probability that a channel is open in training, mean over the images, gate after gate; differentiable."""
+        return torch.cat([torch.sigmoid(logits).mean(0) for logits in self.logits]) if self.logits else torch.ones(0)
 
 
 class GatedResNet(nn.Module):

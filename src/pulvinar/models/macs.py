@@ -8,7 +8,8 @@ A Bottleneck with k1, k2 inner channels open, h x w in front of and H x W behind
 
     k1 C_in h w + 9 k1 k2 H W + k2 C_out H W   (+ C_in C_out H W with a downsample);
 
-an ungated inner convolution has its full width there. Each gate adds C_in r + r C_gate with r = max(1, C_in // 4).
+an ungated inner convolution has its full width there. Each gate adds C_in r + r ceil(C_gate / g) with r = max(1, C_in // 4)
+and g channels to a decision (1 in the papers).
 The papers' FLOPs are these multiply-adds (batch-norm, ReLU and pooling are not counted); share = mean over images of
 (stem + blocks + gates) / (stem + blocks with everything open). "Unifying synergies", equation 3, with the stem on both sides
 as in its FLOPs columns.
@@ -132,7 +133,7 @@ def count_macs(shape: ResNetShape, size: int) -> Macs:
 def _block_macs(block: BlockShape, size: int) -> BlockMacs:
     before, behind = size**2, block.output_size(size) ** 2
     fixed = behind * block.inputs * block.outputs if block.has_downsample else 0
-    gates = sum(block.gate_hidden * (block.inputs + block.inner[convolution]) for convolution in block.gated)
+    gates = sum(block.gate_hidden * (block.inputs + block.gate_decisions(convolution)) for convolution in block.gated)
     if block.is_bottleneck:
         return BlockMacs(block, fixed, (before * block.inputs, behind * block.outputs), 9 * behind, gates)
     return BlockMacs(block, fixed, (9 * behind * (block.inputs + block.outputs),), 0, gates)

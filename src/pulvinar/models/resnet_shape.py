@@ -15,6 +15,7 @@ from typing import Literal
 
 from pulvinar.config import suggest
 from pulvinar.errors import InputError, NotFoundError
+from pulvinar.selection.channel_gate import n_groups
 
 Stem = Literal["auto", "cifar", "imagenet", "papers"]
 GatedConvs = Literal["conv1", "conv2", "both"]
@@ -53,7 +54,8 @@ class StemShape:
 class BlockShape:
     """Channels of a block. inner: (k,) conv1's outputs in a BasicBlock, (k1, k2) conv1's and conv2's in a Bottleneck.
 
-    gated: which of the inner convolutions have a gate on their outputs (indices into `inner`).
+    gated: which of the inner convolutions have a gate on their outputs (indices into `inner`). gate_group: neighbouring
+    channels that one decision of a gate opens or shuts.
     """
 
     inputs: int
@@ -61,6 +63,7 @@ class BlockShape:
     outputs: int
     stride: int
     gated: tuple[int, ...] = (0,)
+    gate_group: int = 1
 
     @property
     def is_bottleneck(self) -> bool:
@@ -76,6 +79,10 @@ class BlockShape:
     def gate_hidden(self) -> int:
         """Hidden channels of a gate: inputs // 4, at least 1."""
         return max(1, self.inputs // GATE_REDUCTION)
+
+    def gate_decisions(self, convolution: int) -> int:
+        """Outputs of the gate of this inner convolution: its channels over `gate_group`, rounded up."""
+        return n_groups(self.inner[convolution], self.gate_group)
 
     def output_size(self, size: int) -> int:
         """Side of the maps behind the 3x3 convolution with the stride (padding 1)."""
@@ -119,13 +126,19 @@ def stem_shape(stem: Stem, *, size: int, channels: int) -> StemShape:
 
 
 def resnet_shape(
-    network: str, *, size: int, stem: Stem = "auto", width: float = 1.0, gated_convs: GatedConvs = "conv2"
+    network: str,
+    *,
+    size: int,
+    stem: Stem = "auto",
+    width: float = 1.0,
+    gated_convs: GatedConvs = "conv2",
+    gate_group: int = 1,
 ) -> ResNetShape:
     """The shape of resnet18, resnet34 or resnet50 for square images of `size` pixels.
 
     width: multiplies every channel count, stem and outputs included. gated_convs: which inner convolutions of a Bottleneck
-    are gated (DGNet's habit: conv2; a BasicBlock has one, conv1). `InputError` where the width leaves no channel or the image
-    no pixel.
+    are gated (DGNet's habit: conv2; a BasicBlock has one, conv1). gate_group: channels of one decision. `InputError` where the
+    width leaves no channel, the image no pixel, or a group has none.
     """
     stages = STAGES[network_name(network)]
     base = round(BASE_CHANNELS * width)
@@ -133,18 +146,20 @@ def resnet_shape(
         raise InputError(f"width: {width} leaves {BASE_CHANNELS * width:.2f} of {BASE_CHANNELS} channels; give 1/64 or more")
     if size < 8:
         raise InputError(f"size: images of {size} pixels; 8 or more are needed")
+    if gate_group < 1:
+        raise InputError(f"gate_group: {gate_group} channels in a group; 1 or more are needed")
     blocks, inputs = [], base
     for stage, n_blocks in enumerate(stages):
         channels = base * 2**stage
         for number in range(n_blocks):
             stride = 2 if stage and not number else 1
-            blocks.append(_block(network, inputs, channels, stride, gated_convs))
+            blocks.append(_block(network, inputs, channels, stride, gated_convs, gate_group))
             inputs = blocks[-1].outputs
     return ResNetShape(network, stem_shape(stem, size=size, channels=base), tuple(blocks))
 
 
-def _block(network: str, inputs: int, channels: int, stride: int, gated_convs: GatedConvs) -> BlockShape:
+def _block(network: str, inputs: int, channels: int, stride: int, gated_convs: GatedConvs, group: int) -> BlockShape:
     if network != "resnet50":
-        return BlockShape(inputs, (channels,), channels, stride)
+        return BlockShape(inputs, (channels,), channels, stride, gate_group=group)
     gated = {"conv1": (0,), "conv2": (1,), "both": (0, 1)}[gated_convs]
-    return BlockShape(inputs, (channels, channels), EXPANSION * channels, stride, gated)
+    return BlockShape(inputs, (channels, channels), EXPANSION * channels, stride, gated, group)

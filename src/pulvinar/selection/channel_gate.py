@@ -7,6 +7,9 @@ With logit a, logistic noise n = log u - log(1 - u), u uniform in (0, 1), and te
 So a gate is open in training with probability sigmoid(a). At inference there is no noise: open iff a >= 0.
 Sources: Maddison et al. 2017, Jang et al. 2017 (binary concrete, straight-through); Krishna et al. 2022, section 3.2, and
 "Unifying synergies" (Krishna et al.), section 3, for its use here. Noise and sigmoid are float32 whatever the logits are.
+
+Ours: one decision may hold for a group of neighbouring channels (`by_group`), as blocked convolutions like it; then logits and
+noise are drawn per group.
 """
 
 import torch
@@ -34,6 +37,16 @@ def logistic_noise(
     uniform = torch.rand(shape, generator=generator, device=generator.device)[index * n_images : (index + 1) * n_images]
     tiny = torch.finfo(torch.float32).eps / 2  # rand lies in [0, 1): 0 would be an infinite logit
     return uniform.clamp(tiny, 1 - tiny).logit().to(device)
+
+
+def n_groups(n_channels: int, group: int) -> int:
+    """Decisions for so many channels in groups of `group` neighbours; the last group may be smaller."""
+    return -(-n_channels // group)
+
+
+def by_group(values: Float[Tensor, "image decision"], *, group: int, n_channels: int) -> Float[Tensor, "image channel"]:
+    """The value of its group for every channel: channel c has decision c // group. The gradient is the sum over the group."""
+    return values if group == 1 else values.repeat_interleave(group, dim=1)[:, :n_channels]
 
 
 def straight_through_gate(

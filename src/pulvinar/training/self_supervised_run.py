@@ -103,6 +103,9 @@ def loss_settings(config: SelfSupervisedConfig, macs: Macs) -> LossSettings:
             "penalty_weight": config.penalty_weight,
             "bound_weight": config.bound_weight,
             "bound_target": bound_target(config.budget, config.bound_target, macs.density_for),
+            "decide_weight": config.decide_weight,
+            "decide_start": config.descent_share if config.budget_mode == "constraint" else 0.0,
+            "gate_channels": macs.shape.gate_channels,
         }
     )
 

@@ -93,7 +93,12 @@ class SelfSupervisedConfig:
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size."""
         return resnet_shape(
-            self.network, size=size, stem=self.stem, width=self.width, gated_convs=getattr(self, "gated_convs", "conv2")
+            self.network,
+            size=size,
+            stem=self.stem,
+            width=self.width,
+            gated_convs=getattr(self, "gated_convs", "conv2"),
+            gate_group=getattr(self, "gate_group", 1),
         )
 
     def views(self) -> tuple[ViewSettings, ViewSettings]:
@@ -139,6 +144,7 @@ class GatedConfig(SelfSupervisedConfig):
     budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
     gate_bias: float | None = setting(2.0, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
     gated_convs: GatedConvs = setting("conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)")
+    gate_group: int = setting(1, "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)")
     separate_norms: SeparateNorms = setting("blocks", "batch-norms that each pass has of its own: blocks (paper) or all")
     gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)")
     gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
@@ -147,6 +153,7 @@ class GatedConfig(SelfSupervisedConfig):
     bound_target: BoundTarget = setting(
         "solved", "where the bounds start: solved from the budget, density (budget), sqrt (papers)"
     )
+    decide_weight: float = setting(0.0, "of the term that makes channels always or never open (ours; papers: 0)")
     constraint_rate: float = setting(0.1, "of the multiplier, per step of a run of 1,000 steps and unit of share")
     constraint_stiffness: float = setting(50.0, "weight of the constraint's quadratic term")
     descent_share: float = setting(0.4, "share of the run in which the constraint's budget falls from the share at the start")
@@ -160,7 +167,16 @@ class GatedConfig(SelfSupervisedConfig):
             wrong.append(f"{name}.budget is a share in (0, 1], not {self.budget}")
         if not 0 <= self.gates_open_share < 1:
             wrong.append(f"{name}.gates_open_share lies in [0, 1), not {self.gates_open_share}")
-        for field in ("penalty_weight", "bound_weight", "constraint_rate", "constraint_stiffness", "gate_rate"):
+        if self.gate_group < 1:
+            wrong.append(f"{name}.gate_group is 1 channel or more, not {self.gate_group}")
+        for field in (
+            "penalty_weight",
+            "bound_weight",
+            "decide_weight",
+            "constraint_rate",
+            "constraint_stiffness",
+            "gate_rate",
+        ):
             if not getattr(self, field) >= 0:
                 wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
         if self.gate_bias is not None and not math.isfinite(self.gate_bias):

@@ -23,6 +23,7 @@ from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
 from pulvinar.objectives.self_supervised import Objective, barlow_twins_terms, simclr_terms, simsiam_terms, vicreg_terms
 from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, quadratic_penalty
+from pulvinar.selection.decisive_gates import decide_schedule, undecided
 from pulvinar.training.processes import gather_rows, mean_over_processes
 
 Branches = Literal["dense", "gated", "dual", "two"]
@@ -34,7 +35,8 @@ GATED_VIEWS = {"dense": (False, False), "gated": (True, True), "dual": (True, Fa
 class Branch:
     """What one view gives: embeddings (image, dim), features (image, feature), shares and densities over the batch.
 
-    predicted: only with a predictor. share, densities: differentiable, None in a dense pass. hard_share: as at inference.
+    predicted: only with a predictor. share, densities, rates (`GatedOutput`): differentiable, None in a dense pass. hard_share:
+    as at inference.
     """
 
     projected: Tensor
@@ -43,10 +45,11 @@ class Branch:
     share: Tensor | None
     hard_share: Tensor | None
     densities: Tensor | None
+    rates: Tensor | None
 
     def differentiable(self) -> list[Tensor]:
         """The tensors through which the loss reaches the network."""
-        return [part for part in (self.projected, self.predicted, self.share, self.densities) if part is not None]
+        return [part for part in (self.projected, self.predicted, self.share, self.densities, self.rates) if part is not None]
 
     def detached(self) -> "Branch":
         """The same numbers as leaves of a new graph."""
@@ -60,6 +63,7 @@ class Branch:
             predicted=leaf(self.predicted),
             share=leaf(self.share),
             densities=leaf(self.densities),
+            rates=leaf(self.rates),
             features=self.features.detach(),
         )
 
@@ -112,6 +116,7 @@ class SiameseNetwork(nn.Module):
             share=output.mac_share if gated else None,
             hard_share=output.hard_share if gated else None,
             densities=output.densities if gated else None,
+            rates=output.rates if gated else None,
         )
 
     def forward(
@@ -142,6 +147,9 @@ class LossSettings:
     penalty_weight: float = 5.0
     bound_weight: float = 1.0
     bound_target: float = 1.0
+    decide_weight: float = 0.0
+    decide_start: float = 0.0
+    gate_channels: tuple[int, ...] = ()
 
     def objective_terms(self, first: Branch, second: Branch) -> dict[str, Tensor]:
         """Terms of the objective for the images of all processes; their sum is its loss."""
@@ -162,7 +170,7 @@ class LossSettings:
         return simsiam_terms(a, b, predicted_first=p, predicted_second=q)
 
     def budget_terms(self, branches: Sequence[Branch], done: float, constraint: BudgetConstraint | None) -> dict[str, Tensor]:
-        """Budget and bound terms of every gated branch, summed over the branches."""
+        """Budget, bound and decision terms of every gated branch, summed over the branches."""
         terms: dict[str, Tensor] = {}
         if self.budget_mode == "none":
             return terms
@@ -175,6 +183,10 @@ class LossSettings:
             if self.bound_weight:
                 bound = bound_loss(densities, self.bound_target, bound_schedule(done), weight=self.bound_weight)
                 terms["bound"] = terms.get("bound", 0.0) + bound
+            if self.decide_weight and branch.rates is not None:
+                weight = self.decide_weight * decide_schedule(done, start=self.decide_start)
+                decide = weight * undecided(mean_over_processes(branch.rates), self.gate_channels)
+                terms["decide"] = terms.get("decide", 0.0) + decide
         return terms
 
     def terms(
@@ -207,7 +219,8 @@ def joined(parts: Sequence[Branch]) -> Branch:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else torch.stack(values).mean(0)
 
-    return Branch(rows("projected"), rows("predicted"), rows("features"), mean("share"), mean("hard_share"), mean("densities"))
+    means = {name: mean(name) for name in ("share", "hard_share", "densities", "rates")}
+    return Branch(projected=rows("projected"), predicted=rows("predicted"), features=rows("features"), **means)
 
 
 class _NormStatistics:

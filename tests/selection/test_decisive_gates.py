@@ -1,0 +1,70 @@
+"""Oracles: the law of total variance, the closed-form gradient, planted gates of which some must depend on the image."""
+
+import pytest
+import torch
+
+from pulvinar.selection.channel_gate import TEMPERATURE, by_group, logistic_noise, n_groups, straight_through_gate
+from pulvinar.selection.decisive_gates import decide_schedule, undecided
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_it_is_noise_plus_dependence_on_the_image_averaged_gate_by_gate():
+    soft = torch.sigmoid(random(50, 7))
+    noise, dependence = (soft * (1 - soft)).mean(0), soft.var(0, correction=0)
+    expected = 4 * (noise + dependence)
+    whole = undecided(soft.mean(0), (3, 4))
+    torch.testing.assert_close(whole, (expected[:3].mean() + expected[3:].mean()) / 2)
+
+
+@pytest.mark.parametrize(("rates", "expected"), [([0.0, 1.0, 1.0], 0.0), ([0.5, 0.5, 0.5], 1.0)])
+def test_decided_gates_cost_nothing_and_coins_one(rates, expected):
+    assert undecided(torch.tensor(rates), (1, 2)).item() == pytest.approx(expected)
+
+
+def test_gradient_is_the_derivative_by_hand():
+    rates = torch.sigmoid(random(6)).requires_grad_()
+    undecided(rates, (2, 4)).backward()
+    sizes = torch.tensor([2, 2, 4, 4, 4, 4], dtype=torch.float64)
+    torch.testing.assert_close(rates.grad, 4 * (1 - 2 * rates.detach()) / sizes / 2)
+
+
+def test_channels_that_may_choose_decide_and_those_that_pay_for_it_do_not():
+    """Two channels: one is wanted open for half of the images with force, the other without; only the second decides."""
+    wanted = (random(64) > 0).double()
+    logits = torch.nn.Parameter(torch.stack([2 * wanted - 1, 0.3 * (2 * wanted - 1) - 0.2], dim=1))
+    force = torch.tensor([8.0, 0.01], dtype=torch.float64)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        soft = torch.sigmoid(logits)
+        wish = (force * torch.nn.functional.binary_cross_entropy(soft, wanted[:, None].expand(-1, 2), reduction="none")).mean()
+        (wish + undecided(soft.mean(0), (2,))).backward()
+        optimizer.step()
+    rates = (logits >= 0).double().mean(0)
+    assert rates[0].item() == pytest.approx(wanted.mean().item())
+    assert rates[1].item() in (0.0, 1.0)
+
+
+def test_schedule_waits_for_the_budget_and_ends_whole():
+    assert [decide_schedule(done, start=0.4) for done in (0.0, 0.4, 0.7, 1.0)] == pytest.approx([0.0, 0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(("group", "n_channels"), [(1, 5), (2, 5), (4, 8), (16, 5)])
+def test_channels_of_a_group_share_their_decision_and_its_gradient_is_the_sum(group, n_channels):
+    decisions = random(6, n_groups(n_channels, group)).requires_grad_()
+    noise = logistic_noise(*decisions.shape, torch.Generator().manual_seed(0))
+    spread = [by_group(part, group=group, n_channels=n_channels) for part in (decisions, noise)]
+    gates = straight_through_gate(*spread)
+    assert gates.shape == (6, n_channels)
+    weight = random(6, n_channels, seed=1)
+    (gates * weight).sum().backward()
+    soft = torch.sigmoid((decisions.detach() + noise) / TEMPERATURE)
+    for channel in range(n_channels):
+        assert torch.equal(gates[:, channel], (decisions + noise)[:, channel // group].ge(0).double())
+    for number in range(decisions.shape[1]):
+        together = weight[:, number * group : (number + 1) * group].sum(1)
+        slope = soft[:, number] * (1 - soft[:, number]) / TEMPERATURE
+        torch.testing.assert_close(decisions.grad[:, number], slope * together)
