@@ -5,8 +5,8 @@ With s_c(x) = sigmoid(logit) the probability that channel c is open for image x 
     D = mean over gates of the mean over their channels of 4 p_c (1 - p_c),   in [0, 1].
 
 0: every channel is always open or always shut; 1: every channel is a coin. p (1 - p) = mean of s (1 - s) + variance of s
-over images, so D falls both with the noise of a gate and with its dependence on the image. Why: a channel that is open for 3 % of
-the images counts .03 in the budget, but a compacted network computes it for all of them.
+over images, so D falls both with the noise of a gate and with its dependence on the image. Why: a channel that is open for 3 %
+of the images counts .03 in the budget, but a compacted network computes it for all of them.
 """
 
 from collections.abc import Sequence
