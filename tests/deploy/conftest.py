@@ -11,11 +11,11 @@ SIZE = 16
 
 
 def lively(
-    network: str, *, gated_convs="conv2", seed=2, width=0.125, size=SIZE, stem="auto", passes=("dense", "gated")
+    network: str, *, gated_convs="conv2", seed=2, width=0.125, size=SIZE, stem="auto", passes=("dense", "gated"), group=1
 ) -> GatedResNet:
     """An untrained network whose gates depend on the image, with batch-norms that do something; float64."""
     generator = torch.Generator().manual_seed(seed)
-    shape = resnet_shape(network, size=size, width=width, stem=stem, gated_convs=gated_convs)
+    shape = resnet_shape(network, size=size, width=width, stem=stem, gated_convs=gated_convs, gate_group=group)
     made = GatedResNet(shape, size=size, passes=passes, gate_bias=None).initialise(generator).double()
     for module in made.modules():
         if isinstance(module, BatchNorm):

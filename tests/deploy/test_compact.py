@@ -12,10 +12,11 @@ from pulvinar.errors import InputError
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 
 
+@pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
-def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs, make_network, make_images):
+def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs, group, make_network, make_images):
     """Oracle: the gated pass of the network itself, which computes and masks every channel. float64, so nothing hides."""
-    model = make_network(network, gated_convs=gated_convs)
+    model = make_network(network, gated_convs=gated_convs, group=group)
     generator = torch.Generator().manual_seed(2)
     kept = [torch.randperm(n, generator=generator)[: n // 2].sort().values for n in model.shape.gate_channels]
     kept[0], kept[-1] = kept[0][:0], torch.arange(model.shape.gate_channels[-1])  # nothing kept, nothing dropped

@@ -9,7 +9,7 @@ With k channels kept and d dropped at a gate, everything of models/macs.py at th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Int
 from torch import Tensor
@@ -43,7 +43,11 @@ class CompactMacs:
 
 
 def compact_macs(shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]] | None) -> CompactMacs:
-    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates)."""
+    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates).
+
+    Compact networks compute a logit for every channel, also of gates that decide on groups.
+    """
+    shape = replace(shape, blocks=tuple(replace(block, gate_group=1) for block in shape.blocks))
     whole = count_macs(shape, size)
     if kept is None:
         return CompactMacs(whole.dense, whole.dense, 0, ())

@@ -23,7 +23,10 @@ Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias
 
 @dataclass(frozen=True, eq=False)
 class FoldedGate:
-    """reduce: input -> hidden, expand: hidden -> channel; the network's shift of all logits is in the last bias."""
+    """reduce: input -> hidden, expand: hidden -> channel; the network's shift of all logits is in the last bias.
+
+    A gate that decides on groups of channels has its decision's row for every channel of the group.
+    """
 
     reduce: Weights
     expand: Weights
@@ -71,11 +74,14 @@ def folded_block(block: Block, source: str, shift: Tensor) -> FoldedBlock:
 
 
 def _folded_gate(gate: Gate, shift: Tensor) -> FoldedGate:
-    weight = gate.expand.weight.detach().double()
-    offset = shift.double().expand(len(weight))
+    decision = torch.arange(gate.n_channels, device=shift.device) // gate.group
+    offset = shift.double().expand(gate.n_channels)
     return FoldedGate(
         folded(gate.reduce, gate.norm),
-        (weight, offset if gate.expand.bias is None else offset + gate.expand.bias.detach().double()),
+        (
+            gate.expand.weight.detach().double()[decision],
+            offset if gate.expand.bias is None else offset + gate.expand.bias.detach().double()[decision],
+        ),
     )
 
 
