@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pulvinar.errors import InputError
-from pulvinar.models.macs import count_macs
+from pulvinar.models.macs import Macs, count_macs
 from pulvinar.models.narrow import narrowed_shape
 from pulvinar.models.resnet_shape import ResNetShape
 
@@ -42,13 +42,14 @@ class CompactMacs:
         return self.static + sum(rate * cost for rate, cost in zip(rates, self.missing, strict=True))
 
 
-def compact_macs(shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]] | None) -> CompactMacs:
-    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates).
+def ungrouped_macs(shape: ResNetShape, size: int) -> Macs:
+    """The multiply-adds of a whole network for use: it has a logit for every channel, also where gates decide on groups."""
+    return count_macs(replace(shape, blocks=tuple(replace(block, gate_group=1) for block in shape.blocks)), size)
 
-    Compact networks compute a logit for every channel, also of gates that decide on groups.
-    """
-    shape = replace(shape, blocks=tuple(replace(block, gate_group=1) for block in shape.blocks))
-    whole = count_macs(shape, size)
+
+def compact_macs(shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]] | None) -> CompactMacs:
+    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates)."""
+    whole = ungrouped_macs(shape, size)
     if kept is None:
         return CompactMacs(whole.dense, whole.dense, 0, ())
     small = count_macs(narrowed_shape(shape, kept), size)
