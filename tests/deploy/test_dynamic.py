@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pulvinar.deploy.block_forms import BlockForms, buckets, whole_convolutions
+from pulvinar.deploy.block_forms import buckets, whole_convolutions
 from pulvinar.deploy.compact import compact_to, masked_network
 from pulvinar.deploy.dynamic import Choice, DynamicNetwork, choose_forms, forms_for
 from pulvinar.deploy.packed import PackedConvolution
@@ -90,13 +90,12 @@ def test_work_is_what_torch_counts(form, make_network, make_images):
 def test_patterns_are_packed_once_and_the_oldest_forgotten(make_network, make_images):
     made = halved(make_network("resnet18"))
     network = DynamicNetwork(made, everywhere(made, "patterns").choices, max_patterns=2)
-    block: BlockForms = network.forms[1]
     network(make_images(1))
     network(make_images(1))
-    assert (block.n_packed, block.n_found) == (1, 1)
+    assert {(block.n_packed, block.n_found) for block in network.forms} == {(1, 1)}
     network(make_images(30))
-    assert block.n_packed > 2
-    assert len(block.cache) == 2
+    assert max(block.n_packed for block in network.forms) > 3
+    assert max(len(block.cache) for block in network.forms) == 2
 
 
 def test_buckets_separate_planted_kinds_of_gates():

@@ -188,9 +188,6 @@ def whole_convolutions(block: CompactBlock) -> list[tuple[Tensor, Tensor]]:
     orders = {int(name): cast(CompactGate, gate).order for name, gate in block.gates.items()}
     made = []
     for number, (weight, bias) in enumerate(block.whole().convolutions):
-        if number - 1 in orders:
-            weight = weight[:, orders[number - 1]]
-        if number in orders:
-            weight, bias = weight[orders[number]], bias[orders[number]]
-        made.append((weight.contiguous(), bias))
+        rows, columns = (orders.get(n, torch.arange(weight.shape[n != number])) for n in (number, number - 1))
+        made.append((weight[rows][:, columns].contiguous(), bias[rows]))
     return made
