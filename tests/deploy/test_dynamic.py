@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pulvinar.deploy.block_forms import buckets, whole_convolutions
-from pulvinar.deploy.compact import compact_to, masked_network
+from pulvinar.deploy.compact import compact_to, dense_network, masked_network
 from pulvinar.deploy.dynamic import Choice, DynamicNetwork, choose_forms, forms_for
 from pulvinar.deploy.packed import PackedConvolution
 from pulvinar.errors import InputError
@@ -39,8 +39,17 @@ def test_every_form_equals_the_masked_network(network, gated_convs, form, make_n
     assert 0.1 < expected.densities.mean() < 0.9
     dynamic = everywhere(made, form)
     torch.testing.assert_close(dynamic(batch), expected.features, rtol=1e-11, atol=1e-11)
+    for found, gates in zip(dynamic.gates(batch), expected.gates, strict=True):
+        assert torch.equal(found, gates.bool())
     for n in range(3):
         torch.testing.assert_close(dynamic(batch[n : n + 1]), expected.features[n : n + 1], rtol=1e-11, atol=1e-11)
+
+
+def test_without_gates_it_is_the_dense_network_with_packed_weights(make_network, make_images):
+    model, batch = make_network("resnet50"), make_images(3)
+    dynamic = DynamicNetwork(dense_network(model))
+    torch.testing.assert_close(dynamic(batch), model(batch).features, rtol=1e-11, atol=1e-11)
+    assert dynamic.mac_share(batch) == 1
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -134,10 +143,8 @@ def test_the_nearest_size_below_decides_and_gathering_is_for_one_image(make_netw
 
 
 def test_a_network_without_gates_and_too_few_images_are_refused(make_network, make_images):
-    from pulvinar.deploy.compact import dense_network
-
     with pytest.raises(InputError, match="dense form has no gates"):
-        DynamicNetwork(dense_network(make_network("resnet18")))
+        choose_forms(dense_network(make_network("resnet18")), make_images(64))
     with pytest.raises(InputError, match="64 or more"):
         choose_forms(halved(make_network("resnet18")), make_images(40))
 

@@ -43,7 +43,8 @@ def buckets(opened: Bool[Tensor, "image channel"], n_buckets: int) -> list[Tenso
 class BlockForms:
     """A gated block of a compact network, to be run in any form.
 
-    macs: of the whole block; what the forms do is added to `work` while `counting`.
+    macs: of the whole block. While `counting`, what the forms do is added to `work`, and `opened` has the gates (image, channel)
+    of the last call, original order. A block without gates has the masked form only.
     """
 
     def __init__(self, block: CompactBlock, macs: BlockMacs, *, max_patterns: int = MAX_PATTERNS) -> None:
@@ -59,6 +60,7 @@ class BlockForms:
         self.cache: OrderedDict[bytes, list[PackedConvolution]] = OrderedDict()
         self.n_found, self.n_packed = 0, 0
         self.counting, self.work = False, 0.0
+        self.opened: list[Tensor] = []
 
     @property
     def whole(self) -> list[tuple[Tensor, Tensor]]:
@@ -69,8 +71,12 @@ class BlockForms:
 
     def run(self, maps: Tensor, form: str) -> Tensor:
         """relu(residual + shortcut) by this form: 'masked', 'gathered', 'patterns', 'sorted 4'."""
-        pooled = maps.mean((2, 3))
-        opened = [cast(CompactGate, gate)(pooled) >= 0 for gate in self.block.gates.values()]
+        if not self.block.gated:
+            return self._computed(maps, self.kept)
+        pooled, gates = maps.mean((2, 3)), [cast(CompactGate, gate) for gate in self.block.gates.values()]
+        opened = [gate(pooled) >= 0 for gate in gates]
+        if self.counting:
+            self.opened = [found[:, gate.back] for found, gate in zip(opened, gates, strict=True)]
         if form == "masked":
             return self.masked(maps, opened)
         if form == "gathered":
@@ -154,8 +160,7 @@ class BlockForms:
         self, maps: Tensor, convolutions: Sequence[PackedConvolution], gates: Sequence[Tensor] | None = None
     ) -> Tensor:
         """The block by these convolutions; gates (image, channel) multiply what they gate, None: all are open."""
-        if self.counting:
-            self._count([convolutions[number].weight.shape[0] for number in self.block.gated], len(maps))
+        self._count([convolutions[number].weight.shape[0] for number in self.block.gated], len(maps))
         now = maps
         for number, convolution in enumerate(convolutions):
             now = convolution(now)
@@ -165,10 +170,12 @@ class BlockForms:
         return now.relu_()
 
     def _count(self, widths: Sequence[int], n_images: int) -> None:
+        if not self.counting:
+            return
         inner: list[Tensor | int | float] = list(self.block.shape.inner)
         for number, width in zip(self.block.gated, widths, strict=True):
             inner[number] = width
-        self.work += n_images * (float(self.macs.total(inner)) + self.macs.gates)
+        self.work += n_images * (float(self.macs.total(inner)) + (self.macs.gates if self.block.gated else 0))
 
 
 def _packed(like: Convolution, *, relu: bool, weight: Tensor | None = None, bias: Tensor | None = None) -> PackedConvolution:

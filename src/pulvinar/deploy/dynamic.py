@@ -55,13 +55,13 @@ def forms_for(batch: int) -> tuple[str, ...]:
 class DynamicNetwork(nn.Module):
     """A compact network whose blocks run in chosen forms; exact, as that is. Without choices every block is masked.
 
+    With a network without gates it is the same thing with packed weights, the fair rival of the others.
+
     For another batch size than those measured the choice of the nearest one below counts (of the smallest, if there is none).
     """
 
     def __init__(self, network: CompactNetwork, choices: Sequence[Choice] = (), *, max_patterns: int = 32) -> None:
         super().__init__()
-        if network.kept is None:
-            raise InputError(f"network: the {network.form} form has no gates, so nothing in it depends on the image")
         self.network, self.choices = network, tuple(choices)
         macs = ungrouped_macs(network.shape, network.size)
         self.stem = _packed_stem(network.stem)
@@ -89,6 +89,12 @@ class DynamicNetwork(nn.Module):
         below = [size for size in self._measured if size <= batch] or self._measured[:1]
         form = self._chosen.get((below[-1], block), "masked") if below else "masked"
         return "patterns" if form == "gathered" and batch > 1 else form
+
+    @torch.no_grad()
+    def gates(self, images: Float[Tensor, "image 3 height width"]) -> list[Tensor]:
+        """Which channels were open (image, channel), for every gate in the original order of channels."""
+        self.mac_share(images)
+        return [opened for forms in self.forms for opened in forms.opened]
 
     @torch.no_grad()
     def mac_share(self, images: Float[Tensor, "image 3 height width"]) -> float:
@@ -129,6 +135,8 @@ def choose_forms(
     images: normalised, like those that will come; n_batches at every size are used, in order. `InputError` for fewer than two
     of the largest batches.
     """
+    if network.kept is None:
+        raise InputError(f"network: the {network.form} form has no gates, so nothing in it depends on the image")
     if len(images) < 2 * max(batch_sizes):
         raise InputError(f"images: {len(images)} came, {2 * max(batch_sizes)} or more are needed for two batches")
     made = DynamicNetwork(network)
