@@ -43,8 +43,8 @@ def buckets(opened: Bool[Tensor, "image channel"], n_buckets: int) -> list[Tenso
 class BlockForms:
     """A gated block of a compact network, to be run in any form.
 
-    macs: of the whole block. While `counting`, what the forms do is added to `work`, and `opened` has the gates of the last call
-    (image, channel), original order. A block without gates has the masked form only.
+    macs: of the whole block. While `counting`, what the forms do is added to `work`, and `opened` has the gates of the last
+    call (image, channel), original order. A block without gates has the masked form only.
     """
 
     def __init__(self, block: CompactBlock, macs: BlockMacs, *, max_patterns: int = MAX_PATTERNS) -> None:

@@ -1,0 +1,328 @@
+"""How long a network for use takes: dense, masked, compact and dynamic, runtime by runtime, with what that is of the promise.
+
+Everything is timed in turn within every round, so that what else the machine does hits all alike; the numbers are medians and
+quartiles over rounds. t is the time of one batch. Against the dense network in the same runtime, and again (`_fastest`) against
+the fastest dense one there (of those in float32 for a row in float32):
+
+    runtime_efficiency = (t_dense / t) / (1 / mac_share)         mac_share: what this form really computes
+    realised_share     = (1 - t / t_dense) / (1 - promised)      promised: the MAC share of the gates' open channels
+
+Missed images cost more, so the time is given at miss rates, where an image misses if it opens a dropped channel somewhere. With
+t_k the time of a batch of which k images miss, t = sum_k Binomial(k; batch, rate) t_k, from a few k with straight lines between
+them. Images that miss are found among those given, or made of them (deploy/image_pool.py).
+
+flips: images with a gate on the other side of zero than in float64. max_relative_difference: max |a - b| / max |a| from the masked
+network in float64, over the images without a flip.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import binom
+from torch import Tensor
+
+from pulvinar.deploy.compact import CompactNetwork
+from pulvinar.deploy.dynamic import DynamicNetwork, choose_forms
+from pulvinar.deploy.equality import relative_differences
+from pulvinar.deploy.image_pool import Pool, image_pool
+from pulvinar.deploy.runtimes import RUNTIMES, Runner, UnavailableError, make_runner, runtime_version
+from pulvinar.errors import InputError
+from pulvinar.models.macs import count_macs
+from pulvinar.progress import bar, log
+
+Form = Literal["dense", "masked", "compact", "dynamic"]
+FORMS: tuple[Form, ...] = ("dense", "masked", "compact", "dynamic")
+MISSES_TIMED = (0, 1, 3, 8)  # of a batch
+N_CHECKED = 64  # images whose features are compared
+N_CALLS_ALONE = 5  # timed together where a batch is one image
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """What to time. repeats: rounds; threads: of every runtime; miss_rates: shares of images."""
+
+    batches: tuple[int, ...] = (1, 32)
+    threads: int = 1
+    runtimes: tuple[str, ...] = RUNTIMES
+    repeats: int = 15
+    miss_rates: tuple[float, ...] = (0.0, 0.01, 0.1)
+
+    def require(self) -> None:
+        """`InputError` for what cannot be timed; all mistakes at once."""
+        wrong = [f"threads: 1 or more, not {self.threads}"] * (self.threads < 1)
+        wrong += [f"repeats: 3 or more, not {self.repeats}"] * (self.repeats < 3)
+        wrong += [f"batch: 1 or more images, not {batch}" for batch in self.batches if batch < 1]
+        wrong += [f"miss_rates: a share in [0, 1], not {rate}" for rate in self.miss_rates if not 0 <= rate <= 1]
+        wrong += [f"runtimes: '{name}' is none of {', '.join(RUNTIMES)}" for name in self.runtimes if name not in RUNTIMES]
+        if wrong:
+            raise InputError("; ".join(wrong))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Of one runtime, form and batch: seconds (round,) of a batch for every number of missed images timed."""
+
+    runtime: str
+    form: Form
+    batch: int
+    seconds: dict[int, np.ndarray]
+    flips: int | None
+    max_relative_difference: float
+
+    def at(self, rate: float) -> np.ndarray:
+        """Expected seconds (round,) of a batch at this miss rate; the module has the formula."""
+        ks, values = sorted(self.seconds), np.stack([self.seconds[k] for k in sorted(self.seconds)])
+        every = np.arange(self.batch + 1)
+        chances = binom.pmf(every, self.batch, rate)
+        return np.array([np.dot(chances, np.interp(every, ks, column)) for column in values.T])
+
+
+@dataclass
+class Bench:
+    """rows: one per runtime, form, batch and miss rate. skipped: runtime, form, reason. dynamic: the chosen forms."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    dynamic: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.facts, "rows": self.rows, "skipped": self.skipped, "dynamic": self.dynamic}
+
+
+@torch.no_grad()
+def promised_share(network: CompactNetwork, images: Float[Tensor, "image 3 height width"]) -> float:
+    """Mean share of the dense network's multiply-adds that the gates leave open on these images, gates included."""
+    densities = [(logits >= 0).double().mean(1) for logits in network.inspect(images).logits]
+    return float(count_macs(network.shape, network.size).share(densities))
+
+
+def bench(
+    network: CompactNetwork, images: Float[Tensor, "image 3 height width"], settings: BenchSettings | None = None
+) -> Bench:
+    """The table above for a compact network. images: normalised, not those of the calibration, twice the largest batch or more.
+
+    A runtime that is missing, or cannot run a form, is skipped with the reason. torch's number of threads is put back.
+    """
+    settings = settings or BenchSettings()
+    settings.require()
+    if network.kept is None:
+        raise InputError(f"network: the {network.form} form has no gates; what is timed is what gates save")
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        return _bench(network, images.to(network.stem.weight), settings)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bench(network: CompactNetwork, images: Tensor, settings: BenchSettings) -> Bench:
+    made, pool = Bench(), image_pool(network, images)
+    dynamic = None
+    if "torch packed" in settings.runtimes:
+        dynamic = choose_forms(network, pool.hits, batch_sizes=sorted(settings.batches))
+        made.dynamic = dynamic.facts()
+    forms: dict[Form, CompactNetwork | DynamicNetwork | None] = {
+        "dense": network.dense(),
+        "masked": network.masked(),
+        "compact": network,
+        "dynamic": dynamic,
+    }
+    runners = _runners(forms, settings, made)
+    checks = {key: _checked(network, runner, key, pool) for key, runner in runners.items()}
+    seconds = _timed(runners, pool, settings)
+    timings = [
+        Timing(
+            runtime=key[0],
+            form=key[1],
+            batch=key[2],
+            seconds=found,
+            flips=checks[key][0],
+            max_relative_difference=checks[key][1],
+        )
+        for key, found in seconds.items()
+    ]
+    promised = promised_share(network, images)
+    made.rows = _rows(timings, _shares(network, dynamic, pool, settings), promised, settings)
+    made.facts = {
+        "promised_mac_share": promised,
+        "threads": settings.threads,
+        "size": network.size,
+        "n_hits": len(pool.hits),
+        "n_missed": len(pool.missed),
+        "made_misses": pool.made_misses,
+        "settings": asdict(settings),
+        "versions": {name: runtime_version(name) for name in settings.runtimes},
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+    return made
+
+
+Key = tuple[str, Form, int]
+
+
+def _runners(
+    forms: dict[Form, CompactNetwork | DynamicNetwork | None], settings: BenchSettings, made: Bench
+) -> dict[Key, Runner]:
+    """All that can run here; the rest is noted in `made.skipped`, once per runtime and form."""
+    runners: dict[Key, Runner] = {}
+    wanted = [
+        (runtime, form, batch)
+        for runtime, form, batch in product(settings.runtimes, FORMS, settings.batches)
+        if forms[form] is not None and (form != "dynamic" or runtime == "torch packed")
+    ]
+    with bar("building", len(wanted)) as shown:
+        for runtime, form, batch in wanted:
+            network = forms[form]
+            try:
+                runners[runtime, form, batch] = make_runner(
+                    runtime, cast(CompactNetwork, network), batch=batch, threads=settings.threads
+                )
+            except UnavailableError as error:
+                note = {"runtime": runtime, "form": form, "reason": str(error)}
+                if note not in made.skipped:
+                    made.skipped.append(note)
+                    log(f"{runtime}, {form}: skipped: {error}")
+            shown.advance()
+    return runners
+
+
+@torch.no_grad()
+def _checked(network: CompactNetwork, runner: Runner, key: Key, pool: Pool) -> tuple[int | None, float]:
+    """Images with a flip (None where the runtime does not say), and the largest relative difference of the others."""
+    _, form, batch = key
+    reference = (network.dense() if form == "dense" else network.masked()).double()
+    n_missed = min(batch, len(pool.missed))
+    flips, largest, says = 0, 0.0, form != "dense"
+    for number in range(-(-N_CHECKED // batch)):
+        images = pool.batch(batch, n_missed if number % 2 else 0, number)
+        features, opened = runner.read(runner.run(runner.prepare(images)))
+        exact = reference.inspect(images.double())
+        differences = relative_differences(exact.features.numpy(), features)
+        if opened is None:
+            says = False
+            largest = max(largest, float(differences.max()))
+            continue
+        flipped = (torch.cat(exact.logits, 1).numpy() >= 0) != opened
+        flips += int(flipped.any(1).sum())
+        largest = max(largest, float(differences[~flipped.any(1)].max(initial=0.0)))
+    return (flips if says or form == "dense" else None), largest
+
+
+def _misses_timed(form: Form, batch: int, pool: Pool, settings: BenchSettings) -> list[int]:
+    """Numbers of missed images to time: only 0 where they do not matter or are not asked for."""
+    if form in ("dense", "masked") or not len(pool.missed) or not any(settings.miss_rates):
+        return [0]
+    return sorted({min(k, batch) for k in MISSES_TIMED})
+
+
+def _timed(runners: dict[Key, Runner], pool: Pool, settings: BenchSettings) -> dict[Key, dict[int, np.ndarray]]:
+    """Seconds of a batch, everything in turn in every round, after one round that does not count."""
+    jobs = [(key, k) for key in runners for k in _misses_timed(key[1], key[2], pool, settings)]
+    seconds: dict[Key, dict[int, np.ndarray]] = {key: {} for key in runners}
+    for key, k in jobs:
+        seconds[key][k] = np.zeros(settings.repeats)
+    with bar("timing", (settings.repeats + 1) * len(jobs)) as shown:
+        for number in range(settings.repeats + 1):
+            turn = number % len(jobs)
+            for key, k in jobs[turn:] + jobs[:turn]:
+                taken = _time_once(runners[key], pool, key[2], k, number)
+                if number:
+                    seconds[key][k][number - 1] = taken
+                shown.advance()
+    return seconds
+
+
+def _time_once(runner: Runner, pool: Pool, batch: int, n_missed: int, number: int) -> float:
+    """Seconds of a batch, a warm-up call before; where a batch is one image, the mean of a few images in a row."""
+    n_calls = N_CALLS_ALONE if batch == 1 else 1
+    given = [runner.prepare(pool.batch(batch, n_missed, number * (n_calls + 1) + call)) for call in range(n_calls + 1)]
+    if batch == 1:
+        runner.run(given[0])
+    started = time.perf_counter()
+    for images in given[1:]:
+        runner.run(images)
+    return (time.perf_counter() - started) / n_calls
+
+
+def _shares(
+    network: CompactNetwork, dynamic: DynamicNetwork | None, pool: Pool, settings: BenchSettings
+) -> dict[tuple[Form, int], tuple[float, float]]:
+    """Share of the dense multiply-adds that a form computes for an image: without a miss, and with one."""
+    macs = network.macs
+    with torch.no_grad():
+        misses = network.inspect(pool.missed).misses if len(pool.missed) else ()
+    more = sum(float(part.double().mean()) * cost for part, cost in zip(misses, macs.missing, strict=False)) / macs.dense
+    found: dict[tuple[Form, int], tuple[float, float]] = {}
+    for batch in settings.batches:
+        found["dense", batch] = (1.0, 1.0)
+        found["masked", batch] = (1 + macs.gates / macs.dense,) * 2
+        found["compact", batch] = (macs.share, macs.share + more)
+        if dynamic is not None:
+            hit = dynamic.mac_share(pool.batch(batch, 0, 0)) if batch > 1 else _alone(dynamic, pool.hits)
+            found["dynamic", batch] = (hit, _alone(dynamic, pool.missed) if len(pool.missed) else hit)
+    return found
+
+
+def _alone(dynamic: DynamicNetwork, images: Tensor, n_images: int = 16) -> float:
+    """Mean MAC share of images that come one by one."""
+    return float(np.mean([dynamic.mac_share(image[None]) for image in images[:n_images]]))
+
+
+def _rows(
+    timings: Sequence[Timing],
+    shares: dict[tuple[Form, int], tuple[float, float]],
+    promised: float,
+    settings: BenchSettings,
+) -> list[dict[str, Any]]:
+    dense = {(timing.runtime, timing.batch): timing.at(0.0) for timing in timings if timing.form == "dense"}
+    made = []
+    for timing in timings:
+        fixed = timing.form in ("dense", "masked")
+        for rate in (0.0,) if fixed or len(timing.seconds) == 1 else settings.miss_rates:
+            found, (hit, missed) = timing.at(rate), shares[timing.form, timing.batch]
+            share = (1 - rate) * hit + rate * missed
+            quartiles = np.quantile(found, [0.25, 0.75])
+            row = {
+                "runtime": timing.runtime,
+                "form": timing.form,
+                "batch": timing.batch,
+                "threads": settings.threads,
+                "miss_rate": rate,
+                "milliseconds": 1000 * float(np.median(found)),
+                "lower_quartile": 1000 * float(quartiles[0]),
+                "upper_quartile": 1000 * float(quartiles[1]),
+                "mac_share": share,
+                "promised_mac_share": promised,
+            }
+            own = dense.get((timing.runtime, timing.batch))
+            rivals = [
+                times
+                for (runtime, batch), times in dense.items()
+                if batch == timing.batch and ("bf16" not in runtime or "bf16" in timing.runtime)
+            ]
+            fastest = min(rivals, key=lambda times: float(np.median(times))) if rivals else None
+            for suffix, times in (("", own), ("_fastest", fastest)):
+                row |= {f"{name}{suffix}": value for name, value in _against(times, found, share, promised).items()}
+            row |= {"flips": timing.flips, "max_relative_difference": timing.max_relative_difference}
+            made.append(row)
+    return made
+
+
+def _against(dense: np.ndarray | None, found: np.ndarray, share: float, promised: float) -> dict[str, float | None]:
+    """Speed-up, runtime efficiency and realised share from the medians; nothing without a dense network."""
+    if dense is None:
+        return {"speed_up": None, "runtime_efficiency": None, "realised_share": None}
+    ratio = float(np.median(found) / np.median(dense))
+    return {
+        "speed_up": 1 / ratio,
+        "runtime_efficiency": share / ratio,
+        "realised_share": (1 - ratio) / (1 - promised) if promised < 1 else None,
+    }
