@@ -38,6 +38,23 @@ def _export(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _bench(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.deploy_bench import as_text, bench_network
+
+    result = bench_network(
+        arguments.net,
+        data=arguments.data,
+        out=arguments.out,
+        batches=arguments.batch,
+        threads=arguments.threads,
+        runtimes=arguments.runtimes,
+        repeats=arguments.repeats,
+        size=arguments.size,
+    )
+    say(arguments, as_text(result))
+    return result
+
+
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
     kinds = commands.group("deploy", "networks for use: smaller, exact, timed", "Networks for use.")
@@ -73,3 +90,15 @@ def declare(commands: Commands) -> None:
         help="where --onnx and --masked are to run (default onnxruntime)",
     )
     export.add_argument("--calibrate", metavar="DATA", help="images for --int8 (default: those of the compaction)")
+
+    bench = kinds.add("bench", _bench, "how long a network for use takes here: every form, in every runtime that is installed")
+    bench.add_argument("net", metavar="NET", help="folder made by `pulvinar deploy compact`")
+    bench.add_argument("--data", help="images to time with (default: the test images of the calibration's data, else noise)")
+    bench.add_argument("--out", help="folder to write (default NET/bench); must not exist")
+    bench.add_argument("--batch", type=int, nargs="+", default=[1, 32], metavar="N", help="sizes of batches (default 1 32)")
+    bench.add_argument("--threads", type=int, default=1, help="of every runtime (default 1)")
+    bench.add_argument("--repeats", type=int, default=15, help="rounds; medians and quartiles are over them (default 15)")
+    bench.add_argument("--size", type=int, help="side of the images in pixels (default: the network's own)")
+    bench.add_argument(
+        "--runtimes", nargs="+", metavar="NAME", help="torch (eager, packed, compile), onnxruntime, openvino (f32, bf16); all"
+    )

@@ -11,8 +11,8 @@ Missed images cost more, so the time is given at miss rates, where an image miss
 t_k the time of a batch of which k images miss, t = sum_k Binomial(k; batch, rate) t_k, from a few k with straight lines between
 them. Images that miss are found among those given, or made of them (deploy/image_pool.py).
 
-flips: images with a gate on the other side of zero than in float64. max_relative_difference: max |a - b| / max |a| from the masked
-network in float64, over the images without a flip.
+flips: images with a gate on the other side of zero than in float64. max_relative_difference: max |a - b| / max |a| from the
+masked network in float64, over the images without a flip.
 """
 
 import time
@@ -39,7 +39,7 @@ from pulvinar.progress import bar, log
 Form = Literal["dense", "masked", "compact", "dynamic"]
 FORMS: tuple[Form, ...] = ("dense", "masked", "compact", "dynamic")
 MISSES_TIMED = (0, 1, 3, 8)  # of a batch
-N_CHECKED = 64  # images whose features are compared
+N_CHECKED = 32  # images whose features are compared
 N_CALLS_ALONE = 5  # timed together where a batch is one image
 
 
@@ -136,7 +136,8 @@ def _bench(network: CompactNetwork, images: Tensor, settings: BenchSettings) -> 
         "dynamic": dynamic,
     }
     runners = _runners(forms, settings, made)
-    checks = {key: _checked(network, runner, key, pool) for key, runner in runners.items()}
+    exact = {dense: _exact(network, pool, dense=dense) for dense in (True, False)}
+    checks = {key: _checked(runner, key, exact[key[1] == "dense"]) for key, runner in runners.items()}
     seconds = _timed(runners, pool, settings)
     timings = [
         Timing(
@@ -194,26 +195,47 @@ def _runners(
     return runners
 
 
+@dataclass(frozen=True, eq=False)
+class _Exact:
+    """A batch, and what the masked (or dense) network makes of it in float64."""
+
+    images: Tensor
+    features: np.ndarray
+    opened: np.ndarray
+
+
 @torch.no_grad()
-def _checked(network: CompactNetwork, runner: Runner, key: Key, pool: Pool) -> tuple[int | None, float]:
+def _exact(network: CompactNetwork, pool: Pool, *, dense: bool) -> list[_Exact]:
+    """Images that hit and, in every second place, images that miss; together they are what is compared."""
+    judge, images = (network.dense() if dense else network.masked()).double(), pool.batch(N_CHECKED, 0, 0)
+    if len(pool.missed):
+        images[1::2] = pool.missed[torch.arange(N_CHECKED // 2) % len(pool.missed)]
+    found = [judge.inspect(part.double()) for part in images.split(16)]
+    opened = [torch.cat([logits >= 0 for logits in part.logits], 1) if part.logits else torch.zeros(16, 0) for part in found]
+    return [
+        _Exact(image[None], part[None], gates[None])
+        for image, part, gates in zip(
+            images, torch.cat([part.features for part in found]).numpy(), torch.cat(opened).numpy(), strict=True
+        )
+    ]
+
+
+def _checked(runner: Runner, key: Key, exact: Sequence[_Exact]) -> tuple[int | None, float]:
     """Images with a flip (None where the runtime does not say), and the largest relative difference of the others."""
     _, form, batch = key
-    reference = (network.dense() if form == "dense" else network.masked()).double()
-    n_missed = min(batch, len(pool.missed))
-    flips, largest, says = 0, 0.0, form != "dense"
-    for number in range(-(-N_CHECKED // batch)):
-        images = pool.batch(batch, n_missed if number % 2 else 0, number)
+    rows = np.resize(np.arange(len(exact)), -(-len(exact) // batch) * batch)
+    flips, largest = (None if form != "dense" else 0), 0.0
+    for part in rows.reshape(-1, batch):
+        images = torch.cat([exact[row].images for row in part])
         features, opened = runner.read(runner.run(runner.prepare(images)))
-        exact = reference.inspect(images.double())
-        differences = relative_differences(exact.features.numpy(), features)
+        differences = relative_differences(np.concatenate([exact[row].features for row in part]), features)
         if opened is None:
-            says = False
             largest = max(largest, float(differences.max()))
             continue
-        flipped = (torch.cat(exact.logits, 1).numpy() >= 0) != opened
-        flips += int(flipped.any(1).sum())
-        largest = max(largest, float(differences[~flipped.any(1)].max(initial=0.0)))
-    return (flips if says or form == "dense" else None), largest
+        flipped = (np.concatenate([exact[row].opened for row in part]) != opened).any(1)
+        flips = (flips or 0) + int(flipped.sum())
+        largest = max(largest, float(differences[~flipped].max(initial=0.0)))
+    return flips, largest
 
 
 def _misses_timed(form: Form, batch: int, pool: Pool, settings: BenchSettings) -> list[int]:

@@ -1,0 +1,119 @@
+"""`pulvinar deploy bench`: how long a network for use takes here, in every form and runtime."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.commands.data import open_data
+from pulvinar.deploy.bench import RUNTIMES, BenchSettings, bench
+from pulvinar.deploy.compact import CompactNetwork
+from pulvinar.deploy.files import load, load_config
+from pulvinar.deploy.probes import noise, normalised
+from pulvinar.errors import InputError
+from pulvinar.progress import warn
+from pulvinar.report.bench_figure import draw
+from pulvinar.report.drawing import save, style
+from pulvinar.report.tables import csv_text
+from pulvinar.storage import atomic_folder, refuse_existing, write_json, write_text
+
+MOST_IMAGES = 512
+
+
+def bench_network(
+    net: str,
+    *,
+    data: str | None = None,
+    out: str | None = None,
+    batches: Sequence[int] = (1, 32),
+    threads: int = 1,
+    runtimes: Sequence[str] | None = None,
+    repeats: int = 15,
+    size: int | None = None,
+) -> dict[str, Any]:
+    """Time the network of a folder; rows as deploy/bench.py defines them, also in `out` (default NET/bench).
+
+    data: images to time with, the test images of it; by default of the data that the network was calibrated on, else noise.
+    size: side of the images instead of the network's own (they are resized).
+    """
+    settings = BenchSettings(batches=tuple(batches), threads=threads, runtimes=_named(runtimes or RUNTIMES), repeats=repeats)
+    settings.require()
+    folder = Path(out) if out else Path(net) / "bench"
+    refuse_existing(folder)
+    network = load(net)
+    if size is not None and size != network.size:
+        network = _resized(network, size)
+    images, where = _images(network, net, data, n_images=max(MOST_IMAGES, 2 * max(batches)))
+    found = bench(network, images, settings)
+    result = {"net": os.fspath(net), "images": where, **found.as_dict(), "folder": str(folder)}
+    with atomic_folder(folder) as temporary, mpl.rc_context(style()):
+        write_json(temporary / "bench.json", result)
+        write_json(temporary / "dynamic.json", found.dynamic)
+        write_text(temporary / "bench.csv", csv_text(found.rows))
+        save(draw(found.rows), temporary, "bench", formats=("png",))
+    return result
+
+
+def _named(runtimes: Sequence[str]) -> tuple[str, ...]:
+    """Runtimes by their names, or by a beginning: 'openvino' means both, 'torch' all three."""
+    chosen = [name for name in RUNTIMES if any(name.startswith(given) for given in runtimes)]
+    unknown = [given for given in runtimes if not any(name.startswith(given) for name in RUNTIMES)]
+    if unknown:
+        raise InputError(f"runtimes: '{unknown[0]}' is none of {', '.join(RUNTIMES)}")
+    return tuple(chosen)
+
+
+def _resized(network: CompactNetwork, size: int) -> CompactNetwork:
+    """The same network for images of another size."""
+    made = CompactNetwork(network.shape, size=size, kept=network.kept, form=network.form).to(network.stem.weight)
+    made.load_state_dict(network.state_dict())
+    made.mean, made.sd, made.fallback = network.mean, network.sd, network.fallback
+    return made
+
+
+def _images(network: CompactNetwork, net: str, data: str | None, *, n_images: int) -> tuple[Tensor, str]:
+    """Normalised images (image, 3, size, size) to time with, and where they are from."""
+    source = data or load_config(net).get("facts", {}).get("calibrated_on")
+    if source is None or (data is None and not Path(str(source).partition(":")[2] or source).exists()):
+        warn("timed on noise, for want of images: give some with --data, since gates open differently for noise")
+        return noise(network, n_images, torch.Generator().manual_seed(0)), "noise"
+    opened = open_data("images", source)
+    found = opened.test if len(opened.test) else opened.train
+    rows = np.unique(np.linspace(0, len(found) - 1, min(n_images, len(found))).astype(int))
+    pixels = torch.from_numpy(np.ascontiguousarray(found[rows])).permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[2:] != (network.size, network.size):
+        pixels = torch.nn.functional.interpolate(pixels, size=network.size, mode="bilinear", antialias=True).clamp(0, 1)
+    return normalised(network, pixels), f"{'test' if len(opened.test) else 'training'} images of {source}"
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """What the command line prints."""
+    head = (
+        f"{'runtime':14} {'form':8} {'batch':>5} {'misses':>6} {'ms':>9} {'quartiles':>17} {'MACs':>6} "
+        f"{'efficiency':>10} {'realised':>8} {'of fastest':>10} {'flips':>5} {'difference':>10}"
+    )
+    lines = [head, "-" * len(head)]
+    for row in result["rows"]:
+        quartiles = f"{row['lower_quartile']:.2f} to {row['upper_quartile']:.2f}"
+        lines.append(
+            f"{row['runtime']:14} {row['form']:8} {row['batch']:5} {100 * row['miss_rate']:4.0f} % {row['milliseconds']:9.2f} "
+            f"{quartiles:>17} {row['mac_share']:6.3f} {_number(row['runtime_efficiency']):>10} "
+            f"{_number(row['realised_share']):>8} {_number(row['realised_share_fastest']):>10} "
+            f"{'–' if row['flips'] is None else row['flips']:>5} {row['max_relative_difference']:10.1e}"
+        )
+    lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
+    lines.append(
+        f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['size']} pixels, {result['images']}; the gates "
+        f"promise a MAC share of {result['promised_mac_share']:.3f}; {result['n_missed']} images that miss, "
+        f"{result['made_misses']} of them made. Written to {result['folder']}"
+    )
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
