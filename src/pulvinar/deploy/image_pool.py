@@ -55,11 +55,13 @@ def image_pool(network: CompactNetwork, images: Float[Tensor, "image 3 height wi
 def _made_misses(network: CompactNetwork, hits: Tensor, n_wanted: int) -> Tensor:
     """Images moved until they open a dropped channel, of one gate after the other."""
     found: list[Tensor] = []
-    gates = [gate for gate, dropped in enumerate(network.dropped) if len(dropped)]
+    gates, generator = [gate for gate, dropped in enumerate(network.dropped) if len(dropped)], torch.Generator().manual_seed(0)
     per_gate = -(-n_wanted // max(1, len(gates)))
     for number, gate in enumerate(gates):
         start = torch.arange(number * per_gate, (number + 1) * per_gate) % len(hits)
         with torch.enable_grad():
-            moved = adversarial(network, hits[start], gate=gate, channels=network.dropped[gate], aim="open")
+            moved = adversarial(
+                network, hits[start], gate=gate, channels=network.dropped[gate], aim="open", generator=generator
+            )
         found.append(moved[torch.stack(network.inspect(moved).misses).any(0)])
     return torch.cat(found)[:n_wanted] if found else hits[:0]
