@@ -15,9 +15,9 @@ flips: images with a gate on the other side of zero than in float64. max_relativ
 masked network in float64, over the images without a flip.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any, Literal, cast
 
@@ -32,6 +32,7 @@ from pulvinar.deploy.dynamic import DynamicNetwork, choose_forms
 from pulvinar.deploy.equality import relative_differences
 from pulvinar.deploy.image_pool import Pool, image_pool
 from pulvinar.deploy.runtimes import RUNTIMES, Runner, UnavailableError, make_runner, runtime_version
+from pulvinar.deploy.timing import in_turn, seconds_of
 from pulvinar.errors import InputError
 from pulvinar.models.macs import count_macs
 from pulvinar.progress import bar, log
@@ -246,32 +247,23 @@ def _misses_timed(form: Form, batch: int, pool: Pool, settings: BenchSettings) -
 
 
 def _timed(runners: dict[Key, Runner], pool: Pool, settings: BenchSettings) -> dict[Key, dict[int, np.ndarray]]:
-    """Seconds of a batch, everything in turn in every round, after one round that does not count."""
-    jobs = [(key, k) for key in runners for k in _misses_timed(key[1], key[2], pool, settings)]
+    """Seconds of a batch (round,) for every number of missed images that is timed."""
+    jobs = {
+        (key, k): partial(_time_once, runner, pool, key[2], k)
+        for key, runner in runners.items()
+        for k in _misses_timed(key[1], key[2], pool, settings)
+    }
     seconds: dict[Key, dict[int, np.ndarray]] = {key: {} for key in runners}
-    for key, k in jobs:
-        seconds[key][k] = np.zeros(settings.repeats)
-    with bar("timing", (settings.repeats + 1) * len(jobs)) as shown:
-        for number in range(settings.repeats + 1):
-            turn = number % len(jobs)
-            for key, k in jobs[turn:] + jobs[:turn]:
-                taken = _time_once(runners[key], pool, key[2], k, number)
-                if number:
-                    seconds[key][k][number - 1] = taken
-                shown.advance()
+    for (key, k), found in in_turn(jobs, settings.repeats).items():
+        seconds[key][k] = found
     return seconds
 
 
 def _time_once(runner: Runner, pool: Pool, batch: int, n_missed: int, number: int) -> float:
-    """Seconds of a batch, a warm-up call before; where a batch is one image, the mean of a few images in a row."""
-    n_calls = N_CALLS_ALONE if batch == 1 else 1
-    given = [runner.prepare(pool.batch(batch, n_missed, number * (n_calls + 1) + call)) for call in range(n_calls + 1)]
-    if batch == 1:
-        runner.run(given[0])
-    started = time.perf_counter()
-    for images in given[1:]:
-        runner.run(images)
-    return (time.perf_counter() - started) / n_calls
+    """Seconds of a batch; where it is one image, the mean of a few other images in a row, after one that does not count."""
+    n_calls = N_CALLS_ALONE + 1 if batch == 1 else 1
+    given = [runner.prepare(pool.batch(batch, n_missed, number * n_calls + call)) for call in range(n_calls)]
+    return seconds_of(runner.run, given, warm_up=batch == 1)
 
 
 def _shares(

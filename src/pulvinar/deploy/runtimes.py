@@ -59,9 +59,22 @@ def make_runner(runtime: str, network: CompactNetwork | DynamicNetwork, *, batch
     for name in (library(runtime), "onnx"):
         if find_spec(name) is None:
             raise UnavailableError(f"{name} is not installed: {INSTALL}")
+    from pulvinar.deploy.onnx_files import onnx_model
+
+    written_for: Any = library(runtime)
+    content = onnx_model(network, runtime=written_for).SerializeToString()
+    return onnx_runner(
+        runtime, content, shape=(batch, 3, network.size, network.size), threads=threads, prepare=_pixels(network)
+    )
+
+
+def onnx_runner(
+    runtime: str, content: bytes, *, shape: tuple[int, ...], threads: int, prepare: Callable[[Tensor], np.ndarray]
+) -> Runner:
+    """A serialised ONNX model with the input `images` in a runtime, for inputs of this shape."""
     if runtime == "onnxruntime":
-        return _onnxruntime(network, threads)
-    return _openvino(network, batch, threads, runtime.removeprefix("openvino "))
+        return _onnxruntime(content, threads, prepare)
+    return _openvino(content, shape, threads, runtime.removeprefix("openvino "), prepare)
 
 
 def library(runtime: str) -> str:
@@ -164,39 +177,36 @@ def _read(result: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]
     return result["features"], None if logits is None else logits >= 0
 
 
-def _onnxruntime(network: CompactNetwork, threads: int) -> Runner:
+def _onnxruntime(content: bytes, threads: int, prepare: Callable[[Tensor], np.ndarray]) -> Runner:
     import onnxruntime
-
-    from pulvinar.deploy.onnx_files import onnx_model
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads must not slow down the next one timed
-    model = onnx_model(network, runtime="onnxruntime").SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def read(result: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         return _read(dict(zip(names, result, strict=True)))
 
-    return Runner(_pixels(network), lambda pixels: session.run(names, {"images": pixels}), read)
+    return Runner(prepare, lambda pixels: session.run(names, {"images": pixels}), read)
 
 
-def _openvino(network: CompactNetwork, batch: int, threads: int, precision: str) -> Runner:
+def _openvino(
+    content: bytes, shape: tuple[int, ...], threads: int, precision: str, prepare: Callable[[Tensor], np.ndarray]
+) -> Runner:
     import openvino
-
-    from pulvinar.deploy.onnx_files import onnx_model
 
     core = openvino.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in able:
         raise UnavailableError("this processor does not compute in bfloat16")
-    model = core.read_model(onnx_model(network, runtime="openvino").SerializeToString())
-    model.reshape([batch, 3, network.size, network.size])
+    model = core.read_model(content)
+    model.reshape(list(shape))
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def read(result: Any) -> tuple[np.ndarray, np.ndarray | None]:
         return _read({output.any_name: values.copy() for output, values in result.items()})
 
-    return Runner(_pixels(network), lambda pixels: request.infer([pixels], share_inputs=True, share_outputs=True), read)
+    return Runner(prepare, lambda pixels: request.infer([pixels], share_inputs=True, share_outputs=True), read)
