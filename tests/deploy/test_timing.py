@@ -27,3 +27,13 @@ def test_mean_of_the_calls_without_the_warm_up(monkeypatch):
     assert seconds_of(seen.append, [1, 2, 3, 4], warm_up=True) == 1.0
     assert seconds_of(seen.append, [5], warm_up=False) == 3.0
     assert seen == [1, 2, 3, 4, 5]
+
+
+def test_the_clock_of_the_processor_does_not_run_while_others_do():
+    import time
+
+    assert (
+        seconds_of(lambda _: time.sleep(0.02), [0], warm_up=False, clock="cpu")
+        < 0.01
+        < seconds_of(lambda _: time.sleep(0.02), [0], warm_up=False)
+    )

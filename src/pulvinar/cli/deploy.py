@@ -49,6 +49,7 @@ def _bench(arguments: argparse.Namespace) -> Result:
         threads=arguments.threads,
         runtimes=arguments.runtimes,
         repeats=arguments.repeats,
+        clock=arguments.clock,
         size=arguments.size,
     )
     say(arguments, as_text(result))
@@ -98,6 +99,7 @@ def declare(commands: Commands) -> None:
     bench.add_argument("--batch", type=int, nargs="+", default=[1, 32], metavar="N", help="sizes of batches (default 1 32)")
     bench.add_argument("--threads", type=int, default=1, help="of every runtime (default 1)")
     bench.add_argument("--repeats", type=int, default=15, help="rounds; medians and quartiles are over them (default 15)")
+    bench.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time computed in, for a busy machine")
     bench.add_argument("--size", type=int, help="side of the images in pixels (default: the network's own)")
     bench.add_argument(
         "--runtimes", nargs="+", metavar="NAME", help="torch (eager, packed, compile), onnxruntime, openvino (f32, bf16); all"

@@ -15,6 +15,7 @@ from pulvinar.deploy.bench import RUNTIMES, BenchSettings, bench
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.files import load, load_config
 from pulvinar.deploy.probes import noise, normalised
+from pulvinar.deploy.timing import Clock
 from pulvinar.errors import InputError
 from pulvinar.progress import warn
 from pulvinar.report.bench_figure import draw
@@ -34,14 +35,18 @@ def bench_network(
     threads: int = 1,
     runtimes: Sequence[str] | None = None,
     repeats: int = 15,
+    clock: Clock = "wall",
     size: int | None = None,
 ) -> dict[str, Any]:
     """Time the network of a folder; rows as deploy/bench.py defines them, also in `out` (default NET/bench).
 
+    clock: "wall", or "cpu" for the seconds that were computed in, for one thread on a machine that does other things too.
     data: images to time with, the test images of it; by default of the data that the network was calibrated on, else noise.
     size: side of the images instead of the network's own (they are resized).
     """
-    settings = BenchSettings(batches=tuple(batches), threads=threads, runtimes=_named(runtimes or RUNTIMES), repeats=repeats)
+    settings = BenchSettings(
+        batches=tuple(batches), threads=threads, runtimes=_named(runtimes or RUNTIMES), repeats=repeats, clock=clock
+    )
     settings.require()
     folder = Path(out) if out else Path(net) / "bench"
     refuse_existing(folder)
@@ -108,7 +113,7 @@ def as_text(result: dict[str, Any]) -> str:
         )
     lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
     lines.append(
-        f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['size']} pixels, {result['images']}; the gates "
+        f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, {result['size']} pixels, {result['images']}; the gates "
         f"promise a MAC share of {result['promised_mac_share']:.3f}; {result['n_missed']} images that miss, "
         f"{result['made_misses']} of them made. Written to {result['folder']}"
     )

@@ -32,7 +32,7 @@ from pulvinar.deploy.dynamic import DynamicNetwork, choose_forms
 from pulvinar.deploy.equality import relative_differences
 from pulvinar.deploy.image_pool import Pool, image_pool
 from pulvinar.deploy.runtimes import RUNTIMES, Runner, UnavailableError, make_runner, runtime_version
-from pulvinar.deploy.timing import in_turn, seconds_of
+from pulvinar.deploy.timing import Clock, in_turn, seconds_of
 from pulvinar.errors import InputError
 from pulvinar.models.macs import count_macs
 from pulvinar.progress import bar, log
@@ -46,13 +46,14 @@ N_CALLS_ALONE = 5  # timed together where a batch is one image
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """What to time. repeats: rounds; threads: of every runtime; miss_rates: shares of images."""
+    """What to time. repeats: rounds; threads: of every runtime; miss_rates: shares of images; clock: deploy/timing.py."""
 
     batches: tuple[int, ...] = (1, 32)
     threads: int = 1
     runtimes: tuple[str, ...] = RUNTIMES
     repeats: int = 15
     miss_rates: tuple[float, ...] = (0.0, 0.01, 0.1)
+    clock: Clock = "wall"
 
     def require(self) -> None:
         """`InputError` for what cannot be timed; all mistakes at once."""
@@ -249,7 +250,7 @@ def _misses_timed(form: Form, batch: int, pool: Pool, settings: BenchSettings) -
 def _timed(runners: dict[Key, Runner], pool: Pool, settings: BenchSettings) -> dict[Key, dict[int, np.ndarray]]:
     """Seconds of a batch (round,) for every number of missed images that is timed."""
     jobs = {
-        (key, k): partial(_time_once, runner, pool, key[2], k)
+        (key, k): partial(_time_once, runner, pool, key[2], k, settings.clock)
         for key, runner in runners.items()
         for k in _misses_timed(key[1], key[2], pool, settings)
     }
@@ -259,11 +260,11 @@ def _timed(runners: dict[Key, Runner], pool: Pool, settings: BenchSettings) -> d
     return seconds
 
 
-def _time_once(runner: Runner, pool: Pool, batch: int, n_missed: int, number: int) -> float:
+def _time_once(runner: Runner, pool: Pool, batch: int, n_missed: int, clock: Clock, number: int) -> float:
     """Seconds of a batch; where it is one image, the mean of a few other images in a row, after one that does not count."""
     n_calls = N_CALLS_ALONE + 1 if batch == 1 else 1
     given = [runner.prepare(pool.batch(batch, n_missed, number * n_calls + call)) for call in range(n_calls)]
-    return seconds_of(runner.run, given, warm_up=batch == 1)
+    return seconds_of(runner.run, given, warm_up=batch == 1, clock=clock)
 
 
 def _shares(
@@ -310,6 +311,7 @@ def _rows(
                 "batch": timing.batch,
                 "threads": settings.threads,
                 "miss_rate": rate,
+                "clock": settings.clock,
                 "milliseconds": 1000 * float(np.median(found)),
                 "lower_quartile": 1000 * float(quartiles[0]),
                 "upper_quartile": 1000 * float(quartiles[1]),

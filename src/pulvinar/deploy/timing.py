@@ -2,24 +2,30 @@
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from pulvinar.progress import bar
 
+Clock = Literal["wall", "cpu"]
 Name = TypeVar("Name", bound=Hashable)
 
 
-def seconds_of(run: Callable[[Any], Any], given: Sequence[Any], *, warm_up: bool) -> float:
-    """Mean seconds of a call over these inputs in a row; warm_up: the first one is called before, untimed."""
+def seconds_of(run: Callable[[Any], Any], given: Sequence[Any], *, warm_up: bool, clock: Clock = "wall") -> float:
+    """Mean seconds of a call over these inputs in a row; warm_up: the first one is called before, untimed.
+
+    clock: "wall", or "cpu" for the seconds that the process was computing, all its threads together: with one thread that is
+    the latency on a machine that does nothing else.
+    """
     if warm_up:
         run(given[0])
     timed = given[1:] if warm_up else given
-    started = time.perf_counter()
+    now = time.perf_counter if clock == "wall" else time.process_time
+    started = now()
     for each in timed:
         run(each)
-    return (time.perf_counter() - started) / len(timed)
+    return (now() - started) / len(timed)
 
 
 def in_turn(jobs: Mapping[Name, Callable[[int], float]], repeats: int) -> dict[Name, np.ndarray]:
