@@ -10,7 +10,8 @@ realistic  as a network trained by dual gating to 30 % had them (docs/deploy_spe
 blocks16   uniform, rounded to multiples of 16 channels (as gates by groups of 16 leave them)
 
 efficiency = (t_dense / t) x MAC share, from medians over rounds; `best` the same from the fastest round of each, which other
-work on the machine disturbs least; so does `--clock cpu` (one thread). Torch-Pruning is not a dependency: `uv sync --group bench`, or without it its rows are left out.
+work on the machine disturbs least; so does `--clock cpu` (one thread). Torch-Pruning is not a dependency: `uv sync --group
+bench`, or without it its rows are left out.
 
     python benchmarks/deploy_speed.py --out speed          # all of it: about half an hour on one idle core
 """

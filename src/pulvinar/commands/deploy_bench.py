@@ -113,7 +113,8 @@ def as_text(result: dict[str, Any]) -> str:
         )
     lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
     lines.append(
-        f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, {result['size']} pixels, {result['images']}; the gates "
+        f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, "
+        f"{result['size']} pixels, {result['images']}; the gates "
         f"promise a MAC share of {result['promised_mac_share']:.3f}; {result['n_missed']} images that miss, "
         f"{result['made_misses']} of them made. Written to {result['folder']}"
     )
