@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,13 +102,37 @@ def test_runtimes_compute_the_network_misses_included(runtime, made):
         assert np.array_equal(opened, torch.cat(expected.gates, 1).bool().numpy())
 
 
+COMPILED = """
+import torch
+from pulvinar.deploy.compact import compact_to
+from pulvinar.deploy.runtimes import UnavailableError, make_runner
+from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.resnet_shape import resnet_shape
+
+generator = torch.Generator().manual_seed(0)
+model = GatedResNet(resnet_shape("resnet18", size=16, width=0.125), size=16).initialise(generator).eval()
+images = torch.randn(8, 3, 16, 16, generator=generator)
+expected = model(images, gated=True)
+network = compact_to(model, [(gate[2:] > 0).any(0).nonzero()[:, 0] for gate in expected.gates])
+assert 0 < int(torch.stack(network.inspect(images).misses).any(0).sum()) < 8
+try:
+    for form in (network, network.dense()):
+        runner = make_runner("torch compile", form, batch=8, threads=1)
+        features, _ = runner.read(runner.run(runner.prepare(images)))
+        wanted = expected.features if form is network else form(images)
+        torch.testing.assert_close(torch.from_numpy(features), wanted.detach(), rtol=1e-4, atol=1e-5)
+except UnavailableError as error:
+    print("unavailable:", error)
+"""
+
+
 @pytest.mark.slow
-def test_compiled_graphs_compute_the_network_misses_included(made):
-    model, network, images = made
-    runner = make_runner("torch compile", network, batch=8, threads=1)
-    features, _ = runner.read(runner.run(runner.prepare(images[:8])))
-    expected = model(images[:8], gated=True).features.detach().numpy()
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+def test_compiled_graphs_compute_the_network_misses_included():
+    """In a process of its own: what tests wrap around functions to check shapes cannot be traced."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if done.stdout.startswith("unavailable"):
+        pytest.skip(done.stdout)
 
 
 def test_bench_has_a_row_for_every_form_and_miss_rate(made):
