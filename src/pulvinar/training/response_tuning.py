@@ -1,7 +1,7 @@
 """Tuning a backbone towards responses: one loop for the contrastive and the regression objective, one or several subjects.
 
 Every step takes a batch of one subject, subjects in turn; its images go through the backbone, its responses through the head,
-and the loss compares the two. After each epoch the loss on the validation images (training images that were held out) is taken, and
+and the loss compares the two. After each epoch the loss on the validation images (training images that were held out) is taken;
 the weights of the best epoch are what remains. Randomness of a step depends on the seed and the step alone, so that a resumed
 run has the weights of an uninterrupted one. Batch-norms of the backbone keep their statistics (ours: batches are small, and
 weights with batch-norm folded in have none to renew).
