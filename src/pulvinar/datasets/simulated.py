@@ -189,6 +189,8 @@ def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None 
         shares = np.full(len(names), n_wanted // len(names))
         shares[: n_wanted % len(names)] += 1
         for name, n in zip(names, shares, strict=True):
+            if not n:  # more pictures than images are asked for
+                continue
             picture = read_picture(paths[name])
             limits = TEST_CROPS if name in test_names else TRAINING_CROPS
             images.append(crops(picture, int(n), config.image_size, rng, **limits))

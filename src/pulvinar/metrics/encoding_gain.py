@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Float
 
-from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations, standardised, weighted_correlations
 from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
 
@@ -53,8 +52,6 @@ def gain(
     Predictions are standardised over the images before they are swapped, so that scales do not mix. None where no voxel's
     measured responses vary. Raises `InputError` where the shapes differ or there are fewer than 3 images.
     """
-    if ours.shape != other.shape:
-        raise InputError(f"predictions of two models differ in shape: {ours.shape} and {other.shape}")
     r_ours, r_other = correlations(ours, measured), correlations(other, measured)
     has = np.flatnonzero(np.isfinite(standardised(measured)[0]))
     if not len(has):
