@@ -219,7 +219,7 @@ class ResponseTuner:
             record |= {"validation_loss": held_out[0], "validation_chance": held_out[1]}
         record["spread"] = self.sums["spread"] / n
         if isinstance(self.head, ContrastiveHead):
-            record["temperature"] = float(self.head.temperature)
+            record["temperature"] = float(self.head.temperature.detach())
         if self.constraint is not None:
             record["mac_share"] = self.sums["mac_share"] / n
         self.sums = dict.fromkeys(self.sums, 0.0)

@@ -64,9 +64,9 @@ def check(config: TuningConfig, experiment: Experiment) -> None:
                 raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
     backbone = _open(config)
     weights = TunedWeights.parse(config.tuned)
+    _refuse_misfit(config, backbone, weights)
     if weights.kind in ("last", "after"):
         rest_after(backbone.network, _cut_at(backbone, weights))
-    _refuse_misfit(config, backbone, weights)
 
 
 def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
