@@ -266,3 +266,21 @@ def test_stimuli_without_images_are_refused():
     config = build(contrastive_encoding.Config, QUICK, name="contrastive_encoding")
     with pytest.raises(InputError, match="needs the images"):
         contrastive_encoding.check(config, dataclasses.replace(experiment, stimuli=stimuli))
+
+
+def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
+    """`--backbone X` is the setting backbone of methods that have one; a config.toml that a run wrote is read again."""
+    from pulvinar.commands import fit as fitting
+    from pulvinar.data import experiment as folders
+
+    folders.save(planted(subjects=("one",)), tmp_path / "world")
+    gated_run(tmp_path / "gated")
+    quick = [f"{key}={value}" for key, value in (QUICK | {"image_size": "none", "epochs": "1", "roi": "V1"}).items()]
+    out = tmp_path / "run"
+    data, gated = str(tmp_path / "world"), str(tmp_path / "gated")
+    fitting.fit("contrastive_encoding", data=data, out=str(out), assignments=quick, backbone=gated)
+    assert RunFolder.reopen(out).settings()["backbone"] == gated
+    again, _ = fitting.configs("contrastive_encoding", str(out / "config.toml"), [])
+    assert again.backbone == gated
+    row = fitting.evaluate(str(out))["rows"][0]
+    assert {"r_nested", "r_optimistic", "noise_normalised", "share_improved"} <= set(row)
