@@ -44,6 +44,7 @@ def settings(given: argparse.Namespace) -> dict[str, str]:
         "weights": str(given.weights),
         "image_size": str(given.image_size),
         "layer_choice": "single",
+        "pool": "1",
         "epochs": str(given.epochs),
         "learning_rate": str(given.learning_rate),
         "head_learning_rate": "0.001",
@@ -61,6 +62,7 @@ def world(seed: int, given: argparse.Namespace) -> Experiment:
             n_voxels=2000,
             responsive_share=0.3,
             ceiling_median=given.ceiling,
+            tuning_dim=8,
             n_trials=given.n,
             n_pretraining_trials=given.n,
             n_test_images=200,
@@ -200,11 +202,11 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--rois", nargs="+", default=["early", "higher"])
     arguments.add_argument("--methods", nargs="+", default=list(METHODS))
-    arguments.add_argument("--n", type=int, default=1000)
-    arguments.add_argument("--epochs", type=int, default=10)
+    arguments.add_argument("--n", type=int, default=800)
+    arguments.add_argument("--epochs", type=int, default=8)
     arguments.add_argument("--image-size", type=int, default=48)
     arguments.add_argument("--learning-rate", type=float, default=1e-4)
-    arguments.add_argument("--strength", type=float, default=0.4)
+    arguments.add_argument("--strength", type=float, default=0.6)
     arguments.add_argument("--ceiling", type=float, default=0.6)
     arguments.add_argument("--tuned", default="all")
     given = arguments.parse_args()

@@ -76,7 +76,7 @@ class Config:
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(None, "weights of that backbone, as `load_backbone` takes them; none: random")
-    driver_strength: float = setting(0.2, "how much it is changed: spread of log gains of its channels")
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
 
     def problems(self) -> list[str]:
         """What does not fit together."""

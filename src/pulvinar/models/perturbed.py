@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pulvinar.errors import InputError
 from pulvinar.models.backbones import Backbone, feature_batches, load_backbone
 
-GRID = 4  # places along an edge that maps are averaged over
 N_CALIBRATION_IMAGES = 64
 DRIVER = "perturbed:"
 
@@ -27,17 +26,18 @@ def driver_name(text: str) -> str:
 
 
 def perturbed_features(
-    images: np.ndarray, *, name: str, weights: str | None, strength: float, seed: int, fit_rows: np.ndarray
+    images: np.ndarray, *, name: str, weights: str | None, strength: float, seed: int, fit_rows: np.ndarray, places: int = 1
 ) -> dict[str, Tensor]:
     """Stage -> features (image, dim) of the perturbed copy, for images uint8 (image, size, size, 3); stages in order.
 
-    fit_rows: training images, the only ones that the spread of channels is measured on.
+    fit_rows: training images, the only ones that the spread of channels is measured on. places: along an edge, that maps are
+    averaged over; with many of them a ridge on early layers predicts any stage, and tuning has nothing to find.
     """
     backbone = load_backbone(name, weights=weights, image_size=images.shape[1], seed=seed)
     chosen = fit_rows[:: max(1, len(fit_rows) // N_CALIBRATION_IMAGES)][:N_CALIBRATION_IMAGES]
     perturb(backbone, backbone.preprocess(images[chosen]), strength=strength, seed=seed)
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in backbone.stages}
-    for batch in feature_batches(backbone, images, batch_size=64, pool=GRID):
+    for batch in feature_batches(backbone, images, batch_size=64, pool=places):
         for stage, values in batch.items():
             parts[stage].append(values.reshape(len(values), -1))
     return {stage: torch.from_numpy(np.concatenate(values)) for stage, values in parts.items()}
