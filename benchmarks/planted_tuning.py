@@ -43,7 +43,8 @@ def settings(given: argparse.Namespace) -> dict[str, str]:
         "backbone": given.backbone,
         "weights": str(given.weights),
         "image_size": str(given.image_size),
-        "layer_choice": "single",
+        "layer_choice": "concatenated",
+        "batch_size": "64",
         "pool": "1",
         "epochs": str(given.epochs),
         "learning_rate": str(given.learning_rate),
@@ -178,7 +179,7 @@ def real(given: argparse.Namespace) -> None:
             parts = []
             for fold, split in enumerate(outer_splits(whole, 5, seed)):
                 experiment = dataclasses.replace(whole, split=split)
-                values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "32"}
+                values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "16"}
                 folder = given.out / f"ffa-{name}-seed{seed}-fold{fold}"
                 run(folder, method, experiment, values)
                 parts.append(predictions(folder, "FFA", experiment))
@@ -202,10 +203,10 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--rois", nargs="+", default=["early", "higher"])
     arguments.add_argument("--methods", nargs="+", default=list(METHODS))
-    arguments.add_argument("--n", type=int, default=800)
+    arguments.add_argument("--n", type=int, default=500)
     arguments.add_argument("--epochs", type=int, default=8)
     arguments.add_argument("--image-size", type=int, default=48)
-    arguments.add_argument("--learning-rate", type=float, default=1e-4)
+    arguments.add_argument("--learning-rate", type=float, default=3e-4)
     arguments.add_argument("--strength", type=float, default=0.6)
     arguments.add_argument("--ceiling", type=float, default=0.6)
     arguments.add_argument("--tuned", default="all")

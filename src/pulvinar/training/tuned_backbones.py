@@ -53,7 +53,24 @@ def open_backbone(
         return _of_run(found, stages=stages)
     if "/" in name or "\\" in name:
         raise FileError(f"backbone: {name}: no run folder there (run.json is missing)")
-    return load_backbone(name, weights=weights, stages=stages, image_size=image_size or DEFAULT_SIZE, seed=seed)
+    backbone = load_backbone(name, weights=weights, stages=stages, image_size=image_size or DEFAULT_SIZE, seed=seed)
+    return backbone if isinstance(stages, tuple) else _with_output(backbone)
+
+
+def output_stage(backbone: Backbone) -> str:
+    """The module that gives a library network's output; nothing for a ResNet of ours, whose output is its last stage's mean."""
+    if isinstance(backbone.network, ResNetPass):
+        return ""
+    return network_library.head_name(network_library.find(backbone.name), backbone.network)
+
+
+def _with_output(backbone: Backbone) -> Backbone:
+    """The backbone with its output as its last stage: it is what tuning compares with the brain (the paper taps it too)."""
+    name = output_stage(backbone)
+    if not name or name in backbone.stages:
+        return backbone
+    stages = (*backbone.stages, name)
+    return Backbone(backbone.network, name=backbone.name, stages=stages, preprocessing=backbone.preprocessing).eval()
 
 
 def _refuse(name: str, **settings: object) -> None:

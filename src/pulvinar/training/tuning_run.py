@@ -37,7 +37,7 @@ from pulvinar.training.feature_cache import cached_features
 from pulvinar.training.layer_features import BackboneSource, LayerFeatures
 from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject
 from pulvinar.training.runs import RunFolder
-from pulvinar.training.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone
+from pulvinar.training.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
 from pulvinar.training.tuned_voxels import VoxelChoice, chosen_voxels
 from pulvinar.training.tuning_settings import TunedWeights, TuningConfig, backbones_of, tag_of
 
@@ -164,12 +164,13 @@ def _cut_at(backbone: Backbone, weights: TunedWeights) -> str:
     """The stage whose output is kept."""
     if weights.kind == "after":
         return weights.module
-    if weights.count >= len(backbone.stages):
+    stages = [stage for stage in backbone.stages if stage != output_stage(backbone)]
+    if weights.count >= len(stages):
         raise InputError(
-            f"tuned=last:{weights.count}: the backbone has {len(backbone.stages)} stages ({', '.join(backbone.stages)}); "
-            f"give up to {len(backbone.stages) - 1}, or tuned=all"
+            f"tuned=last:{weights.count}: the backbone has {len(stages)} stages ({', '.join(stages)}) beside its output; "
+            f"give up to {len(stages) - 1}, or tuned=all"
         )
-    return backbone.stages[-weights.count - 1]
+    return stages[-weights.count - 1]
 
 
 def _part(config: TuningConfig, backbone: Backbone, plan: _Plan) -> tuple[TunedPart, Callable[[], None]]:

@@ -24,7 +24,9 @@ class TuningConfig(EncodingConfig):
         EMBEDDED, "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)"
     )
     weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)")
-    stages: tuple[str, ...] | None = setting(None, "modules to tap; none: one per resolution (paper: 8 layers of AlexNet)")
+    stages: tuple[str, ...] | None = setting(
+        None, "modules to tap; none: one per resolution, and the output (paper: 8 layers of AlexNet)"
+    )
     n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)")
     image_size: int | None = setting(None, "pixels along an edge; none: 96, embedded 64, a run its own (paper: 224)")
     pool: int | None = setting(6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)")
