@@ -1,5 +1,6 @@
 """What an encoding model of a subject is fitted to and scored on: its voxels, and its responses to training and test images."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,13 @@ class EncodedSubject:
 
     voxels: np.ndarray
     train: ImageResponses
-    test: ImageResponses
+    test_ids: tuple[str, ...]
     stimuli: Stimuli
+
+    @functools.cached_property
+    def test(self) -> ImageResponses:
+        """Responses to the test images; `InputError` for a subject who saw none (it may be trained on all the same)."""
+        return self.train.other(self.test_ids)
 
     @property
     def responses(self) -> Responses:
@@ -83,7 +89,7 @@ def open_subject(
     if scaling == "per_session":
         require_trials_per_session(responses, np.concatenate([trials, test_trials]), fit_trials=trials)
     train = ImageResponses(responses, split.train, fit_trials=trials, scaling=scaling)
-    return EncodedSubject(voxels=voxels, train=train, test=train.other(split.test), stimuli=experiment.stimuli)
+    return EncodedSubject(voxels=voxels, train=train, test_ids=tuple(split.test), stimuli=experiment.stimuli)
 
 
 def outer_splits(experiment: Experiment, n_folds: int | None, seed: int) -> list[Split]:
