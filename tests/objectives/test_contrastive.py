@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
+from pulvinar.objectives.contrastive import info_nce, mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
 
 
 def rows(n: int, *shape: int, seed: int) -> torch.Tensor:
@@ -61,3 +61,45 @@ def test_soft_clip_targets_are_the_softmax_of_the_images_own_similarities():
     targets = soft_clip_targets(true, temperature=0.2)
     np.testing.assert_allclose(targets.numpy(), softmax(unit @ unit.T / 0.2, axis=1), rtol=1e-4)
     assert (targets.argmax(1) == torch.arange(6)).all()
+
+
+QUERIES = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+CANDIDATES = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+
+
+def test_info_nce_of_a_hand_worked_case():
+    """By hand: cosines 1, 1/sqrt 2 and 0, 1/sqrt 2; at temperature .5 the similarities are 2, sqrt 2 and 0, sqrt 2."""
+    two, root = np.e**2, np.e ** np.sqrt(2)
+    forward = (-np.log(two / (two + root)) - np.log(root / (1 + root))) / 2
+    backward = (-np.log(two / (two + 1)) - np.log(root / (root + root))) / 2
+    assert info_nce(QUERIES, CANDIDATES, temperature=0.5).item() == pytest.approx(forward, rel=1e-6)
+    found = info_nce(QUERIES, CANDIDATES, temperature=0.5, symmetric=True).item()
+    assert found == pytest.approx((forward + backward) / 2, rel=1e-6)
+    assert abs(forward - backward) > 0.05
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_info_nce_of_an_uninformative_model_is_log_batch(symmetric):
+    same = torch.ones(37, 5)
+    assert info_nce(rows(37, 5, seed=0), same, temperature=0.3).item() == pytest.approx(np.log(37), rel=1e-6)
+    assert info_nce(same, same, temperature=0.3, symmetric=symmetric).item() == pytest.approx(np.log(37), rel=1e-6)
+
+
+def test_the_two_directions_are_each_other_with_sides_exchanged():
+    queries, candidates = rows(6, 4, seed=1), rows(6, 4, seed=2)
+    forward = info_nce(queries, candidates, temperature=0.3)
+    backward = info_nce(candidates, queries, temperature=0.3)
+    assert abs(forward - backward) > 1e-3
+    found = info_nce(queries, candidates, temperature=0.3, symmetric=True)
+    torch.testing.assert_close(found, (forward + backward) / 2)
+
+
+def test_the_gradient_of_info_nce_is_softmax_less_identity():
+    """Closed form: dL/dS = (softmax(S) - I) / n, through the cosines by torch in float64."""
+    queries, candidates = rows(5, 3, seed=3), rows(5, 3, seed=4)
+    ours = queries.clone().requires_grad_()
+    info_nce(ours, candidates, temperature=0.3).backward()
+    double = queries.double().requires_grad_()
+    logits = similarity(double, candidates.double(), temperature=0.3)
+    logits.backward((logits.detach().softmax(1) - torch.eye(5)) / 5)
+    torch.testing.assert_close(ours.grad.double(), double.grad, rtol=1e-5, atol=1e-6)

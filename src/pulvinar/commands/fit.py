@@ -34,7 +34,7 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
-    inner = values.pop("backbone", {})
+    inner = {} if _is_setting(module, "backbone") else values.pop("backbone", {})
     if not isinstance(inner, dict):
         raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
     for key, value in parse_assignments(assignments).items():
@@ -60,6 +60,11 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     return built[method], built.get(backbone) if backbone else None
 
 
+def _is_setting(module: ModuleType, name: str) -> bool:
+    """Whether a method has a setting of this name (`backbone`: the network itself, not the run of another method)."""
+    return name in {field.name for field in dataclasses.fields(module.Config)}
+
+
 def kind_of(module: ModuleType) -> str:
     """What a method is fitted to: "experiment", "images" or "dissimilarities"."""
     return getattr(module, "DATA", "experiment")
@@ -78,6 +83,8 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a method; the run folder is made only after the input has been checked."""
     module = registry.module("methods", method)
+    if backbone is not None and _is_setting(module, "backbone"):
+        assignments, backbone = [*assignments, f"backbone={backbone}"], None
     resuming = resume and Path(out).exists()
     start()  # of several processes (torchrun) the first one writes
     if not resuming and is_first():

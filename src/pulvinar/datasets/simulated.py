@@ -6,7 +6,8 @@ and test crops come from different pictures. What is planted, per subject:
 - A head: a superellipsoid of its own proportions in a grid, `n_voxels` places.
 - Areas of responsive voxels, each a contiguous core and voxels scattered around it. Early areas follow oriented energy and
   colour, late ones a fixed random network that is *not* the one that gives the decoder's target. Neighbours in a core are
-  tuned alike.
+  tuned alike. `driver=perturbed:NAME` has two areas instead, 'early' and 'higher', that follow stages of a perturbed copy of a
+  backbone (models/perturbed.py), so that tuning that backbone has something to find; each has a loose ROI of its name.
 - Reliable but irrelevant blobs: a response that repeats with the stimulus, but is drawn at random for each stimulus.
 - Noise: partly smooth in space, partly autocorrelated over trials, partly shared by the whole head.
 - A loose 'annotated' ROI: the areas grown outward; it misses scattered voxels and takes many silent ones.
@@ -27,6 +28,7 @@ from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.photographs import BUNDLED, TEST_CROPS, TRAINING_CROPS, bundled_path, crops, read_picture
+from pulvinar.data.planted_head import grow, head, spread_places
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
@@ -39,9 +41,9 @@ from pulvinar.models.fixed_networks import (
     oriented_energy,
     principal_components,
 )
+from pulvinar.models.perturbed import driver_name, perturbed_features
 from pulvinar.progress import track
 
-VOXEL_MM = 1.8
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation
 
@@ -72,6 +74,9 @@ class Config:
     embedding_dim: int = setting(64, "dimensions of the target embedding")
     image_size: int = setting(64, "pixels along an edge of a stimulus")
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
+    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
+    driver_weights: str | None = setting(None, "weights of that backbone, as `load_backbone` takes them; none: random")
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -101,7 +106,9 @@ class Config:
                 lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
         if self.responsive_share + self.irrelevant_share > 1:
             lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
-        for name in ("seed", "ceiling_spread", "noise_smoothness"):
+        if self.driver != "fixed" and not self.driver.startswith("perturbed:"):
+            lines.append(f"simulated.driver is fixed or perturbed:NAME, not {self.driver}")
+        for name in ("seed", "ceiling_spread", "noise_smoothness", "driver_strength"):
             if not getattr(self, name) >= 0:
                 lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
         return lines
@@ -182,6 +189,8 @@ def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None 
         shares = np.full(len(names), n_wanted // len(names))
         shares[: n_wanted % len(names)] += 1
         for name, n in zip(names, shares, strict=True):
+            if not n:  # more pictures than images are asked for
+                continue
             picture = read_picture(paths[name])
             limits = TEST_CROPS if name in test_names else TRAINING_CROPS
             images.append(crops(picture, int(n), config.image_size, rng, **limits))
@@ -217,20 +226,42 @@ def embed(images: np.ndarray, *, fit_rows: np.ndarray, dim: int) -> np.ndarray:
     return principal_components(features, fit_rows=rows, n_components=dim, whitening=0.5).numpy()
 
 
-def _stimuli_and_tuning(
-    config: Config, plan: _Plan, rng: np.random.Generator
-) -> tuple[Stimuli, dict[str, np.ndarray]]:  # fmt: skip
-    """Stimuli with the target embedding, and per area the features (stimulus, dim) it follows."""
-    pixels, fit_rows = torch.from_numpy(plan.images), torch.from_numpy(np.flatnonzero(~plan.is_test))
+def _fixed_features(images: np.ndarray, fit_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Area -> features (stimulus, dim) of networks that are never trained."""
+    pixels = torch.from_numpy(images)
     deep = _random_network(pixels, fit_rows, seed=23, widths=(48, 96, 160), kernel=3, nonlinearity="tanh", grid=2)
     half = deep.shape[1] // 2
-    raw = {
+    return {
         "energy": in_batches(oriented_energy, pixels),
         "colour": in_batches(colour, pixels),
         "middle": deep[:, :half],
         "late": deep[:, half:],
         "late scattered": deep,
     }
+
+
+def _driven_features(config: Config, plan: _Plan, fit_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Area -> features of a perturbed backbone: of its second stage, 'early', and of its last but one, 'higher'."""
+    found = perturbed_features(
+        plan.images,
+        name=driver_name(config.driver),
+        weights=config.driver_weights,
+        strength=config.driver_strength,
+        seed=config.seed,
+        fit_rows=fit_rows.numpy(),
+    )
+    stages = list(found.values())
+    if len(stages) < 4:
+        raise InputError(f"driver: {config.driver} has {len(stages)} stages; 4 or more are needed for early and higher areas")
+    return {"early": stages[1], "higher": stages[-2]}
+
+
+def _stimuli_and_tuning(
+    config: Config, plan: _Plan, rng: np.random.Generator
+) -> tuple[Stimuli, dict[str, np.ndarray]]:  # fmt: skip
+    """Stimuli with the target embedding, and per area the features (stimulus, dim) it follows."""
+    fit_rows = torch.from_numpy(np.flatnonzero(~plan.is_test))
+    raw = _fixed_features(plan.images, fit_rows) if config.driver == "fixed" else _driven_features(config, plan, fit_rows)
     areas, n_components = {}, min(config.tuning_dim, len(fit_rows) - 1)
     for name, features in raw.items():
         scores = principal_components(features, fit_rows=fit_rows, n_components=n_components, whitening=0.5)
@@ -245,65 +276,32 @@ def _stimuli_and_tuning(
 # --- a subject ------------------------------------------------------------------------------------------------------
 
 
-def _head(n_voxels: int, rng: np.random.Generator) -> Geometry:
-    """The `n_voxels` grid places nearest the centre of a superellipsoid of random proportions (about 60 : 40 : 40)."""
-    proportions = np.array([60.0, 40.0, 40.0]) * rng.uniform(0.9, 1.1, 3)
-    radii = proportions * (n_voxels / 6.4 / proportions.prod()) ** (1 / 3) * 1.35
-    grid = np.indices(tuple(int(n) for n in np.ceil(2 * radii).astype(int) + 1)).reshape(3, -1).T
-    centred = np.abs(grid - radii) / radii
-    distance = (centred ** rng.uniform(2.5, 4.0)).sum(1)
-    index = grid[np.sort(np.argsort(distance, kind="stable")[:n_voxels])]
-    index = index - index.min(0)
-    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
-    affine[:3, 3] = -VOXEL_MM * index.max(0) / 2
-    return Geometry.from_index(index, shape=tuple(index.max(0) + 1), affine=affine)
-
-
-def _grow(
-    geometry: Geometry, centre: np.ndarray, n: int, free: np.ndarray, rng: np.random.Generator, *, roughness: float
-) -> np.ndarray:  # fmt: skip
-    """The `n` free voxels nearest a centre under a bumpy metric: a contiguous, irregular region."""
-    distance = np.linalg.norm(np.array(geometry.grid_place).T - centre, axis=1)
-    bumps = scipy.ndimage.gaussian_filter(rng.standard_normal(geometry.shape), 1.5)[geometry.grid_place]
-    bumpy = distance * np.exp(roughness * bumps / bumps.std())
-    candidates = np.flatnonzero(free)
-    return candidates[np.argsort(bumpy[candidates], kind="stable")[:n]]
-
-
 def _place_areas(
     config: Config, geometry: Geometry, areas: Sequence[str], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Area number per voxel (0 none), irrelevant blobs (bool), and the loose annotated ROI (bool)."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Area number per voxel (0 none), irrelevant blobs (bool), and per area the loose annotated ROI (bool)."""
     n_voxels = geometry.n_voxels
     area, free = np.zeros(n_voxels, np.int16), np.ones(n_voxels, bool)
-    centres = _spread_places(geometry, len(areas) + 3, rng)
+    centres = spread_places(geometry, len(areas) + 3, rng)
     n_each = max(4, round(config.responsive_share * n_voxels / len(areas)))
-    annotated = np.zeros(n_voxels, bool)
+    annotated = {name: np.zeros(n_voxels, bool) for name in areas}
     for number, name in enumerate(areas, start=1):
         scattered_share = min(0.95, config.scattered_share * (2.5 if "scattered" in name else 1.0))
         n_scattered = round(scattered_share * n_each)
-        core = _grow(geometry, centres[number - 1], n_each - n_scattered, free, rng, roughness=0.15)
+        core = grow(geometry, centres[number - 1], n_each - n_scattered, free, rng, roughness=0.15)
         area[core], free[core] = number, False
-        around = _grow(geometry, centres[number - 1], 6 * n_each, free, rng, roughness=0.05)
+        around = grow(geometry, centres[number - 1], 6 * n_each, free, rng, roughness=0.05)
         loose = rng.choice(around, n_scattered, replace=False)
         area[loose], free[loose] = number, False
         shifted = centres[number - 1] + rng.normal(0, 0.15 * n_each ** (1 / 3), 3)
-        annotated[_grow(geometry, shifted, round(1.8 * n_each), np.ones(n_voxels, bool), rng, roughness=0.1)] = True
+        loose = grow(geometry, shifted, round(1.8 * n_each), np.ones(n_voxels, bool), rng, roughness=0.1)
+        annotated[name][loose] = True
     irrelevant = np.zeros(n_voxels, bool)
     n_blob = round(config.irrelevant_share * n_voxels / 3)
     for centre in centres[len(areas) :]:
-        blob = _grow(geometry, centre, n_blob, free, rng, roughness=0.15)
+        blob = grow(geometry, centre, n_blob, free, rng, roughness=0.15)
         irrelevant[blob], free[blob] = True, False
     return area, irrelevant, annotated
-
-
-def _spread_places(geometry: Geometry, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` voxels (x, y, z index) far from each other and from the edge: the best of random draws."""
-    middle = np.array(geometry.grid_place).mean(1)
-    inside = middle + 0.75 * (np.array(geometry.grid_place).T - middle)
-    draws = [inside[rng.choice(len(inside), n, replace=False)] for _ in range(200)]
-    gaps = [min(np.linalg.norm(p[i] - p[j]) for i in range(n) for j in range(i)) for p in draws]
-    return draws[int(np.argmax(gaps))]
 
 
 def _tuning(geometry: Geometry, voxels: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
@@ -367,7 +365,7 @@ def plant_subject(
     area's voxels follow; 'scattered' in a name plants more of them outside the core.
     """
     is_target = len(sessions) > 1 or config.n_subjects == 1
-    geometry = _head(config.n_voxels if is_target else round(config.n_voxels * rng.uniform(0.9, 1.1)), rng)
+    geometry = head(config.n_voxels if is_target else round(config.n_voxels * rng.uniform(0.9, 1.1)), rng)
     area, irrelevant, annotated = _place_areas(config, geometry, list(areas), rng)
     rows = np.concatenate([session_rows for _, session_rows in sessions])
     values = _noise(config, geometry, len(rows), rng)
@@ -382,6 +380,7 @@ def plant_subject(
     if len(blob):
         code = rng.standard_normal((len(ids), 8)) @ _tuning(geometry, blob, 8, rng)
         values[:, blob] += (code[rows] * np.sqrt(share[blob])).astype(np.float32)
+    rois = {"annotated": np.any(list(annotated.values()), axis=0)} | (annotated if config.driver != "fixed" else {})
     quantised = np.clip(np.rint(values / SCALE), -32768, 32767).astype(np.int16)
     responses = Responses(
         subject=name,
@@ -391,7 +390,7 @@ def plant_subject(
         sessions=np.concatenate([np.full(len(session_rows), number) for number, session_rows in sessions]),
         runs=np.arange(len(rows)) // 60,
         geometry=geometry,
-        rois=ROIs({"annotated": annotated}, n_voxels=geometry.n_voxels),
+        rois=ROIs(rois, n_voxels=geometry.n_voxels),
     )
     ceiling = share / (share + (1 - share) / N_REPEATS_OF_CEILING)
     return responses, {"responsive": area > 0, "area": area, "irrelevant": irrelevant, "noise_ceiling": ceiling}

@@ -1,0 +1,219 @@
+"""Untuned, regression-tuned, contrastive and pooled backbones on planted worlds that a perturbed copy of the backbone drives.
+
+    python benchmarks/planted_tuning.py OUT --weights squeezenet1_0_imagenet.npz --images FOLDER [--seeds 0 1 2] [--n 1000]
+    python benchmarks/planted_tuning.py OUT --real ../shared/data/roi_vtc --weights …
+
+Every fit is a run in OUT; those that are there are not made again. The table has the mean over seeds of nested r on outer test
+images, each difference to the untuned backbone with its interval over images and seeds (crossed bootstrap), and how many seeds
+gained. `--real`: FFA responses to 85 objects (Kay & Yeatman 2017), leave-objects-out in 5 outer folds, last stage tuned.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pulvinar.commands import registry
+from pulvinar.config import build, to_toml
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.responses import Responses
+from pulvinar.data.rois import ROIs
+from pulvinar.data.splits import Split
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.datasets.simulated import Config, simulate
+from pulvinar.metrics.encoding import correlations
+from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
+from pulvinar.progress import REPORTER
+from pulvinar.training.encoding_data import outer_splits
+from pulvinar.training.runs import RunFolder
+
+METHODS = {
+    "regression": ("regression_tuning", {}),
+    "contrastive": ("contrastive_encoding", {}),
+    "pooled": ("contrastive_encoding", {"pooled": "true"}),
+}
+
+
+def settings(given: argparse.Namespace) -> dict[str, str]:
+    """What all fits share."""
+    return {
+        "backbone": given.backbone,
+        "weights": str(given.weights),
+        "image_size": str(given.image_size),
+        "layer_choice": "concatenated",
+        "batch_size": "64",
+        "pool": "1",
+        "epochs": str(given.epochs),
+        "learning_rate": str(given.learning_rate),
+        "head_learning_rate": "0.001",
+        "baseline": "none",
+        "n_permutations": "200",
+    }
+
+
+def world(seed: int, given: argparse.Namespace) -> Experiment:
+    """Four subjects, each with its own `n` training images; the last one has the test images, three times each."""
+    return simulate(
+        Config(
+            seed=seed,
+            n_subjects=4,
+            n_voxels=2000,
+            responsive_share=0.3,
+            ceiling_median=given.ceiling,
+            tuning_dim=8,
+            n_trials=given.n,
+            n_pretraining_trials=given.n,
+            n_test_images=200,
+            image_size=given.image_size,
+            images=str(given.images) if given.images else None,
+            driver=f"perturbed:{given.backbone}",
+            driver_weights=str(given.weights),
+            driver_strength=given.strength,
+        )
+    )
+
+
+def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str]) -> tuple[RunFolder, dict]:
+    """The fitted and scored run; made unless it is there."""
+    module = registry.module("methods", method)
+    config = build(module.Config, values, name=method)
+    if (folder / "evaluation.json").is_file():
+        return RunFolder.reopen(folder), json.loads((folder / "evaluation.json").read_text())
+    if not folder.is_dir():
+        facts = {"name": experiment.name, "path": "", "target": experiment.target, "fingerprint": experiment.fingerprint()}
+        RunFolder.create(folder, method=method, config_toml=to_toml(config), seed=config.seed, data=facts)
+    opened = RunFolder.reopen(folder)
+    if not opened.finished:
+        module.check(config, experiment)
+        module.fit(config, experiment.without_truth(), opened)
+    return opened, module.evaluate(opened, experiment, config, controls=False)
+
+
+def predictions(folder: Path, roi: str, experiment: Experiment) -> dict[str, np.ndarray]:
+    """Predicted, untuned, measured (image, voxel) of the target."""
+    return dict(np.load(folder / "predictions" / f"{experiment.target}.npz"))
+
+
+def difference(found: list[dict[str, np.ndarray]], generator: np.random.Generator) -> tuple[float, float, float]:
+    """Mean difference of r to the untuned backbone over seeds, and its interval over images and seeds (crossed)."""
+    observed = np.mean([gain_of(one, np.arange(len(one["measured"]))) for one in found])
+    seeds = bootstrap_shares(len(found), 200, generator)
+    drawn = [
+        sum(share * gain_of(one, generator.integers(0, len(one["measured"]), len(one["measured"])))
+            for share, one in zip(shares, found, strict=True) if share)
+        for shares in seeds
+    ]  # fmt: skip
+    return float(observed), *percentile_interval(np.array(drawn))
+
+
+def gain_of(one: dict[str, np.ndarray], rows: np.ndarray) -> float:
+    measured = one["measured"][rows]
+    ours, other = (np.nan_to_num(correlations(one[name][rows], measured)) for name in ("predicted", "untuned"))
+    return float((ours - other).mean())
+
+
+def planted(given: argparse.Namespace) -> None:
+    """The table of the planted worlds."""
+    rows: dict[tuple[str, str], list[dict]] = {}
+    arrays: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+    for seed in given.seeds:
+        experiment = world(seed, given)
+        for roi in given.rois:
+            for name in given.methods:
+                method, own = METHODS[name]
+                values = settings(given) | own | {"roi": roi, "seed": str(seed), "tuned": given.tuned}
+                folder = given.out / f"seed{seed}-{roi}-{name}"
+                _, evaluation = run(folder, method, experiment, values)
+                row = next(r for r in evaluation["rows"] if r["roi"] == roi and r["hemisphere"] == "both")
+                rows.setdefault((roi, name), []).append(row)
+                arrays.setdefault((roi, name), []).append(predictions(folder, roi, experiment))
+                print(f"seed {seed} {roi} {name}: {row['r_untuned']:.3f} -> {row['r_nested']:.3f}", flush=True)
+    print(f"{given.n} images a subject, {given.image_size} pixels, tuned={given.tuned}, seeds {given.seeds}")
+    for (roi, name), found in rows.items():
+        gain, low, high = difference(arrays[roi, name], np.random.default_rng(0))
+        untuned, tuned, share = (np.mean([row[key] for row in found]) for key in ("r_untuned", "r_nested", "share_improved"))
+        better = sum(row["difference"] > 0 for row in found)
+        print(
+            f"| {roi} | {name} | {untuned:.3f} | {tuned:.3f} | {gain:+.3f} ({low:+.3f} to {high:+.3f}) | "
+            f"{better} of {len(found)} | {share:.2f} |"
+        )
+
+
+def ffa(folder: Path, image_size: int) -> Experiment:
+    """FFA and VWFA responses to the 85 objects (two 'voxels', two ROIs); an outer split is set later."""
+    import tarfile
+
+    from PIL import Image
+
+    with np.load(folder / "vtc_exp2_dev.npz", allow_pickle=False) as archive:
+        beta, index, names = archive["beta"], archive["stimulus_index"], [str(name) for name in archive["roi"]]
+    images = {}
+    with tarfile.open(folder / "vtc_exp2_images.tar") as tar:
+        for member in tar.getmembers():
+            if member.name.endswith("_01.png"):
+                picture = Image.open(tar.extractfile(member)).convert("RGB")  # type: ignore[arg-type]
+                number = int(Path(member.name).stem[8:11])
+                images[number - 1] = np.asarray(picture.resize((image_size, image_size), Image.Resampling.BILINEAR))
+    ids = [f"object{row:03d}" for row in index]
+    responses = Responses(
+        subject="one",
+        values=beta.astype(np.float32),
+        stimulus_ids=ids,
+        geometry=Geometry.from_points(np.eye(3)[: len(names)]),
+        rois=ROIs({name: np.arange(len(names)) == place for place, name in enumerate(names)}, n_voxels=len(names)),
+    )
+    stimuli = Stimuli(ids=ids, sources=ids, read_image=lambda row: images[int(index[row])])
+    split = Split(train=tuple(ids[17:]), test=tuple(ids[:17]))
+    return Experiment(name="FFA", stimuli=stimuli, subjects={"one": responses}, split=split, target="one")
+
+
+def real(given: argparse.Namespace) -> None:
+    """Held-out r of FFA, all 85 objects predicted once, untuned and tuned; intervals over objects."""
+    whole = ffa(given.real, given.image_size)
+    for name in ("regression", "contrastive"):
+        method, own = METHODS[name]
+        for seed in given.seeds:
+            parts = []
+            for fold, split in enumerate(outer_splits(whole, 5, seed)):
+                experiment = dataclasses.replace(whole, split=split)
+                values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "16"}
+                folder = given.out / f"ffa-{name}-seed{seed}-fold{fold}"
+                run(folder, method, experiment, values)
+                parts.append(predictions(folder, "FFA", experiment))
+            joined = {key: np.concatenate([part[key] for part in parts]) for key in ("predicted", "untuned", "measured")}
+            r = {key: float(correlations(joined[key], joined["measured"])[0]) for key in ("untuned", "predicted")}
+            gain, low, high = difference([joined], np.random.default_rng(0))
+            print(
+                f"FFA {name} seed {seed}: untuned {r['untuned']:.3f}, tuned {r['predicted']:.3f}, "
+                f"{gain:+.3f} ({low:+.3f} to {high:+.3f})",
+                flush=True,
+            )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("out", type=Path)
+    arguments.add_argument("--weights", type=Path, required=True)
+    arguments.add_argument("--backbone", default="squeezenet1_0")
+    arguments.add_argument("--images", type=Path, help="folder of pictures; default: the bundled photographs")
+    arguments.add_argument("--real", type=Path, help="folder of the FFA responses; instead of planted worlds")
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--rois", nargs="+", default=["early", "higher"])
+    arguments.add_argument("--methods", nargs="+", default=list(METHODS))
+    arguments.add_argument("--n", type=int, default=500)
+    arguments.add_argument("--epochs", type=int, default=8)
+    arguments.add_argument("--image-size", type=int, default=48)
+    arguments.add_argument("--learning-rate", type=float, default=3e-4)
+    arguments.add_argument("--strength", type=float, default=0.6)
+    arguments.add_argument("--ceiling", type=float, default=0.6)
+    arguments.add_argument("--tuned", default="all")
+    given = arguments.parse_args()
+    REPORTER.quiet = True
+    real(given) if given.real else planted(given)
+
+
+if __name__ == "__main__":
+    main()
