@@ -1,8 +1,8 @@
 """How well an encoding model predicts the outer test images, per region, beside what says whether that is much.
 
 Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
-the noise-normalised score, the share of voxels that beat a baseline of low-level or category features, the unique variance
-beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason.
+the noise-normalised score, the share of voxels that beat a baseline of low-level or category features (of a tuned backbone: the
+same backbone untuned, `metrics.encoding_gain`), the unique variance beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import numpy as np
 
 from pulvinar.metrics import encoding as scores
 from pulvinar.metrics.encoding import Ceiling
+from pulvinar.metrics.encoding_gain import gain
 from pulvinar.training.image_responses import ImageResponses, regions, warn_if_few
 
 DISCOVERY_RATE = 0.05
@@ -24,7 +25,7 @@ class Predictions:
     """Everything about one subject's test images: (image, voxel) arrays on the encoded voxels, and scores per voxel.
 
     optimistic: r with layer and penalty chosen on these images. baseline: predictions from other features; joint: from both.
-    Each None where there is none; `reasons` has why, by name.
+    untuned: predictions from the backbone before it was tuned. Each None where there is none; `reasons` has why, by name.
     """
 
     predicted: np.ndarray
@@ -33,6 +34,7 @@ class Predictions:
     optimistic: np.ndarray | None = None
     baseline: np.ndarray | None = None
     joint: np.ndarray | None = None
+    untuned: np.ndarray | None = None
     reasons: Mapping[str, str] | None = None
 
 
@@ -59,13 +61,15 @@ def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.nd
 
 
 def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permutations: int) -> dict[str, np.ndarray]:
-    """Scores per voxel by name: r, p, q, and where they can be had r_optimistic, ceiling, noise_normalised, r_baseline,
-    unique_variance."""
+    """Scores per voxel by name: r, p, q, and where they can be had r_optimistic, r_untuned, ceiling, noise_normalised,
+    r_baseline, unique_variance."""
     test = scores.permutation_test(given.predicted, given.measured, generator=generator, n_permutations=n_permutations)
     r = scores.correlations(given.predicted, given.measured)
     found = {"r": r, "p_value": test.p_values, "q_value": scores.false_discovery_rate(test.p_values)}
     if given.optimistic is not None:
         found["r_optimistic"] = given.optimistic
+    if given.untuned is not None:
+        found["r_untuned"] = scores.correlations(given.untuned, given.measured)
     if given.ceiling.r2 is not None:
         known = np.isfinite(given.ceiling.r2)
         normalised = np.full(len(r), np.nan)
@@ -123,6 +127,19 @@ def score_regions(
             row[key] = scores.mean_or_none(voxel_scores[column][inside]) if column in voxel_scores else None
         baseline = voxel_scores.get("r_baseline")
         row["share_improved"] = None if baseline is None else scores.share_improved(voxel_scores["r"][inside], baseline[inside])
+        row |= _over_untuned(given, inside, generator=generator, n_permutations=n_permutations, n_bootstrap=n_bootstrap)
         row |= {f"{key}_reason": reason for key, reason in reasons.items() if row.get(key) is None}
         rows.append(row)
     return rows
+
+
+def _over_untuned(
+    given: Predictions, inside: np.ndarray, *, generator: np.random.Generator, n_permutations: int, n_bootstrap: int
+) -> dict[str, Any]:
+    """`r_untuned`, and how much better than it: then `share_improved` is over the untuned backbone, not over the baseline."""
+    if given.untuned is None:
+        return {}
+    predicted, untuned, measured = (values[:, inside] for values in (given.predicted, given.untuned, given.measured))
+    found = gain(predicted, untuned, measured, generator=generator, n_bootstrap=n_bootstrap, n_permutations=n_permutations)
+    r = scores.mean_or_none(scores.correlations(untuned, measured))
+    return {"r_untuned": r} | ({"share_improved": None} if found is None else found.row())

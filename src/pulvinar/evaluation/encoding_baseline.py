@@ -1,7 +1,6 @@
 """What features are to beat: ridge on low-level features of the pixels, on category labels, or on both."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -9,8 +8,8 @@ import torch
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.models.fixed_networks import colour, in_batches, oriented_energy
 from pulvinar.training.encoder import Layers, concatenated, total_spread
+from pulvinar.training.encoding_settings import Baseline
 
-Baseline = Literal["low_level", "category", "both", "none"]
 LARGEST_SIDE = 128  # pixels of an image in which energy and colour are measured (ours)
 IMAGES_PER_BATCH = 64
 

@@ -38,7 +38,7 @@ class PermutationTest:
     mean_r: Float[np.ndarray, " permutation"]
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
+def standardised(values: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and length 1, float64; NaN where a column does not vary."""
     block = values.astype(np.float64)
     largest = np.abs(block).max(0)
@@ -59,7 +59,7 @@ def correlations(
     out = np.empty(predicted.shape[1])
     for start in range(0, predicted.shape[1], VOXELS_PER_BLOCK):
         columns = slice(start, start + VOXELS_PER_BLOCK)
-        out[columns] = (_standardised(predicted[:, columns]) * _standardised(measured[:, columns])).sum(0)
+        out[columns] = (standardised(predicted[:, columns]) * standardised(measured[:, columns])).sum(0)
     return np.clip(out, -1.0, 1.0)
 
 
@@ -168,8 +168,8 @@ def permutation_test(
     p_values, total, n_finite = np.empty(n_voxels), np.zeros(n_permutations), 0
     for start in range(0, n_voxels, VOXELS_PER_BLOCK):
         columns = slice(start, start + VOXELS_PER_BLOCK)
-        ours = _standardised(predicted[:, columns]).astype(np.float32)
-        theirs = _standardised(measured[:, columns]).astype(np.float32)
+        ours = standardised(predicted[:, columns]).astype(np.float32)
+        theirs = standardised(measured[:, columns]).astype(np.float32)
         observed = np.einsum("iv,iv->v", ours, theirs)
         finite = np.isfinite(observed)
         as_high = np.ones(len(observed))
@@ -204,21 +204,22 @@ def mean_r_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean r over voxels, from a bootstrap over images. (nan, nan) without a voxel that varies."""
     _require_pairs(predicted, measured)
-    ours, theirs = _standardised(predicted), _standardised(measured)
+    ours, theirs = standardised(predicted), standardised(measured)
     has = np.isfinite(ours[0] * theirs[0])
     if not has.any():
         return float("nan"), float("nan")
     shares = bootstrap_shares(len(predicted), n_bootstrap, generator)
     total, count = np.zeros(n_bootstrap), np.zeros(n_bootstrap)
     for columns in np.array_split(np.flatnonzero(has), max(1, has.sum() // VOXELS_PER_BLOCK)):
-        r = _weighted_correlations(shares, ours[:, columns], theirs[:, columns])
+        r = weighted_correlations(shares, ours[:, columns], theirs[:, columns])
         total, count = total + np.nansum(r, axis=1), count + np.isfinite(r).sum(1)
     return percentile_interval(total / np.maximum(count, 1), level=level)
 
 
-def _weighted_correlations(
+def weighted_correlations(
     shares: Float[np.ndarray, "resample image"], x: Float[np.ndarray, "image voxel"], y: Float[np.ndarray, "image voxel"]
 ) -> Float[np.ndarray, "resample voxel"]:
+    """Pearson r of every voxel in every resample, images weighted by their shares; NaN where one does not vary."""
     mean_x, mean_y = shares @ x, shares @ y
     products, squares = shares @ (x * y) - mean_x * mean_y, (shares @ x**2 - mean_x**2) * (shares @ y**2 - mean_y**2)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -27,6 +27,7 @@ LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
 Regression = Literal["ridge", "partial_least_squares"]
 Layers = Mapping[str, np.ndarray]
 Read = Callable[[np.ndarray], np.ndarray]
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # (training rows, held-out rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ class EncoderTrainer:
     """Scores of every layer, penalty and voxel, then the fit. `layers`: name -> features of the training images (image, ...).
 
     read: voxel places (0 to n_voxels) -> responses (image, voxel). groups: voxels that share a layer, for layer_choice=roi.
+    folds: by source picture where none are given.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class EncoderTrainer:
         sources: Sequence[str],
         settings: EncoderSettings,
         groups: np.ndarray | None = None,
+        folds: Folds | None = None,
     ) -> None:
         self.settings, self.read, self.n_voxels = settings, read, n_voxels
         if settings.layer_choice == "concatenated":
@@ -102,7 +105,7 @@ class EncoderTrainer:
             self.scales = [spreads]
         else:
             self.layers, self.scales = layers, [[1.0] for _ in layers]
-        self.folds = folds_by_source(sources, settings.n_folds, settings.seed)
+        self.folds = folds_by_source(sources, settings.n_folds, settings.seed) if folds is None else folds
         size = n_voxels if settings.regression == "partial_least_squares" else settings.voxels_per_block
         self.blocks = ridge.blocks_of(n_voxels, size)
         self.groups = _groups(settings.layer_choice, groups, n_voxels)

@@ -1,0 +1,159 @@
+"""From fitted encoders of a run to evaluation.json: test predictions, controls, rows, voxel maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pulvinar.evaluation import encoding as scoring
+from pulvinar.evaluation import encoding_baseline as baselines
+from pulvinar.progress import bar
+from pulvinar.storage import write_arrays
+from pulvinar.training.checkpoints import State
+from pulvinar.training.encoder import Folds, Layers, predict
+from pulvinar.training.encoding_data import EncodedSubject
+from pulvinar.training.encoding_settings import EncodingConfig
+from pulvinar.training.image_responses import ImageResponses
+from pulvinar.training.runs import RunFolder
+
+NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
+COLUMNS = ("r_nested", "r_optimistic", "noise_normalised", "share_improved", "unique_variance", "share_significant")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """A subject, its fitted encoder, and the layers of its training and test images that the encoder reads.
+
+    untuned: test predictions (image, voxel) of the same ridge on the backbone before tuning, where there was a tuning.
+    """
+
+    given: EncodedSubject
+    encoder: State
+    layers: Layers
+    test_layers: Layers
+    folds: Folds | None = None
+    untuned: np.ndarray | None = None
+
+
+def score_subject(
+    config: EncodingConfig, run: RunFolder, encoded: Encoded, *, controls: bool
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows of a subject per ROI and hemisphere, and where its noise ceiling is from; writes its maps and predictions."""
+    found, given = _predictions(config, encoded, controls=controls), encoded.given
+    generator = np.random.default_rng([config.seed, 0x9E2])
+    by_voxel = scoring.score_voxels(found, generator=generator, n_permutations=config.n_permutations)
+    rows = scoring.score_regions(
+        found, by_voxel, given.test, given.voxels, seed=config.seed, n_permutations=config.n_permutations
+    )
+    _write_maps(run, encoded, by_voxel, found)
+    return [{"name": run.method, **row} for row in rows], found.ceiling.source or found.ceiling.reason
+
+
+def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, str]) -> dict[str, Any]:
+    """The rows with what is needed to read them."""
+    return {
+        "rows": list(rows),
+        "scaling": config.scaling,
+        "layer_choice": config.layer_choice,
+        "regression": config.regression,
+        "baseline": config.baseline,
+        "ceilings": dict(ceilings),
+        "r_optimistic_is": "optimistic: alpha and layer are chosen on the very test images that it is reported on",
+        "noise_normalised_is": "Algonauts 2023: mean over voxels of min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14",
+        "n_permutations": config.n_permutations,
+    }
+
+
+def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) -> scoring.Predictions:
+    given = encoded.given
+    measured = given.test.read(given.voxels)
+    every = ImageResponses(
+        given.responses,
+        [*given.train.ids, *given.test.ids],
+        fit_trials=given.train.fit_trials,
+        scaling=config.scaling,
+        statistics=given.train.statistics,
+    )
+    ceiling = scoring.find_ceiling(every, given.test, given.voxels)
+    reasons = {"noise_normalised": ceiling.reason} if ceiling.r2 is None else {}
+    optimistic = baseline = joint = None
+    if controls:
+        optimistic = given.trainer(encoded.layers, config.encoder(), folds=encoded.folds).best_on(encoded.test_layers, measured)
+        if optimistic is None:
+            reasons["r_optimistic"] = "a banded search has no list of penalties to choose from on the test images"
+        reason = baselines.missing_reason(config.baseline, given.stimuli)
+        if not reason:
+            baseline, joint = _with_baseline(config, encoded)
+        reasons |= {key: reason for key in ("share_improved", "r_baseline", "unique_variance") if reason}
+    else:
+        reasons |= dict.fromkeys((*NEED_CONTROLS, "share_improved"), "controls were left out")
+    return scoring.Predictions(
+        predicted=predict(encoded.encoder, encoded.test_layers),
+        measured=measured,
+        ceiling=ceiling,
+        optimistic=optimistic,
+        baseline=baseline,
+        joint=joint,
+        untuned=encoded.untuned,
+        reasons=reasons,
+    )
+
+
+def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Test predictions of a ridge on the baseline's features alone, and of one on each layer with them."""
+    given = encoded.given
+    own = baselines.baseline_features(config.baseline, given.stimuli, given.train.ids)
+    new = baselines.baseline_features(config.baseline, given.stimuli, given.test.ids)
+    alone = ({"baseline": baselines.side_by_side(own, own)}, {"baseline": baselines.side_by_side(new, own)})
+    both = (
+        baselines.with_baseline(encoded.layers, own, encoded.layers, own),
+        baselines.with_baseline(encoded.test_layers, new, encoded.layers, own),
+    )
+    predicted = []
+    for (train, test), folds in ((alone, None), (both, encoded.folds)):
+        trainer = given.trainer(train, config.encoder(), folds=folds)
+        with bar(f"baseline of {given.name}", trainer.n_units) as progress:
+            for _ in trainer.run():
+                progress.advance()
+        predicted.append(predict(trainer.fit(), test))
+    return predicted[0], predicted[1]
+
+
+def _write_maps(run: RunFolder, encoded: Encoded, by_voxel: dict[str, np.ndarray], found: scoring.Predictions) -> None:
+    given, geometry = encoded.given, encoded.given.responses.geometry
+    arrays = {key: values.astype(np.float32) for key, values in by_voxel.items()}
+    places = {"coordinates": geometry.coordinates[given.voxels]}
+    for key in ("index", "vertex"):
+        if getattr(geometry, key) is not None:
+            places[key] = getattr(geometry, key)[given.voxels]
+    for key in ("shape", "affine"):
+        if getattr(geometry, key) is not None:
+            places[key] = np.asarray(getattr(geometry, key))
+    arrays |= {"layer": encoded.encoder["layers"].numpy(), "penalty": encoded.encoder["penalties"].numpy()}
+    write_arrays(run.path / "artifacts" / f"voxels-{given.name}.npz", voxel=given.voxels, **places, **arrays)
+    untuned = {} if found.untuned is None else {"untuned": found.untuned}
+    write_arrays(
+        run.path / "predictions" / f"{given.name}.npz",
+        id=np.array(given.test.ids),
+        predicted=found.predicted,
+        measured=found.measured,
+        **untuned,
+    )
+
+
+def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> str:
+    """The table that `pulvinar evaluate` prints."""
+    head = f"{'subject':<10}{'roi':<16}{'side':<6}{'voxels':>7}  " + "".join(f"{name:>18}" for name in columns)
+    lines = [head]
+    for row in evaluation["rows"]:
+        values = "".join(f"{'-':>18}" if row.get(name) is None else f"{row[name]:>18.3f}" for name in columns)
+        lines.append(f"{row['subject']:<10}{row['roi']:<16}{row['hemisphere']:<6}{row['n_voxels']:>7}  {values}")
+    first = evaluation["rows"][0]
+    lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
+    lines.append(
+        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "
+        f"mean {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
+    )
+    lines.append(f"r_optimistic is {evaluation['r_optimistic_is']}")
+    return "\n".join(lines)

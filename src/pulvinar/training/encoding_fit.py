@@ -1,0 +1,79 @@
+"""Units of work of an encoding run, one after the other, resumable inside each; and the unit that fits one subject's encoder."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pulvinar.errors import InputError
+from pulvinar.progress import bar
+from pulvinar.training.checkpoints import State
+from pulvinar.training.encoder import EncoderSettings, Folds, Layers
+from pulvinar.training.encoding_data import EncodedSubject
+from pulvinar.training.runs import RunFolder
+
+
+class Unit(Protocol):
+    """A piece of a fit. `state`: where an interrupted one stood; `save` keeps where this one stands."""
+
+    def __call__(self, run: RunFolder, state: State | None, save: Callable[[State], None]) -> None: ...
+
+
+def run_units(run: RunFolder, units: Sequence[Unit]) -> None:
+    """All units in order; a killed run goes on inside the unit where it was."""
+    state = run.load() or {"unit": 0, "inside": None}
+    for number in range(int(state["unit"]), len(units)):
+
+        def save(inside: State, number: int = number) -> None:
+            run.save({"unit": number, "inside": inside})
+
+        units[number](run, state["inside"], save)
+        state = {"unit": number + 1, "inside": None}
+        if number + 1 < len(units):
+            run.save(state)
+
+
+def encoder_unit(
+    given: EncodedSubject,
+    layers: Callable[[], Layers],
+    settings: EncoderSettings,
+    *,
+    name: str = "encoder",
+    folds: Folds | None = None,
+) -> Unit:
+    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run."""
+
+    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+        trainer = given.trainer(layers(), settings, folds=folds)
+        if state is not None:
+            trainer.restore(state)
+        with bar(f"{given.name}: choosing layers and penalties", trainer.n_units) as progress:
+            progress.advance(trainer.n_done)
+            for done in trainer.run():
+                progress.advance(note=done)
+                if run.due():
+                    save(trainer.state())
+        encoder = trainer.fit()
+        run.log(subject=given.name, checkpoint=name, **_summary(encoder))
+        encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
+        run.save(encoder, name=f"{name}-{given.name}")
+
+    return work
+
+
+def _summary(encoder: State) -> dict[str, Any]:
+    names, layers = list(encoder["names"]), encoder["layers"].numpy()
+    return {
+        "n_voxels": len(layers),
+        "share_of_layer": {name: float((layers == number).mean()) for number, name in enumerate(names)},
+        "median_penalty": float(np.median(encoder["penalties"].numpy())),
+    }
+
+
+def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> State:
+    """A fitted encoder of a run; `InputError` where there is none."""
+    encoder = run.load(name=f"{name}-{subject}")
+    if encoder is None:
+        raise InputError(f"{run.path}: has no checkpoint {name}-{subject}")
+    return encoder

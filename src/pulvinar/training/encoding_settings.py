@@ -1,0 +1,105 @@
+"""Settings that all encoding methods share: whose voxels, how responses are scaled, the ridge and its choices, the controls."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.scaling import Mode
+from pulvinar.errors import InputError
+from pulvinar.progress import log
+from pulvinar.training.encoder import EncoderSettings, LayerChoice, Regression, folds_by_source
+from pulvinar.training.encoding_data import EncodedSubject, open_subject
+from pulvinar.training.image_responses import roi_groups
+
+Baseline = Literal["low_level", "category", "both", "none"]
+EVERY_ROI = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingConfig:
+    """Settings of an encoding model, whatever its features are."""
+
+    METHOD: ClassVar[str] = "ridge_encoding"
+
+    seed: int = setting(0, "folds, permutations, draws of banded ridge, random weights of a backbone without weights")
+    roi: tuple[str, ...] | None = setting(
+        None, "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels"
+    )
+    subjects: tuple[str, ...] | None = setting(None, "whose responses; none: the experiment's target")
+    regression: Regression = setting("ridge", "ridge or partial_least_squares")
+    alphas: tuple[float, ...] = setting(EncoderSettings.alphas, "penalties to choose from, per voxel (paper: 1e-1 to 1e7)")
+    n_pls_components: tuple[int, ...] = setting(
+        EncoderSettings.n_pls_components, "numbers of components of partial least squares"
+    )
+    layer_choice: LayerChoice = setting(
+        "voxel", "layer of each voxel, roi or single for all; concatenated; or banded (himalaya)"
+    )
+    pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all")
+    folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)")
+    n_draws: int = setting(50, "draws of layer shares for banded ridge")
+    scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
+    drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
+    baseline: Baseline = setting("low_level", "features to beat: low_level (energy, colour), category (labels), both, none")
+    n_permutations: int = setting(1000, "permutations of test images for p-values")
+    voxels_per_block: int = setting(4096, "voxels in memory at a time")
+
+    def problems(self) -> list[str]:
+        """What is out of range or does not go together."""
+        wrong = number_problems(self.METHOD, self)
+        for name in ("pca", "n_draws", "n_permutations", "voxels_per_block"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                wrong.append(f"{self.METHOD}.{name} is 1 or more, not {value}")
+        if self.folds < 2:
+            wrong.append(f"{self.METHOD}.folds is 2 or more, not {self.folds}")
+        for name in ("alphas", "n_pls_components"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0:
+                wrong.append(f"{self.METHOD}.{name} are one or more numbers above 0, not {list(values)}")
+        if self.regression == "partial_least_squares" and self.layer_choice == "banded":
+            wrong.append(f"{self.METHOD}.layer_choice=banded is a ridge; regression=partial_least_squares needs another choice")
+        return wrong
+
+    def encoder(self) -> EncoderSettings:
+        """What the trainer of the ridge needs of these."""
+        return EncoderSettings(
+            alphas=self.alphas,
+            regression=self.regression,
+            n_pls_components=self.n_pls_components,
+            layer_choice=self.layer_choice,
+            n_components=self.pca,
+            n_folds=self.folds,
+            n_draws=self.n_draws,
+            voxels_per_block=self.voxels_per_block,
+            seed=self.seed,
+        )
+
+
+def names_of(config: EncodingConfig, experiment: Experiment) -> list[str]:
+    """The subjects that are encoded; `InputError` for unknown ones."""
+    names = list(config.subjects or (experiment.target,))
+    unknown = [name for name in names if name not in experiment.subjects]
+    if unknown:
+        raise InputError(f"subjects: {', '.join(unknown)} are not among {', '.join(experiment.subjects)}")
+    return names
+
+
+def open_named(config: EncodingConfig, experiment: Experiment, name: str) -> EncodedSubject:
+    """A subject's encoded voxels and responses by these settings."""
+    every = config.roi is None or tuple(config.roi) == (EVERY_ROI,)
+    return open_subject(
+        experiment, name, roi=None if every else config.roi, scaling=config.scaling, drop_bad_voxels=config.drop_bad_voxels
+    )
+
+
+def check_subjects(config: EncodingConfig, experiment: Experiment) -> None:
+    """What can be wrong with the responses, before anything is written or computed; says what is there."""
+    for name in names_of(config, experiment):
+        given = open_named(config, experiment, name)
+        folds_by_source(given.sources, config.folds, config.seed)
+        if len(given.test.ids) < 3:
+            raise InputError(f"responses of {name}: {len(given.test.ids)} test images; a correlation needs 3 or more")
+        if config.layer_choice == "roi":
+            roi_groups(given.responses, given.voxels)
+        log(f"{name}: {len(given.voxels)} voxels, {len(given.train.ids)} training and {len(given.test.ids)} test images")
