@@ -48,7 +48,8 @@ def tiny_experiment() -> Experiment:
             geometry=Geometry.from_points(np.argwhere(np.ones((5, 4, 3))).astype(float)),
             rois=ROIs({"annotated": np.arange(60) < 20}, n_voxels=60),
         )
-    stimuli = Stimuli(ids=ids, sources=ids, features={"clip": embedding})
+    pixels = generator.integers(0, 255, (90, 24, 24, 3)).astype(np.uint8)
+    stimuli = Stimuli(ids=ids, sources=ids, features={"clip": embedding}, read_image=pixels.__getitem__)
     split = Split(train=tuple(ids[:60]), test=tuple(ids[60:]))
     return Experiment(name="tiny", stimuli=stimuli, subjects=subjects, split=split, target="new")
 

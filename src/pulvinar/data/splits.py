@@ -54,6 +54,19 @@ def _refuse_shared(what: str, key_of, stimuli: Stimuli, train_rows: np.ndarray, 
         raise LeakError(f"split: {len(shared)} test stimuli share their {what} with training stimuli: {pairs}")
 
 
+def require_apart(used: Sequence[str], test: Sequence[str], stimuli: Stimuli) -> None:
+    """Raise `LeakError` where an image that something is trained on, or its source picture, is among the test images.
+
+    For what several subjects train together. (That no test image stands under another id is checked with the experiment.)
+    """
+    held_out = {stimuli.sources[row] for row in stimuli.rows(test)}
+    tested = set(test)
+    leaked = [name for name, row in zip(used, stimuli.rows(used), strict=True)
+              if name in tested or stimuli.sources[row] in held_out]  # fmt: skip
+    if leaked:
+        raise LeakError(f"{len(leaked)} images to train on are test images, or crops of their pictures: {leaked[:3]}")
+
+
 def split_by_source(stimuli: Stimuli, *, test_share: float, seed: int) -> Split:
     """A random split in which every source picture is on one side; about `test_share` of the stimuli are for the test."""
     if not 0 < test_share < 1:

@@ -2,7 +2,8 @@
 
 Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
 the noise-normalised score, the share of voxels that beat a baseline of low-level or category features (of a tuned backbone: the
-same backbone untuned, `metrics.encoding_gain`), the unique variance beyond it, and the share of voxels significant at a false discovery rate of 5 %. What cannot be said is None, with the reason.
+same backbone untuned, `metrics.encoding_gain`), the unique variance beyond the baseline, and the share of voxels significant at
+a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
 from collections.abc import Mapping

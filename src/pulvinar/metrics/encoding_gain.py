@@ -1,4 +1,4 @@
-"""How much better one encoding model predicts the same test images than another: difference of mean r, share of voxels improved.
+"""How much better one encoding model predicts test images than another: difference of mean r, share of voxels improved.
 
 Everything is over images: the interval resamples them, the test swaps the two models' predictions image by image (a voxel is
 not an independent unit). Chance of the share is what swapping gives.

@@ -186,7 +186,7 @@ def load_backbone(
     else:
         network = network_library.download(entry, str(weights), image_size=asked_size)
     own = network_library.own_preprocessing(entry, network, None if is_file else weights)  # type: ignore[arg-type]
-    if is_file and mean is None and std is None and not {"mean", "std"} & set(sidecar) and _n_classes(entry, network) == 1001:
+    if is_file and mean is None and std is None and not {"mean", "std"} & set(sidecar) and n_classes(entry, network) == 1001:
         warn(
             f"{weights}: {TENSORFLOW_CLASSES} classes, so input as TensorFlow's, mean and std 128/255; give mean and std if not"
         )
@@ -209,7 +209,8 @@ def _from_file(entry: Entry, path: str | os.PathLike[str], *, image_size: int | 
     return network
 
 
-def _n_classes(entry: Entry, network: nn.Module) -> int:
+def n_classes(entry: Entry, network: nn.Module) -> int:
+    """Classes that a network's head tells apart; 0 where it has no head with weights."""
     weight = network.state_dict().get(f"{network_library.head_name(entry, network)}.weight")
     return 0 if weight is None else len(weight)
 

@@ -4,7 +4,8 @@ Given predicted p_i and true c_i, both of unit length: S_ij = p_i . c_j / temper
 
     L = 1/2 [ -1/n sum_ij T_ij log softmax_j(S_ij)  -  1/n sum_ij T_ij log softmax_i(S_ij) ],
 
-the mean of brain -> image and image -> brain. CLIP: T = identity (Radford et al. 2021).
+the mean of brain -> image and image -> brain. CLIP: T = identity (Radford et al. 2021). One-directional InfoNCE (van den Oord
+et al. 2018; Mulrooney & Brockmeier 2024) is the first half alone, with T = identity; a model that knows nothing scores log n.
 """
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 
 def similarity(
-    predicted: Float[Tensor, "row ..."], true: Float[Tensor, "candidate ..."], *, temperature: float
+    predicted: Float[Tensor, "row ..."], true: Float[Tensor, "candidate ..."], *, temperature: float | Float[Tensor, ""]
 ) -> Float[Tensor, "row candidate"]:
     """Cosine of flattened rows, divided by the temperature."""
     return functional.normalize(predicted.flatten(1), dim=1) @ functional.normalize(true.flatten(1), dim=1).T / temperature
@@ -26,6 +27,25 @@ def soft_cross_entropy(logits: Float[Tensor, "row row"], targets: Float[Tensor, 
     forward = -(targets * logits.log_softmax(dim=1)).sum(1).mean()
     backward = -(targets * logits.log_softmax(dim=0)).sum(0).mean()
     return (forward + backward) / 2
+
+
+def info_nce(
+    queries: Float[Tensor, "row dim"],
+    candidates: Float[Tensor, "row dim"],
+    *,
+    temperature: float | Float[Tensor, ""],
+    symmetric: bool = False,
+) -> Float[Tensor, ""]:
+    """-1/n sum_i log softmax_j(S_ij) at j = i: candidate i belongs to query i. Float32; log n where nothing is told apart.
+
+    symmetric: the mean of this and its transpose (CLIP's loss). With queries of images and candidates of brains the first is
+    the loss of Mulrooney & Brockmeier (2024), for each image a softmax over the batch's brain responses.
+    """
+    logits = similarity(queries.float(), candidates.float(), temperature=temperature)
+    targets = torch.eye(len(logits), device=logits.device)
+    if symmetric:
+        return soft_cross_entropy(logits, targets)
+    return -(targets * logits.log_softmax(dim=1)).sum(1).mean()
 
 
 def mixco_targets(weight: Float[Tensor, " row"], partner: Int[Tensor, " row"]) -> Float[Tensor, "row row"]:

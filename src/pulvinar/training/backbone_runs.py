@@ -11,6 +11,7 @@ from torch import nn
 from pulvinar.errors import FileError, InputError
 from pulvinar.models.gated_resnet import Gate, GatedResNet
 from pulvinar.models.resnet_shape import BlockShape, ResNetShape, StemShape
+from pulvinar.training.checkpoints import State
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
 
@@ -27,8 +28,13 @@ class Backbone:
 
 def save_backbone(run: RunFolder, network: GatedResNet, views: ViewSettings) -> None:
     """Write the network as the checkpoint `backbone` of the run."""
+    run.save(network_state(network, views), name=CHECKPOINT)
+
+
+def network_state(network: GatedResNet, views: ViewSettings) -> State:
+    """All that `network_of` needs."""
     biases = {module.initial_bias for module in network.modules() if isinstance(module, Gate)}
-    state: dict[str, Any] = {
+    return {
         "weights": {name: value.cpu() for name, value in network.state_dict().items()},
         "shape": asdict(network.shape),
         "size": network.size,
@@ -38,7 +44,20 @@ def save_backbone(run: RunFolder, network: GatedResNet, views: ViewSettings) -> 
         "temperature": network.temperature,
         "views": asdict(views),
     }
-    run.save(state, name=CHECKPOINT)
+
+
+def network_of(state: State) -> Backbone:
+    """The network of what `network_state` gave, in evaluation mode."""
+    network = GatedResNet(
+        _shape(state["shape"]),
+        size=state["size"],
+        passes=tuple(state["passes"]),
+        separate_norms=state["separate_norms"],
+        gate_bias=state["gate_bias"],
+        temperature=state["temperature"],
+    )
+    network.load_state_dict(state["weights"])
+    return Backbone(network=network.eval(), views=ViewSettings(**_with_tuples(state["views"])))
 
 
 def load_backbone(run: RunFolder) -> Backbone:
@@ -51,20 +70,9 @@ def load_backbone(run: RunFolder) -> Backbone:
     if state is None:
         raise InputError(f"{run.path}: a run of {run.method} keeps no backbone; give one of a self-supervised method")
     try:
-        shape = _shape(state["shape"])
-        network = GatedResNet(
-            shape,
-            size=state["size"],
-            passes=tuple(state["passes"]),
-            separate_norms=state["separate_norms"],
-            gate_bias=state["gate_bias"],
-            temperature=state["temperature"],
-        )
-        network.load_state_dict(state["weights"])
-        views = ViewSettings(**_with_tuples(state["views"]))
+        return network_of(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise FileError(f"{run.path}/checkpoints/{CHECKPOINT}.safetensors: not a backbone of this version: {error}") from error
-    return Backbone(network=network.eval(), views=views)
 
 
 def _shape(state: dict[str, Any]) -> ResNetShape:

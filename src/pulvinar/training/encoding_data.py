@@ -87,7 +87,7 @@ def open_subject(
 
 
 def outer_splits(experiment: Experiment, n_folds: int | None, seed: int) -> list[Split]:
-    """The experiment's own split for None; else `n_folds` splits in which every image is a test image once, by source picture."""
+    """The experiment's own split for None; else `n_folds` splits in which every image is tested once, by source picture."""
     if n_folds is None:
         return [experiment.split]
     split, stimuli = experiment.split, experiment.stimuli

@@ -1,7 +1,7 @@
-"""Units of work of an encoding run, one after the other, resumable inside each; and the unit that fits one subject's encoder."""
+"""Units of work of an encoding run, one after the other, resumable inside each; the unit that fits a subject's encoder."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
 
 
-class Unit(Protocol):
-    """A piece of a fit. `state`: where an interrupted one stood; `save` keeps where this one stands."""
-
-    def __call__(self, run: RunFolder, state: State | None, save: Callable[[State], None]) -> None: ...
+# A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
+Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
 
 
 def run_units(run: RunFolder, units: Sequence[Unit]) -> None:

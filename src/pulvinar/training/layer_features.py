@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,23 +29,41 @@ class LayerSource:
         if stimuli.read_image is None:
             raise InputError(f"backbone={self.backbone}: needs images, and these stimuli came without")
         from pulvinar.models.backbones import load_backbone
-        from pulvinar.training.feature_cache import cached_features
 
         backbone = load_backbone(
             self.backbone, weights=self.weights, stages=self.stages, image_size=self.image_size, seed=self.seed
         )
-        chosen = Stimuli(
-            ids=[stimuli.ids[int(row)] for row in rows],
-            sources=[stimuli.sources[int(row)] for row in rows],
-            read_image=lambda place: stimuli.image(int(rows[place])),
-        )
-        return dict(cached_features(backbone, chosen, pool=self.pool))
+        return backbone_layers(backbone, stimuli, rows, pool=self.pool)
+
+
+def backbone_layers(backbone: Any, stimuli: Stimuli, rows: np.ndarray, *, pool: int | None) -> dict[str, np.ndarray]:
+    """Stage of a `models.backbones.Backbone` -> features (image, ...) of these rows, read-only memory maps of the cache."""
+    from pulvinar.training.feature_cache import cached_features
+
+    chosen = Stimuli(
+        ids=[stimuli.ids[int(row)] for row in rows],
+        sources=[stimuli.sources[int(row)] for row in rows],
+        read_image=lambda place: stimuli.image(int(rows[place])),
+    )
+    return dict(cached_features(backbone, chosen, pool=pool))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSource:
+    """Layers of a backbone that is already open."""
+
+    backbone: Any
+    pool: int | None = None
+
+    def of(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Layer -> features (image, ...) of these rows of the stimuli."""
+        return backbone_layers(self.backbone, stimuli, rows, pool=self.pool)
 
 
 class LayerFeatures:
     """Layers of some images of an experiment, computed once for all of them."""
 
-    def __init__(self, source: LayerSource, stimuli: Stimuli, ids: Sequence[str]) -> None:
+    def __init__(self, source: LayerSource | BackboneSource, stimuli: Stimuli, ids: Sequence[str]) -> None:
         self.stimuli = stimuli
         rows = np.unique(stimuli.rows(ids))
         self.place = {int(row): place for place, row in enumerate(rows)}

@@ -1,0 +1,89 @@
+"""Scores of a tuned encoding model: the rows of `encoding_run` with the same ridge on the untuned backbone beside them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.evaluation import encoding_run as scoring
+from pulvinar.models.gated_backbone import ResNetPass
+from pulvinar.storage import write_json
+from pulvinar.training.encoder import predict as predict_responses
+from pulvinar.training.encoding_fit import load_encoder
+from pulvinar.training.encoding_settings import names_of, open_named
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.tuned_backbones import load_tuned
+from pulvinar.training.tuning_run import UNTUNED, choice_folds, layers_of, mac_share, pixels
+from pulvinar.training.tuning_settings import TuningConfig, tag_of
+
+COLUMNS = ("r_nested", "r_untuned", "difference", "share_improved", "r_optimistic", "noise_normalised", "unique_variance")
+
+
+def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool) -> dict[str, Any]:
+    """Rows per subject, ROI and hemisphere on the outer test images; written into the run with maps and predictions."""
+    run.require(method=config.METHOD)
+    rows, ceilings = [], {}
+    shares = {}
+    for name in names_of(config, experiment):
+        given, tag = open_named(config, experiment, name), tag_of(config, name)
+        shown = [*given.train.ids, *given.test.ids]
+        before = layers_of(config, run, UNTUNED, given.stimuli, given.test.ids)
+        features = layers_of(config, run, tag, given.stimuli, shown)
+        encoded = scoring.Encoded(
+            given=given,
+            encoder=load_encoder(run, name),
+            layers=features.of(given.train.ids),
+            test_layers=features.of(given.test.ids),
+            folds=choice_folds(config, experiment, given),
+            untuned=predict_responses(load_encoder(run, name, name=UNTUNED), before.of(given.test.ids)),
+        )
+        found, ceilings[name] = scoring.score_subject(config, run, encoded, controls=controls)
+        shares[name] = _mac_share(run, tag, given.stimuli, given.test.ids)
+        rows += [{**row, "tuned_on": run.facts["tuned_on"][name], "mac_share": shares[name]} for row in found]
+    result = scoring.describe(config, rows, ceilings) | {
+        "backbone": config.backbone,
+        "tuned": config.tuned,
+        "voxels": config.voxels,
+        "pooled": config.pooled,
+        "share_improved_is": "share of voxels with a higher r than the same ridge on the untuned backbone; chance: predictions "
+        "of the two swapped image by image",
+        "r_untuned_is": "the same ridge on the backbone before tuning, layers and alphas by folds over all training images",
+    }
+    write_json(run.path / "evaluation.json", result)
+    return result
+
+
+def _mac_share(run: RunFolder, tag: str, stimuli: Stimuli, ids: list[str]) -> float | None:
+    """Mean MAC share of a gated backbone on these images; None without gates."""
+    backbone = load_tuned(run, tag)
+    if not isinstance(backbone.network, ResNetPass) or not backbone.network.gated:
+        return None
+    return mac_share(backbone.network, pixels(backbone, stimuli, stimuli.rows(ids)), len(ids))
+
+
+def predict(run: RunFolder, stimuli: Stimuli, config: TuningConfig) -> dict[str, np.ndarray]:
+    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
+    found = {}
+    for name in run.facts["subjects"]:
+        layers = layers_of(config, run, tag_of(config, name), stimuli, list(stimuli.ids)).of(list(stimuli.ids))
+        found[name] = predict_responses(load_encoder(run, name), layers)
+    return found
+
+
+def as_text(evaluation: Mapping[str, Any]) -> str:
+    """The table that `pulvinar evaluate` prints."""
+    first = evaluation["rows"][0]
+    lines = [scoring.as_text(evaluation, COLUMNS)]
+    lines.append(f"r_untuned is {evaluation['r_untuned_is']}")
+    if first.get("share_improved") is not None:
+        lines.append(
+            f"first row: difference {first['difference']:+.3f}, interval {first['difference_low']:+.3f} to "
+            f"{first['difference_high']:+.3f} over images, p {first['difference_p_value']:.3f}; share improved "
+            f"{first['share_improved']:.3f} ({first['share_improved_low']:.3f} to {first['share_improved_high']:.3f}), "
+            f"chance {first['share_improved_chance']:.3f}, its 95th percentile {first['share_improved_chance_95']:.3f}"
+        )
+    if first.get("mac_share") is not None:
+        lines.append(f"multiply-adds: {first['mac_share']:.3f} of the dense network on the test images")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""Tune a backbone to share information with an ROI by contrast, then predict its voxels by ridge on the tuned layers.
+
+Paper: Mulrooney & Brockmeier 2024 (arXiv 2410.06067): one-directional InfoNCE between images and brain responses on cosine
+similarities, temperature .3; subject-specific, or pooled with a brain-side linear map per subject, subjects in turn.
+Where: loss objectives/contrastive.py (`info_nce`); head models/response_heads.py; loop training/response_tuning.py; what is
+held out and the ridge after it training/tuning_run.py; scores evaluation/tuned_encoding.py.
+Differs from the paper and why: layer and alpha are chosen on training images that the backbone was not tuned on, and outer test
+images report (the paper's code chooses on the folds it reports); epochs end by held-out training images; the batch is 128, for
+the data have far fewer images than batch 1024 wants; the backbone's own batch-norms keep their statistics. `symmetric`, the
+learnt temperature, last stages, LoRA, voxel selection and a gated backbone under a budget of multiply-adds are ours.
+The paper's own run: backbone=alexnet weights=default image_size=224 pool=none batch_size=1024 patience=none validation_share=0
+layer_choice=roi.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pulvinar.config import setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.evaluation import tuned_encoding as scores
+from pulvinar.models.response_heads import ContrastiveHead
+from pulvinar.training import tuning_run
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.tuning_settings import TuningConfig
+
+DATA = "experiment"
+TOPIC = "encoding"
+NEEDS = ("responses of one or more subjects", "the images")
+_SETTING = "recomputed from the authors' result files: 8 subjects, AlexNet, mean over ROIs"
+_RELEASED = {
+    "untuned": (0.386, 0.355),
+    "regression-tuned": (0.409, 0.365),
+    "contrastive": (0.417, 0.368),
+    "pooled": (0.428, 0.368),
+}
+PUBLISHED: list[dict] = [
+    {
+        "table": "released results",
+        "setting": _SETTING,
+        "method": f"Mulrooney & Brockmeier 2024, {name}, {rois} ROIs",
+        "metric": "r_nested",
+        "value": value,
+        "unit": "r",
+    }
+    for name, values in _RELEASED.items()
+    for rois, value in zip(("early", "higher"), values, strict=True)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TuningConfig):
+    """Settings of contrastive tuning."""
+
+    METHOD: ClassVar[str] = "contrastive_encoding"
+
+    temperature: float = setting(0.3, "of the similarities (paper: 0.3)")
+    learn_temperature: bool = setting(False, "the temperature is a parameter, not below 0.01 (ours, as in CLIP)")
+    symmetric: bool = setting(False, "mean of both directions, as CLIP (paper: for each image a softmax over brains)")
+    hidden: int | None = setting(None, "width of the head; none: 0.8 of the voxels, pooled their mean (paper), 16 to 1024")
+    output: int | None = setting(None, "dimensions compared; none: 0.2 of the voxels, pooled a quarter of hidden (paper)")
+
+    def problems(self) -> list[str]:
+        """What is out of range or does not go together."""
+        wrong = super().problems()
+        if self.temperature <= 0:
+            wrong.append(f"contrastive_encoding.temperature is above 0, not {self.temperature}")
+        for name in ("hidden", "output"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                wrong.append(f"contrastive_encoding.{name} is 2 or more, not {value}")
+        return wrong
+
+
+def check(config: Config, experiment: Experiment) -> None:
+    """What can be wrong with settings and data, before anything is written or computed."""
+    tuning_run.check(config, experiment)
+
+
+def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
+    """Tune, then fit the ridge before and after; the results are the checkpoints backbone-TAG and encoder-SUBJECT."""
+
+    def head(n_features: int, n_voxels: dict[str, int]) -> ContrastiveHead:
+        return ContrastiveHead(
+            n_features,
+            n_voxels,
+            hidden=config.hidden,
+            output=config.output,
+            temperature=config.temperature,
+            learn_temperature=config.learn_temperature,
+        )
+
+    tuning_run.fit(config, experiment, run, head)
+
+
+def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Scores on the outer test images per subject, ROI and hemisphere, beside the untuned backbone; see `tuned_encoding`."""
+    return scores.evaluate(run, experiment, config, controls=controls)
+
+
+def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
+    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
+    return scores.predict(run, stimuli, config)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The table that `pulvinar evaluate` prints."""
+    return scores.as_text(evaluation)

@@ -1,0 +1,78 @@
+"""Tune a backbone by regressing an ROI's responses on its output, then predict the voxels by ridge: contrast's strong baseline.
+
+Paper: the regression baseline of Mulrooney & Brockmeier 2024 (arXiv 2410.06067): a linear map from the network's output to the
+voxels, mean squared error, Adam 2.5e-5, 75 epochs.
+Where: loop training/response_tuning.py; what is held out and the ridge after it training/tuning_run.py; scores
+evaluation/tuned_encoding.py.
+Differs from the paper and why: as contrastive_encoding (nested choice, held-out training images end the epochs, batch 128).
+The paper's own run: backbone=alexnet weights=default image_size=224 pool=none batch_size=1024 patience=none validation_share=0
+layer_choice=roi.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pulvinar.config import setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.evaluation import tuned_encoding as scores
+from pulvinar.models.response_heads import RegressionHead
+from pulvinar.training import tuning_run
+from pulvinar.training.response_tuning import Objective
+from pulvinar.training.runs import RunFolder
+from pulvinar.training.tuning_settings import TuningConfig
+
+DATA = "experiment"
+TOPIC = "encoding"
+NEEDS = ("responses of one or more subjects", "the images")
+_SETTING = "recomputed from the authors' result files: 8 subjects, AlexNet, mean over ROIs"
+PUBLISHED: list[dict] = [
+    {
+        "table": "released results",
+        "setting": _SETTING,
+        "method": f"Mulrooney & Brockmeier 2024, {name}, {rois} ROIs",
+        "metric": "r_nested",
+        "value": value,
+        "unit": "r",
+    }
+    for name, values in {"untuned": (0.386, 0.355), "regression-tuned": (0.409, 0.365)}.items()
+    for rois, value in zip(("early", "higher"), values, strict=True)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TuningConfig):
+    """Settings of regression tuning."""
+
+    METHOD: ClassVar[str] = "regression_tuning"
+    OBJECTIVE: ClassVar[Objective] = "regression"
+
+    epochs: int = setting(75, "passes over the images at most (paper: 75)")
+    learning_rate: float = setting(2.5e-5, "of Adam, backbone (paper: 2.5e-5)")
+
+
+def check(config: Config, experiment: Experiment) -> None:
+    """What can be wrong with settings and data, before anything is written or computed."""
+    tuning_run.check(config, experiment)
+
+
+def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
+    """Tune, then fit the ridge before and after; the results are the checkpoints backbone-TAG and encoder-SUBJECT."""
+    tuning_run.fit(config, experiment, run, RegressionHead)
+
+
+def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """Scores on the outer test images per subject, ROI and hemisphere, beside the untuned backbone; see `tuned_encoding`."""
+    return scores.evaluate(run, experiment, config, controls=controls)
+
+
+def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
+    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
+    return scores.predict(run, stimuli, config)
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The table that `pulvinar evaluate` prints."""
+    return scores.as_text(evaluation)

@@ -1,0 +1,132 @@
+"""Settings that tuning a backbone to responses adds to those of the encoding model; both tuning methods share them."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pulvinar.config import setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.errors import InputError
+from pulvinar.training.encoding_settings import EncodingConfig, names_of
+from pulvinar.training.response_tuning import Objective, TuningSettings
+from pulvinar.training.tuned_backbones import EMBEDDED
+from pulvinar.training.tuned_voxels import VoxelChoice
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig(EncodingConfig):
+    """Settings of a tuned encoding model."""
+
+    OBJECTIVE: ClassVar[Objective] = "contrastive"
+
+    backbone: str = setting(
+        EMBEDDED, "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)"
+    )
+    weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)")
+    stages: tuple[str, ...] | None = setting(None, "modules to tap; none: one per resolution (paper: 8 layers of AlexNet)")
+    n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)")
+    image_size: int | None = setting(None, "pixels along an edge; none: 96, embedded 64, a run its own (paper: 224)")
+    pool: int | None = setting(6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)")
+    tuned: str = setting("all", "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)")
+    voxels: str = setting("all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)")
+    pooled: bool = setting(False, "one backbone for several subjects, each with its own brain-side map")
+    tuned_on: tuple[str, ...] | None = setting(
+        None, "whose responses tune; none: each encoded subject its own backbone, pooled: all subjects"
+    )
+    epochs: int = setting(30, "passes over the images at most (paper: 30)")
+    patience: int | None = setting(
+        5, "epochs without a lower loss on held-out training images before the end (ours); none: all"
+    )
+    validation_share: float = setting(
+        0.2, "share of training images held out from tuning, for epochs, layers and alphas (ours; paper: 0)"
+    )
+    batch_size: int = setting(128, "images a step, of one subject (paper: 1024)")
+    learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)")
+    head_learning_rate: float | None = setting(None, "of Adam, head; none: as the backbone (paper)")
+    precision: Literal["float32", "bfloat16"] = setting("float32", "of the backbone; losses are float32")
+    mac_budget: float | None = setting(None, "MAC share that a gated backbone is held to; none: the share it came with")
+
+    def problems(self) -> list[str]:
+        """What is out of range or does not go together."""
+        wrong = super().problems()
+        for name in ("image_size", "pool", "n_stages", "epochs", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                wrong.append(f"{self.METHOD}.{name} is 1 or more, not {value}")
+        if self.batch_size < 2:
+            wrong.append(f"{self.METHOD}.batch_size is 2 or more, not {self.batch_size}")
+        for name in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                wrong.append(f"{self.METHOD}.{name} is above 0, not {value}")
+        if not 0 <= self.validation_share <= 0.5:
+            wrong.append(f"{self.METHOD}.validation_share lies in [0, 0.5], not {self.validation_share}")
+        if self.mac_budget is not None and not 0 < self.mac_budget <= 1:
+            wrong.append(f"{self.METHOD}.mac_budget lies in (0, 1], not {self.mac_budget}")
+        if self.stages is not None and self.n_stages is not None:
+            wrong.append(f"{self.METHOD}.stages and n_stages both say which stages; give one of them")
+        if self.tuned_on is not None and len(self.tuned_on) > 1 and not self.pooled:
+            wrong.append(f"{self.METHOD}.tuned_on names several subjects; give pooled=true, or one")
+        try:
+            VoxelChoice.parse(self.voxels)
+        except InputError as error:
+            wrong.append(f"{self.METHOD}.{error}")
+        try:
+            TunedWeights.parse(self.tuned)
+        except InputError as error:
+            wrong.append(f"{self.METHOD}.{error}")
+        return wrong
+
+    def tuning(self) -> TuningSettings:
+        """What the loop needs of these."""
+        return TuningSettings(
+            objective=self.OBJECTIVE,
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            head_learning_rate=self.head_learning_rate or self.learning_rate,
+            symmetric=getattr(self, "symmetric", False),
+            bfloat16=self.precision == "bfloat16",
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class TunedWeights:
+    """Which weights of a backbone are tuned, as it is written in a setting."""
+
+    kind: Literal["all", "last", "after", "lora"]
+    count: int = 0
+    module: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "TunedWeights":
+        """From 'all', 'last:2', 'after:features.10', 'lora:8'; `InputError` for anything else."""
+        kind, _, rest = text.partition(":")
+        if text == "all":
+            return cls("all")
+        if kind == "after" and rest:
+            return cls("after", module=rest)
+        if kind in ("last", "lora") and rest.isdigit() and int(rest) > 0:
+            return cls("last" if kind == "last" else "lora", count=int(rest))
+        raise InputError(f"tuned: 'all', 'last:STAGES', 'after:MODULE' or 'lora:RANK' is needed, '{text}' came")
+
+
+def backbones_of(config: TuningConfig, experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Tag of each backbone -> the subjects that it is tuned on. A tag is a subject's name, or 'pooled'."""
+    on = config.tuned_on
+    unknown = [name for name in on or () if name not in experiment.subjects]
+    if unknown:
+        raise InputError(f"tuned_on: {', '.join(unknown)} are not among {', '.join(experiment.subjects)}")
+    if config.pooled:
+        return {POOLED: tuple(on or experiment.subjects)}
+    return {name: (name,) for name in on or names_of(config, experiment)}
+
+
+def tag_of(config: TuningConfig, subject: str) -> str:
+    """Which backbone a subject is encoded with."""
+    if config.pooled:
+        return POOLED
+    return config.tuned_on[0] if config.tuned_on else subject
