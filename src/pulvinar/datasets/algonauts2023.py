@@ -160,20 +160,22 @@ def _responses(folder: Path, name: str, ids: Sequence[str]) -> Responses:
             raise InputError(f"{path}: {len(halves[side])} rows for the {len(ids)} training pictures of {name}")
     sizes = {side: values.shape[1] for side, values in halves.items()}
     vertices = {side: _vertices(folder, side, sizes[side]) for side in HEMISPHERES}
+    numbered = all(found is not None for found in vertices.values())
+    left, right = (np.arange(sizes[side]) if found is None else found for side, found in vertices.items())
     return Responses(
         subject=name,
         values=TwoHemispheres(halves["lh"], halves["rh"]),  # type: ignore[arg-type]  # has the indexing that Responses needs
         stimulus_ids=ids,
-        geometry=vertex_points(vertices["lh"], vertices["rh"]),
+        geometry=vertex_points(left, right, template="fsaverage" if numbered else ""),
         rois=_rois(folder, sizes),
     )
 
 
-def _vertices(folder: Path, side: str, size: int) -> np.ndarray:
-    """fsaverage numbers of the challenge's vertices; 0 to size where the file is not there."""
+def _vertices(folder: Path, side: str, size: int) -> np.ndarray | None:
+    """fsaverage numbers of the challenge's vertices; None where the file is not there."""
     path = folder / "roi_masks" / f"{side}.all-vertices_fsaverage_space.npy"
     if not path.is_file():
-        return np.arange(size)
+        return None
     mask = read_array(path)
     if int((mask > 0).sum()) != size:
         raise InputError(f"{path}: {int((mask > 0).sum())} vertices, but the responses have {size}")

@@ -165,7 +165,7 @@ def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Opti
         stimulus_ids=ids,
         sessions=np.array(sessions),
         runs=np.array(numbers),
-        geometry=vertex_points(vertex[side == "lh"], vertex[side == "rh"]),
+        geometry=vertex_points(vertex[side == "lh"], vertex[side == "rh"], template="fs_LR_32k"),
         rois=ROIs(rois, n_voxels=len(kept)),
     )
 
