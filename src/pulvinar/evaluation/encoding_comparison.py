@@ -95,12 +95,10 @@ def _regions(rows: Sequence[Row]) -> list[Region]:
 def _values(rows: Sequence[Row], region: Region, subjects: Sequence[str], key: str) -> np.ndarray:
     """A score of each subject in a region; NaN where it is not there."""
     found = {row["subject"]: row.get(key) for row in rows if (row["roi"], row["hemisphere"]) == region}
-    return np.array([np.nan if found.get(name) is None else float(found[name]) for name in subjects])
+    return np.array([np.nan if (value := found.get(name)) is None else float(value) for name in subjects])
 
 
-def crossed_interval(
-    ours: Mapping[str, Row], others: Mapping[str, Row], *, seed: int = 0
-) -> dict[str, float] | None:
+def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed: int = 0) -> dict[str, float] | None:
     """Difference of mean r of two runs with an interval over images and subjects, from their predictions; None if not paired.
 
     ours, others: subject -> arrays id, predicted, measured. All subjects must have been shown the same test images. The score

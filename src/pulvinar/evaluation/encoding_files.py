@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pulvinar.errors import FileError
+from pulvinar.errors import FileError, NotFoundError
 from pulvinar.evaluation.encoding import Predictions
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
@@ -87,3 +87,31 @@ def _read(run: RunFolder, name: str, needed: Sequence[str]) -> dict[str, np.ndar
     if missing:
         raise FileError(f"{path}: no array '{missing[0]}'; there are: {', '.join(arrays)}")
     return arrays
+
+
+def region_masks(maps: Mapping[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    """(ROI, hemisphere) -> which encoded voxels are in it (bool), ('all', 'both') first; by the names in the maps."""
+    n_voxels = len(maps["voxel"])
+    found = {("all", "both"): np.ones(n_voxels, bool)}
+    for name, inside in zip(maps.get("roi_names", ()), maps.get("roi_masks", ()), strict=True):
+        side = str(name)[:2] if str(name)[:3] in ("lh.", "rh.") else "both"
+        plain = str(name)[3:] if side != "both" else str(name)
+        found[plain, side] = inside
+        if side != "both":
+            found[plain, "both"] = found.get((plain, "both"), np.zeros(n_voxels, bool)) | inside
+    return found
+
+
+def hemisphere_places(maps: Mapping[str, np.ndarray], side: str, roi: str | None = None) -> np.ndarray:
+    """Places (among the encoded voxels) of a hemisphere ('lh' or 'rh'), in an ROI or in all: by the ROI's name, else by x."""
+    regions = region_masks(maps)
+    if roi is not None and (roi, side) in regions:
+        return np.flatnonzero(regions[roi, side])
+    x = maps["coordinates"][:, 0]
+    inside = (x < 0) if side == "lh" else (x > 0)
+    if roi is None:
+        return np.flatnonzero(inside)
+    if (roi, "both") not in regions:
+        known = sorted({name for name, _ in regions})
+        raise NotFoundError(f"no encoded voxel is in an ROI '{roi}'; there are: {', '.join(known)}")
+    return np.flatnonzero(regions[roi, "both"] & inside)

@@ -9,7 +9,7 @@ Backbones must not have seen B's test images: within one experiment they have no
 two experiments that is for you to know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,9 +20,11 @@ from pulvinar.metrics.encoding import correlations
 from pulvinar.metrics.encoding_gain import Gain, gain
 from pulvinar.metrics.resampling import sign_flip_p_value
 from pulvinar.progress import bar
-from pulvinar.training.encoder import EncoderSettings, Layers, predict
+from pulvinar.training.encoder import EncoderSettings, Folds, predict
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.layer_features import FeatureSource, LayerFeatures
+
+FoldsOf = Callable[[str, EncodedSubject], Folds | None]  # name of a model, subject -> inner folds; None for the usual ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ def transfer_matrix(
     untuned: FeatureSource,
     settings: EncoderSettings | None = None,
     owners: Mapping[str, str] | None = None,
+    folds: FoldsOf | None = None,
     seed: int = 0,
     n_bootstrap: int = 500,
     n_permutations: int = 500,
@@ -93,6 +96,8 @@ def transfer_matrix(
     owners: model -> the subject it was tuned on; by default the subject of the same name. A model without one (pooled, or of
     another data set) owns none. Comparisons of the share over subjects: own less the mean of the others' models ('own - other
     subjects'), every model without an owner less own ('pooled - own'); without any owner every model less chance.
+    folds: which inner folds choose layer and penalty of a model on a subject, where those by source will not do (a backbone
+    that was tuned on the very responses needs images that it was not tuned on).
     """
     if not models or not subjects:
         raise InputError(f"transfer: {len(models)} models and {len(subjects)} subjects; one or more of both are needed")
@@ -105,7 +110,8 @@ def transfer_matrix(
     with bar("transfer", (len(models) + 1) * len(subjects)) as progress:
         before = _predictions(untuned, subjects, settings, progress)
         for model, source in models.items():
-            after = _predictions(source, subjects, settings, progress)
+            own_folds = {name: folds(model, given) for name, given in subjects.items()} if folds is not None else {}
+            after = _predictions(source, subjects, settings, progress, own_folds)
             for name, given in subjects.items():
                 generator, triple = np.random.default_rng([seed, 0x7A]), (after[name], before[name], measured[name])
                 found = gain(*triple, generator=generator, n_bootstrap=n_bootstrap, n_permutations=n_permutations)
@@ -130,7 +136,11 @@ def transfer_matrix(
 
 
 def _predictions(
-    source: FeatureSource, subjects: Mapping[str, EncodedSubject], settings: EncoderSettings, progress: Any
+    source: FeatureSource,
+    subjects: Mapping[str, EncodedSubject],
+    settings: EncoderSettings,
+    progress: Any,
+    folds: Mapping[str, Folds | None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Subject -> predictions (image, voxel) of its outer test images by a model fitted on its training images."""
     features: dict[int, LayerFeatures] = {}
@@ -141,17 +151,12 @@ def _predictions(
             sharing = [one for one in subjects.values() if one.stimuli is given.stimuli]
             shown = [image for one in sharing for image in (*one.train.ids, *one.test.ids)]
             features[key] = LayerFeatures(source, given.stimuli, shown)
-        found[name] = encode(given, features[key].of(given.train.ids), features[key].of(given.test.ids), settings)
+        trainer = given.trainer(features[key].of(given.train.ids), settings, folds=(folds or {}).get(name))
+        for _ in trainer.run():
+            pass
+        found[name] = predict(trainer.fit(), features[key].of(given.test.ids))
         progress.advance(note=name)
     return found
-
-
-def encode(given: EncodedSubject, layers: Layers, test_layers: Layers, settings: EncoderSettings) -> np.ndarray:
-    """Predicted responses (image, voxel) to the test images: choices by inner folds, fit on all training images."""
-    trainer = given.trainer(layers, settings)
-    for _ in trainer.run():
-        pass
-    return predict(trainer.fit(), test_layers)
 
 
 def _mean_r(predicted: np.ndarray, measured: np.ndarray) -> float:

@@ -154,7 +154,8 @@ def as_text(result: Mapping[str, Any]) -> str:
     ]
     width = max(len(row["name"]) for row in result["rows"]) + 2
     for row in result["rows"]:
-        text = f"{row['name']:<{width}}{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]  {row['layer']}"
+        text = f"{row['name']:<{width}}{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
+        text += f"  {row['layer']}"
         if "difference" in row:
             text += f"  minus first {row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
         lines.append(text)

@@ -13,7 +13,6 @@ from pulvinar.training.encoder import EncoderSettings, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
 
-
 # A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
 Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
 
