@@ -76,7 +76,8 @@ def _key(axis: Axes, rows: Sequence[Row], with_ceiling: bool) -> None:
 def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.ndarray, np.ndarray] | None:
     """Layers, ROIs, inner held-out R^2 (layer, ROI) as means over voxels and subjects, and votes: voxels that took each layer.
 
-    None where a run keeps no scores of layers, or has one layer only.
+    A voxel that a layer predicts worse than its mean counts 0 (ours): else voxels without signal hide the others. None where a
+    run keeps no scores of layers, or has one layer only.
     """
     if not maps or len(maps[0].layer_names) < 2 or any("layer_scores" not in one.arrays for one in maps):
         return None
@@ -87,7 +88,7 @@ def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.nd
     for number, one in enumerate(maps):
         for (roi, side), inside in region_masks(one.arrays).items():
             if side == "both":
-                scores[:, names.index(roi), number] = one.arrays["layer_scores"][:, inside].mean(1)
+                scores[:, names.index(roi), number] = np.maximum(one.arrays["layer_scores"][:, inside], 0).mean(1)
                 votes[:, names.index(roi)] += np.bincount(one.arrays["layer"][inside].astype(int), minlength=len(layers))
     return layers, names, np.nanmean(scores, axis=2), votes
 
@@ -101,7 +102,7 @@ def layers(maps: Sequence[VoxelMaps]) -> Figure | None:
     figure = Figure(figsize=(max(4.5, 1.6 + 0.62 * len(regions)), 0.42 * len(names) + 1.5), layout="constrained")
     axis = figure.subplots()
     largest = max(float(scores.max()), 1e-3)
-    picture = axis.imshow(np.maximum(scores, 0), cmap=WEIGHTS, vmin=0, vmax=largest, aspect="auto")
+    picture = axis.imshow(scores, cmap=WEIGHTS, vmin=0, vmax=largest, aspect="auto")
     for column in range(len(regions)):
         chosen = int(votes[:, column].argmax())
         share = votes[chosen, column] / votes[:, column].sum()
@@ -205,7 +206,7 @@ def salience(arrays: Mapping[str, np.ndarray]) -> Figure:
     rows += [("left, mirrored", "lh_mirrored", True), ("right, mirrored", "rh_mirrored", True)]
     figure = Figure(figsize=(10, 1.22 * len(rows)))
     axes = figure.subplots(len(rows), len(images), squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
-    figure.subplots_adjust(left=0.11, right=0.995, top=0.995, bottom=0.005)
+    figure.subplots_adjust(left=0.125, right=0.995, top=0.995, bottom=0.005)
     for axis_row, (title, key, mirrored) in zip(axes, rows, strict=True):
         for number, axis in enumerate(axis_row):
             shown = images[number][:, ::-1] if mirrored else images[number]

@@ -18,10 +18,10 @@ from matplotlib.patches import Patch
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.report import brain_maps
-from pulvinar.report.drawing import BRAIN, WEIGHTS
-from pulvinar.report.panels import Panel, panels, surface_panels
+from pulvinar.report.drawing import BRAIN, WEIGHTS, bare
+from pulvinar.report.panels import Panel, panels
 from pulvinar.report.run_folder import Run, read_arrays, read_geometry
-from pulvinar.report.template_surface import TemplateVertices, inflated, on_template
+from pulvinar.report.template_surface import Picture, TemplateVertices, inflated, on_template, picture
 
 SIGNIFICANT = 0.05
 N_SLICES, WIDTH, TALLEST = 7, 10.0, 1.9
@@ -145,30 +145,29 @@ def _own_row(maps: VoxelMaps) -> list[View]:
 
 def _template_rows(shown: TemplateVertices) -> list[list[View]]:
     """A row per hemisphere: from outside, inside, below and behind; voxels painted over the sulci."""
-    left, right, depth = inflated()
-    rows = []
-    for number, geometry in enumerate((left, right)):
+    depth, rows = inflated()[2], []
+    for number, side in enumerate(("left", "right")):
         here = shown.side == number
-        outside, inside = ("from the left", "from the right") if number == 0 else ("from the right", "from the left")
-        names = {outside: "outer side", inside: "inner side", "from below": "from below", "from behind": "from behind"}
-        row = []
-        for panel in surface_panels(geometry, list(names)):
-            side = "left" if number == 0 else "right"
-            paint = partial(_over_sulci, panel, depth[number], shown.vertex[here])
-            row.append((Panel(f"{side}, {names[panel.title]}", paint, panel.width, panel.height), shown.place[here]))
+        inner = {"left": "right", "right": "left"}[side]
+        names = {f"from the {side}": "outer side", f"from the {inner}": "inner side"}
+        row: list[View] = []
+        for view, title in (names | {"from below": "from below", "from behind": "from behind"}).items():
+            seen = picture(number, view)
+            paint = partial(_over_sulci, seen, depth[number], shown.vertex[here])
+            row.append((Panel(f"{side}, {title}", paint, seen.width, seen.height), shown.place[here]))
         rows.append(row)
     return rows
 
 
 def _over_sulci(
-    panel: Panel, depth: np.ndarray, vertex: np.ndarray, axis: Axes, colours: np.ndarray, priority: np.ndarray
+    seen: Picture, depth: np.ndarray, vertex: np.ndarray, axis: Axes, colours: np.ndarray, _priority: np.ndarray
 ) -> None:
     """Every vertex grey by its depth, those of the voxels in their colours."""
     every = np.where((depth > 0)[:, None], SULCUS, GYRUS)
     every[vertex] = colours
-    rank = np.full(len(depth), -np.inf)
-    rank[vertex] = priority
-    panel.paint(axis, every, rank)
+    painted = np.where((seen.vertex >= 0)[..., None], every[seen.vertex] * seen.shade[..., None], 1.0)
+    axis.imshow(painted, interpolation="antialiased")
+    bare(axis)
 
 
 def _paint_row(

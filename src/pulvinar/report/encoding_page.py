@@ -145,8 +145,8 @@ def _layers(drawn: Mapping[str, Path]) -> str:
     if "layers" not in drawn:
         return ""
     caption = (
-        "R² on inner held-out images (training images: what layers are chosen by, not a score), mean over voxels and subjects. "
-        "Outlined: the layer that most voxels of the ROI took, with their share."
+        "R² on inner held-out images (training images: what layers are chosen by, not a score), below 0 counted as 0, mean "
+        "over voxels and subjects. Outlined: the layer that most voxels of the ROI took, with their share."
     )
     figure = elements.figure(drawn, "layers", caption, alt="Layer by ROI", format="svg", narrow=True)
     return f"<section><h2>Layers</h2>{figure}</section>"

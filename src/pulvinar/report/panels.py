@@ -4,7 +4,7 @@ A panel paints any colouring of the voxels, so that the selection and the learne
 Left is left (neurological convention).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -185,16 +185,9 @@ def _renderings(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list
     areas = normals[concerned[faces].sum(1) >= 2]
     seen = {name: np.clip(areas @ np.array(view[2], float), 0, None).sum() for name, view in VIEWS.items()}
     names = sorted(seen, key=lambda name: -seen[name])[: min(n_panels, 4)]
-    return surface_panels(geometry, [name for name in VIEWS if name in names])
-
-
-def surface_panels(geometry: Geometry, names: Sequence[str]) -> list[Panel]:
-    """These views (names of `VIEWS`) of a mesh, shaded; a face whose corners carry no colour is grey."""
-    points, faces, vertex = (np.asarray(a) for a in (geometry.mesh_coordinates, geometry.mesh_faces, geometry.vertex))
-    normals = _outward(points, faces)
     length = np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
     found = []
-    for name in names:
+    for name in (name for name in VIEWS if name in names):
         flat = points @ np.array(VIEWS[name], float).T
         width, height, _ = np.maximum(np.ptp(flat, axis=0), 1e-9)
         rendering = _Rendering(flat, faces, normals @ np.array(VIEWS[name][2], float) / length, vertex)
