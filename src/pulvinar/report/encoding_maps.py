@@ -92,7 +92,7 @@ def write_files(run: Run, every: list[VoxelMaps]) -> list[Path]:
 
 
 def draw(maps: VoxelMaps) -> Figure:
-    """Upper rows: r on the outer test images. Lower rows: the layer that predicts the voxel."""
+    """Upper row: r on the outer test images. Lower row: the layer that predicts the voxel."""
     shown = on_template(maps.geometry)
     r = np.nan_to_num(maps.arrays["r"])
     largest = max(float(np.percentile(r, 99.5)), 0.05)
@@ -100,12 +100,10 @@ def draw(maps: VoxelMaps) -> Figure:
     how_well = _on(np.array(BRAIN_RGB), WEIGHTS(np.clip(r / largest, 0, 1))[:, :3], faded)
     layers, palette = maps.arrays["layer"].astype(int), _palette(len(maps.layer_names) or int(maps.arrays["layer"].max()) + 1)
     from_where = _on(np.array(BRAIN_RGB), palette[layers], np.where(maps.significant, 1.0, 0.0)[:, None])
-    rows = _template_rows(shown) if shown is not None else [_own_row(maps)]
-    heights = [max(panel.height for panel, _ in row) for row in rows]
-    scale = min(
-        TALLEST / max(heights), *((WIDTH - 0.2 - 0.1 * len(row)) / sum(panel.width for panel, _ in row) for row in rows)
-    )
-    block = sum(heights) * scale + 0.25 * len(rows)
+    row = _template_row(shown) if shown is not None else _own_row(maps)
+    tallest = max(panel.height for panel, _ in row)
+    scale = min(TALLEST / tallest, (WIDTH - 0.2 - 0.1 * len(row)) / sum(panel.width for panel, _ in row))
+    block = tallest * scale + 0.25
     total = 2 * block + 1.0
     figure = Figure(figsize=(WIDTH, total))
     top = total - 0.42
@@ -114,9 +112,8 @@ def draw(maps: VoxelMaps) -> Figure:
         ("Layer that predicts the voxel (significant voxels)", from_where),
     ):
         figure.text(0.01, (top + 0.18) / total, title, weight="bold", size=10.5, va="bottom")
-        for row, height in zip(rows, heights, strict=True):
-            top -= height * scale + 0.25
-            _paint_row(figure, row, colours, r, bottom=top, scale=scale)
+        top -= block
+        _paint_row(figure, row, colours, r, bottom=top, scale=scale)
         top -= 0.42
     _colour_bar(figure, largest, total=total)
     _layer_key(figure, maps, palette, y=(total - block - 0.66) / total)
@@ -143,9 +140,9 @@ def _own_row(maps: VoxelMaps) -> list[View]:
     return [(panel, None) for panel in panels(maps.geometry, interest, count)]
 
 
-def _template_rows(shown: TemplateVertices) -> list[list[View]]:
-    """A row per hemisphere: from outside, inside, below and behind; voxels painted over the sulci."""
-    depth, rows = inflated()[2], []
+def _template_row(shown: TemplateVertices) -> list[View]:
+    """Each hemisphere from outside, inside, below and behind, the right one in the other order; voxels over the sulci."""
+    depth, views = inflated()[2], []
     for number, side in enumerate(("left", "right")):
         here = shown.side == number
         inner = {"left": "right", "right": "left"}[side]
@@ -155,8 +152,8 @@ def _template_rows(shown: TemplateVertices) -> list[list[View]]:
             seen = picture(number, view)
             paint = partial(_over_sulci, seen, depth[number], shown.vertex[here])
             row.append((Panel(f"{side}, {title}", paint, seen.width, seen.height), shown.place[here]))
-        rows.append(row)
-    return rows
+        views += row if number == 0 else row[::-1]
+    return views
 
 
 def _over_sulci(
