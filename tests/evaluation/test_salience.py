@@ -1,12 +1,14 @@
 """Grad-CAM against its formula by hand, and a planted lateralised world: hemispheres that read one half of the maps each."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pulvinar.errors import InputError
-from pulvinar.evaluation.salience import hemisphere_salience, last_convolution, pattern_score, salience_maps
+from pulvinar.evaluation.salience import PatternScore, hemisphere_salience, last_convolution, read_by_most, salience_maps
 from pulvinar.metrics.lateralisation import left_share
 from pulvinar.models.backbones import Backbone
 from pulvinar.models.preprocessing import Preprocessing
@@ -63,7 +65,7 @@ def planted(backbone: Backbone, *, sides: dict[str, slice], seed: int) -> dict:
             settings=EncoderSettings(alphas=(1.0, 10.0, 100.0), n_components=None),
         )
         list(trainer.run())
-        found[side] = (backbone, pattern_score(trainer.fit(), np.arange(12)), None)
+        found[side] = (backbone, PatternScore(trainer.fit(), np.arange(12)), None)
     return found
 
 
@@ -87,6 +89,17 @@ def test_maps_are_grad_cam_by_hand(backbone):
 def test_last_convolution_is_the_last_before_the_stage(backbone):
     assert last_convolution(backbone) == "second.0"
     assert last_convolution(backbone, ["first"]) == "first.0"
+
+
+def test_the_convolution_is_one_that_half_of_the_voxels_need(backbone):
+    """By hand: three of four voxels read the second stage, then one of four; of two models the earlier counts."""
+
+    def reading(*names):
+        return SimpleNamespace(reads=list(names))
+
+    late, early = reading("first", "second", "second", "second"), reading("first", "first", "first", "second")
+    assert read_by_most(backbone, [late]) == "second"
+    assert read_by_most(backbone, [early]) == read_by_most(backbone, [late, early]) == "first"
 
 
 def test_mirror_images_are_flipped(backbone):

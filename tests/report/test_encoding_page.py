@@ -175,7 +175,7 @@ def test_colours_stand_where_the_voxels_are(tmp_path):
     height, width = picture.shape[:2]
     blue = (picture[int(0.1 * height) : int(0.5 * height), :, 2] - picture[int(0.1 * height) : int(0.5 * height), :, 0]) > 60
     assert blue[:, : width // 2].sum() == 0
-    assert blue[:, width // 2 :].sum() > 25
+    assert blue[:, width // 2 :].sum() > 15
 
 
 def test_a_volume_is_drawn_in_slices_and_written_for_viewers(tmp_path):

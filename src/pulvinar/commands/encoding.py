@@ -169,13 +169,13 @@ def salience(
     other: a run whose model is the right hemisphere's (the left's is then `run`'s); none: both are voxels of `run`. images: a
     folder of pictures; none: the run's outer test images, evenly drawn.
     """
-    from pulvinar.evaluation.salience import hemisphere_salience, pattern_score
+    from pulvinar.evaluation.salience import PatternScore, hemisphere_salience
 
     first, _ = _open(run)
     name = subject or first.facts["subjects"][0]
     if name not in first.facts["subjects"]:
         raise InputError(f"--subject: {name} is not among {', '.join(first.facts['subjects'])}")
-    models = {}
+    models: dict[str, Any] = {}
     for side, path in (("lh", run), ("rh", other or run)):
         opened, own = _open(path)
         places = hemisphere_places(read_voxel_maps(opened, name), side, roi)
@@ -183,7 +183,7 @@ def salience(
             raise InputError(f"{path}: {name} has no encoded voxel in {side}{f' {roi}' if roi else ''}")
         found = models_of(opened, own)
         model = found.get(name) or found.get(POOLED) or next(iter(found.values()))
-        models[side] = (model.backbone(), pattern_score(encoders_of(opened, name)[0], places), model.pool)
+        models[side] = (model.backbone(), PatternScore(encoders_of(opened, name)[0], places), model.pool)
     pictures = _pictures(first, name, images, n_images)
     result = hemisphere_salience(models, pictures, generator=np.random.default_rng([seed, 0x5A1]))
     facts = {

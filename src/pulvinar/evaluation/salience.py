@@ -2,12 +2,13 @@
 
     a_k = mean over places of d y / d A_k,      salience = max(0, sum_k a_k A_k)            (Selvaraju et al. 2017)
 
-A_k the maps of the last convolution that runs before the last stage which the encoder reads. y is one number per picture: half
-the squared length of the predicted pattern over the voxels in question, less its mean pattern (ours; the paper does not say):
-what makes this picture's pattern differ from the mean one. Voxels whose layer lies before the convolution add nothing.
+A_k the maps of the last convolution up to the stage that half of the voxels read, or a later one: where the layer is chosen per
+voxel, the network's very last convolution may serve a few of them only (ours). y is one number per picture: half the squared
+length of the predicted pattern over the voxels in question, less its mean pattern (ours; the paper does not say): what makes
+this picture's pattern differ from the mean one. Voxels whose layer lies before the convolution add nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,16 +48,29 @@ def last_convolution(backbone: Backbone, stages: Sequence[str] | None = None) ->
     return max(maps)[1]
 
 
-def pattern_score(encoder: State, voxels: np.ndarray) -> Score:
-    """y of the module's formula for some encoded voxels (places in the encoder)."""
-    places = torch.from_numpy(np.asarray(voxels, np.int64))
-    centre = encoder["centre"][places]
+class PatternScore:
+    """y of the module's formula for some encoded voxels (places in the encoder), and which layer each of them reads."""
 
-    def score(maps: dict[str, Tensor]) -> Tensor:
-        pattern = readout(encoder, maps)[:, places] - centre
+    def __init__(self, encoder: State, voxels: np.ndarray) -> None:
+        self.encoder, self.places = encoder, torch.from_numpy(np.asarray(voxels, np.int64))
+        self.centre = encoder["centre"][self.places]
+        names = list(encoder["names"])
+        single = names == ["all"]
+        self.reads = [] if single else [names[int(number)] for number in encoder["layers"][self.places]]
+
+    def __call__(self, maps: dict[str, Tensor]) -> Tensor:
+        """y of each image, from the maps of the encoder's stages."""
+        pattern = readout(self.encoder, maps)[:, self.places] - self.centre
         return pattern.square().sum(1) / 2
 
-    return score
+
+def read_by_most(backbone: Backbone, scores: Sequence[Score]) -> str:
+    """The latest stage that at least half of the voxels of every score read, or a later one (ours)."""
+    places = []
+    for score in scores:
+        reads = getattr(score, "reads", None) or [backbone.stages[-1]]
+        places.append(int(np.sort([backbone.stages.index(name) for name in reads])[len(reads) // 2]))
+    return backbone.stages[min(places)]
 
 
 @contextmanager
@@ -122,7 +136,7 @@ class HemisphereSalience:
 
 
 def hemisphere_salience(
-    models: dict[str, tuple[Backbone, Score, int | None]],
+    models: Mapping[str, tuple[Backbone, Score, int | None]],
     images: Images,
     *,
     generator: np.random.Generator,
@@ -130,13 +144,14 @@ def hemisphere_salience(
 ) -> HemisphereSalience:
     """Left against right: salience of both models on the same pictures and mirror images, and the lateralisation index.
 
-    models: 'lh' and 'rh' -> (backbone, score, pool); they may share a backbone.
+    models: 'lh' and 'rh' -> (backbone, score, pool); they may share a backbone, and have the same stages.
     """
     if set(models) != {"lh", "rh"}:
         raise InputError(f"salience: models of 'lh' and 'rh' are needed, {', '.join(models) or 'none'} came")
     maps, mirrored, shares, names = {}, {}, {}, {}
+    every = [score for _, score, _ in models.values()]
     for side, (backbone, score, pool) in models.items():
-        names[side] = last_convolution(backbone)
+        names[side] = last_convolution(backbone, [read_by_most(backbone, every)])
         given: dict[str, Any] = {"convolution": names[side], "pool": pool}
         maps[side] = salience_maps(backbone, score, images, **given)
         mirrored[side] = salience_maps(backbone, score, images, mirrored=True, **given)

@@ -110,7 +110,7 @@ def layers(maps: Sequence[VoxelMaps]) -> Figure | None:
             Rectangle((column - 0.5, chosen - 0.5), 1, 1, fill=False, edgecolor=SELECTED_ONLY, linewidth=2, zorder=3)
         )
         for row in range(len(names)):
-            dark = scores[row, column] > 0.6 * largest
+            dark = scores[row, column] > 0.45 * largest
             text = f"{scores[row, column]:.2f}" + (f"\n{100 * share:.0f} %" if row == chosen else "")
             axis.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else INK)
     axis.set_xticks(range(len(regions)), regions, rotation=35, ha="right", color=INK)

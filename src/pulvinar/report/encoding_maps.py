@@ -102,7 +102,7 @@ def draw(maps: VoxelMaps) -> Figure:
     from_where = _on(np.array(BRAIN_RGB), palette[layers], np.where(maps.significant, 1.0, 0.0)[:, None])
     row = _template_row(shown) if shown is not None else _own_row(maps)
     tallest = max(panel.height for panel, _ in row)
-    scale = min(TALLEST / tallest, (WIDTH - 0.2 - 0.1 * len(row)) / sum(panel.width for panel, _ in row))
+    scale = min(TALLEST / tallest, (WIDTH - 0.2 - 0.16 * len(row)) / sum(panel.width for panel, _ in row))
     block = tallest * scale + 0.25
     total = 2 * block + 1.0
     figure = Figure(figsize=(WIDTH, total))
@@ -146,12 +146,12 @@ def _template_row(shown: TemplateVertices) -> list[View]:
     for number, side in enumerate(("left", "right")):
         here = shown.side == number
         inner = {"left": "right", "right": "left"}[side]
-        names = {f"from the {side}": "outer side", f"from the {inner}": "inner side"}
+        names = {f"from the {side}": "outer", f"from the {inner}": "inner", "from below": "below", "from behind": "behind"}
         row: list[View] = []
-        for view, title in (names | {"from below": "from below", "from behind": "from behind"}).items():
+        for view, title in names.items():
             seen = picture(number, view)
             paint = partial(_over_sulci, seen, depth[number], shown.vertex[here])
-            row.append((Panel(f"{side}, {title}", paint, seen.width, seen.height), shown.place[here]))
+            row.append((Panel(f"{side} {title}", paint, seen.width, seen.height), shown.place[here]))
         views += row if number == 0 else row[::-1]
     return views
 
@@ -172,7 +172,7 @@ def _paint_row(
 ) -> None:
     width, height = figure.get_size_inches()
     tallest, left = max(panel.height for panel, _ in row), 0.1
-    gap = min(0.3, max(0.1, (width - 0.2 - sum(panel.width for panel, _ in row) * scale) / max(len(row) - 1, 1)))
+    gap = min(0.3, max(0.16, (width - 0.2 - sum(panel.width for panel, _ in row) * scale) / max(len(row) - 1, 1)))
     for panel, places in row:
         lift = (tallest - panel.height) * scale / 2
         box = (left / width, (bottom + lift) / height, panel.width * scale / width, panel.height * scale / height)
