@@ -27,6 +27,7 @@ from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.tables import sources_of
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.metrics.encoding import algonauts_2023, correlations
 from pulvinar.progress import log, track
@@ -87,7 +88,7 @@ def load(source: str) -> Experiment:
     files = {stimulus: path for found in (*unseen.values(), *pictures.values()) for stimulus, path in found.items()}
     ids = sorted(files)
     stimuli = Stimuli(
-        ids=ids, sources=_sources(root, ids), read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids
+        ids=ids, sources=sources_of(root / SOURCES, ids), read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids
     )
     hidden = {stimulus for found in unseen.values() for stimulus in found}
     target = f"subj{_number(options.target):02d}" if options.target else names[0]
@@ -99,17 +100,6 @@ def load(source: str) -> Experiment:
         target=target,
         facts={"citation": CITATION, "url": URL, "licence": LICENCE, "positions": vertex_points.__doc__ or ""},
     )
-
-
-def _sources(root: Path, ids: Sequence[str]) -> Sequence[str]:
-    """The photograph of each picture: itself, as in the challenge; in a generated folder as `sources.csv` says."""
-    path = root / SOURCES
-    if not path.is_file():
-        return ids
-    with reading(path, "a table of sources"):
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-        found = dict(line.split(",", 1) for line in lines)
-        return [found[name] for name in ids]
 
 
 def _split(pictures: Mapping[str, Mapping[str, Path]], hidden: set[str], stimuli: Stimuli, options: Options) -> Split:
