@@ -275,6 +275,6 @@ def comparison_text(result: dict[str, Any]) -> str:
             f"{name} minus first, all voxels: not of the same images and voxels, no interval"
             if found is None
             else f"{name} minus first, all voxels: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] over "
-            f"images and subjects, p over images {found['p_value_images']:.3f}"
+            f"images and subjects, p over images {found['p_value_images']:.4f}"
         )
     return "\n".join(lines)

@@ -4,8 +4,8 @@ A hemisphere's voxels become vertices 0, 1, ... of the 32k fs_LR mesh, planted a
 network, V4 the late ones); a small thalamus stands beside them, as in real files. Every picture is shown once. A picture is
 named as ImageNet's are, its synset after the photograph it was cut from, so that categories and sources agree. Beside the data
 set's own files stand `atlas.dlabel.nii` (V1 to V4 of the first subject, in the place of HCP-MMP: the borders of others lie a
-little elsewhere, as people's do), `truth/sub-XX.npz` (area, responsive, by vertex) and `sources.csv` (which photograph a picture
-was cut from).
+little elsewhere, as people's do), `truth/sub-XX.npz` (area, responsive, by vertex) and `sources.csv` (which photograph a
+picture was cut from).
 """
 
 from collections.abc import Callable, Sequence
