@@ -143,7 +143,7 @@ def transfer(result: Mapping[str, Any]) -> Figure:
                 )
     axis.set_xticks(range(len(subjects)), subjects, rotation=30, ha="right", color=INK)
     axis.set_yticks(range(len(models)), models, color=INK)
-    axis.set(xlabel="encoded subject", ylabel="backbone tuned on")
+    axis.set(xlabel="encoded subject", ylabel="backbone")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     bar = figure.colorbar(picture, ax=axis, shrink=0.9, aspect=14, ticks=[0, 0.5, 1])
