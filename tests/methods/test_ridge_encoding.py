@@ -190,3 +190,37 @@ def test_settings_that_do_not_go_together_are_listed():
             name="ridge_encoding",
         )
     assert all(word in str(error.value) for word in ("backbone and feature", "folds", "alphas", "n_stages"))
+
+
+def test_outer_folds_make_every_image_a_test_image_once(tmp_path):
+    """Planted truth as above; every image is scored, and the pooled r is that of correlations within folds."""
+    evaluation, folder, config = run(tmp_path / "run", planted(), controls=False, outer_folds="4")
+    assert row_of(evaluation, "all")["n_images"] == N_IMAGES
+    assert row_of(evaluation, "V1")["r_nested"] > 0.35
+    assert abs(row_of(evaluation, "other")["r_nested"]) < 0.1
+    stored = np.load(folder.path / "predictions" / "one.npz")
+    assert sorted(stored["id"]) == sorted(planted().stimuli.ids)
+    predicted = ridge_encoding.predict(folder, planted().stimuli, config)["one"]
+    assert predicted.shape == (N_IMAGES, N_VOXELS)
+
+
+def test_shuffled_responses_score_as_chance_over_outer_folds(tmp_path):
+    """Leak test with every image tested once, over three worlds: within 2 s.e. of 0."""
+    scores = []
+    for seed in range(3):
+        evaluation, _, _ = run(
+            tmp_path / str(seed), planted(shuffled=True, noise=0.3, seed=seed), controls=False, outer_folds="5"
+        )
+        scores.append(evaluation["rows"][0]["r_nested"])
+    assert abs(np.mean(scores)) < 2 / np.sqrt(N_IMAGES * 3)
+
+
+def test_the_maps_say_which_layer_and_roi(tmp_path):
+    """The layer that drives V1 has the best inner held-out score there; masks are those of the ROIs."""
+    _, folder, _ = run(tmp_path / "run", planted(), controls=False)
+    maps = dict(np.load(folder.path / "artifacts" / "voxels-one.npz"))
+    assert maps["layer_names"].tolist() == ["clip", "junk"]
+    assert maps["layer_scores"].shape == (2, N_VOXELS)
+    assert maps["layer_scores"][0, :40].mean() > 0.1 > maps["layer_scores"][1, :40].mean()
+    assert maps["roi_names"].tolist() == ["lh.V1", "rh.V1", "other", "small"] or set(maps["roi_names"]) >= {"lh.V1", "other"}
+    assert maps["roi_masks"][maps["roi_names"].tolist().index("other")].sum() == 40

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from pulvinar.cli import data, deploy, macs, rsa, runs
+from pulvinar.cli import data, deploy, encoding, macs, rsa, runs
 from pulvinar.cli.common import Commands, as_json
 from pulvinar.errors import PulvinarError
 
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     shared.add_argument("--quiet", action="store_true", help="no progress on stderr")
     commands = Commands(top, shared)
-    for group in (runs, data, rsa, macs, deploy):
+    for group in (runs, data, encoding, rsa, macs, deploy):
         group.declare(commands)
     return top
 

@@ -185,6 +185,8 @@ def create_response_file(responses: Responses, path: Path) -> None:
         for name in fields:
             if getattr(geometry, name) is not None:
                 file.create_dataset(f"geometry/{name}", data=getattr(geometry, name))
+        if geometry.template:
+            file["geometry"].attrs["template"] = geometry.template
 
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
@@ -316,7 +318,7 @@ def _read_geometry(file: h5py.File, path: Path) -> Geometry:
             raise FileError(f"{path}: geometry has 'vertex' but not {sorted(missing)}")
         return Geometry.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
     if "coordinates" in arrays:
-        return Geometry.from_points(arrays["coordinates"])
+        return Geometry.from_points(arrays["coordinates"], template=str(file["geometry"].attrs.get("template", "")))
     raise FileError(f"{path}: geometry holds {sorted(arrays)}; index, vertex or coordinates is needed")
 
 

@@ -25,6 +25,7 @@ class Geometry:
     coordinates: (voxel, 3) in mm (scanner or template space).
     A volume also has `index` (voxel, 3) into a grid of `shape`, and `affine` (4, 4), voxel index -> mm.
     A surface also has `vertex` (voxel,) into `mesh_coordinates` (vertex, 3), in mm, with `mesh_faces` (face, 3).
+    template: of points that stand for vertices of a mesh which is not here (`data.hemispheres.vertex_points`), its name.
     """
 
     coordinates: np.ndarray
@@ -34,6 +35,7 @@ class Geometry:
     vertex: np.ndarray | None = None
     mesh_coordinates: np.ndarray | None = None
     mesh_faces: np.ndarray | None = None
+    template: str = ""
 
     def __post_init__(self) -> None:
         points = self.coordinates
@@ -47,12 +49,12 @@ class Geometry:
                 raise InputError(f"geometry.{name}: {len(rows)} rows for {len(points)} voxels")
 
     @classmethod
-    def from_points(cls, coordinates: np.ndarray) -> "Geometry":
+    def from_points(cls, coordinates: np.ndarray, *, template: str = "") -> "Geometry":
         """Bare points (voxel, d) in mm, d at most 3; missing axes are zero."""
         points = _numbers("coordinates", coordinates)
         if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
             raise InputError(f"coordinates: (voxel, 3) is needed, {points.shape} came")
-        return cls(coordinates=np.pad(points, ((0, 0), (0, 3 - points.shape[1]))))
+        return cls(coordinates=np.pad(points, ((0, 0), (0, 3 - points.shape[1]))), template=template)
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, affine: np.ndarray) -> "Geometry":
@@ -131,6 +133,7 @@ class Geometry:
             vertex=None if self.vertex is None else self.vertex[voxels],
             mesh_coordinates=self.mesh_coordinates,
             mesh_faces=self.mesh_faces,
+            template=self.template,
         )
 
     def low_pass(self, sigma: float) -> scipy.sparse.csr_array:

@@ -27,10 +27,12 @@ class TwoHemispheres:
         return both[..., columns]
 
 
-def vertex_points(left: np.ndarray, right: np.ndarray) -> Geometry:
+def vertex_points(left: np.ndarray, right: np.ndarray, *, template: str = "") -> Geometry:
     """Stand-in positions where no mesh is at hand: x = -1 (left) or 1 (right), y = vertex number, z = 0.
 
     They tell the hemispheres apart and name the vertex; they are not millimetres, and nothing should be smoothed over them.
+    template: the mesh that the numbers count in ('fsaverage', 'fs_LR_32k').
     """
     side = np.concatenate([np.full(len(left), -1.0), np.full(len(right), 1.0)])
-    return Geometry.from_points(np.stack([side, np.concatenate([left, right]).astype(float), np.zeros(len(side))], axis=1))
+    places = np.stack([side, np.concatenate([left, right]).astype(float), np.zeros(len(side))], axis=1)
+    return Geometry.from_points(places, template=template)

@@ -124,3 +124,18 @@ def _numbers(cells: Sequence[str], what: str, origin: str) -> np.ndarray:
         shown = ", ".join(f"{name} = {number}" for name, number in list(place.items())[:4])
         log(f"{origin}: column '{what}' is not whole numbers; numbered in order: {shown}{', ...' if len(place) > 4 else ''}")
         return np.array([place[cell] for cell in cells], dtype=np.int64)
+
+
+def sources_of(path: Path, ids: Sequence[str]) -> Sequence[str]:
+    """The photograph of each picture, from a CSV with the columns id and source; the pictures themselves where there is none.
+
+    Such a table lies in generated worlds, whose pictures are crops; the real data sets that have one picture each do without.
+    """
+    if not path.is_file():
+        return ids
+    table = read_table(path)
+    found = dict(zip(table.full_column("id"), table.full_column("source"), strict=True))
+    missing = [name for name in ids if name not in found]
+    if missing:
+        raise NotFoundError(f"{path}: {len(missing)} of {len(ids)} pictures have no source, e.g. {missing[:3]}")
+    return [found[name] for name in ids]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.config import build, parse_assignments, setting
+from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, Generated, write_world
 from pulvinar.data.array_files import read_array
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
@@ -24,8 +25,9 @@ from pulvinar.data.image_files import ImageFiles, find_images
 from pulvinar.data.responses import Responses
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.data.rois import ROIs
-from pulvinar.data.splits import Split
+from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.tables import sources_of
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.metrics.encoding import algonauts_2023, correlations
 from pulvinar.progress import log, track
@@ -38,14 +40,7 @@ HEMISPHERES = ("lh", "rh")
 TRAINING_IMAGES = {1: 9841, 2: 9841, 3: 9082, 4: 8779, 5: 9841, 6: 9082, 7: 9841, 8: 8779}
 VERTICES = dict.fromkeys(range(1, 9), (19004, 20544)) | {6: (18978, 20220), 8: (18981, 20530)}
 FSAVERAGE_VERTICES = 163842
-MAPPINGS = {
-    "prf-visualrois": {1: "V1v", 2: "V1d", 3: "V2v", 4: "V2d", 5: "V3v", 6: "V3d", 7: "hV4"},
-    "floc-bodies": {1: "EBA", 2: "FBA-1", 3: "FBA-2", 4: "mTL-bodies"},
-    "floc-faces": {1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"},
-    "floc-places": {1: "OPA", 2: "PPA", 3: "RSC"},
-    "floc-words": {1: "OWFA", 2: "VWFA-1", 3: "VWFA-2", 4: "mfs-words", 5: "mTL-words"},
-    "streams": {1: "early", 2: "midventral", 3: "midlateral", 4: "midparietal", 5: "ventral", 6: "lateral", 7: "parietal"},
-}
+GENERATE = Generated  # settings of `generate`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +87,32 @@ def load(source: str) -> Experiment:
     subjects = {name: _responses(root / name, name, list(pictures[name])) for name in names}
     files = {stimulus: path for found in (*unseen.values(), *pictures.values()) for stimulus, path in found.items()}
     ids = sorted(files)
-    stimuli = Stimuli(ids=ids, sources=ids, read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids)
+    stimuli = Stimuli(
+        ids=ids, sources=sources_of(root / SOURCES, ids), read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids
+    )
     hidden = {stimulus for found in unseen.values() for stimulus in found}
     target = f"subj{_number(options.target):02d}" if options.target else names[0]
     return Experiment(
         name=f"Algonauts 2023 ({', '.join(names)})",
         stimuli=stimuli,
         subjects=subjects,
-        split=_split(pictures, hidden, options),
+        split=_split(pictures, hidden, stimuli, options),
         target=target,
         facts={"citation": CITATION, "url": URL, "licence": LICENCE, "positions": vertex_points.__doc__ or ""},
     )
 
 
-def _split(pictures: Mapping[str, Mapping[str, Path]], hidden: set[str], options: Options) -> Split:
+def _split(pictures: Mapping[str, Mapping[str, Path]], hidden: set[str], stimuli: Stimuli, options: Options) -> Split:
     """A share of the pictures with responses for the outer test, the same for all; a challenge test picture trains nobody."""
     usable = sorted({stimulus for found in pictures.values() for stimulus in found} - hidden)
+    if len(usable) < 2:
+        raise InputError(f"test_share: {options.test_share} of {len(usable)} pictures leaves nothing on one side")
+    sources = dict(zip(stimuli.ids, stimuli.sources, strict=True))
+    if len(set(sources.values())) < len(sources):
+        own = Stimuli(ids=usable, sources=[sources[name] for name in usable])
+        return split_by_source(own, test_share=options.test_share, seed=options.seed)
     count = max(1, round(options.test_share * len(usable)))
-    if len(usable) < 2 or count >= len(usable):
+    if count >= len(usable):
         raise InputError(f"test_share: {options.test_share} of {len(usable)} pictures leaves nothing on one side")
     chosen = set(np.random.default_rng(options.seed).choice(len(usable), count, replace=False).tolist())
     sides = {
@@ -160,20 +163,22 @@ def _responses(folder: Path, name: str, ids: Sequence[str]) -> Responses:
             raise InputError(f"{path}: {len(halves[side])} rows for the {len(ids)} training pictures of {name}")
     sizes = {side: values.shape[1] for side, values in halves.items()}
     vertices = {side: _vertices(folder, side, sizes[side]) for side in HEMISPHERES}
+    numbered = all(found is not None for found in vertices.values())
+    left, right = (np.arange(sizes[side]) if found is None else found for side, found in vertices.items())
     return Responses(
         subject=name,
         values=TwoHemispheres(halves["lh"], halves["rh"]),  # type: ignore[arg-type]  # has the indexing that Responses needs
         stimulus_ids=ids,
-        geometry=vertex_points(vertices["lh"], vertices["rh"]),
+        geometry=vertex_points(left, right, template="fsaverage" if numbered else ""),
         rois=_rois(folder, sizes),
     )
 
 
-def _vertices(folder: Path, side: str, size: int) -> np.ndarray:
-    """fsaverage numbers of the challenge's vertices; 0 to size where the file is not there."""
+def _vertices(folder: Path, side: str, size: int) -> np.ndarray | None:
+    """fsaverage numbers of the challenge's vertices; None where the file is not there."""
     path = folder / "roi_masks" / f"{side}.all-vertices_fsaverage_space.npy"
     if not path.is_file():
-        return np.arange(size)
+        return None
     mask = read_array(path)
     if int((mask > 0).sum()) != size:
         raise InputError(f"{path}: {int((mask > 0).sum())} vertices, but the responses have {size}")
@@ -275,3 +280,9 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: '{member}' is {values.dtype} {values.shape}; float32 (image, vertex) is needed")
             found[f"{subject}/{side}"] = values
     return found
+
+
+def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
+    """Write a planted world as a challenge folder; `plant(shown, **settings)` is datasets/simulated.py's `simulate`."""
+    experiment = write_world(Path(out), config, plant)
+    return {"folder": str(out), "name": experiment.name, "target": next(iter(experiment.subjects))}

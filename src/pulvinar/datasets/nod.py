@@ -14,7 +14,7 @@ contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; wi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,10 +23,12 @@ from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.hemispheres import vertex_points
 from pulvinar.data.image_files import ImageFiles
+from pulvinar.data.nod_writer import SOURCES, Generated, write_world
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.tables import sources_of
 from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
 from pulvinar.progress import log, track
 from pulvinar.storage import reading, require_file
@@ -36,6 +38,7 @@ CITATION = (
 )
 URL = "https://openneuro.org/datasets/ds004496"
 LICENCE = "CC0"
+GENERATE = Generated  # settings of `generate`
 AREAS = ("V1", "V2", "V3", "V4")
 PRF_ROWS = ("angle", "eccentricity", "size", "R2")
 
@@ -86,7 +89,7 @@ def load(source: str) -> Experiment:
     ids = sorted({stimulus for responses in subjects.values() for stimulus in responses.stimulus_ids})
     stimuli = Stimuli(
         ids=ids,
-        sources=ids,
+        sources=sources_of(root / SOURCES, ids),
         labels=[stimulus.rpartition("_")[0] for stimulus in ids],
         read_image=_pictures(root, ids) if options.images else None,
         pixel_keys=ids,
@@ -165,7 +168,7 @@ def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Opti
         stimulus_ids=ids,
         sessions=np.array(sessions),
         runs=np.array(numbers),
-        geometry=vertex_points(vertex[side == "lh"], vertex[side == "rh"]),
+        geometry=vertex_points(vertex[side == "lh"], vertex[side == "rh"], template="fs_LR_32k"),
         rois=ROIs(rois, n_voxels=len(kept)),
     )
 
@@ -238,3 +241,9 @@ def _best(places: np.ndarray, r2: np.ndarray | None, count: int) -> np.ndarray:
     if r2 is None:
         return places
     return np.sort(places[np.argsort(-r2[places], kind="stable")[:count]])
+
+
+def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
+    """Write a planted world as a NOD folder; `plant(shown, **settings)` is datasets/simulated.py's `simulate`."""
+    experiment = write_world(Path(out), config, plant)
+    return {"folder": str(out), "name": experiment.name, "target": "sub-01"}

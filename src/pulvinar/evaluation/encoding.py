@@ -6,15 +6,18 @@ same backbone untuned, `metrics.encoding_gain`), the unique variance beyond the 
 a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from pulvinar.data.responses import Responses
+from pulvinar.errors import InputError
 from pulvinar.metrics import encoding as scores
 from pulvinar.metrics.encoding import Ceiling
 from pulvinar.metrics.encoding_gain import gain
+from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.image_responses import ImageResponses, regions, warn_if_few
 
 DISCOVERY_RATE = 0.05
@@ -37,6 +40,52 @@ class Predictions:
     joint: np.ndarray | None = None
     untuned: np.ndarray | None = None
     reasons: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tested:
+    """The scored images of one subject: ids in the order of the predictions' rows, and all its responses (for regions)."""
+
+    ids: list[str]
+    responses: Responses
+
+
+def tested_together(folds: Sequence[EncodedSubject]) -> Tested:
+    """The test images of all outer folds, fold after fold."""
+    return Tested(ids=[name for one in folds for name in one.test.ids], responses=folds[0].responses)
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """One set of predictions from those of the outer folds; of one fold, that fold's own.
+
+    The mean of every voxel over a fold's test images is taken off what was predicted and measured (ours): a fold's intercept
+    is the mean of the other images, and so runs against the held-out mean, which would lower r. Ceilings and optimistic r are
+    means over folds.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def centred(name: str) -> np.ndarray | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else np.concatenate([values - values.mean(0) for values in found])
+
+    def mean(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        known = [one for one in values if one is not None]
+        return np.mean(known, axis=0) if len(known) == len(values) else None
+
+    predicted, measured = centred("predicted"), centred("measured")
+    if predicted is None or measured is None:
+        raise InputError("predictions: predicted and measured responses are needed of every fold")
+    return Predictions(
+        predicted=predicted,
+        measured=measured,
+        ceiling=replace(parts[0].ceiling, r2=mean([part.ceiling.r2 for part in parts])),
+        optimistic=mean([part.optimistic for part in parts]),
+        baseline=centred("baseline"),
+        joint=centred("joint"),
+        untuned=centred("untuned"),
+        reasons=parts[0].reasons,
+    )
 
 
 def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.ndarray) -> Ceiling:
@@ -87,7 +136,7 @@ def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permut
 def score_regions(
     given: Predictions,
     voxel_scores: Mapping[str, np.ndarray],
-    test: ImageResponses,
+    test: Tested,
     voxels: np.ndarray,
     *,
     seed: int,

@@ -8,13 +8,12 @@ import numpy as np
 
 from pulvinar.evaluation import encoding as scoring
 from pulvinar.evaluation import encoding_baseline as baselines
+from pulvinar.evaluation.encoding_files import write_predictions, write_voxel_maps
 from pulvinar.progress import bar
-from pulvinar.storage import write_arrays
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import Folds, Layers, predict
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.encoding_settings import EncodingConfig
-from pulvinar.training.image_responses import ImageResponses
 from pulvinar.training.runs import RunFolder
 
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
@@ -40,13 +39,21 @@ def score_subject(
     config: EncodingConfig, run: RunFolder, encoded: Encoded, *, controls: bool
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of a subject per ROI and hemisphere, and where its noise ceiling is from; writes its maps and predictions."""
-    found, given = _predictions(config, encoded, controls=controls), encoded.given
+    return score_folds(config, run, [encoded], controls=controls)
+
+
+def score_folds(
+    config: EncodingConfig, run: RunFolder, folds: Sequence[Encoded], *, controls: bool
+) -> tuple[list[dict[str, Any]], str]:
+    """`score_subject` of a subject's outer folds together, each with its own encoder; the voxels are the same in all."""
+    given = folds[0].given
+    found = scoring.joined([_predictions(config, encoded, controls=controls) for encoded in folds])
+    tested = scoring.tested_together([encoded.given for encoded in folds])
     generator = np.random.default_rng([config.seed, 0x9E2])
     by_voxel = scoring.score_voxels(found, generator=generator, n_permutations=config.n_permutations)
-    rows = scoring.score_regions(
-        found, by_voxel, given.test, given.voxels, seed=config.seed, n_permutations=config.n_permutations
-    )
-    _write_maps(run, encoded, by_voxel, found)
+    rows = scoring.score_regions(found, by_voxel, tested, given.voxels, seed=config.seed, n_permutations=config.n_permutations)
+    write_voxel_maps(run, given, by_voxel, [encoded.encoder for encoded in folds])
+    write_predictions(run, given.name, tested.ids, found)
     return [{"name": run.method, **row} for row in rows], found.ceiling.source or found.ceiling.reason
 
 
@@ -68,14 +75,7 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
 def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) -> scoring.Predictions:
     given = encoded.given
     measured = given.test.read(given.voxels)
-    every = ImageResponses(
-        given.responses,
-        [*given.train.ids, *given.test.ids],
-        fit_trials=given.train.fit_trials,
-        scaling=config.scaling,
-        statistics=given.train.statistics,
-    )
-    ceiling = scoring.find_ceiling(every, given.test, given.voxels)
+    ceiling = scoring.find_ceiling(given.every(), given.test, given.voxels)
     reasons = {"noise_normalised": ceiling.reason} if ceiling.r2 is None else {}
     optimistic = baseline = joint = None
     if controls:
@@ -118,28 +118,6 @@ def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray
                 progress.advance()
         predicted.append(predict(trainer.fit(), test))
     return predicted[0], predicted[1]
-
-
-def _write_maps(run: RunFolder, encoded: Encoded, by_voxel: dict[str, np.ndarray], found: scoring.Predictions) -> None:
-    given, geometry = encoded.given, encoded.given.responses.geometry
-    arrays = {key: values.astype(np.float32) for key, values in by_voxel.items()}
-    places = {"coordinates": geometry.coordinates[given.voxels]}
-    for key in ("index", "vertex"):
-        if getattr(geometry, key) is not None:
-            places[key] = getattr(geometry, key)[given.voxels]
-    for key in ("shape", "affine"):
-        if getattr(geometry, key) is not None:
-            places[key] = np.asarray(getattr(geometry, key))
-    arrays |= {"layer": encoded.encoder["layers"].numpy(), "penalty": encoded.encoder["penalties"].numpy()}
-    write_arrays(run.path / "artifacts" / f"voxels-{given.name}.npz", voxel=given.voxels, **places, **arrays)
-    untuned = {} if found.untuned is None else {"untuned": found.untuned}
-    write_arrays(
-        run.path / "predictions" / f"{given.name}.npz",
-        id=np.array(given.test.ids),
-        predicted=found.predicted,
-        measured=found.measured,
-        **untuned,
-    )
 
 
 def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> str:

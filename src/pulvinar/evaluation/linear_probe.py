@@ -64,9 +64,7 @@ def linear_probe(
     generators = [torch.Generator().manual_seed(1000 * seed + number) for number in range(n_seeds)]
     chosen: tuple[float, ...] = ()
     if recipe == "exact":
-        mean, sd = train.mean(0), train.std(0)
-        sd = torch.where(sd > 1e-6 * train.abs().amax().clamp_min(1e-30), sd, torch.ones_like(sd))
-        train, test = (train - mean) / sd, (test - mean) / sd
+        train, test = standardised(train, test)
         chosen = tuple(choose_l2(train, train_labels, n_classes, l2_weights, generator) for generator in generators)
         fits = {weight: solve_logistic(train, train_labels, n_classes, weight) for weight in dict.fromkeys(chosen)}
         right = [_right(test, test_labels, *fits[weight]) for weight in chosen]
@@ -81,6 +79,13 @@ def linear_probe(
     return LinearScore(
         accuracy=float(accuracies.mean()), accuracies=accuracies, correct=correct, recipe=recipe, l2_weights=chosen
     )
+
+
+def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the training images' mean 0 and standard deviation 1; a feature that does not vary is only centred."""
+    mean, sd = train.mean(0), train.std(0)
+    sd = torch.where(sd > 1e-6 * train.abs().amax().clamp_min(1e-30), sd, torch.ones_like(sd))
+    return (train - mean) / sd, (test - mean) / sd
 
 
 def _right(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

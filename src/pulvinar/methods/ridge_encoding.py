@@ -9,20 +9,24 @@ images choose, and the outer test images report (`r_nested`); what comes out whe
 images stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.splits import check_split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
 from pulvinar.evaluation import encoding_run as scoring
+from pulvinar.evaluation.encoding_files import encoders_of, fold_names
 from pulvinar.storage import write_json
 from pulvinar.training.decoding_data import choose_feature
 from pulvinar.training.encoder import predict as predict_responses
-from pulvinar.training.encoding_fit import encoder_unit, load_encoder, run_units
+from pulvinar.training.encoding_data import EncodedSubject, outer_splits
+from pulvinar.training.encoding_fit import encoder_unit, run_units
 from pulvinar.training.encoding_settings import EncodingConfig, check_subjects, names_of, open_named
 from pulvinar.training.layer_features import LayerFeatures, LayerSource
 from pulvinar.training.runs import RunFolder
@@ -55,6 +59,7 @@ class Config(EncodingConfig):
     n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)")
     image_size: int | None = setting(None, "pixels along an edge of the network's input; none: the weights' own")
     pool: int | None = setting(None, "average each map to pool x pool places; none: whole maps")
+    outer_folds: int | None = setting(None, "folds in which every image is a test image once; none: the data's own split")
 
     def problems(self) -> list[str]:
         """What is out of range or does not go together."""
@@ -63,6 +68,8 @@ class Config(EncodingConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 wrong.append(f"ridge_encoding.{name} is 1 or more, not {value}")
+        if self.outer_folds is not None and self.outer_folds < 2:
+            wrong.append(f"ridge_encoding.outer_folds is 2 or more, not {self.outer_folds}")
         if self.backbone is not None and self.feature is not None:
             wrong.append("ridge_encoding.backbone and feature both say what the layers are; give one of them")
         if self.backbone is None:
@@ -91,7 +98,23 @@ def check(config: Config, experiment: Experiment) -> None:
         _source(config, experiment)
     elif experiment.stimuli.read_image is None:
         raise InputError(f"backbone={config.backbone}: needs images, and these stimuli came without; give feature=NAME instead")
-    check_subjects(config, experiment)
+    for split in outer_splits(experiment, config.outer_folds, config.seed):
+        if config.outer_folds is not None:
+            check_split(split, experiment.stimuli)
+        check_subjects(config, experiment, split=split)
+
+
+def _open(config: Config, experiment: Experiment) -> dict[str, list[EncodedSubject]]:
+    """Every subject once per outer fold, on voxels that are good in all of its folds."""
+    splits = outer_splits(experiment, config.outer_folds, config.seed)
+    found = {}
+    for name in names_of(config, experiment):
+        opened = [open_named(config, experiment, name, split=split) for split in splits]
+        common = reduce(np.intersect1d, [given.voxels for given in opened])
+        if not len(common):
+            raise InputError(f"responses of {name}: no voxel is good in all outer folds")
+        found[name] = [replace(given, voxels=common) for given in opened]
+    return found
 
 
 def _source(config: Config, experiment: Experiment) -> LayerSource:
@@ -103,16 +126,20 @@ def _source(config: Config, experiment: Experiment) -> LayerSource:
 
 
 def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
-    """Choose and fit, subject by subject; the results are the checkpoints encoder-SUBJECT of the run."""
-    opened = [open_named(config, experiment, name) for name in names_of(config, experiment)]
-    shown = [image for given in opened for image in given.train.ids]
+    """Choose and fit, subject by subject (and outer fold by fold); the results are the checkpoints encoder-... of the run."""
+    opened = _open(config, experiment)
+    shown = [image for folds in opened.values() for given in folds for image in given.train.ids]
     features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
     settings = config.encoder()
     run_units(
         run,
-        [encoder_unit(given, lambda ids=given.train.ids: features.of(ids), settings) for given in opened],  # type: ignore[misc]
+        [
+            encoder_unit(given, lambda ids=given.train.ids: features.of(ids), settings, name=name)  # type: ignore[misc]
+            for folds in opened.values()
+            for name, given in zip(fold_names(config.outer_folds), folds, strict=True)
+        ],
     )
-    run.finish(subjects=[given.name for given in opened], layers=list(features.layers))
+    run.finish(subjects=list(opened), layers=list(features.layers), n_outer_folds=config.outer_folds)
 
 
 def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> dict[str, Any]:
@@ -121,29 +148,37 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
     controls: with the baseline, the unique variance beyond it and the optimistic number (all need further fits).
     """
     run.require(method="ridge_encoding")
-    opened = [open_named(config, experiment, name) for name in names_of(config, experiment)]
-    shown = [image for given in opened for image in (*given.train.ids, *given.test.ids)]
+    opened = _open(config, experiment)
+    shown = [image for folds in opened.values() for given in folds for image in (*given.train.ids, *given.test.ids)]
     features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
     rows, ceilings = [], {}
-    for given in opened:
-        encoded = scoring.Encoded(
-            given=given,
-            encoder=load_encoder(run, given.name),
-            layers=features.of(given.train.ids),
-            test_layers=features.of(given.test.ids),
-        )
-        of_subject, ceilings[given.name] = scoring.score_subject(config, run, encoded, controls=controls)
+    for name, folds in opened.items():
+        encoded = [
+            scoring.Encoded(
+                given=given, encoder=encoder, layers=features.of(given.train.ids), test_layers=features.of(given.test.ids)
+            )
+            for given, encoder in zip(folds, encoders_of(run, name), strict=True)
+        ]
+        of_subject, ceilings[name] = scoring.score_folds(config, run, encoded, controls=controls)
         rows += of_subject
     result = scoring.describe(config, rows, ceilings)
+    folds_used = config.outer_folds
+    result["outer"] = f"every image is a test image once, in {folds_used} folds" if folds_used else "the data's own split"
     write_json(run.path / "evaluation.json", result)
     return result
 
 
 def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
-    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
+    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel).
+
+    With outer folds the mean over the folds' models.
+    """
     source = config.network() if config.backbone is not None else LayerSource(features=tuple(run.facts["layers"]))
     layers = source.of(stimuli, np.arange(len(stimuli)))
-    return {name: predict_responses(load_encoder(run, name), layers) for name in run.facts["subjects"]}
+    return {
+        name: np.mean([predict_responses(encoder, layers) for encoder in encoders_of(run, name)], axis=0)
+        for name in run.facts["subjects"]
+    }
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

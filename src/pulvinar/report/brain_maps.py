@@ -1,25 +1,34 @@
-"""The selected voxels and the learned mask as files that brain viewers open: NIfTI for a volume, GIFTI for a surface."""
+"""Maps of voxels as files that brain viewers open: NIfTI for a volume, GIFTI for a surface."""
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from pulvinar.data.geometry import Geometry
 from pulvinar.report.run_folder import Maps, Run
 from pulvinar.storage import write_bytes
 
 
 def write(run: Run) -> list[Path]:
-    """Write the maps of a run under its `artifacts/`; the files written, none for bare points or a run without maps.
+    """Write the selection's maps of a run under its `artifacts/`; the files written, none for a run without maps.
 
     `roi_selected` (uint8, 1 is kept), `mask` and `mask_smoothed` (float32, learned weight, no unit), `roi_reference`
-    (uint8) where there is one. A volume has the affine (voxel index -> mm) of the data; a surface has one value per vertex
-    (0 where no voxel was measured) and the mesh beside it. Raises `FileError` where they cannot be written.
+    (uint8) where there is one. See `write_values`.
     """
-    if run.maps is None or run.maps.geometry.kind == "points":
+    return [] if run.maps is None else write_values(run.folder / "artifacts", run.maps.geometry, _values(run.maps))
+
+
+def write_values(folder: Path, geometry: Geometry, values: Mapping[str, np.ndarray]) -> list[Path]:
+    """One file per name in the type of its values (voxel,), none for bare points.
+
+    A volume has the affine (voxel index -> mm) of the data; a surface has one value per vertex (0 where no voxel was
+    measured) and the mesh beside it. Raises `FileError` where they cannot be written.
+    """
+    if geometry.kind == "points":
         return []
-    folder = run.folder / "artifacts"
-    files = _volumes(run.maps) if run.maps.geometry.kind == "volume" else _surfaces(run.maps)
+    files = _volumes(geometry, values) if geometry.kind == "volume" else _surfaces(geometry, values)
     for name, content in files.items():
         write_bytes(folder / name, content)
     return [folder / name for name in files]
@@ -37,26 +46,26 @@ def _values(maps: Maps) -> dict[str, np.ndarray]:
     return values
 
 
-def _volumes(maps: Maps) -> dict[str, bytes]:
+def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     import nibabel
 
     files = {}
-    for name, values in _values(maps).items():
-        volume = maps.geometry.to_volume(values, fill=values.dtype.type(0))
-        image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), maps.geometry.affine)
+    for name, values in given.items():
+        volume = geometry.to_volume(values, fill=values.dtype.type(0))
+        image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), geometry.affine)
         image.header.set_xyzt_units("mm")
-        image.header["descrip"] = f"pulvinar {name}".encode()
+        image.header["descrip"] = f"pulvinar {name}".encode()[:79]
         files[f"{name}.nii.gz"] = gzip.compress(image.to_bytes(), mtime=0)
     return files
 
 
-def _surfaces(maps: Maps) -> dict[str, bytes]:
+def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     from nibabel.gifti import GiftiDataArray, GiftiImage
 
-    vertex, points = np.asarray(maps.geometry.vertex), np.asarray(maps.geometry.mesh_coordinates, np.float32)
-    faces = np.asarray(maps.geometry.mesh_faces, np.int32)
+    vertex, points = np.asarray(geometry.vertex), np.asarray(geometry.mesh_coordinates, np.float32)
+    faces = np.asarray(geometry.mesh_faces, np.int32)
     files = {}
-    for name, values in _values(maps).items():
+    for name, values in given.items():
         per_vertex = np.zeros(len(points), values.dtype)
         per_vertex[vertex] = values
         files[f"{name}.shape.gii"] = GiftiImage(darrays=[GiftiDataArray(per_vertex, intent="NIFTI_INTENT_SHAPE")]).to_xml()

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pulvinar.report import elements, tables
-from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE
-from pulvinar.report.run_folder import Run
+from pulvinar.report import elements, encoding_maps, tables
+from pulvinar.report import encoding_figures as pictures
+from pulvinar.report.run_folder import Run, read_arrays
+from pulvinar.storage import read_json
 
 Row = Mapping[str, Any]
 COLUMNS = {  # key -> heading
@@ -21,6 +22,9 @@ COLUMNS = {  # key -> heading
     "unique_variance": "unique variance",
     "share_significant": "share significant",
 }
+
+
+ANALYSES = ("transfer", "information", "classification", "salience", "comparison")
 
 
 def title(run: Run) -> str:
@@ -47,26 +51,31 @@ def _rest(run: Run) -> str:
 
 
 def figures(run: Run) -> dict[str, Figure]:
-    """'rois': nested r of every ROI and hemisphere, a dot for every subject."""
-    regions = list(dict.fromkeys((row["roi"], row["hemisphere"]) for row in run.rows))
-    if not regions:
-        return {}
-    figure = Figure(figsize=(8, 0.3 * len(regions) + 1.2), layout="constrained")
-    axis = figure.subplots()
-    for place, region in enumerate(regions):
-        rows = [row for row in run.rows if (row["roi"], row["hemisphere"]) == region and row["r_nested"] is not None]
-        axis.barh(place, np.mean([row["r_nested"] for row in rows] or [0]), color=REFERENCE_ONLY, height=0.62)
-        axis.plot([row["r_nested"] for row in rows], [place] * len(rows), "o", color=BOTH, markersize=5)
-        axis.plot([row["null_percentile_95"] for row in rows], [place] * len(rows), "|", color=MUTED, markersize=9)
-    axis.plot([], [], "o", color=BOTH, markersize=5, label="a subject")
-    axis.plot([], [], "|", color=MUTED, markersize=9, label="95th percentile of its null")
-    names = [roi if side == "both" else f"{roi}, {side}" for roi, side in regions]
-    axis.set_yticks(range(len(regions)), names, color=INK)
-    axis.set(ylim=(len(regions) - 0.4, -0.6), xlabel="Pearson r, mean over voxels (outer test images)")
-    axis.grid(axis="x", color=RULE, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderaxespad=0.1)
-    return {"rois": figure}
+    """'rois', 'layers', a map of every subject ('map-SUBJECT'), and of the analyses whose results lie in the run."""
+    drawn: dict[str, Figure] = {}
+    maps = encoding_maps.read_all(run)
+    if run.rows:
+        drawn["rois"] = pictures.rois(run.rows, pictures.ceilings(maps))
+    heat = pictures.layers(maps)
+    if heat is not None:
+        drawn["layers"] = heat
+    drawn |= {f"map-{one.subject}": encoding_maps.draw(one) for one in maps if encoding_maps.can_be_drawn(one)}
+    results = _results(run)
+    for name, draw in (("transfer", pictures.transfer), ("information", pictures.information)):
+        if name in results:
+            drawn[name] = draw(results[name])
+    if (results.get("classification") or {}).get("landscape"):
+        drawn["landscape"] = pictures.landscape(results["classification"]["landscape"])
+    arrays = read_arrays(run.folder / "artifacts" / "salience.npz", ("images", "lh", "rh", "lh_mirrored", "rh_mirrored"))
+    if arrays is not None:
+        drawn["salience"] = pictures.salience(arrays)
+    return drawn
+
+
+def _results(run: Run) -> dict[str, Any]:
+    """What `pulvinar encoding` has written into the run: name -> result."""
+    paths = {name: run.folder / "artifacts" / f"{name}.json" for name in ANALYSES}
+    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
 def table_files(run: Run) -> dict[str, str]:
@@ -82,6 +91,9 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     return [
         elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
         _regions(run, drawn),
+        _maps(run, drawn),
+        _layers(drawn),
+        *_analyses(_results(run), drawn),
         _evidence(run),
         elements.published(run, _mean_r(run), warning="The published numbers are of other data: they say what is usual."),
         elements.settings(run),
@@ -105,8 +117,140 @@ def _regions(run: Run, drawn: Mapping[str, Path]) -> str:
     heading = "<h2>ROIs</h2>"
     if not run.rows:
         return heading + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
-    figure = elements.figure(drawn, "rois", "", alt="Nested r of every ROI", format="svg", narrow=True)
+    caption = "Bars: mean over subjects, both hemispheres."
+    figure = elements.figure(drawn, "rois", caption, alt="Nested r of every ROI", format="svg", narrow=True)
     return f"<section>{heading}\n{figure}\n{_table(run.rows)}{_reasons(run.rows[0])}</section>"
+
+
+def _maps(run: Run, drawn: Mapping[str, Path]) -> str:
+    """A map per subject, and the files for brain viewers, which are written on the way."""
+    every = encoding_maps.read_all(run)
+    if not every:
+        return ""
+    parts = ["<h2>Brain maps</h2>"]
+    for one in every:
+        if encoding_maps.can_be_drawn(one):
+            text = f"{escape(one.subject)}. {escape(encoding_maps.caption(one))}"
+            alt = f"Prediction of every voxel of {one.subject}, and the layer it is predicted from"
+            parts.append(elements.figure(drawn, f"map-{one.subject}", text, alt=alt, format="png"))
+        else:
+            parts.append(elements.absent(f"{one.subject}: no mesh of {one.geometry.template} is bundled; nothing is drawn."))
+    files = [path.name for path in encoding_maps.write_files(run, every)]
+    if files:
+        parts.append(f"<p><small>For brain viewers, in artifacts/: {escape(', '.join(files))}.</small></p>")
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _layers(drawn: Mapping[str, Path]) -> str:
+    if "layers" not in drawn:
+        return ""
+    caption = (
+        "R² on inner held-out images (training images: what layers are chosen by, not a score), below 0 counted as 0, mean "
+        "over voxels and subjects. Outlined: the layer that most voxels of the ROI took, with their share."
+    )
+    figure = elements.figure(drawn, "layers", caption, alt="Layer by ROI", format="svg", narrow=True)
+    return f"<section><h2>Layers</h2>{figure}</section>"
+
+
+def _analyses(results: Mapping[str, Any], drawn: Mapping[str, Path]) -> list[str]:
+    """A section for each analysis whose result lies in the run; nothing for the others."""
+    makers = {
+        "comparison": _comparison,
+        "transfer": _transfer,
+        "information": _information,
+        "classification": _classification,
+        "salience": _salience,
+    }
+    return [f"<section>{make(results[name], drawn)}</section>" for name, make in makers.items() if name in results]
+
+
+def _transfer(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
+    tests = "; ".join(
+        f"{one['name']}: {100 * one['mean']:+.1f} points, {len(one['by_subject'])} subjects, p = {one['p_value']:.3f}"
+        for one in result["comparisons"]
+    )
+    caption = (
+        f"Percent of voxels with a higher r than on the untuned backbone ({escape(str(result['data']))}). Outlined: tuned on "
+        f"that subject. *: difference of mean r, p below .05 over images. {escape(tests)}"
+        f"{' (signs of subjects flipped).' if tests else ''}"
+    )
+    return "<h2>Transfer</h2>" + elements.figure(
+        drawn, "transfer", caption, alt="Share of voxels improved", format="svg", narrow=True
+    )
+
+
+def _information(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
+    caption = (
+        "log K − InfoNCE on outer test images, the temperature refit on the other half of them; similarity: "
+        f"{escape(str(result['similarity']))}. A lower bound: what is not shown may still be there."
+    )
+    return "<h2>Information</h2>" + elements.figure(
+        drawn, "information", caption, alt="Mutual information, lower bound", format="svg", narrow=True
+    )
+
+
+def _classification(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{escape(row["name"])}<small>{escape(row["layer"])}</small></th>'
+        f'<td class="number">{100 * row["accuracy"]:.1f}<small>{100 * row["accuracy_low"]:.1f} to '
+        f'{100 * row["accuracy_high"]:.1f}</small></td><td class="number">{_points(row)}</td></tr>'
+        for row in result["rows"]
+    )
+    head = '<tr><th>features</th><th class="number">accuracy, %</th><th class="number">minus first, points</th></tr>'
+    table = f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    said = (
+        f"{escape(result['images'])}: {result['n_train']} training and {result['n_test']} test images, {result['n_classes']} "
+        f"classes; chance {100 * result['chance']:.1f} %. Logistic regression on frozen, standardised features."
+    )
+    caption = (
+        "Landscape: Bhattacharyya dissimilarity of class probabilities on the test images, then InPCA. Along a component with "
+        "a negative eigenvalue (dashed) models that differ are nearer, not farther."
+    )
+    figure = elements.figure(drawn, "landscape", caption, alt="Landscape of the models", format="svg", narrow=True)
+    return f"<h2>Images told apart</h2><p>{said}</p>{table}{figure}"
+
+
+def _points(row: Row) -> str:
+    if "difference" not in row:
+        return "–"
+    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+    return f"{100 * row['difference']:+.1f}<small>{low:+.1f} to {high:+.1f}</small>"
+
+
+def _salience(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
+    caption = (
+        f"Grad-CAM at {escape(str(result['convolution']))}, {escape(str(result['subject']))}; some of {result['n_images']} "
+        f"images (both models have salience there; {result['n_left_out']} left out) and their mirror images. Lateralisation "
+        f"index {result['index']:+.3f} ({result['low']:+.3f} to {result['high']:+.3f}), p = {result['p_value']:.3f}: above 0 "
+        f"where each hemisphere looks at the opposite half. Left share: left hemisphere {result['left_share_lh']:.3f}, right "
+        f"{result['left_share_rh']:.3f}."
+    )
+    return "<h2>Salience</h2>" + elements.figure(drawn, "salience", caption, alt="Salience of both hemispheres", format="png")
+
+
+def _comparison(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
+    rows = result["rows"]
+    n_subjects = len(rows[0]["subjects"])
+
+    def number(value: float | None, form: str) -> str:
+        return f'<td class="number">{"–" if value is None else format(value, form)}</td>'
+
+    body = "".join(
+        f'<tr><th scope="row">{escape(row["run"])}</th><td>{escape(row["roi"])}</td><td>{escape(row["hemisphere"])}</td>'
+        + number(row["mean"], ".3f")
+        + number(row["p_value"], ".3f")
+        + number(row["difference"], "+.4f")
+        + number(row["difference_p_value"], ".3f")
+        + "</tr>"
+        for row in rows
+    )
+    heads = "".join(f'<th class="number">{name}</th>' for name in ("r", "p", "minus first", "p"))
+    head = f"<tr><th>run</th><th>ROI</th><th>side</th>{heads}</tr>"
+    said = f"Signs of whole subjects flipped, two-sided; {n_subjects} subjects cannot give p below {2 / 2**n_subjects:.3g}."
+    return (
+        f"<h2>Over subjects</h2><p>{said}</p>"
+        f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -135,6 +279,7 @@ def _evidence(run: Run) -> str:
         ("Ceilings", "; ".join(f"{name}: {text}" for name, text in (evaluation.get("ceilings") or {}).items())),
         ("Scaling", str(evaluation.get("scaling", ""))),
         ("Baseline", str(evaluation.get("baseline", ""))),
+        ("Outer test", str(evaluation.get("outer", ""))),
     ]
     shown = [(name, text) for name, text in facts if text]
     return f"<section><h2>How the numbers were made</h2>\n{elements.fact_list(shown)}</section>" if shown else ""

@@ -46,6 +46,10 @@ class EncodedSubject:
         """Source picture of each training image."""
         return [self.stimuli.sources[row] for row in self.stimuli.rows(self.train.ids)]
 
+    def every(self) -> ImageResponses:
+        """Responses to all its images, training and test, z-scored alike (for ceilings from repeats)."""
+        return self.train.other([*self.train.ids, *self.test.ids])
+
     def trainer(self, layers: Layers, settings: EncoderSettings, *, folds: Folds | None = None) -> EncoderTrainer:
         """A trainer on layers of the training images, that reads this subject's voxels. folds: instead of those by source."""
         return EncoderTrainer(

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
+from pulvinar.data.splits import Split
 from pulvinar.errors import InputError
 from pulvinar.progress import log
 from pulvinar.training.encoder import EncoderSettings, LayerChoice, Regression, folds_by_source
@@ -85,18 +86,23 @@ def names_of(config: EncodingConfig, experiment: Experiment) -> list[str]:
     return names
 
 
-def open_named(config: EncodingConfig, experiment: Experiment, name: str) -> EncodedSubject:
-    """A subject's encoded voxels and responses by these settings."""
+def open_named(config: EncodingConfig, experiment: Experiment, name: str, *, split: Split | None = None) -> EncodedSubject:
+    """A subject's encoded voxels and responses by these settings. split: none, the experiment's."""
     every = config.roi is None or tuple(config.roi) == (EVERY_ROI,)
     return open_subject(
-        experiment, name, roi=None if every else config.roi, scaling=config.scaling, drop_bad_voxels=config.drop_bad_voxels
+        experiment,
+        name,
+        roi=None if every else config.roi,
+        scaling=config.scaling,
+        drop_bad_voxels=config.drop_bad_voxels,
+        split=split,
     )
 
 
-def check_subjects(config: EncodingConfig, experiment: Experiment) -> None:
+def check_subjects(config: EncodingConfig, experiment: Experiment, *, split: Split | None = None) -> None:
     """What can be wrong with the responses, before anything is written or computed; says what is there."""
     for name in names_of(config, experiment):
-        given = open_named(config, experiment, name)
+        given = open_named(config, experiment, name, split=split)
         folds_by_source(given.sources, config.folds, config.seed)
         if len(given.test.ids) < 3:
             raise InputError(f"responses of {name}: {len(given.test.ids)} test images; a correlation needs 3 or more")

@@ -1,13 +1,20 @@
 """Layers of features for images: embeddings that an experiment holds, or stages of a backbone (kept in the feature cache)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
+
+
+class FeatureSource(Protocol):
+    """Anything that gives layers of features, such as a `LayerSource`."""
+
+    def of(self, stimuli: Stimuli, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Layer -> features (image, ...) of these rows of the stimuli."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ class BackboneSource:
 class LayerFeatures:
     """Layers of some images of an experiment, computed once for all of them."""
 
-    def __init__(self, source: LayerSource | BackboneSource, stimuli: Stimuli, ids: Sequence[str]) -> None:
+    def __init__(self, source: FeatureSource, stimuli: Stimuli, ids: Sequence[str]) -> None:
         self.stimuli = stimuli
         rows = np.unique(stimuli.rows(ids))
         self.place = {int(row): place for place, row in enumerate(rows)}
