@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pulvinar.models.decoder import ResidualBlock, SharedDecoder, decayed_and_not, drop, initialise, input_layer
+from pulvinar.models.decoder import DecoderShape, ResidualBlock, SharedDecoder, decayed_and_not, drop, initialise, input_layer
 
 HIDDEN, DIM = 12, 7
 
@@ -14,7 +14,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def decoder(seed: int = 0, dropout: float = 0.3) -> SharedDecoder:
-    shared = SharedDecoder(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=dropout)
+    shared = SharedDecoder(DecoderShape(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=dropout))
     shared.initialise(seeded(seed))
     return shared
 

@@ -8,11 +8,10 @@ import torch
 from scipy import stats
 
 from pulvinar.errors import DegenerateError
-from pulvinar.models.decoder import Decoded, SharedDecoder, input_layer
+from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder, input_layer
 from pulvinar.training import checkpoints
 from pulvinar.training.decoding import (
     DecoderTrainer,
-    DecodingSettings,
     Mixing,
     decode,
     decoding_loss,
@@ -20,13 +19,14 @@ from pulvinar.training.decoding import (
     join_mixings,
     learning_rate_share,
 )
+from pulvinar.training.decoding_settings import TrainingSettings
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def settings(**changes) -> DecodingSettings:
+def settings(**changes) -> TrainingSettings:
     given = {
         "epochs": 6,
         "batch_size": 8,
@@ -38,7 +38,7 @@ def settings(**changes) -> DecodingSettings:
         "soft_temperature": 0.1,
         "prior_weight": 5.0,
     }
-    return DecodingSettings(**(given | changes))
+    return TrainingSettings(**(given | changes))
 
 
 # --- mixing -----------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ N_TRIALS, N_VOXELS, DIM = 26, (9, 11), 5
 
 def trainer(*, n_subjects: int = 2, train_shared: bool = True, **changes) -> DecoderTrainer:
     generator = seeded(0)
-    shared = SharedDecoder(hidden=16, dim=DIM, n_blocks=1, dropout=0.2)
+    shared = SharedDecoder(DecoderShape(hidden=16, dim=DIM, n_blocks=1, dropout=0.2))
     shared.initialise(generator)
     layers = [input_layer(n, 16, generator, scale=0.5) for n in N_VOXELS[:n_subjects]]
     data = []
