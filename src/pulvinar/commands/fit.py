@@ -84,7 +84,7 @@ def fit(
         refuse_existing(out)
     wait()
     config, backbone_config = configs(method, config_file, assignments)
-    _refuse_useless_backbone(method, config, backbone, config_file, assignments)
+    refuse_useless_backbone(method, config, backbone, config_file, assignments)
     given = bool(config_file or assignments)
     if resuming:
         run = _reopen(out, method, config, backbone_config, given=given)
@@ -99,7 +99,7 @@ def fit(
         config = build(module.Config, run.settings(), name=method)
     else:
         opened = _without_truth(open_data(kind_of(module), data, target=target))
-        plan = _backbone_plan(config, backbone_config, backbone)
+        plan = backbone_plan(config, backbone_config, backbone)
         _check(module, config, opened, plan)
         run = _create(out, method, module, config, data, opened, plan)
     _fit(module, config, opened, run, data)
@@ -124,7 +124,7 @@ def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: st
     module.fit(config, opened, run, RunFolder.reopen(folder))
 
 
-def _refuse_useless_backbone(
+def refuse_useless_backbone(
     method: str, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
 ) -> None:
     """What would be given in vain: a backbone or settings of one, where none is read or trained."""
@@ -138,7 +138,7 @@ def _refuse_useless_backbone(
         raise ConfigError(f"--backbone {backbone} has its settings already; leave out {', '.join(settings)}")
 
 
-def _backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
+def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
     """Where the backbone is, or how it will be trained; recorded in the run, so that a resumed run needs no arguments."""
     if backbone_config is None or not getattr(config, "pretrain", True):
         return None

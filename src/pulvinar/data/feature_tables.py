@@ -1,8 +1,8 @@
 """Embeddings in files of their own: a row per image of a stimulus set, pooled (image, dim) or tokens (image, token, dim).
 
 .npy, .npz, .h5/.hdf5 and .safetensors; where a file holds several arrays, FILE:NAME says which. Uncompressed ones are read as
-memory maps, so that only the rows asked for are in memory. `pulvinar embed` writes such files, with what they were made from
-in a .json beside.
+memory maps, so that only the rows asked for are in memory. `pulvinar data embed` writes such files, with what they were made
+from in a .json beside.
 """
 
 import functools

@@ -20,9 +20,17 @@ from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import SharedDecoder, input_layer
 from pulvinar.progress import bar, log
-from pulvinar.training.decoder_runs import CHECKPOINT, decoder_state
+from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state
+from pulvinar.training.decoder_size import Phase, training_phase
 from pulvinar.training.decoding import DecoderTrainer
-from pulvinar.training.decoding_data import Embedding, Trials, fit_embedding, refuse_copied_responses, training_data
+from pulvinar.training.decoding_data import (
+    Embedding,
+    Trials,
+    embedding_shape,
+    fit_embedding,
+    refuse_copied_responses,
+    training_data,
+)
 from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.runs import RunFolder
 
@@ -57,6 +65,15 @@ def check(config: Config, experiment: Experiment) -> tuple[Embedding, dict[str, 
             raise InputError(f"ROI '{config.roi}' of {name} has no voxels to learn from")
         data[name] = training_data(experiment, name, embedding, scaling=config.scaling, voxels=voxels)
     return embedding, data
+
+
+def phases(config: Config, experiment: Experiment) -> list[Phase]:
+    """What the fit will need, from shapes alone."""
+    others = [name for name in experiment.subjects if name != experiment.target]
+    sizes = [int(require_target_roi(experiment, config.roi, name).sum()) for name in others]
+    trials = [len(training_trials(experiment.subjects[name], experiment.split)) for name in others]
+    shape = config.shape(**embedding_shape(experiment, config.feature))
+    return [training_phase("pretraining", shape, config.training(), n_voxels=sizes, n_trials=trials, train_shared=True)]
 
 
 def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:

@@ -15,6 +15,7 @@ Differs from the paper and why:
 """
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,20 +25,22 @@ from torch import nn
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import InputError, LeakError
+from pulvinar.errors import InputError, LeakError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
-from pulvinar.models.decoder import SharedDecoder, input_layer
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.progress import bar, log
 from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
-from pulvinar.training.decoder_runs import CHECKPOINT, StoredDecoder, decoder_state, stored_decoder
+from pulvinar.training.decoder_checkpoint import CHECKPOINT, StoredDecoder, decoder_state, stored_decoder
+from pulvinar.training.decoder_size import Phase, mask_phase, training_phase
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import (
     Embedding,
     Half,
     Trials,
     choose_feature,
+    embedding_shape,
     first_sessions,
     fit_embedding,
     half_of,
@@ -169,6 +172,8 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     ids = [responses.stimulus_ids[trial] for trial in trials]
     require_full_folds(folds_by_stimulus(ids, config.n_folds, _generator(config, 2)), config.n_folds)
     choose_feature(experiment, config.feature)
+    if config.lora_rank and find_spec("peft") is None:
+        raise MissingDependencyError("lora_rank: peft is not installed; run: pip install 'pulvinar[encoding]'")
     return candidates, voxel_budget(config.n_voxels, len(candidates))
 
 
@@ -219,6 +224,34 @@ def _new_decoder(config: Config, embedding: Embedding) -> SharedDecoder:
     shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
     shared.initialise(torch.Generator().manual_seed(config.seed))
     return shared
+
+
+def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = None) -> list[Phase]:
+    """What the fit will need, from shapes alone. shape: of the pretrained decoder; None without one."""
+    experiment = half_of(experiment, config.half)
+    candidates, budget = check_input(config, experiment)
+    responses = experiment.subjects[experiment.target]
+    sessions = first_sessions(responses, config.n_sessions)
+    n_trials, n_voxels = len(training_trials(responses, experiment.split, sessions=sessions)), len(candidates)
+    pretrained, settings = shape is not None, config.refitting()
+    shape = shape or config.shape(**embedding_shape(experiment, config.feature))
+
+    def training(name: str, n: int) -> Phase:
+        return training_phase(name, shape, settings, n_voxels=[n], n_trials=[n_trials], train_shared=not pretrained)
+
+    selecting = mask_phase(
+        shape,
+        settings,
+        n_voxels=n_voxels,
+        n_trials=n_trials,
+        n_folds=config.n_folds,
+        batch_size=config.mask_batch_size,
+        n_rounds=config.n_rounds,
+        epochs_per_round=config.epochs_per_round,
+        budget=budget,
+    )
+    first = [] if pretrained else [training("decoder on own trials", n_voxels)]
+    return [*first, selecting, *([training("stage 2", budget)] if config.rewind != "none" else [])]
 
 
 def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFolder | None = None) -> None:

@@ -1,54 +1,34 @@
-"""Low-rank updates beside frozen linear layers (LoRA, Hu et al. 2021): y = W x + a + B A x, B starting at zero.
+"""Low-rank adapters (LoRA, Hu et al. 2022) in a network, by peft: few weights are trained, and join the others after."""
 
-`attach` puts them into a network, `merge` adds B A to W and leaves plain linear layers behind, so that whoever reads the
-network afterwards need not know. The scale of the paper (alpha / rank) is one here; the learning rate does its work.
-"""
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
+
+from pulvinar.errors import InputError, MissingDependencyError
 
 
-class LowRankLinear(nn.Module):
-    """A frozen linear layer with an update of this rank beside it."""
+def add_adapters(network: nn.Module, *, rank: int, seed: int) -> Any:
+    """Adapters of this rank beside every linear layer and every convolution without groups; only they have gradients.
 
-    def __init__(self, linear: nn.Linear, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.linear = linear.requires_grad_(False)
-        weight = linear.weight
-        down = torch.empty(rank, linear.in_features).normal_(0, linear.in_features**-0.5, generator=generator)
-        self.down = nn.Parameter(down.to(weight.device))
-        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, device=weight.device))
-
-    def forward(self, x: Float[Tensor, "*row in"]) -> Float[Tensor, "*row out"]:
-        """W x + a + B A x."""
-        return self.linear(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
-
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """The linear layer with W + B A."""
-        self.linear.weight.addmm_(self.up, self.down)
-        return self.linear
+    Returns peft's wrapper, for `merge`; the network itself is changed in place.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependencyError("tuned=lora: peft is not installed; run: pip install 'pulvinar[encoding]'") from error
+    targets = [name for name, module in network.named_modules() if _fits(module)]
+    if not targets:
+        raise InputError("tuned=lora: the network has no linear layer or convolution that an adapter fits")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))  # type: ignore[arg-type]
 
 
-def attach(network: nn.Module, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
-    """Put an update of this rank beside every linear layer (of at most its own rank); the new parameters, in order."""
-    new: list[nn.Parameter] = []
-    for name, part in list(network.named_modules()):
-        if isinstance(part, nn.Linear):
-            layer = LowRankLinear(part, min(rank, *part.weight.shape), generator)
-            _replace(network, name, layer)
-            new += [layer.down, layer.up]
-    return new
+def _fits(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def merge(network: nn.Module) -> None:
-    """Add every update to its layer; nothing is left of `attach` but the changed weights."""
-    for name, part in list(network.named_modules()):
-        if isinstance(part, LowRankLinear):
-            _replace(network, name, part.merged())
-
-
-def _replace(network: nn.Module, name: str, part: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, part)
+def merge(adapted: Any) -> nn.Module:
+    """The network with its adapters added into the weights, modules and names as they were before."""
+    return adapted.merge_and_unload()

@@ -152,8 +152,11 @@ class DecoderTrainer:
         for parameter in shared.parameters():
             parameter.requires_grad_(train_shared)
         trained = list(shared.parameters()) if train_shared else []
+        self._adapted: Any = None
         if settings.lora_rank and not train_shared:
-            trained = low_rank.attach(shared, settings.lora_rank, generator)
+            seed = int(torch.randint(2**31, (), generator=generator))
+            self._adapted = low_rank.add_adapters(shared, rank=settings.lora_rank, seed=seed)
+            trained = [parameter for parameter in shared.parameters() if parameter.requires_grad]
         matrices, vectors = decayed_and_not(trained)
         vectors += [layer.bias for layer in self.layers]
         groups = [
@@ -246,7 +249,9 @@ class DecoderTrainer:
 
     def merge_updates(self) -> None:
         """Put low-rank updates, if there are any, into the weights of the shared decoder; for after the last epoch."""
-        low_rank.merge(self.shared)
+        if self._adapted is not None:
+            low_rank.merge(self._adapted)  # in place
+            self._adapted = None
 
     def state(self) -> State:
         """All that a bit-identical continuation needs."""

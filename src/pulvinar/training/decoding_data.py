@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.feature_tables import is_table, open_table
+from pulvinar.data.feature_tables import is_table, made_from, open_table
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
+from pulvinar.storage import fingerprint
 from pulvinar.training.decoding import Rows
 
 LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
@@ -116,17 +117,26 @@ def n_tokens(values: np.ndarray) -> int:
     return values.shape[1] if values.ndim == 3 else 1
 
 
+def embedding_shape(experiment: Experiment, name: str | None) -> dict[str, int]:
+    """n_tokens and dim of the feature to decode; its values are not read."""
+    shape = feature_values(experiment, choose_feature(experiment, name)).shape
+    return {"n_tokens": shape[1] if len(shape) == 3 else 1, "dim": shape[-1]}
+
+
 def choose_feature(experiment: Experiment, name: str | None) -> str:
     """The feature to decode: the one named, or the only one there is."""
     there = list(experiment.stimuli.features)
     if name is not None:
         feature_values(experiment, name)
+        known = made_from(name).get("stimuli") if name not in there else None
+        if known not in (None, fingerprint(*experiment.stimuli.ids)):
+            raise InputError(f"{name}: embeddings of other images, or in another order; make them from these data")
         return name
     if len(there) == 1:
         return there[0]
     if not there:
         raise NotFoundError(
-            "the stimuli have no feature (embedding) to decode; make one with `pulvinar embed` and name its file with "
+            "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
             "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
             "`pulvinar data convert`"
         )
