@@ -227,6 +227,8 @@ def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, op
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls."""
+    from pulvinar.report.tables import csv_text
+
     finished = RunFolder.reopen(run)
     module = registry.module("methods", finished.method)
     if not hasattr(module, "evaluate"):
@@ -242,7 +244,10 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not getattr(module, "SCORES_OTHER_DATA", False):
         _require_same_data(finished, opened)
-    return {"run": run, "seed": finished.facts["seed"], **module.evaluate(finished, opened, config, controls=controls)}
+    result = module.evaluate(finished, opened, config, controls=controls)
+    if result.get("rois"):  # how much of the subject's own ROIs was selected
+        write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
+    return {"run": run, "seed": finished.facts["seed"], **result}
 
 
 def evaluation_text(result: dict[str, Any]) -> str:

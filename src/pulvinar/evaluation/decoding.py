@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.responses import mean_over_repeats
+from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.data.scaling import Mode
 from pulvinar.evaluation.controls import Control, control_selections
 from pulvinar.metrics.overlap import coverage_per_area, overlap
@@ -96,6 +96,7 @@ def evaluate_selections(
             shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
     evaluation = _summary(rows, scored[run.method], test, scaling, reference_name, near_duplicate)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
+    evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, scored[run.method], reference)
     write_json(run.path / "evaluation.json", evaluation)
     return evaluation
@@ -240,6 +241,24 @@ def _coverage(experiment: Experiment, selected: np.ndarray) -> list[dict[str, An
         {"area": int(name), "name": f"area {name}", "n_voxels": area.n_voxels, "n_selected": area.n_selected}
         for name, area in areas.items()
     ]
+
+
+def _known_rois(responses: Responses, selected: np.ndarray) -> list[dict[str, Any]]:
+    """Per ROI of the subject: how much of it was selected, and how much of the selection lies in it. Most agreement first."""
+    rows = []
+    for name, inside in responses.rois.items():
+        both = overlap(selected, inside)
+        rows.append(
+            {
+                "roi": name,
+                "n_voxels": both.n_reference,
+                "n_selected": both.n_both,
+                "share_of_roi": both.recall,
+                "share_of_selection": both.precision,
+                "dice": both.dice,
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["dice"] or 0.0))
 
 
 def _write_artifacts(

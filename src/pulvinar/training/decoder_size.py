@@ -69,6 +69,8 @@ def shared_parameters(shape: DecoderShape) -> tuple[int, int]:
     n_parameters = sum(p.numel() for p in network.parameters())
     per_token = sum(p.numel() for part in (network.projector, network.regression) for p in part.parameters() if p.ndim > 1)
     once = sum(p.numel() for part in (network.blocks, network.output) for p in part.parameters() if p.ndim > 1)
+    if shape.mixer == "compat":  # its layers over the sequence are 1 x 1 and act on every hidden unit
+        once += 2 * shape.n_blocks * (shape.hidden - 1)
     return n_parameters, once + shape.n_tokens * per_token
 
 
