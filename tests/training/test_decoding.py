@@ -75,6 +75,11 @@ def test_mixed_rows_are_the_slow_loop():
         torch.testing.assert_close(mixing.apply(rows)[row], w * rows[row] + (1 - w) * rows[mixing.partner[row]])
 
 
+def test_rows_in_another_order_are_mixed_as_they_were():
+    rows, mixing, order = torch.randn(6, 3, generator=seeded(0)), draw_mixing(6, seeded(1), beta=1.0), torch.randperm(6)
+    torch.testing.assert_close(mixing.reordered(order).apply(rows[order]), mixing.apply(rows)[order])
+
+
 def test_partners_of_later_subjects_point_at_their_own_rows():
     sizes = (4, 3, 5)
     mixings = [draw_mixing(n, seeded(n), beta=1.0, mixed_rows=1.0) for n in sizes]
@@ -265,7 +270,7 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(n_parts, mixed):
         loss = t._backward(inputs, torch.cat(targets), mixing)
         gradients.append([loss, *[p.grad for p in t.parameters]])
     for whole, cached in zip(*gradients, strict=True):
-        torch.testing.assert_close(cached, whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(cached, whole, rtol=1e-4, atol=1e-6)  # the loss itself is in float32
 
 
 def test_parts_hold_equally_many_rows_of_every_subject_and_lose_none():

@@ -23,14 +23,14 @@ from pulvinar.training.runs import RunFolder
 Data = Experiment | ImageSet | Dissimilarities
 
 BACKBONE_PREFIX = "backbone."
-SHARED_WITH_BACKBONE = ("seed", "feature", "scaling", "drop_bad_voxels")
+SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches")
 
 
 def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[Any, Any]:
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
-    seed, feature, scaling and drop_bad_voxels are the method's.
+    seed, feature, centre, scaling, drop_bad_voxels, precision and micro_batches are the method's.
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}

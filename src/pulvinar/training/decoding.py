@@ -44,6 +44,10 @@ class Mixing:
         weight = self.weight.reshape(-1, *[1] * (rows.ndim - 1))
         return weight * rows + (1 - weight) * rows[self.partner]
 
+    def reordered(self, order: Tensor) -> "Mixing":
+        """The mixing of the same rows in another order (place in the new order -> place in the old)."""
+        return Mixing(self.weight[order], torch.argsort(order)[self.partner[order]])
+
     def to(self, device: torch.device) -> "Mixing":
         """The same on another device."""
         return Mixing(self.weight.to(device), self.partner.to(device))
@@ -224,20 +228,24 @@ class DecoderTrainer:
             loss.backward()
             return loss.detach()
         parts, order = micro_batches(inputs, settings.micro_batches)
-        back = torch.argsort(order).to(self.device)
+        order = order.to(self.device)
+        target, mixing = target[order], None if mixing is None else mixing.reordered(order)
 
-        def loss_of(outputs: Sequence[Decoded]) -> Tensor:
-            whole = (torch.cat([getattr(part, name) for part in outputs])[back] for name in ("projected", "regressed"))
-            projected, regressed = whole
+        def loss_of(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+            projected, regressed = (torch.cat(part) for part in zip(*outputs, strict=True))
             decoded = Decoded(projected, projected, regressed)
             return decoding_loss(decoded, target, mixing, settings, soft_temperature=temperature)
 
+        def forward(part: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            decoded = self._forward(part)
+            return decoded.projected, decoded.regressed
+
         return cached_gradients(
             parts,
-            self._forward,
+            forward,
             loss_of,
-            detached=lambda out: Decoded(out.backbone.detach(), *(leaf(part) for part in (out.projected, out.regressed))),
-            tensors=lambda out: [out.projected, out.regressed],
+            detached=lambda out: (leaf(out[0]), leaf(out[1])),
+            tensors=lambda out: out,
             generator=self.generator,
         )
 

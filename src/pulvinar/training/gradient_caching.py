@@ -38,6 +38,7 @@ def cached_gradients(
     if between is not None:
         between()
     leaves = [detached(output) for output in outputs]
+    outputs.clear()
     value = loss(leaves)
     value.backward()
     for part, state, leaf in zip(parts, states, leaves, strict=True):
