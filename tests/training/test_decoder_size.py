@@ -92,9 +92,7 @@ def test_a_mask_phase_has_the_trainers_parameters_moments_and_steps():
         torch.randn(30, 40), torch.arange(30) % 3, objective, scipy.sparse.eye_array(40, format="csr"), given, generator
     )
     trainer.run_epoch()
-    phase = mask_phase(
-        shape, settings(), n_voxels=40, n_trials=30, n_folds=3, batch_size=4, n_rounds=2, epochs_per_round=3, budget=10
-    )
+    phase = mask_phase(shape, settings(), given, n_voxels=40, n_trials=30)
     trained = [*trainer.weights, *trainer.biases, trainer.mask]
     assert phase.n_trained == sum(p.numel() for p in trained)
     assert phase.n_parameters == phase.n_trained + sum(p.numel() for p in shared.parameters())

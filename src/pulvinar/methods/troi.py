@@ -25,14 +25,14 @@ from torch import nn
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import InputError, LeakError, MissingDependencyError
+from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.progress import bar, log
 from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
-from pulvinar.training.decoder_checkpoint import CHECKPOINT, StoredDecoder, decoder_state, stored_decoder
+from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state, stored_decoder
 from pulvinar.training.decoder_size import Phase, mask_phase, training_phase
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import (
@@ -44,7 +44,6 @@ from pulvinar.training.decoding_data import (
     first_sessions,
     fit_embedding,
     half_of,
-    refuse_copied_responses,
     require_scalable,
     training_data,
     usable_voxels,
@@ -186,7 +185,7 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
         if backbone is None:
             raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
         decoder = stored_decoder(backbone.require(method=BACKBONE))
-        embedding = _embedding_of(decoder, config, experiment)
+        embedding = decoder.embedding_for(experiment, config.feature)
     else:
         embedding = fit_embedding(experiment, config.feature, centre=config.centre)
     n_voxels = experiment.subjects[experiment.target].n_voxels
@@ -202,22 +201,6 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
         shared=_new_decoder(config, embedding) if decoder is None else decoder.shared,
         pretrained=decoder is not None,
     )
-
-
-def _embedding_of(decoder: StoredDecoder, config: Config, experiment: Experiment) -> Embedding:
-    """The embedding the decoder was trained on; refuses a decoder that has seen this target or its test images."""
-    known, embedding = [name for name in decoder.state["subjects"] if name in experiment.subjects], decoder.embedding
-    if experiment.target in known:
-        raise LeakError(f"the pretrained decoder was trained on {experiment.target}, the new subject; pretrain without it")
-    refuse_copied_responses(experiment, known)
-    seen = set(decoder.state["trained_on"]) & set(experiment.split.test)
-    if seen:
-        raise LeakError(f"the pretrained decoder was trained on {len(seen)} of the test images, among them {sorted(seen)[:3]}")
-    if config.feature not in (None, embedding.name):
-        raise InputError(f"feature: the pretrained decoder decodes '{embedding.name}', not '{config.feature}'")
-    embedding.of(experiment, experiment.split.test[:1])
-    embedding.require_same_network(experiment)
-    return embedding
 
 
 def _new_decoder(config: Config, embedding: Embedding) -> SharedDecoder:
@@ -239,17 +222,7 @@ def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = 
     def training(name: str, n: int) -> Phase:
         return training_phase(name, shape, settings, n_voxels=[n], n_trials=[n_trials], train_shared=not pretrained)
 
-    selecting = mask_phase(
-        shape,
-        settings,
-        n_voxels=n_voxels,
-        n_trials=n_trials,
-        n_folds=config.n_folds,
-        batch_size=config.mask_batch_size,
-        n_rounds=config.n_rounds,
-        epochs_per_round=config.epochs_per_round,
-        budget=budget,
-    )
+    selecting = mask_phase(shape, settings, config.masking(budget), n_voxels=n_voxels, n_trials=n_trials)
     first = [] if pretrained else [training("decoder on own trials", n_voxels)]
     return [*first, selecting, *([training("stage 2", budget)] if config.rewind != "none" else [])]
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pulvinar.errors import FileError, InputError
+from pulvinar.data.experiment import Experiment
+from pulvinar.errors import FileError, InputError, LeakError
 from pulvinar.models.decoder import DecoderShape, SharedDecoder
 from pulvinar.training.checkpoints import State
-from pulvinar.training.decoding_data import Embedding, Probes
+from pulvinar.training.decoding_data import Embedding, Probes, refuse_copied_responses
 from pulvinar.training.runs import RunFolder
 
 CHECKPOINT, VERSION = "decoder", 2
@@ -25,6 +26,24 @@ class StoredDecoder:
     shared: SharedDecoder
     embedding: Embedding
     state: State
+
+    def embedding_for(self, experiment: Experiment, feature: str | None) -> Embedding:
+        """The embedding to decode in this experiment; feature: None, or the name that was asked for.
+
+        Raises `LeakError` if the decoder has seen the target or test images, `InputError` if the embedding is another one.
+        """
+        known, embedding = [name for name in self.state["subjects"] if name in experiment.subjects], self.embedding
+        if experiment.target in known:
+            raise LeakError(f"the pretrained decoder was trained on {experiment.target}, the new subject; pretrain without it")
+        refuse_copied_responses(experiment, known)
+        seen = sorted(set(self.state["trained_on"]) & set(experiment.split.test))
+        if seen:
+            raise LeakError(f"the pretrained decoder was trained on {len(seen)} of the test images, among them {seen[:3]}")
+        if feature not in (None, embedding.name):
+            raise InputError(f"feature: the pretrained decoder decodes '{embedding.name}', not '{feature}'")
+        embedding.of(experiment, experiment.split.test[:1])
+        embedding.require_same_network(experiment)
+        return embedding
 
 
 def decoder_state(shared: SharedDecoder, embedding: Embedding) -> State:

@@ -5,9 +5,9 @@ Memory of a phase, in bytes, everything in float32:
     weights 4 P + gradients 4 T + AdamW's moments 8 T + activations + batch + data + process
 
 P parameters in memory, T those that are trained; with bfloat16 each matrix has a copy of 2 bytes a number beside. Activations
-are counted tensor by tensor as autograd keeps them (`_activations`); with micro-batches only the outputs that the loss needs
-are there for all rows. Data are the trials in memory (on a GPU they stay in the computer's memory). Time is counted in
-multiply-adds and in bytes that the optimizer moves, at the speed that this machine has in a test of half a second.
+are counted tensor by tensor as autograd keeps them (`_activations`); with micro-batches only targets are there for all rows.
+Data are the trials in memory (on a GPU they stay in the computer's memory). Time is counted in multiply-adds and in bytes that
+the optimizer moves, at the speed that this machine has in a test of half a second.
 """
 
 import time
@@ -21,6 +21,7 @@ from torch import nn
 from pulvinar.models.decoder import DecoderShape, SharedDecoder
 from pulvinar.training.decoding_data import LARGEST_IN_MEMORY
 from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.mask_training import MaskSettings
 from pulvinar.training.precision import default_device, uses_bfloat16
 
 FLOAT = 4
@@ -116,26 +117,18 @@ def training_phase(
 
 
 def mask_phase(
-    shape: DecoderShape,
-    settings: TrainingSettings,
-    *,
-    n_voxels: int,
-    n_trials: int,
-    n_folds: int,
-    batch_size: int,
-    n_rounds: int,
-    epochs_per_round: int,
-    budget: int,
-) -> Phase:
+    shape: DecoderShape, settings: TrainingSettings, mask: MaskSettings, *, n_voxels: int, n_trials: int
+) -> Phase:  # fmt: skip
     """Stage 1 of TROI: an input layer a fold in front of the frozen decoder. Memory is that of the first round, the largest."""
+    n_folds, n_rounds = mask.n_folds, mask.n_rounds
     shared, per_row = shared_parameters(shape)
     layers = n_folds * (n_voxels * shape.hidden + shape.hidden) + n_voxels
     smallest = n_trials // n_folds
-    part = min(batch_size, smallest)
+    part = min(mask.batch_size, smallest)
     rows = part * max(1, n_folds - 1)
     passes = 2 if n_folds > 1 else 1
     per_epoch = max(1, smallest // part)
-    alive = sum((budget / n_voxels) ** (number / n_rounds) for number in range(n_rounds))  # of the columns, in rounds
+    alive = sum((mask.budget / n_voxels) ** (number / n_rounds) for number in range(n_rounds))  # of the columns, in rounds
     work = per_row * 2 * (rows + (passes - 1) * part) * n_folds
     columns = n_voxels * shape.hidden * (2 * rows + passes * part) * n_folds
     half = uses_bfloat16(default_device(), settings.precision)
@@ -149,7 +142,7 @@ def mask_phase(
         activations=_activations(shape, rows, 1, half=half) + (2 * shared if half else 0),
         batch=5 * FLOAT * n_voxels * rows,
         data=_data(shape, [n_voxels], [n_trials]),
-        n_steps=n_rounds * epochs_per_round * per_epoch,
+        n_steps=n_rounds * mask.epochs_per_round * per_epoch,
         multiply_adds=work + columns * alive / n_rounds,
         updated_bytes=7 * FLOAT * layers * alive / n_rounds,
     )
@@ -160,9 +153,10 @@ def _activations(shape: DecoderShape, rows: int, n_parts: int, *, half: bool) ->
     width = shape.projector_width or (shape.hidden if shape.n_tokens == 1 else shape.dim)
     size = shape.n_tokens * shape.dim
     inside = 4 * size + 7 * shape.n_tokens * width + (6 * shape.n_blocks + 3) * shape.hidden
-    in_loss = 9 * size
+    together = -(-rows // n_parts)
+    of_all = 4 * size * rows if n_parts > 1 else 0  # targets, aims, and both of unit length
     number = 2 if half else FLOAT
-    return number * inside * -(-rows // n_parts) + FLOAT * in_loss * rows
+    return number * inside * together + FLOAT * 9 * size * together + FLOAT * of_all
 
 
 def _data(shape: DecoderShape, n_voxels: Sequence[int], n_trials: Sequence[int]) -> int:

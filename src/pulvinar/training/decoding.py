@@ -44,10 +44,6 @@ class Mixing:
         weight = self.weight.reshape(-1, *[1] * (rows.ndim - 1))
         return weight * rows + (1 - weight) * rows[self.partner]
 
-    def reordered(self, order: Tensor) -> "Mixing":
-        """The mixing of the same rows in another order (place in the new order -> place in the old)."""
-        return Mixing(self.weight[order], torch.argsort(order)[self.partner[order]])
-
     def to(self, device: torch.device) -> "Mixing":
         """The same on another device."""
         return Mixing(self.weight.to(device), self.partner.to(device))
@@ -71,6 +67,41 @@ def join_mixings(mixings: Sequence[Mixing]) -> Mixing:
     )
 
 
+@dataclass(frozen=True)
+class Aims:
+    """What the outputs of a batch are compared with: candidates (row, dim) and the weights of their cross-entropy (row, row),
+    the regression's aim (row, dim), and both weights of the loss. Parts of a batch may be compared one after the other."""
+
+    candidates: Tensor
+    weights: Tensor
+    aim: Tensor
+    temperature: float
+    prior_weight: float
+
+    @classmethod
+    def of(cls, target: Tensor, mixing: Mixing | None, settings: TrainingSettings, soft_temperature: float | None) -> "Aims":
+        """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
+        if mixing is None:
+            temperature = settings.soft_temperature if soft_temperature is None else soft_temperature
+            weights, aim = soft_clip_targets(target, temperature=temperature), target
+        else:
+            temperature = settings.temperature
+            weights, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
+        return cls(target, weights, aim, temperature, settings.prior_weight)
+
+    def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
+        with torch.autocast(self.aim.device.type, enabled=False):
+            projected, regressed = (_at_least_float32(part) for part in (decoded.projected, decoded.regressed))
+            logits = similarity(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
+            aim = self.aim if rows is None else self.aim[rows]
+            return logits, (regressed - aim).square().mean()
+
+    def loss(self, logits: Tensor, error: Tensor) -> Tensor:
+        """Contrastive loss of all rows + prior_weight x their mean squared error."""
+        return soft_cross_entropy(logits, self.weights) + self.prior_weight * error
+
+
 def decoding_loss(
     decoded: Decoded,
     target: Tensor,
@@ -79,23 +110,9 @@ def decoding_loss(
     *,
     soft_temperature: float | None = None,
 ) -> Tensor:
-    """L = contrastive + prior_weight * mean squared error, in float32. BiMixCo where the rows were mixed, SoftCLIP where not.
-
-    soft_temperature: of SoftCLIP, where it is not the settings' first one.
-    """
-    with torch.autocast(target.device.type, enabled=False):
-        projected, regressed = (_at_least_float32(part) for part in (decoded.projected, decoded.regressed))
-        if mixing is None:
-            temperature = settings.soft_temperature if soft_temperature is None else soft_temperature
-            targets = soft_clip_targets(target, temperature=temperature)
-            logits = similarity(projected, target.to(projected.dtype), temperature=temperature)
-            aim = target
-        else:
-            targets = mixco_targets(mixing.weight, mixing.partner)
-            logits = similarity(projected, target.to(projected.dtype), temperature=settings.temperature)
-            aim = mixing.apply(target)
-        error = (regressed - aim).square().mean()
-        return soft_cross_entropy(logits, targets) + settings.prior_weight * error
+    """L = contrastive + prior_weight * mean squared error, in float32, of a whole batch."""
+    aims = Aims.of(target, mixing, settings, soft_temperature)
+    return aims.loss(*aims.compare(decoded))
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -220,29 +237,23 @@ class DecoderTrainer:
 
     def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
         """The loss over the rows of all subjects, with its gradients in the parameters."""
-        settings = self.settings
-        temperature = settings.soft_temperature_at(self.epoch)
-        if settings.micro_batches == 1:
-            decoded = self._forward(inputs)
-            loss = decoding_loss(decoded, target, mixing, settings, soft_temperature=temperature)
+        aims = Aims.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
+        if self.settings.micro_batches == 1:
+            loss = aims.loss(*aims.compare(self._forward(inputs)))
             loss.backward()
             return loss.detach()
-        parts, order = micro_batches(inputs, settings.micro_batches)
-        order = order.to(self.device)
-        target, mixing = target[order], None if mixing is None else mixing.reordered(order)
+        parts, places = micro_batches(inputs, self.settings.micro_batches)
+        back = torch.argsort(torch.cat(places)).to(self.device)
+        shares = [len(place) / len(back) for place in places]
 
         def loss_of(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-            projected, regressed = (torch.cat(part) for part in zip(*outputs, strict=True))
-            decoded = Decoded(projected, projected, regressed)
-            return decoding_loss(decoded, target, mixing, settings, soft_temperature=temperature)
-
-        def forward(part: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-            decoded = self._forward(part)
-            return decoded.projected, decoded.regressed
+            logits, errors = zip(*outputs, strict=True)
+            error = sum(share * error for share, error in zip(shares, errors, strict=True))
+            return aims.loss(torch.cat(logits)[back], error)
 
         return cached_gradients(
-            parts,
-            forward,
+            list(zip(parts, places, strict=True)),
+            lambda part: aims.compare(self._forward(part[0]), part[1].to(self.device)),
             loss_of,
             detached=lambda out: (leaf(out[0]), leaf(out[1])),
             tensors=lambda out: out,
@@ -288,14 +299,13 @@ def leaf(values: Tensor) -> Tensor:
     return values.detach().requires_grad_()
 
 
-def micro_batches(inputs: Sequence[Tensor], n_parts: int) -> tuple[list[list[Tensor]], Tensor]:
-    """Parts with about equally many rows of every subject, and for each of their rows its place in the whole batch."""
+def micro_batches(inputs: Sequence[Tensor], n_parts: int) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Parts with about equally many rows of every subject, and the places of each part's rows in the whole batch."""
     n_parts = min(n_parts, *(len(x) for x in inputs))
     offsets = torch.tensor([0, *[len(x) for x in inputs[:-1]]]).cumsum(0)
     places = [torch.arange(len(x)) + offset for x, offset in zip(inputs, offsets, strict=True)]
     parts = [list(part) for part in zip(*[x.tensor_split(n_parts) for x in inputs], strict=True)]
-    order = torch.cat([torch.cat(part) for part in zip(*[place.tensor_split(n_parts) for place in places], strict=True)])
-    return parts, order
+    return parts, [torch.cat(part) for part in zip(*[place.tensor_split(n_parts) for place in places], strict=True)]
 
 
 @torch.no_grad()
