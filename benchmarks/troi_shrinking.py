@@ -41,7 +41,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets import simulated
 from pulvinar.methods import troi
 from pulvinar.metrics.retrieval import retrieval_scores
-from pulvinar.models.decoder import SharedDecoder, input_layer
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.models.fixed_networks import principal_components
 from pulvinar.progress import bar, log
 from pulvinar.storage import read_arrays, read_json, write_arrays, write_json
@@ -146,11 +146,11 @@ def pretrain(options: argparse.Namespace, experiment: Experiment) -> SharedDecod
     """The shared decoder, trained on the two other brains, all voxels."""
     generator = torch.Generator().manual_seed(options.seed)
     embedding = fit_embedding(experiment, None)
-    shared = SharedDecoder(hidden=options.hidden, dim=EMBEDDING_DIM, n_blocks=2, dropout=0.15)
+    shared = SharedDecoder(DecoderShape(hidden=options.hidden, dim=EMBEDDING_DIM, n_blocks=2, dropout=0.15))
     shared.initialise(generator)
     trials = [training_data(experiment, name, embedding, scaling="train_stats") for name in ("subj01", "subj02")]
     layers = [input_layer(t.responses.shape[1], options.hidden, generator, scale=0.1) for t in trials]
-    settings = troi.Config(epochs=options.pretraining_epochs).decoding()
+    settings = troi.Config(epochs=options.pretraining_epochs).training()
     data = [(t.responses, t.target) for t in trials]
     trainer = DecoderTrainer(shared, layers, data, settings, generator, train_shared=True)
     with bar("pretraining", settings.epochs) as shown:
@@ -228,7 +228,7 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed, n_folds=options.n_folds, n_rounds=options.rounds, epochs_per_round=options.epochs_per_round,
         epochs=options.epochs, shrink=shrink,
     )  # fmt: skip
-    shared = SharedDecoder(hidden=options.hidden, dim=EMBEDDING_DIM, n_blocks=2, dropout=0.15)
+    shared = SharedDecoder(DecoderShape(hidden=options.hidden, dim=EMBEDDING_DIM, n_blocks=2, dropout=0.15))
     shared.load_state_dict(checkpoints.load(options.world / "decoder.safetensors")["shared"])
     responses, target = torch.from_numpy(world.pop("responses")), torch.from_numpy(world["target"])
     n_voxels = responses.shape[1]
@@ -237,7 +237,7 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     generator = torch.Generator().manual_seed(options.seed)
     folds = folds_by_stimulus(world["stimulus_ids"].tolist(), config.n_folds, generator)
-    objective = troi.FrozenDecoder(shared, target, config.decoding())
+    objective = troi.FrozenDecoder(shared, target, config.training())
     set_back_peak_memory()
     clock, rounds = Clock(), []
     settings = config.masking(options.budget)
@@ -258,7 +258,7 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     layer = first_layer(kept, options.hidden, generator, shrink=shrink)
     responses = torch.from_numpy(read_arrays(options.world / "world.npz")["responses"])
     responses = responses[:, kept].contiguous() if shrink else responses.mul_(kept)
-    decoder = DecoderTrainer(shared, [layer], [(responses, target)], config.decoding(), generator, train_shared=False)
+    decoder = DecoderTrainer(shared, [layer], [(responses, target)], config.refitting(), generator, train_shared=False)
     losses = []
     with bar(f"{options.worker}, stage 2", config.epochs) as shown:
         while not decoder.done:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pulvinar.cli import main
+from pulvinar.training import checkpoints
 
 NEW = "responses/sub-03.h5"
 
@@ -106,7 +107,12 @@ def _no_roi_to_pretrain_on(world: Path, change) -> None:
     change(world / "responses/sub-02.h5", "rois", None)
 
 
+def _another_subjects_responses(world: Path, change) -> None:
+    shutil.copy(world / "responses/sub-01.h5", world / NEW)
+
+
 SPOILT = [
+    (_another_subjects_responses, "responses of sub-03 are those of sub-01; one of them holds another subject's data"),
     (_too_few_ids, "160 trials but 100 stimulus ids (sub-03)"),
     (_nan_voxel, "responses of sub-03: 1 voxels are constant, NaN or infinite over the 100 trials in use: [7]"),
     (_constant_voxel, "[11]. Drop them with drop_bad_voxels=true"),
@@ -160,6 +166,10 @@ SETTINGS = [
     (["feature=dino"], "stimuli have no feature 'dino'; did you mean"),
     (["pretrain=false", "backbone.epochs=3"], "pretrain=false trains and reads no backbone; leave out backbone.epochs"),
     (["backbone.n_blocks=-1"], "cross_subject_decoder.n_blocks is 0 or more, not -1"),
+    (["lora_rank=2", "pretrain=false"], "troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false"),
+    (["micro_batches=25"], "troi.micro_batches is at most batch_size (24), not 25"),
+    (["clip_norm=0"], "troi.clip_norm is above 0, or none, not 0"),
+    (["feature=none.npy"], "none.npy: no such file of embeddings"),
     (["epochs"], "settings are given as key=value; these are not: 'epochs'"),
 ]
 
@@ -216,8 +226,12 @@ def test_truncated_and_missing_images_are_named(write_world, tmp_path, capsys):
     assert "image-003.png: no such image" in refusal(capsys, "fit", "troi", "--data", world, "--out", tmp_path / "run")
 
 
-@pytest.mark.parametrize("kind", ["no run", "another method", "trained on the target", "trained on test images", "unfinished"])
-def test_backbones_that_do_not_fit(kind, world, spoilt, finished, tmp_path, capsys):
+KINDS = ["no run", "another method", "trained on the target", "trained on test images", "unfinished"]
+KINDS += ["another version", "damaged", "another network", "another size"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_backbones_that_do_not_fit(kind, world, spoilt, finished, change, tmp_path, capsys):
     backbone, target, data = tmp_path / "backbone", "sub-03", world
     shutil.copytree(finished / "backbone", backbone)
     facts = json.loads((backbone / "run.json").read_text())
@@ -227,6 +241,10 @@ def test_backbones_that_do_not_fit(kind, world, spoilt, finished, tmp_path, caps
         "trained on the target": "the pretrained decoder was trained on sub-01, the new subject",
         "trained on test images": "the pretrained decoder was trained on 1 of the test images, among them ['image-004']",
         "unfinished": "a finished run of cross_subject_decoder is needed; this is a running cross_subject_decoder",
+        "another version": "decoder.safetensors: a decoder of version 1, version 2 is needed; fit it again",
+        "damaged": "decoder.safetensors: not a decoder of this version",
+        "another network": "feature 'clip': embeddings of another network than the decoder was trained on",
+        "another size": "feature 'clip': 7 numbers a stimulus, the decoder has 12",
     }[kind]
     if kind == "no run":
         (backbone / "run.json").unlink()
@@ -239,13 +257,25 @@ def test_backbones_that_do_not_fit(kind, world, spoilt, finished, tmp_path, caps
         moved = {"train": [name for name in split["train"] if name != "image-004"], "test": [*split["test"], "image-004"]}
         (spoilt / "split.json").write_text(json.dumps(moved))
         data = spoilt
+    elif kind in ("another version", "damaged"):
+        path = backbone / "checkpoints" / "decoder.safetensors"
+        state = checkpoints.load(path)
+        state.pop("version" if kind == "another version" else "embedding")
+        checkpoints.save(path, state)
+    elif kind in ("another network", "another size"):
+        change(
+            spoilt / "stimuli.h5", "features/clip", np.random.default_rng(9).normal(size=(130, 12 if "network" in kind else 7))
+        )
+        data = spoilt
     else:
         (backbone / "run.json").write_text(json.dumps({**facts, "status": "running"}))
+    before = {path: path.read_bytes() for path in backbone.rglob("*") if path.is_file()}
     new_run = tmp_path / "run"
     told = ("--data", data, "--out", new_run, "--backbone", backbone, "--target", target)
     # sub-01 as the target has a ROI, so that only the leak is wrong
     assert expected in refusal(capsys, "fit", "troi", *told)
     assert not new_run.exists()
+    assert before == {path: path.read_bytes() for path in backbone.rglob("*") if path.is_file()}
 
 
 def test_evaluate_and_report_of_what_is_no_finished_run(world, finished, spoilt, change, tmp_path, capsys):
@@ -283,8 +313,6 @@ def test_full_disk_is_said_and_leaves_no_partial_file(what, world, tmp_path, qui
     import errno
 
     from safetensors import SafetensorError
-
-    from pulvinar.training import checkpoints
 
     if what == "checkpoint":
 

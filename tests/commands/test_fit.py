@@ -1,5 +1,6 @@
 """Fit, evaluate and report on worlds that outsiders wrote: every geometry, no truth, no ROI of the target, no repeats."""
 
+import csv
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from pulvinar.cli import main
 from pulvinar.commands import fit as fitting
@@ -15,6 +17,7 @@ from pulvinar.commands import registry
 from pulvinar.commands.data import open_experiment
 from pulvinar.data import experiment as folders
 from pulvinar.training import checkpoints
+from pulvinar.training.runs import RunFolder
 
 
 @pytest.mark.parametrize("geometry", ["volume", "surface", "points"])
@@ -76,3 +79,59 @@ def test_a_fit_does_not_see_the_planted_truth_and_the_evaluation_does(write_worl
     assert seen == [{}]
     assert result["reference"] == "planted"
     assert result["rows"][0]["precision"] is not None
+
+
+@pytest.mark.parametrize("mixer", ["residual", "compat"])
+def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_world, tmp_path, quick, capsys):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPVisionConfig(
+        hidden_size=12, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    transformers.CLIPVisionModel(config).save_pretrained(tmp_path / "tower")
+    world, out = write_world(tmp_path / "world", images=True), str(tmp_path / "tokens.npy")
+    network = f"transformers:{tmp_path / 'tower'}"
+    assert main(["data", "embed", str(world), "--network", network, "--tokens", "--out", out, "--json", "--quiet"]) == 0
+    embedded = json.loads(capsys.readouterr().out)
+    assert embedded["shape"] == [130, 4, 12]
+    settings = [*quick, embedded["setting"], f"backbone.mixer={mixer}", "precision=bfloat16", "micro_batches=2"]
+    run = tmp_path / "run"
+    assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--quiet", "--set", *settings]) == 0
+    decoder = RunFolder.reopen(run).load(name="decoder")
+    assert (decoder["architecture"]["n_tokens"], decoder["architecture"]["dim"]) == (4, 12)
+    assert decoder["architecture"]["mixer"] == mixer
+    assert decoder["shared"]["output.weight"].shape == (48, 16)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert np.isfinite([row["brain_to_image_top1"] for row in rows if row["n_voxels"]]).all()
+
+
+def test_low_rank_updates_change_the_shared_decoder_and_the_input_layer_alone_does_not(
+    world, finished, tmp_path, quick, capsys
+):
+    backbone = RunFolder.reopen(finished / "backbone").load(name="decoder")["shared"]
+    plain = RunFolder.reopen(finished).load(name="decoder")
+    assert plain["start"] is None
+    assert all(torch.equal(value, backbone[name]) for name, value in plain["shared"].items())
+    own = [pair for pair in quick if not pair.startswith("backbone.")]
+    told = ["--data", str(world), "--backbone", str(finished / "backbone"), "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["fit", "troi", *told, "--set", *own, "lora_rank=2"]) == 0
+    updated = RunFolder.reopen(tmp_path / "run").load(name="decoder")
+    assert all(torch.equal(value, backbone[name]) for name, value in updated["start"].items())
+    assert list(updated["shared"]) == list(backbone)
+    assert not torch.equal(updated["shared"]["output.weight"], backbone["output.weight"])
+    assert np.array_equal(updated["selected"], plain["selected"])  # stage 1 is the same
+    assert main(["evaluate", str(tmp_path / "run"), "--quiet", "--json"]) == 0
+
+
+def test_how_much_of_the_known_rois_was_selected_is_a_table(write_world, tmp_path, quick, capsys):
+    world, run = write_world(tmp_path / "world", target_rois=True), tmp_path / "run"
+    assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--quiet", "--set", *quick]) == 0
+    assert main(["evaluate", str(run), "--only-selection", "--quiet"]) == 0
+    with (run / "artifacts" / "roi_overlap.csv").open() as file:
+        (row,) = list(csv.DictReader(file))
+    selected = RunFolder.reopen(run).load(name="decoder")["selected"].numpy()
+    inside = selected[:40].sum()
+    assert (row["roi"], int(row["n_voxels"]), int(row["n_selected"])) == ("annotated", 40, inside)
+    assert float(row["share_of_selection"]) == pytest.approx(inside / 20)
+    assert float(row["dice"]) == pytest.approx(2 * inside / 60)

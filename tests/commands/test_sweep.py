@@ -10,6 +10,7 @@ from pulvinar.cli import main
 from pulvinar.commands.sweep import cells
 from pulvinar.config import read_toml
 from pulvinar.errors import ConfigError
+from pulvinar.storage import read_arrays
 
 GRID = """
 method = "troi"
@@ -101,3 +102,42 @@ def test_documented_example_is_a_grid(tmp_path):
     text = sweep.__doc__.split("\n\n")[1]
     (tmp_path / "grid.toml").write_text(text)
     assert len(cells(read_toml(tmp_path / "grid.toml"))) == 3 * 3
+
+
+def test_a_subject_that_cannot_teach_the_others_is_named_before_anything_starts(world, tmp_path, capsys):
+    text = GRID.replace("controls = false", 'controls = false\ntarget = "all"').split("[[cell]]")[0]
+    grid = _write(tmp_path, world, text)
+    assert main(["sweep", str(grid), "--json", "--quiet"]) == 2  # sub-03 has no ROI for the others' turn
+    assert "sub-03 has no ROI" in capsys.readouterr().err
+
+
+def test_leave_one_subject_out_and_the_stability_of_the_masks(write_world, tmp_path, capsys):
+    world = write_world(tmp_path / "world", target_rois=True)
+    text = GRID.replace("controls = false", 'controls = false\ntarget = "all"').split("[[cell]]")[0]
+    grid = _write(tmp_path, world, text + "[grid]\nseed = [0, 1]\n")
+    assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    subjects = ["sub-01", "sub-02", "sub-03"]
+    cells = [(name, seed) for name in subjects for seed in (0, 1)]
+    assert [(row["target"], row["seed"]) for row in result["rows"]] == cells
+    for name in subjects:
+        facts = json.loads((tmp_path / "out" / f"{name},seed=0" / "run.json").read_text())
+        assert facts["data"]["target"] == name
+        backbone = json.loads((Path(facts["backbone"]["path"]) / "run.json").read_text())
+        assert backbone["subjects"] == [other for other in subjects if other != name]
+    assert [(row["over"], row["n_masks"]) for row in result["stability"]] == [("seed", 2)] * 3
+    for row in result["stability"]:
+        masks = [read_arrays(tmp_path / "out" / cell / "artifacts" / "maps.npz")["selected"] for cell in row["cells"].split()]
+        assert row["dice"] == pytest.approx((masks[0] & masks[1]).sum() / 20)
+        assert row["dice_of_chance"] == pytest.approx(20 / 120)
+    assert (tmp_path / "out" / "stability.csv").is_file()
+
+
+def test_halves_of_the_data_give_a_row_of_stability(world, tmp_path, capsys):
+    text = GRID.split("[[cell]]", maxsplit=1)[0].replace("n_folds = 2", "n_folds = 2\npretrain = false\nhidden = 16")
+    grid = _write(
+        tmp_path, world, text.replace("[set.backbone]\nepochs = 2\nhidden = 16\n", "") + '[grid]\nhalf = ["a", "b"]\n'
+    )
+    assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["stability"]
+    assert (row["over"], row["n_pairs"]) == ("half", 1)

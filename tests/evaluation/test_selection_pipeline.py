@@ -18,6 +18,7 @@ from pulvinar.errors import InputError, LeakError
 from pulvinar.evaluation.controls import control_selections
 from pulvinar.methods import cross_subject_decoder, troi
 from pulvinar.metrics.overlap import overlap
+from pulvinar.models.decoder import DecoderShape
 from pulvinar.storage import read_arrays
 from pulvinar.training.checkpoints import load
 from pulvinar.training.decoding_data import fit_embedding, held_out_data, training_data
@@ -191,7 +192,7 @@ def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
 
 def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, world):
     result, stored = run.load(name="decoder"), read_arrays(run.path / "predictions" / "troi.npz")
-    shared = troi.SharedDecoder(**result["architecture"])
+    shared = troi.SharedDecoder(DecoderShape(**result["architecture"]))
     shared.load_state_dict(result["shared"])
     test = held_out_data(world, world.target, fit_embedding(world, None), scaling="train_stats")
     x = test.responses[:, result["selected"]]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from pulvinar.errors import InputError
-from pulvinar.metrics.overlap import coverage_per_area, overlap
+from pulvinar.metrics.overlap import coverage_per_area, overlap, stability
 
 
 def test_overlap_is_that_of_scikit_learn():
@@ -47,3 +47,24 @@ def test_different_numbers_of_voxels_are_refused():
         overlap(np.zeros(3, bool), np.zeros(4, bool))
     with pytest.raises(InputError, match="area map has 4 voxels, the selection 3"):
         coverage_per_area(np.zeros(3, bool), np.zeros(4, int))
+
+
+def test_stability_is_the_mean_dice_over_pairs_and_chance_is_what_random_sets_give():
+    rng = np.random.default_rng(0)
+    masks = [rng.permutation(np.arange(200) < 40) for _ in range(4)]
+    found = stability(masks)
+    pairs = [2 * (a & b).sum() / (a.sum() + b.sum()) for number, a in enumerate(masks) for b in masks[number + 1 :]]
+    assert found.n_pairs == 6
+    assert found.dice == pytest.approx(np.mean(pairs))
+    assert (found.low, found.high) == (min(pairs), max(pairs))
+    assert found.chance == pytest.approx(0.2)
+    many = stability([rng.permutation(np.arange(200) < 40) for _ in range(60)])
+    assert many.dice == pytest.approx(many.chance, abs=0.01)  # 1,770 pairs, spread .06 each
+    assert stability([masks[0], masks[0]]).dice == 1
+
+
+def test_stability_needs_two_selections_that_are_not_empty():
+    with pytest.raises(InputError, match="1 selections"):
+        stability([np.ones(3, bool)])
+    with pytest.raises(InputError, match="empty"):
+        stability([np.ones(3, bool), np.zeros(3, bool)])

@@ -1,10 +1,20 @@
-"""Oracles: the linear map at the start, written out; torch.nn.Dropout's expectation; gradients that are there or not."""
+"""Oracles: the linear map at the start, written out; torch.nn.Dropout's expectation; gradients that are there or not;
+MindEye2's forward pass, written out."""
 
 import pytest
 import torch
 from torch import nn
 
-from pulvinar.models.decoder import ResidualBlock, SharedDecoder, decayed_and_not, drop, initialise, input_layer
+from pulvinar.models.decoder import (
+    DeadMixer,
+    DecoderShape,
+    ResidualBlock,
+    SharedDecoder,
+    decayed_and_not,
+    drop,
+    initialise,
+    input_layer,
+)
 
 HIDDEN, DIM = 12, 7
 
@@ -14,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def decoder(seed: int = 0, dropout: float = 0.3) -> SharedDecoder:
-    shared = SharedDecoder(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=dropout)
+    shared = SharedDecoder(DecoderShape(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=dropout))
     shared.initialise(seeded(seed))
     return shared
 
@@ -123,3 +133,99 @@ def test_weight_decay_acts_on_matrices_only():
     assert all(name.endswith("weight") for name in decayed)
     linear = {f"{name}.weight" for name, part in shared.named_modules() if isinstance(part, nn.Linear)}
     assert decayed == linear
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------------
+
+
+def of_tokens(mixer: str = "residual", n_tokens: int = 5) -> SharedDecoder:
+    shape = DecoderShape(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=0.0, n_tokens=n_tokens, mixer=mixer)
+    shared = SharedDecoder(shape)
+    shared.initialise(seeded(0))
+    with torch.no_grad():
+        for weight in shared.start_at_zero:
+            weight.normal_(generator=seeded(3))
+    return shared
+
+
+@pytest.mark.parametrize("mixer", ["residual", "compat"])
+def test_every_token_goes_through_the_same_projector_and_head_by_itself(mixer, hidden):
+    shared = of_tokens(mixer)
+    decoded = shared(hidden)
+    assert decoded.projected.shape == (10, 5 * DIM)
+    for token in range(5):
+        own = slice(token * DIM, (token + 1) * DIM)
+        backbone = decoded.backbone[:, own]
+        inner = shared.projector(backbone)
+        torch.testing.assert_close(decoded.projected[:, own], inner + backbone if mixer == "residual" else inner)
+        torch.testing.assert_close(decoded.regressed[:, own], shared.regression(backbone))
+
+
+def test_the_projector_is_as_wide_as_a_token_and_for_a_pooled_embedding_as_the_network():
+    assert of_tokens().projector[2].out_features == DIM
+    assert decoder().projector[2].out_features == HIDDEN
+    narrow = DecoderShape(hidden=HIDDEN, dim=DIM, n_blocks=0, dropout=0.0, projector_width=3)
+    assert SharedDecoder(narrow).projector[2].out_features == 3
+
+
+# --- MindEye2's mixer ---------------------------------------------------------------------------------------------------
+
+
+def mindeye2_mixer(x: torch.Tensor, mixer: DeadMixer) -> torch.Tensor:
+    """The loop of its BrainNetwork.forward on (row, sequence of 1, hidden), written out."""
+    x = x[:, None, :]
+    residual1, residual2 = x, x.permute(0, 2, 1)
+    gelu, norm = nn.functional.gelu, nn.functional.layer_norm
+    for number, norm1 in enumerate(mixer.norms):
+        first, second = mixer.over_hidden[number]
+        x = second(gelu(first(norm(x, (HIDDEN,), norm1.weight, norm1.bias)))) + residual1
+        residual1 = x
+        x = x.permute(0, 2, 1)
+        over = mixer.sequence_norms[number]
+        first, second = mixer.over_sequence[number]
+        x = second(gelu(first(norm(x, (1,), over.weight, over.bias)))) + residual2
+        residual2 = x
+        x = x.permute(0, 2, 1)
+    return x[:, 0]
+
+
+def random_compat() -> SharedDecoder:
+    """Any weights; those of LayerNorm(1) are 1, as at the start: nothing but rounding moves them, and they do not decay."""
+    shared = of_tokens("compat")
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(shared.named_parameters()):
+            if not ("sequence_norms" in name and name.endswith("weight")):
+                parameter.normal_(generator=seeded(number))
+    return shared
+
+
+def test_compat_is_mindeye2s_mixer(hidden):
+    shared = random_compat()
+    torch.testing.assert_close(shared.blocks[0](hidden, None), mindeye2_mixer(hidden, shared.blocks[0]))
+
+
+def test_the_compat_mixer_is_dead_gradients_are_exactly_zero_and_voxels_to_tokens_is_linear(hidden):
+    shared = random_compat()
+    shared(hidden).projected.square().sum().backward()
+    mixer = shared.blocks[0]
+    dead = [*mixer.norms.parameters(), *mixer.over_hidden.parameters()]
+    assert len(dead) == 2 * (2 + 4)
+    assert all(parameter.grad.abs().max() == 0 for parameter in dead)
+    assert shared.output.weight.grad.abs().max() > 0
+    constant = shared(torch.zeros(1, HIDDEN)).backbone
+    torch.testing.assert_close(
+        shared(3 * hidden).backbone - constant, 3 * (shared(hidden).backbone - constant), rtol=1e-4, atol=1e-4
+    )
+    alive = of_tokens("residual")  # the default is not linear
+    constant = alive(torch.zeros(1, HIDDEN)).backbone
+    assert (alive(3 * hidden).backbone - constant - 3 * (alive(hidden).backbone - constant)).abs().max() > 0.1
+
+
+def test_compat_starts_from_torchs_own_initial_weights():
+    shape = DecoderShape(hidden=400, dim=DIM, n_blocks=1, dropout=0.0, mixer="compat")
+    shared = SharedDecoder(shape)
+    shared.initialise(seeded(1))
+    weight = shared.output.weight
+    assert weight.abs().max() <= 1 / 20
+    assert weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.05)  # 2,800 draws: 4 standard errors
+    assert shared.output.bias.abs().max() > 0

@@ -8,25 +8,26 @@ import torch
 from scipy import stats
 
 from pulvinar.errors import DegenerateError
-from pulvinar.models.decoder import Decoded, SharedDecoder, input_layer
+from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder, input_layer
 from pulvinar.training import checkpoints
 from pulvinar.training.decoding import (
     DecoderTrainer,
-    DecodingSettings,
     Mixing,
     decode,
     decoding_loss,
     draw_mixing,
     join_mixings,
     learning_rate_share,
+    micro_batches,
 )
+from pulvinar.training.decoding_settings import TrainingSettings
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def settings(**changes) -> DecodingSettings:
+def settings(**changes) -> TrainingSettings:
     given = {
         "epochs": 6,
         "batch_size": 8,
@@ -38,7 +39,7 @@ def settings(**changes) -> DecodingSettings:
         "soft_temperature": 0.1,
         "prior_weight": 5.0,
     }
-    return DecodingSettings(**(given | changes))
+    return TrainingSettings(**(given | changes))
 
 
 # --- mixing -----------------------------------------------------------------------------------------------------------
@@ -131,14 +132,34 @@ def test_one_cycle_values():
     assert {learning_rate_share(s, 10, warm_share=0.3, schedule="constant") for s in range(10)} == {1.0}
 
 
+def test_soft_temperature_is_mindeye2s_cosine_anneal():
+    given = settings(epochs=12, mixed_share=1 / 3, soft_temperature=0.004, soft_temperature_end=0.0075)
+    steps = 12 - 4
+    theirs = 0.0075 + (0.004 - 0.0075) / 2 * (1 + np.cos(np.pi * np.arange(steps) / (steps - 1)))
+    assert given.n_mixed_epochs == 4
+    np.testing.assert_allclose([given.soft_temperature_at(epoch) for epoch in range(4, 12)], theirs, rtol=1e-12)
+    assert {settings().soft_temperature_at(epoch) for epoch in range(3, 6)} == {0.1}
+
+
+def test_half_precision_outputs_have_a_loss_in_float32():
+    projected, target = (torch.randn(6, 4, generator=seeded(s)) for s in range(2))
+    mixing = draw_mixing(6, seeded(2), beta=0.2)
+    decoded = Decoded(projected.bfloat16(), projected.bfloat16(), projected.bfloat16())
+    rounded = Decoded(*(part.float() for part in (decoded.backbone, decoded.projected, decoded.regressed)))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = decoding_loss(decoded, target, mixing, settings())
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, decoding_loss(rounded, target, mixing, settings()))
+
+
 # --- trainer ------------------------------------------------------------------------------------------------------------
 
 N_TRIALS, N_VOXELS, DIM = 26, (9, 11), 5
 
 
-def trainer(*, n_subjects: int = 2, train_shared: bool = True, **changes) -> DecoderTrainer:
+def trainer(*, n_subjects: int = 2, train_shared: bool = True, dropout: float = 0.2, **changes) -> DecoderTrainer:
     generator = seeded(0)
-    shared = SharedDecoder(hidden=16, dim=DIM, n_blocks=1, dropout=0.2)
+    shared = SharedDecoder(DecoderShape(hidden=16, dim=DIM, n_blocks=1, dropout=dropout))
     shared.initialise(generator)
     layers = [input_layer(n, 16, generator, scale=0.5) for n in N_VOXELS[:n_subjects]]
     data = []
@@ -209,11 +230,129 @@ def test_fewer_trials_than_a_batch_make_one_step():
     assert math.isfinite(t.run_epoch())
 
 
-def test_a_loss_that_is_not_finite_names_the_epoch():
+def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
     t = trainer(n_subjects=1)
-    t.data[0][0][3, 2] = float("nan")
-    with pytest.raises(DegenerateError, match="epoch 1"):
+    order = torch.randperm(N_TRIALS, generator=torch.Generator().set_state(t.generator.get_state()))
+    t.data[0][0][order[8 + 3], 2] = float("nan")  # in the second step of the epoch
+    steps = []
+    step = t.optimizer.step
+    t.optimizer.step = lambda: (step(), steps.append([value.clone() for value in everything(t)]))
+    with pytest.raises(DegenerateError, match="epoch 1, step 2 of 3: the loss is nan"):
         t.run_epoch()
+    assert len(steps) == 1
+    assert all(torch.equal(a, b) for a, b in zip(everything(t), steps[0], strict=True))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step():
+    t = trainer(n_subjects=1)
+    before = [value.clone() for value in everything(t)]
+    t.layers[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(DegenerateError, match="epoch 1, step 1 of 3: the length of the gradient is"):
+        t.run_epoch()
+    assert all(torch.equal(a, b) for a, b in zip(everything(t), before, strict=True))
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 8])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_micro_batches_give_the_gradients_of_the_whole_batch(n_parts, mixed):
+    """Oracle: the whole batch in one graph, float64, without dropout (whose draws depend on the parts)."""
+    gradients = []
+    for parts in (1, n_parts):
+        t = trainer(dropout=0.0, micro_batches=parts)
+        t.shared.double(), [layer.double() for layer in t.layers]
+        inputs, targets = zip(*[(x[:8].double(), y[:8].double()) for x, y in t.data], strict=True)
+        mixing = join_mixings([draw_mixing(8, seeded(n), beta=0.5) for n in (1, 2)]) if mixed else None
+        loss = t._backward(inputs, torch.cat(targets), mixing)
+        gradients.append([loss, *[p.grad for p in t.parameters]])
+    for whole, cached in zip(*gradients, strict=True):
+        torch.testing.assert_close(cached, whole, rtol=1e-4, atol=1e-6)  # the loss itself is in float32
+
+
+def test_parts_hold_equally_many_rows_of_every_subject_and_lose_none():
+    inputs = [torch.arange(8.0)[:, None], 100 + torch.arange(8.0)[:, None]]
+    parts, places = micro_batches(inputs, 3)
+    assert [[len(x) for x in part] for part in parts] == [[3, 3], [3, 3], [2, 2]]
+    stacked = torch.cat([torch.cat(part) for part in parts])[:, 0]
+    assert torch.equal(torch.cat(inputs)[:, 0][torch.cat(places)], stacked)
+
+
+def test_training_in_micro_batches_and_bfloat16_still_learns():
+    t = trainer(epochs=40, mixed_share=0.0, micro_batches=2, precision="bfloat16")
+    losses = []
+    while not t.done:
+        losses.append(t.run_epoch())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(value.dtype == torch.float32 for value in everything(t))
+
+
+def test_a_step_has_one_loss_over_the_rows_of_all_subjects():
+    """Oracle: the loss of the stacked rows, partners moved by hand. Subjects apart would have 8 candidates each, not 16."""
+    t = trainer(dropout=0.0)
+    outputs, mixings, targets = [], [], []
+    for number, ((x, y), layer) in enumerate(zip(t.data, t.layers, strict=True)):
+        mixing = draw_mixing(8, seeded(number), beta=0.5, mixed_rows=1.0)
+        outputs.append(t.shared(layer(mixing.apply(x[:8]))))
+        mixings.append(mixing)
+        targets.append(y[:8])
+    joined = join_mixings(mixings)
+    aims = np.zeros((16, 16))
+    for number, mixing in enumerate(mixings):
+        for row in range(8):
+            aims[8 * number + row, 8 * number + row] += mixing.weight[row].item()
+            aims[8 * number + row, 8 * number + mixing.partner[row].item()] += 1 - mixing.weight[row].item()
+    h = torch.nn.functional.normalize(torch.cat([out.projected for out in outputs]), dim=1)
+    c = torch.nn.functional.normalize(torch.cat(targets), dim=1)
+    logits, aims = (h @ c.T / 0.2).double(), torch.from_numpy(aims)
+    expected = -((aims * logits.log_softmax(1)).sum(1).mean() + (aims * logits.log_softmax(0)).sum(0).mean()) / 2
+    regressed = torch.cat([out.regressed for out in outputs])
+    expected = expected + 5.0 * (regressed - joined.apply(torch.cat(targets))).square().mean()
+    inputs = [mixing.apply(x[:8]) for mixing, (x, _) in zip(mixings, t.data, strict=True)]
+    torch.testing.assert_close(
+        t._backward(inputs, torch.cat(targets), joined).double(), expected.detach(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_decay_acts_on_no_bias_and_no_norm():
+    t = trainer()
+    for group in t.optimizer.param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+    assert len(t.parameters) == len(list(t.shared.parameters())) + 2 * len(t.layers)
+
+
+# --- low-rank updates ---------------------------------------------------------------------------------------------------
+
+
+def test_low_rank_updates_leave_the_frozen_weights_and_are_merged_at_the_end(tmp_path):
+    t = trainer(n_subjects=1, train_shared=False, lora_rank=2, epochs=4)
+    before = {name: value.clone() for name, value in trainer(n_subjects=1).shared.state_dict().items()}
+    t.run_epoch()
+    checkpoints.save(tmp_path / "c", t.state())
+    resumed = trainer(n_subjects=1, train_shared=False, lora_rank=2, epochs=4)
+    resumed.restore(checkpoints.load(tmp_path / "c"))
+    for each in (t, resumed):
+        while not each.done:
+            each.run_epoch()
+    frozen = {name.replace(".base_layer", ""): value for name, value in t.shared.state_dict().items() if "lora" not in name}
+    assert all(torch.equal(before[name], value) for name, value in frozen.items())
+    responses = t.data[0][0]
+    apart = decode(t.shared, t.layers[0], responses)["projected"]
+    for each in (t, resumed):
+        each.merge_updates()
+    assert list(t.shared.state_dict()) == list(before)
+    torch.testing.assert_close(decode(t.shared, t.layers[0], responses)["projected"], apart, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(everything(t), everything(resumed), strict=True))
+    changes = {
+        name: torch.linalg.matrix_rank(value - before[name], atol=1e-4)
+        for name, value in t.shared.state_dict().items()
+        if value.ndim > 1
+    }
+    assert max(changes.values()) == 2
+    assert not torch.equal(before["output.weight"], t.shared.output.weight)
+
+
+def test_a_frozen_decoder_is_not_in_its_trainers_checkpoints():
+    assert "shared" not in trainer(n_subjects=1, train_shared=False).state()
+    assert "shared" in trainer(n_subjects=1).state()
 
 
 def test_decoding_has_no_dropout_and_does_not_depend_on_the_batch():

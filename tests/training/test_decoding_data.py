@@ -1,18 +1,27 @@
 """Oracles: numpy z-scores in loops, ids that must not meet, arrays made for the purpose."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
+import torch
 
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import Split
 from pulvinar.datasets.arrays import from_arrays
 from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
+from pulvinar.storage import fingerprint
+from pulvinar.training import decoding_data
 from pulvinar.training.decoding_data import (
     Embedding,
     choose_feature,
+    embedding_shape,
     first_sessions,
     fit_embedding,
+    half_of,
     held_out_data,
+    refuse_copied_responses,
     training_data,
 )
 
@@ -161,3 +170,85 @@ def test_an_image_on_both_sides_is_refused():
     pixels[31] = pixels[5]
     with pytest.raises(LeakError, match=r"'s05'.*'s31'"):
         make(images=pixels)
+
+
+# --- tokens, files, other networks ----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_kept_apart_and_targets_read_when_asked_for_are_the_same(monkeypatch):
+    experiment = make()
+    embedding = fit_embedding(experiment, None)
+    assert (embedding.n_tokens, embedding.dim) == (2, 3)
+    assert embedding_shape(experiment, None) == {"n_tokens": 2, "dim": 3}
+    trials = training_data(experiment, "ann", embedding, scaling="train_stats")
+    assert isinstance(trials.target, torch.Tensor)
+    monkeypatch.setattr(decoding_data, "LARGEST_IN_MEMORY", 0)
+    lazy = training_data(experiment, "ann", embedding, scaling="train_stats")
+    assert not isinstance(lazy.target, torch.Tensor)
+    rows = torch.tensor([5, 0, 17, 5])
+    assert torch.equal(lazy.target[rows], trials.target[rows])
+    assert len(lazy.target) == len(trials.target)
+    by_hand = trials.target.numpy().reshape(-1, 2, 3).mean(1)
+    for each in (trials, lazy):
+        np.testing.assert_allclose(each.pooled_target(), by_hand, rtol=1e-6)
+
+
+def test_an_embedding_may_lie_in_a_file(tmp_path):
+    values = np.random.default_rng(5).standard_normal((N_STIMULI, 4)).astype(np.float16)
+    np.save(tmp_path / "clip.npy", values)
+    experiment, place = make(), str(tmp_path / "clip.npy")
+    embedding = fit_embedding(experiment, place)
+    mean = values[:30].astype(float).mean(0)
+    spread = np.sqrt(((values[:30] - mean) ** 2).mean())
+    np.testing.assert_allclose(embedding.of(experiment, ["s35"]).numpy(), (values[[35]] - mean) / spread, rtol=1e-4, atol=1e-5)
+    (tmp_path / "clip.json").write_text(json.dumps({"stimuli": fingerprint(*IDS)}))
+    assert choose_feature(experiment, place) == place
+    (tmp_path / "clip.json").write_text(json.dumps({"stimuli": fingerprint(*reversed(IDS))}))
+    with pytest.raises(InputError, match="embeddings of other images, or in another order"):
+        choose_feature(experiment, place)
+    np.save(tmp_path / "nan.npy", np.where(np.arange(N_STIMULI)[:, None] == 33, np.nan, values))  # a test stimulus
+    with_nan = dataclasses.replace(embedding, name=str(tmp_path / "nan.npy"))
+    with pytest.raises(InputError, match="not finite for stimulus s33"):
+        with_nan.of(experiment, ["s32", "s33"])
+
+
+def test_without_centring_only_the_spread_is_divided_out():
+    experiment = make()
+    embedding = fit_embedding(experiment, None, centre=False)
+    values = experiment.stimuli.features["clip"].reshape(N_STIMULI, -1)
+    assert not embedding.mean.any()
+    np.testing.assert_allclose(embedding.of(experiment, IDS).numpy() * embedding.spread, values, rtol=1e-5)
+
+
+def test_embeddings_of_another_network_are_refused_even_with_the_same_name_and_size():
+    experiment = make()
+    embedding = fit_embedding(experiment, None)
+    values = experiment.stimuli.features["clip"]
+    embedding.require_same_network(
+        make(features={"clip": values + 0.1 * np.random.default_rng(2).standard_normal(values.shape)})
+    )
+    rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((6, 6)))[0]
+    other = (values.reshape(N_STIMULI, 6) @ rotation).reshape(values.shape)
+    with pytest.raises(InputError, match="embeddings of another network than the decoder was trained on"):
+        embedding.require_same_network(make(features={"clip": other}))
+
+
+def test_halves_share_no_image_and_leave_none_out():
+    experiment = make()
+    a, b = (set(half_of(experiment, half).split.train) for half in ("a", "b"))
+    shown_to_ann = set(experiment.subjects["ann"].stimulus_ids) & set(TRAIN)
+    assert not a & b
+    assert a | b == shown_to_ann
+    assert abs(len(a) - len(b)) <= 1
+    assert half_of(experiment, "both") is experiment
+    assert half_of(experiment, "a").split.test == TEST
+
+
+def test_responses_of_another_subject_under_this_name_are_refused():
+    experiment = make()
+    own = experiment.subjects["ann"]
+    two = dataclasses.replace(experiment, subjects={"ann": own, "ben": dataclasses.replace(own, subject="ben")})
+    with pytest.raises(LeakError, match="responses of ann are those of ben"):
+        refuse_copied_responses(two, ["ben"])
+    changed = dataclasses.replace(own, subject="ben", values=np.asarray(own.values) + 1)
+    refuse_copied_responses(dataclasses.replace(two, subjects={"ann": own, "ben": changed}), ["ben"])

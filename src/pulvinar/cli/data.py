@@ -33,6 +33,21 @@ def _simulate(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _embed(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.embed import embed
+
+    result = embed(
+        arguments.source,
+        network=arguments.network,
+        out=arguments.out,
+        weights=arguments.weights,
+        tokens=arguments.tokens,
+        batch_size=arguments.batch_size,
+    )
+    say(arguments, f"wrote {result['out']}: {tuple(result['shape'])}\ndecode it with --set {result['setting']}")
+    return result
+
+
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
     kinds = commands.group("data", "look at, convert or plant data", "Experiments and other data.")
@@ -49,3 +64,10 @@ def declare(commands: Commands) -> None:
     simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
     simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     add_settings(simulate)
+    embed = kinds.add("embed", _embed, "embeddings of the images by a vision tower, as a file to decode (docs/embeddings.md)")
+    embed.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    embed.add_argument("--network", required=True, help="open_clip:MODEL, or transformers:FOLDER_OR_NAME")
+    embed.add_argument("--weights", help="of an open_clip model: a file, or the name of weights that lie on this machine")
+    embed.add_argument("--tokens", action="store_true", help="a vector for every patch of the image, not one for all")
+    embed.add_argument("--batch-size", type=int, default=32, help="images at a time (default 32)")
+    embed.add_argument("--out", required=True, help=".npy to write; an interrupted one is continued")

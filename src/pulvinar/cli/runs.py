@@ -35,9 +35,11 @@ def _fit(arguments: argparse.Namespace) -> Result:
         return {
             "settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]
         }
-    if not arguments.data or not arguments.out:
-        missing = [flag for flag, value in (("--data", arguments.data), ("--out", arguments.out)) if not value]
+    needed = (("--data", arguments.data), *(() if arguments.dry_run else (("--out", arguments.out),)))
+    if missing := [flag for flag, value in needed if not value]:
         raise UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
+    if arguments.dry_run:
+        return _dry_run(arguments)
     result = fit(
         arguments.method,
         data=arguments.data,
@@ -51,6 +53,21 @@ def _fit(arguments: argparse.Namespace) -> Result:
     selection = result.get("selection")
     kept = f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection['path']}); " if selection else ""
     say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar evaluate {result['run']}")
+    return result
+
+
+def _dry_run(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.dry_run import as_text, dry_run
+
+    result = dry_run(
+        arguments.method,
+        data=arguments.data,
+        config_file=arguments.config,
+        assignments=arguments.set,
+        backbone=arguments.backbone,
+        target=arguments.target,
+    )
+    say(arguments, as_text(result))
     return result
 
 
@@ -108,6 +125,7 @@ def declare(commands: Commands) -> None:
     fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
     fit.add_argument("--target", help="the new subject (default: the experiment's own)")
     fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
+    fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
     add_settings(fit)
 

@@ -23,14 +23,14 @@ from pulvinar.training.runs import RunFolder
 Data = Experiment | ImageSet | Dissimilarities
 
 BACKBONE_PREFIX = "backbone."
-SHARED_WITH_BACKBONE = ("seed", "feature", "scaling", "drop_bad_voxels")
+SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches")
 
 
 def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[Any, Any]:
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
-    seed, feature, scaling and drop_bad_voxels are the method's.
+    seed, feature, centre, scaling, drop_bad_voxels, precision and micro_batches are the method's.
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
@@ -91,7 +91,7 @@ def fit(
         refuse_existing(out)
     wait()
     config, backbone_config = configs(method, config_file, assignments)
-    _refuse_useless_backbone(method, config, backbone, config_file, assignments)
+    refuse_useless_backbone(method, config, backbone, config_file, assignments)
     given = bool(config_file or assignments)
     if resuming:
         run = _reopen(out, method, config, backbone_config, given=given)
@@ -106,7 +106,7 @@ def fit(
         config = build(module.Config, run.settings(), name=method)
     else:
         opened = _without_truth(open_data(kind_of(module), data, target=target))
-        plan = _backbone_plan(config, backbone_config, backbone)
+        plan = backbone_plan(config, backbone_config, backbone)
         _check(module, config, opened, plan)
         run = _create(out, method, module, config, data, opened, plan)
     _fit(module, config, opened, run, data)
@@ -131,7 +131,7 @@ def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: st
     module.fit(config, opened, run, RunFolder.reopen(folder))
 
 
-def _refuse_useless_backbone(
+def refuse_useless_backbone(
     method: str, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
 ) -> None:
     """What would be given in vain: a backbone or settings of one, where none is read or trained."""
@@ -145,7 +145,7 @@ def _refuse_useless_backbone(
         raise ConfigError(f"--backbone {backbone} has its settings already; leave out {', '.join(settings)}")
 
 
-def _backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
+def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
     """Where the backbone is, or how it will be trained; recorded in the run, so that a resumed run needs no arguments."""
     if backbone_config is None or not getattr(config, "pretrain", True):
         return None
@@ -234,6 +234,8 @@ def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, op
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls."""
+    from pulvinar.report.tables import csv_text
+
     finished = RunFolder.reopen(run)
     module = registry.module("methods", finished.method)
     if not hasattr(module, "evaluate"):
@@ -249,7 +251,10 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not getattr(module, "SCORES_OTHER_DATA", False):
         _require_same_data(finished, opened)
-    return {"run": run, "seed": finished.facts["seed"], **module.evaluate(finished, opened, config, controls=controls)}
+    result = module.evaluate(finished, opened, config, controls=controls)
+    if result.get("rois"):  # how much of the subject's own ROIs was selected
+        write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
+    return {"run": run, "seed": finished.facts["seed"], **result}
 
 
 def evaluation_text(result: dict[str, Any]) -> str:

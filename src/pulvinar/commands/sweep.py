@@ -2,6 +2,7 @@
 
 method = "troi"
 data = "world/"            # or a list: one more axis
+target = "all"             # or a subject, or a list of them: each in turn is the new one (default: the data's own)
 out = "sweeps/budgets"
 controls = false           # score the selection only
 [set]                      # the same in every cell
@@ -26,6 +27,7 @@ from typing import Any
 from pulvinar.commands import fit as fitting
 from pulvinar.commands import registry
 from pulvinar.commands.data import absolute, open_data
+from pulvinar.commands.stability import stability_rows
 from pulvinar.config import read_toml, suggest
 from pulvinar.errors import ConfigError, PulvinarError
 from pulvinar.progress import log
@@ -33,7 +35,7 @@ from pulvinar.report.tables import csv_text
 from pulvinar.storage import fingerprint, read_json, write_json, write_text
 from pulvinar.training.runs import RunFolder
 
-KEYS = ("method", "data", "out", "controls", "set", "grid", "cell")
+KEYS = ("method", "data", "target", "out", "controls", "set", "grid", "cell")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Cell:
     method: str
     data: str
     settings: dict[str, Any]
+    target: str | None = None
 
     @property
     def assignments(self) -> list[str]:
@@ -64,6 +67,7 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
         mistakes.append(f"data: a path or a list of paths is needed, {given!r} came")
     if not isinstance(grid.get("controls", True), bool):
         mistakes.append(f"controls: true or false is needed, {grid['controls']!r} came")
+    targets = _targets(grid, mistakes)
     axes, shared, own = grid.get("grid", {}), grid.get("set", {}), grid.get("cell", [])
     mistakes += [
         f"[{name}]: a table is needed" for name, part in (("grid", axes), ("set", shared)) if not isinstance(part, dict)
@@ -85,10 +89,11 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
             source,
             shared,
             dict(zip(axes, values, strict=True)),
-            several_sources=len(sources) > 1,
+            target,
+            several=(len(sources) > 1, len(targets) > 1),
         )
         for cell in own or [{}]
-        for source, values in itertools.product(sources, itertools.product(*axes.values()))
+        for source, target, values in itertools.product(sources, targets, itertools.product(*axes.values()))
     ]
     twice = [name for name, count in Counter(cell.name for cell in made).items() if count > 1]
     if twice:
@@ -96,13 +101,32 @@ def cells(grid: dict[str, Any]) -> list[Cell]:
     return made
 
 
-def _cell(own: dict[str, Any], source: str, shared: dict[str, Any], axes: dict[str, Any], *, several_sources: bool) -> Cell:
+def _targets(grid: dict[str, Any], mistakes: list[str]) -> list[str | None]:
+    """The new subjects, None for the data's own."""
+    given = grid.get("target")
+    targets: list[Any] = given if isinstance(given, list) else [given]
+    if not targets or not all(target is None or isinstance(target, str) for target in targets):
+        mistakes.append(f"target: a subject, a list of them, or 'all' is needed, {given!r} came")
+    return targets
+
+
+def _cell(
+    own: dict[str, Any],
+    source: str,
+    shared: dict[str, Any],
+    axes: dict[str, Any],
+    target: str | None,
+    *,
+    several: tuple[bool, bool],
+) -> Cell:
     settings = _flat({key: value for key, value in own.items() if key not in ("name", "method")})
     words = [str(own["name"])] if "name" in own else [f"{key}={value}" for key, value in settings.items()]
-    words += [Path(source).name] if several_sources else []
+    words += [Path(source).name] if several[0] else []
+    words += [str(target)] if several[1] else []
     words += [f"{key}={value}" for key, value in axes.items()]
     name = ",".join(words).replace("/", "_").replace(" ", "_").lstrip(".") or "cell"
-    return Cell(name=name, method=str(own["method"]), data=source, settings={**_flat(shared), **settings, **axes})
+    all_settings = {**_flat(shared), **settings, **axes}
+    return Cell(name=name, method=str(own["method"]), data=source, settings=all_settings, target=target)
 
 
 def _flat(table: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +143,7 @@ def _flat(table: dict[str, Any]) -> dict[str, Any]:
 def sweep(grid_file: str) -> dict[str, Any]:
     """Fit and evaluate every cell, one after the other; the table is written after each."""
     grid = read_toml(grid_file)
-    todo = cells(grid)
+    todo = cells(_with_all_targets(grid))
     out, rows = Path(grid["out"]), []
     _check(out, todo)
     for number, cell in enumerate(todo, start=1):
@@ -128,9 +152,25 @@ def sweep(grid_file: str) -> dict[str, Any]:
         if not (folder / "evaluation.json").is_file():
             _run(out, cell, controls=grid.get("controls", True))
         for row in read_json(folder / "evaluation.json")["rows"]:
-            rows.append({"cell": cell.name, "method": cell.method, "data": cell.data, **cell.settings, **row})
+            subject = {"target": cell.target} if cell.target else {}
+            rows.append({"cell": cell.name, "method": cell.method, "data": cell.data, **subject, **cell.settings, **row})
         _write_table(out, rows)
-    return {"table": str(out / "table.csv"), "rows": rows}
+    stable = stability_rows([(cell.data, cell.target, cell.settings, out / cell.name) for cell in todo])
+    if stable:
+        write_text(out / "stability.csv", csv_text(stable))
+    return {"table": str(out / "table.csv"), "rows": rows, "stability": stable}
+
+
+def _with_all_targets(grid: dict[str, Any]) -> dict[str, Any]:
+    """target = "all" as the list of the subjects, which all the data must have."""
+    if grid.get("target") != "all" or not isinstance(grid.get("data", ""), str | list):
+        return grid
+    given = grid.get("data", [])
+    sources = [given] if isinstance(given, str) else [source for source in given if isinstance(source, str)]
+    lists = [list(open_data("experiment", source).subjects) for source in sources]
+    if any(names != lists[0] for names in lists):
+        raise ConfigError(f"target: the data have other subjects each ({'; '.join(', '.join(names) for names in lists)})")
+    return {**grid, "target": lists[0]} if lists else grid
 
 
 def _check(out: Path, todo: list[Cell]) -> None:
@@ -140,13 +180,13 @@ def _check(out: Path, todo: list[Cell]) -> None:
     for name, module in modules.items():
         if not hasattr(module, "evaluate"):
             raise ConfigError(f"method: a run of {name} has no evaluation of its own, so there is no table to make")
-    sources = dict.fromkeys((fitting.kind_of(modules[cell.method]), cell.data) for cell in todo)
-    opened = {(kind, source): open_data(kind, source) for kind, source in sources}
+    sources = dict.fromkeys((fitting.kind_of(modules[cell.method]), cell.data, cell.target) for cell in todo)
+    opened = {(kind, source, target): open_data(kind, source, target=target) for kind, source, target in sources}
     for cell in todo:
         module = modules[cell.method]
         try:
             config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
-            data = opened[fitting.kind_of(module), cell.data]
+            data = opened[fitting.kind_of(module), cell.data, cell.target]
             _refuse_changed(out, cell, config, backbone_config, data)
             getattr(module, "check_input", module.check)(config, data)
         except PulvinarError as error:
@@ -174,12 +214,14 @@ def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, op
 def _run(out: Path, cell: Cell, *, controls: bool) -> None:
     folder, backbone = out / cell.name, _backbone(out, cell)
     own = [pair for pair in cell.assignments if not pair.startswith(fitting.BACKBONE_PREFIX)]
-    fitting.fit(cell.method, data=cell.data, out=str(folder), assignments=own, backbone=backbone, resume=True)
+    fitting.fit(
+        cell.method, data=cell.data, target=cell.target, out=str(folder), assignments=own, backbone=backbone, resume=True
+    )
     fitting.evaluate(str(folder), data=cell.data, controls=controls)
 
 
 def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
-    return out / f"backbone-{fingerprint(absolute(cell.data), str(backbone_config))[:8]}"
+    return out / f"backbone-{fingerprint(absolute(cell.data), str(cell.target), str(backbone_config))[:8]}"
 
 
 def _backbone(out: Path, cell: Cell) -> str | None:
@@ -191,7 +233,7 @@ def _backbone(out: Path, cell: Cell) -> str | None:
     if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:
         inner = [f"{key}={value}" for key, value in vars(backbone_config).items()]
         name = registry.module("methods", cell.method).BACKBONE
-        fitting.fit(name, data=cell.data, out=str(folder), assignments=inner, resume=True)
+        fitting.fit(name, data=cell.data, target=cell.target, out=str(folder), assignments=inner, resume=True)
     return str(folder)
 
 

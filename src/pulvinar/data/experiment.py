@@ -5,7 +5,7 @@ The folder form is documented in docs/folder.md. It is written whole or not at a
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,14 @@ class Experiment:
         """What a method is given. (A copy of what was checked: checking again would read every image again.)"""
         given = copy.copy(self)
         object.__setattr__(given, "truth", {})
+        return given
+
+    def with_training(self, stimulus_ids: Sequence[str]) -> "Experiment":
+        """The same with some of its training stimuli only. (A copy of what was checked, as above.)"""
+        if unknown := set(stimulus_ids) - set(self.split.train):
+            raise InputError(f"{len(unknown)} of these are no training stimuli, among them {sorted(unknown)[:3]}")
+        given = copy.copy(self)
+        object.__setattr__(given, "split", Split(train=tuple(stimulus_ids), test=self.split.test))
         return given
 
     def fingerprint(self) -> str:

@@ -1,49 +1,132 @@
-"""Embeddings with one row per image of a whole stimulus set, of which only some rows are used."""
+"""Embeddings in files of their own: a row per image of a stimulus set, pooled (image, dim) or tokens (image, token, dim).
 
+.npy, .npz, .h5/.hdf5 and .safetensors; where a file holds several arrays, FILE:NAME says which. Uncompressed ones are read as
+memory maps, so that only the rows asked for are in memory. `pulvinar data embed` writes such files, with what they were made
+from in a .json beside.
+"""
+
+import functools
+import json
+import struct
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import open_hdf5, reading, require_file
+from pulvinar.storage import map_hdf5_array, open_hdf5, read_json, reading, require_file
 
-SUFFIXES = (".npy", ".h5", ".hdf5")
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
+SAFETENSORS_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+}
+
+
+def is_table(place: str) -> bool:
+    """Whether this is the name of such a file (or FILE:NAME), and not that of a feature."""
+    return Path(_split_name(place)[0]).suffix.lower() in SUFFIXES
+
+
+def open_table(place: str, *, n_rows: int) -> np.ndarray:
+    """The array (image, dim) or (image, token, dim) of a file, a memory map wherever the file allows.
+
+    n_rows: how many images there are. Raises `InputError` for another number of rows, `NotFoundError` for an unknown NAME.
+    """
+    text, name = _split_name(place)
+    path = require_file(text, "file of embeddings")
+    stamp = path.stat()
+    table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
+    _require_rows(path, table, n_rows)
+    return table
 
 
 def read_rows(place: str, rows: np.ndarray, *, n_rows: int) -> tuple[str, np.ndarray]:
-    """Name (the file's, or the dataset's) and float32 (row, ...) of some rows of an .npy file, or of a dataset `file.h5:name`.
-
-    n_rows: how many the file must have. Only the rows asked for are read.
-    """
-    text, name = _split_dataset(place)
+    """Name (the file's, or the array's in it) and float32 (row, ...) of some rows of a file's table."""
+    text, name = _split_name(place)
     path = require_file(text, "file of features")
-    if path.suffix == ".npy":
-        with reading(path, "npy array"):
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
-        _require_rows(path, table, n_rows)
-        return path.stem, np.asarray(table[rows], np.float32)
-    if path.suffix not in SUFFIXES:
-        raise FileError(f"{path}: features are read from {', '.join(SUFFIXES)}")
-    with open_hdf5(path) as file:
-        there = [key for key in file if isinstance(file[key], h5py.Dataset)]
-        chosen = name or (there[0] if len(there) == 1 else "")
-        if chosen not in there:
-            raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(there) or 'none'}")
-        dataset = file[chosen]
+    if path.suffix not in (".h5", ".hdf5"):
+        return name or path.stem, np.asarray(open_table(place, n_rows=n_rows)[rows], np.float32)
+    with open_hdf5(path) as file:  # also of chunked, compressed datasets only the rows that are asked for
+        dataset = file[_chosen(path, [key for key in file if isinstance(file[key], h5py.Dataset)], name)]
         _require_rows(path, dataset, n_rows)
         unique, back = np.unique(rows, return_inverse=True)  # HDF5 wants increasing rows
-        with reading(path, f"HDF5, dataset '{chosen}'"):
+        with reading(path, f"HDF5, dataset '{dataset.name}'"):
             return name or path.stem, np.asarray(dataset[unique], np.float32)[back]
 
 
-def _split_dataset(place: str) -> tuple[str, str]:
+def made_from(place: str) -> dict[str, object]:
+    """What the .json beside a file says it was made from; empty without one."""
+    sidecar = Path(_split_name(place)[0]).with_suffix(".json")
+    found = read_json(sidecar) if sidecar.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(text: str, name: str, _changed: int, _size: int) -> np.ndarray:
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        with reading(path, "npy array"):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    if suffix == ".npz":
+        return _from_npz(path, name)
+    if suffix == ".safetensors":
+        return _from_safetensors(path, name)
+    if suffix in (".h5", ".hdf5"):
+        with open_hdf5(path) as file:
+            there = [key for key in file if isinstance(file[key], h5py.Dataset)]
+        return map_hdf5_array(path, _chosen(path, there, name))
+    raise FileError(f"{path}: features are read from {', '.join(SUFFIXES)}")
+
+
+def _from_npz(path: Path, name: str) -> np.ndarray:
+    with reading(path, "npz archive"), np.load(path, allow_pickle=False) as archive:
+        return archive[_chosen(path, archive.files, name)]
+
+
+def _from_safetensors(path: Path, name: str) -> np.ndarray:
+    """A memory map: the format is eight bytes of length, a JSON header, and the plain bytes of the arrays."""
+    with reading(path, "safetensors"), path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise FileError(
+                f"{path}: a header of {length} bytes in a file of {path.stat().st_size}; not safetensors, or cut short"
+            )
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    entry = header[_chosen(path, list(header), name)]
+    if entry["dtype"] not in SAFETENSORS_TYPES:
+        raise InputError(f"{path}: numbers of type {entry['dtype']}; {', '.join(SAFETENSORS_TYPES)} are read")
+    start, end = entry["data_offsets"]
+    if 8 + length + end > path.stat().st_size:
+        raise FileError(f"{path}: cut short: {8 + length + end} bytes are needed, {path.stat().st_size} there")
+    kind, shape = np.dtype(SAFETENSORS_TYPES[entry["dtype"]]), tuple(entry["shape"])
+    return np.memmap(path, dtype=kind, mode="r", offset=8 + length + start, shape=shape)
+
+
+def _chosen(path: Path, there: list[str], name: str) -> str:
+    chosen = name or (there[0] if len(there) == 1 else "")
+    if chosen not in there:
+        raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(there) or 'none'}")
+    return chosen
+
+
+def _split_name(place: str) -> tuple[str, str]:
     head, colon, tail = place.rpartition(":")
-    return (head, tail) if colon and Path(head).suffix in SUFFIXES else (place, "")
+    return (head, tail) if colon and Path(head).suffix.lower() in SUFFIXES else (place, "")
 
 
 def _require_rows(path: Path, table: "np.ndarray | h5py.Dataset", n_rows: int) -> None:
-    if table.dtype.kind not in "biuf" or table.ndim < 2:
-        raise InputError(f"{path}: numbers (image, dim) are needed, {table.dtype} {table.shape} came")
+    if table.dtype.kind not in "biuf" or table.ndim not in (2, 3):
+        raise InputError(
+            f"{path}: numbers (image, dim) or (image, token, dim) are needed, {table.dtype} {tuple(table.shape)} came"
+        )
     if table.shape[0] != n_rows:
         raise InputError(f"{path}: {table.shape[0]} rows; one for each of the {n_rows} images of the stimulus file is needed")

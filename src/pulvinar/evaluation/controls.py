@@ -62,7 +62,7 @@ def control_selections(
         unavailable=own.reason or None,
     )
     yield _oracle(responses, candidates, top)
-    r2 = cross_validated_encoding_r2(values, trials.target.numpy(), trials.stimulus_ids, seed=seed)
+    r2 = cross_validated_encoding_r2(values, trials.pooled_target(), trials.stimulus_ids, seed=seed)
     yield Control(name="univariate", description="largest cross-validated encoding R2", selected=top(r2))
     yield Control(name="univariate_smoothed", description="encoding R2 after the same low-pass", selected=top(low_pass @ r2))
     yield _anova(values, trials, seed, top)
@@ -104,7 +104,7 @@ def _oracle(responses: Responses, candidates: np.ndarray, top: Top) -> Control:
 def _anova(values: np.ndarray, trials: Trials, seed: int, top: Top) -> Control:
     text = f"largest ANOVA F over {N_PSEUDO_CLASSES} clusters of the training embeddings"
     try:
-        labels = anova_labels(trials.target.numpy(), N_PSEUDO_CLASSES, seed=seed)
+        labels = anova_labels(trials.pooled_target(), N_PSEUDO_CLASSES, seed=seed)
         return Control(name="anova", description=text, selected=top(anova_f(values, labels)))
     except PulvinarError as error:
         return Control(name="anova", description=text, selected=None, unavailable=str(error))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.responses import mean_over_repeats
+from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.data.scaling import Mode
 from pulvinar.evaluation.controls import Control, control_selections
 from pulvinar.metrics.overlap import coverage_per_area, overlap
@@ -23,8 +23,9 @@ from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, n
 from pulvinar.models.decoder import SharedDecoder
 from pulvinar.progress import bar
 from pulvinar.storage import read_arrays, write_arrays, write_json
-from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, decode
+from pulvinar.training.decoding import DecoderTrainer, decode
 from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
+from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.runs import RunFolder
 
 Evaluation = dict[str, Any]
@@ -58,7 +59,7 @@ def evaluate_selections(
     decoder: DecoderOfSubject,
     *,
     fresh: Fresh,
-    settings: DecodingSettings,
+    settings: TrainingSettings,
     train_shared: bool,
     scaling: Mode,
     n_sessions: int | None,
@@ -95,6 +96,7 @@ def evaluate_selections(
             shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
     evaluation = _summary(rows, scored[run.method], test, scaling, reference_name, near_duplicate)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
+    evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, scored[run.method], reference)
     write_json(run.path / "evaluation.json", evaluation)
     return evaluation
@@ -105,7 +107,7 @@ def _test_images(
 ) -> _Test:
     trials = held_out_data(experiment, experiment.target, embedding, scaling=scaling, n_sessions=n_sessions)
     images = list(dict.fromkeys(trials.stimulus_ids))
-    true = embedding.of(experiment, images).numpy().astype(np.float64)
+    true = embedding.of(experiment, images).numpy()
     return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, near_duplicate))
 
 
@@ -114,7 +116,7 @@ def _predictions(
     control: Control,
     decoder: DecoderOfSubject,
     fresh: Fresh,
-    settings: DecodingSettings,
+    settings: TrainingSettings,
     train_shared: bool,
     train: Trials,
     candidates: np.ndarray,
@@ -138,7 +140,9 @@ def _predictions(
         trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=train_shared)
         while not trainer.done:
             trainer.run_epoch()
-    projected: Tensor = decode(shared, layer, test.trials.responses[:, voxels].contiguous())["projected"]
+        trainer.merge_updates()
+    shown = test.trials.responses[:, voxels].contiguous()
+    projected: Tensor = decode(shared, layer, shown, precision=settings.precision)["projected"]
     unit = nn.functional.normalize(projected, dim=1).numpy()
     predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
     write_arrays(path, predicted=predicted, selected=control.selected, stimulus=np.array(images))
@@ -147,7 +151,7 @@ def _predictions(
 
 def _score(predicted: np.ndarray, test: _Test, seed: int) -> Retrieval:
     generator = np.random.default_rng([seed, 0x5C0])
-    return retrieval_scores(predicted.astype(np.float64), test.true, generator=generator, excluded=test.duplicates)
+    return retrieval_scores(predicted, test.true, generator=generator, excluded=test.duplicates)
 
 
 def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str | None]:
@@ -237,6 +241,24 @@ def _coverage(experiment: Experiment, selected: np.ndarray) -> list[dict[str, An
         {"area": int(name), "name": f"area {name}", "n_voxels": area.n_voxels, "n_selected": area.n_selected}
         for name, area in areas.items()
     ]
+
+
+def _known_rois(responses: Responses, selected: np.ndarray) -> list[dict[str, Any]]:
+    """Per ROI of the subject: how much of it was selected, and how much of the selection lies in it. Most agreement first."""
+    rows = []
+    for name, inside in responses.rois.items():
+        both = overlap(selected, inside)
+        rows.append(
+            {
+                "roi": name,
+                "n_voxels": both.n_reference,
+                "n_selected": both.n_both,
+                "share_of_roi": both.recall,
+                "share_of_selection": both.precision,
+                "dice": both.dice,
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["dice"] or 0.0))
 
 
 def _write_artifacts(

@@ -15,35 +15,41 @@ Differs from the paper and why:
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import InputError, LeakError
+from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
-from pulvinar.models.decoder import SharedDecoder, input_layer
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.progress import bar, log
 from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
-from pulvinar.training.decoding import DecoderTrainer, DecodingSettings, Mixing, decoding_loss
+from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state, stored_decoder
+from pulvinar.training.decoder_size import Phase, mask_phase, training_phase
+from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import (
     Embedding,
+    Half,
     Trials,
     choose_feature,
+    embedding_shape,
     first_sessions,
     fit_embedding,
+    half_of,
     require_scalable,
     training_data,
     usable_voxels,
 )
-from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
+from pulvinar.training.decoding_settings import DecodingSettings, TrainingSettings
+from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
 from pulvinar.training.runs import RunFolder
 
 BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
@@ -65,15 +71,14 @@ Rewind = Literal["reinitialised", "kept_restarted", "kept_constant", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Settings of stage 1 and 2."""
+class Config(DecodingSettings):
+    """Settings of stage 1 and 2. Those of the shared decoder's network count where pretrain=false."""
 
-    seed: int = setting(0, "initial weights, folds, order of trials, mixing")
+    METHOD: ClassVar[str] = "troi"
+
     n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
     n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are")
-    feature: str | None = setting(None, "embedding to decode; none: the pretrained decoder's, else the only one there is")
-    scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
-    drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
+    half: Half = setting("both", "learn from one half of the training images (a, b), for the stability of the mask")
     pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
     n_folds: int = setting(4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)")
     n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)")
@@ -87,54 +92,31 @@ class Config:
     schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
     shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
-    epochs: int = setting(40, "passes over the trials in stage 2 (paper: 150)")
-    batch_size: int = setting(24, "trials in a step of stage 2 (paper: 24)")
-    learning_rate: float = setting(
-        1e-3, "peak rate of AdamW in both stages; input layers above 8,000 voxels less (MindEye2: 3e-4)"
-    )
-    weight_decay: float = setting(0.05, "of AdamW in stage 2, not on biases")
-    mixed_share: float = setting(1 / 3, "first part of stage 2 with MixCo, SoftCLIP afterwards (paper: 1/3)")
-    mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2)")
-    temperature: float = setting(0.2, "of BiMixCo (ours; MindEye2: 0.006)")
-    soft_temperature: float = setting(0.2, "of SoftCLIP (ours; MindEye2: 0.004 to 0.0075)")
-    prior_weight: float = setting(5.0, "epsilon, weight of the regression error (ours)")
-    input_scale: float = setting(0.1, "initial weights of the input layer: normal, this over sqrt(n_voxels) (ours)")
-    hidden: int = setting(256, "width of the shared decoder where pretrain=false")
+    lora_rank: int = setting(0, "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)")
     roi: str = setting("annotated", "ROI of the new subject for the annotated control; never used for the selection")
     near_duplicate: float = setting(0.95, "test images with embeddings of a larger cosine are not in each other's gallery")
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        positive = ["n_rounds", "epochs_per_round", "mask_batch_size", "mask_learning_rate", "epochs", "batch_size", "n_folds"]
-        positive += ["learning_rate", "temperature", "soft_temperature", "mixing_beta", "hidden"]
-        wrong = [f"troi.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0]
-        if not 0 <= self.mixed_share <= 1:
-            wrong.append(f"troi.mixed_share lies in [0, 1], not {self.mixed_share}")
-        for name in ("l1_weight", "sigma", "threshold", "prior_weight", "weight_decay", "input_scale"):
+        wrong = super().problems()
+        positive = ["n_rounds", "epochs_per_round", "mask_batch_size", "mask_learning_rate", "n_folds"]
+        wrong += [f"troi.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0]
+        for name in ("l1_weight", "sigma", "threshold"):
             if not getattr(self, name) >= 0:
                 wrong.append(f"troi.{name} is 0 or more, not {getattr(self, name)}")
-        wrong += number_problems("troi", self)
+        if self.lora_rank and not self.pretrain:
+            wrong.append("troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
         if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
             wrong.append(f"troi.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
         if isinstance(self.n_voxels, int) and self.n_voxels < 1:
             wrong.append(f"troi.n_voxels is 1 or more, not {self.n_voxels}")
         return wrong
 
-    def decoding(self) -> DecodingSettings:
+    def refitting(self) -> TrainingSettings:
         """What the trainer of stage 2 needs."""
         constant = self.rewind == "kept_constant"
-        return DecodingSettings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate * (0.1 if constant else 1.0),
-            weight_decay=self.weight_decay,
-            mixed_share=self.mixed_share,
-            mixing_beta=self.mixing_beta,
-            temperature=self.temperature,
-            soft_temperature=self.soft_temperature,
-            prior_weight=self.prior_weight,
-            schedule="constant" if constant else "one_cycle",
-        )
+        rate = self.learning_rate * (0.1 if constant else 1.0)
+        return replace(self.training(), learning_rate=rate, schedule="constant" if constant else "one_cycle")
 
     def masking(self, budget: int) -> MaskSettings:
         """What the trainer of stage 1 needs."""
@@ -157,20 +139,6 @@ class Config:
         )
 
 
-class FrozenDecoder:
-    """The objective of stage 1: hidden activities through the frozen decoder against the target embedding."""
-
-    def __init__(self, shared: SharedDecoder, target: Tensor, settings: DecodingSettings) -> None:
-        for parameter in shared.parameters():
-            parameter.requires_grad_(False)
-        self.shared, self.target, self.settings = shared, target, settings
-        self.n_outputs = shared.hidden
-
-    def loss(self, outputs: Tensor, trials: Tensor, mixing: Mixing, generator: torch.Generator | None) -> Tensor:
-        """Equation 4 on these trials."""
-        return decoding_loss(self.shared(outputs, generator), self.target[trials], mixing, self.settings)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """Input that has been looked at: candidate voxels (indices), their trials, the budget, the decoder to start from."""
@@ -189,6 +157,7 @@ class Checked:
 
 def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int]:
     """What can be wrong with the new subject's data: candidate voxels (indices) and the budget. Before anything is written."""
+    experiment = half_of(experiment, config.half)
     responses = experiment.subjects[experiment.target]
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
@@ -202,16 +171,23 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     ids = [responses.stimulus_ids[trial] for trial in trials]
     require_full_folds(folds_by_stimulus(ids, config.n_folds, _generator(config, 2)), config.n_folds)
     choose_feature(experiment, config.feature)
+    if config.lora_rank and find_spec("peft") is None:
+        raise MissingDependencyError("lora_rank: peft is not installed; run: pip install 'pulvinar[encoding]'")
     return candidates, voxel_budget(config.n_voxels, len(candidates))
 
 
 def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
     """The input with the decoder to start from; `InputError` or `LeakError` where they do not fit."""
     candidates, budget = check_input(config, experiment)
-    decoder = None if not config.pretrain or backbone is None else backbone.require(method=BACKBONE).load(name="decoder")
-    if config.pretrain and decoder is None:
-        raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
-    embedding = fit_embedding(experiment, config.feature) if decoder is None else _embedding_of(decoder, config, experiment)
+    experiment = half_of(experiment, config.half)
+    decoder = None
+    if config.pretrain:
+        if backbone is None:
+            raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
+        decoder = stored_decoder(backbone.require(method=BACKBONE))
+        embedding = decoder.embedding_for(experiment, config.feature)
+    else:
+        embedding = fit_embedding(experiment, config.feature, centre=config.centre)
     n_voxels = experiment.subjects[experiment.target].n_voxels
     voxels = None if len(candidates) == n_voxels else np.isin(np.arange(n_voxels), candidates)
     trials = training_data(
@@ -222,39 +198,38 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
         trials=trials,
         budget=budget,
         embedding=embedding,
-        shared=_shared_decoder(config, decoder, len(embedding.mean)),
+        shared=_new_decoder(config, embedding) if decoder is None else decoder.shared,
         pretrained=decoder is not None,
     )
 
 
-def _embedding_of(decoder: State, config: Config, experiment: Experiment) -> Embedding:
-    """The embedding the decoder was trained on; refuses a decoder that has seen this target or its test images."""
-    if experiment.target in decoder["subjects"]:
-        raise LeakError(f"the pretrained decoder was trained on {experiment.target}, the new subject; pretrain without it")
-    seen = set(decoder["trained_on"]) & set(experiment.split.test)
-    if seen:
-        raise LeakError(f"the pretrained decoder was trained on {len(seen)} of the test images, among them {sorted(seen)[:3]}")
-    stored = decoder["embedding"]
-    if config.feature not in (None, stored["name"]):
-        raise InputError(f"feature: the pretrained decoder decodes '{stored['name']}', not '{config.feature}'")
-    embedding = Embedding(stored["name"], stored["mean"].numpy(), stored["spread"])
-    embedding.of(experiment, experiment.split.test[:1])
-    return embedding
-
-
-def _shared_decoder(config: Config, decoder: State | None, dim: int) -> SharedDecoder:
-    if decoder is not None:
-        shared = SharedDecoder(**decoder["architecture"])
-        shared.load_state_dict(decoder["shared"])
-        return shared
-    shared = SharedDecoder(hidden=config.hidden, dim=dim, n_blocks=2, dropout=0.15)
+def _new_decoder(config: Config, embedding: Embedding) -> SharedDecoder:
+    shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
     shared.initialise(torch.Generator().manual_seed(config.seed))
     return shared
 
 
+def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = None) -> list[Phase]:
+    """What the fit will need, from shapes alone. shape: of the pretrained decoder; None without one."""
+    experiment = half_of(experiment, config.half)
+    candidates, budget = check_input(config, experiment)
+    responses = experiment.subjects[experiment.target]
+    sessions = first_sessions(responses, config.n_sessions)
+    n_trials, n_voxels = len(training_trials(responses, experiment.split, sessions=sessions)), len(candidates)
+    pretrained, settings = shape is not None, config.refitting()
+    shape = shape or config.shape(**embedding_shape(experiment, config.feature))
+
+    def training(name: str, n: int) -> Phase:
+        return training_phase(name, shape, settings, n_voxels=[n], n_trials=[n_trials], train_shared=not pretrained)
+
+    selecting = mask_phase(shape, settings, config.masking(budget), n_voxels=n_voxels, n_trials=n_trials)
+    first = [] if pretrained else [training("decoder on own trials", n_voxels)]
+    return [*first, selecting, *([training("stage 2", budget)] if config.rewind != "none" else [])]
+
+
 def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFolder | None = None) -> None:
     """Stage 1 and 2, with checkpoints; the result is the checkpoint 'decoder' and artifacts/maps.npz of the run."""
-    checked = check(config, experiment, backbone)
+    checked, experiment = check(config, experiment, backbone), half_of(experiment, config.half)
     state = run.load() or {"phase": "warm" if not checked.pretrained else "select", "trainer": None}
     if state["trainer"] is not None:
         log(f"resumed in phase '{state['phase']}'")
@@ -289,7 +264,7 @@ def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> Sta
     generator, trials = _generator(config, 1), checked.trials
     layer = input_layer(trials.responses.shape[1], config.hidden, generator, scale=config.input_scale)
     data = [(trials.responses, trials.target)]
-    trainer = DecoderTrainer(checked.shared, [layer], data, config.decoding(), generator, train_shared=True)
+    trainer = DecoderTrainer(checked.shared, [layer], data, config.refitting(), generator, train_shared=True)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     _run_trainer(trainer, run, phase="warm", keep={})
@@ -306,7 +281,7 @@ def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, stat
     geometry = experiment.subjects[experiment.target].geometry.take(checked.candidates)
     low_pass = geometry.low_pass(config.sigma if config.low_pass != "none" else 0.0)
     folds = folds_by_stimulus(checked.trials.stimulus_ids, config.n_folds, generator)
-    objective = FrozenDecoder(checked.shared, checked.trials.target, config.decoding())
+    objective = FrozenDecoder(checked.shared, checked.trials.target, config.training())
     trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, settings, generator)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
@@ -357,7 +332,7 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
         "phase": "refit",
         "trainer": None,
         "stage_1": {"weight": full.T.contiguous(), "bias": bias},
-        "shared": dict(checked.shared.state_dict()),
+        **({} if checked.pretrained else {"shared": dict(checked.shared.state_dict())}),  # else it stands in the backbone's run
         "selection": selection,
     }
     run.facts["selection"] = selection
@@ -365,23 +340,16 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
     return following
 
 
-def _start_of_stage_2(config: Config, checked: Checked, state: State) -> tuple[SharedDecoder, bool]:
-    """The shared decoder that every refit starts from, and whether it is trained (only without pretraining)."""
-    shared = checked.shared
-    shared.load_state_dict(state["shared"])
-    if not checked.pretrained:
-        shared.initialise(_generator(config, 3))
-    return shared, not checked.pretrained
-
-
 def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFolder, state: State) -> None:
     """Stage 2: the input layer on the kept voxels, in one of the readings of rewinding."""
     run.facts["selection"] = state["selection"]
     maps = read_arrays(run.path / "artifacts" / "maps.npz")
     kept = torch.from_numpy(maps["selected"][checked.candidates])
-    shared, train_shared = _start_of_stage_2(config, checked, state)
-    start = {name: weights.clone() for name, weights in shared.state_dict().items()}
-    if config.rewind == "none":
+    shared, changes = checked.shared, not checked.pretrained or config.lora_rank > 0
+    if not checked.pretrained:
+        shared.initialise(_generator(config, 3))
+    start = {name: weights.clone() for name, weights in shared.state_dict().items()} if changes else None
+    if config.rewind == "none" and not checked.pretrained:
         shared.load_state_dict(state["shared"])
     generator = _generator(config, 4)
     layer = input_layer(int(kept.sum()), shared.hidden, generator, scale=config.input_scale)
@@ -396,60 +364,48 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
         n_sessions=config.n_sessions,
     )
     data = [(trials.responses, trials.target)]
-    trainer = DecoderTrainer(shared, [layer], data, config.decoding(), generator, train_shared=train_shared)
+    settings = config.refitting()
+    trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=not checked.pretrained)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     if config.rewind != "none":
-        keep = {name: state[name] for name in ("stage_1", "shared", "selection")}
-        _run_trainer(trainer, run, phase="refit", keep=keep)
+        _run_trainer(
+            trainer, run, phase="refit", keep={name: state[name] for name in state if name not in ("phase", "trainer")}
+        )
+    trainer.merge_updates()
     result = {
+        **decoder_state(shared, checked.embedding),
         "selected": torch.from_numpy(maps["selected"]),
         "layer": dict(layer.state_dict()),
-        "shared": dict(shared.state_dict()),
-        "start": start,
-        "architecture": {
-            "hidden": shared.hidden,
-            "dim": shared.output.out_features,
-            "n_blocks": len(shared.blocks),
-            "dropout": shared.dropout,
-        },
-        "embedding": {
-            "name": checked.embedding.name,
-            "mean": torch.from_numpy(np.asarray(checked.embedding.mean)),
-            "spread": checked.embedding.spread,
-        },
-        "train_shared": train_shared,
+        "start": start,  # what stage 2 started from, where it changed the shared part
+        "train_shared": not checked.pretrained,
     }
-    run.save(result, name="decoder")
+    run.save(result, name=CHECKPOINT)
     run.finish()
 
 
 def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> Evaluation:
     """The selection (against its controls at the same budget) on the outer test images; written into the run."""
-    result = run.require(method="troi").load(name="decoder")
-    if result is None:
-        raise InputError(f"{run.path}: has no decoder checkpoint")
-    stored = result["embedding"]
-    embedding = Embedding(stored["name"], stored["mean"].numpy(), stored["spread"])
-    shared = SharedDecoder(**result["architecture"])
+    stored, experiment = stored_decoder(run.require(method="troi")), half_of(experiment, config.half)
+    result = stored.state
 
     def fresh(n_voxels: int) -> tuple[SharedDecoder, nn.Linear, torch.Generator]:
         """What a control's refit starts from: the same shared decoder and the same generator as stage 2."""
-        start = SharedDecoder(**result["architecture"])
-        start.load_state_dict(result["start"])
+        start = SharedDecoder(stored.shared.shape)
+        start.load_state_dict(result["start"] or result["shared"])
         generator = _generator(config, 4)
         return start, input_layer(n_voxels, start.hidden, generator, scale=config.input_scale), generator
 
-    shared.load_state_dict(result["shared"])
+    shared = stored.shared
     selected = result["selected"].numpy()
     layer = nn.Linear(int(selected.sum()), shared.hidden)
     layer.load_state_dict(result["layer"])
     return evaluate_selections(
         run,
         experiment,
-        DecoderOfSubject(shared=shared, layer=layer, selected=selected, embedding=embedding),
+        DecoderOfSubject(shared=shared, layer=layer, selected=selected, embedding=stored.embedding),
         fresh=fresh,
-        settings=config.decoding(),
+        settings=config.refitting(),
         train_shared=result["train_shared"],
         scaling=config.scaling,
         n_sessions=config.n_sessions,

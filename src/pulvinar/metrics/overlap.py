@@ -1,7 +1,8 @@
 """How well a selection of voxels agrees with a reference (an annotated or planted set), and which areas it reaches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -78,3 +79,32 @@ def coverage_per_area(
             n_voxels=n_voxels, n_selected=n_selected, share=n_selected / n_voxels, covered=n_selected > 0
         )
     return coverage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability:
+    """Agreement of several selections of the same voxels: mean, least and largest Dice over pairs, and what chance gives."""
+
+    dice: float
+    low: float
+    high: float
+    n_pairs: int
+    chance: float
+
+
+def stability(selections: Sequence[Bool[np.ndarray, " voxel"]]) -> Stability:
+    """Mean pairwise Dice of two or more selections (over seeds, or halves of the data), none of them empty.
+
+    chance: that of selections of the same sizes drawn at random, 2 (|A| |B| / n) / (|A| + |B|), mean over pairs.
+    Raises `InputError` for fewer than two, other voxels, or an empty one.
+    """
+    if len(selections) < 2:
+        raise InputError(f"stability: {len(selections)} selections; two or more are needed")
+    if any(not selection.any() for selection in selections):
+        raise InputError("stability: an empty selection agrees with nothing")
+    dice, chance = [], []
+    for first, second in combinations(selections, 2):
+        dice.append(overlap(first, second).dice or 0.0)
+        sizes = int(first.sum()), int(second.sum())
+        chance.append(2 * sizes[0] * sizes[1] / len(first) / sum(sizes))
+    return Stability(dice=float(np.mean(dice)), low=min(dice), high=max(dice), n_pairs=len(dice), chance=float(np.mean(chance)))

@@ -6,7 +6,6 @@
 Where a network can be tapped is in `stages`, what pictures go through first in `preprocessing`.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from pulvinar.models import network_library
 from pulvinar.models.network_library import Entry
 from pulvinar.models.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing
 from pulvinar.models.stages import Output, Point, channels_first, choose_stages, find_points, outputs, prefix_tokens, taking
-from pulvinar.models.weights import fit_weights, is_file_name, read_sidecar, read_weights
+from pulvinar.models.weights import checksum_of, fit_weights, is_file_name, read_sidecar, read_weights
 from pulvinar.progress import track, warn
 
 TENSORFLOW_CLASSES = 1001
@@ -138,11 +137,7 @@ class Backbone(nn.Module):
 
     def checksum(self) -> str:
         """SHA-256 of the weights as they are now: names, types, shapes and values."""
-        digest = hashlib.sha256()
-        for name, value in self.network.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return checksum_of(self.network)
 
     def settings(self) -> dict[str, Any]:
         """What describes this backbone beside its weights, as plain values for run folders and keys."""

@@ -1,20 +1,27 @@
 """Brain -> image embedding: a linear input layer per subject, and what all subjects share.
 
-The shared part is a residual MLP, a linear map to the embedding (the backbone's output b), a projector for retrieval
-(h = H(b)) and a regression head for reconstruction (P(b)), after MindEye2 (Scotti et al. 2024) and TROI (section 2.1).
+The shared part is an MLP, a linear map to the embedding (the backbone's output b: one vector, or a token each for the places
+of the image), a projector for retrieval (h = H(b), every token by itself) and a regression head for reconstruction (P(b)),
+after MindEye2 (Scotti et al. 2024) and TROI (section 2.1).
 
-Differs from MindEye2, and why. Its 'mixer' acts on a sequence of length one, where its normalisation returns a constant and
-its first block gets no gradient: voxels -> tokens is linear there. Here the MLP is a real one, but every nonlinear part
-starts at zero beside a linear path (blocks, projector, head), and input layers start small. With 600 trials this is what
-decides: on a planted world the same decoder from ordinary initial weights identified .23 of 300 images, so .51 (docs/log.md).
+Two mixers:
+- `residual` (default). Every nonlinear part starts at zero beside a linear path (blocks, projector, head), and input layers
+  start small. With 600 trials this is what decides: on a planted world the same decoder from ordinary initial weights
+  identified .23 of 300 images, so .51 (docs/log.md).
+- `compat`: MindEye2's, for comparison with its results. Its mixer acts on a sequence of length one, where its second
+  normalisation returns a constant: the blocks over hidden units get no gradient at all, and voxels -> tokens is linear plus a
+  constant. Projector without the linear path; torch's ordinary initial weights.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Mixer = Literal["residual", "compat"]
 
 
 class ResidualBlock(nn.Module):
@@ -36,52 +43,131 @@ def drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
     """Dropout whose random numbers come from `generator`; none when generator is None (evaluation)."""
     if generator is None or rate == 0:
         return x
-    keep = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    keep = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device) >= rate
     return x * keep / (1 - rate)
+
+
+class DeadMixer(nn.Module):
+    """MindEye2's mixer at its only setting, a sequence of length one: x + what its token blocks add, a constant.
+
+    Per block, as in its code: x <- A(LayerNorm(x)) + r; r <- x; then over the sequence x <- B(LayerNorm_1(x)) + q; q <- x, with
+    r and q both the input at the start. LayerNorm over one number is its bias whatever the number, so what A adds is lost.
+    """
+
+    def __init__(self, hidden: int, n_blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in range(n_blocks)])
+        self.over_hidden = nn.ModuleList([nn.ModuleList([nn.Linear(hidden, hidden) for _ in (0, 1)]) for _ in range(n_blocks)])
+        self.sequence_norms = nn.ModuleList([nn.LayerNorm(1) for _ in range(n_blocks)])
+        self.over_sequence = nn.ModuleList([nn.ModuleList([nn.Linear(1, 1) for _ in (0, 1)]) for _ in range(n_blocks)])
+
+    def forward(self, x: Float[Tensor, "row hidden"], generator: torch.Generator | None) -> Float[Tensor, "row hidden"]:
+        """The formula above. With a generator, dropout is on."""
+        kept, residual, sequence_residual = self.dropout, x, x[..., None]  # (row, hidden, sequence of 1)
+        for norm, inner, sequence_norm, over in zip(
+            self.norms, self.over_hidden, self.sequence_norms, self.over_sequence, strict=True
+        ):
+            x = _mlp(inner, norm(x), kept, generator) + residual
+            residual = x
+            sequence = _mlp(over, sequence_norm(x[..., None]), kept, generator) + sequence_residual
+            sequence_residual, x = sequence, sequence[..., 0]
+        return x
+
+
+def _mlp(layers: nn.Module, x: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:
+    """Linear(Dropout(GELU(Linear(x))))."""
+    first, second = layers.children()
+    return second(drop(nn.functional.gelu(first(x)), dropout, generator))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The three outputs, each (row, dim): backbone b, projector h (retrieval), regression c (reconstruction)."""
+    """The three outputs, each (row, token x dim): backbone b, projector h (retrieval), regression c (reconstruction)."""
 
     backbone: Tensor
     projected: Tensor
     regressed: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderShape:
+    """What a shared decoder is built from: widths, depth, and the embedding's tokens (1: pooled) of `dim` numbers each.
+
+    projector_width: None for `hidden` where the embedding is pooled, and `dim` (as in MindEye2) where it has tokens.
+    """
+
+    hidden: int
+    dim: int
+    n_blocks: int
+    dropout: float
+    n_tokens: int = 1
+    mixer: Mixer = "residual"
+    projector_width: int | None = None
+
+
 class SharedDecoder(nn.Module):
     """What all subjects share: hidden (row, hidden) -> `Decoded`."""
 
-    def __init__(self, *, hidden: int, dim: int, n_blocks: int, dropout: float) -> None:
+    def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.hidden, self.dropout = hidden, dropout
-        blocks = [ResidualBlock(hidden, dropout) for _ in range(n_blocks)]
-        self.blocks = nn.ModuleList(blocks)
-        self.output = nn.Linear(hidden, dim)
-        last = nn.Linear(hidden, dim)
+        self.shape, self.hidden, self.dropout = shape, shape.hidden, shape.dropout
+        hidden, dim = shape.hidden, shape.dim
+        self.start_at_zero: list[Tensor] = []
+        if shape.mixer == "compat":
+            self.blocks = nn.ModuleList([DeadMixer(hidden, shape.n_blocks, shape.dropout)])
+        else:
+            blocks = [ResidualBlock(hidden, shape.dropout) for _ in range(shape.n_blocks)]
+            self.blocks = nn.ModuleList(blocks)
+            self.start_at_zero += [block.contract.weight for block in blocks]
+        self.output = nn.Linear(hidden, shape.n_tokens * dim)
+        width = shape.projector_width or (hidden if shape.n_tokens == 1 else dim)
+        last = nn.Linear(width, dim)
         self.projector = nn.Sequential(
-            *[nn.LayerNorm(dim), nn.GELU(), nn.Linear(dim, hidden)],
-            *[nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, hidden)],
-            *[nn.LayerNorm(hidden), nn.GELU(), last],
+            *[nn.LayerNorm(dim), nn.GELU(), nn.Linear(dim, width)],
+            *[nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)],
+            *[nn.LayerNorm(width), nn.GELU(), last],
         )
-        self.start_at_zero = [last.weight, *[block.contract.weight for block in blocks]]
+        if shape.mixer == "residual":
+            self.start_at_zero.append(last.weight)
         self.regression = nn.Linear(dim, dim)
 
     def forward(self, hidden: Float[Tensor, "row hidden"], generator: torch.Generator | None = None) -> Decoded:
-        """b, h = b + H(b) and P(b). With a generator, dropout is on."""
-        x = drop(hidden, self.dropout, generator)
+        """b, h = b + H(b) (`compat`: H(b)) and P(b). With a generator, dropout is on."""
+        shape = self.shape
+        x = drop(hidden, self.dropout, generator) if shape.mixer == "residual" else hidden
         for block in self.blocks:
             x = block(x, generator)
         backbone = self.output(x)
-        return Decoded(backbone, backbone + self.projector(backbone), self.regression(backbone))
+        if shape.n_tokens > 1:
+            backbone = backbone.unflatten(1, (shape.n_tokens, shape.dim))
+        inner = self.projector(backbone)
+        projected = backbone + inner if shape.mixer == "residual" else inner
+        parts = (backbone, projected, self.regression(backbone))
+        return Decoded(*(part.flatten(1) for part in parts))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Random linear maps; nonlinear parts start at zero and the regression head at the identity."""
-        initialise(self, generator)
+        """Random weights, the regression head at the identity. `residual`: nonlinear parts start at zero."""
+        if self.shape.mixer == "compat":
+            _initialise_as_torch(self, generator)
+        else:
+            initialise(self, generator)
         for weight in self.start_at_zero:
             weight.zero_()
         nn.init.eye_(self.regression.weight)
+        nn.init.zeros_(self.regression.bias)
+
+
+@torch.no_grad()
+def _initialise_as_torch(module: nn.Module, generator: torch.Generator) -> None:
+    """nn.Linear's own initial weights and biases, uniform within 1 / sqrt(fan-in), from `generator`."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            for parameter in part.parameters():
+                parameter.uniform_(-(part.in_features**-0.5), part.in_features**-0.5, generator=generator)
+        elif isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
 
 
 @torch.no_grad()

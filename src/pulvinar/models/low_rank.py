@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2022) in a network, by peft: few weights are trained, and added to the others after."""
+"""Low-rank adapters (LoRA, Hu et al. 2022) in a network, by peft: few weights are trained, and join the others after."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ class Preprocessing:
 
     image_size: side in pixels. resize: 'squash' scales height and width to the square, so that nothing is lost; 'crop' scales
     the short side to image_size / crop_share and cuts the square from the middle, as classification scores are measured.
-    Bilinear with antialiasing always (what torchvision does by default depends on its version).
+    interpolation: bilinear or bicubic, with antialiasing always (what torchvision does by default depends on its version).
     """
 
     image_size: int = 224
@@ -34,12 +34,15 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     resize: str = "squash"
     crop_share: float = 0.875
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise InputError(f"image_size: a number of pixels above 0 is needed, {self.image_size} came")
         if self.resize not in get_args(Resize):
             raise InputError(f"resize: one of {', '.join(get_args(Resize))} fits, '{self.resize}' came")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise InputError(f"interpolation: bilinear or bicubic fits, '{self.interpolation}' came")
         if not 0 < self.crop_share <= 1:
             raise InputError(f"crop_share: a share in (0, 1] is needed, {self.crop_share} came")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -58,7 +61,7 @@ class Preprocessing:
 
     def settings(self) -> dict[str, Any]:
         """Everything that changes the pixels, for keys and run folders."""
-        return {**asdict(self), "interpolation": "bilinear, antialias"}
+        return {**asdict(self), "interpolation": f"{self.interpolation}, antialias"}
 
     def __call__(self, images: Images, *, device: torch.device | None = None) -> Float[Tensor, "image 3 side side"]:
         """Pictures uint8 (image, height, width, 3), or a list of (height, width, 3) of mixed sizes, ready for the network."""
@@ -77,20 +80,20 @@ class Preprocessing:
         maps, side = images.permute(0, 3, 1, 2).float() / 255, self.image_size
         height, width = maps.shape[2:]
         if self.resize == "squash":
-            return _scale(maps, side, side)
+            return self._scale(maps, side, side)
         short = round(side / self.crop_share)
         if height <= width:
-            maps = _scale(maps, short, int(short * width / height))
+            maps = self._scale(maps, short, int(short * width / height))
         else:
-            maps = _scale(maps, int(short * height / width), short)
+            maps = self._scale(maps, int(short * height / width), short)
         top, left = (round((length - side) / 2) for length in maps.shape[2:])
         return maps[:, :, top : top + side, left : left + side]
 
-
-def _scale(maps: Tensor, height: int, width: int) -> Tensor:
-    if maps.shape[2:] == (height, width):
-        return maps
-    return functional.interpolate(maps, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    def _scale(self, maps: Tensor, height: int, width: int) -> Tensor:
+        if maps.shape[2:] == (height, width):
+            return maps
+        scaled = functional.interpolate(maps, (height, width), mode=self.interpolation, antialias=True, align_corners=False)
+        return scaled.clamp(0, 1) if self.interpolation == "bicubic" else scaled
 
 
 def _as_tensor(images: Tensor | np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ Read: .safetensors; .npz of arrays under the names of the network's `state_dict`
 .bin written by torch.save (weights_only=True), the state dict itself or under 'state_dict' or 'model'.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -24,6 +25,15 @@ WRAPPERS = ("module.", "network.")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")  # torchvision's files say norm.1 for norm1
 COUNTER = "num_batches_tracked"  # how often batch norm was updated; evaluation does not use it
 SIDECAR_FIELDS = ("mean", "std", "image_size", "crop_share", "resize")
+
+
+def checksum_of(network: nn.Module) -> str:
+    """SHA-256 of the weights as they are now: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def is_file_name(weights: str | os.PathLike[str]) -> bool:

@@ -21,7 +21,7 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The value with each tensor replaced by a reference, the tensors collected under their names."""
     if isinstance(value, Tensor):
         name = f"{len(tensors)}{name}"  # the number tells "a/b" from "b" in "a"
-        tensors[name] = _own_memory(value.detach(), tensors)
+        tensors[name] = _own_memory(value.detach().cpu(), tensors)
         return {"@tensor": name}
     if isinstance(value, dict):
         return {str(key): _split(item, f"{name}/{key}", tensors) for key, item in value.items()}
@@ -75,5 +75,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, states: list[State]) -> 
     """Put back what `optimizer_state` gave."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter, state in zip(parameters, states, strict=True):
-        if state:
-            optimizer.state[parameter] = state
+        if state:  # moments lie where the parameter does; a step count on the CPU unless the optimizer is fused
+            fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameter] = {
+                name: value.to(parameter.device) if isinstance(value, Tensor) and (value.ndim or fused) else value
+                for name, value in state.items()
+            }

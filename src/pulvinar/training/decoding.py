@@ -7,35 +7,29 @@ Loss (TROI equations 2-4): contrastive, BiMixCo for the first `mixed_share` of t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pulvinar.errors import DegenerateError
+from pulvinar.models import low_rank
 from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
 from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.gradient_caching import cached_gradients
+from pulvinar.training.precision import Precision, autocast, default_device
 
 VOXELS_AT_FULL_RATE = 8000
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodingSettings:
-    """What training of a decoder needs to know; methods fill it from their Config."""
+class Rows(Protocol):
+    """Something with a row per trial that gives float32 tensors (row, ...) of the rows that are asked for."""
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    mixed_share: float
-    mixing_beta: float
-    temperature: float
-    soft_temperature: float
-    prior_weight: float
-    warm_share: float = 0.3
-    clip_norm: float = 1.0
-    schedule: str = "one_cycle"
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,10 @@ class Mixing:
         """Rows (row, ...) mixed."""
         weight = self.weight.reshape(-1, *[1] * (rows.ndim - 1))
         return weight * rows + (1 - weight) * rows[self.partner]
+
+    def to(self, device: torch.device) -> "Mixing":
+        """The same on another device."""
+        return Mixing(self.weight.to(device), self.partner.to(device))
 
 
 def draw_mixing(n_rows: int, generator: torch.Generator, *, beta: float, mixed_rows: float = 0.5) -> Mixing:
@@ -69,18 +67,56 @@ def join_mixings(mixings: Sequence[Mixing]) -> Mixing:
     )
 
 
-def decoding_loss(decoded: Decoded, target: Tensor, mixing: Mixing | None, settings: DecodingSettings) -> Tensor:
-    """L = contrastive + prior_weight * mean squared error. BiMixCo where the rows were mixed, SoftCLIP where not."""
-    if mixing is None:
-        targets = soft_clip_targets(target, temperature=settings.soft_temperature)
-        logits = similarity(decoded.projected, target, temperature=settings.soft_temperature)
-        aim = target
-    else:
-        targets = mixco_targets(mixing.weight, mixing.partner)
-        logits = similarity(decoded.projected, target, temperature=settings.temperature)
-        aim = mixing.apply(target)
-    error = (decoded.regressed.float() - aim).square().mean()
-    return soft_cross_entropy(logits, targets) + settings.prior_weight * error
+@dataclass(frozen=True)
+class Aims:
+    """What the outputs of a batch are compared with: candidates (row, dim) and the weights of their cross-entropy (row, row),
+    the regression's aim (row, dim), and both weights of the loss. Parts of a batch may be compared one after the other."""
+
+    candidates: Tensor
+    weights: Tensor
+    aim: Tensor
+    temperature: float
+    prior_weight: float
+
+    @classmethod
+    def of(cls, target: Tensor, mixing: Mixing | None, settings: TrainingSettings, soft_temperature: float | None) -> "Aims":
+        """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
+        if mixing is None:
+            temperature = settings.soft_temperature if soft_temperature is None else soft_temperature
+            weights, aim = soft_clip_targets(target, temperature=temperature), target
+        else:
+            temperature = settings.temperature
+            weights, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
+        return cls(target, weights, aim, temperature, settings.prior_weight)
+
+    def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
+        with torch.autocast(self.aim.device.type, enabled=False):
+            projected, regressed = (_at_least_float32(part) for part in (decoded.projected, decoded.regressed))
+            logits = similarity(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
+            aim = self.aim if rows is None else self.aim[rows]
+            return logits, (regressed - aim).square().mean()
+
+    def loss(self, logits: Tensor, error: Tensor) -> Tensor:
+        """Contrastive loss of all rows + prior_weight x their mean squared error."""
+        return soft_cross_entropy(logits, self.weights) + self.prior_weight * error
+
+
+def decoding_loss(
+    decoded: Decoded,
+    target: Tensor,
+    mixing: Mixing | None,
+    settings: TrainingSettings,
+    *,
+    soft_temperature: float | None = None,
+) -> Tensor:
+    """L = contrastive + prior_weight * mean squared error, in float32, of a whole batch."""
+    aims = Aims.of(target, mixing, settings, soft_temperature)
+    return aims.loss(*aims.compare(decoded))
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def learning_rate_share(step: int, n_steps: int, *, warm_share: float, schedule: str) -> float:
@@ -102,33 +138,47 @@ def input_rate_share(n_voxels: int) -> float:
     return min(1.0, VOXELS_AT_FULL_RATE / max(1, n_voxels))
 
 
-def require_finite(loss: Tensor, where: str) -> None:
-    """Raise `DegenerateError` if the loss is NaN or infinite."""
-    if not torch.isfinite(loss):
-        raise DegenerateError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look at the responses' scale")
+def require_finite(value: Tensor, where: str, *, what: str = "loss") -> None:
+    """Raise `DegenerateError` if a loss, or the length of its gradient, is NaN or infinite."""
+    if not torch.isfinite(value):
+        raise DegenerateError(
+            f"{where}: the {what} is {value.item()}; nothing was changed by this step, and checkpoints are from before it. "
+            "Lower the learning rate, look at the responses' scale, or use precision=float32"
+        )
 
 
 class DecoderTrainer:
     """Trains input layers (one per subject) and, where `train_shared`, what they share.
 
-    data: per subject responses (trial, voxel) and target embedding (trial, dim). One step takes a batch of every subject.
+    data: per subject responses (trial, voxel) and target embedding (trial, token x dim), the target in memory or read when
+    asked for. One step takes a batch of every subject and has one loss over all of them. With `lora_rank` above 0, low-rank
+    updates of a frozen shared decoder are trained too; `merge_updates` adds them in at the end.
     """
 
     def __init__(
         self,
         shared: SharedDecoder,
         layers: Sequence[nn.Linear],
-        data: Sequence[tuple[Tensor, Tensor]],
-        settings: DecodingSettings,
+        data: Sequence[tuple[Tensor, Rows]],
+        settings: TrainingSettings,
         generator: torch.Generator,
         *,
         train_shared: bool,
+        device: torch.device | None = None,
     ) -> None:
-        self.shared, self.layers, self.data, self.settings = shared, list(layers), list(data), settings
+        self.device = device or default_device()
+        self.shared, self.layers = shared.to(self.device), [layer.to(self.device) for layer in layers]
+        self.data, self.settings = list(data), settings
         self.generator, self.train_shared = generator, train_shared
         for parameter in shared.parameters():
             parameter.requires_grad_(train_shared)
-        matrices, vectors = decayed_and_not(shared.parameters() if train_shared else ())
+        trained = list(shared.parameters()) if train_shared else []
+        self._adapted: Any = None
+        if settings.lora_rank and not train_shared:
+            seed = int(torch.randint(2**31, (), generator=generator))
+            self._adapted = low_rank.add_adapters(shared, rank=settings.lora_rank, seed=seed)
+            trained = [parameter for parameter in shared.parameters() if parameter.requires_grad]
+        matrices, vectors = decayed_and_not(trained)
         vectors += [layer.bias for layer in self.layers]
         groups = [
             {"params": [layer.weight], "weight_decay": settings.weight_decay, "rate_share": input_rate_share(layer.in_features)}
@@ -140,6 +190,7 @@ class DecoderTrainer:
             if part
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.epoch = 0
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)
 
@@ -151,7 +202,7 @@ class DecoderTrainer:
     def run_epoch(self) -> float:
         """One pass over the smallest subject's trials; the mean loss."""
         orders = [torch.randperm(len(x), generator=self.generator) for x, _ in self.data]
-        mixed = self.epoch < self.settings.mixed_share * self.settings.epochs
+        mixed = self.epoch < self.settings.n_mixed_epochs
         total = 0.0
         for step in range(self.steps_per_epoch):
             total += self._step(step, orders, mixed=mixed)
@@ -160,33 +211,73 @@ class DecoderTrainer:
 
     def _step(self, step: int, orders: Sequence[Tensor], *, mixed: bool) -> float:
         size, settings = self.settings.batch_size, self.settings
-        hidden, targets, mixings = [], [], []
-        for (responses, target), layer, order in zip(self.data, self.layers, orders, strict=True):
+        inputs, targets, mixings = [], [], []
+        for (responses, target), order in zip(self.data, orders, strict=True):
             rows = order[step * size : (step + 1) * size]
             mixing = draw_mixing(len(rows), self.generator, beta=settings.mixing_beta) if mixed else None
-            x = responses[rows] if mixing is None else mixing.apply(responses[rows])
-            hidden.append(layer(x))
+            inputs.append((responses[rows] if mixing is None else mixing.apply(responses[rows])).to(self.device))
             targets.append(target[rows])
             mixings += [mixing] if mixing is not None else []
-        decoded = self.shared(torch.cat(hidden), self.generator)
-        loss = decoding_loss(decoded, torch.cat(targets), join_mixings(mixings) if mixed else None, settings)
-        require_finite(loss, f"epoch {self.epoch + 1}")
-        n_steps, now = settings.epochs * self.steps_per_epoch, self.epoch * self.steps_per_epoch + step
-        share = learning_rate_share(now, n_steps, warm_share=settings.warm_share, schedule=settings.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * share * group["rate_share"]
+        self._set_rates(self.epoch * self.steps_per_epoch + step)
         self.optimizer.zero_grad()
-        loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        where = f"epoch {self.epoch + 1}, step {step + 1} of {self.steps_per_epoch}"
+        joined = join_mixings(mixings).to(self.device) if mixed else None
+        loss = self._backward(inputs, torch.cat(targets).to(self.device), joined)
+        require_finite(loss, where)
+        length = nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf)
+        require_finite(length, where, what="length of the gradient")
         self.optimizer.step()
         return loss.item()
 
+    def _set_rates(self, step: int) -> None:
+        settings, n_steps = self.settings, self.settings.epochs * self.steps_per_epoch
+        share = learning_rate_share(step, n_steps, warm_share=settings.warm_share, schedule=settings.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * share * group["rate_share"]
+
+    def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
+        """The loss over the rows of all subjects, with its gradients in the parameters."""
+        aims = Aims.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
+        if self.settings.micro_batches == 1:
+            loss = aims.loss(*aims.compare(self._forward(inputs)))
+            loss.backward()
+            return loss.detach()
+        parts, places = micro_batches(inputs, self.settings.micro_batches)
+        back = torch.argsort(torch.cat(places)).to(self.device)
+        shares = [len(place) / len(back) for place in places]
+
+        def loss_of(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+            logits, errors = zip(*outputs, strict=True)
+            error = sum(share * error for share, error in zip(shares, errors, strict=True))
+            return aims.loss(torch.cat(logits)[back], error)
+
+        return cached_gradients(
+            list(zip(parts, places, strict=True)),
+            lambda part: aims.compare(self._forward(part[0]), part[1].to(self.device)),
+            loss_of,
+            detached=lambda out: (leaf(out[0]), leaf(out[1])),
+            tensors=lambda out: out,
+            generator=self.generator,
+        )
+
+    def _forward(self, inputs: Sequence[Tensor]) -> Decoded:
+        """Rows of all subjects, stacked, through their layers and the shared decoder, with dropout."""
+        with autocast(self.device, self.settings.precision):
+            hidden = torch.cat([layer(x) for layer, x in zip(self.layers, inputs, strict=True)])
+            return self.shared(hidden, self.generator)
+
+    def merge_updates(self) -> None:
+        """Put low-rank updates, if there are any, into the weights of the shared decoder; for after the last epoch."""
+        if self._adapted is not None:
+            low_rank.merge(self._adapted)  # in place
+            self._adapted = None
+
     def state(self) -> State:
         """All that a bit-identical continuation needs."""
+        changes = self.train_shared or self.settings.lora_rank
         return {
             "epoch": self.epoch,
-            "shared": dict(self.shared.state_dict()),
+            **({"shared": dict(self.shared.state_dict())} if changes else {}),  # a frozen one may be gigabytes
             "layers": [dict(layer.state_dict()) for layer in self.layers],
             "optimizer": optimizer_state(self.optimizer),
             "generator": self.generator.get_state(),
@@ -195,18 +286,38 @@ class DecoderTrainer:
     def restore(self, state: State) -> None:
         """Continue from what `state` gave."""
         self.epoch = state["epoch"]
-        self.shared.load_state_dict(state["shared"])
+        if "shared" in state:
+            self.shared.load_state_dict(state["shared"])
         for layer, weights in zip(self.layers, state["layers"], strict=True):
             layer.load_state_dict(weights)
         restore_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
 
 
+def leaf(values: Tensor) -> Tensor:
+    """The same numbers as a leaf of a new graph."""
+    return values.detach().requires_grad_()
+
+
+def micro_batches(inputs: Sequence[Tensor], n_parts: int) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Parts with about equally many rows of every subject, and the places of each part's rows in the whole batch."""
+    n_parts = min(n_parts, *(len(x) for x in inputs))
+    offsets = torch.tensor([0, *[len(x) for x in inputs[:-1]]]).cumsum(0)
+    places = [torch.arange(len(x)) + offset for x, offset in zip(inputs, offsets, strict=True)]
+    parts = [list(part) for part in zip(*[x.tensor_split(n_parts) for x in inputs], strict=True)]
+    return parts, [torch.cat(part) for part in zip(*[place.tensor_split(n_parts) for place in places], strict=True)]
+
+
 @torch.no_grad()
-def decode(shared: SharedDecoder, layer: nn.Linear, responses: Tensor, *, rows_at_once: int = 1024) -> dict[str, Any]:
-    """Projected and regressed embeddings (trial, dim) of single trials, without dropout."""
-    parts = [shared(layer(responses[start : start + rows_at_once])) for start in range(0, len(responses), rows_at_once)]
-    return {
-        "projected": torch.cat([part.projected for part in parts]),
-        "regressed": torch.cat([part.regressed for part in parts]),
-    }
+def decode(
+    shared: SharedDecoder, layer: nn.Linear, responses: Tensor, *, rows_at_once: int = 1024, precision: Precision = "float32"
+) -> dict[str, Any]:
+    """Projected and regressed embeddings (trial, token x dim) of single trials, float32, without dropout."""
+    device = layer.weight.device
+    projected, regressed = [], []
+    for rows in responses.split(rows_at_once):
+        with autocast(device, precision):
+            decoded = shared(layer(rows.to(device)))
+        projected.append(_at_least_float32(decoded.projected).cpu())
+        regressed.append(_at_least_float32(decoded.regressed).cpu())
+    return {"projected": torch.cat(projected), "regressed": torch.cat(regressed)}

@@ -1,72 +1,205 @@
 """From an experiment to the tensors a decoder trains on: z-scored trials and standardised target embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.feature_tables import is_table, made_from, open_table
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import DegenerateError, InputError, NotFoundError
+from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
+from pulvinar.storage import fingerprint
+from pulvinar.training.decoding import Rows
+
+LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
+NUMBERS_AT_ONCE = 2**27
+N_PROBES, LEAST_COSINE = 8, 0.9
+
+
+Half = Literal["both", "a", "b"]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """A few training images and their embedding (probe, token x dim) as it came, to know the same network again."""
+
+    stimulus_ids: tuple[str, ...]
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A target embedding, flattened and standardised: (value - mean) / spread, from training stimuli alone."""
+    """A target embedding, flattened and standardised: (value - mean) / spread, from training stimuli alone.
+
+    mean: (token x dim,), zero where the embedding is not centred. n_tokens: 1 where it is pooled.
+    """
 
     name: str
     mean: np.ndarray
     spread: float
+    n_tokens: int = 1
+    probes: Probes | None = None
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a token, or of a pooled embedding."""
+        return len(self.mean) // self.n_tokens
 
     def of(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> Tensor:
-        """Standardised embedding (row, dim) of these stimuli."""
-        values = experiment.stimuli.feature(self.name)
-        rows = experiment.stimuli.rows(stimulus_ids)
-        flat = values[rows].reshape(len(rows), -1)
-        if flat.shape[1] != len(self.mean):
-            raise InputError(f"feature '{self.name}': {flat.shape[1]} numbers a stimulus, the decoder has {len(self.mean)}")
-        return torch.from_numpy(((flat - self.mean) / self.spread).astype(np.float32))
+        """Standardised embedding (row, token x dim) of these stimuli."""
+        return self._rows(experiment, stimulus_ids)[torch.arange(len(stimulus_ids))]
+
+    def targets(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> Rows:
+        """The same, row by row: a tensor, or from the file when asked for where a tensor would be too large."""
+        lazy = 4 * len(stimulus_ids) * len(self.mean) > LARGEST_IN_MEMORY
+        return self._rows(experiment, stimulus_ids) if lazy else self.of(experiment, stimulus_ids)
+
+    def _rows(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> "_EmbeddingRows":
+        values = feature_values(experiment, self.name)
+        size = int(np.prod(values.shape[1:]))
+        if size != len(self.mean):
+            raise InputError(f"feature '{self.name}': {size} numbers a stimulus, the decoder has {len(self.mean)}")
+        if self.n_tokens != n_tokens(values):
+            raise InputError(f"feature '{self.name}': {n_tokens(values)} tokens, the decoder has {self.n_tokens}")
+        return _EmbeddingRows(self, values, experiment.stimuli.rows(stimulus_ids), tuple(stimulus_ids))
+
+    def require_same_network(self, experiment: Experiment) -> None:
+        """Raise `InputError` if images of the training have another embedding here: it came from another network."""
+        if self.probes is None:
+            return
+        there = [row for row, name in enumerate(self.probes.stimulus_ids) if name in experiment.stimuli.row_of]
+        if not there:
+            return
+        values = feature_values(experiment, self.name)
+        rows = experiment.stimuli.rows([self.probes.stimulus_ids[row] for row in there])
+        ours = np.asarray(values[rows], np.float64).reshape(len(rows), -1)
+        theirs = self.probes.values[there].astype(np.float64)
+        cosine = (ours * theirs).sum(1) / np.maximum(np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1), 1e-12)
+        if cosine.mean() < LEAST_COSINE:
+            raise InputError(
+                f"feature '{self.name}': embeddings of another network than the decoder was trained on (cosine with those of "
+                f"the same {len(rows)} images {cosine.mean():.2f}); embed with the same network and weights, or pretrain again"
+            )
+
+
+class _EmbeddingRows:
+    """Standardised embeddings of trials, read from the table when asked for."""
+
+    def __init__(self, embedding: Embedding, values: np.ndarray, rows: np.ndarray, stimulus_ids: tuple[str, ...]) -> None:
+        self.embedding, self.values, self.rows, self.stimulus_ids = embedding, values, rows, stimulus_ids
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, trials: Tensor) -> Tensor:
+        flat = np.asarray(self.values[self.rows[trials.numpy()]], np.float32).reshape(len(trials), -1)
+        if not np.isfinite(flat).all():
+            trial = int(trials[int(np.argmin(np.isfinite(flat).all(1)))])
+            raise InputError(f"feature '{self.embedding.name}': not finite for stimulus {self.stimulus_ids[trial]}")
+        return torch.from_numpy(((flat - self.embedding.mean) / self.embedding.spread).astype(np.float32))
+
+
+def feature_values(experiment: Experiment, name: str) -> np.ndarray:
+    """The embedding (stimulus, ...) of this name: one of the stimuli's features, or a file with a row per stimulus."""
+    if name not in experiment.stimuli.features and is_table(name):
+        return open_table(name, n_rows=len(experiment.stimuli))
+    return experiment.stimuli.feature(name)
+
+
+def n_tokens(values: np.ndarray) -> int:
+    """Tokens of an embedding (stimulus, dim) or (stimulus, token, dim)."""
+    return values.shape[1] if values.ndim == 3 else 1
+
+
+def embedding_shape(experiment: Experiment, name: str | None) -> dict[str, int]:
+    """n_tokens and dim of the feature to decode; its values are not read."""
+    shape = feature_values(experiment, choose_feature(experiment, name)).shape
+    return {"n_tokens": shape[1] if len(shape) == 3 else 1, "dim": shape[-1]}
 
 
 def choose_feature(experiment: Experiment, name: str | None) -> str:
     """The feature to decode: the one named, or the only one there is."""
     there = list(experiment.stimuli.features)
     if name is not None:
-        experiment.stimuli.feature(name)
+        feature_values(experiment, name)
+        known = made_from(name).get("stimuli") if name not in there else None
+        if known not in (None, fingerprint(*experiment.stimuli.ids)):
+            raise InputError(f"{name}: embeddings of other images, or in another order; make them from these data")
         return name
     if len(there) == 1:
         return there[0]
     if not there:
         raise NotFoundError(
-            "the stimuli have no feature (embedding) to decode; give one per stimulus, e.g. [stimuli] features.clip = "
-            "'clip.npy' in the description for `pulvinar data convert`"
+            "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
+            "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
+            "`pulvinar data convert`"
         )
     raise InputError(f"the stimuli have several features ({', '.join(there)}); choose one with feature=NAME")
 
 
-def fit_embedding(experiment: Experiment, name: str | None) -> Embedding:
-    """Mean and spread of a feature over all training stimuli (no test stimulus)."""
+def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = True) -> Embedding:
+    """Mean (zero without `centre`) and spread of a feature over all training stimuli (no test stimulus)."""
     feature = choose_feature(experiment, name)
-    rows = experiment.stimuli.rows(experiment.split.train)
-    values = experiment.stimuli.feature(feature)[rows].reshape(len(rows), -1).astype(np.float64)
-    mean = values.mean(0)
-    spread = float(np.sqrt(((values - mean) ** 2).mean()))
+    rows, values = experiment.stimuli.rows(experiment.split.train), feature_values(experiment, feature)
+    size = int(np.prod(values.shape[1:]))
+    total = np.zeros(size)
+    for block in _blocks(values, rows):
+        total += block.sum(0)
+        if not np.isfinite(total).all():
+            raise InputError(f"feature '{feature}': not finite for some training stimuli")
+    mean = total / len(rows)
+    square = sum(((block - mean) ** 2).mean() * len(block) for block in _blocks(values, rows)) / len(rows)
+    spread = float(np.sqrt(square))
     if not spread > 0:
         raise InputError(f"feature '{feature}': the same for every training stimulus")
-    return Embedding(feature, mean.astype(np.float32), spread)
+    chosen = rows[np.linspace(0, len(rows) - 1, min(N_PROBES, len(rows))).astype(int)]
+    probes = Probes(
+        tuple(experiment.stimuli.ids[row] for row in chosen), np.asarray(values[chosen], np.float32).reshape(len(chosen), -1)
+    )
+    mean = mean if centre else np.zeros_like(mean)
+    return Embedding(feature, mean.astype(np.float32), spread, n_tokens(values), probes)
+
+
+def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Float64 (row, number) of these rows, as many at a time as fit."""
+    at_once = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(values.shape[1:]))))
+    for start in range(0, len(rows), at_once):
+        own = rows[start : start + at_once]
+        yield np.asarray(values[own]).reshape(len(own), -1).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """Trials of one subject, ready: responses (trial, voxel) z-scored, their target (trial, dim), their stimulus ids."""
+    """Trials of one subject, ready: z-scored responses (trial, voxel), their target (trial, token x dim), their stimuli."""
 
     responses: Tensor
-    target: Tensor
+    target: Rows
     stimulus_ids: tuple[str, ...]
+    n_tokens: int = 1
+
+    def pooled_target(self) -> np.ndarray:
+        """The target (trial, dim), averaged over tokens where there are any: what univariate scores are made with."""
+        parts = [
+            self.target[rows].unflatten(1, (self.n_tokens, -1)).mean(1) for rows in torch.arange(len(self.target)).split(256)
+        ]
+        return torch.cat(parts).numpy()
+
+
+def half_of(experiment: Experiment, half: Half) -> Experiment:
+    """The experiment with one half of the target's training images, the same halves for every seed; "both": as it is."""
+    if half == "both":
+        return experiment
+    shown = set(experiment.subjects[experiment.target].stimulus_ids)
+    seen = [name for name in experiment.split.train if name in shown]
+    order = np.random.default_rng(0x4A1F).permutation(len(seen))
+    halves = {"a": order[: len(order) // 2], "b": order[len(order) // 2 :]}
+    return experiment.with_training([seen[place] for place in np.sort(halves[half])])
 
 
 def first_sessions(responses: Responses, n_sessions: int | None) -> list[int] | None:
@@ -122,7 +255,8 @@ def training_data(
     fit_trials = trials if scaling == "train_stats" else _non_test_trials(experiment, responses)
     values = zscore(responses, trials, fit_trials=fit_trials, mode=scaling)
     ids = tuple(responses.stimulus_ids[trial] for trial in trials)
-    return Trials(responses=torch.from_numpy(values), target=embedding.of(experiment, ids), stimulus_ids=ids)
+    target = embedding.targets(experiment, ids)
+    return Trials(responses=torch.from_numpy(values), target=target, stimulus_ids=ids, n_tokens=embedding.n_tokens)
 
 
 def held_out_data(
@@ -137,7 +271,21 @@ def held_out_data(
     fit_trials = fit_trials if scaling == "train_stats" else _non_test_trials(experiment, responses)
     values = zscore(responses, trials, fit_trials=fit_trials, mode=scaling)
     ids = tuple(responses.stimulus_ids[trial] for trial in trials)
-    return Trials(responses=torch.from_numpy(values), target=embedding.of(experiment, ids), stimulus_ids=ids)
+    target = embedding.targets(experiment, ids)
+    return Trials(responses=torch.from_numpy(values), target=target, stimulus_ids=ids, n_tokens=embedding.n_tokens)
+
+
+def refuse_copied_responses(experiment: Experiment, subjects: Sequence[str]) -> None:
+    """Raise `LeakError` if the target's responses are those of one of these subjects under another name."""
+    own = experiment.subjects[experiment.target]
+    for name in subjects:
+        other = experiment.subjects[name]
+        if other.values.shape == own.values.shape:
+            trials = np.unique([0, own.n_trials // 2, own.n_trials - 1])
+            if np.array_equal(own.read(trials), other.read(trials)):
+                raise LeakError(
+                    f"responses of {experiment.target} are those of {name}; one of them holds another subject's data"
+                )
 
 
 def _non_test_trials(experiment: Experiment, responses: Responses) -> np.ndarray:

@@ -13,6 +13,7 @@ from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
 from pulvinar.objectives.distillation import seed_loss, simreg_loss
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.precision import default_device
 from pulvinar.training.views import ViewSettings, make_view
 
 Objective = Literal["simreg", "seed"]
@@ -57,7 +58,7 @@ class DistillationTrainer:
         *,
         n_teacher: int,
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = default_device()
         self.settings, self.views, self.generator, self.images = settings, views, generator, images
         self.student = student.to(self.device).to(memory_format=torch.channels_last)
         self.teacher = teacher.to(self.device).eval()

@@ -21,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.errors import InputError
+from pulvinar.models.decoder import SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import Mixing, draw_mixing, input_rate_share, require_finite
+from pulvinar.training.decoding import Mixing, Rows, decoding_loss, draw_mixing, input_rate_share, require_finite
+from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.precision import autocast, default_device
 
 
 class MaskObjective(Protocol):
@@ -34,6 +37,23 @@ class MaskObjective(Protocol):
     def loss(self, outputs: Tensor, trials: Tensor, mixing: Mixing, generator: torch.Generator | None) -> Tensor:
         """Scalar loss of input-layer outputs (row, n_outputs) for these trials, mixed so; with a generator, dropout is on."""
         ...
+
+
+class FrozenDecoder:
+    """The objective of TROI's stage 1: hidden activities through the frozen decoder against the target embedding."""
+
+    def __init__(self, shared: SharedDecoder, target: Rows, settings: TrainingSettings) -> None:
+        for parameter in shared.parameters():
+            parameter.requires_grad_(False)
+        self.shared, self.target, self.settings = shared, target, settings
+        self.n_outputs = shared.hidden
+
+    def loss(self, outputs: Tensor, trials: Tensor, mixing: Mixing, generator: torch.Generator | None) -> Tensor:
+        """Equation 4 on these trials."""
+        with autocast(outputs.device, self.settings.precision):
+            decoded = self.shared.to(outputs.device)(outputs, generator)
+        target = self.target[trials].to(outputs.device)
+        return decoding_loss(decoded, target, mixing.to(outputs.device), self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +112,10 @@ class MaskTrainer:
         low_pass: scipy.sparse.csr_array,
         settings: MaskSettings,
         generator: torch.Generator,
+        *,
+        device: torch.device | None = None,
     ) -> None:
+        self.device = device or default_device()
         self.responses, self.folds, self.objective = responses, folds, objective
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
@@ -103,10 +126,11 @@ class MaskTrainer:
         scale = settings.input_scale * self.n_candidates**-0.5
         shape = (self.n_candidates, objective.n_outputs)
         self.weights = [
-            nn.Parameter(torch.empty(shape).normal_(0, scale, generator=generator)) for _ in range(settings.n_folds)
+            nn.Parameter(torch.empty(shape).normal_(0, scale, generator=generator).to(self.device))
+            for _ in range(settings.n_folds)
         ]
-        self.biases = [nn.Parameter(torch.zeros(objective.n_outputs)) for _ in range(settings.n_folds)]
-        self.mask = nn.Parameter(torch.ones(self.n_candidates))
+        self.biases = [nn.Parameter(torch.zeros(objective.n_outputs, device=self.device)) for _ in range(settings.n_folds)]
+        self.mask = nn.Parameter(torch.ones(self.n_candidates, device=self.device))
         self._make_optimizer()
         self.round, self.epoch = 1, 0
         self.outcome: Round | None = None
@@ -182,13 +206,13 @@ class MaskTrainer:
         with torch.no_grad():
             self.mask.clamp_(min=0)
             if not self.settings.shrink:  # momentum would lift cut voxels off zero again
-                self.mask.mul_(self.kept)
+                self.mask.mul_(self.kept.to(self.device))
         return losses
 
     def _pass(self, trials: Tensor, fold: int, *, train: bool) -> "_Pass":
         """Loss of these trials through a fold's layer, and its gradient at the layer's outputs."""
         mixing = draw_mixing(len(trials), self.generator, beta=self.settings.mixing_beta)
-        responses = mixing.apply(self.responses[trials])
+        responses = mixing.apply(self.responses[trials]).to(self.device)
         with torch.no_grad():
             outputs = (responses * self.mask) @ self.weights[fold] + self.biases[fold]
         outputs.requires_grad_()
@@ -210,7 +234,7 @@ class MaskTrainer:
     def full_mask(self) -> np.ndarray:
         """The mask over all candidates: float32 (candidate voxel,), cut voxels 0."""
         full = np.zeros(self.n_candidates, np.float32)
-        full[self.alive.numpy()] = self.mask.detach().numpy()
+        full[self.alive.numpy()] = self.mask.detach().cpu().numpy()
         return full
 
     def _close_round(self) -> None:
@@ -236,11 +260,12 @@ class MaskTrainer:
         inside, self.kept = kept[self.alive], self.kept & kept
         if not self.settings.shrink:  # the same algorithm at full size, for comparison: cut voxels are held at zero
             with torch.no_grad():
-                self.mask.mul_(inside)
+                self.mask.mul_(inside.to(self.device))
             self.responses = self.responses * inside
             return
         self.responses = self.responses[:, inside].contiguous()
-        self.gradient = torch.empty(int(inside.sum()), self.objective.n_outputs)
+        self.gradient = torch.empty(int(inside.sum()), self.objective.n_outputs, device=self.device)
+        inside = inside.to(self.device)
         for parameter in (*self.weights, self.mask):  # one tensor at a time, the old one freed before the next is cut
             parameter.data = parameter.data[inside]
             state = self.optimizer.state[parameter]
@@ -266,9 +291,9 @@ class MaskTrainer:
         self.round, self.epoch, self.kept = state["round"], state["epoch"], state["kept"]
         shrink = self.settings.shrink
         self.responses = self.responses[:, self.kept].contiguous() if shrink else self.responses * self.kept
-        self.weights = [nn.Parameter(weight) for weight in state["weights"]]
-        self.biases = [nn.Parameter(bias) for bias in state["biases"]]
-        self.mask, self.last_mask = nn.Parameter(state["mask"]), state["last_mask"].numpy()
+        self.weights = [nn.Parameter(weight.to(self.device)) for weight in state["weights"]]
+        self.biases = [nn.Parameter(bias.to(self.device)) for bias in state["biases"]]
+        self.mask, self.last_mask = nn.Parameter(state["mask"].to(self.device)), state["last_mask"].numpy()
         self._make_optimizer()
         restore_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
@@ -279,4 +304,5 @@ class MaskTrainer:
         for own in self.weights:  # not stacked: at full size one copy of all layers is gigabytes
             weight += own.detach() / len(self.weights)
         weight *= self.mask.detach()[:, None]
-        return self.alive.numpy(), weight, torch.stack([b.detach() for b in self.biases]).mean(0)
+        bias = torch.stack([b.detach() for b in self.biases]).mean(0)
+        return self.alive.numpy(), weight.cpu(), bias.cpu()

@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.collapse import Watch, health
 from pulvinar.training.optimizers import OptimizerName, make_optimizer, parameter_groups, set_rates, warm_up_cosine
+from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.processes import gather_states, n_processes, own_rows, rank, sum_gradients
 from pulvinar.training.siamese import Branch, LossSettings, SiameseNetwork, cached_backward, hard_share, total
 from pulvinar.training.views import ViewSettings, make_view
 
-Precision = Literal["auto", "float32", "bfloat16"]
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
 REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
@@ -87,7 +86,7 @@ class SiameseTrainer:
         device: torch.device | None = None,
     ) -> None:
         require_batch(len(images), settings)
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or default_device()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.images, self.settings, self.loss, self.views = images, settings, loss, tuple(views)
         self.generators = {name: seeded(settings.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
@@ -142,12 +141,6 @@ class SiameseTrainer:
         """Share of the run that is behind us."""
         return self.step_number / self.n_steps
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 where asked for, or where 'auto' and the machine computes in it."""
-        wanted = self.settings.precision
-        able = self.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted == "bfloat16" or (wanted == "auto" and able))
-
     def run_steps(self, n_steps: int | None = None) -> dict[str, Any] | None:
         """So many steps, or to the end of the epoch if that comes first; the epoch's record if it ended."""
         started, n_done, ended = time.monotonic(), 0, False
@@ -194,7 +187,7 @@ class SiameseTrainer:
             return self.loss.terms(branches, done=done, constraint=self.constraint, with_budget=not all_open)
 
         def forward(parts: Sequence[Tensor], generator: torch.Generator | None, **given: Any) -> tuple[Branch, Branch]:
-            with self.autocast():
+            with autocast(self.device, self.settings.precision):
                 return self._run(parts, generator, **given)
 
         if settings.micro_batches > 1:

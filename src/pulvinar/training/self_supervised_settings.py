@@ -13,7 +13,8 @@ from pulvinar.models.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_s
 from pulvinar.objectives.self_supervised import Objective
 from pulvinar.selection.budget import BoundTarget
 from pulvinar.training.optimizers import OptimizerName
-from pulvinar.training.self_supervised import Precision, TrainingSettings
+from pulvinar.training.precision import Precision
+from pulvinar.training.self_supervised import TrainingSettings
 from pulvinar.training.siamese import BudgetMode
 from pulvinar.training.views import ViewSettings
 

@@ -7,8 +7,7 @@ dual       gated pass        dense pass          "Unifying synergies": one encod
 two        gated pass of A   dense pass of B     two encoders, two projectors ("Unifying synergies", table 5)
 
 The loss is that of the whole batch: over all processes (training/processes.py) and, with `micro_batches` above 1, over the
-micro-batches by gradient caching (Gao et al. 2021): embeddings of all micro-batches first, the loss and its gradient at the
-embeddings, then each micro-batch again with its part of that gradient. Exact for every loss; batch-norm sees micro-batches.
+micro-batches by gradient caching (training/gradient_caching.py). Exact for every loss; batch-norm sees micro-batches.
 """
 
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pulvinar.models.heads import Head
 from pulvinar.objectives.self_supervised import Objective, barlow_twins_terms, simclr_terms, simsiam_terms, vicreg_terms
 from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, quadratic_penalty
 from pulvinar.selection.decisive_gates import decide_schedule, undecided
+from pulvinar.training.gradient_caching import cached_gradients
 from pulvinar.training.processes import gather_rows, mean_over_processes
 
 Branches = Literal["dense", "gated", "dual", "two"]
@@ -252,23 +252,21 @@ def cached_backward(
     """
     run = forward or network
     parts = list(zip(*[view.chunk(n_micro_batches) for view in views], strict=True))
-    states, cached = [], []
     statistics = _NormStatistics(network)
-    with torch.no_grad():
-        for part in parts:
-            states.append(generator.get_state() if generator is not None else None)
-            cached.append(run(part, generator, **options))
-    statistics.restore()
-    leaves = [tuple(branch.detached() for branch in pair) for pair in cached]
-    branches = cast(tuple[Branch, Branch], tuple(joined([pair[n] for pair in leaves]) for n in (0, 1)))
-    terms = loss(branches)
-    total(terms).backward()
-    for part, state, pair in zip(parts, states, leaves, strict=True):
-        if generator is not None and state is not None:
-            generator.set_state(state)
-        again = run(part, generator, **options)
-        outputs = [tensor for branch in again for tensor in branch.differentiable()]
-        inputs = [tensor for branch in pair for tensor in branch.differentiable()]
-        pairs = [(o, i.grad) for o, i in zip(outputs, inputs, strict=True) if o.requires_grad and i.grad is not None]
-        torch.autograd.backward([o for o, _ in pairs], [cast(Tensor, g).to(o.dtype) for o, g in pairs])
-    return branches, terms
+    seen: dict[str, Any] = {}
+
+    def loss_of(pairs: Sequence[tuple[Branch, Branch]]) -> Tensor:
+        seen["branches"] = tuple(joined([pair[n] for pair in pairs]) for n in (0, 1))
+        seen["terms"] = loss(seen["branches"])
+        return total(seen["terms"])
+
+    cached_gradients(
+        parts,
+        lambda part: run(part, generator, **options),
+        loss_of,
+        detached=lambda pair: (pair[0].detached(), pair[1].detached()),
+        tensors=lambda pair: [tensor for branch in pair for tensor in branch.differentiable()],
+        generator=generator,
+        between=statistics.restore,
+    )
+    return seen["branches"], seen["terms"]

@@ -1,0 +1,108 @@
+"""`pulvinar fit … --dry-run`: what a fit would need, before it starts; nothing is trained or written."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pulvinar.commands import fit as fitting
+from pulvinar.commands import registry
+from pulvinar.commands.data import open_data
+from pulvinar.config import build
+from pulvinar.errors import InputError
+from pulvinar.training.decoder_checkpoint import stored_decoder
+from pulvinar.training.decoder_size import as_dict, measure_speed
+from pulvinar.training.decoding_data import embedding_shape
+from pulvinar.training.runs import RunFolder
+
+GIGABYTE = 1e9
+WIDTHS = (16, 16, 10, 11, 8, 8, 8, 9)
+
+
+def dry_run(
+    method: str,
+    *,
+    data: str,
+    config_file: str | None = None,
+    assignments: Sequence[str] = (),
+    backbone: str | None = None,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Phases of the fit with parameters, bytes by kind and seconds; the largest phase is the peak."""
+    module = registry.module("methods", method)
+    if not hasattr(module, "phases"):
+        raise InputError(f"--dry-run: {method} gives no estimate of what it needs")
+    config, backbone_config = fitting.configs(method, config_file, assignments)
+    fitting.refuse_useless_backbone(method, config, backbone, config_file, assignments)
+    experiment = open_data(fitting.kind_of(module), data, target=target)
+    plan = fitting.backbone_plan(config, backbone_config, backbone)
+    found = _phases(module, config, experiment, plan)
+    speed = measure_speed()
+    phases = [as_dict(phase, speed) for phase in found]
+    process = resident_bytes()
+    return {
+        "method": method,
+        "phases": phases,
+        "process": process,
+        "peak": process + max(phase["total"] for phase in phases),
+        "peak_on_device": max(phase["on_device"] for phase in phases),
+        "available": available_bytes(),
+        "seconds": sum(phase["seconds"] for phase in phases),
+    }
+
+
+def _phases(module: ModuleType, config: Any, experiment: Any, plan: dict[str, Any] | None) -> list[Any]:
+    if not hasattr(module, "BACKBONE"):
+        return module.phases(config, experiment)
+    if plan is None:
+        return module.phases(config, experiment)
+    if "path" in plan:
+        shape = stored_decoder(RunFolder.reopen(plan["path"]).require(method=module.BACKBONE)).shared.shape
+        return module.phases(config, experiment, shape)
+    inner = registry.module("methods", module.BACKBONE)
+    inner_config = build(inner.Config, plan["settings"], name=module.BACKBONE)
+    shape = inner_config.shape(**embedding_shape(experiment, inner_config.feature))
+    return [*inner.phases(inner_config, experiment), *module.phases(config, experiment, shape)]
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The table that the command prints."""
+    kinds = ("parameters", "trained", "weights", "gradients", "AdamW", "other", "data", "GB")
+    lines = [" " * 24 + "".join(f"{kind:>{width}}" for kind, width in zip(kinds, WIDTHS, strict=True))]
+    for phase in result["phases"]:
+        parts = [phase["weights"], phase["gradients"], phase["optimizer"], phase["activations"] + phase["batch"], phase["data"]]
+        words = [f"{phase['n_parameters']:,}", f"{phase['n_trained']:,}"]
+        words += [f"{part / GIGABYTE:.2f}" for part in (*parts, phase["total"])]
+        row = "".join(f"{word:>{width}}" for word, width in zip(words, WIDTHS, strict=True))
+        lines.append(f"{phase['name']:24}{row}   {phase['n_steps']:,} steps, {_duration(phase['seconds'])}")
+    free = f", {result['available'] / GIGABYTE:.1f} GB are free" if result["available"] else ""
+    lines.append(
+        f"peak: {result['peak'] / GIGABYTE:.2f} GB in this machine's memory, {result['process'] / GIGABYTE:.2f} of it the "
+        f"process itself{free}; with a GPU {result['peak_on_device'] / GIGABYTE:.2f} GB there"
+    )
+    lines.append(f"time: about {_duration(result['seconds'])} of training at this machine's speed now; scoring comes on top")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def resident_bytes() -> int:
+    """Memory of this process so far: libraries, and what was opened."""
+    statement = Path("/proc/self/statm")
+    if statement.is_file():
+        return int(statement.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource  # systems without /proc; macOS counts in bytes
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def available_bytes() -> int | None:
+    """Memory that is free on this machine; None where it does not say."""
+    information = Path("/proc/meminfo")
+    if not information.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in information.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,0 +1,134 @@
+"""Settings that pretraining a decoder and adapting it to a new subject share, and how both train.
+
+Values of MindEye2 and TROI, for 256 x 1664 tokens and thousands of trials, stand in the help where ours differ; ours were
+chosen on planted worlds for hundreds of trials and a pooled embedding. docs/methods/cross_subject_decoder.md has the paper's
+set as a file.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.scaling import Mode
+from pulvinar.models.decoder import DecoderShape, Mixer
+from pulvinar.training.precision import Precision
+
+POSITIVE = (
+    "hidden",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "temperature",
+    "soft_temperature",
+    "mixing_beta",
+    "micro_batches",
+)
+NOT_NEGATIVE = ("n_blocks", "weight_decay", "prior_weight", "input_scale", "lora_rank")
+POSITIVE_OR_NONE = ("soft_temperature_end", "clip_norm", "projector_width")
+SHARES = ("mixed_share", "dropout", "warm_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSettings:
+    """Data, network, losses and schedule of a decoder; the methods' Config extend it."""
+
+    METHOD: ClassVar[str] = "decoding"
+
+    seed: int = setting(0, "initial weights, folds, order of trials, mixing")
+    feature: str | None = setting(
+        None, "embedding to decode: its name, or a file of one (docs/embeddings.md); none: the only one there is"
+    )
+    centre: bool = setting(True, "decode the embedding less its mean over training images (MindEye2: false)")
+    scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
+    drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
+    hidden: int = setting(256, "width of the shared decoder (papers: 4096)")
+    n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)")
+    dropout: float = setting(0.15, "share of hidden units dropped in training (MindEye2: 0.15)")
+    mixer: Mixer = setting("residual", "residual: an MLP that starts linear (ours); compat: MindEye2's, linear in effect")
+    projector_width: int | None = setting(None, "of the projector; none: hidden, for tokens their dim (MindEye2)")
+    epochs: int = setting(40, "passes over the trials (papers: 150)")
+    batch_size: int = setting(24, "trials of each subject in a step (papers: 24)")
+    learning_rate: float = setting(
+        1e-3, "peak rate of AdamW, one-cycle; of input layers above 8,000 voxels times 8000 / voxels (MindEye2: 3e-4)"
+    )
+    warm_share: float = setting(0.3, "share of the steps in which the rate rises")
+    weight_decay: float = setting(0.05, "of AdamW, not on biases and norms (MindEye2: 0.01)")
+    clip_norm: float | None = setting(1.0, "longest gradient of a step; none: any (MindEye2)")
+    mixed_share: float = setting(1 / 3, "first part of the epochs with MixCo, SoftCLIP afterwards (paper: 1/3)")
+    mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2; MindEye2: 0.15)")
+    temperature: float = setting(0.2, "of BiMixCo (MindEye2: 0.006, for long token embeddings)")
+    soft_temperature: float = setting(0.2, "of SoftCLIP, in its first epoch (MindEye2: 0.004)")
+    soft_temperature_end: float | None = setting(None, "of SoftCLIP in its last epoch; none: the same (.0075)")
+    prior_weight: float = setting(5.0, "weight of the regression error beside the contrastive loss (epsilon of eq. 4; 30)")
+    input_scale: float = setting(0.1, "initial weights of input layers: normal, this over sqrt(n_voxels) (MindEye2: .58)")
+    precision: Precision = setting("float32", "float32, bfloat16 products, or auto: bfloat16 where the machine computes in it")
+    micro_batches: int = setting(1, "parts that a step is computed in, for less memory (exact: gradient caching)")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        name, wrong = self.METHOD, []
+        for fields, fits, text in (
+            (POSITIVE, lambda x: x > 0, "is above 0"),
+            (POSITIVE_OR_NONE, lambda x: x is None or x > 0, "is above 0, or none"),
+            (NOT_NEGATIVE, lambda x: x >= 0, "is 0 or more"),
+            (SHARES, lambda x: 0 <= x <= 1, "lies in [0, 1]"),
+        ):
+            there = [field for field in fields if hasattr(self, field)]
+            wrong += [f"{name}.{field} {text}, not {getattr(self, field)}" for field in there if not fits(getattr(self, field))]
+        if self.micro_batches > self.batch_size:
+            wrong.append(f"{name}.micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}")
+        return wrong + number_problems(name, self)
+
+    def training(self) -> "TrainingSettings":
+        """What the trainer needs of these."""
+        return TrainingSettings(
+            **{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(self, name)}
+        )
+
+    def shape(self, *, n_tokens: int, dim: int) -> DecoderShape:
+        """The shared decoder for an embedding of this size."""
+        return DecoderShape(
+            hidden=self.hidden,
+            dim=dim,
+            n_blocks=self.n_blocks,
+            dropout=self.dropout,
+            n_tokens=n_tokens,
+            mixer=self.mixer,
+            projector_width=self.projector_width,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What the trainer of a decoder needs to know; see `DecodingSettings` for what each is."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    mixed_share: float
+    mixing_beta: float
+    temperature: float
+    soft_temperature: float
+    prior_weight: float
+    soft_temperature_end: float | None = None
+    warm_share: float = 0.3
+    clip_norm: float | None = 1.0
+    precision: Precision = "float32"
+    micro_batches: int = 1
+    lora_rank: int = 0
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+
+    @property
+    def n_mixed_epochs(self) -> int:
+        """Epochs with BiMixCo; SoftCLIP in the later ones."""
+        return math.ceil(self.mixed_share * self.epochs)
+
+    def soft_temperature_at(self, epoch: int) -> float:
+        """SoftCLIP's temperature in this epoch (from 0): end + (start - end) (1 + cos(pi k / (n - 1))) / 2, as in MindEye2."""
+        n, k = self.epochs - self.n_mixed_epochs, epoch - self.n_mixed_epochs
+        if self.soft_temperature_end is None or n < 2:
+            return self.soft_temperature
+        end = self.soft_temperature_end
+        return end + (self.soft_temperature - end) * (1 + math.cos(math.pi * k / (n - 1))) / 2
