@@ -23,7 +23,7 @@ METHODS = ("troi", "cross_subject_decoder")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedDecoder:
-    """A subject's decoder: input layer on the selected voxels (voxel,) bool, the shared part, embedding, and how data are read."""
+    """A subject's decoder: input layer on the selected voxels (voxel,) bool, the shared part, the embedding."""
 
     shared: SharedDecoder
     layer: nn.Linear

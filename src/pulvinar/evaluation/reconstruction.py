@@ -241,9 +241,7 @@ def _row(judge: Judge, candidate: Candidate, scored: Mapping[str, Scored], first
     return row
 
 
-def summary(
-    judge: Judge, rows: list[dict[str, Any]], skipped: Mapping[str, str], opened: OpenedPictures, n: int
-) -> dict[str, Any]:
+def summary(judge: Judge, rows: list[dict[str, Any]], skipped: Mapping[str, str], opened: OpenedPictures) -> dict[str, Any]:
     """The evaluation as it is written: rows, metrics and what they are, chance, what was left out and why."""
     transductive = opened.decoder.scaling != "train_stats"
     rules = ["z-scored per session: sessions with test trials give their own statistics"] if transductive else []

@@ -1,13 +1,14 @@
 """Pictures from a finished decoder: a small image decoder, a low-level branch, a diffusion prior.
 
-Papers: MindEye2 (Scotti et al. 2024), which TROI builds on: low-level branch, diffusion prior, blend; TROI section 2.1 (equation
-3: the prior's target is mixed too). Where: networks in models/picture_decoder.py, models/image_autoencoder.py and
+Papers: MindEye2 (Scotti et al. 2024), which TROI builds on: low-level branch, diffusion prior, blend; TROI section 2.1
+(equation 3: the prior's target is mixed too). Where: networks in models/picture_decoder.py, models/image_autoencoder.py and
 models/diffusion_prior.py, losses in training/picture_training.py, scores and controls in evaluation/reconstruction.py.
 
 Differs from the papers and why:
-- The image decoder is ours and small: it needs no weights, only the training images. `pulvinar reconstruct
-  --generator` puts a large pretrained one in its place.
-- The low-level branch reads the selected voxels, and is trained on the new subject alone; the papers pretrain it over subjects.
+- The image decoder is ours and small: it needs no weights, only the training images. `pulvinar reconstruct --generator` puts
+  a large pretrained one in its place.
+- The low-level branch reads the selected voxels, and is trained on the new subject alone; the papers pretrain it over
+  subjects.
 - `prior=linear` is the decoder's own regression head; `prior=diffusion` trains a prior on the finished decoder, on the new
   subject's trials (in the papers it is trained with the decoder, over subjects).
 """
@@ -83,7 +84,7 @@ class Config:
     low_level_dropout: float = setting(0.3, "share of voxels and hidden units dropped in its training (ours)")
     low_level_rate: float = setting(1e-3, "peak rate of AdamW of the low-level branch (ours)")
     contrastive: float = setting(0.1, "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)")
-    contrastive_temperature: float = setting(0.1, "of that term (ours)")
+    contrastive_temperature: float = setting(0.5, "of that term (ours)")
     blend: float = setting(0.5, "share of the low-level picture in the blend of both, in pixels (ours; MindEye2: 0.25)")
     prior: Prior = setting("linear", "linear: the decoder's regression head; diffusion: a prior trained on its output")
     prior_epochs: int = setting(60, "passes of the prior over the trials (papers: 150, with the decoder)")

@@ -1,7 +1,7 @@
 """How like the seen images reconstructed ones are: pixel correlation, structural similarity, identification by features.
 
 Pictures are float (image, height, width, 3) in [0, 1], one row of `seen` for each row of `reconstructed`; resizing (425
-pixels in the literature) is the caller's. Definitions of MindEye2 (Scotti et al. 2024) and the papers that it compares itself with.
+pixels in the literature) is the caller's. Definitions of MindEye2 (Scotti et al. 2024) and of the papers beside it.
 
 Two-way identification of reconstruction j: the share of the other images i whose features correlate less with the
 reconstruction's than the features of the image that was seen do,

@@ -1,13 +1,14 @@
 """Diffusion prior: from what the decoder gives to an image's embedding (Ramesh et al. 2022; Scotti et al. 2024).
 
-The network is diffusers' PriorTransformer on tokens: the condition's tokens, the step, and the noisy embedding's, without
-an attention mask. Trained to predict the clean embedding x0 from x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise at 100 steps of the
-cosine schedule (a_t the running product of 1 - beta_t), by mean squared error; the condition is left out (zeros, ours) in a share of
-the rows. Sampling: 20 steps of DDIM, no guidance.
-Ours: the condition's tokens have positions too; one token is a pooled embedding.
+The network is diffusers' PriorTransformer on tokens: the condition's tokens, the step, and the noisy embedding's, without an
+attention mask. Trained to predict the clean embedding x0 from x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise at 100 steps of the
+cosine schedule (a_t the running product of 1 - beta_t), by mean squared error; the condition is left out (zeros, ours) in a
+share of the rows. Sampling: 20 steps of DDIM, no guidance. Ours: the condition's tokens have positions too; one token is a
+pooled embedding.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +28,7 @@ def cosine_betas(n_steps: int = N_STEPS) -> Float[Tensor, " step"]:
     return (1 - level[1:] / level[:-1]).clamp(max=LARGEST_BETA)
 
 
-def _scheduler() -> "object":
+def _scheduler() -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -47,7 +48,7 @@ class DiffusionPrior(nn.Module):
         if dim % n_tokens:
             raise ValueError(f"a prior of {n_tokens} tokens cannot hold {dim} numbers")
         self.n_tokens, self.token_dim = n_tokens, dim // n_tokens
-        self.transformer = PriorTransformer(
+        self.transformer: Any = PriorTransformer(
             num_attention_heads=n_heads,
             attention_head_dim=head_dim,
             num_layers=n_layers,
@@ -86,7 +87,7 @@ class DiffusionPrior(nn.Module):
         noise = torch.randn(embedding.shape, generator=generator)
         step = torch.randint(N_STEPS, (len(embedding),), generator=generator)
         kept = torch.rand(len(embedding), 1, generator=generator) >= condition_dropout
-        noisy = self.scheduler.add_noise(embedding, noise, step)  # type: ignore[attr-defined]
+        noisy = self.scheduler.add_noise(embedding, noise, step)
         return (self(noisy, step, condition * kept) - embedding).square().mean()
 
     @torch.no_grad()
@@ -95,8 +96,8 @@ class DiffusionPrior(nn.Module):
     ) -> Float[Tensor, "row dim"]:
         """One embedding for each condition, by DDIM from noise of the generator."""
         scheduler = _scheduler()
-        scheduler.set_timesteps(n_steps)  # type: ignore[attr-defined]
+        scheduler.set_timesteps(n_steps)
         x = torch.randn(condition.shape, generator=generator)
-        for step in scheduler.timesteps:  # type: ignore[attr-defined]
-            x = scheduler.step(self(x, step.expand(len(x)), condition), step, x).prev_sample  # type: ignore[attr-defined]
+        for step in scheduler.timesteps:
+            x = scheduler.step(self(x, step.expand(len(x)), condition), step, x).prev_sample
         return x

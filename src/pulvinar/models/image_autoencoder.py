@@ -1,8 +1,8 @@
 """Image autoencoders: pictures -> latents -> pictures, for the low-level branch.
 
 `PixelComponents` is the embedded one, fitted to the user's own training images: principal components, the best linear
-autoencoder in squared error. `open_autoencoder` reads AutoencoderKL or AutoencoderTiny (TAESD) of diffusers from a local folder.
-Pictures are float (image, 3, height, width) in [0, 1].
+autoencoder in squared error. `open_autoencoder` reads AutoencoderKL or AutoencoderTiny (TAESD) of diffusers from a local
+folder. Pictures are float (image, 3, height, width) in [0, 1].
 """
 
 from pathlib import Path
@@ -45,7 +45,8 @@ class PixelComponents(nn.Module):
 
     def __init__(self, n_components: int, side: int) -> None:
         super().__init__()
-        self.n_components, self.side, self.latent_shape = n_components, side, (n_components,)
+        self.n_components, self.side = n_components, side
+        self.latent_shape: tuple[int, ...] = (n_components,)
         self.register_buffer("mean", torch.zeros(3 * side * side))
         self.register_buffer("axes", torch.zeros(n_components, 3 * side * side))
         self.register_buffer("spread", torch.ones(()))

@@ -1,8 +1,8 @@
 """Embedding -> picture and voxels -> picture, small enough to be trained on the user's own images. The embedded default.
 
 `PictureDecoder`: the picture is the linear one (embedding -> principal components of the training pixels, ridge in closed
-form) plus what a convolutional part adds, which starts at zero. `LowLevelBranch`: voxels -> latents of an image autoencoder, as MindEye2's
-blurry pictures (Scotti et al. 2024). The architecture of both is ours.
+form) plus what a convolutional part adds, which starts at zero. `LowLevelBranch`: voxels -> latents of an image autoencoder,
+as MindEye2's blurry pictures (Scotti et al. 2024). The architecture of both is ours.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """The networks by which reconstructions are compared with what was seen, each where its weights are to be had.
 
-Names, layers and sides in pixels are those of MindEye2 (Scotti et al. 2024) and the papers that it compares itself with; pictures
-are scaled to the square, nothing cut, bilinear with antialiasing. Any other torchvision or timm network may be named, as
-'NETWORK' or 'NETWORK:LAYER' (without a layer, its last stage averaged over places). Nothing is downloaded: weights are a file
-in a folder that the caller names, or lie where torchvision, torch.hub or open_clip keep theirs. `energy` and `colour` need none.
+Names, layers and sides in pixels are those of MindEye2 (Scotti et al. 2024) and the papers that it compares itself with;
+pictures are scaled to the square, nothing cut, bilinear with antialiasing. Any other torchvision or timm network may be
+named, as 'NETWORK' or 'NETWORK:LAYER' (without a layer, its last stage averaged over places). Nothing is downloaded: weights
+are a file in a folder that the caller names, or lie where torchvision, torch.hub or open_clip keep theirs. `energy` and
+`colour` need none.
 """
 
 from collections.abc import Callable

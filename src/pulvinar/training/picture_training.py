@@ -1,12 +1,12 @@
 """Training of the parts that make pictures, one after the other: image decoder, low-level branch, diffusion prior.
 
-Each part is a network with a loss of some rows; AdamW, one-cycle, gradients cut to length 1. The same seed gives the same weights,
-and a trainer goes on bit for bit from what `state` gave.
+Each part is a network with a loss of some rows; AdamW, one-cycle, gradients cut to length 1. The same seed gives the same
+weights, and a trainer goes on bit for bit from what `state` gave.
 
 Losses: image decoder, mean squared error of pixels from the training images' own embeddings, to which noise may be added;
-low-level branch, L1 between latents plus `contrastive` times SoftCLIP over them (MindEye2: .1, on features of another network);
-prior, mean squared error of the clean embedding given the decoder's backbone output for trials that are mixed in the first
-epochs (MixCo), the target mixed alike (TROI equation 3) or not (MindEye2).
+low-level branch, L1 between latents plus `contrastive` times SoftCLIP over them (MindEye2: .1, on features of another
+network); prior, mean squared error of the clean embedding given the decoder's backbone output for trials that are mixed in
+the first epochs (MixCo), the target mixed alike (TROI equation 3) or not (MindEye2).
 """
 
 from collections.abc import Callable
