@@ -72,10 +72,10 @@ class Config:
     n_components: int = setting(256, "principal components of the pixels, the embedded autoencoder's latents (ours)")
     width: int = setting(48, "channels of the image decoder (ours)")
     ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)")
-    epochs: int = setting(6, "passes of the image decoder over the training images (ours)")
+    epochs: int = setting(3, "passes of the image decoder over the training images; 0: its linear part alone (ours)")
     batch_size: int = setting(32, "images in a step (ours)")
-    learning_rate: float = setting(1e-3, "peak rate of AdamW of the image decoder, one-cycle (ours)")
-    embedding_noise: float = setting(0.3, "noise on the embeddings that the image decoder learns from, in their spreads (ours)")
+    learning_rate: float = setting(3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)")
+    embedding_noise: float = setting(0.1, "noise on the embeddings that the image decoder learns from, in their spreads (ours)")
     autoencoder: str | None = setting(
         None, "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components"
     )
@@ -107,13 +107,13 @@ class Config:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        positive = ["n_images", "n_components", "width", "epochs", "batch_size", "learning_rate", "low_level_hidden"]
+        positive = ["n_images", "n_components", "width", "batch_size", "learning_rate", "low_level_hidden"]
         positive += ["low_level_rate", "contrastive_temperature", "prior_epochs", "prior_rate", "prior_tokens", "prior_layers"]
         positive += ["prior_heads", "prior_head_dim", "prior_samples", "mixing_beta", "trial_batch_size"]
         wrong = [
             f"picture_decoder.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
         ]
-        for name in ("ridge", "embedding_noise", "low_level_epochs", "contrastive", "weight_decay"):
+        for name in ("epochs", "ridge", "embedding_noise", "low_level_epochs", "contrastive", "weight_decay"):
             if not getattr(self, name) >= 0:
                 wrong.append(f"picture_decoder.{name} is 0 or more, not {getattr(self, name)}")
         for name in ("blend", "low_level_dropout", "condition_dropout", "mixed_share"):

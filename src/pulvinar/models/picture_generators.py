@@ -100,16 +100,14 @@ def open_generator(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.float16 if where.type == "cuda" else torch.float32
     try:
-        pipeline = getattr(diffusers, names[kind]).from_pretrained(
-            base, local_files_only=True, use_safetensors=True, torch_dtype=dtype
-        )
+        pipeline = getattr(diffusers, names[kind]).from_pretrained(base, local_files_only=True, use_safetensors=True)
     except PACKAGE_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise FileError(f"{base}: cannot be read as {names[kind]} ({reason}); to fetch it: {_fetch(kind, base)}") from error
     if kind == "sdxl_ip_adapter":
         _load_adapter(pipeline, base, adapter)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(where)
+    pipeline.to(where, dtype)
     return PictureGenerator(kind, pipeline, _dim(kind, pipeline), n_steps=n_steps, guidance=guidance, side=side)
 
 
