@@ -2,8 +2,8 @@
 
     uv run python benchmarks/planted_pictures.py --images FOLDER --weights FOLDER --out FOLDER [--seeds 1 2 3]
 
-images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). weights: files of weights of the
-networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed twice, with the
+images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). weights: files of weights
+of the networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed twice, with the
 regression head and with the diffusion prior. What is in --out already is not made again.
 """
 
@@ -39,7 +39,7 @@ def run_world(seed: int, *, images: str | None, weights: str, measures: list[str
 
 
 def table(worlds: list[dict[str, dict]]) -> str:
-    """Mean over worlds, the worlds in order, and for controls the paired difference to ours with its interval, world by world."""
+    """Mean over worlds, the worlds in order, and the paired difference of each control to ours with its interval."""
     metrics = list(worlds[0]["linear"]["metrics"])
     lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     for variant in VARIANTS:

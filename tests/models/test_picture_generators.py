@@ -36,14 +36,14 @@ def test_missing_weights_come_with_the_command_that_fetches_them(tmp_path, monke
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileError, match="hf download stabilityai/stable-diffusion-2-1-unclip"):
         open_generator("unclip", "stabilityai/stable-diffusion-2-1-unclip")
-    with pytest.raises(FileError, match="no such folder; to get the weights: hf download .* --local-dir"):
+    with pytest.raises(FileError, match=r"no such folder; to get the weights: hf download .* --local-dir"):
         open_generator("kandinsky", str(tmp_path / "none"))
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "model_index.json").write_text('{"_class_name": "KandinskyV22Pipeline", "unet": ["diffusers", "X"]}')
     with pytest.raises(FileError, match="cannot be read as KandinskyV22Pipeline"):
         open_generator("kandinsky", str(tmp_path / "half"))
     folder = tiny.write_sdxl(tmp_path / "xl", adapter=False)
-    with pytest.raises(FileError, match="no adapter in .* hf download h94/IP-Adapter"):
+    with pytest.raises(FileError, match=r"no adapter in .* hf download h94/IP-Adapter"):
         open_generator("sdxl_ip_adapter", str(folder))
 
 
