@@ -3,8 +3,8 @@
     uv run python benchmarks/planted_pictures.py --images FOLDER --weights FOLDER --out FOLDER [--seeds 1 2 3]
 
 images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). weights: files of weights
-of the networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed twice, with the
-regression head and with the diffusion prior. What is in --out already is not made again.
+of the networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed twice, with
+the regression head and with the diffusion prior. What is in --out already is not made again.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pulvinar.commands.data import simulate
 from pulvinar.storage import read_json, write_json
 
 WORLD = ("n_test_images=150",)
-VARIANTS = {"linear": (), "diffusion": ("prior=diffusion",), "components": ("epochs=0",)}
+VARIANTS = {"linear": (), "diffusion": ("prior=diffusion",)}
 
 
 def run_world(seed: int, *, images: str | None, weights: str, measures: list[str], out: Path) -> dict[str, dict]:

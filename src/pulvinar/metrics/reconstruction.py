@@ -22,7 +22,7 @@ SIDE = 425  # pixels at which the literature compares pictures
 
 
 def pixel_correlation(
-    reconstructed: Float[np.ndarray, "image height width 3"], seen: Float[np.ndarray, "image height width 3"]
+    reconstructed: Float[np.ndarray, "made made_height made_width 3"], seen: Float[np.ndarray, "image height width 3"]
 ) -> Float[np.ndarray, " image"]:
     """PixCorr: Pearson correlation over all pixels and colours of each reconstruction with its image, in [-1, 1]."""
     _require_pairs(reconstructed, seen)
@@ -31,7 +31,7 @@ def pixel_correlation(
 
 
 def structural_similarity(
-    reconstructed: Float[np.ndarray, "image height width 3"], seen: Float[np.ndarray, "image height width 3"]
+    reconstructed: Float[np.ndarray, "made made_height made_width 3"], seen: Float[np.ndarray, "image height width 3"]
 ) -> Float[np.ndarray, " image"]:
     """SSIM of the grey pictures (Wang et al. 2004), Gaussian weights of width 1.5 pixels, population covariance, range 1.
 
@@ -49,7 +49,7 @@ def structural_similarity(
 
 
 def correlation_table(
-    seen: Num[np.ndarray, "image ..."], reconstructed: Num[np.ndarray, "image ..."]
+    seen: Num[np.ndarray, "image ..."], reconstructed: Num[np.ndarray, "made ..."]
 ) -> Float[np.ndarray, "image image"]:
     """Pearson correlation of each seen image's features (row) with each reconstruction's (column); 0 where one is constant.
 
@@ -87,7 +87,7 @@ def two_way_identification(correlations: Float[np.ndarray, "image image"]) -> Fl
 
 
 def correlation_distance(
-    reconstructed: Num[np.ndarray, "image ..."], seen: Num[np.ndarray, "image ..."]
+    reconstructed: Num[np.ndarray, "made ..."], seen: Num[np.ndarray, "image ..."]
 ) -> Float[np.ndarray, " image"]:
     """1 - Pearson correlation of each reconstruction's features with its image's, in [0, 2]; lower is better."""
     _require_pairs(reconstructed, seen)

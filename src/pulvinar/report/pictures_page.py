@@ -110,8 +110,8 @@ def _scores(run: Run, drawn: Mapping[str, Path]) -> str:
     if run.evaluation is None:
         return "<h2>Scores</h2>" + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
     caption = (
-        "Blurring raises PixCorr and lowers identification; neither alone says that a picture is right. Lines: 95 % intervals over "
-        "images. Vermilion: rows that have seen the answer."
+        "Blurring raises PixCorr and lowers identification; neither alone says that a picture is right. Lines: 95 % intervals "
+        "over images. Vermilion: rows that have seen the answer."
     )
     alt = "Two-way identification against pixel correlation"
     figure = elements.figure(drawn, "tradeoff", caption, alt=alt, format="svg", narrow=True)
