@@ -16,8 +16,8 @@ from pulvinar.commands import fit as fitting
 from pulvinar.commands.data import simulate
 from pulvinar.storage import read_json, write_json
 
-WORLD = ("n_test_images=150",)
-VARIANTS = {"linear": (), "diffusion": ("prior=diffusion",)}
+WORLD = ("n_voxels=4000", "n_pretraining_trials=500", "n_test_images=100")
+VARIANTS = {"linear": (), "diffusion": ("prior=diffusion", "prior_epochs=40", "low_level_epochs=0")}
 
 
 def run_world(seed: int, *, images: str | None, weights: str, measures: list[str], out: Path) -> dict[str, dict]:
@@ -26,7 +26,7 @@ def run_world(seed: int, *, images: str | None, weights: str, measures: list[str
     if not data.exists():
         own = [f"images={images}"] if images else []
         simulate(str(data), assignments=[f"seed={seed}", *own, *WORLD])
-    fitting.fit("troi", data=str(data), out=str(run), assignments=[f"seed={seed}", "n_voxels=400"], resume=True)
+    fitting.fit("troi", data=str(data), out=str(run), assignments=[f"seed={seed}", "n_voxels=200"], resume=True)
     found = {}
     for name, settings in VARIANTS.items():
         folder = out / f"pictures-{name}-{seed}"
