@@ -76,7 +76,7 @@ def _unet(**options):
     return UNet2DConditionModel(**usual | options)
 
 
-def write_unclip(folder: Path) -> Path:
+def write_unclip(folder: Path, *, dim: int = DIM) -> Path:
     from diffusers import DDIMScheduler, DDPMScheduler, StableUnCLIPImg2ImgPipeline
     from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
     from transformers import CLIPImageProcessor, CLIPTextModel
@@ -85,11 +85,11 @@ def write_unclip(folder: Path) -> Path:
     StableUnCLIPImg2ImgPipeline(
         feature_extractor=CLIPImageProcessor(crop_size=16, size=16),
         image_encoder=_vision(),
-        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=DIM),
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=dim),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=_tokenizer(folder.with_name("words")),
         text_encoder=CLIPTextModel(_text_config()),
-        unet=_unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * DIM),
+        unet=_unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * dim),
         scheduler=DDIMScheduler(prediction_type="v_prediction"),
         vae=_vae(),
     ).save_pretrained(folder)

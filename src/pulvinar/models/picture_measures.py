@@ -157,17 +157,25 @@ def _swav(path: Path) -> Backbone:
     return Backbone(network, name="swav", stages=("avgpool",), preprocessing=Preprocessing(image_size=224)).eval()
 
 
+def _clip_in_cache() -> object:
+    """The file that open_clip has fetched, if there is one."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    return try_to_load_from_cache(_CLIP_REPOSITORY, "open_clip_model.safetensors")
+
+
 def _clip(measure: Measure, folder: Path | None) -> Features:
     """The image tower of an open_clip model, its projection included."""
-    try:
-        import open_clip
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError as error:
-        raise MissingDependencyError("open_clip is not installed; run: pip install 'pulvinar[pictures]'") from error
-    path = _in_folder(measure, folder) or try_to_load_from_cache(_CLIP_REPOSITORY, "open_clip_model.safetensors")
+    path = _in_folder(measure, folder) or _clip_in_cache()
     if not isinstance(path, str | Path):
         looked = f"in {folder} (a file whose name begins with '{measure.stem}') nor " if folder else ""
         raise FileError(f"{measure.name}: no weights {looked}where open_clip keeps its own; {measure.command}")
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingDependencyError("open_clip is not installed; run: pip install 'pulvinar[pictures]'") from error
     with reading(path, f"weights of {measure.network}"):
         model = open_clip.create_model(measure.network, pretrained=str(path)).eval()
     scaled = Preprocessing(image_size=measure.side or 224, mean=CLIP_MEAN, std=CLIP_STD)
