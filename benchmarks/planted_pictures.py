@@ -16,7 +16,7 @@ from pulvinar.commands import fit as fitting
 from pulvinar.commands.data import simulate
 from pulvinar.storage import read_json, write_json
 
-WORLD = ("n_voxels=4000", "n_pretraining_trials=500", "n_test_images=100")
+WORLD = ("n_voxels=3000", "n_subjects=3", "n_pretraining_trials=500", "n_test_images=80")
 VARIANTS = {"linear": (), "diffusion": ("prior=diffusion", "prior_epochs=40", "low_level_epochs=0")}
 
 

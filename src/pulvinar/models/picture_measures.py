@@ -61,7 +61,7 @@ PUBLISHED_MEASURES = (
     _library("efficientnet", "efficientnet_b1", "avgpool", 255, "distance"),
     Measure(name="swav", network="resnet50", layer="avgpool", side=224, score="distance", stem="swav_800ep_pretrain"),
 )
-FIXED_MEASURES = tuple(Measure(name=name, network=name, layer=None, side=FIXED_SIDE) for name in ("energy", "colour"))
+FIXED_MEASURES = tuple(Measure(name=name, network=name, layer=None, side=FIXED_SIDE) for name in ("colour", "energy"))
 
 
 def measure_named(name: str) -> Measure:

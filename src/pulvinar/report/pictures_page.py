@@ -1,11 +1,10 @@
-"""The page of reconstructed pictures: identification against pixel correlation for every row, the table, the grid."""
+"""The page of reconstructed pictures: pixel correlation beside identification for every row, the table, the grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pulvinar.report import elements, picture_grid, tables
@@ -30,7 +29,7 @@ def title(run: Run) -> str:
 
 
 def figures(run: Run) -> dict[str, Figure]:
-    """'tradeoff': every row by PixCorr and by two-way identification, with intervals."""
+    """'tradeoff': PixCorr beside two-way identification of every row, with intervals."""
     return {} if run.evaluation is None else _tradeoff(run.evaluation)
 
 
@@ -111,9 +110,9 @@ def _scores(run: Run, drawn: Mapping[str, Path]) -> str:
         return "<h2>Scores</h2>" + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
     caption = (
         "Blurring raises PixCorr and lowers identification; neither alone says that a picture is right. Lines: 95 % intervals "
-        "over images. Vermilion: rows that have seen the answer."
+        "over images; broken line: chance. Vermilion*: rows that have seen the answer."
     )
-    alt = "Two-way identification against pixel correlation"
+    alt = "Pixel correlation beside two-way identification"
     figure = elements.figure(drawn, "tradeoff", caption, alt=alt, format="svg", narrow=True)
     return f"<section><h2>Scores</h2>\n{figure}\n{_table(run.evaluation)}</section>"
 
@@ -144,37 +143,20 @@ def _line(row: Row, metrics: Mapping[str, Any], ours: bool) -> str:
 
 
 def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
-    named = picture_grid.identification(summary)
-    if named is None:
-        return {}
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    axis = figure.subplots()
-    axis.axhline(0.5, color=MUTED, linewidth=0.8, linestyle="dashed")
-    axis.text(1.0, 0.5, "chance ", transform=axis.get_yaxis_transform(), ha="right", va="bottom", size=8, color=MUTED)
-    for place, row in enumerate(summary["rows"]):
-        colour = BOTH if place == 0 else SELECTED_ONLY if row["sees_answer"] else INK
-        _cross(axis, row, named, colour)
-    _labels(axis, summary["rows"], named)
-    axis.set(xlabel="PixCorr (425 pixels)", ylabel=f"two-way identification by {named}")
-    axis.grid(color=RULE, linewidth=0.6)
-    axis.set_axisbelow(True)
+    rows = list(summary["rows"])
+    shown = ["pixcorr", *[name for name, facts in summary["metrics"].items() if facts["kind"] == "two_way"][-2:]]
+    figure = Figure(figsize=(9, 0.31 * len(rows) + 1.0), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, shown, strict=True):
+        for place, row in enumerate(rows):
+            colour = BOTH if place == 0 else SELECTED_ONLY if row["sees_answer"] else INK
+            axis.plot(row[f"{name}_interval"], [place, place], color=colour, linewidth=1.4, alpha=0.6)
+            axis.plot(row[name], place, "o", color=colour, markersize=5)
+        if name != "pixcorr":
+            axis.axvline(0.5, color=MUTED, linewidth=0.8, linestyle="dashed")
+        axis.set(xlabel="PixCorr" if name == "pixcorr" else f"two-way identification by {name}")
+        axis.grid(axis="x", color=RULE, linewidth=0.6)
+        axis.set_axisbelow(True)
+    axes[0].set_yticks(range(len(rows)), [row["name"] + ("*" if row["sees_answer"] else "") for row in rows], color=INK)
+    axes[0].set(ylim=(len(rows) - 0.4, -0.6))
     return {"tradeoff": figure}
-
-
-def _cross(axis: Axes, row: Row, named: str, colour: str) -> None:
-    x, y = row["pixcorr"], row[named]
-    axis.plot(row["pixcorr_interval"], [y, y], color=colour, linewidth=1.1, alpha=0.55)
-    axis.plot([x, x], row[f"{named}_interval"], color=colour, linewidth=1.1, alpha=0.55)
-    axis.plot(x, y, "o", color=colour, markersize=5)
-
-
-def _labels(axis: Axes, rows: Sequence[Row], named: str) -> None:
-    """Names beside the dots, moved apart vertically where they would lie on each other."""
-    low, high = axis.get_ylim()
-    step, taken = 0.042 * (high - low), list[tuple[float, float]]()
-    for row in sorted(rows, key=lambda row: row[named]):
-        x, y = row["pixcorr"], row[named] + 0.012 * (high - low)
-        while any(abs(x - other) < 0.3 and abs(y - place) < step for other, place in taken):
-            y += step / 4
-        taken.append((x, y))
-        axis.text(x + 0.006, y, row["name"], size=8, color=INK)
