@@ -26,7 +26,7 @@ from pulvinar.evaluation.picture_parts import (
 from pulvinar.metrics import reconstruction as metrics
 from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval, permutation_null
 from pulvinar.models.picture_measures import FIXED_MEASURES, PUBLISHED_MEASURES, Features, Measure, measure_named, open_measure
-from pulvinar.progress import bar, log
+from pulvinar.progress import bar
 from pulvinar.storage import write_json
 from pulvinar.training.picture_training import as_pictures
 from pulvinar.training.runs import RunFolder
@@ -122,7 +122,7 @@ def open_measures(names: Sequence[str], weights: str | None) -> tuple[dict[str, 
     weights are.
     """
     folder = None if weights is None else Path(weights)
-    optional = () if names else PUBLISHED_MEASURES
+    optional = [measure for measure in PUBLISHED_MEASURES if measure.name not in names]
     opened = {measure.name: (measure, open_measure(measure)) for measure in FIXED_MEASURES}
     opened |= {name: (measure_named(name), open_measure(measure_named(name), folder)) for name in names}
     skipped = {}
@@ -131,8 +131,6 @@ def open_measures(names: Sequence[str], weights: str | None) -> tuple[dict[str, 
             opened[measure.name] = (measure, open_measure(measure, folder))
         except PulvinarError as error:
             skipped[measure.name] = str(error)
-    if skipped:
-        log(f"left out for want of weights: {', '.join(skipped)}")
     return opened, skipped
 
 
@@ -302,5 +300,7 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
         f"{evaluation['n_images']} images; 95 % intervals over images; two-way identification ({kinds}): chance .5; "
         "* has seen the answer"
     )
-    lines += [f"left out: {reason}" for reason in evaluation["skipped"].values()]
+    if evaluation["skipped"]:
+        names = ", ".join(evaluation["skipped"])
+        lines.append(f"left out for want of weights: {names} (what is missing and how to get it: 'skipped' of --json)")
     return "\n".join(lines)

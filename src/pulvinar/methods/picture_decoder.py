@@ -13,8 +13,10 @@ Differs from the papers and why:
   subject's trials (in the papers it is trained with the decoder, over subjects).
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -206,9 +208,18 @@ def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFol
         "backbone": {"method": backbone.method, "embedding": decoder.embedding.name},
     }
     run.save(result, name="pictures")
-    inside = backbone.path.resolve().is_relative_to(run.path.resolve())
-    path = backbone.path.resolve().relative_to(run.path.resolve()) if inside else backbone.path.resolve()
-    run.finish(n_training_images=len(train), n_trials=len(trials.stimulus_ids), prior=config.prior, decoder_run=path.as_posix())
+    run.finish(
+        n_training_images=len(train),
+        n_trials=len(trials.stimulus_ids),
+        prior=config.prior,
+        decoder_run=_path_to(backbone.path.resolve(), run.path.resolve()),
+    )
+
+
+def _path_to(backbone: Path, run: Path) -> str:
+    """Relative where one lies in the other, so that they can be moved together; else absolute."""
+    together = backbone.is_relative_to(run) or run.is_relative_to(backbone)
+    return Path(os.path.relpath(backbone, run) if together else backbone).as_posix()
 
 
 Prepared = Callable[[torch.Generator], tuple[Loss, int, PartSettings]]
