@@ -135,7 +135,8 @@ def adapt(shared: SharedDecoder, embedding: Embedding, run: RunFolder, experimen
     )
     generator = torch.Generator().manual_seed(int(settings["seed"]) * 16 + 5)
     layer = input_layer(int(selected.sum()), shared.hidden, generator, scale=settings["input_scale"])
-    known: dict[str, Any] = {field.name: settings[field.name] for field in fields(DecodingSettings) if field.name in settings}
+    given = {name: None if value == "none" else value for name, value in settings.items()}
+    known: dict[str, Any] = {field.name: given[field.name] for field in fields(DecodingSettings) if field.name in given}
     data = [(trials.responses, trials.target)]
     trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known), generator, train_shared=False)
     with bar("input layer of the new subject", trainer.settings.epochs) as shown:
