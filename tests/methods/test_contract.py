@@ -26,7 +26,17 @@ from pulvinar.training.runs import RunFolder
 
 METHODS = registry.names("methods")
 QUICK = {  # settings that make a fit on the tiny data short; each method takes those it has
-    "experiment": {"epochs": 3, "hidden": 16, "n_voxels": 12, "n_rounds": 2, "epochs_per_round": 2, "n_folds": 2},
+    "experiment": {
+        "epochs": 3,
+        "hidden": 16,
+        "n_voxels": 12,
+        "n_rounds": 2,
+        "epochs_per_round": 2,
+        "n_folds": 2,
+        "picture_size": 16,
+        "low_level_epochs": 2,
+        "prior_epochs": 2,
+    },
     "images": {"epochs": 2, "batch_size": 16, "width": 0.125, "projector_width": 32, "warmup_epochs": 1},
     "dissimilarities": {"epochs": 2, "roi": "evc", "backbone": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},
 }
@@ -119,8 +129,9 @@ def _backbone(module, data, path) -> tuple[RunFolder, ...]:
     if not hasattr(module, "BACKBONE"):
         return ()
     backbone = registry.module("methods", module.BACKBONE)
+    inner = _backbone(backbone, data, path.with_name(f"{path.name}-of"))
     config, run = _open(path, module.BACKBONE, backbone, data)
-    backbone.fit(config, data, run)
+    backbone.fit(config, data, run, *inner)
     return (RunFolder.reopen(path),)
 
 

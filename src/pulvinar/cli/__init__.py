@@ -15,6 +15,7 @@ from pulvinar.cli.common import Commands, as_json
 from pulvinar.errors import PulvinarError
 
 INTERRUPTED = {  # what to do next
+    "reconstruct": "; the last checkpoint and pictures are kept. Continue with the same command.",
     "fit": "; the last checkpoint is kept. Continue with the same command and --resume.",
     "sweep": "; finished cells and the last checkpoint are kept. Continue with the same command.",
 }

@@ -1,4 +1,4 @@
-"""Commands on runs: demo, list, fit, evaluate, predict, report, sweep."""
+"""Commands on runs: demo, list, fit, evaluate, predict, reconstruct, report, sweep."""
 
 import argparse
 
@@ -89,6 +89,28 @@ def _predict(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _reconstruct(arguments: argparse.Namespace) -> Result:
+    from pulvinar.commands.reconstruct import reconstruct
+    from pulvinar.evaluation.reconstruction import as_text
+
+    result = reconstruct(
+        arguments.run,
+        images=arguments.images,
+        out=arguments.out,
+        generator=arguments.generator,
+        data=arguments.data,
+        measures=arguments.measures,
+        weights=arguments.weights,
+        n_steps=arguments.steps,
+        guidance=arguments.guidance,
+        controls=not arguments.only_pictures,
+        config_file=arguments.config,
+        assignments=arguments.set,
+    )
+    say(arguments, f"{as_text(result)}\ngrid: {result['grid']}\nnext: pulvinar report {arguments.run}")
+    return result
+
+
 def _report(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.fit import report
 
@@ -141,6 +163,26 @@ def declare(commands: Commands) -> None:
     predict.add_argument(
         "--out", required=True, help=".npy or .npz to write; the order of the images goes into a .csv beside it"
     )
+    made = commands.add("reconstruct", _reconstruct, "pictures of what the subject saw, from a finished decoding run")
+    made.add_argument("run", help="run folder of troi, cross_subject_decoder or picture_decoder")
+    made.add_argument(
+        "--images",
+        default="24",
+        help="test images: a count (default 24), all, ids or numbers with commas, or a folder of pictures (docs/pictures.md)",
+    )
+    made.add_argument("--out", help="folder of the pictures (default: RUN/reconstructions); a second call goes on in it")
+    made.add_argument(
+        "--generator",
+        default="embedded",
+        help="embedded (default, needs no weights), or unclip:PLACE, sdxl_ip_adapter:PLACE, kandinsky:PLACE (docs/pictures.md)",
+    )
+    made.add_argument("--steps", type=int, default=20, help="denoising steps of such a generator (default 20)")
+    made.add_argument("--guidance", type=float, default=7.5, help="its classifier-free guidance (default 7.5)")
+    made.add_argument("--data", help="the data, if they have moved")
+    made.add_argument("--measures", nargs="+", default=[], help="networks that compare pictures (docs/pictures.md)")
+    made.add_argument("--weights", help="folder of files with the measures' weights")
+    made.add_argument("--only-pictures", action="store_true", help="leave out the controls")
+    add_settings(made)
     report = commands.add("report", _report, "one self-contained HTML page of a run")
     report.add_argument("run", help="run folder")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")

@@ -99,7 +99,7 @@ def fit(
             log(f"{out}: this run is finished; nothing to resume")
             return {"run": str(out), **run.facts}
         opened = _without_truth(open_data(kind_of(module), data, target=target or run.facts["data"]["target"]))
-        _require_same_data(run, opened)
+        require_same_data(run, opened)
         if is_first():
             run.remove_leftovers()
         run.use_recorded_threads()
@@ -108,7 +108,7 @@ def fit(
         opened = _without_truth(open_data(kind_of(module), data, target=target))
         plan = backbone_plan(config, backbone_config, backbone)
         _check(module, config, opened, plan)
-        run = _create(out, method, module, config, data, opened, plan)
+        run = create_run(out, method, module, config, data, opened, plan)
     _fit(module, config, opened, run, data)
     return {"run": str(out), **run.facts}
 
@@ -154,6 +154,15 @@ def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> di
     return {"settings": dataclasses.asdict(backbone_config)}
 
 
+def _inner_plan(module: ModuleType, config: Any) -> dict[str, Any] | None:
+    """The plan of a backbone that reads a backbone itself: trained too, with the settings that the two share."""
+    inner = getattr(module, "BACKBONE", None)
+    if inner is None:
+        return None
+    shared = {key: value for key, value in vars(config).items() if key in SHARED_WITH_BACKBONE}
+    return _backbone_plan(config, build(registry.module("methods", inner).Config, shared, name=inner), None)
+
+
 def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
     """All that can be wrong, before anything is written."""
     if not hasattr(module, "check_input"):
@@ -166,10 +175,11 @@ def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] |
         module.check(config, opened, RunFolder.reopen(plan["path"]))
     else:
         backbone = registry.module("methods", module.BACKBONE)
-        backbone.check(build(backbone.Config, plan["settings"], name=module.BACKBONE), opened)
+        inner = build(backbone.Config, plan["settings"], name=module.BACKBONE)
+        _check(backbone, inner, opened, _inner_plan(backbone, inner))
 
 
-def _create(
+def create_run(
     out: str | Path,
     method: str,
     module: ModuleType,
@@ -178,6 +188,7 @@ def _create(
     opened: Data,
     plan: dict[str, Any] | None = None,
 ) -> RunFolder:
+    """A new run folder of a method on opened data."""
     facts = {
         "name": opened.name,
         "path": absolute(data),
@@ -218,7 +229,8 @@ def changed_settings(run: RunFolder, config: Any, backbone_config: Any) -> list[
     return changed
 
 
-def _require_same_data(run: RunFolder, opened: Data) -> None:
+def require_same_data(run: RunFolder, opened: Data) -> None:
+    """Raise `InputError` where the data are not those that the run began with."""
     if opened.fingerprint() != run.facts["data"]["fingerprint"]:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
@@ -227,9 +239,10 @@ def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, op
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
     module = registry.module("methods", method)
     config = build(module.Config, settings, name=method)
-    run = RunFolder.reopen(folder) if folder.exists() else _create(folder, method, module, config, data, opened)
+    plan = _inner_plan(module, config)
+    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, module, config, data, opened, plan)
     if not run.finished:
-        module.fit(config, opened, run)
+        _fit(module, config, opened, run, data)
 
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dict[str, Any]:
@@ -250,7 +263,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not getattr(module, "SCORES_OTHER_DATA", False):
-        _require_same_data(finished, opened)
+        require_same_data(finished, opened)
     result = module.evaluate(finished, opened, config, controls=controls)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))

@@ -1,7 +1,7 @@
 """Weights from a local file into a network, whole or not at all. Nothing is unpickled.
 
 Read: .safetensors; .npz of arrays under the names of the network's `state_dict` (allow_pickle=False); .pt, .pth, .th, .ckpt,
-.bin written by torch.save (weights_only=True), the state dict itself or under 'state_dict' or 'model'.
+.bin, .tar written by torch.save (weights_only=True), the state dict itself or under 'state_dict' or 'model'.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pulvinar.errors import InputError
 from pulvinar.models.preprocessing import Preprocessing
 from pulvinar.storage import read_json, reading, require_file
 
-TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
 WRAPPERS = ("module.", "network.")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")  # torchvision's files say norm.1 for norm1

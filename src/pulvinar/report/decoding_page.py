@@ -6,7 +6,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pulvinar.report import brain_maps, curves_figure, elements, roi_figure, score_figure, summary_picture, tables, trial_figure
+from pulvinar.report import (
+    brain_maps,
+    curves_figure,
+    elements,
+    pictures_page,
+    roi_figure,
+    score_figure,
+    summary_picture,
+    tables,
+    trial_figure,
+)
 from pulvinar.report.elements import absent
 from pulvinar.report.findings import cautions, coverage, headline
 from pulvinar.report.run_folder import SCORE, Run
@@ -62,6 +72,7 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
         _voxels(run, drawn, brain_maps.write(run)),
         _controls(run, drawn),
         _trials(run, drawn),
+        *pictures_page.reconstructions(run),
         _training(run, drawn),
         elements.published(run, run.row(run.method) or {}, warning=ELSEWHERE),
         _evidence(run),

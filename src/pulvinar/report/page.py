@@ -20,6 +20,7 @@ from pulvinar.storage import write_text
 PAGES = {  # topic -> module
     "decoding": "decoding_page",
     "encoding": "encoding_page",
+    "pictures": "pictures_page",
     "rsa": "rsa_page",
     "self_supervised": "backbone_page",
 }

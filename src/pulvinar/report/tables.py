@@ -35,8 +35,8 @@ METRICS = {
     "n_voxels": "voxels",
     "pixcorr": "PixCorr",
     "ssim": "SSIM",
-    "inception_2way": "Inception, two-way",
-    "swav_distance": "SwAV distance",
+    "inception": "Inception, two-way",
+    "swav": "SwAV distance",
 }
 NO_BREAK = "\u00a0"
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}

@@ -1,0 +1,314 @@
+"""Pictures from a finished decoder: a small image decoder, a low-level branch, a diffusion prior.
+
+Papers: MindEye2 (Scotti et al. 2024), which TROI builds on: low-level branch, diffusion prior, blend; TROI section 2.1
+(equation 3: the prior's target is mixed too). Where: networks in models/picture_decoder.py, models/image_autoencoder.py and
+models/diffusion_prior.py, losses in training/picture_training.py, scores and controls in evaluation/reconstruction.py.
+
+Differs from the papers and why:
+- The image decoder is ours and small: it needs no weights, only the training images. `pulvinar reconstruct --generator` puts
+  a large pretrained one in its place.
+- The low-level branch reads the selected voxels, and is trained on the new subject alone; the papers pretrain it over
+  subjects.
+- `prior=linear` is the decoder's own regression head; `prior=diffusion` trains a prior on the finished decoder, on the new
+  subject's trials (in the papers it is trained with the decoder, over subjects).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pulvinar.config import number_problems, setting
+from pulvinar.data.experiment import Experiment
+from pulvinar.errors import InputError
+from pulvinar.evaluation.decoder_runs import OpenedDecoder, open_decoder, require_decoder_run
+from pulvinar.evaluation.picture_parts import Parts, PartsShape, open_parts, pixels_of
+from pulvinar.evaluation.reconstruction import evaluate_pictures
+from pulvinar.models.diffusion_prior import DiffusionPrior
+from pulvinar.models.picture_decoder import GRID, SMALLEST_SIDE
+from pulvinar.progress import bar, log
+from pulvinar.training.checkpoints import State
+from pulvinar.training.decoding_data import Trials
+from pulvinar.training.picture_training import (
+    Loss,
+    PartSettings,
+    PartTrainer,
+    as_pictures,
+    low_level_loss,
+    picture_loss,
+    prior_loss,
+)
+from pulvinar.training.runs import RunFolder
+
+TOPIC = "pictures"
+BACKBONE = "troi"  # trained inside the run where none is given; a run of cross_subject_decoder may be given too
+NEEDS = ("a finished run of troi (or cross_subject_decoder)", "the training images")
+Prior = Literal["linear", "diffusion"]
+FEWEST_IMAGES = 16
+# fewer are refused (ours): a decoder of pictures cannot be learnt from them
+_NSD = "NSD subj1, 1 hour of target"
+PUBLISHED: list[dict[str, Any]] = [
+    {"table": "1", "setting": _NSD, "method": method, "metric": metric, "value": value, "unit": unit}
+    for method, values in (
+        ("TROI", {"pixcorr": 0.206, "ssim": 0.382, "inception": 85.9, "swav": 0.431}),
+        ("MindEye2, same three subjects", {"pixcorr": 0.234, "ssim": 0.421, "inception": 83.8, "swav": 0.448}),
+    )
+    for metric, value, unit in (
+        (name, value, "percent" if name == "inception" else "distance" if name == "swav" else "correlation")
+        for name, value in values.items()
+    )
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the parts that make pictures."""
+
+    seed: int = setting(0, "initial weights, order of images and trials, noise")
+    picture_size: int = setting(64, "side of the pictures that the embedded decoder makes, in pixels, a multiple of 8")
+    n_images: int = setting(20_000, "training images that the image decoder learns from, at most")
+    n_components: int = setting(256, "principal components of the pixels, the embedded autoencoder's latents (ours)")
+    width: int = setting(48, "channels of the image decoder (ours)")
+    ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)")
+    epochs: int = setting(3, "passes of the image decoder over the training images; 0: its linear part alone (ours)")
+    batch_size: int = setting(32, "images in a step (ours)")
+    learning_rate: float = setting(3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)")
+    embedding_noise: float = setting(0.1, "noise on the embeddings that the image decoder learns from, in their spreads (ours)")
+    autoencoder: str | None = setting(
+        None, "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components"
+    )
+    low_level_epochs: int = setting(60, "passes of the low-level branch over the trials; 0: no such branch (ours)")
+    low_level_hidden: int = setting(256, "width of the low-level branch (ours)")
+    low_level_dropout: float = setting(0.3, "share of voxels and hidden units dropped in its training (ours)")
+    low_level_rate: float = setting(1e-3, "peak rate of AdamW of the low-level branch (ours)")
+    contrastive: float = setting(0.1, "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)")
+    contrastive_temperature: float = setting(0.5, "of that term (ours)")
+    blend: float = setting(0.5, "share of the low-level picture in the blend of both, in pixels (ours; MindEye2: 0.25)")
+    prior: Prior = setting("linear", "linear: the decoder's regression head; diffusion: a prior trained on its output")
+    prior_epochs: int = setting(60, "passes of the prior over the trials (papers: 150, with the decoder)")
+    prior_rate: float = setting(3e-4, "peak rate of AdamW of the prior (MindEye2: 3e-4)")
+    prior_tokens: int = setting(1, "tokens that the embedding falls into (MindEye2: 256 of 1,664)")
+    prior_layers: int = setting(6, "transformer layers of the prior (MindEye2: 6)")
+    prior_heads: int = setting(4, "attention heads of the prior (MindEye2: 32, with 52 wide each)")
+    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)")
+    prior_samples: int = setting(8, "embeddings that are sampled and averaged for a picture (ours; papers: 1)")
+    condition_dropout: float = setting(0.2, "share of rows without their condition in the prior's training (MindEye2: 0.2)")
+    mix_prior_target: bool = setting(True, "mix the prior's target as its input (TROI equation 3); false: as MindEye2")
+    mixed_share: float = setting(1 / 3, "first part of the prior's epochs with mixed trials (paper: 1/3)")
+    mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of the weights (paper: 0.2)")
+    trial_batch_size: int = setting(24, "trials in a step of low-level branch and prior (paper: 24)")
+    weight_decay: float = setting(0.05, "of AdamW in all parts, not on biases and norms")
+    measures: tuple[str, ...] = setting(
+        (), "networks that compare pictures in the evaluation, beside those without weights (docs/pictures.md)"
+    )
+    weights: str | None = setting(None, "folder of files with the measures' weights; none: where their libraries keep them")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        positive = ["n_images", "n_components", "width", "batch_size", "learning_rate", "low_level_hidden"]
+        positive += ["low_level_rate", "contrastive_temperature", "prior_epochs", "prior_rate", "prior_tokens", "prior_layers"]
+        positive += ["prior_heads", "prior_head_dim", "prior_samples", "mixing_beta", "trial_batch_size"]
+        wrong = [
+            f"picture_decoder.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
+        ]
+        for name in ("epochs", "ridge", "embedding_noise", "low_level_epochs", "contrastive", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                wrong.append(f"picture_decoder.{name} is 0 or more, not {getattr(self, name)}")
+        for name in ("blend", "low_level_dropout", "condition_dropout", "mixed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                wrong.append(f"picture_decoder.{name} lies in [0, 1], not {getattr(self, name)}")
+        if self.picture_size % GRID or self.picture_size < SMALLEST_SIDE:
+            wrong.append(f"picture_decoder.picture_size is a multiple of 8, 16 or more, not {self.picture_size}")
+        if self.width % 2:
+            wrong.append(f"picture_decoder.width is even, not {self.width}")
+        return wrong + number_problems("picture_decoder", self)
+
+    def shape(self, *, dim: int, n_voxels: int) -> PartsShape:
+        """What the networks are built from."""
+        return PartsShape(
+            dim=dim,
+            n_voxels=n_voxels,
+            picture_size=self.picture_size,
+            width=self.width,
+            autoencoder=self.autoencoder,
+            low_level_hidden=self.low_level_hidden if self.low_level_epochs else 0,
+            low_level_dropout=self.low_level_dropout,
+            prior_tokens=self.prior_tokens if self.prior == "diffusion" else 0,
+            prior_layers=self.prior_layers,
+            prior_heads=self.prior_heads,
+            prior_head_dim=self.prior_head_dim,
+        )
+
+
+def check_input(config: Config, experiment: Experiment) -> list[str]:
+    """What can be wrong with the data; the training images (ids) that are learnt from, test images never among them."""
+    train, stimuli = list(experiment.split.train), experiment.stimuli
+    if stimuli.read_image is None:
+        raise InputError("pictures need the images: these stimuli came without (images of the description, docs/data.md)")
+    if len(train) < FEWEST_IMAGES:
+        raise InputError(f"training images: {FEWEST_IMAGES} or more are needed to learn pictures from, {len(train)} came")
+    if len(train) > config.n_images:
+        chosen = np.random.default_rng([config.seed, 0x91C]).choice(len(train), config.n_images, replace=False)
+        train = [train[row] for row in np.sort(chosen)]
+    for name in (train[0], *experiment.split.test[:1]):
+        height, width = stimuli.image(int(stimuli.rows([name])[0])).shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            raise InputError(f"image of stimulus '{name}': {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels or more are needed, "
+                             f"{width} x {height} came")  # fmt: skip
+    responses = experiment.subjects[experiment.target]
+    if not set(experiment.split.test) & set(responses.stimulus_ids):
+        raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus; there is nothing to reconstruct")
+    return train
+
+
+def check(config: Config, experiment: Experiment, backbone: RunFolder) -> list[str]:
+    """Everything that can be wrong, before a run folder is made; the training images that are learnt from."""
+    train = check_input(config, experiment)
+    result = require_decoder_run(backbone).load(name="decoder")
+    if result is None:
+        raise InputError(f"{backbone.path}: has no decoder checkpoint")
+    dim = len(result["embedding"]["mean"])
+    if config.prior == "diffusion" and dim % config.prior_tokens:
+        raise InputError(f"prior_tokens: an embedding of {dim} numbers does not fall into {config.prior_tokens} equal tokens")
+    if backbone.method == "troi":
+        open_decoder(backbone, experiment)
+    return train
+
+
+def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFolder) -> None:
+    """Train the parts one after the other, with checkpoints; the result is the checkpoint 'pictures' of the run."""
+    train = check(config, experiment, backbone)
+    state = run.load() or {"parts": {}, "adapted": None, "current": None, "trainer": None}
+    decoder = open_decoder(backbone, experiment, adapted=state["adapted"])
+    if state["adapted"] is None and backbone.method != "troi":
+        adapted = {"selected": torch.from_numpy(decoder.selected), "layer": dict(decoder.layer.state_dict())}
+        state = {**state, "adapted": adapted}
+        run.save(state)
+    pixels = pixels_of(experiment, train, config.picture_size, "reading training images")
+    trials = decoder.training(experiment)
+    shape = config.shape(dim=len(decoder.embedding.mean), n_voxels=int(decoder.selected.sum()))
+    parts = Parts.build(shape, as_pictures(pixels), n_components=config.n_components, seed=config.seed)
+    for name, prepare in _prepared(config, experiment, decoder, parts, train, pixels, trials).items():
+        if name not in state["parts"]:
+            state = _train(config, name, prepare, parts, state, run)
+        getattr(parts, name).load_state_dict(state["parts"][name])
+    result = {
+        "components": dict(parts.components.state_dict()),
+        "parts": state["parts"],
+        "shape": shape.plain(),
+        "n_components": parts.components.n_components,
+        "adapted": state["adapted"],
+        "trained_on": train,
+        "blend": config.blend,
+        "prior_samples": config.prior_samples,
+        "backbone": {"method": backbone.method, "embedding": decoder.embedding.name},
+    }
+    run.save(result, name="pictures")
+    run.finish(
+        n_training_images=len(train),
+        n_trials=len(trials.stimulus_ids),
+        prior=config.prior,
+        decoder_run=_path_to(backbone.path.resolve(), run.path.resolve()),
+    )
+
+
+def _path_to(backbone: Path, run: Path) -> str:
+    """Relative where one lies in the other, so that they can be moved together; else absolute."""
+    together = backbone.is_relative_to(run) or run.is_relative_to(backbone)
+    return Path(os.path.relpath(backbone, run) if together else backbone).as_posix()
+
+
+Prepared = Callable[[torch.Generator], tuple[Loss, int, PartSettings]]
+
+
+def _prepared(
+    config: Config,
+    experiment: Experiment,
+    decoder: OpenedDecoder,
+    parts: Parts,
+    train: list[str],
+    pixels: torch.Tensor,
+    trials: Trials,
+) -> dict[str, Prepared]:
+    """Part -> what gives its network first weights, and its loss, number of rows and settings."""
+
+    def image_decoder(generator: torch.Generator) -> tuple[Loss, int, PartSettings]:
+        embedding = decoder.embedding.of(experiment, train)
+        latents = torch.cat([parts.components.encode(as_pictures(block)) for block in pixels.split(256)])
+        parts.image_decoder.initialise(embedding, latents, generator, ridge=config.ridge)
+        loss = picture_loss(parts.image_decoder, pixels, embedding, noise=config.embedding_noise)
+        return loss, len(train), _settings(config, config.epochs, config.batch_size, config.learning_rate)
+
+    def low_level(generator: torch.Generator) -> tuple[Loss, int, PartSettings]:
+        branch = parts.require("low_level")
+        branch.initialise(generator, scale=0.3)
+        shown = list(dict.fromkeys(trials.stimulus_ids))
+        seen = pixels_of(experiment, shown, parts.autoencoder.side, "reading the images of the trials")
+        latents = torch.cat([parts.autoencoder.encode(as_pictures(block)) for block in seen.split(64)])
+        row = {name: place for place, name in enumerate(shown)}
+        of_trial = latents[torch.tensor([row[name] for name in trials.stimulus_ids])]
+        loss = low_level_loss(
+            branch,
+            trials.responses,
+            of_trial,
+            contrastive=config.contrastive,
+            temperature=config.contrastive_temperature,
+        )
+        settings = _settings(config, config.low_level_epochs, config.trial_batch_size, config.low_level_rate)
+        return loss, len(trials.responses), settings
+
+    def prior(generator: torch.Generator) -> tuple[Loss, int, PartSettings]:
+        network: DiffusionPrior = parts.require("prior")
+        network.initialise(generator)
+        loss = prior_loss(
+            network,
+            decoder.backbone,
+            trials.responses,
+            trials.target,
+            condition_dropout=config.condition_dropout,
+            mixed_share=config.mixed_share,
+            mixing_beta=config.mixing_beta,
+            mix_target=config.mix_prior_target,
+        )
+        return loss, len(trials.responses), _settings(config, config.prior_epochs, config.trial_batch_size, config.prior_rate)
+
+    every = {"image_decoder": image_decoder, "low_level": low_level, "prior": prior}
+    return {name: prepare for name, prepare in every.items() if getattr(parts, name) is not None}
+
+
+def _settings(config: Config, epochs: int, batch_size: int, rate: float) -> PartSettings:
+    return PartSettings(epochs=epochs, batch_size=batch_size, learning_rate=rate, weight_decay=config.weight_decay)
+
+
+def _train(config: Config, name: str, prepare: Prepared, parts: Parts, state: State, run: RunFolder) -> State:
+    """One part to the end of its epochs; the state with its weights."""
+    generator = torch.Generator().manual_seed(config.seed * 16 + 8 + len(state["parts"]))
+    loss, n_rows, settings = prepare(generator)
+    trainer = PartTrainer(getattr(parts, name), loss, n_rows, settings, generator)
+    if state["current"] == name:
+        trainer.restore(state["trainer"])
+        log(f"resumed in '{name}' after epoch {trainer.epoch}")
+    with bar(f"training {name.replace('_', ' ')}", settings.epochs) as shown:
+        shown.advance(trainer.epoch)
+        while not trainer.done:
+            value = trainer.run_epoch()
+            run.log(phase=name, epoch=trainer.epoch, loss=value)
+            shown.advance(note=f"loss {value:.4f}")
+            if run.due() and not trainer.done:
+                run.save({**state, "current": name, "trainer": trainer.state()})
+    weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    following = {**state, "parts": {**state["parts"], name: weights}, "current": None, "trainer": None}
+    run.save(following)
+    return following
+
+
+def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> dict[str, Any]:
+    """All test images reconstructed and scored beside their controls; written into the run."""
+    pictures = open_parts(run, experiment)
+    return evaluate_pictures(
+        run, experiment, pictures, measures=config.measures, weights=config.weights, controls=controls, seed=config.seed
+    )
