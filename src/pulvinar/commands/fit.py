@@ -160,7 +160,7 @@ def _inner_plan(module: ModuleType, config: Any) -> dict[str, Any] | None:
     if inner is None:
         return None
     shared = {key: value for key, value in vars(config).items() if key in SHARED_WITH_BACKBONE}
-    return _backbone_plan(config, build(registry.module("methods", inner).Config, shared, name=inner), None)
+    return backbone_plan(config, build(registry.module("methods", inner).Config, shared, name=inner), None)
 
 
 def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
