@@ -14,8 +14,10 @@ from pulvinar.errors import InputError
 from pulvinar.models.decoder import SharedDecoder, input_layer
 from pulvinar.progress import bar, log
 from pulvinar.training.checkpoints import State
-from pulvinar.training.decoding import DecoderTrainer, DecodingSettings
+from pulvinar.training.decoder_checkpoint import stored_decoder
+from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.runs import RunFolder
 
 METHODS = ("troi", "cross_subject_decoder")
@@ -76,16 +78,11 @@ def open_decoder(run: RunFolder, experiment: Experiment, *, adapted: State | Non
 
     A cross_subject_decoder run has no layer for the target: `adapted` is one that `adapt` made.
     """
-    result = require_decoder_run(run).load(name="decoder")
-    if result is None:
-        raise InputError(f"{run.path}: has no decoder checkpoint")
-    settings, stored = run.settings(), result["embedding"]
-    embedding = Embedding(stored["name"], stored["mean"].numpy(), stored["spread"])
+    stored, settings = stored_decoder(require_decoder_run(run)), run.settings()
+    shared, embedding = stored.shared, stored.embedding
     embedding.of(experiment, experiment.split.train[:1])
-    _require_same_embedding(embedding, experiment)
-    shared = SharedDecoder(**result["architecture"])
-    shared.load_state_dict(result["shared"])
-    place = adapted if run.method == "cross_subject_decoder" else result
+    embedding.require_same_network(experiment)
+    place = adapted if run.method == "cross_subject_decoder" else stored.state
     if place is None:
         place = adapt(shared, embedding, run, experiment)
     selected = place["selected"].numpy().astype(bool)
@@ -105,16 +102,6 @@ def open_decoder(run: RunFolder, experiment: Experiment, *, adapted: State | Non
         scaling=settings["scaling"],
         n_sessions=sessions if isinstance(sessions, int) else None,
     )
-
-
-def _require_same_embedding(embedding: Embedding, experiment: Experiment) -> None:
-    """`InputError` where the feature of that name is not what the decoder was trained on: its mean has moved."""
-    moved = float(embedding.of(experiment, experiment.split.train).mean(0).square().mean().sqrt())
-    if moved > 0.1:  # of a spread; 0 where they are the same stimuli
-        raise InputError(
-            f"feature '{embedding.name}': its mean over the training stimuli is {moved:.2f} spreads from that "
-            "of the run; the embedding is of another model, or of other images"
-        )
 
 
 def adapt(shared: SharedDecoder, embedding: Embedding, run: RunFolder, experiment: Experiment) -> State:
@@ -138,7 +125,7 @@ def adapt(shared: SharedDecoder, embedding: Embedding, run: RunFolder, experimen
     given = {name: None if value == "none" else value for name, value in settings.items()}
     known: dict[str, Any] = {field.name: given[field.name] for field in fields(DecodingSettings) if field.name in given}
     data = [(trials.responses, trials.target)]
-    trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known), generator, train_shared=False)
+    trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known).training(), generator, train_shared=False)
     with bar("input layer of the new subject", trainer.settings.epochs) as shown:
         while not trainer.done:
             shown.advance(note=f"loss {trainer.run_epoch():.3f}")

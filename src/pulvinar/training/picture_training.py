@@ -20,7 +20,7 @@ from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import LowLevelBranch, PictureDecoder
 from pulvinar.objectives.contrastive import similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import draw_mixing, learning_rate_share, require_finite
+from pulvinar.training.decoding import Rows, draw_mixing, learning_rate_share, require_finite
 
 Loss = Callable[[Tensor, float, torch.Generator], Tensor]
 WARM_SHARE, CLIP_NORM = 0.3, 1.0
@@ -128,7 +128,7 @@ def prior_loss(
     prior: DiffusionPrior,
     backbone: Callable[[Tensor], Tensor],
     responses: Tensor,
-    embedding: Tensor,
+    embedding: Rows,
     *,
     condition_dropout: float,
     mixed_share: float,
