@@ -92,7 +92,7 @@ def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str
     return opened, module.evaluate(opened, experiment, config, controls=False)
 
 
-def predictions(folder: Path, roi: str, experiment: Experiment) -> dict[str, np.ndarray]:
+def predictions(folder: Path, experiment: Experiment) -> dict[str, np.ndarray]:
     """Predicted, untuned, measured (image, voxel) of the target."""
     return dict(np.load(folder / "predictions" / f"{experiment.target}.npz"))
 
@@ -129,7 +129,7 @@ def planted(given: argparse.Namespace) -> None:
                 _, evaluation = run(folder, method, experiment, values)
                 row = next(r for r in evaluation["rows"] if r["roi"] == roi and r["hemisphere"] == "both")
                 rows.setdefault((roi, name), []).append(row)
-                arrays.setdefault((roi, name), []).append(predictions(folder, roi, experiment))
+                arrays.setdefault((roi, name), []).append(predictions(folder, experiment))
                 print(f"seed {seed} {roi} {name}: {row['r_untuned']:.3f} -> {row['r_nested']:.3f}", flush=True)
     print(f"{given.n} images a subject, {given.image_size} pixels, tuned={given.tuned}, seeds {given.seeds}")
     for (roi, name), found in rows.items():
@@ -171,7 +171,10 @@ def ffa(folder: Path, image_size: int) -> Experiment:
 
 
 def real(given: argparse.Namespace) -> None:
-    """Held-out r of FFA, all 85 objects predicted once, untuned and tuned; intervals over objects."""
+    """Held-out r of FFA, all 85 objects predicted once, untuned and tuned; intervals over objects.
+
+    The mean of each fold's held-out objects is taken off: a fold's intercept is the mean of the others, and runs against it.
+    """
     whole = ffa(given.real, given.image_size)
     for name in ("regression", "contrastive"):
         method, own = METHODS[name]
@@ -182,8 +185,9 @@ def real(given: argparse.Namespace) -> None:
                 values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "16"}
                 folder = given.out / f"ffa-{name}-seed{seed}-fold{fold}"
                 run(folder, method, experiment, values)
-                parts.append(predictions(folder, "FFA", experiment))
-            joined = {key: np.concatenate([part[key] for part in parts]) for key in ("predicted", "untuned", "measured")}
+                found = predictions(folder, experiment)
+                parts.append({key: found[key] - found[key].mean(0) for key in ("predicted", "untuned", "measured")})
+            joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
             r = {key: float(correlations(joined[key], joined["measured"])[0]) for key in ("untuned", "predicted")}
             gain, low, high = difference([joined], np.random.default_rng(0))
             print(
