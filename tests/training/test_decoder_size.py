@@ -129,8 +129,9 @@ def test_micro_batches_and_wider_batches_change_activations_alone():
 
 def test_time_is_work_over_speed(monkeypatch):
     phase = training_phase("x", SHAPES[0], settings(), n_voxels=[40], n_trials=[24], train_shared=True)
-    by_hand = 9 * (phase.multiply_adds / 1e9 + 7 * 4 * phase.n_trained / 1e8)
-    assert seconds(phase, Speed(1e9, 1e8)) == pytest.approx(by_hand)
+    by_hand = 9 * (0.01 + phase.multiply_adds / 1e9 + 7 * 4 * phase.n_trained / 1e8)
+    assert seconds(phase, Speed(1e9, 1e8, 0.01)) == pytest.approx(by_hand)
     measured = decoder_size.measure_speed(0.01)
     assert np.isfinite([measured.multiply_adds, measured.bytes]).all()
     assert min(measured.multiply_adds, measured.bytes) > 1e6
+    assert 1e-5 < measured.step < 1

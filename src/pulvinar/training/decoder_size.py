@@ -6,8 +6,8 @@ Memory of a phase, in bytes, everything in float32:
 
 P parameters in memory, T those that are trained; with bfloat16 each matrix has a copy of 2 bytes a number beside. Activations
 are counted tensor by tensor as autograd keeps them (`_activations`); with micro-batches only targets are there for all rows.
-Data are the trials in memory (on a GPU they stay in the computer's memory). Time is counted in multiply-adds and in bytes that
-the optimizer moves, at the speed that this machine has in a test of half a second.
+Data are the trials in memory (on a GPU they stay in the computer's memory). Time is counted in multiply-adds, in bytes that
+the optimizer moves and in steps, at the speed that this machine has in a test of a second.
 """
 
 import time
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pulvinar.models.decoder import DecoderShape, SharedDecoder
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import LARGEST_IN_MEMORY
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.mask_training import MaskSettings
@@ -29,7 +30,7 @@ FLOAT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One part of a fit: parameters (all in memory, those trained), bytes by kind, steps, and work per step."""
+    """One part of a fit: parameters (all in memory, those trained), bytes by kind, steps, and work and passes per step."""
 
     name: str
     n_parameters: int
@@ -43,6 +44,7 @@ class Phase:
     n_steps: int
     multiply_adds: float
     updated_bytes: float
+    n_passes: int = 1
 
     @property
     def on_device(self) -> int:
@@ -57,10 +59,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Speed:
-    """Multiply-adds a second in matrix products, and bytes a second that an optimizer moves."""
+    """Multiply-adds a second in matrix products, bytes a second that an optimizer moves, and seconds of a step of nothing."""
 
     multiply_adds: float
     bytes: float
+    step: float
 
 
 def shared_parameters(shape: DecoderShape) -> tuple[int, int]:
@@ -113,6 +116,7 @@ def training_phase(
         n_steps=steps,
         multiply_adds=rows * forwards + rows / len(n_voxels) * 2 * layers,
         updated_bytes=7 * FLOAT * trained,
+        n_passes=settings.micro_batches,
     )
 
 
@@ -145,6 +149,7 @@ def mask_phase(
         n_steps=n_rounds * mask.epochs_per_round * per_epoch,
         multiply_adds=work + columns * alive / n_rounds,
         updated_bytes=7 * FLOAT * layers * alive / n_rounds,
+        n_passes=passes * n_folds,
     )
 
 
@@ -176,7 +181,29 @@ def measure_speed(seconds: float = 0.25) -> Speed:
     parameter.grad = torch.ones_like(parameter)
     optimizer = torch.optim.AdamW([parameter], lr=1e-6, fused=True)
     updates = _repeats(optimizer.step, seconds, device)
-    return Speed(products * rows * size * size, updates * parameter.numel() * 7 * FLOAT)
+    return Speed(products * rows * size * size, updates * parameter.numel() * 7 * FLOAT, _seconds_of_a_small_step(seconds))
+
+
+def _seconds_of_a_small_step(at_least: float) -> float:
+    """What a step takes whose network is next to nothing: what Python and torch need by themselves."""
+    generator = torch.Generator().manual_seed(0)
+    shared = SharedDecoder(DecoderShape(hidden=16, dim=8, n_blocks=2, dropout=0.15))
+    shared.initialise(generator)
+    layer = input_layer(16, 16, generator, scale=0.1)
+    settings = TrainingSettings(
+        epochs=10**6,
+        batch_size=24,
+        learning_rate=1e-6,
+        weight_decay=0.0,
+        mixed_share=1.0,
+        mixing_beta=0.2,
+        temperature=1.0,
+        soft_temperature=1.0,
+        prior_weight=1.0,
+    )
+    data = [(torch.zeros(240, 16), torch.ones(240, 8))]
+    trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=True)
+    return 1 / (trainer.steps_per_epoch * _repeats(trainer.run_epoch, at_least, trainer.device))
 
 
 def _repeats(work: Any, seconds: float, device: torch.device) -> float:
@@ -193,7 +220,8 @@ def _repeats(work: Any, seconds: float, device: torch.device) -> float:
 
 def seconds(phase: Phase, speed: Speed) -> float:
     """Time of the phase's steps."""
-    return phase.n_steps * (phase.multiply_adds / speed.multiply_adds + phase.updated_bytes / speed.bytes)
+    work = phase.multiply_adds / speed.multiply_adds + phase.updated_bytes / speed.bytes
+    return phase.n_steps * (phase.n_passes * speed.step + work)
 
 
 def as_dict(phase: Phase, speed: Speed) -> dict[str, Any]:
