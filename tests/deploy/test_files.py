@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,9 @@ from pulvinar.deploy.decoder_files import export_decoder
 from pulvinar.deploy.files import load, load_config, load_decoder, save
 from pulvinar.deploy.voxel_decoder import VoxelDecoder, voxel_decoder
 from pulvinar.errors import FileError, InputError
-from pulvinar.models.decoder import SharedDecoder, input_layer
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state
+from pulvinar.training.decoding_data import Embedding
 from pulvinar.training.runs import RunFolder
 
 
@@ -68,19 +71,20 @@ def test_damaged_folders_are_named(tmp_path, make_network):
         load(net)
 
 
-@pytest.fixture
-def decoder_run(tmp_path):
+@pytest.fixture(params=[1, 3], ids=["pooled", "tokens"])
+def decoder_run(tmp_path, request):
     """A run of troi as its fit leaves it, with 6 of 40 voxels kept."""
     generator = torch.Generator().manual_seed(0)
-    architecture = {"hidden": 8, "dim": 5, "n_blocks": 1, "dropout": 0.1}
-    shared, layer = SharedDecoder(**architecture), input_layer(6, 8, generator, scale=1.0)
+    shape = DecoderShape(hidden=8, dim=5, n_blocks=1, dropout=0.1, n_tokens=request.param)
+    shared, layer = SharedDecoder(shape), input_layer(6, 8, generator, scale=1.0)
     for parameter in shared.parameters():
         parameter.data.normal_(0, 0.5, generator=generator)
     selected = torch.zeros(40, dtype=torch.bool)
     selected[[1, 5, 6, 20, 33, 39]] = True
     run = RunFolder.create(tmp_path / "run", method="troi", config_toml="", seed=0, data={})
-    parts = {"layer": dict(layer.state_dict()), "shared": dict(shared.state_dict()), "architecture": architecture}
-    run.save({"selected": selected, **parts}, name="decoder")
+    embedding = Embedding("clip", np.zeros(5 * request.param, np.float32), 1.0, request.param)
+    added = {"selected": selected, "layer": dict(layer.state_dict())}
+    run.save({**decoder_state(shared, embedding), **added}, name=CHECKPOINT)
     run.finish()
     return run, layer, shared, selected
 
@@ -110,7 +114,7 @@ def test_only_a_finished_run_of_troi_is_a_decoder(tmp_path):
     run = RunFolder.create(tmp_path / "run", method="dual_gating", config_toml="", seed=0, data={})
     with pytest.raises(InputError, match="finished run of troi is needed"):
         voxel_decoder(run)
-    assert VoxelDecoder(torch.ones(3, dtype=torch.bool), hidden=2, dim=2, n_blocks=0, dropout=0.0).n_voxels == 3
+    assert VoxelDecoder(torch.ones(3, dtype=torch.bool), DecoderShape(hidden=2, dim=2, n_blocks=0, dropout=0.0)).n_voxels == 3
 
 
 def test_the_onnx_files_of_a_decoder_take_the_whole_box(decoder_run, tmp_path):

@@ -1,7 +1,7 @@
 """A voxel decoder as an ONNX file: responses of the whole box in, of which it reads the kept voxels; and its masked reference.
 
 Input `responses` (trial, voxel) float32, z-scored as in training; outputs `backbone`, `projected`, `regressed`, each (trial,
-dim). Both files take the same input; the reference multiplies every voxel by a weight, that of the others being zero.
+token x dim). Both files take the same input; the reference multiplies every voxel by a weight, that of the others being zero.
 """
 
 import contextlib

@@ -19,6 +19,7 @@ from torch import nn
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 from pulvinar.errors import FileError
+from pulvinar.models.decoder import DecoderShape
 from pulvinar.storage import atomic_folder, read_json, reading, require_file, write_json
 from pulvinar.training.backbone_runs import shape_of
 from pulvinar.training.runs import environment
@@ -61,7 +62,7 @@ def _describe_decoder(decoder: VoxelDecoder) -> dict[str, Any]:
         "kind": DECODER,
         "n_voxels": decoder.n_voxels,
         "n_kept": len(decoder.kept),
-        "architecture": decoder.architecture,
+        "architecture": asdict(decoder.shape),
         "dtype": _dtype(decoder),
         "macs": decoder.macs,
     }
@@ -108,7 +109,7 @@ def load_decoder(path: str | os.PathLike[str]) -> VoxelDecoder:
     weights = _weights(path)
     try:
         selected = torch.zeros(config["n_voxels"], dtype=torch.bool).index_fill(0, weights["kept"], True)
-        decoder = VoxelDecoder(selected, **config["architecture"]).to(dtype=getattr(torch, config["dtype"]))
+        decoder = VoxelDecoder(selected, DecoderShape(**config["architecture"])).to(dtype=getattr(torch, config["dtype"]))
         decoder.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error

@@ -9,14 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pulvinar.errors import FileError, InputError
-from pulvinar.models.decoder import Decoded, SharedDecoder
+from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder
+from pulvinar.training.decoder_checkpoint import stored_decoder
 from pulvinar.training.runs import RunFolder
 
 METHOD = "troi"
 
 
 class VoxelDecoder(nn.Module):
-    """z-scored responses, (trial, kept voxel) or (trial, voxel of the whole box), -> `Decoded`, each (trial, dim).
+    """z-scored responses, (trial, kept voxel) or (trial, voxel of the whole box), -> `Decoded`, each (trial, token x dim).
 
     selected: which voxels of the box stay (voxel,) bool. The embedding's own mean and spread are not undone: outputs are in
     the units that the run's evaluation compares in.
@@ -24,13 +25,12 @@ class VoxelDecoder(nn.Module):
 
     kept: Tensor
 
-    def __init__(self, selected: Tensor, *, hidden: int, dim: int, n_blocks: int, dropout: float) -> None:
+    def __init__(self, selected: Tensor, shape: DecoderShape) -> None:
         super().__init__()
-        self.n_voxels = len(selected)
-        self.architecture = {"hidden": hidden, "dim": dim, "n_blocks": n_blocks, "dropout": dropout}
+        self.n_voxels, self.shape = len(selected), shape
         self.register_buffer("kept", selected.nonzero()[:, 0])
-        self.layer = nn.utils.skip_init(nn.Linear, len(self.kept), hidden)
-        self.shared = SharedDecoder(**self.architecture)  # type: ignore[arg-type]
+        self.layer = nn.utils.skip_init(nn.Linear, len(self.kept), shape.hidden)
+        self.shared = SharedDecoder(shape)
         self.requires_grad_(False).eval()
 
     def forward(self, responses: Float[Tensor, "trial voxel"]) -> Decoded:
@@ -60,13 +60,11 @@ class VoxelDecoder(nn.Module):
 
 def voxel_decoder(run: RunFolder) -> VoxelDecoder:
     """The decoder of a finished run of troi; `InputError` for another run, `FileError` for a damaged one."""
-    state = run.require(method=METHOD).load(name="decoder")
-    if state is None:
-        raise FileError(f"{run.path}: has no decoder checkpoint")
+    stored = stored_decoder(run.require(method=METHOD))
     try:
-        made = VoxelDecoder(state["selected"].bool(), **state["architecture"])
-        made.layer.load_state_dict(state["layer"])
-        made.shared.load_state_dict(state["shared"])
+        made = VoxelDecoder(stored.state["selected"].bool(), stored.shared.shape)
+        made.layer.load_state_dict(stored.state["layer"])
+        made.shared.load_state_dict(stored.shared.state_dict())
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise FileError(f"{run.path}/checkpoints/decoder.safetensors: not a decoder of this version: {error}") from error
+        raise FileError(f"{run.path}: its decoder has no layer of kept voxels that fits: {error}") from error
     return made
