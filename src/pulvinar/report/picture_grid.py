@@ -39,7 +39,7 @@ class Grid:
 
 
 def write(folder: Path, grid: Grid, summary: Mapping[str, Any]) -> Path:
-    """grid.png in the folder: at most 24 trials, in their order; the path."""
+    """grid.png in the folder: at most 24 trials, evenly over all of them; the path."""
     with mpl.rc_context(style()):
         save(draw(grid, summary), folder, "grid", formats=("png",))
     return folder / "grid.png"
@@ -48,6 +48,7 @@ def write(folder: Path, grid: Grid, summary: Mapping[str, Any]) -> Path:
 def draw(grid: Grid, summary: Mapping[str, Any]) -> Figure:
     """Rows of trials, three beside each other; headings name the columns, the title says what the numbers are."""
     n_shown = min(len(grid.ids), LARGEST_GRID)
+    places = np.linspace(0, len(grid.ids) - 1, n_shown).round().astype(int)  # evenly, where there are more
     n_rows = -(-n_shown // N_COLUMNS)
     n_retrieved = grid.retrieved.shape[1]
     width = 2 + 2 * GAP + n_retrieved
@@ -62,7 +63,7 @@ def draw(grid: Grid, summary: Mapping[str, Any]) -> Figure:
         axis.set(xlim=(-0.05, width + 0.1), ylim=(-TEXT, 1.0))
         bare(axis)
         if place < n_shown:
-            _trial(axis, grid, place, named)
+            _trial(axis, grid, int(places[place]), named)
     for axis in axes[0, : min(N_COLUMNS, n_shown)]:
         for middle, text in (
             (0.5, "seen"),
