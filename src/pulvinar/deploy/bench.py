@@ -129,7 +129,7 @@ def _bench(network: CompactNetwork, images: Tensor, settings: BenchSettings) -> 
     made, pool = Bench(), image_pool(network, images)
     dynamic = None
     if "torch packed" in settings.runtimes:
-        dynamic = choose_forms(network, pool.hits, batch_sizes=sorted(settings.batches))
+        dynamic = choose_forms(network, pool.hits, batch_sizes=sorted(settings.batches), clock=settings.clock)
         made.dynamic = dynamic.facts()
     forms: dict[Form, CompactNetwork | DynamicNetwork | None] = {
         "dense": network.dense(),

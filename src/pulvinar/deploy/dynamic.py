@@ -6,9 +6,9 @@ fills the caches of patterns, the second half, never seen before, is timed, all 
 times of every form are kept (`DynamicNetwork.choices`, `facts`).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, Convolution
 from pulvinar.deploy.compact_macs import ungrouped_macs
 from pulvinar.deploy.packed import PackedConvolution
+from pulvinar.deploy.timing import Clock, seconds_of
 from pulvinar.errors import InputError
 from pulvinar.progress import bar
 
@@ -129,11 +130,12 @@ def choose_forms(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     n_batches: int = N_BATCHES,
     n_rounds: int = N_ROUNDS,
+    clock: Clock = "wall",
 ) -> DynamicNetwork:
     """The network with the fastest form of every block at these batch sizes, measured on these images.
 
-    images: normalised, like those that will come; n_batches at every size are used, in order. `InputError` for fewer than two
-    of the largest batches.
+    images: normalised, like those that will come; n_batches at every size are used, in order. clock: deploy/timing.py.
+    `InputError` for fewer than two of the largest batches.
     """
     if network.kept is None:
         raise InputError(f"network: the {network.form} form has no gates, so nothing in it depends on the image")
@@ -145,13 +147,13 @@ def choose_forms(
         for batch in batch_sizes:
             parts = [made.start(part) for part in images.split(batch)[:n_batches] if len(part) == batch]
             for number, forms in enumerate(made.forms):
-                choices.append(_measured(number, forms, parts, n_rounds=n_rounds))
+                choices.append(_measured(number, forms, parts, n_rounds=n_rounds, clock=clock))
                 parts = [forms.run(part, "masked") for part in parts]
                 shown.advance()
     return DynamicNetwork(network, choices)
 
 
-def _measured(number: int, forms: BlockForms, parts: Sequence[Tensor], *, n_rounds: int) -> Choice:
+def _measured(number: int, forms: BlockForms, parts: Sequence[Tensor], *, n_rounds: int, clock: Clock) -> Choice:
     """Time every form of a block on the second half of these maps."""
     batch = len(parts[0])
     before, timed = parts[: len(parts) // 2], parts[len(parts) // 2 :]
@@ -163,10 +165,7 @@ def _measured(number: int, forms: BlockForms, parts: Sequence[Tensor], *, n_roun
     for _ in range(n_rounds):
         for form, found in seconds.items():
             forms.forget(warm)
-            started = time.perf_counter()
-            for part in timed:
-                forms.run(part, form)
-            found.append((time.perf_counter() - started) / len(timed))
+            found.append(seconds_of(partial(forms.run, form=form), timed, warm_up=False, clock=clock))
             if form == "patterns":
                 hits = forms.n_found / max(1, forms.n_found + forms.n_packed)
     forms.forget()

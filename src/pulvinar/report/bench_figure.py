@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE, SELECTED_ONLY
 
@@ -43,6 +44,9 @@ def _panel(axis: Axes, rows: Rows, runtimes: Sequence[str]) -> None:
         axis.plot(bounds, [height] * 2, color=colour, linewidth=1.4, alpha=opacity, solid_capstyle="butt")
         axis.plot(row["milliseconds"], height, color=colour, marker=marker, markersize=5, alpha=opacity, linestyle="none")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=12))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_yticks(range(len(runtimes)), runtimes)
     axis.set_ylim(len(runtimes) - 0.5, -0.5)
     axis.set_xlabel("milliseconds a batch (median, quartiles over rounds)")
