@@ -218,7 +218,7 @@ def test_bad_input_is_refused_before_anything_is_written(run, finished, change, 
     [
         ("few", "16 or more are needed to learn pictures from, 10 came"),
         ("small", "16 x 16 pixels or more are needed, 12 x 12 came"),
-        ("model", "the embedding is of another model"),
+        ("model", "embeddings of another network"),
         ("test", "no trial shows a test stimulus"),
     ],
 )
