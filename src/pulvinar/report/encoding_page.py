@@ -276,6 +276,8 @@ def _evidence(run: Run) -> str:
     facts = [
         ("r, optimistic", str(evaluation.get("r_optimistic_is", ""))),
         ("Noise-normalised", str(evaluation.get("noise_normalised_is", ""))),
+        ("Share improved", str(evaluation.get("share_improved_is", ""))),
+        ("Untuned", str(evaluation.get("r_untuned_is", ""))),
         ("Ceilings", "; ".join(f"{name}: {text}" for name, text in (evaluation.get("ceilings") or {}).items())),
         ("Scaling", str(evaluation.get("scaling", ""))),
         ("Baseline", str(evaluation.get("baseline", ""))),
