@@ -21,6 +21,7 @@ from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.evaluation import tuned_encoding as scores
+from pulvinar.evaluation.published_encoding import RELEASED, released_results
 from pulvinar.models.response_heads import ContrastiveHead
 from pulvinar.training import tuning_run
 from pulvinar.training.runs import RunFolder
@@ -29,25 +30,7 @@ from pulvinar.training.tuning_settings import TuningConfig
 DATA = "experiment"
 TOPIC = "encoding"
 NEEDS = ("responses of one or more subjects", "the images")
-_SETTING = "recomputed from the authors' result files: 8 subjects, AlexNet, mean over ROIs"
-_RELEASED = {
-    "untuned": (0.386, 0.355),
-    "regression-tuned": (0.409, 0.365),
-    "contrastive": (0.417, 0.368),
-    "pooled": (0.428, 0.368),
-}
-PUBLISHED: list[dict] = [
-    {
-        "table": "released results",
-        "setting": _SETTING,
-        "method": f"Mulrooney & Brockmeier 2024, {name}, {rois} ROIs",
-        "metric": "r_nested",
-        "value": value,
-        "unit": "r",
-    }
-    for name, values in _RELEASED.items()
-    for rois, value in zip(("early", "higher"), values, strict=True)
-]
+PUBLISHED = released_results(*RELEASED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
 from pulvinar.evaluation import encoding_run as scoring
 from pulvinar.evaluation.encoding_files import encoders_of, fold_names
+from pulvinar.evaluation.published_encoding import released_results
 from pulvinar.storage import write_json
 from pulvinar.training.decoding_data import choose_feature
 from pulvinar.training.encoder import predict as predict_responses
@@ -34,18 +35,7 @@ from pulvinar.training.runs import RunFolder
 DATA = "experiment"
 TOPIC = "encoding"
 NEEDS = ("responses of a subject", "images and a backbone, or an embedding (feature) of each image")
-_SETTING = "recomputed from the authors' result files: 8 subjects, AlexNet, mean over ROIs"
-PUBLISHED: list[dict] = [
-    {
-        "table": "released results",
-        "setting": _SETTING,
-        "method": f"Mulrooney & Brockmeier 2024, untuned, {rois} ROIs",
-        "metric": "r_nested",
-        "value": value,
-        "unit": "r",
-    }
-    for rois, value in (("early", 0.386), ("higher", 0.355))
-]
+PUBLISHED = released_results("untuned")
 
 
 @dataclass(frozen=True, kw_only=True)
