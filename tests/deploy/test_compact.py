@@ -7,7 +7,9 @@ import torch
 
 from pulvinar.deploy.calibration import calibrate, upper_bound
 from pulvinar.deploy.compact import CompactNetwork, compact, compact_to, dense_network, masked_network, static_network
+from pulvinar.deploy.files import load, save
 from pulvinar.errors import InputError
+from pulvinar.models.gated_resnet import Gate
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 
@@ -209,3 +211,53 @@ def test_kept_channels_are_filled_up_with_those_nearest_to_opening(make_network,
         grown += len(new) - len(old)
     assert grown > 0
     assert sum(filled.left_out_misses) < sum(plain.left_out_misses)
+
+
+def fix(model, *, free=0, seed=4):
+    """Fix all gates but the first `free` decisions of each; about half open."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, Gate):
+            module.fixed.copy_((torch.rand(len(module.fixed), generator=generator) < 0.5) * 2.0 - 1)
+            module.fixed[:free] = 0
+    return model
+
+
+@pytest.mark.parametrize("free", [0, 2])
+@pytest.mark.parametrize(("network", "gated_convs"), KINDS)
+def test_fixed_gates_cost_nothing_and_change_nothing(network, gated_convs, free, make_network, make_images):
+    """Oracle: the gated pass, also on images that no calibration saw."""
+    model = fix(make_network(network, gated_convs=gated_convs), free=free)
+    made = compact(model, make_images(100), multiple=4)
+    batch = 30 * make_images(12, seed=9)
+    found, expected = made.inspect(batch), model(batch, gated=True)
+    torch.testing.assert_close(found.features, expected.features, rtol=1e-10, atol=1e-10)
+    for logits, wanted in zip(found.logits, expected.logits, strict=True):
+        assert torch.equal(logits >= 0, wanted >= 0)
+    assert [block.settled for block in made.blocks] == [not free] * len(made.blocks)
+    if not free:
+        calls = []
+        for block in made.blocks:
+            for layer in (*block.gates.values(), *block.enter.values(), *block.leave.values()):
+                layer.register_forward_hook(lambda *_: calls.append(1))
+        made(batch)
+        assert not calls
+        assert made.macs.gates == 0
+        static = static_network(model, [(logits[0] >= 0).nonzero()[:, 0] for logits in expected.logits])
+        assert made.macs.static == static.macs.static
+        torch.testing.assert_close(made(batch), static(batch), rtol=1e-10, atol=1e-10)
+    masked = made.masked()
+    torch.testing.assert_close(masked(batch), expected.features, rtol=1e-10, atol=1e-10)
+    assert not any(block.settled for block in masked.blocks)
+    imposed = [torch.ones_like(gate) for gate in expected.gates]
+    torch.testing.assert_close(
+        made.inspect(batch, gates=imposed).features, model(batch, gated=True, all_open=True).features, rtol=1e-10, atol=1e-10
+    )
+
+
+def test_a_settled_network_is_settled_when_it_is_read_again(tmp_path, make_network, make_images):
+    made = compact(fix(make_network("resnet18")), make_images(100))
+    save(tmp_path / "net", made)
+    again = load(tmp_path / "net")
+    assert all(block.settled for block in again.blocks)
+    torch.testing.assert_close(again(make_images(3)), made(make_images(3)), rtol=0, atol=0)

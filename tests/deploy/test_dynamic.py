@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pulvinar.deploy.block_forms import buckets, whole_convolutions
-from pulvinar.deploy.compact import compact_to, dense_network, masked_network
+from pulvinar.deploy.compact import compact, compact_to, dense_network, masked_network
 from pulvinar.deploy.dynamic import Choice, DynamicNetwork, choose_forms, forms_for
 from pulvinar.deploy.packed import PackedConvolution
 from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.gated_resnet import Gate, GatedResNet
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 FORMS = ["masked", "gathered", "patterns", "sorted 3"]
@@ -163,3 +163,23 @@ def test_packed_convolution_is_the_plain_one(outputs, inputs, dtype):
         expected = torch.nn.functional.conv2d(maps, weight, bias, 2, 1).relu()
     for n in (2, 1):
         torch.testing.assert_close(packed(maps[:n]), expected[:n], rtol=1e-5, atol=1e-5)
+
+
+def test_settled_blocks_have_one_form_and_cost_no_gate(make_network, make_images):
+    """Gates of the first blocks are fixed by hand; oracle: the gated pass."""
+    model, batch = make_network("resnet18", seed=0), make_images(64)
+    for gate in [module for module in model.modules() if isinstance(module, Gate)][:3]:
+        gate.fixed.copy_(torch.tensor([1.0, -1.0]).repeat(len(gate.fixed))[: len(gate.fixed)])
+    made = compact(model, make_images(100, seed=3))
+    assert [block.settled for block in made.blocks] == [True] * 3 + [False] * 5
+    dynamic = choose_forms(made, batch, batch_sizes=(1, 32), n_batches=2, n_rounds=1)
+    assert all(list(choice.milliseconds) == ["masked"] for choice in dynamic.choices if choice.block < 3)
+    assert all(len(choice.milliseconds) > 1 for choice in dynamic.choices if choice.block >= 3)
+    expected = model(batch, gated=True)
+    torch.testing.assert_close(dynamic(batch), expected.features, rtol=1e-11, atol=1e-11)
+    for found, gates in zip(dynamic.gates(batch), expected.gates, strict=True):
+        assert torch.equal(found, gates.bool())
+    for gate in [module for module in model.modules() if isinstance(module, Gate)]:
+        gate.fixed.copy_(torch.tensor([1.0, -1.0]).repeat(len(gate.fixed))[: len(gate.fixed)])
+    every = compact(model, make_images(100, seed=3))
+    assert DynamicNetwork(every).mac_share(batch) == pytest.approx(every.macs.share)

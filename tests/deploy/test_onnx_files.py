@@ -12,6 +12,7 @@ from onnx import helper
 from pulvinar.deploy.compact import compact, compact_to, static_network
 from pulvinar.deploy.onnx_files import check_runs, export_int8, export_onnx, export_program, onnx_model, run_with
 from pulvinar.errors import FileError, InputError
+from pulvinar.models.gated_resnet import Gate
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "both")]
 
@@ -21,9 +22,13 @@ def pixels(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
     return np.repeat(np.repeat(coarse, size // 2, 2), size // 2, 3)
 
 
-def features(network, images: np.ndarray) -> np.ndarray:
+def normalised(network, images: np.ndarray) -> torch.Tensor:
     mean, sd = (torch.tensor(values)[:, None, None] for values in (network.mean, network.sd))
-    return network((torch.from_numpy(images) - mean) / sd).numpy()
+    return (torch.from_numpy(images) - mean) / sd
+
+
+def features(network, images: np.ndarray) -> np.ndarray:
+    return network(normalised(network, images)).numpy()
 
 
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
@@ -43,6 +48,28 @@ def test_files_with_the_fallback_equal_torch_at_any_batch(network, gated_convs, 
             np.testing.assert_allclose(run(images[:n])["features"], expected[:n], rtol=1e-5, atol=2e-6)
     assert run(images)["misses"][:, :-1].any()
     assert not run(images)["misses"][:, -1].any()
+
+
+@pytest.mark.parametrize("n_fixed", [2, 8])
+def test_files_of_fixed_gates_have_no_branch_and_say_the_same(n_fixed, make_network, make_images):
+    """Oracle: the torch form, with the gates of the first blocks fixed, and of all."""
+    model = make_network("resnet18").float()
+    gates = [module for module in model.modules() if isinstance(module, Gate)]
+    for gate in gates[:n_fixed]:
+        gate.fixed.copy_(torch.tensor([1.0, -1.0]).repeat(len(gate.fixed))[: len(gate.fixed)])
+    made = compact(model, make_images(100).float(), rare=0.3)
+    images = pixels(9)
+    for runtime in ("onnxruntime", "openvino"):
+        exported = onnx_model(made, runtime=runtime)
+        kinds = [node.op_type for node in exported.graph.node]
+        live = sum(bool(len(dropped)) for dropped in made.dropped[n_fixed:])
+        assert kinds.count("If") == live
+        found = run_with(exported.SerializeToString(), runtime)(images)
+        np.testing.assert_allclose(found["features"], features(made, images), rtol=1e-5, atol=2e-6)
+        inspected = made.inspect(normalised(made, images))
+        assert np.array_equal(found["logits"] >= 0, torch.cat(inspected.logits, 1).numpy() >= 0)
+        assert np.array_equal(found["misses"], torch.stack(inspected.misses, 1).numpy())
+        assert live > 0 or n_fixed == 8
 
 
 def test_a_pooled_stem_and_a_gate_that_keeps_nothing(make_network):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pulvinar.selection.channel_gate import TEMPERATURE, by_group, logistic_noise, n_groups, straight_through_gate
-from pulvinar.selection.decisive_gates import decide_schedule, undecided
+from pulvinar.selection.decisive_gates import decide_schedule, decided, one_mask, undecided
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -68,3 +68,28 @@ def test_channels_of_a_group_share_their_decision_and_its_gradient_is_the_sum(gr
         together = weight[:, number * group : (number + 1) * group].sum(1)
         slope = soft[:, number] * (1 - soft[:, number]) / TEMPERATURE
         torch.testing.assert_close(decisions.grad[:, number], slope * together)
+
+
+def test_decided_are_the_channels_at_either_end():
+    opened = torch.tensor([0.0, 0.01, 0.02, 0.5, 0.97, 0.99, 1.0])
+    assert decided(opened, 0.01).tolist() == [-1, -1, 0, 0, 0, 1, 1]
+    assert decided(opened, 0.0).tolist() == [-1, 0, 0, 0, 0, 0, 1]
+
+
+def test_one_mask_takes_the_most_probable_channels_up_to_the_budget():
+    """Oracle: every number of open channels tried; costs differ by gate."""
+    chances = [
+        torch.rand(7, generator=torch.Generator().manual_seed(1)),
+        torch.rand(5, generator=torch.Generator().manual_seed(2)),
+    ]
+
+    def share(masks):
+        return 0.05 + 0.1 * float(masks[0].sum()) / 7 + 0.85 * float(masks[1].sum()) / 5
+
+    for budget in (0.06, 0.3, 0.55, 0.99):
+        found = one_mask(chances, share, budget)
+        order = torch.cat(chances).sort(descending=True).values
+        tried = [[part >= least for part in chances] for least in [2.0, *order.tolist()]]
+        assert share(found) == min((share(masks) for masks in tried), key=lambda value: abs(value - budget))
+        least = min([float(part[mask].min()) for part, mask in zip(chances, found, strict=True) if mask.any()], default=2.0)
+        assert all(torch.equal(mask, part >= least) for part, mask in zip(chances, found, strict=True))

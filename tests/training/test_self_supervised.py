@@ -11,6 +11,7 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, DegenerateError, InputError
 from pulvinar.methods.dual_gating import Config
 from pulvinar.training import self_supervised_run as runs
+from pulvinar.training import settling
 from pulvinar.training.collapse import Health, Watch, effective_rank, health
 from pulvinar.training.self_supervised import SiameseTrainer, require_batch
 
@@ -130,11 +131,70 @@ def test_settled_gates_are_on_the_budget_and_say_what_it_took():
     config = build(Config, QUICK | {"budget": 0.35}, name="dual_gating")
     data = images(64)
     encoder = run.network.encoder(gated=True)
-    found = runs.settle(encoder, data.train, config, config.views()[0])
-    share = runs.mac_share(encoder, data.train, config.views()[0])
+    found = settling.settle(encoder, data.train, config, config.views()[0])
+    share = settling.mac_share(encoder, data.train, config.views()[0])
     assert share == pytest.approx(0.35, abs=0.03)  # 120 gates, each up to .03 of the multiply-adds
     assert found["share_training"] == pytest.approx(share, abs=1e-6)
     assert float(encoder.logit_shift) == pytest.approx(found["logit_shift"])
+
+
+def gates_of(encoder, data: ImageSet) -> torch.Tensor:
+    """Gates (image, channel) of inference on other images."""
+    pixels = torch.from_numpy(data.test).permute(0, 3, 1, 2).float() / 255
+    encoder.eval()
+    with torch.no_grad():
+        return torch.cat([logits >= 0 for logits in encoder(pixels, gated=True).logits], 1)
+
+
+@pytest.mark.parametrize("when", [0.5, 1.0])
+def test_gates_fixed_with_half_as_margin_are_one_mask_on_the_budget(when):
+    settings = {"budget": 0.35, "fix_gates": when, "epochs": 4}
+    run = trainer(**settings)
+    finish(run)
+    encoder, data = run.network.encoder(gated=True), images()
+    assert (settling.free_channels(encoder) == 0) == (when < 1)
+    config = build(Config, QUICK | settings, name="dual_gating")
+    found = settling.settle(encoder, data.train, config, config.views()[0])
+    assert settling.free_channels(encoder) == 0
+    assert found["fixed_open"] + found["fixed_shut"] == pytest.approx(1)
+    assert found["share_training"] == pytest.approx(0.35, abs=0.03)
+    opened = gates_of(encoder, data)
+    assert torch.equal(opened, opened[:1].expand_as(opened))
+
+
+def test_only_decided_gates_are_fixed_with_a_small_margin_and_the_budget_still_holds():
+    run = trainer(budget=0.35)
+    encoder, data, view = run.network.encoder(gated=True), images(64), run.views[0]
+    for gate in settling._gates(encoder):  # every third decision depends on the image as it did, the others are far from 0
+        gate.expand.bias.data += torch.tensor([-50.0, 0.0, 50.0]).repeat(len(gate.fixed))[: len(gate.fixed)] - 2
+        gate.expand.weight.data *= 20
+    before = settling.mac_share(encoder, data.train, view)
+    settling.fix_gates(encoder, data.train, view, budget=before, margin=0.02)
+    for gate in settling._gates(encoder):
+        assert torch.equal(gate.fixed[0::3], -torch.ones_like(gate.fixed[0::3]))
+        assert torch.equal(gate.fixed[2::3], torch.ones_like(gate.fixed[2::3]))
+    assert settling.free_channels(encoder) > 0
+    assert settling.mac_share(encoder, data.train, view) == pytest.approx(before, abs=0.02)
+
+
+def test_a_run_taken_up_after_gates_were_fixed_is_the_whole_run():
+    settings = {"fix_gates": 0.5, "budget": 0.4}
+    whole = trainer(**settings)
+    records = finish(whole)
+    for n_steps in (whole.n_steps // 2, whole.n_steps // 2 + 1):
+        first = trainer(**settings)
+        while first.step_number < n_steps:
+            first.run_steps(n_steps - first.step_number)
+        state = first.state() | {"network": {name: value.clone() for name, value in first.network.state_dict().items()}}
+        second = trainer(**settings)
+        second.restore(state)
+        assert finish(second)[-1] == records[-1]
+
+
+@pytest.mark.parametrize("wrong", [{"fix_gates": 1.5}, {"fix_margin": 0.6}, {"fix_gates": 0.5, "budget_mode": "none"}])
+def test_impossible_settings_of_fixed_gates_are_named(wrong):
+    with pytest.raises(ConfigError, match="fix_"):
+        build(Config, QUICK | wrong, name="dual_gating")
 
 
 def test_effective_rank_and_spread_in_closed_form():

@@ -71,9 +71,11 @@ class BlockForms:
 
     def run(self, maps: Tensor, form: str) -> Tensor:
         """relu(residual + shortcut) by this form: 'masked', 'gathered', 'patterns', 'sorted 4'."""
-        if not self.block.gated:
+        if not self.block.gated or self.block.settled:
+            if self.counting:
+                self.opened = [gate.expand.bias[gate.back].expand(len(maps), -1) >= 0 for gate in self._gates()]
             return self._computed(maps, self.kept)
-        pooled, gates = maps.mean((2, 3)), [cast(CompactGate, gate) for gate in self.block.gates.values()]
+        pooled, gates = maps.mean((2, 3)), self._gates()
         opened = [gate(pooled) >= 0 for gate in gates]
         if self.counting:
             self.opened = [found[:, gate.back] for found, gate in zip(opened, gates, strict=True)]
@@ -84,6 +86,9 @@ class BlockForms:
         if form == "patterns":
             return self.patterns(maps, opened)
         return self.sorted(maps, opened, int(form.split()[1]))
+
+    def _gates(self) -> list[CompactGate]:
+        return [cast(CompactGate, gate) for gate in self.block.gates.values()]
 
     def masked(self, maps: Tensor, opened: Sequence[Tensor]) -> Tensor:
         """Kept channels times their gates; the images that miss go through the compact block, by themselves."""
@@ -175,7 +180,9 @@ class BlockForms:
         inner: list[Tensor | int | float] = list(self.block.shape.inner)
         for number, width in zip(self.block.gated, widths, strict=True):
             inner[number] = width
-        self.work += n_images * (float(self.macs.total(inner)) + (self.macs.gates if self.block.gated else 0))
+        self.work += n_images * (
+            float(self.macs.total(inner)) + (self.macs.gates if self.block.gated and not self.block.settled else 0)
+        )
 
 
 def _packed(like: Convolution, *, relu: bool, weight: Tensor | None = None, bias: Tensor | None = None) -> PackedConvolution:

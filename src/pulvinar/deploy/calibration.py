@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.gated_resnet import FIXED_LOGIT, GatedResNet
 from pulvinar.selection.channel_gate import open_gates
 from pulvinar.storage import fingerprint
 
@@ -150,11 +150,15 @@ def require_enough(n_images: int) -> None:
 
 
 def _filled_up(dropped: Tensor, counts: Tensor, highest: Tensor, multiple: int) -> Tensor:
-    """`dropped` less the channels that fill the kept ones up to a multiple: most often open first, then of highest logit."""
-    missing = min(-int((~dropped).sum()) % multiple, int(dropped.sum()))
+    """`dropped` less the channels that fill the kept ones up to a multiple: most often open first, then of highest logit.
+
+    Channels that are fixed shut stay out: with one of them the gate would have to be computed again.
+    """
+    fills = dropped & (highest > -FIXED_LOGIT / 2)
+    missing = -int((~dropped).sum()) % multiple
     order = highest.argsort(descending=True, stable=True)
     order = order[counts[order].argsort(descending=True, stable=True)]
-    return dropped.index_fill(0, order[dropped[order]][:missing], False)
+    return dropped.index_fill(0, order[fills[order]][:missing], False)
 
 
 def _calibration(

@@ -108,9 +108,21 @@ class CompactNetwork(nn.Module):
         return tuple(others(kept, n) for kept, n in zip(self.kept, self.shape.gate_channels, strict=True))
 
     @property
+    def settled(self) -> tuple[bool, ...]:
+        """For every block, whether its gates are constants, so that no image misses there and no gate is computed."""
+        return tuple(cast(CompactBlock, block).settled for block in self.blocks)
+
+    @property
+    def can_miss(self) -> tuple[bool, ...]:
+        """For every gate, whether there is something dropped that an image could ask for."""
+        blocks = zip(self.blocks, self.settled, strict=True)
+        constant = [settled for block, settled in blocks for _ in cast(CompactBlock, block).gated]
+        return tuple(bool(len(dropped)) and not settled for dropped, settled in zip(self.dropped, constant, strict=True))
+
+    @property
     def macs(self) -> CompactMacs:
         """Its multiply-adds in closed form: without misses, and what a missed image adds at each gate."""
-        return compact_macs(self.shape, self.size, self.kept)
+        return compact_macs(self.shape, self.size, self.kept, self.settled)
 
     def fill(self, stem: Weights, blocks: Sequence[FoldedBlock]) -> "CompactNetwork":
         """Take the weights of a whole network."""

@@ -3,6 +3,9 @@
 Its convolutions are cut into parts: from kept to kept channels (computed for every image), from kept to dropped (`enter`), from
 dropped to kept (`leave`) and, in a Bottleneck with two gates, from dropped to dropped (`between`). Together they are the whole
 convolution, each weight once.
+
+A gate whose logits are constants (training fixed them), open for every kept channel and shut for every dropped one, is settled:
+nothing can miss it and it multiplies by 1, so neither it nor its fallback is computed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,6 +68,12 @@ class CompactGate(nn.Module):
     def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
         """The logits."""
         return self.expand(torch.relu(self.reduce(pooled)))
+
+    @torch.no_grad()
+    def opens_exactly(self, n_kept: int) -> bool:
+        """Whether it opens the first `n_kept` of its channels, and no other, for every image there could be."""
+        expected = torch.arange(len(self.order), device=self.order.device) < n_kept
+        return not bool(self.expand.weight.any()) and bool(((self.expand.bias >= 0) == expected).all())
 
     @torch.no_grad()
     def fill(self, weights: folding.FoldedGate) -> None:
@@ -133,6 +142,8 @@ class CompactBlock(nn.Module):
         self.shortcut = Convolution(shape.inputs, shape.outputs, 1, shape.stride) if shape.has_downsample else None
         self.gates = nn.ModuleDict()
         self.enter, self.between, self.leave = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.settled = False
+        self.register_load_state_dict_post_hook(lambda *_: self._settle())
         for n in self.gated:
             name, order = str(n), torch.cat([self.kept[n], self.dropped[n]])
             self.gates[name] = CompactGate(shape.inputs, shape.gate_hidden, order)
@@ -148,7 +159,7 @@ class CompactBlock(nn.Module):
         hidden = [maps]
         for number, convolution in enumerate(self.convolutions):
             now = convolution(hidden[-1])
-            if fallback and str(number - 1) in self.enter:
+            if fallback and number - 1 in asked and str(number - 1) in self.enter:
                 now = self.with_missing(number - 1, now, hidden, asked)
             if number + 1 == len(self.convolutions):
                 break
@@ -158,11 +169,20 @@ class CompactBlock(nn.Module):
             hidden.append(now)
         return torch.relu(now + (maps if self.shortcut is None else self.shortcut(maps)))
 
+    def _settle(self) -> None:
+        """Find out whether every gate is a constant that opens what is kept."""
+        gates = {number: cast(CompactGate, self.gates[str(number)]) for number in self.gated}
+        self.settled = bool(gates) and all(gate.opens_exactly(len(self.kept[number])) for number, gate in gates.items())
+
     def asked(self, maps: Tensor, record: Record) -> dict[int, Asked]:
-        """What the gates ask for; their logits and misses go into the record."""
-        if not self.gated:
-            return {}
-        pooled, found = maps.mean((2, 3)), {}
+        """What the gates ask for, nothing where the block is settled; their logits and misses go into the record."""
+        found: dict[int, Asked] = {}
+        if self.settled and record.imposed is None:
+            for gate in self.gates.values():
+                record.logits.append(cast(CompactGate, gate).expand.bias.expand(len(maps), -1))
+                record.misses.append(torch.zeros(len(maps), dtype=torch.bool, device=maps.device))
+            return found
+        pooled = maps.mean((2, 3)) if self.gated else maps
         for number in self.gated:
             gate = cast(CompactGate, self.gates[str(number)])
             logits, n_kept = gate(pooled), len(self.kept[number])
@@ -230,6 +250,7 @@ class CompactBlock(nn.Module):
                 cast(Tensor, own).copy_(given)
         for name, gate in self.gates.items():
             cast(CompactGate, gate).fill(weights.gates[int(name)])
+        self._settle()
 
     @torch.no_grad()
     def whole(self) -> FoldedBlock:

@@ -1,6 +1,7 @@
 """Multiply-adds of a compact network in closed form: what every image costs, and what a missed one adds.
 
-With k channels kept and d dropped at a gate, everything of models/macs.py at the kept widths, and all gates whole:
+With k channels kept and d dropped at a gate, everything of models/macs.py at the kept widths, and all gates that are not
+settled (compact_block.py) whole:
 
     every image:           stem + sum of blocks(k) + gates
     miss, BasicBlock:      9 d C_in H W + 9 d C_out H W
@@ -47,12 +48,19 @@ def ungrouped_macs(shape: ResNetShape, size: int) -> Macs:
     return count_macs(replace(shape, blocks=tuple(replace(block, gate_group=1) for block in shape.blocks)), size)
 
 
-def compact_macs(shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]] | None) -> CompactMacs:
-    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates)."""
+def compact_macs(
+    shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]] | None, settled: Sequence[bool] = ()
+) -> CompactMacs:
+    """The multiply-adds of the network that keeps these channels of every gate (None: it has no gates).
+
+    settled: of every block, whether its gates are constants that are not computed (default: none).
+    """
     whole = ungrouped_macs(shape, size)
     if kept is None:
         return CompactMacs(whole.dense, whole.dense, 0, ())
     small = count_macs(narrowed_shape(shape, kept), size)
+    constant = list(settled) or [False] * len(whole.blocks)
+    gates = sum(block.gates for block, skipped in zip(whole.blocks, constant, strict=True) if not skipped)
     missing = []
     for full, cut in zip(shape.blocks, small.blocks, strict=True):
         stays = cut.block.inner
@@ -66,4 +74,4 @@ def compact_macs(shape: ResNetShape, size: int, kept: Sequence[Int[Tensor, " _"]
                 if lost[0] and lost[1]:
                     cost += cut.linear[0] * lost[0] + cut.product * lost[0] * lost[1]
             missing.append(cost)
-    return CompactMacs(whole.dense, small.dense + whole.gates, whole.gates, tuple(missing))
+    return CompactMacs(whole.dense, small.dense + gates, gates, tuple(missing))

@@ -46,8 +46,10 @@ class Choice:
     pattern_hits: float
 
 
-def forms_for(batch: int) -> tuple[str, ...]:
-    """The forms that make sense for batches of this size; a bucket has two images or more."""
+def forms_for(batch: int, *, settled: bool = False) -> tuple[str, ...]:
+    """The forms that make sense for batches of this size; a bucket has two images or more. settled: of such a block."""
+    if settled:
+        return ("masked",)
     if batch == 1:
         return ("masked", "gathered", "patterns")
     return ("masked", "patterns", *[f"sorted {n}" for n in BUCKETS if 2 * n <= batch])
@@ -156,12 +158,13 @@ def choose_forms(
 def _measured(number: int, forms: BlockForms, parts: Sequence[Tensor], *, n_rounds: int, clock: Clock) -> Choice:
     """Time every form of a block on the second half of these maps."""
     batch = len(parts[0])
+    names = forms_for(batch, settled=forms.block.settled)
     before, timed = parts[: len(parts) // 2], parts[len(parts) // 2 :]
     for part in before:
-        for form in forms_for(batch):
+        for form in names:
             forms.run(part, form)
     warm, hits = forms.cache.copy(), 0.0
-    seconds: dict[str, list[float]] = {form: [] for form in forms_for(batch)}
+    seconds: dict[str, list[float]] = {form: [] for form in names}
     for _ in range(n_rounds):
         for form, found in seconds.items():
             forms.forget(warm)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import Block, Gate, norm_of
+from pulvinar.models.gated_resnet import FIXED_LOGIT, Block, Gate, norm_of
 from pulvinar.models.resnet_shape import BlockShape
 
 Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias (output,)
@@ -25,7 +25,8 @@ Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias
 class FoldedGate:
     """reduce: input -> hidden, expand: hidden -> channel; the network's shift of all logits is in the last bias.
 
-    A gate that decides on groups of channels has its decision's row for every channel of the group.
+    A gate that decides on groups of channels has its decision's row for every channel of the group. A fixed channel has a row
+    of zeros.
     """
 
     reduce: Weights
@@ -75,14 +76,11 @@ def folded_block(block: Block, source: str, shift: Tensor) -> FoldedBlock:
 
 def _folded_gate(gate: Gate, shift: Tensor) -> FoldedGate:
     decision = torch.arange(gate.n_channels, device=shift.device) // gate.group
-    offset = shift.double().expand(gate.n_channels)
-    return FoldedGate(
-        folded(gate.reduce, gate.norm),
-        (
-            gate.expand.weight.detach().double()[decision],
-            offset if gate.expand.bias is None else offset + gate.expand.bias.detach().double()[decision],
-        ),
-    )
+    fixed = gate.fixed_channels().double()
+    weight = gate.expand.weight.detach().double()[decision]
+    offset = fixed.new_zeros(()) if gate.expand.bias is None else gate.expand.bias.detach().double()[decision]
+    offset = torch.where(fixed == 0, offset, FIXED_LOGIT * fixed) + shift.double()
+    return FoldedGate(folded(gate.reduce, gate.norm), (weight * (fixed == 0)[:, None], offset))
 
 
 def _folded_convolution(block: Block, number: int, convolution: nn.Module, source: str) -> Weights:

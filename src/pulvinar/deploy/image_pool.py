@@ -36,7 +36,7 @@ class Pool:
 
 @torch.no_grad()
 def image_pool(network: CompactNetwork, images: Float[Tensor, "image 3 height width"], *, n_missed: int = 32) -> Pool:
-    """Images to time with, those that miss apart; some are made where fewer than 8 of these miss and anything was dropped.
+    """Images to time with, those that miss apart; some are made where fewer than 8 of these miss and anything can be missed.
 
     `InputError` where every image misses: the calibration images were of another kind.
     """
@@ -55,7 +55,7 @@ def image_pool(network: CompactNetwork, images: Float[Tensor, "image 3 height wi
 def _made_misses(network: CompactNetwork, hits: Tensor, n_wanted: int) -> Tensor:
     """Images moved until they open a dropped channel, of one gate after the other."""
     found: list[Tensor] = []
-    gates, generator = [gate for gate, dropped in enumerate(network.dropped) if len(dropped)], torch.Generator().manual_seed(0)
+    gates, generator = [gate for gate, can in enumerate(network.can_miss) if can], torch.Generator().manual_seed(0)
     per_gate = -(-n_wanted // max(1, len(gates)))
     for number, gate in enumerate(gates):
         start = torch.arange(number * per_gate, (number + 1) * per_gate) % len(hits)

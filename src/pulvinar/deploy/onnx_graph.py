@@ -147,7 +147,7 @@ class BlockWriter:
         return Maps(graph.op("Relu", total), now.channels, now.side)
 
     def _gates(self, maps: str) -> None:
-        if not self.block.gated:
+        if not self.block.gated or self.block.settled:
             return
         graph = self.graph
         pooled = graph.op("Flatten", graph.op("GlobalAveragePool", maps), axis=1)
@@ -224,9 +224,13 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
     for number, block in enumerate(network.blocks):
         writer = BlockWriter(graph, cast(CompactBlock, block), f"block{number}", missing)
         maps = writer.write(maps)
-        for gate in writer.logits:
-            order = cast(CompactGate, writer.block.gates[str(gate)]).back.numpy(force=True)
-            logits.append(graph.op("Gather", writer.logits[gate], graph.weight(order), axis=1))
+        for gate in writer.block.gated:
+            own = cast(CompactGate, writer.block.gates[str(gate)])
+            order = own.back.numpy(force=True)
+            if writer.block.settled:
+                logits.append(_constant_rows(graph, own.expand.bias.numpy(force=True)[order], images))
+            else:
+                logits.append(graph.op("Gather", writer.logits[gate], graph.weight(order), axis=1))
             misses.append(writer.misses.get(gate))
     graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), output="features", axis=1)
     outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
@@ -237,6 +241,13 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _constant_rows(graph: Graph, values: np.ndarray, like: str) -> str:
+    """These values (column,) for every row of the batch."""
+    batch = graph.op("Slice", graph.op("Shape", like), graph.whole(0), graph.whole(1))
+    shape = graph.op("Concat", batch, graph.whole(len(values)), axis=0)
+    return graph.op("Expand", graph.weight(values[None].astype(np.float32)), shape)
 
 
 def _gate_outputs(graph: Graph, logits: list[str], misses: list[str | None], n_channels: int) -> list[onnx.ValueInfoProto]:

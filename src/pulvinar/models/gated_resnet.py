@@ -8,8 +8,9 @@ the blocks ("Unifying synergies", section 3.1), and by option also in stem and d
 
 Ours: `gate_bias` (none: no bias, about half the gates open at the start, as the papers' self-supervised code; supervised DGNet
 starts at +2), gates of Bottleneck blocks on either or both inner convolutions (models/macs.py has the formula), gates that
-decide on groups of neighbouring channels (`gate_group` of the shape: then the last layer of a gate has one output a group), and
-`logit_shift`, one number added to every logit, by which a finished network is moved onto its budget.
+decide on groups of neighbouring channels (`gate_group` of the shape: then the last layer of a gate has one output a group),
+`logit_shift`, one number added to every logit, by which a finished network is moved onto its budget, and gates that are fixed:
+constants, whatever the image is (`Gate.fixed`; training/settling.py fixes what is decided).
 """
 
 from collections.abc import Sequence
@@ -42,8 +43,16 @@ def spatial_mean(maps: Float[Tensor, "image channel height width"]) -> Float[Ten
     return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
+FIXED_LOGIT = 1e4  # of a fixed gate; neither the shift nor the noise of training comes near it
+
+
 class Gate(nn.Module):
-    """Logits (image, channel) from a block's input, equal within a group; computed in float32 whatever the maps are."""
+    """Logits (image, channel) from a block's input, equal within a group; computed in float32 whatever the maps are.
+
+    fixed: of every decision, 1 for always open, -1 for always shut (a logit of +-1e4 without gradient), 0 for by image.
+    """
+
+    fixed: Tensor
 
     def __init__(self, inputs: int, hidden: int, channels: int, bias: float | None, group: int = 1) -> None:
         super().__init__()
@@ -52,12 +61,19 @@ class Gate(nn.Module):
         self.norm = BatchNorm(hidden)
         self.expand = nn.Linear(hidden, n_groups(channels, group), bias=bias is not None)
         self.initial_bias = bias
+        self.register_buffer("fixed", torch.zeros(n_groups(channels, group)))
 
     def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
         """Relevance of every channel; a gate opens where it is 0 or more."""
         with torch.autocast(pooled.device.type, enabled=False):
             decisions = self.expand(torch.relu(self.norm(self.reduce(pooled.to(self.reduce.weight.dtype)))))
+            fixed = self.fixed.to(decisions)
+            decisions = torch.where(fixed == 0, decisions, FIXED_LOGIT * fixed)
             return by_group(decisions, group=self.group, n_channels=self.n_channels)
+
+    def fixed_channels(self) -> Float[Tensor, " channel"]:
+        """`fixed` for every channel."""
+        return by_group(self.fixed[None], group=self.group, n_channels=self.n_channels)[0]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pulvinar.training.collapse import Watch, health
 from pulvinar.training.optimizers import OptimizerName, make_optimizer, parameter_groups, set_rates, warm_up_cosine
 from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.processes import gather_states, n_processes, own_rows, rank, sum_gradients
+from pulvinar.training.settling import fix_gates
 from pulvinar.training.siamese import Branch, LossSettings, SiameseNetwork, cached_backward, hard_share, total
 from pulvinar.training.views import ViewSettings, make_view
 
@@ -50,6 +51,8 @@ class TrainingSettings:
     constraint_rate: float
     constraint_stiffness: float
     descent_share: float
+    fix_gates: float | None
+    fix_margin: float
 
 
 def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
@@ -108,6 +111,8 @@ class SiameseTrainer:
         self.steps_per_epoch = len(images) // settings.batch_size
         self.n_steps = settings.epochs * self.steps_per_epoch
         self.constraint = self._constraint()
+        fixed = settings.fix_gates is not None and self.network.gate_parameters()
+        self.fixing_step = math.ceil(settings.fix_gates * self.n_steps) if fixed and settings.fix_gates is not None else None
         self.step_number = 0
         self.order = torch.empty(0, dtype=torch.long)
         self.sums: dict[str, float] = {}
@@ -154,6 +159,9 @@ class SiameseTrainer:
         return self._record() if ended else None
 
     def _one_step(self) -> None:
+        if self.step_number == self.fixing_step:
+            encoder, margin = self.network.encoder(gated=True), self.settings.fix_margin
+            fix_gates(encoder, self.images, self.views[0], budget=self.loss.budget, margin=margin)
         place = self.step_number % self.steps_per_epoch
         if place == 0:
             self.order = torch.randperm(len(self.images), generator=self.generators["order"])

@@ -5,28 +5,24 @@ checkpoint "backbone" (training/backbone_runs.py) has the first of them with its
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.models.batch_norm import BatchNorm
 from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import Macs, count_macs
-from pulvinar.progress import bar, log, warn
-from pulvinar.selection.budget import Shift, bisect_logit_shift, bound_target
+from pulvinar.progress import bar, log
+from pulvinar.selection.budget import bound_target
 from pulvinar.training.backbone_runs import save_backbone
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised import SiameseTrainer, require_batch, seeded
 from pulvinar.training.self_supervised_settings import GatedConfig, SelfSupervisedConfig
+from pulvinar.training.settling import settle
 from pulvinar.training.siamese import Branches, LossSettings, SiameseNetwork
-from pulvinar.training.views import ViewSettings, plain_view
 
 PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {
     "dense": (("dense",),),
@@ -35,9 +31,6 @@ PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {
     "two": (("gated",), ("dense",)),
 }
 STEPS_BETWEEN_LOOKS = 20  # at the clock, for checkpoints
-N_SETTLING_IMAGES = 4000
-SETTLING_TOLERANCE = 5e-4
-WARN_OF_SHIFT = 0.5
 
 
 def image_size(data: ImageSet) -> int:
@@ -159,85 +152,6 @@ def describe(config: SelfSupervisedConfig, macs: Macs) -> dict[str, Any]:
         "gate_macs": macs.gates,
         "floor": macs.floor_share,
     }
-
-
-def _pixels(images: np.ndarray, rows: np.ndarray, views: ViewSettings, device: torch.device) -> Iterator[Tensor]:
-    for part in np.array_split(rows, max(1, len(rows) // 250)):
-        pixels = plain_view(torch.from_numpy(np.ascontiguousarray(images[part])).to(device), views)
-        yield pixels.contiguous(memory_format=torch.channels_last)
-
-
-def _spread_rows(n_images: int, n_rows: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n_images - 1, min(n_images, n_rows)).astype(int))
-
-
-@torch.no_grad()
-def mac_share(encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, n_images: int | None = None) -> float:
-    """Mean MAC share of the gated pass at inference over (evenly spread) images."""
-    device = encoder.logit_shift.device
-    rows = _spread_rows(len(images), n_images or len(images))
-    was_training = encoder.training
-    encoder.eval()
-    shares = [float(encoder(pixels, gated=True).hard_share) * len(pixels) for pixels in _pixels(images, rows, views, device)]
-    encoder.train(was_training)
-    return sum(shares) / len(rows)
-
-
-@torch.no_grad()
-def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> None:
-    """Running statistics of the gated pass's own batch-norms from plain images with the gates of inference.
-
-    In training the gates were noisy and the images augmented. Shared batch-norms, and those inside the gates, stay as they are.
-    """
-    norms = [
-        module for name, module in encoder.named_modules() if isinstance(module, BatchNorm) and name.split(".")[-1] == "gated"
-    ]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the mean over all batches
-        norm.train()
-    for pixels in _pixels(images, _spread_rows(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
-        encoder(pixels, gated=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
-
-
-def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views: ViewSettings) -> dict[str, float]:
-    """Put the gated pass on its budget after training: statistics, then one shift of all logits, found on training images.
-
-    Statistics and shift each move the other a little, so both are done twice, the shift last. Gives the share before, the
-    shift, and the share after; prints them.
-    """
-    encoder.eval()
-    before = mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-    found, shifted = Shift(0.0, before), config.settle and config.budget_mode != "none"
-    for _ in range(2 if shifted else 1):
-        if config.recalibrate:
-            recalibrate_gated_norms(encoder, images, views)
-        if shifted:
-            found = _shift_onto(config.budget, encoder, images, views)
-        elif config.recalibrate:
-            found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
-    if is_first():
-        log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
-        if abs(found.shift) > WARN_OF_SHIFT:
-            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise gate_rate")
-    return {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
-
-
-def _shift_onto(budget: float, encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> Shift:
-    """Move `logit_shift` from where it is to where the budget is met; its value then, and the share."""
-    already = float(encoder.logit_shift)
-
-    def share_at(shift: float) -> float:
-        encoder.logit_shift.fill_(already + shift)
-        return mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-
-    found = bisect_logit_shift(share_at, budget, tolerance=SETTLING_TOLERANCE)
-    encoder.logit_shift.fill_(already + found.shift)
-    return Shift(already + found.shift, found.share)
 
 
 def load_encoders(run: RunFolder, config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:

@@ -133,8 +133,8 @@ class SelfSupervisedConfig:
         )
 
     def _gate_training(self) -> dict[str, Any]:
-        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness", "descent_share")
-        return {name: getattr(self, name, 0.0) for name in names}
+        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness", "descent_share", "fix_margin")
+        return {"fix_gates": getattr(self, "fix_gates", None), **{name: getattr(self, name, 0.0) for name in names}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +155,10 @@ class GatedConfig(SelfSupervisedConfig):
         "solved", "where the bounds start: solved from the budget, density (budget), sqrt (papers)"
     )
     decide_weight: float = setting(0.0, "of the term that makes channels always or never open (ours; papers: 0)")
+    fix_gates: float | None = setting(
+        None, "fix decided gates after this share of the run and at its end; none: never (papers)"
+    )
+    fix_margin: float = setting(0.5, "a gate open, or shut, for at most this share of images is decided; 0.5: all are")
     constraint_rate: float = setting(0.1, "of the multiplier, per step of a run of 1,000 steps and unit of share")
     constraint_stiffness: float = setting(50.0, "weight of the constraint's quadratic term")
     descent_share: float = setting(0.4, "share of the run in which the constraint's budget falls from the share at the start")
@@ -168,6 +172,12 @@ class GatedConfig(SelfSupervisedConfig):
             wrong.append(f"{name}.budget is a share in (0, 1], not {self.budget}")
         if not 0 <= self.gates_open_share < 1:
             wrong.append(f"{name}.gates_open_share lies in [0, 1), not {self.gates_open_share}")
+        if self.fix_gates is not None and not 0 <= self.fix_gates <= 1:
+            wrong.append(f"{name}.fix_gates lies in [0, 1] or is none, not {self.fix_gates}")
+        if not 0 <= self.fix_margin <= 0.5:
+            wrong.append(f"{name}.fix_margin lies in [0, 0.5], not {self.fix_margin}")
+        if self.fix_gates is not None and self.budget_mode == "none":
+            wrong.append(f"{name}.fix_gates needs a budget; budget_mode is none")
         if self.gate_group < 1:
             wrong.append(f"{name}.gate_group is 1 channel or more, not {self.gate_group}")
         for field in (
