@@ -220,22 +220,24 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
     if network.shape.stem.pooled:
         pooled = graph.op("MaxPool", cast(str, maps.name), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         maps = Maps(pooled, maps.channels, (maps.side - 1) // 2 + 1)
-    logits, misses = [], []
+    logits: list[str] = []
+    orders: list[np.ndarray] = []  # of each gate, the places of its channels among all logits as they are computed
+    misses: list[str | None] = []
     for number, block in enumerate(network.blocks):
         writer = BlockWriter(graph, cast(CompactBlock, block), f"block{number}", missing)
         maps = writer.write(maps)
         for gate in writer.block.gated:
             own = cast(CompactGate, writer.block.gates[str(gate)])
-            order = own.back.numpy(force=True)
             if writer.block.settled:
-                logits.append(_constant_rows(graph, own.expand.bias.numpy(force=True)[order], images))
+                logits.append(_constant_rows(graph, own.expand.bias.numpy(force=True), images))
             else:
-                logits.append(graph.op("Gather", writer.logits[gate], graph.weight(order), axis=1))
+                logits.append(writer.logits[gate])
+            orders.append(own.back.numpy(force=True) + sum(map(len, orders)))
             misses.append(writer.misses.get(gate))
     graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), output="features", axis=1)
     outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
     if logits:
-        outputs += _gate_outputs(graph, logits, misses, sum(network.shape.gate_channels))
+        outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses)
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, network.size, network.size])
     made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -250,14 +252,14 @@ def _constant_rows(graph: Graph, values: np.ndarray, like: str) -> str:
     return graph.op("Expand", graph.weight(values[None].astype(np.float32)), shape)
 
 
-def _gate_outputs(graph: Graph, logits: list[str], misses: list[str | None], n_channels: int) -> list[onnx.ValueInfoProto]:
-    """Write the outputs `logits` and `misses`."""
-    graph.op("Concat", *logits, output="logits", axis=1)
+def _gate_outputs(graph: Graph, logits: list[str], order: np.ndarray, misses: list[str | None]) -> list[onnx.ValueInfoProto]:
+    """Write the outputs `logits` (of all gates, as computed, brought into this order) and `misses`."""
+    graph.op("Gather", graph.op("Concat", *logits, axis=1), graph.weight(order), output="logits", axis=1)
     none = None
     if any(missed is None for missed in misses):  # a gate that drops nothing cannot be missed
         none = graph.op("Less", graph.columns("logits", 0, 1), graph.columns("logits", 0, 1))
     graph.op("Concat", *[missed or cast(str, none) for missed in misses], output="misses", axis=1)
     return [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", n_channels]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(order)]),
         helper.make_tensor_value_info("misses", TensorProto.BOOL, ["batch", len(misses)]),
     ]
