@@ -44,8 +44,8 @@ class Convolution(nn.Module):
         if self.weight.shape[0] and self.weight.shape[1]:
             return functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
         height, width = (self.output_size(side) for side in maps.shape[2:])
-        empty = maps.new_zeros((maps.shape[0], self.weight.shape[0], height, width))
-        return empty if self.bias is None else empty + self.bias[:, None, None]
+        value = maps.new_zeros(self.weight.shape[0]) if self.bias is None else self.bias
+        return value[:, None, None].expand(len(maps), -1, height, width)
 
     def output_size(self, size: int) -> int:
         """Side of the maps behind it."""

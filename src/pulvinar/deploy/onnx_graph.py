@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -128,6 +129,9 @@ class BlockWriter:
         self.hidden = [maps]
         for number, layer in enumerate(self.block.convolutions):
             last = number + 1 == len(self.block.convolutions)
+            if last and self.hidden[-1].name is None:
+                now = self._constant(cast(Convolution, layer))
+                break
             now = convolved(graph, cast(Convolution, layer), self.hidden[-1], f"{self.stem}.convolution{number}", like)
             if last:
                 break
@@ -145,6 +149,12 @@ class BlockWriter:
         shortcut = self._with_missing(number - 1, shortcut)  # beside the convolution, so that runtimes can fuse it with the sum
         total = graph.op("Add", cast(str, now.name), cast(str, shortcut.name))
         return Maps(graph.op("Relu", total), now.channels, now.side)
+
+    def _constant(self, layer: Convolution) -> Maps:
+        """What a last convolution without inputs adds everywhere: its bias, to be broadcast in the sum."""
+        bias = cast(torch.Tensor, layer.bias).numpy(force=True).reshape(1, -1, 1, 1)
+        side = layer.output_size(self.hidden[-1].side)
+        return Maps(self.graph.weight(bias, f"{self.stem}.bias"), len(layer.weight), side)
 
     def _gates(self, maps: str) -> None:
         if not self.block.gated or self.block.settled:

@@ -51,7 +51,5 @@ class PackedConvolution:
 
     def _without_channels(self, maps: Tensor) -> Tensor:
         sides = [(side + 2 * self.padding - self.weight.shape[-1]) // self.stride + 1 for side in maps.shape[2:]]
-        made = maps.new_zeros((len(maps), self.weight.shape[0], *sides)).contiguous(memory_format=torch.channels_last)
-        if self.bias is not None:
-            made += self.bias[:, None, None]
-        return made.relu_() if self.relu else made
+        value = maps.new_zeros(self.weight.shape[0]) if self.bias is None else self.bias
+        return (value.relu() if self.relu else value)[:, None, None].expand(len(maps), -1, *sides)
