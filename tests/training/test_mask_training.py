@@ -16,13 +16,22 @@ LOW_PASS = Geometry.from_mask(np.ones(SHAPE, bool), affine=np.eye(4)).low_pass(1
 
 
 class Regression:
-    """Mean squared error against the mixed target."""
+    """Mean squared error against the mixed target. The noise of a training pass is a mark, and nothing else."""
 
     def __init__(self, target):
-        self.target, self.n_outputs = target, target.shape[1]
+        self.target, self.n_outputs, self.rows_at_once = target, target.shape[1], 1000
 
-    def loss(self, outputs, trials, mixing, generator):
-        return (outputs - mixing.apply(self.target[trials])).square().mean()
+    def noise(self, n_rows, generator):
+        return torch.ones(1)
+
+    def largest_product(self, n_rows):
+        return 0
+
+    def losses(self, parts):
+        return torch.stack([self.loss(part) for part in parts])
+
+    def loss(self, part):
+        return (part.outputs - part.mixing.apply(self.target[part.trials])).square().mean()
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -97,9 +106,9 @@ class Spy(Regression):
         super().__init__(target)
         self.calls = []
 
-    def loss(self, outputs, trials, mixing, generator):
-        self.calls.append((generator is not None, set(trials.tolist())))
-        return super().loss(outputs, trials, mixing, generator)
+    def loss(self, part):
+        self.calls.append((part.noise is not None, set(part.trials.tolist())))
+        return super().loss(part)
 
 
 @pytest.mark.parametrize("n_folds", [2, 3])
@@ -126,8 +135,8 @@ class OneSided(Regression):
         super().__init__(target)
         self.steep_in_training = steep_in_training
 
-    def loss(self, outputs, trials, mixing, generator):
-        return outputs.sum() * (1e3 if (generator is not None) == self.steep_in_training else 0.0)
+    def loss(self, part):
+        return part.outputs.sum() * (1e3 if (part.noise is not None) == self.steep_in_training else 0.0)
 
 
 def test_training_trials_give_the_mask_no_gradient():

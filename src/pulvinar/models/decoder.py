@@ -150,6 +150,11 @@ class SharedDecoder(nn.Module):
         places = 1 + shape.n_blocks if shape.mixer == "residual" else 2 * shape.n_blocks
         return _dropout_factors((places, n_rows, self.hidden), self.dropout, generator)
 
+    def largest_product(self, n_rows: int) -> int:
+        """Multiply-adds of the largest matrix product over so many rows."""
+        once, per_token = [self.output.weight.numel(), self.hidden**2], [p.numel() for p in self.projector.parameters()]
+        return n_rows * max(*once, self.shape.n_tokens * max(per_token))
+
     def forward(
         self, hidden: Float[Tensor, "row hidden"], dropout: torch.Generator | Float[Tensor, "place row hidden"] | None = None
     ) -> Decoded:

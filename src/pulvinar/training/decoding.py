@@ -20,6 +20,7 @@ from pulvinar.training.checkpoints import State, optimizer_state, restore_optimi
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.gradient_caching import cached_gradients
 from pulvinar.training.precision import Precision, autocast, default_device
+from pulvinar.training.threads import threads_for
 
 VOXELS_AT_FULL_RATE = 8000
 
@@ -220,12 +221,19 @@ class DecoderTrainer:
     def run_epoch(self) -> float:
         """One pass over the smallest subject's trials; the mean loss."""
         orders, total = self.draw_orders(), 0.0
-        for step in range(self.steps_per_epoch):
-            batch = self.draw_batch(step, orders)
-            self.optimizer.zero_grad()
-            total += self.update(self._backward(batch), step)
+        with threads_for(self.largest_product):
+            for step in range(self.steps_per_epoch):
+                batch = self.draw_batch(step, orders)
+                self.optimizer.zero_grad()
+                total += self.update(self._backward(*batch), step)
         self.epoch += 1
         return total / self.steps_per_epoch
+
+    @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest matrix product of a step."""
+        rows = self.settings.batch_size
+        return max(*(rows * layer.weight.numel() for layer in self.layers), self.shared.largest_product(rows * len(self.data)))
 
     def draw_orders(self) -> list[Tensor]:
         """Every subject's trials (indices), in the order of the coming epoch."""
@@ -261,14 +269,14 @@ class DecoderTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * share * group["rate_share"]
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
         """The loss over the rows of all subjects, with its gradients in the parameters."""
-        aims = Aims.of(batch.target, batch.mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
+        aims = Aims.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
         if self.settings.micro_batches == 1:
-            loss = aims.loss(*aims.compare(self._forward(batch.inputs)))
+            loss = aims.loss(*aims.compare(self._forward(inputs)))
             loss.backward()
             return loss.detach()
-        parts, places = micro_batches(batch.inputs, self.settings.micro_batches)
+        parts, places = micro_batches(inputs, self.settings.micro_batches)
         back = torch.argsort(torch.cat(places)).to(self.device)
         shares = [len(place) / len(back) for place in places]
 

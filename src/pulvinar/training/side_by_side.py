@@ -8,11 +8,13 @@ took 4.1 ms a step each alone (docs/log.md).
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from pulvinar.models.decoder import DecoderShape
 from pulvinar.training.decoding import Aims, DecoderTrainer, stack_mixings
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.precision import autocast
+from pulvinar.training.threads import threads_for
 
 NUMBERS_AT_ONCE = 2**24  # weights of input layers, and outputs in a step; those of a group are in memory together
 
@@ -25,7 +27,7 @@ def groups(
     changes = train_shared or settings.lora_rank > 0 or settings.micro_batches > 1
     outputs = settings.batch_size * shape.n_tokens * shape.dim
     found: list[list[int]] = []
-    for place, n in enumerate(n_voxels):
+    for place in range(len(n_voxels)):
         group = [*found[-1], place] if found else [place]
         layers = sum(n_voxels[one] for one in group) * shape.hidden
         if not found or changes or max(layers, outputs * len(group)) > NUMBERS_AT_ONCE:
@@ -49,26 +51,31 @@ def train(trainers: Sequence[DecoderTrainer]) -> Iterator[None]:
 
 
 def _run_epoch(trainers: Sequence[DecoderTrainer]) -> None:
-    shared, settings = trainers[0].shared, trainers[0].settings
     orders = [trainer.draw_orders() for trainer in trainers]
-    for step in range(trainers[0].steps_per_epoch):
-        batches, dropout = [], []
-        for trainer, order in zip(trainers, orders, strict=True):
-            batches.append(trainer.draw_batch(step, order))
-            trainer.optimizer.zero_grad()
-            factors = shared.draw_dropout(len(batches[-1].target), trainer.generator)
-            dropout += [factors] if factors is not None else []
-        mixings = [batch.mixing for batch in batches if batch.mixing is not None]
-        targets = torch.stack([batch.target for batch in batches])
-        aims = Aims.of(
-            targets, stack_mixings(mixings) if mixings else None, settings, settings.soft_temperature_at(trainers[0].epoch)
-        )
-        with autocast(targets.device, settings.precision):
-            hidden = torch.cat([t.into_hidden(batch.inputs) for t, batch in zip(trainers, batches, strict=True)])
-            decoded = shared(hidden, torch.cat(dropout, dim=1) if dropout else None)
-        losses = aims.loss(*aims.compare(decoded))
-        losses.sum().backward()
-        for trainer, loss in zip(trainers, losses.detach(), strict=True):
-            trainer.update(loss, step)
+    with threads_for(max(trainer.largest_product for trainer in trainers)):
+        for step in range(trainers[0].steps_per_epoch):
+            _run_step(trainers, orders, step)
     for trainer in trainers:
         trainer.epoch += 1
+
+
+def _run_step(trainers: Sequence[DecoderTrainer], orders: Sequence[Sequence[Tensor]], step: int) -> None:
+    shared, settings = trainers[0].shared, trainers[0].settings
+    batches, dropout = [], []
+    for trainer, order in zip(trainers, orders, strict=True):
+        batches.append(trainer.draw_batch(step, order))
+        trainer.optimizer.zero_grad()
+        factors = shared.draw_dropout(len(batches[-1].target), trainer.generator)
+        dropout += [factors] if factors is not None else []
+    mixings = [batch.mixing for batch in batches if batch.mixing is not None]
+    targets = torch.stack([batch.target for batch in batches])
+    aims = Aims.of(
+        targets, stack_mixings(mixings) if mixings else None, settings, settings.soft_temperature_at(trainers[0].epoch)
+    )
+    with autocast(targets.device, settings.precision):
+        hidden = torch.cat([t.into_hidden(batch.inputs) for t, batch in zip(trainers, batches, strict=True)])
+        decoded = shared(hidden, torch.cat(dropout, dim=1) if dropout else None)
+    losses = aims.loss(*aims.compare(decoded))
+    losses.sum().backward()
+    for trainer, loss in zip(trainers, losses.detach(), strict=True):
+        trainer.update(loss, step)
