@@ -6,8 +6,11 @@ import torch
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.models.decoder import DecoderShape, SharedDecoder
 from pulvinar.training import checkpoints
-from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus
+from pulvinar.training.decoding import decoding_loss, draw_mixing
+from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, Rated, folds_by_stimulus
 
 SHAPE, N_TRIALS, DIM = (6, 5, 4), 96, 4
 PLANTED = np.zeros(SHAPE, bool)
@@ -170,6 +173,29 @@ def test_l1_alone_takes_the_mask_to_zero_and_not_below():
     for _ in range(20):  # 4 steps an epoch, .03 a step at most
         t.run_epoch()
     assert torch.equal(t.mask.detach(), torch.zeros(120))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_parts_together_have_the_losses_of_each_alone(dropout):
+    """Oracle: the decoder and its loss, part by part, with the same dropout."""
+    shared = SharedDecoder(DecoderShape(hidden=8, dim=DIM, n_blocks=2, dropout=dropout))
+    shared.initialise(seeded(0))
+    given = DecodingSettings(batch_size=4).training()
+    target = torch.randn(N_TRIALS, DIM, generator=seeded(1))
+    objective, parts, expected = FrozenDecoder(shared, target, given), [], []
+    for place, n in enumerate((9, 3, 9, 3, 3)):
+        trials, draws = torch.arange(n) + place, (seeded(20 + place), seeded(20 + place))
+        mixing = draw_mixing(n, seeded(30 + place), beta=0.5)
+        outputs = torch.randn(n, 8, generator=seeded(40 + place)).requires_grad_()
+        training = n == 9
+        parts.append(Rated(outputs, trials, mixing, objective.noise(n, draws[0]) if training else None))
+        expected.append(decoding_loss(shared(outputs, draws[1] if training else None), target[trials], mixing, given))
+    found = objective.losses(parts)
+    torch.testing.assert_close(found, torch.stack(expected))
+    every = [part.outputs for part in parts]
+    ours, theirs = torch.autograd.grad(found.sum(), every), torch.autograd.grad(sum(expected), every)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # --- rounds and resume -----------------------------------------------------------------------------------------------------
