@@ -170,21 +170,21 @@ def _require_voxels(control: Control) -> np.ndarray:
 def _stored_prediction(run: RunFolder, control: Control, test: _Test) -> np.ndarray | None:
     path = run.path / "predictions" / f"{control.name}.npz"
     stored = read_arrays(path) if path.is_file() else None
-    if stored is not None and np.array_equal(stored["selected"], control.selected) and list(stored["stimulus"]) == test.images:
-        return stored["predicted"]
-    return None
+    same = stored is not None and np.array_equal(stored["selected"], _require_voxels(control))
+    return stored["predicted"] if stored is not None and same and list(stored["stimulus"]) == test.images else None
 
 
 def _predict(
     run: RunFolder, control: Control, shared: SharedDecoder, layer: nn.Linear, settings: TrainingSettings, test: _Test
 ) -> np.ndarray:
-    voxels = torch.from_numpy(np.flatnonzero(_require_voxels(control)))
+    selected = _require_voxels(control)
+    voxels = torch.from_numpy(np.flatnonzero(selected))
     shown = test.trials.responses[:, voxels].contiguous()
     projected: Tensor = decode(shared, layer, shown, precision=settings.precision)["projected"]
     unit = nn.functional.normalize(projected, dim=1).numpy()
     predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
     path = run.path / "predictions" / f"{control.name}.npz"
-    write_arrays(path, predicted=predicted, selected=control.selected, stimulus=np.array(images))
+    write_arrays(path, predicted=predicted, selected=selected, stimulus=np.array(images))
     return predicted
 
 
