@@ -117,7 +117,8 @@ class FusedAdamW:
             adamw(
                 parameters,
                 [p.grad for p in parameters if p.grad is not None],
-                *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
                 fused=True,
