@@ -10,7 +10,7 @@ from pulvinar.training import side_by_side
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_settings import TrainingSettings
 
-N_VOXELS, N_TRIALS, HIDDEN, DIM = (30, 12, 30), 60, 16, 6
+N_VOXELS, N_TRIALS, HIDDEN, DIM = (30, 12, 21), 60, 16, 6
 SETTINGS = TrainingSettings(
     epochs=4,
     batch_size=8,
@@ -39,7 +39,7 @@ def decoder(dropout: float, mixer: str = "residual") -> SharedDecoder:
 
 
 def trainers(shared: SharedDecoder, *, train_shared: bool = False) -> list[DecoderTrainer]:
-    """A decoder on each of the numbers of voxels, two of which have the same generator."""
+    """A decoder on each of the numbers of voxels; the draws of each differ after its initial weights."""
     made = []
     for place, n in enumerate(N_VOXELS):
         generator = seeded(3)
