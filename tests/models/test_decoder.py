@@ -74,6 +74,32 @@ def test_dropout_ignores_the_global_seed(hidden):
     assert torch.equal(first, decoder()(hidden, seeded(1)).projected)
 
 
+@pytest.mark.parametrize("mixer", ["residual", "compat"])
+def test_dropout_drawn_before_is_dropout_drawn_on_the_way(hidden, mixer):
+    """Oracle: numbers drawn place by place, as the network comes to them."""
+    shared = SharedDecoder(DecoderShape(hidden=HIDDEN, dim=DIM, n_blocks=2, dropout=0.3, mixer=mixer))
+    shared.initialise(seeded(0))
+    with torch.no_grad():
+        for weight in shared.start_at_zero:
+            weight.normal_(generator=seeded(3))
+    generator = seeded(1)
+    factors = shared.draw_dropout(len(hidden), generator)
+    places, generator_of_loop = (3, seeded(1)) if mixer == "residual" else (4, seeded(1))
+    expected = [(torch.rand(hidden.shape, generator=generator_of_loop) >= 0.3) / 0.7 for _ in range(places)]
+    torch.testing.assert_close(factors, torch.stack(expected))
+    assert torch.equal(generator.get_state(), generator_of_loop.get_state())
+    assert torch.equal(shared(hidden, factors).projected, shared(hidden, seeded(1)).projected)
+    without = shared(hidden).projected
+    for place in range(places):  # each place counts (compat: what is dropped inside a dead block reaches nothing)
+        changed = factors.clone()
+        changed[place] = 0
+        assert torch.equal(shared(hidden, changed).projected, shared(hidden, factors).projected) == (
+            mixer == "compat" and place % 2 == 0
+        )
+    assert not torch.equal(without, shared(hidden, factors).projected)
+    assert SharedDecoder(DecoderShape(hidden=8, dim=2, n_blocks=1, dropout=0.0)).draw_dropout(3, seeded(0)) is None
+
+
 def test_dropout_keeps_the_expectation():
     dropped = drop(torch.ones(200, 200), 0.3, seeded(4))
     torch.testing.assert_close(dropped.unique(), torch.tensor([0, 1 / 0.7]))

@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from pulvinar.objectives.contrastive import info_nce, mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
+from pulvinar.objectives.contrastive import (
+    info_nce,
+    mixco_targets,
+    similarities,
+    similarity,
+    soft_clip_targets,
+    soft_cross_entropy,
+)
 
 
 def rows(n: int, *shape: int, seed: int) -> torch.Tensor:
@@ -61,6 +68,19 @@ def test_soft_clip_targets_are_the_softmax_of_the_images_own_similarities():
     targets = soft_clip_targets(true, temperature=0.2)
     np.testing.assert_allclose(targets.numpy(), softmax(unit @ unit.T / 0.2, axis=1), rtol=1e-4)
     assert (targets.argmax(1) == torch.arange(6)).all()
+
+
+def test_several_batches_are_each_of_them_alone():
+    """Oracle: a loop over the batches."""
+    predicted, true, weight = rows(3, 5, 4, seed=7), rows(3, 5, 4, seed=8), torch.rand(3, 5)
+    partner = torch.stack([torch.randperm(5) for _ in range(3)])
+    logits, targets = similarities(predicted, true, temperature=0.1), mixco_targets(weight, partner)
+    losses = soft_cross_entropy(logits, targets)
+    assert losses.shape == (3,)
+    for batch in range(3):
+        torch.testing.assert_close(logits[batch], similarity(predicted[batch], true[batch], temperature=0.1))
+        torch.testing.assert_close(targets[batch], mixco_targets(weight[batch], partner[batch]))
+        torch.testing.assert_close(losses[batch], soft_cross_entropy(logits[batch], targets[batch]))
 
 
 QUERIES = torch.tensor([[1.0, 0.0], [0.0, 2.0]])

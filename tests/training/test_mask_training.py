@@ -6,8 +6,11 @@ import torch
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.models.decoder import DecoderShape, SharedDecoder
 from pulvinar.training import checkpoints
-from pulvinar.training.mask_training import MaskSettings, MaskTrainer, folds_by_stimulus
+from pulvinar.training.decoding import decoding_loss, draw_mixing
+from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, Rated, folds_by_stimulus
 
 SHAPE, N_TRIALS, DIM = (6, 5, 4), 96, 4
 PLANTED = np.zeros(SHAPE, bool)
@@ -16,13 +19,22 @@ LOW_PASS = Geometry.from_mask(np.ones(SHAPE, bool), affine=np.eye(4)).low_pass(1
 
 
 class Regression:
-    """Mean squared error against the mixed target."""
+    """Mean squared error against the mixed target. The noise of a training pass is a mark, and nothing else."""
 
     def __init__(self, target):
-        self.target, self.n_outputs = target, target.shape[1]
+        self.target, self.n_outputs, self.rows_at_once = target, target.shape[1], 1000
 
-    def loss(self, outputs, trials, mixing, generator):
-        return (outputs - mixing.apply(self.target[trials])).square().mean()
+    def noise(self, n_rows, generator):
+        return torch.ones(1)
+
+    def largest_product(self, n_rows):
+        return 0
+
+    def losses(self, parts):
+        return torch.stack([self.loss(part) for part in parts])
+
+    def loss(self, part):
+        return (part.outputs - part.mixing.apply(self.target[part.trials])).square().mean()
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -97,9 +109,9 @@ class Spy(Regression):
         super().__init__(target)
         self.calls = []
 
-    def loss(self, outputs, trials, mixing, generator):
-        self.calls.append((generator is not None, set(trials.tolist())))
-        return super().loss(outputs, trials, mixing, generator)
+    def loss(self, part):
+        self.calls.append((part.noise is not None, set(part.trials.tolist())))
+        return super().loss(part)
 
 
 @pytest.mark.parametrize("n_folds", [2, 3])
@@ -126,8 +138,8 @@ class OneSided(Regression):
         super().__init__(target)
         self.steep_in_training = steep_in_training
 
-    def loss(self, outputs, trials, mixing, generator):
-        return outputs.sum() * (1e3 if (generator is not None) == self.steep_in_training else 0.0)
+    def loss(self, part):
+        return part.outputs.sum() * (1e3 if (part.noise is not None) == self.steep_in_training else 0.0)
 
 
 def test_training_trials_give_the_mask_no_gradient():
@@ -161,6 +173,29 @@ def test_l1_alone_takes_the_mask_to_zero_and_not_below():
     for _ in range(20):  # 4 steps an epoch, .03 a step at most
         t.run_epoch()
     assert torch.equal(t.mask.detach(), torch.zeros(120))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_parts_together_have_the_losses_of_each_alone(dropout):
+    """Oracle: the decoder and its loss, part by part, with the same dropout."""
+    shared = SharedDecoder(DecoderShape(hidden=8, dim=DIM, n_blocks=2, dropout=dropout))
+    shared.initialise(seeded(0))
+    given = DecodingSettings(batch_size=4).training()
+    target = torch.randn(N_TRIALS, DIM, generator=seeded(1))
+    objective, parts, expected = FrozenDecoder(shared, target, given), [], []
+    for place, n in enumerate((9, 3, 9, 3, 3)):
+        trials, draws = torch.arange(n) + place, (seeded(20 + place), seeded(20 + place))
+        mixing = draw_mixing(n, seeded(30 + place), beta=0.5)
+        outputs = torch.randn(n, 8, generator=seeded(40 + place)).requires_grad_()
+        training = n == 9
+        parts.append(Rated(outputs, trials, mixing, objective.noise(n, draws[0]) if training else None))
+        expected.append(decoding_loss(shared(outputs, draws[1] if training else None), target[trials], mixing, given))
+    found = objective.losses(parts)
+    torch.testing.assert_close(found, torch.stack(expected))
+    every = [part.outputs for part in parts]
+    ours, theirs = torch.autograd.grad(found.sum(), every), torch.autograd.grad(sum(expected), every)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # --- rounds and resume -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pulvinar.metrics.noise_ceiling import signal_to_noise
 from pulvinar.selection.univariate import anova_f, anova_labels, cross_validated_encoding_r2, top_voxels
 from pulvinar.training.decoding_data import Trials
 
+N_CONTROLS = 8
 N_PSEUDO_CLASSES = 10
 Top = Callable[[np.ndarray], np.ndarray]
 

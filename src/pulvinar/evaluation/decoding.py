@@ -4,8 +4,7 @@ Every control gets what the selection got in stage 2: the same shared decoder, t
 Outputs of repeated trials of a test image are averaged (unit length first), then compared with the images' embeddings.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,14 @@ from torch import Tensor, nn
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.data.scaling import Mode
-from pulvinar.evaluation.controls import Control, control_selections
+from pulvinar.evaluation.controls import N_CONTROLS, Control, control_selections
 from pulvinar.metrics.overlap import coverage_per_area, overlap
 from pulvinar.metrics.resampling import paired_difference
 from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, near_duplicates, retrieval_scores
 from pulvinar.models.decoder import SharedDecoder
-from pulvinar.progress import bar
+from pulvinar.progress import bar, track
 from pulvinar.storage import read_arrays, write_arrays, write_json
+from pulvinar.training import side_by_side
 from pulvinar.training.decoding import DecoderTrainer, decode
 from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
 from pulvinar.training.decoding_settings import TrainingSettings
@@ -81,16 +81,19 @@ def evaluate_selections(
     test = _test_images(experiment, decoder.embedding, scaling, n_sessions, near_duplicate)
     budget = int(decoder.selected.sum())
     low_pass = responses.geometry.take(candidates).low_pass(sigma)
-    others = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
-    ours = Control(name=run.method, description="the learnt selection", selected=decoder.selected)
+    every_control = [Control(name=run.method, description="the learnt selection", selected=decoder.selected)]
+    if controls:
+        others = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
+        every_control += track(others, "voxels of the controls", N_CONTROLS)
+    refits = _Refits(fresh=fresh, settings=settings, train_shared=train_shared, train=train, candidates=candidates)
+    predictions = _predictions(run, every_control, decoder, refits, test)
     scored: dict[str, Retrieval] = {}
     rows: list[dict[str, Any]] = []
     reference, reference_name = _reference(experiment, roi)
-    with bar("scoring the selection and its controls", 9 if controls else 1) as shown:
-        for control in itertools.chain([ours], others if controls else ()):
+    with bar("scoring the selection and its controls", len(every_control)) as shown:
+        for control in every_control:
             if control.selected is not None:
-                predicted = _predictions(run, control, decoder, fresh, settings, train_shared, train, candidates, test)
-                scored[control.name] = _score(predicted, test, seed)
+                scored[control.name] = _score(predictions[control.name], test, seed)
             rows.append(_row(control, scored.get(control.name), reference, scored.get(run.method), run.method, seed))
             top1 = rows[-1]["brain_to_image_top1"]
             shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
@@ -111,41 +114,77 @@ def _test_images(
     return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, near_duplicate))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Refits:
+    """How a control gets its decoder: what it starts from, and the training trials on the candidate voxels (indices)."""
+
+    fresh: Fresh
+    settings: TrainingSettings
+    train_shared: bool
+    train: Trials
+    candidates: np.ndarray
+
+    def trainer(self, control: Control, shared: SharedDecoder | None) -> DecoderTrainer:
+        """The trainer of a control's decoder; shared: a frozen part that is there already."""
+        selected = _require_voxels(control)
+        own, layer, generator = self.fresh(int(selected.sum()))
+        inside = torch.from_numpy(np.flatnonzero(selected[self.candidates]))
+        data = [(self.train.responses[:, inside].contiguous(), self.train.target)]
+        return DecoderTrainer(shared or own, [layer], data, self.settings, generator, train_shared=self.train_shared)
+
+
 def _predictions(
-    run: RunFolder,
-    control: Control,
-    decoder: DecoderOfSubject,
-    fresh: Fresh,
-    settings: TrainingSettings,
-    train_shared: bool,
-    train: Trials,
-    candidates: np.ndarray,
-    test: _Test,
-) -> np.ndarray:
-    """Predicted embedding (image, dim) of the test images with this selection; kept in the run, so done once."""
+    run: RunFolder, controls: Sequence[Control], decoder: DecoderOfSubject, refits: _Refits, test: _Test
+) -> dict[str, np.ndarray]:
+    """Predicted embedding (image, dim) of the test images with each selection; kept in the run, so done once."""
+    predictions, wanted = {}, []
+    for control in controls:
+        stored = None if control.selected is None else _stored_prediction(run, control, test)
+        if stored is not None:
+            predictions[control.name] = stored
+        elif control.name == run.method:
+            predictions[control.name] = _predict(run, control, decoder.shared, decoder.layer, refits.settings, test)
+        elif control.selected is not None:
+            wanted.append(control)
+    counts, settings = [int(_require_voxels(control).sum()) for control in wanted], refits.settings
+    groups = side_by_side.groups(counts, decoder.shared.shape, settings, train_shared=refits.train_shared)
+    with bar("decoders of the controls", len(wanted) * settings.epochs) as shown:
+        for group in groups:
+            trainers: list[DecoderTrainer] = []
+            for place in group:
+                trainers.append(refits.trainer(wanted[place], trainers[0].shared if trainers else None))
+            for _ in side_by_side.train(trainers):
+                shown.advance(len(group))
+            for place, trainer in zip(group, trainers, strict=True):
+                control, layer = wanted[place], trainer.layers[0]
+                predictions[control.name] = _predict(run, control, trainer.shared, layer, settings, test)
+    return predictions
+
+
+def _require_voxels(control: Control) -> np.ndarray:
     if control.selected is None:
         raise ValueError("a control without voxels has no predictions")
+    return control.selected
+
+
+def _stored_prediction(run: RunFolder, control: Control, test: _Test) -> np.ndarray | None:
     path = run.path / "predictions" / f"{control.name}.npz"
-    if path.is_file():
-        stored = read_arrays(path)
-        if np.array_equal(stored["selected"], control.selected) and list(stored["stimulus"]) == test.images:
-            return stored["predicted"]
-    voxels = torch.from_numpy(np.flatnonzero(control.selected))
-    if control.name == run.method:
-        shared, layer = decoder.shared, decoder.layer
-    else:
-        shared, layer, generator = fresh(len(voxels))
-        inside = torch.from_numpy(np.flatnonzero(control.selected[candidates]))
-        data = [(train.responses[:, inside].contiguous(), train.target)]
-        trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=train_shared)
-        while not trainer.done:
-            trainer.run_epoch()
-        trainer.merge_updates()
+    stored = read_arrays(path) if path.is_file() else None
+    same = stored is not None and np.array_equal(stored["selected"], _require_voxels(control))
+    return stored["predicted"] if stored is not None and same and list(stored["stimulus"]) == test.images else None
+
+
+def _predict(
+    run: RunFolder, control: Control, shared: SharedDecoder, layer: nn.Linear, settings: TrainingSettings, test: _Test
+) -> np.ndarray:
+    selected = _require_voxels(control)
+    voxels = torch.from_numpy(np.flatnonzero(selected))
     shown = test.trials.responses[:, voxels].contiguous()
     projected: Tensor = decode(shared, layer, shown, precision=settings.precision)["projected"]
     unit = nn.functional.normalize(projected, dim=1).numpy()
     predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
-    write_arrays(path, predicted=predicted, selected=control.selected, stimulus=np.array(images))
+    path = run.path / "predictions" / f"{control.name}.npz"
+    write_arrays(path, predicted=predicted, selected=selected, stimulus=np.array(images))
     return predicted
 
 

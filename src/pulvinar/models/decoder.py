@@ -13,7 +13,7 @@ Two mixers:
   constant. Projector without the linear path; torch's ordinary initial weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,18 +33,23 @@ class ResidualBlock(nn.Module):
         self.expand, self.contract = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.dropout = dropout
 
-    def forward(self, x: Float[Tensor, "row hidden"], generator: torch.Generator | None) -> Float[Tensor, "row hidden"]:
-        """The formula above. With a generator, dropout is on."""
+    def forward(self, x: Float[Tensor, "row hidden"], dropout: torch.Generator | Tensor | None) -> Float[Tensor, "row hidden"]:
+        """The formula above; dropout as in `drop`."""
         inside = nn.functional.gelu(self.expand(self.norm(x)))
-        return x + self.contract(drop(inside, self.dropout, generator))
+        return x + self.contract(drop(inside, self.dropout, dropout))
 
 
-def drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose random numbers come from `generator`; none when generator is None (evaluation)."""
-    if generator is None or rate == 0:
+def drop(x: Tensor, rate: float, dropout: torch.Generator | Tensor | None) -> Tensor:
+    """Dropout by factors that are given, or drawn here from a generator; none when it is None (evaluation)."""
+    if dropout is None or rate == 0:
         return x
-    keep = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device) >= rate
-    return x * keep / (1 - rate)
+    factors = _dropout_factors(x.shape, rate, dropout) if isinstance(dropout, torch.Generator) else dropout
+    return (x * factors.to(x.device)).to(x.dtype)
+
+
+def _dropout_factors(shape: Sequence[int], rate: float, generator: torch.Generator) -> Tensor:
+    """0 for what is dropped, 1 / (1 - rate) for what stays."""
+    return (torch.rand(shape, generator=generator, device=generator.device) >= rate) / (1 - rate)
 
 
 class DeadMixer(nn.Module):
@@ -62,23 +67,28 @@ class DeadMixer(nn.Module):
         self.sequence_norms = nn.ModuleList([nn.LayerNorm(1) for _ in range(n_blocks)])
         self.over_sequence = nn.ModuleList([nn.ModuleList([nn.Linear(1, 1) for _ in (0, 1)]) for _ in range(n_blocks)])
 
-    def forward(self, x: Float[Tensor, "row hidden"], generator: torch.Generator | None) -> Float[Tensor, "row hidden"]:
-        """The formula above. With a generator, dropout is on."""
-        kept, residual, sequence_residual = self.dropout, x, x[..., None]  # (row, hidden, sequence of 1)
+    def forward(
+        self, x: Float[Tensor, "row hidden"], *dropout: Float[Tensor, "row hidden"] | None
+    ) -> Float[Tensor, "row hidden"]:
+        """The formula above. dropout: two factors a block, as in `drop`, or none."""
+        rate, residual, sequence_residual = self.dropout, x, x[..., None]  # (row, hidden, sequence of 1)
+        places = iter(dropout)
         for norm, inner, sequence_norm, over in zip(
             self.norms, self.over_hidden, self.sequence_norms, self.over_sequence, strict=True
         ):
-            x = _mlp(inner, norm(x), kept, generator) + residual
+            x = _mlp(inner, norm(x), rate, next(places, None)) + residual
             residual = x
-            sequence = _mlp(over, sequence_norm(x[..., None]), kept, generator) + sequence_residual
+            factors = next(places, None)
+            factors = None if factors is None else factors[..., None]
+            sequence = _mlp(over, sequence_norm(x[..., None]), rate, factors) + sequence_residual
             sequence_residual, x = sequence, sequence[..., 0]
         return x
 
 
-def _mlp(layers: nn.Module, x: Tensor, dropout: float, generator: torch.Generator | None) -> Tensor:
+def _mlp(layers: nn.Module, x: Tensor, rate: float, dropout: Tensor | None) -> Tensor:
     """Linear(Dropout(GELU(Linear(x))))."""
     first, second = layers.children()
-    return second(drop(nn.functional.gelu(first(x)), dropout, generator))
+    return second(drop(nn.functional.gelu(first(x)), rate, dropout))
 
 
 @dataclass(frozen=True)
@@ -132,12 +142,33 @@ class SharedDecoder(nn.Module):
             self.start_at_zero.append(last.weight)
         self.regression = nn.Linear(dim, dim)
 
-    def forward(self, hidden: Float[Tensor, "row hidden"], generator: torch.Generator | None = None) -> Decoded:
-        """b, h = b + H(b) (`compat`: H(b)) and P(b). With a generator, dropout is on."""
+    def draw_dropout(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "place row hidden"] | None:
+        """The factors of a forward pass over so many rows, place by place; None where nothing is dropped."""
         shape = self.shape
-        x = drop(hidden, self.dropout, generator) if shape.mixer == "residual" else hidden
-        for block in self.blocks:
-            x = block(x, generator)
+        if not self.dropout:
+            return None
+        places = 1 + shape.n_blocks if shape.mixer == "residual" else 2 * shape.n_blocks
+        return _dropout_factors((places, n_rows, self.hidden), self.dropout, generator)
+
+    def largest_product(self, n_rows: int) -> int:
+        """Multiply-adds of the largest matrix product over so many rows."""
+        once, per_token = [self.output.weight.numel(), self.hidden**2], [p.numel() for p in self.projector.parameters()]
+        return n_rows * max(*once, self.shape.n_tokens * max(per_token))
+
+    def forward(
+        self, hidden: Float[Tensor, "row hidden"], dropout: torch.Generator | Float[Tensor, "place row hidden"] | None = None
+    ) -> Decoded:
+        """b, h = b + H(b) (`compat`: H(b)) and P(b). With a generator or what `draw_dropout` gave, dropout is on."""
+        shape = self.shape
+        factors = self.draw_dropout(len(hidden), dropout) if isinstance(dropout, torch.Generator) else dropout
+        places = () if factors is None else factors.unbind()
+        if shape.mixer == "compat":
+            x = self.blocks[0](hidden, *places)
+        else:
+            at_input, *inside = places or [None] * (1 + shape.n_blocks)
+            x = drop(hidden, self.dropout, at_input)
+            for block, own in zip(self.blocks, inside, strict=True):
+                x = block(x, own)
         backbone = self.output(x)
         if shape.n_tokens > 1:
             backbone = backbone.unflatten(1, (shape.n_tokens, shape.dim))

@@ -70,7 +70,7 @@ class RandomConvolutionNetwork(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.grid, self.kernel = grid, kernel
-        nonlinearities: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "tanh": torch.tanh}
+        nonlinearities: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
         self.nonlinearity = nonlinearities[nonlinearity]
         weights, channels = [], 3
         for width in widths:
@@ -95,7 +95,7 @@ class RandomConvolutionNetwork(nn.Module):
 
     def _stage(self, maps: Tensor, stage: int) -> Tensor:
         raw = self._convolve(maps, stage)
-        return self.nonlinearity((raw - self.shifts[stage][:, None, None]) / self.spreads[stage][:, None, None])
+        return self.nonlinearity(raw.sub_(self.shifts[stage][:, None, None]).div_(self.spreads[stage][:, None, None]))
 
     @torch.no_grad()
     def stages(self, images: Images, *, grids: Sequence[int] | None = None) -> list[Float[Tensor, "image _ _ _"]]:

@@ -18,15 +18,23 @@ def similarity(
     predicted: Float[Tensor, "row ..."], true: Float[Tensor, "candidate ..."], *, temperature: float | Float[Tensor, ""]
 ) -> Float[Tensor, "row candidate"]:
     """Cosine of flattened rows, divided by the temperature."""
-    return functional.normalize(predicted.flatten(1), dim=1) @ functional.normalize(true.flatten(1), dim=1).T / temperature
+    return similarities(predicted.flatten(1), true.flatten(1), temperature=temperature)
 
 
-def soft_cross_entropy(logits: Float[Tensor, "row row"], targets: Float[Tensor, "row row"]) -> Float[Tensor, ""]:
-    """The loss L above: both directions, float32."""
+def similarities(
+    predicted: Float[Tensor, "*batch row dim"], true: Float[Tensor, "*batch candidate dim"], *, temperature: float | Tensor
+) -> Float[Tensor, "*batch row candidate"]:
+    """`similarity` of flat rows, in each of several batches."""
+    return functional.normalize(predicted, dim=-1) @ (functional.normalize(true, dim=-1) / temperature).mT
+
+
+def soft_cross_entropy(
+    logits: Float[Tensor, "*batch row row"], targets: Float[Tensor, "*batch row row"]
+) -> Float[Tensor, "*batch"]:
+    """The loss L above, of each batch: both directions, float32."""
     logits = logits.float()
-    forward = -(targets * logits.log_softmax(dim=1)).sum(1).mean()
-    backward = -(targets * logits.log_softmax(dim=0)).sum(0).mean()
-    return (forward + backward) / 2
+    both = logits.log_softmax(dim=-1) + logits.log_softmax(dim=-2)
+    return (targets * both).sum((-2, -1)) / (-2 * logits.shape[-1])
 
 
 def info_nce(
@@ -48,15 +56,14 @@ def info_nce(
     return -(targets * logits.log_softmax(dim=1)).sum(1).mean()
 
 
-def mixco_targets(weight: Float[Tensor, " row"], partner: Int[Tensor, " row"]) -> Float[Tensor, "row row"]:
+def mixco_targets(weight: Float[Tensor, "*batch row"], partner: Int[Tensor, "*batch row"]) -> Float[Tensor, "*batch row row"]:
     """Targets of BiMixCo (Kim et al. 2020; Scotti et al. 2024): T_ii = weight_i and T_i,partner_i = 1 - weight_i.
 
     Row i was mixed as weight_i x_i + (1 - weight_i) x_partner_i. Entries add up, so that a row mixed with itself has T_ii = 1
     (in MindEye2's code its target is all zero). `partner` names rows of the whole batch: with several subjects in a batch
     the caller adds each subject's offset (MindEye2's code leaves it out).
     """
-    targets = torch.diag(weight)
-    return targets.index_put((torch.arange(len(weight)), partner), 1 - weight, accumulate=True)
+    return torch.diag_embed(weight).scatter_add_(-1, partner[..., None], (1 - weight)[..., None])
 
 
 def soft_clip_targets(true: Float[Tensor, "row ..."], *, temperature: float) -> Float[Tensor, "row row"]:

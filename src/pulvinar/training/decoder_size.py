@@ -22,7 +22,7 @@ from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import LARGEST_IN_MEMORY
 from pulvinar.training.decoding_settings import TrainingSettings
-from pulvinar.training.mask_training import MaskSettings
+from pulvinar.training.mask_training import MaskSettings, rows_at_once
 from pulvinar.training.precision import default_device, uses_bfloat16
 
 FLOAT = 4
@@ -131,6 +131,7 @@ def mask_phase(
     part = min(mask.batch_size, smallest)
     rows = part * max(1, n_folds - 1)
     passes = 2 if n_folds > 1 else 1
+    together = min(n_folds, max(1, rows_at_once(shape) // (part * n_folds)))  # folds that go through the decoder at once
     per_epoch = max(1, smallest // part)
     alive = sum((mask.budget / n_voxels) ** (number / n_rounds) for number in range(n_rounds))  # of the columns, in rounds
     work = per_row * 2 * (rows + (passes - 1) * part) * n_folds
@@ -143,13 +144,13 @@ def mask_phase(
         weights=FLOAT * (shared + layers),
         gradients=FLOAT * (n_voxels * shape.hidden),  # one buffer for all layers
         optimizer=2 * FLOAT * layers,
-        activations=_activations(shape, rows, 1, half=half) + (2 * shared if half else 0),
-        batch=5 * FLOAT * n_voxels * rows,
+        activations=_activations(shape, together * part * n_folds, 1, half=half) + (2 * shared if half else 0),
+        batch=(2 * together + 3) * FLOAT * n_voxels * part * n_folds,
         data=_data(shape, [n_voxels], [n_trials]),
         n_steps=n_rounds * mask.epochs_per_round * per_epoch,
         multiply_adds=work + columns * alive / n_rounds,
         updated_bytes=7 * FLOAT * layers * alive / n_rounds,
-        n_passes=passes * n_folds,
+        n_passes=-(-n_folds // together),
     )
 
 

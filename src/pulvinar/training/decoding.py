@@ -7,7 +7,7 @@ Loss (TROI equations 2-4): contrastive, BiMixCo for the first `mixed_share` of t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from pulvinar.errors import DegenerateError
 from pulvinar.models import low_rank
 from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
-from pulvinar.objectives.contrastive import mixco_targets, similarity, soft_clip_targets, soft_cross_entropy
+from pulvinar.objectives.contrastive import mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.gradient_caching import cached_gradients
+from pulvinar.training.optimizers import FusedAdamW
 from pulvinar.training.precision import Precision, autocast, default_device
+from pulvinar.training.threads import threads_for
 
 VOXELS_AT_FULL_RATE = 8000
 
@@ -34,15 +36,16 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Mixing:
-    """How rows were mixed: weight_i x_i + (1 - weight_i) x_partner_i."""
+    """How rows were mixed: weight_i x_i + (1 - weight_i) x_partner_i. Of several batches each its own: (batch, row)."""
 
     weight: Tensor
     partner: Tensor
 
     def apply(self, rows: Tensor) -> Tensor:
-        """Rows (row, ...) mixed."""
-        weight = self.weight.reshape(-1, *[1] * (rows.ndim - 1))
-        return weight * rows + (1 - weight) * rows[self.partner]
+        """Rows (row, ...), or (batch, row, ...), mixed."""
+        weight = self.weight.reshape(*self.weight.shape, *[1] * (rows.ndim - self.weight.ndim))
+        batches = [torch.arange(len(rows), device=rows.device)[:, None]] if self.weight.ndim == 2 else []
+        return torch.lerp(rows[(*batches, self.partner)], rows, weight.to(rows.dtype))
 
     def to(self, device: torch.device) -> "Mixing":
         """The same on another device."""
@@ -67,10 +70,18 @@ def join_mixings(mixings: Sequence[Mixing]) -> Mixing:
     )
 
 
+def stack_mixings(mixings: Sequence[Mixing]) -> Mixing:
+    """One mixing over batches of equally many rows."""
+    return Mixing(torch.stack([m.weight for m in mixings]), torch.stack([m.partner for m in mixings]))
+
+
 @dataclass(frozen=True)
 class Aims:
     """What the outputs of a batch are compared with: candidates (row, dim) and the weights of their cross-entropy (row, row),
-    the regression's aim (row, dim), and both weights of the loss. Parts of a batch may be compared one after the other."""
+    the regression's aim (row, dim), and both weights of the loss. Parts of a batch may be compared one after the other.
+
+    All may have one more axis in front, of batches of equally many rows with a loss each.
+    """
 
     candidates: Tensor
     weights: Tensor
@@ -82,8 +93,9 @@ class Aims:
     def of(cls, target: Tensor, mixing: Mixing | None, settings: TrainingSettings, soft_temperature: float | None) -> "Aims":
         """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
         if mixing is None:
-            temperature = settings.soft_temperature if soft_temperature is None else soft_temperature
-            weights, aim = soft_clip_targets(target, temperature=temperature), target
+            temperature, aim = settings.soft_temperature if soft_temperature is None else soft_temperature, target
+            batches = [soft_clip_targets(batch, temperature=temperature) for batch in target.view(-1, *target.shape[-2:])]
+            weights = torch.stack(batches).view(*target.shape[:-1], -1)
         else:
             temperature = settings.temperature
             weights, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
@@ -92,10 +104,10 @@ class Aims:
     def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
         with torch.autocast(self.aim.device.type, enabled=False):
-            projected, regressed = (_at_least_float32(part) for part in (decoded.projected, decoded.regressed))
-            logits = similarity(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
             aim = self.aim if rows is None else self.aim[rows]
-            return logits, (regressed - aim).square().mean()
+            projected, regressed = (_at_least_float32(part).view(aim.shape) for part in (decoded.projected, decoded.regressed))
+            logits = similarities(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
+            return logits, (regressed - aim).square().mean((-2, -1))
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:
         """Contrastive loss of all rows + prior_weight x their mean squared error."""
@@ -147,6 +159,14 @@ def require_finite(value: Tensor, where: str, *, what: str = "loss") -> None:
         )
 
 
+class Batch(NamedTuple):
+    """Rows of a step: responses (row, voxel) of every subject, target (row, token x dim) of all, and how rows were mixed."""
+
+    inputs: list[Tensor]
+    target: Tensor
+    mixing: Mixing | None
+
+
 class DecoderTrainer:
     """Trains input layers (one per subject) and, where `train_shared`, what they share.
 
@@ -189,7 +209,7 @@ class DecoderTrainer:
             for part, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
             if part
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.optimizer = FusedAdamW(groups, lr=settings.learning_rate)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.epoch = 0
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)
@@ -201,16 +221,29 @@ class DecoderTrainer:
 
     def run_epoch(self) -> float:
         """One pass over the smallest subject's trials; the mean loss."""
-        orders = [torch.randperm(len(x), generator=self.generator) for x, _ in self.data]
-        mixed = self.epoch < self.settings.n_mixed_epochs
-        total = 0.0
-        for step in range(self.steps_per_epoch):
-            total += self._step(step, orders, mixed=mixed)
+        orders, total = self.draw_orders(), 0.0
+        with threads_for(self.largest_product):
+            for step in range(self.steps_per_epoch):
+                batch = self.draw_batch(step, orders)
+                self.optimizer.zero_grad()
+                total += self.update(self._backward(*batch), step)
         self.epoch += 1
         return total / self.steps_per_epoch
 
-    def _step(self, step: int, orders: Sequence[Tensor], *, mixed: bool) -> float:
+    @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest matrix product of a step."""
+        rows = self.settings.batch_size
+        return max(*(rows * layer.weight.numel() for layer in self.layers), self.shared.largest_product(rows * len(self.data)))
+
+    def draw_orders(self) -> list[Tensor]:
+        """Every subject's trials (indices), in the order of the coming epoch."""
+        return [torch.randperm(len(x), generator=self.generator) for x, _ in self.data]
+
+    def draw_batch(self, step: int, orders: Sequence[Tensor]) -> Batch:
+        """The rows of a step."""
         size, settings = self.settings.batch_size, self.settings
+        mixed = self.epoch < settings.n_mixed_epochs
         inputs, targets, mixings = [], [], []
         for (responses, target), order in zip(self.data, orders, strict=True):
             rows = order[step * size : (step + 1) * size]
@@ -218,13 +251,15 @@ class DecoderTrainer:
             inputs.append((responses[rows] if mixing is None else mixing.apply(responses[rows])).to(self.device))
             targets.append(target[rows])
             mixings += [mixing] if mixing is not None else []
-        self._set_rates(self.epoch * self.steps_per_epoch + step)
-        self.optimizer.zero_grad()
-        where = f"epoch {self.epoch + 1}, step {step + 1} of {self.steps_per_epoch}"
         joined = join_mixings(mixings).to(self.device) if mixed else None
-        loss = self._backward(inputs, torch.cat(targets).to(self.device), joined)
+        return Batch(inputs, torch.cat(targets).to(self.device), joined)
+
+    def update(self, loss: Tensor, step: int) -> float:
+        """One step of the optimizer from the gradients there are of this loss; the loss."""
+        self._set_rates(self.epoch * self.steps_per_epoch + step)
+        where = f"epoch {self.epoch + 1}, step {step + 1} of {self.steps_per_epoch}"
         require_finite(loss, where)
-        length = nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm or math.inf)
+        length = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
         require_finite(length, where, what="length of the gradient")
         self.optimizer.step()
         return loss.item()
@@ -263,8 +298,11 @@ class DecoderTrainer:
     def _forward(self, inputs: Sequence[Tensor]) -> Decoded:
         """Rows of all subjects, stacked, through their layers and the shared decoder, with dropout."""
         with autocast(self.device, self.settings.precision):
-            hidden = torch.cat([layer(x) for layer, x in zip(self.layers, inputs, strict=True)])
-            return self.shared(hidden, self.generator)
+            return self.shared(self.into_hidden(inputs), self.generator)
+
+    def into_hidden(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Rows of all subjects, stacked, through their layers."""
+        return torch.cat([layer(x) for layer, x in zip(self.layers, inputs, strict=True)])
 
     def merge_updates(self) -> None:
         """Put low-rank updates, if there are any, into the weights of the shared decoder; for after the last epoch."""

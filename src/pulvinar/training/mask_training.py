@@ -11,6 +11,7 @@ Two ways, by `n_folds`:
 Voxels at zero are cut out of w, of M, of their optimizer states and of the responses once per round.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,39 +22,103 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.errors import InputError
-from pulvinar.models.decoder import SharedDecoder
+from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import Mixing, Rows, decoding_loss, draw_mixing, input_rate_share, require_finite
+from pulvinar.training.decoding import (
+    Mixing,
+    Rows,
+    decoding_loss,
+    draw_mixing,
+    input_rate_share,
+    require_finite,
+    stack_mixings,
+)
 from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.optimizers import FusedAdamW
 from pulvinar.training.precision import autocast, default_device
+from pulvinar.training.threads import threads_for
+
+NUMBERS_AT_ONCE = 2**20  # of the embedding, in what goes through the decoder together
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Rows whose loss is asked for: outputs (row, n_outputs) of an input layer, their trials, how these were mixed, and the
+    random numbers of a training pass (None: there are none, as in evaluation)."""
+
+    outputs: Tensor
+    trials: Tensor
+    mixing: Mixing
+    noise: Tensor | None
 
 
 class MaskObjective(Protocol):
     """What comes behind the input layer."""
 
     n_outputs: int
+    rows_at_once: int  # so many fit into memory
 
-    def loss(self, outputs: Tensor, trials: Tensor, mixing: Mixing, generator: torch.Generator | None) -> Tensor:
-        """Scalar loss of input-layer outputs (row, n_outputs) for these trials, mixed so; with a generator, dropout is on."""
+    def noise(self, n_rows: int, generator: torch.Generator) -> Tensor | None:
+        """The random numbers (dropout) of a training pass over so many rows, (place, row, n_outputs)."""
+        ...
+
+    def losses(self, parts: Sequence[Rated]) -> Tensor:
+        """The loss of each part (part,)."""
+        ...
+
+    def largest_product(self, n_rows: int) -> int:
+        """Multiply-adds of the largest matrix product that so many rows go through."""
         ...
 
 
 class FrozenDecoder:
-    """The objective of TROI's stage 1: hidden activities through the frozen decoder against the target embedding."""
+    """The objective of TROI's stage 1: hidden activities through the frozen decoder against the target embedding.
+
+    All parts go through the decoder together; parts of equally many rows are compared with their targets together.
+    """
 
     def __init__(self, shared: SharedDecoder, target: Rows, settings: TrainingSettings) -> None:
         for parameter in shared.parameters():
             parameter.requires_grad_(False)
         self.shared, self.target, self.settings = shared, target, settings
         self.n_outputs = shared.hidden
+        self.rows_at_once = rows_at_once(shared.shape)
 
-    def loss(self, outputs: Tensor, trials: Tensor, mixing: Mixing, generator: torch.Generator | None) -> Tensor:
-        """Equation 4 on these trials."""
+    def noise(self, n_rows: int, generator: torch.Generator) -> Tensor | None:
+        """The factors of dropout."""
+        return self.shared.draw_dropout(n_rows, generator)
+
+    def largest_product(self, n_rows: int) -> int:
+        """That of the decoder."""
+        return self.shared.largest_product(n_rows)
+
+    def losses(self, parts: Sequence[Rated]) -> Tensor:
+        """Equation 4 on each part."""
+        order = sorted(range(len(parts)), key=lambda place: len(parts[place].outputs))
+        placed = [parts[place] for place in order]
+        outputs = torch.cat([part.outputs for part in placed])
+        given = next((part.noise for part in placed if part.noise is not None), None)
+        if given is not None:
+            kept = given.new_ones(len(given), *max(part.outputs.shape for part in placed))
+            noise = [kept[:, : len(part.outputs)] if part.noise is None else part.noise for part in placed]
+            given = torch.cat(noise, dim=1)
         with autocast(outputs.device, self.settings.precision):
-            decoded = self.shared.to(outputs.device)(outputs, generator)
-        target = self.target[trials].to(outputs.device)
-        return decoding_loss(decoded, target, mixing.to(outputs.device), self.settings)
+            decoded = self.shared.to(outputs.device)(outputs, given)
+        losses, start = [], 0
+        for n_rows, alike in itertools.groupby(placed, key=lambda part: len(part.outputs)):
+            batch = list(alike)
+            rows = slice(start, start := start + n_rows * len(batch))
+            target = torch.stack([self.target[part.trials] for part in batch]).to(outputs.device)
+            mixing = stack_mixings([part.mixing for part in batch]).to(outputs.device)
+            own = Decoded(decoded.backbone[rows], decoded.projected[rows], decoded.regressed[rows])
+            losses.append(decoding_loss(own, target, mixing, self.settings))
+        return torch.cat(losses)[torch.tensor(order).argsort()]
+
+
+def rows_at_once(shape: DecoderShape) -> int:
+    """Rows that go through a decoder together in stage 1: their outputs are no more than NUMBERS_AT_ONCE numbers."""
+    return max(1, NUMBERS_AT_ONCE // (shape.n_tokens * shape.dim))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +158,15 @@ def require_full_folds(folds: Tensor, n_folds: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """Loss, mixed responses (row, voxel) before the mask, and the loss's gradient at the layer's outputs (row, output)."""
+class _Fold:
+    """What a fold does in a step: rows that its layer learns from (the first `n_learning`) and that the mask is judged by,
+    mixed responses (row, voxel) before the mask, and each of the two parts for the objective."""
 
-    loss: float
+    number: int
+    n_learning: int
     responses: Tensor
-    gradient: Tensor
+    masked: Tensor
+    parts: list[Rated]
 
 
 class MaskTrainer:
@@ -143,7 +211,7 @@ class MaskTrainer:
             {"params": self.biases, "lr": settings.learning_rate, "weight_decay": 0.0},
             {"params": [self.mask], "lr": settings.mask_learning_rate, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = FusedAdamW(groups)
         self.gradient = torch.empty_like(self.weights[0])
 
     @property
@@ -166,9 +234,10 @@ class MaskTrainer:
         pools = [torch.nonzero(self.folds == fold)[:, 0] for fold in range(self.settings.n_folds)]
         pools = [pool[torch.randperm(len(pool), generator=self.generator)] for pool in pools]
         totals = np.zeros(2)
-        for step in range(self.steps_per_epoch):
-            parts = [pool[step * self.part_size : (step + 1) * self.part_size] for pool in pools]
-            totals += self._step(parts)
+        with threads_for(self.part_size * self.settings.n_folds * self.weights[0].numel()):
+            for step in range(self.steps_per_epoch):
+                parts = [pool[step * self.part_size : (step + 1) * self.part_size] for pool in pools]
+                totals += self._step(parts)
         self.epoch += 1
         record = {
             "round": self.round,
@@ -192,14 +261,23 @@ class MaskTrainer:
         share = input_rate_share(self.n_alive)  # a voxel's weights, and with them its gradient, are as much smaller
         self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * share
         mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight * share)  # d/dM of psi sum M, M >= 0
-        for fold in range(n_folds):
-            others = [parts[other] for other in range(n_folds) if other != fold]
-            training = self._pass(torch.cat(others or [parts[fold]]), fold, train=True)
-            judging = self._pass(parts[fold], fold, train=False) if others else training
-            to_responses = judging.gradient @ self.weights[fold].detach().T  # (row, voxel)
-            mask_gradient += (judging.responses * to_responses).sum(0) / n_folds
-            self._update_layer(fold, training)
-            losses += [training.loss / n_folds, judging.loss / n_folds]
+        at_once = max(1, self.objective.rows_at_once // (self.part_size * n_folds))
+        for start in range(0, n_folds, at_once):
+            folds = [self._fold(number, parts) for number in range(n_folds)[start : start + at_once]]
+            rated = [part for fold in folds for part in fold.parts]
+            with threads_for(self.objective.largest_product(sum(len(part.trials) for part in rated))):
+                values = self.objective.losses(rated)
+                require_finite(values.sum(), f"stage 1, round {self.round}, epoch {self.epoch + 1}")
+                gradients = iter(torch.autograd.grad(values.sum(), [part.outputs for part in rated]))
+            found = iter(values.tolist())
+            for fold in folds:
+                own = [next(gradients) for _ in fold.parts]
+                judging = fold.responses[-len(own[-1]) :]
+                to_responses = own[-1] @ self.weights[fold.number].detach().T  # (row, voxel)
+                mask_gradient += (judging * to_responses).sum(0) / n_folds
+                self._update_layer(fold, own[0])
+                own_losses = [next(found) for _ in fold.parts]
+                losses += [own_losses[0] / n_folds, own_losses[-1] / n_folds]
         self.mask.grad = mask_gradient
         self.optimizer.step()
         self.mask.grad = None
@@ -209,25 +287,33 @@ class MaskTrainer:
                 self.mask.mul_(self.kept.to(self.device))
         return losses
 
-    def _pass(self, trials: Tensor, fold: int, *, train: bool) -> "_Pass":
-        """Loss of these trials through a fold's layer, and its gradient at the layer's outputs."""
-        mixing = draw_mixing(len(trials), self.generator, beta=self.settings.mixing_beta)
-        responses = mixing.apply(self.responses[trials]).to(self.device)
-        with torch.no_grad():
-            outputs = (responses * self.mask) @ self.weights[fold] + self.biases[fold]
-        outputs.requires_grad_()
-        loss = self.objective.loss(outputs, trials, mixing, self.generator if train else None)
-        require_finite(loss, f"stage 1, round {self.round}, epoch {self.epoch + 1}")
-        return _Pass(loss.item(), responses, torch.autograd.grad(loss, outputs)[0])
+    @torch.no_grad()
+    def _fold(self, number: int, parts: Sequence[Tensor]) -> "_Fold":
+        """The rows of a fold, through its layer. With one fold the layer and the mask have the same rows."""
+        others = [parts[other] for other in range(len(parts)) if other != number]
+        trials = [torch.cat(others), parts[number]] if others else [parts[number]]
+        responses, mixings, noise = [], [], None
+        for place, own in enumerate(trials):
+            mixings.append(draw_mixing(len(own), self.generator, beta=self.settings.mixing_beta))
+            responses.append(mixings[-1].apply(self.responses[own]))
+            if place == 0:
+                noise = self.objective.noise(len(own), self.generator)
+        stacked = torch.cat(responses).to(self.device)
+        masked = stacked * self.mask
+        outputs = (masked @ self.weights[number] + self.biases[number]).split([len(own) for own in trials])
+        rated = [
+            Rated(out.clone().requires_grad_(), own, mixing, noise if place == 0 else None)
+            for place, (out, own, mixing) in enumerate(zip(outputs, trials, mixings, strict=True))
+        ]
+        return _Fold(number, len(trials[0]), stacked, masked, rated)
 
     @torch.no_grad()
-    def _update_layer(self, fold: int, training: "_Pass") -> None:
+    def _update_layer(self, fold: _Fold, gradient: Tensor) -> None:
         """One optimizer step of a fold's layer. Its gradient is written into a buffer that all steps share: at 96,000
         voxels x 1,024 outputs, memory fresh from the system for every gradient took longer than its matrix product."""
-        weight, bias = self.weights[fold], self.biases[fold]
-        masked = training.responses * self.mask
-        weight.grad = torch.mm(masked.T, training.gradient, out=self.gradient)
-        bias.grad = training.gradient.sum(0)
+        weight, bias = self.weights[fold.number], self.biases[fold.number]
+        weight.grad = torch.mm(fold.masked[: fold.n_learning].T, gradient, out=self.gradient)
+        bias.grad = gradient.sum(0)
         self.optimizer.step()
         weight.grad = bias.grad = None
 

@@ -1,0 +1,81 @@
+"""Several decoders with one frozen shared part, trained side by side: what each has in common is computed once for all.
+
+Each keeps its own data, generator, input layer and optimizer, so that it becomes what it would alone (but for the rounding of
+sums over more rows). With 24 rows a step much of the time goes into calls, not numbers: the eight controls of the planted world
+took 51 ms of processor time a step one after the other, 27 together (docs/log.md).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pulvinar.models.decoder import DecoderShape
+from pulvinar.training.decoding import Aims, DecoderTrainer, stack_mixings
+from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.precision import autocast
+from pulvinar.training.threads import threads_for
+
+NUMBERS_AT_ONCE = 2**24  # weights of input layers, and outputs in a step; those of a group are in memory together
+
+
+def groups(
+    n_voxels: Sequence[int], shape: DecoderShape, settings: TrainingSettings, *, train_shared: bool
+) -> list[list[int]]:  # fmt: skip
+    """Which decoders, by their place among these input layers, are trained side by side: each alone where the shared part
+    changes, otherwise as many as fit."""
+    changes = train_shared or settings.lora_rank > 0 or settings.micro_batches > 1
+    outputs = settings.batch_size * shape.n_tokens * shape.dim
+    found: list[list[int]] = []
+    for place in range(len(n_voxels)):
+        group = [*found[-1], place] if found else [place]
+        layers = sum(n_voxels[one] for one in group) * shape.hidden
+        if not found or changes or max(layers, outputs * len(group)) > NUMBERS_AT_ONCE:
+            found.append([place])
+        else:
+            found[-1] = group
+    return found
+
+
+def train(trainers: Sequence[DecoderTrainer]) -> Iterator[None]:
+    """Train one group to the end, an epoch of each at every turn of the iterator. They have one subject each, the same
+    settings and number of trials, and the same shared part."""
+    while not trainers[0].done:
+        if len(trainers) == 1:
+            trainers[0].run_epoch()
+        else:
+            _run_epoch(trainers)
+        yield
+    for trainer in trainers:
+        trainer.merge_updates()
+
+
+def _run_epoch(trainers: Sequence[DecoderTrainer]) -> None:
+    orders = [trainer.draw_orders() for trainer in trainers]
+    with threads_for(max(trainer.largest_product for trainer in trainers)):
+        for step in range(trainers[0].steps_per_epoch):
+            _run_step(trainers, orders, step)
+    for trainer in trainers:
+        trainer.epoch += 1
+
+
+def _run_step(trainers: Sequence[DecoderTrainer], orders: Sequence[Sequence[Tensor]], step: int) -> None:
+    shared, settings = trainers[0].shared, trainers[0].settings
+    batches, dropout = [], []
+    for trainer, order in zip(trainers, orders, strict=True):
+        batches.append(trainer.draw_batch(step, order))
+        trainer.optimizer.zero_grad()
+        factors = shared.draw_dropout(len(batches[-1].target), trainer.generator)
+        dropout += [factors] if factors is not None else []
+    mixings = [batch.mixing for batch in batches if batch.mixing is not None]
+    targets = torch.stack([batch.target for batch in batches])
+    aims = Aims.of(
+        targets, stack_mixings(mixings) if mixings else None, settings, settings.soft_temperature_at(trainers[0].epoch)
+    )
+    with autocast(targets.device, settings.precision):
+        hidden = torch.cat([t.into_hidden(batch.inputs) for t, batch in zip(trainers, batches, strict=True)])
+        decoded = shared(hidden, torch.cat(dropout, dim=1) if dropout else None)
+    losses = aims.loss(*aims.compare(decoded))
+    losses.sum().backward()
+    for trainer, loss in zip(trainers, losses.detach(), strict=True):
+        trainer.update(loss, step)
