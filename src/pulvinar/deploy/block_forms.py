@@ -50,10 +50,7 @@ class BlockForms:
     def __init__(self, block: CompactBlock, macs: BlockMacs, *, max_patterns: int = MAX_PATTERNS) -> None:
         self.block, self.macs, self.max_patterns = block, macs, max_patterns
         self.shortcut = None if block.shortcut is None else _packed(block.shortcut, relu=False)
-        self.kept = [
-            _packed(cast(Convolution, convolution), relu=number + 1 < len(block.convolutions))
-            for number, convolution in enumerate(block.convolutions)
-        ]
+        self.kept = [_packed(cast(Convolution, convolution), relu=True) for convolution in block.convolutions]
         self.n_kept = [len(block.kept[number]) for number in block.gated]
         self.sizes = [block.shape.inner[number] for number in block.gated]
         self._whole: list[tuple[Tensor, Tensor]] = []
@@ -157,8 +154,7 @@ class BlockForms:
             rows, columns = by_number.get(number), by_number.get(number - 1)
             cut = weight if columns is None else weight.index_select(1, columns)
             cut, offset = (cut, bias) if rows is None else (cut.index_select(0, rows), bias[rows])
-            last = number + 1 == len(self.whole)
-            made.append(_packed(cast(Convolution, convolution), relu=not last, weight=cut, bias=offset))
+            made.append(_packed(cast(Convolution, convolution), relu=True, weight=cut, bias=offset))
         return made
 
     def _computed(
@@ -166,13 +162,13 @@ class BlockForms:
     ) -> Tensor:
         """The block by these convolutions; gates (image, channel) multiply what they gate, None: all are open."""
         self._count([convolutions[number].weight.shape[0] for number in self.block.gated], len(maps))
+        shortcut = maps if self.shortcut is None else self.shortcut(maps)
         now = maps
-        for number, convolution in enumerate(convolutions):
+        for number, convolution in enumerate(convolutions[:-1]):
             now = convolution(now)
             if gates is not None and number in self.block.gated:
                 now = now * gates[self.block.gated.index(number)].to(now.dtype)[:, :, None, None]
-        now = now + (maps if self.shortcut is None else self.shortcut(maps))
-        return now.relu_()
+        return convolutions[-1](now, plus=shortcut)
 
     def _count(self, widths: Sequence[int], n_images: int) -> None:
         if not self.counting:

@@ -163,11 +163,11 @@ class CompactBlock(nn.Module):
                 now = self.with_missing(number - 1, now, hidden, asked)
             if number + 1 == len(self.convolutions):
                 break
-            now = torch.relu(now)
+            now = now.relu_() if cast(Convolution, convolution).weight.numel() else torch.relu(now)
             if number in asked:
                 now = now * asked[number].kept.to(now.dtype)[:, :, None, None]
             hidden.append(now)
-        return torch.relu(now + (maps if self.shortcut is None else self.shortcut(maps)))
+        return (now + (maps if self.shortcut is None else self.shortcut(maps))).relu_()
 
     def _settle(self) -> None:
         """Find out whether every gate is a constant that opens what is kept."""

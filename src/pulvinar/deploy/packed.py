@@ -1,4 +1,4 @@
-"""Convolutions whose weights are brought into the layout of the machine's kernels once, with the ReLU fused.
+"""Convolutions whose weights are brought into the layout of the machine's kernels once, with sum and ReLU fused.
 
 Eager torch brings weights into oneDNN's blocked layout on every call: at batch 1, where a layer of 512 channels takes half a
 millisecond, that is as long again. Here it is done once per weight and size of input. Where oneDNN does not apply (another
@@ -17,7 +17,7 @@ def can_pack(weight: Tensor) -> bool:
 
 
 class PackedConvolution:
-    """relu (or not) of a square convolution of channels-last maps; either side may have no channel.
+    """relu (or not) of a square convolution of channels-last maps, and of others added; either side may have no channel.
 
     weight: (output, input, kernel, kernel). Weights are packed at the first call for one image, and at the first for several.
     """
@@ -31,13 +31,16 @@ class PackedConvolution:
         """Memory of the plain and the packed weights."""
         return self.weight.numel() * self.weight.element_size() * (1 + len(self._packed))
 
-    def __call__(self, maps: Float[Tensor, "image input height width"]) -> Float[Tensor, "image output _ _"]:
-        """The maps behind the convolution."""
+    def __call__(
+        self, maps: Float[Tensor, "image input height width"], plus: Float[Tensor, "image output _ _"] | None = None
+    ) -> Float[Tensor, "image output _ _"]:
+        """The maps behind the convolution. plus: maps of the same shape, added in front of the ReLU."""
         outputs, inputs = self.weight.shape[:2]
         if not outputs or not inputs or not len(maps):
-            return self._without_channels(maps)
+            return self._without_channels(maps, plus)
         if not can_pack(self.weight):
             made = functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
+            made = made if plus is None else made.add_(plus)
             return made.relu_() if self.relu else made
         padding, stride = [self.padding] * 2, [self.stride] * 2
         alone = len(maps) == 1
@@ -45,11 +48,17 @@ class PackedConvolution:
             self._packed[alone] = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, padding, stride, [1, 1], 1, list(maps.shape)
             )
-        after = "relu" if self.relu else "none"
-        weight = self._packed[alone]
-        return torch.ops.mkldnn._convolution_pointwise(maps, weight, self.bias, padding, stride, [1, 1], 1, after, [], "")
+        given = (self._packed[alone], self.bias, padding, stride, [1, 1], 1)
+        if plus is None:
+            after = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(maps, *given, after, [], "")
+        last = "relu" if self.relu else None
+        return torch.ops.mkldnn._convolution_pointwise.binary(maps, plus, *given, "add", 1.0, last, [], None)
 
-    def _without_channels(self, maps: Tensor) -> Tensor:
+    def _without_channels(self, maps: Tensor, plus: Tensor | None) -> Tensor:
         sides = [(side + 2 * self.padding - self.weight.shape[-1]) // self.stride + 1 for side in maps.shape[2:]]
         value = maps.new_zeros(self.weight.shape[0]) if self.bias is None else self.bias
+        if plus is not None:
+            made = plus + value[:, None, None]
+            return made.relu_() if self.relu else made
         return (value.relu() if self.relu else value)[:, None, None].expand(len(maps), -1, *sides)

@@ -62,6 +62,7 @@ class Gate(nn.Module):
         self.expand = nn.Linear(hidden, n_groups(channels, group), bias=bias is not None)
         self.initial_bias = bias
         self.register_buffer("fixed", torch.zeros(n_groups(channels, group)))
+        self.register_load_state_dict_pre_hook(_none_fixed)
 
     def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
         """Relevance of every channel; a gate opens where it is 0 or more."""
@@ -74,6 +75,11 @@ class Gate(nn.Module):
     def fixed_channels(self) -> Float[Tensor, " channel"]:
         """`fixed` for every channel."""
         return by_group(self.fixed[None], group=self.group, n_channels=self.n_channels)[0]
+
+
+def _none_fixed(gate: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights saved before gates could be fixed have none that is."""
+    state.setdefault(f"{prefix}fixed", torch.zeros_like(cast(Gate, gate).fixed))
 
 
 @dataclass(frozen=True)
