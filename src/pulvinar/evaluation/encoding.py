@@ -29,7 +29,8 @@ class Predictions:
     """Everything about one subject's test images: (image, voxel) arrays on the encoded voxels, and scores per voxel.
 
     optimistic: r with layer and penalty chosen on these images. baseline: predictions from other features; joint: from both.
-    untuned: predictions from the backbone before it was tuned. Each None where there is none; `reasons` has why, by name.
+    untuned: predictions from the backbone before it was tuned; tuned: from the tuned one, where the untuned one encodes. Each
+    None where there is none; `reasons` has why, by name.
     """
 
     predicted: np.ndarray
@@ -39,6 +40,7 @@ class Predictions:
     baseline: np.ndarray | None = None
     joint: np.ndarray | None = None
     untuned: np.ndarray | None = None
+    tuned: np.ndarray | None = None
     reasons: Mapping[str, str] | None = None
 
 
@@ -84,6 +86,7 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         baseline=centred("baseline"),
         joint=centred("joint"),
         untuned=centred("untuned"),
+        tuned=centred("tuned"),
         reasons=parts[0].reasons,
     )
 
@@ -191,5 +194,7 @@ def _over_untuned(
         return {}
     predicted, untuned, measured = (values[:, inside] for values in (given.predicted, given.untuned, given.measured))
     found = gain(predicted, untuned, measured, generator=generator, n_bootstrap=n_bootstrap, n_permutations=n_permutations)
-    r = scores.mean_or_none(scores.correlations(untuned, measured))
-    return {"r_untuned": r} | ({"share_improved": None} if found is None else found.row())
+    row: dict[str, Any] = {"r_untuned": scores.mean_or_none(scores.correlations(untuned, measured))}
+    if given.tuned is not None:
+        row["r_tuned"] = scores.mean_or_none(scores.correlations(given.tuned[:, inside], measured))
+    return row | ({"share_improved": None} if found is None else found.row())

@@ -9,7 +9,7 @@ import torch
 from pulvinar.errors import InputError
 from pulvinar.progress import bar
 from pulvinar.training.checkpoints import State
-from pulvinar.training.encoder import EncoderSettings, Folds, Layers
+from pulvinar.training.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
 
@@ -38,25 +38,36 @@ def encoder_unit(
     *,
     name: str = "encoder",
     folds: Folds | None = None,
+    backbone: str | None = None,
 ) -> Unit:
-    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run."""
+    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run.
+
+    backbone: tag of the run's backbone whose layers these are, kept with the encoder; None where a run has no backbones.
+    """
 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         trainer = given.trainer(layers(), settings, folds=folds)
-        if state is not None:
-            trainer.restore(state)
-        with bar(f"{given.name}: choosing layers and penalties", trainer.n_units) as progress:
-            progress.advance(trainer.n_done)
-            for done in trainer.run():
-                progress.advance(note=done)
-                if run.due():
-                    save(trainer.state())
+        search(trainer, f"{given.name}: choosing layers and penalties", run, state, save)
         encoder = trainer.fit()
+        if backbone is not None:
+            encoder["backbone"] = backbone
         run.log(subject=given.name, checkpoint=name, **_summary(encoder))
         encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
         run.save(encoder, name=f"{name}-{given.name}")
 
     return work
+
+
+def search(trainer: EncoderTrainer, name: str, run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+    """Score every layer, penalty and voxel, from where `state` stood."""
+    if state is not None:
+        trainer.restore(state)
+    with bar(name, trainer.n_units) as progress:
+        progress.advance(trainer.n_done)
+        for done in trainer.run():
+            progress.advance(note=done)
+            if run.due():
+                save(trainer.state())
 
 
 def _summary(encoder: State) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def _summary(encoder: State) -> dict[str, Any]:
 
 def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> State:
     """A fitted encoder of a run; `InputError` where there is none."""
-    encoder = run.load(name=f"{name}-{subject}")
+    encoder = run.read(f"{name}-{subject}")
     if encoder is None:
         raise InputError(f"{run.path}: has no checkpoint {name}-{subject}")
     return encoder
