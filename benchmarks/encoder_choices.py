@@ -68,6 +68,9 @@ def main() -> None:
     arguments.add_argument("--n", type=int, default=500)
     arguments.add_argument("--image-size", type=int, default=48)
     arguments.add_argument("--pool", type=int, default=2)
+    arguments.add_argument(
+        "--powers", type=int, nargs=2, default=[-1, 12], help="alphas: 10 to the first, up to below the last"
+    )
     given = arguments.parse_args()
     given.strength, given.ceiling, given.n_subjects = 0.6, 0.6, 1
     REPORTER.quiet = True
@@ -85,6 +88,7 @@ def main() -> None:
                 "pool": str(given.pool),
                 "roi": ",".join(given.rois),
                 "seed": str(seed),
+                "alphas": ",".join(str(10.0**power) for power in range(*given.powers)),
                 "baseline": "none",
                 "n_permutations": "200",
             }

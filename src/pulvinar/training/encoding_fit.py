@@ -7,11 +7,14 @@ import numpy as np
 import torch
 
 from pulvinar.errors import InputError
-from pulvinar.progress import bar
+from pulvinar.progress import bar, warn
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
+
+PREDICTED_R2 = 0.02  # on inner held-out images: voxels without signal take the largest alpha of any list
+LARGEST_SHARE = 0.2
 
 # A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
 Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
@@ -49,6 +52,7 @@ def encoder_unit(
         trainer = given.trainer(layers(), settings, folds=folds)
         search(trainer, f"{given.name}: choosing layers and penalties", run, state, save)
         encoder = trainer.fit()
+        _warn_of_small_alphas(given.name, encoder, settings)
         if backbone is not None:
             encoder["backbone"] = backbone
         run.log(subject=given.name, checkpoint=name, **_summary(encoder))
@@ -77,6 +81,20 @@ def _summary(encoder: State) -> dict[str, Any]:
         "share_of_layer": {name: float((layers == number).mean()) for number, name in enumerate(names)},
         "median_penalty": float(np.median(encoder["penalties"].numpy())),
     }
+
+
+def _warn_of_small_alphas(name: str, encoder: State, settings: EncoderSettings) -> None:
+    """Where many voxels that are predicted take the largest alpha: they would take a larger one, and be predicted better."""
+    if settings.regression != "ridge" or "layer_scores" not in encoder:
+        return
+    layers = encoder["layers"].numpy()
+    predicted = encoder["layer_scores"].numpy()[layers, np.arange(len(layers))] > PREDICTED_R2
+    largest = encoder["penalties"].numpy()[predicted] >= max(settings.alphas)
+    if largest.size and largest.mean() > LARGEST_SHARE:
+        warn(
+            f"{name}: {100 * largest.mean():.0f} % of the voxels that are predicted take the largest of alphas, "
+            f"{max(settings.alphas):g}; give larger ones too, or layer_choice=concatenated, which scales layers to equal spread"
+        )
 
 
 def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> State:
