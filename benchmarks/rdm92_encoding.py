@@ -3,9 +3,9 @@
     python benchmarks/rdm92_encoding.py OUT --data ../shared/data --weights squeezenet1_0_imagenet.npz
 
 Image-wise folds. Classical scaling of the training images' mean RDM (15 subjects, IT, Algonauts 2019; 1 - r as squared
-distance) gives their coordinates; a ridge on a backbone's layers predicts those of the held-out images, whose distances are compared
-(Spearman) with each subject's RDM. Held-out images take no part in scaling, tuning or ridge; they are placed among the training
-images (Gower) only to fill in what `evaluate` compares with.
+distance) gives their coordinates; a ridge on a backbone's layers predicts those of the held-out images, whose distances are
+compared (Spearman) with each subject's RDM. Held-out images take no part in scaling, tuning or ridge; they are placed among
+the training images (Gower) only to fill in what `evaluate` compares with.
 """
 
 import argparse
