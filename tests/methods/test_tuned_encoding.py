@@ -17,6 +17,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import ConfigError, InputError, LeakError
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.report import encoding_page, run_folder
 from pulvinar.training.backbone_runs import save_backbone
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.tuned_backbones import load_tuned
@@ -316,6 +317,7 @@ def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
     assert choice["n_images"] == (N_IMAGES - N_TEST) // 4
     module = importlib.import_module("pulvinar.methods.contrastive_encoding")
     assert "the untuned backbone encodes" in module.as_text(kept)
+    assert "the untuned backbone encodes" in "".join(encoding_page.sections(run_folder.read(folder.path), {}))
     assert "worse than the untuned backbone" in module.as_text(taken)
     stimuli, stored = experiment.stimuli, np.load(folder.path / "predictions" / "one.npz")
     predicted = module.predict(folder, stimuli, config)["one"]
