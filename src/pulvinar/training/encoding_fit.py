@@ -14,7 +14,7 @@ from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
 
 PREDICTED_R2 = 0.02  # on inner held-out images: voxels without signal take the largest alpha of any list
-LARGEST_SHARE = 0.2
+FEWEST_PREDICTED, LARGEST_SHARE = 0.05, 0.2  # of the voxels; of those that a layer predicts
 
 # A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
 Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
@@ -52,7 +52,7 @@ def encoder_unit(
         trainer = given.trainer(layers(), settings, folds=folds)
         search(trainer, f"{given.name}: choosing layers and penalties", run, state, save)
         encoder = trainer.fit()
-        _warn_of_small_alphas(given.name, encoder, settings)
+        _warn_of_small_alphas(given.name, trainer)
         if backbone is not None:
             encoder["backbone"] = backbone
         run.log(subject=given.name, checkpoint=name, **_summary(encoder))
@@ -83,17 +83,21 @@ def _summary(encoder: State) -> dict[str, Any]:
     }
 
 
-def _warn_of_small_alphas(name: str, encoder: State, settings: EncoderSettings) -> None:
-    """Where many voxels that are predicted take the largest alpha: they would take a larger one, and be predicted better."""
-    if settings.regression != "ridge" or "layer_scores" not in encoder:
+def _warn_of_small_alphas(name: str, trainer: EncoderTrainer) -> None:
+    """Where many voxels that a layer predicts take the largest alpha: they would take a larger one, and be predicted better."""
+    settings = trainer.settings
+    if settings.regression != "ridge" or settings.layer_choice == "banded":
         return
-    layers = encoder["layers"].numpy()
-    predicted = encoder["layer_scores"].numpy()[layers, np.arange(len(layers))] > PREDICTED_R2
-    largest = encoder["penalties"].numpy()[predicted] >= max(settings.alphas)
-    if largest.size and largest.mean() > LARGEST_SHARE:
+    predicted = trainer.held_out_scores() > PREDICTED_R2
+    best = np.array(settings.penalties)[trainer.scores.argmax(1).numpy()]  # (layer, voxel)
+    largest = (best >= max(settings.alphas)) & predicted
+    shares = np.where(predicted.mean(1) > FEWEST_PREDICTED, largest.sum(1) / np.maximum(predicted.sum(1), 1), 0)
+    named = zip(trainer.layers, shares, strict=True)
+    short = ", ".join(f"{layer} ({100 * share:.0f} %)" for layer, share in named if share > LARGEST_SHARE)
+    if short:
         warn(
-            f"{name}: {100 * largest.mean():.0f} % of the voxels that are predicted take the largest of alphas, "
-            f"{max(settings.alphas):g}; give larger ones too, or layer_choice=concatenated, which scales layers to equal spread"
+            f"{name}: alphas end too low, at {max(settings.alphas):g}: many of the voxels that {short} predict take it; give "
+            "larger ones, or layer_choice=concatenated, which scales layers to equal spread"
         )
 
 
