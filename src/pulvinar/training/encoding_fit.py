@@ -13,8 +13,8 @@ from pulvinar.training.encoder import EncoderSettings, EncoderTrainer, Folds, La
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
 
-PREDICTED_R2 = 0.02  # on inner held-out images: voxels without signal take the largest alpha of any list
-FEWEST_PREDICTED, LARGEST_SHARE = 0.05, 0.2  # of the voxels; of those that a layer predicts
+LEAST_FALL = 0.005  # of the held-out error from the last but one alpha to the largest, as a share of a voxel's variance
+PREDICTED_R2, FEWEST_PREDICTED, LARGEST_SHARE = 0.02, 0.05, 0.2  # predicted by a layer; share of all; share of the predicted
 
 # A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
 Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
@@ -84,20 +84,21 @@ def _summary(encoder: State) -> dict[str, Any]:
 
 
 def _warn_of_small_alphas(name: str, trainer: EncoderTrainer) -> None:
-    """Where many voxels that a layer predicts take the largest alpha: they would take a larger one, and be predicted better."""
-    settings = trainer.settings
-    if settings.regression != "ridge" or settings.layer_choice == "banded":
+    """Where held-out errors of many voxels still fall at the largest alpha: a larger one would predict them better."""
+    alphas, settings = np.array(trainer.settings.alphas), trainer.settings
+    if settings.regression != "ridge" or settings.layer_choice == "banded" or len(alphas) < 2:
         return
+    before, last = np.argsort(alphas)[-2:]
+    falls = (trainer.scores[:, last] - trainer.scores[:, before]) / trainer.variance.clamp(min=1e-12)  # (layer, voxel)
     predicted = trainer.held_out_scores() > PREDICTED_R2
-    best = np.array(settings.penalties)[trainer.scores.argmax(1).numpy()]  # (layer, voxel)
-    largest = (best >= max(settings.alphas)) & predicted
-    shares = np.where(predicted.mean(1) > FEWEST_PREDICTED, largest.sum(1) / np.maximum(predicted.sum(1), 1), 0)
+    short = (falls.numpy() > LEAST_FALL) & predicted
+    shares = np.where(predicted.mean(1) > FEWEST_PREDICTED, short.sum(1) / np.maximum(predicted.sum(1), 1), 0)
     named = zip(trainer.layers, shares, strict=True)
-    short = ", ".join(f"{layer} ({100 * share:.0f} %)" for layer, share in named if share > LARGEST_SHARE)
-    if short:
+    layers = [f"{layer} ({100 * share:.0f} %)" for layer, share in named if share > LARGEST_SHARE]
+    if layers:
         warn(
-            f"{name}: alphas end too low, at {max(settings.alphas):g}: many of the voxels that {short} predict take it; give "
-            "larger ones, or layer_choice=concatenated, which scales layers to equal spread"
+            f"{name}: alphas end too low, at {alphas.max():g}: held-out errors of many voxels that these layers predict still "
+            f"fall there: {', '.join(layers)}; give larger ones"
         )
 
 
