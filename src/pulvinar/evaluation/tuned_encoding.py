@@ -59,7 +59,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
         "pooled": config.pooled,
         "choices": choices,
         "choices_are": "R^2 of the ridge on the tuned and on the untuned backbone on n_images training images held out from "
-        "tuning; the better one encodes",
+        "tuning; the untuned one encodes unless the tuned one is better by 0.002",
         "share_improved_is": "share of voxels with a higher r than the same ridge on the untuned backbone; chance: predictions "
         "of the two swapped image by image",
         "r_untuned_is": "the same ridge on the backbone before tuning, layers and alphas by folds over all training images",

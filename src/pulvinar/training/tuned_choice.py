@@ -2,8 +2,8 @@
 
 Both are compared on the training images that were held out from tuning: the mean over the encoded voxels of the R^2 that each
 voxel's chosen layer and penalty has on them, the same folds and the same choices for both. The untuned one encodes unless the
-tuned one is better; then its encoder is the one whose layers and penalties were chosen by folds over all training images. No
-test image takes part.
+tuned one is better by LEAST_GAIN; then its encoder is the one whose layers and penalties were chosen by folds over all training
+images. No test image takes part.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from pulvinar.training.encoding_fit import Unit, load_encoder, search
 from pulvinar.training.runs import RunFolder
 
 UNTUNED, TUNED = "untuned", "tuned"
+LEAST_GAIN = 0.002  # in R^2 (ours): on 100 images smaller gains are chance, and the epoch was chosen on these images too
 
 
 def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: EncoderSettings, folds: Folds) -> Unit:
@@ -35,7 +36,7 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
         layers, _ = trainer.choice()
         r2 = {UNTUNED: _mean(trainer.held_out_scores(), layers), TUNED: _mean(tuned["layer_scores"], tuned["layers"])}
         choice = {**r2, "n_images": int(sum(len(held_out) for _, held_out in folds))}
-        kept = TUNED if r2[TUNED] > r2[UNTUNED] else UNTUNED
+        kept = TUNED if r2[TUNED] > r2[UNTUNED] + LEAST_GAIN else UNTUNED
         run.log(subject=given.name, encoded_with=kept, **{f"held_out_r2_{name}": value for name, value in r2.items()})
         if kept == TUNED:
             run.save({**tuned, "choice": choice}, name=f"encoder-{given.name}")
