@@ -389,7 +389,7 @@ def _settle(part: TunedPart, budget: float) -> float | None:
         shift.fill_(already + step)
         return mac_share(gates, part.read, min(N_BUDGET_IMAGES, part.n_images))
 
-    found = bisect_logit_shift(share_at, budget, tolerance=BUDGET_TOLERANCE)
+    found = bisect_logit_shift(share_at, budget, tolerance=BUDGET_TOLERANCE, at_most=True)
     shift.fill_(already + found.shift)
     log(f"MAC share on training images {found.share:.4f} (asked {budget:.4f}); logits shifted by {found.shift:+.4f}")
     return found.share
