@@ -4,8 +4,9 @@
     python benchmarks/planted_tuning.py OUT --real ../shared/data/roi_vtc --weights …
 
 Every fit is a run in OUT; those that are there are not made again. The table has the mean over seeds of nested r on outer test
-images, each difference to the untuned backbone with its interval over images and seeds (crossed bootstrap), and how many seeds
-gained. `--real`: FFA responses to 85 objects (Kay & Yeatman 2017), leave-objects-out in 5 outer folds, last stage tuned.
+images, each difference to the untuned backbone with its interval over images and seeds (crossed bootstrap), by seed, the share
+of voxels improved; in how many seeds held-out training images kept the tuned backbone, and the difference of what was kept.
+`--real`: FFA responses to 85 objects (Kay & Yeatman 2017), leave-objects-out in 5 outer folds; its intervals are over objects.
 """
 
 import argparse
@@ -30,10 +31,13 @@ from pulvinar.progress import REPORTER
 from pulvinar.training.encoding_data import outer_splits
 from pulvinar.training.runs import RunFolder
 
+N_OBJECTS = 85
 METHODS = {
     "regression": ("regression_tuning", {}),
     "contrastive": ("contrastive_encoding", {}),
     "pooled": ("contrastive_encoding", {"pooled": "true"}),
+    "selected": ("contrastive_encoding", {"voxels": "selected:90"}),
+    "ceiling": ("contrastive_encoding", {"voxels": "ceiling:0.2"}),
 }
 
 
@@ -55,11 +59,11 @@ def settings(given: argparse.Namespace) -> dict[str, str]:
 
 
 def world(seed: int, given: argparse.Namespace) -> Experiment:
-    """Four subjects, each with its own `n` training images; the last one has the test images, three times each."""
+    """`n_subjects` subjects, each with its own `n` training images; the last one has the test images, three times each."""
     return simulate(
         Config(
             seed=seed,
-            n_subjects=4,
+            n_subjects=given.n_subjects,
             n_voxels=2000,
             responsive_share=0.3,
             ceiling_median=given.ceiling,
@@ -93,26 +97,34 @@ def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str
 
 
 def predictions(folder: Path, experiment: Experiment) -> dict[str, np.ndarray]:
-    """Predicted, untuned, measured (image, voxel) of the target."""
-    return dict(np.load(folder / "predictions" / f"{experiment.target}.npz"))
+    """Predicted (by the tuned backbone), kept (the run's result: untuned where tuning did not help), untuned, measured."""
+    found = dict(np.load(folder / "predictions" / f"{experiment.target}.npz"))
+    return found | {"kept": found["predicted"], "predicted": found.get("tuned", found["predicted"])}
 
 
-def difference(found: list[dict[str, np.ndarray]], generator: np.random.Generator) -> tuple[float, float, float]:
+def difference(
+    found: list[dict[str, np.ndarray]], generator: np.random.Generator, name: str = "predicted"
+) -> tuple[float, float, float]:
     """Mean difference of r to the untuned backbone over seeds, and its interval over images and seeds (crossed)."""
-    observed = np.mean([gain_of(one, np.arange(len(one["measured"]))) for one in found])
+    observed = np.mean([gain_of(one, np.arange(len(one["measured"])), name) for one in found])
     seeds = bootstrap_shares(len(found), 200, generator)
     drawn = [
-        sum(share * gain_of(one, generator.integers(0, len(one["measured"]), len(one["measured"])))
+        sum(share * gain_of(one, generator.integers(0, len(one["measured"]), len(one["measured"])), name)
             for share, one in zip(shares, found, strict=True) if share)
         for shares in seeds
     ]  # fmt: skip
     return float(observed), *percentile_interval(np.array(drawn))
 
 
-def gain_of(one: dict[str, np.ndarray], rows: np.ndarray) -> float:
+def gain_of(one: dict[str, np.ndarray], rows: np.ndarray, name: str = "predicted") -> float:
+    return float(gains_of(one, rows, name).mean())
+
+
+def gains_of(one: dict[str, np.ndarray], rows: np.ndarray, name: str = "predicted") -> np.ndarray:
+    """Of every voxel."""
     measured = one["measured"][rows]
-    ours, other = (np.nan_to_num(correlations(one[name][rows], measured)) for name in ("predicted", "untuned"))
-    return float((ours - other).mean())
+    ours, other = (np.nan_to_num(correlations(one[key][rows], measured)) for key in (name, "untuned"))
+    return ours - other
 
 
 def planted(given: argparse.Namespace) -> None:
@@ -130,15 +142,26 @@ def planted(given: argparse.Namespace) -> None:
                 row = next(r for r in evaluation["rows"] if r["roi"] == roi and r["hemisphere"] == "both")
                 rows.setdefault((roi, name), []).append(row)
                 arrays.setdefault((roi, name), []).append(predictions(folder, experiment))
-                print(f"seed {seed} {roi} {name}: {row['r_untuned']:.3f} -> {row['r_nested']:.3f}", flush=True)
+                row["r_tuned"] = row.get("r_tuned", row["r_nested"])
+                choice = evaluation["choices"][experiment.target]
+                held_out = " ".join(f"{side} {choice[side]:.4f}" for side in ("untuned", "tuned") if side in choice)
+                print(
+                    f"seed {seed} {roi} {name}: {row['r_untuned']:.3f} -> {row['r_tuned']:.3f}; "
+                    f"{row['encoded_with']} kept, R^2 on held-out training images: {held_out}",
+                    flush=True,
+                )
     print(f"{given.n} images a subject, {given.image_size} pixels, tuned={given.tuned}, seeds {given.seeds}")
     for (roi, name), found in rows.items():
         gain, low, high = difference(arrays[roi, name], np.random.default_rng(0))
-        untuned, tuned, share = (np.mean([row[key] for row in found]) for key in ("r_untuned", "r_nested", "share_improved"))
-        better = sum(row["difference"] > 0 for row in found)
+        kept, kept_low, kept_high = difference(arrays[roi, name], np.random.default_rng(0), "kept")
+        untuned, tuned = (np.mean([row[key] for row in found]) for key in ("r_untuned", "r_tuned"))
+        by_seed = [gains_of(one, np.arange(len(one["measured"]))) for one in arrays[roi, name]]
+        share = np.mean([(one > 0).mean() for one in by_seed])
+        taken = sum(row["encoded_with"] == "tuned" for row in found)
         print(
             f"| {roi} | {name} | {untuned:.3f} | {tuned:.3f} | {gain:+.3f} ({low:+.3f} to {high:+.3f}) | "
-            f"{better} of {len(found)} | {share:.2f} |"
+            f"{' '.join(f'{one.mean():+.3f}' for one in by_seed)} | {share:.2f} | {taken} of {len(found)} | "
+            f"{kept:+.3f} ({kept_low:+.3f} to {kept_high:+.3f}) |"
         )
 
 
@@ -171,30 +194,37 @@ def ffa(folder: Path, image_size: int) -> Experiment:
 
 
 def real(given: argparse.Namespace) -> None:
-    """Held-out r of FFA, all 85 objects predicted once, untuned and tuned; intervals over objects.
+    """Held-out r of FFA, all 85 objects predicted once by every seed, untuned and tuned; intervals over objects.
 
     The mean of each fold's held-out objects is taken off: a fold's intercept is the mean of the others, and runs against it.
     """
     whole = ffa(given.real, given.image_size)
-    for name in ("regression", "contrastive"):
-        method, own = METHODS[name]
-        for seed in given.seeds:
-            parts = []
-            for fold, split in enumerate(outer_splits(whole, 5, seed)):
-                experiment = dataclasses.replace(whole, split=split)
-                values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "16"}
-                folder = given.out / f"ffa-{name}-seed{seed}-fold{fold}"
-                run(folder, method, experiment, values)
-                found = predictions(folder, experiment)
-                parts.append({key: found[key] - found[key].mean(0) for key in ("predicted", "untuned", "measured")})
-            joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-            r = {key: float(correlations(joined[key], joined["measured"])[0]) for key in ("untuned", "predicted")}
-            gain, low, high = difference([joined], np.random.default_rng(0))
-            print(
-                f"FFA {name} seed {seed}: untuned {r['untuned']:.3f}, tuned {r['predicted']:.3f}, "
-                f"{gain:+.3f} ({low:+.3f} to {high:+.3f})",
-                flush=True,
-            )
+    for name in (one for one in given.methods if one != "pooled"):
+        joined = [_real_run(given, whole, name, seed) for seed in given.seeds]
+        for seed, one in zip(given.seeds, joined, strict=True):
+            r = {key: float(correlations(one[key], one["measured"])[0]) for key in ("untuned", "predicted", "kept")}
+            print(f"FFA {name} seed {seed}: " + ", ".join(f"{key} {value:.3f}" for key, value in r.items()), flush=True)
+        for key in ("predicted", "kept"):
+            observed = np.mean([gain_of(one, np.arange(N_OBJECTS), key) for one in joined])
+            rows = np.random.default_rng(0).integers(0, N_OBJECTS, (2000, N_OBJECTS))
+            low, high = percentile_interval(np.array([np.mean([gain_of(one, row, key) for one in joined]) for row in rows]))
+            print(f"FFA {name} {key}: {observed:+.3f} ({low:+.3f} to {high:+.3f}) over objects, mean of {len(joined)} seeds")
+
+
+def _real_run(given: argparse.Namespace, whole: Experiment, name: str, seed: int) -> dict[str, np.ndarray]:
+    """All objects in the order of their ids, each predicted by the fold that it was held out from."""
+    method, own = METHODS[name]
+    parts = []
+    for fold, split in enumerate(outer_splits(whole, 5, seed)):
+        experiment = dataclasses.replace(whole, split=split)
+        values = settings(given) | own | {"roi": "FFA", "seed": str(seed), "tuned": given.tuned, "batch_size": "16"}
+        folder = given.out / f"ffa-{name}-seed{seed}-fold{fold}"
+        run(folder, method, experiment, values)
+        found = predictions(folder, experiment)
+        centred = {key: found[key] - found[key].mean(0) for key in ("predicted", "kept", "untuned", "measured")}
+        parts.append(centred | {"id": found["id"]})
+    order = np.argsort(np.concatenate([part["id"] for part in parts]))
+    return {key: np.concatenate([part[key] for part in parts])[order] for key in ("predicted", "kept", "untuned", "measured")}
 
 
 def main() -> None:
@@ -206,7 +236,7 @@ def main() -> None:
     arguments.add_argument("--real", type=Path, help="folder of the FFA responses; instead of planted worlds")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--rois", nargs="+", default=["early", "higher"])
-    arguments.add_argument("--methods", nargs="+", default=list(METHODS))
+    arguments.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS)[:3])
     arguments.add_argument("--n", type=int, default=500)
     arguments.add_argument("--epochs", type=int, default=8)
     arguments.add_argument("--image-size", type=int, default=48)
@@ -214,6 +244,7 @@ def main() -> None:
     arguments.add_argument("--strength", type=float, default=0.6)
     arguments.add_argument("--ceiling", type=float, default=0.6)
     arguments.add_argument("--tuned", default="all")
+    arguments.set_defaults(n_subjects=4)
     given = arguments.parse_args()
     REPORTER.quiet = True
     real(given) if given.real else planted(given)

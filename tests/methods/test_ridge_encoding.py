@@ -144,6 +144,25 @@ def test_settings_all_find_the_planted_responses(tmp_path, settings):
     np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-5)
 
 
+def test_alphas_that_are_too_small_for_the_features_are_said(tmp_path, capsys):
+    """Features 1,000 times as large want alphas 1e6 times as large; then r is what it was."""
+    experiment = planted(noise=3.0)
+    embedding = experiment.stimuli.features["clip"]
+    large = replaced_features(experiment, {"clip": 1000 * embedding})
+    given, _, _ = run(tmp_path / "given", experiment, controls=False, feature="clip")
+    assert "alphas end too low" not in capsys.readouterr().err
+    few, _, _ = run(tmp_path / "few", large, controls=False, feature="clip", alphas="1e5,1e6,1e7")
+    assert "alphas end too low, at 1e+07: held-out errors of many voxels" in capsys.readouterr().err
+    enough, _, _ = run(tmp_path / "enough", large, controls=False, feature="clip", alphas="1e6,1e7,1e8,1e9")
+    assert "alphas end too low" not in capsys.readouterr().err
+    assert row_of(enough, "V1")["r_nested"] == pytest.approx(row_of(given, "V1")["r_nested"], abs=1e-4)
+    assert row_of(few, "V1")["r_nested"] < row_of(enough, "V1")["r_nested"]
+
+
+def replaced_features(experiment, features):
+    return dataclasses.replace(experiment, stimuli=dataclasses.replace(experiment.stimuli, features=features))
+
+
 def replaced(experiment, **changes):
     subject = dataclasses.replace(experiment.subjects["one"], **changes)
     return dataclasses.replace(experiment, subjects={"one": subject})

@@ -17,6 +17,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import ConfigError, InputError, LeakError
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.report import encoding_page, run_folder
 from pulvinar.training.backbone_runs import save_backbone
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.tuned_backbones import load_tuned
@@ -294,3 +295,30 @@ def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
     assert again.backbone == gated
     row = fitting.evaluate(str(out))["rows"][0]
     assert {"r_nested", "r_optimistic", "noise_normalised", "share_improved"} <= set(row)
+
+
+def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
+    """Planted truth: tuned towards noise at a rate that ruins the backbone, r falls; then the untuned one's r is the result."""
+    experiment, ruinous = planted(), {"learning_rate": "0.1", "epochs": "2", "tuned_on": "two", "controls": True}
+    noise = np.random.default_rng(0).standard_normal(experiment.subjects["two"].values.shape).astype(np.float32)
+    other = dataclasses.replace(experiment.subjects["two"], values=noise)
+    experiment = dataclasses.replace(experiment, subjects={**experiment.subjects, "two": other})
+    kept, folder, config = run(tmp_path / "kept", experiment, **ruinous)
+    taken, _, _ = run(tmp_path / "taken", experiment, fall_back="false", **ruinous)
+    row, bad = row_of(kept, "V1"), row_of(taken, "V1")
+    assert (row["encoded_with"], bad["encoded_with"]) == ("untuned", "tuned")
+    assert row["r_nested"] == row["r_untuned"] == pytest.approx(bad["r_untuned"], abs=1e-6)
+    assert row["difference"] == row["share_improved"] == 0
+    assert row["r_tuned"] == pytest.approx(bad["r_nested"], abs=1e-6)
+    assert bad["r_nested"] < bad["r_untuned"]
+    assert row["r_optimistic"] >= row["r_nested"] - 0.02
+    choice = kept["choices"]["one"]
+    assert choice["tuned"] <= choice["untuned"]
+    assert choice["n_images"] == (N_IMAGES - N_TEST) // 4
+    module = importlib.import_module("pulvinar.methods.contrastive_encoding")
+    assert "the untuned backbone encodes" in module.as_text(kept)
+    assert "the untuned backbone encodes" in "".join(encoding_page.sections(run_folder.read(folder.path), {}))
+    assert "worse than the untuned backbone" in module.as_text(taken)
+    stimuli, stored = experiment.stimuli, np.load(folder.path / "predictions" / "one.npz")
+    predicted = module.predict(folder, stimuli, config)["one"]
+    np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-4)

@@ -30,6 +30,28 @@ def test_a_voxel_without_variance_has_no_correlation(pair):
     assert scores.mean_or_none(np.full(3, np.nan)) is None
 
 
+def test_a_constant_prediction_counts_as_no_correlation(pair):
+    """Half of the voxels predicted as a constant: mean r, its interval and its null are half of the others'."""
+    predicted, measured = pair[0][:, 20:].copy(), pair[1][:, 20:].copy()
+    other, same = predicted.copy(), {"n_bootstrap": 200}
+    other[:, ::2] = 3.0
+    kept = slice(1, None, 2)
+    r = scores.scored_correlations(other, measured)
+    np.testing.assert_allclose(r[kept], scores.correlations(predicted, measured)[kept])
+    assert (r[::2] == 0).all()
+    half = [scores.mean_r_interval(other, measured, generator=np.random.default_rng(0), **same)]
+    alone = [scores.mean_r_interval(predicted[:, kept], measured[:, kept], generator=np.random.default_rng(0), **same)]
+    np.testing.assert_allclose(half, np.array(alone) / 2)
+    test = scores.permutation_test(other, measured, generator=np.random.default_rng(0), n_permutations=50)
+    assert (test.p_values[::2] == 1).all()
+    whole = scores.permutation_test(
+        predicted[:, kept], measured[:, kept], generator=np.random.default_rng(0), n_permutations=50
+    )
+    np.testing.assert_allclose(test.mean_r, whole.mean_r / 2, atol=1e-7)
+    measured[:, 0] = 1.0
+    assert np.flatnonzero(np.isnan(scores.scored_correlations(other, measured))).tolist() == [0]
+
+
 def test_explained_variance_is_one_less_the_residual_share():
     """Hand-worked: residuals 1, 0, 1 of deviations -1, 0, 1 leave 1 - 2/2 = 0; a perfect voxel has 1."""
     predicted, measured = np.array([[0.0, 1], [2, 2], [2, 3]]), np.array([[1.0, 1], [2, 2], [3, 3]])

@@ -126,3 +126,8 @@ def test_no_shift_where_none_is_needed_and_an_error_where_none_helps():
     assert bisect_logit_shift(lambda shift: 0.3004, 0.3).shift == 0.0
     with pytest.raises(InputError, match=r"0\.4000 to 0\.4000, not 0\.3"):
         bisect_logit_shift(lambda shift: 0.4, 0.3)
+    with pytest.raises(InputError, match="reaches"):
+        bisect_logit_shift(lambda shift: min(0.996, 0.5 + shift), 1.0)
+    assert bisect_logit_shift(lambda shift: min(0.996, 0.5 + shift), 1.0, at_most=True).share == 0.996
+    with pytest.raises(InputError, match="reaches"):
+        bisect_logit_shift(lambda shift: 0.4, 0.3, at_most=True)

@@ -181,9 +181,9 @@ def salience(
         places = hemisphere_places(read_voxel_maps(opened, name), side, roi)
         if not len(places):
             raise InputError(f"{path}: {name} has no encoded voxel in {side}{f' {roi}' if roi else ''}")
-        found = models_of(opened, own)
-        model = found.get(name) or found.get(POOLED) or next(iter(found.values()))
-        models[side] = (model.backbone(), PatternScore(encoders_of(opened, name)[0], places), model.pool)
+        found, encoder = models_of(opened, own), encoders_of(opened, name)[0]
+        model = found[encoder["backbone"]] if "backbone" in encoder else next(iter(found.values()))
+        models[side] = (model.backbone(), PatternScore(encoder, places), model.pool)
     pictures = _pictures(first, name, images, n_images)
     result = hemisphere_salience(models, pictures, generator=np.random.default_rng([seed, 0x5A1]))
     facts = {

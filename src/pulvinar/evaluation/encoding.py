@@ -29,7 +29,8 @@ class Predictions:
     """Everything about one subject's test images: (image, voxel) arrays on the encoded voxels, and scores per voxel.
 
     optimistic: r with layer and penalty chosen on these images. baseline: predictions from other features; joint: from both.
-    untuned: predictions from the backbone before it was tuned. Each None where there is none; `reasons` has why, by name.
+    untuned: predictions from the backbone before it was tuned; tuned: from the tuned one, where the untuned one encodes. Each
+    None where there is none; `reasons` has why, by name.
     """
 
     predicted: np.ndarray
@@ -39,6 +40,7 @@ class Predictions:
     baseline: np.ndarray | None = None
     joint: np.ndarray | None = None
     untuned: np.ndarray | None = None
+    tuned: np.ndarray | None = None
     reasons: Mapping[str, str] | None = None
 
 
@@ -84,6 +86,7 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         baseline=centred("baseline"),
         joint=centred("joint"),
         untuned=centred("untuned"),
+        tuned=centred("tuned"),
         reasons=parts[0].reasons,
     )
 
@@ -114,19 +117,19 @@ def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permut
     """Scores per voxel by name: r, p, q, and where they can be had r_optimistic, r_untuned, ceiling, noise_normalised,
     r_baseline, unique_variance."""
     test = scores.permutation_test(given.predicted, given.measured, generator=generator, n_permutations=n_permutations)
-    r = scores.correlations(given.predicted, given.measured)
+    r = scores.scored_correlations(given.predicted, given.measured)
     found = {"r": r, "p_value": test.p_values, "q_value": scores.false_discovery_rate(test.p_values)}
     if given.optimistic is not None:
         found["r_optimistic"] = given.optimistic
     if given.untuned is not None:
-        found["r_untuned"] = scores.correlations(given.untuned, given.measured)
+        found["r_untuned"] = scores.scored_correlations(given.untuned, given.measured)
     if given.ceiling.r2 is not None:
         known = np.isfinite(given.ceiling.r2)
         normalised = np.full(len(r), np.nan)
         normalised[known] = scores.algonauts_2023(r[known], given.ceiling.r2[known])
         found |= {"ceiling": given.ceiling.r2, "noise_normalised": normalised}
     if given.baseline is not None:
-        found["r_baseline"] = scores.correlations(given.baseline, given.measured)
+        found["r_baseline"] = scores.scored_correlations(given.baseline, given.measured)
         if given.joint is not None:
             joint = scores.explained_variance(given.joint, given.measured)
             found["unique_variance"] = scores.unique_variance(joint, scores.explained_variance(given.baseline, given.measured))
@@ -159,6 +162,7 @@ def score_regions(
             "hemisphere": side,
             "n_voxels": int(inside.sum()),
             "n_voxels_without_r": int((~np.isfinite(voxel_scores["r"][inside])).sum()),
+            "n_voxels_predicted_constant": int((~np.isfinite(scores.standardised(predicted)[0])).sum()),
             "n_images": len(test.ids),
             "r_nested": r,
             "r_nested_low": low,
@@ -191,5 +195,7 @@ def _over_untuned(
         return {}
     predicted, untuned, measured = (values[:, inside] for values in (given.predicted, given.untuned, given.measured))
     found = gain(predicted, untuned, measured, generator=generator, n_bootstrap=n_bootstrap, n_permutations=n_permutations)
-    r = scores.mean_or_none(scores.correlations(untuned, measured))
-    return {"r_untuned": r} | ({"share_improved": None} if found is None else found.row())
+    row: dict[str, Any] = {"r_untuned": scores.mean_or_none(scores.scored_correlations(untuned, measured))}
+    if given.tuned is not None:
+        row["r_tuned"] = scores.mean_or_none(scores.scored_correlations(given.tuned[:, inside], measured))
+    return row | ({"share_improved": None} if found is None else found.row())

@@ -4,7 +4,7 @@ checkpoints/encoder-SUBJECT[-fold-K].safetensors    parts, layers, penalties of 
 artifacts/voxels-SUBJECT.npz    per encoded voxel: scores, layer, penalty, place; roi_masks (roi, voxel) and roi_names;
                                 layer_scores (layer, voxel) and layer_names
 predictions/SUBJECT.npz         id, predicted and measured (image, voxel) of the outer test images; of a tuned
-                                    backbone untuned too
+                                    backbone untuned too, and tuned where the untuned one encodes
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,9 +63,9 @@ def write_voxel_maps(
 
 def write_predictions(run: RunFolder, subject: str, ids: Sequence[str], found: Predictions) -> None:
     """predictions/SUBJECT.npz (see the module)."""
-    untuned = {} if found.untuned is None else {"untuned": found.untuned}
+    others = {name: getattr(found, name) for name in ("untuned", "tuned") if getattr(found, name) is not None}
     path = run.path / "predictions" / f"{subject}.npz"
-    write_arrays(path, id=np.array(list(ids)), predicted=found.predicted, measured=found.measured, **untuned)
+    write_arrays(path, id=np.array(list(ids)), predicted=found.predicted, measured=found.measured, **others)
 
 
 def read_predictions(run: RunFolder, subject: str) -> dict[str, np.ndarray]:

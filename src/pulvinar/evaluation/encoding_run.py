@@ -24,7 +24,8 @@ COLUMNS = ("r_nested", "r_optimistic", "noise_normalised", "share_improved", "un
 class Encoded:
     """A subject, its fitted encoder, and the layers of its training and test images that the encoder reads.
 
-    untuned: test predictions (image, voxel) of the same ridge on the backbone before tuning, where there was a tuning.
+    untuned: test predictions (image, voxel) of the same ridge on the backbone before tuning, where there was a tuning. tuned:
+    on the tuned backbone, where the untuned one encodes.
     """
 
     given: EncodedSubject
@@ -33,6 +34,7 @@ class Encoded:
     test_layers: Layers
     folds: Folds | None = None
     untuned: np.ndarray | None = None
+    tuned: np.ndarray | None = None
 
 
 def score_subject(
@@ -96,6 +98,7 @@ def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) ->
         baseline=baseline,
         joint=joint,
         untuned=encoded.untuned,
+        tuned=encoded.tuned,
         reasons=reasons,
     )
 

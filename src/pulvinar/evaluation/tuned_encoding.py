@@ -11,11 +11,13 @@ from pulvinar.evaluation import encoding_run as scoring
 from pulvinar.models.gated_backbone import ResNetPass
 from pulvinar.storage import write_json
 from pulvinar.training.encoder import predict as predict_responses
+from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.encoding_fit import load_encoder
 from pulvinar.training.encoding_settings import names_of, open_named
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.tuned_backbones import load_tuned
-from pulvinar.training.tuning_run import UNTUNED, choice_folds, layers_of, mac_share, pixels
+from pulvinar.training.tuned_choice import TUNED, UNTUNED
+from pulvinar.training.tuning_run import choice_folds, layers_of, mac_share, pixels
 from pulvinar.training.tuning_settings import TuningConfig, tag_of
 
 COLUMNS = ("r_nested", "r_untuned", "difference", "share_improved", "r_optimistic", "noise_normalised", "unique_variance")
@@ -25,34 +27,51 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
     """Rows per subject, ROI and hemisphere on the outer test images; written into the run with maps and predictions."""
     run.require(method=config.METHOD)
     rows, ceilings = [], {}
-    shares = {}
+    shares, choices = {}, {}
     for name in names_of(config, experiment):
-        given, tag = open_named(config, experiment, name), tag_of(config, name)
-        shown = [*given.train.ids, *given.test.ids]
-        before = layers_of(config, run, UNTUNED, given.stimuli, given.test.ids)
+        given, encoder = open_named(config, experiment, name), load_encoder(run, name)
+        tag, fell_back = encoder["backbone"], encoder["backbone"] == UNTUNED
+        shown, test_ids = [*given.train.ids, *given.test.ids], given.test.ids
         features = layers_of(config, run, tag, given.stimuli, shown)
+        test_layers = features.of(test_ids)
         encoded = scoring.Encoded(
             given=given,
-            encoder=load_encoder(run, name),
+            encoder=encoder,
             layers=features.of(given.train.ids),
-            test_layers=features.of(given.test.ids),
-            folds=choice_folds(config, experiment, given),
-            untuned=predict_responses(load_encoder(run, name, name=UNTUNED), before.of(given.test.ids)),
+            test_layers=test_layers,
+            folds=None if fell_back else choice_folds(config, experiment, given),
+            untuned=predict_responses(encoder, test_layers) if fell_back else _predict(config, run, given, UNTUNED, UNTUNED),
+            tuned=_predict(config, run, given, tag_of(config, name), TUNED) if fell_back else None,
         )
         found, ceilings[name] = scoring.score_subject(config, run, encoded, controls=controls)
-        shares[name] = _mac_share(run, tag, given.stimuli, given.test.ids)
-        rows += [{**row, "tuned_on": run.facts["tuned_on"][name], "mac_share": shares[name]} for row in found]
+        shares[name] = _mac_share(run, tag, given.stimuli, test_ids)
+        own = {
+            "tuned_on": run.facts["tuned_on"][name],
+            "mac_share": shares[name],
+            "encoded_with": UNTUNED if fell_back else TUNED,
+        }
+        rows += [{**row, **own} for row in found]
+        choices[name] = {"encoded_with": own["encoded_with"], **(encoder.get("choice") or {})}
     result = scoring.describe(config, rows, ceilings) | {
         "backbone": config.backbone,
         "tuned": config.tuned,
         "voxels": config.voxels,
         "pooled": config.pooled,
+        "choices": choices,
+        "choices_are": "R^2 of the ridge on the tuned and on the untuned backbone on n_images training images held out from "
+        "tuning; the untuned one encodes unless the tuned one is better by 0.002",
         "share_improved_is": "share of voxels with a higher r than the same ridge on the untuned backbone; chance: predictions "
         "of the two swapped image by image",
         "r_untuned_is": "the same ridge on the backbone before tuning, layers and alphas by folds over all training images",
     }
     write_json(run.path / "evaluation.json", result)
     return result
+
+
+def _predict(config: TuningConfig, run: RunFolder, given: EncodedSubject, tag: str, encoder: str) -> np.ndarray:
+    """Test predictions of an encoder of the run (its checkpoint's name) on the layers of a backbone."""
+    layers = layers_of(config, run, tag, given.stimuli, given.test.ids).of(given.test.ids)
+    return predict_responses(load_encoder(run, given.name, name=encoder), layers)
 
 
 def _mac_share(run: RunFolder, tag: str, stimuli: Stimuli, ids: list[str]) -> float | None:
@@ -67,8 +86,9 @@ def predict(run: RunFolder, stimuli: Stimuli, config: TuningConfig) -> dict[str,
     """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
     found = {}
     for name in run.facts["subjects"]:
-        layers = layers_of(config, run, tag_of(config, name), stimuli, list(stimuli.ids)).of(list(stimuli.ids))
-        found[name] = predict_responses(load_encoder(run, name), layers)
+        encoder = load_encoder(run, name)
+        layers = layers_of(config, run, encoder["backbone"], stimuli, list(stimuli.ids)).of(list(stimuli.ids))
+        found[name] = predict_responses(encoder, layers)
     return found
 
 
@@ -77,7 +97,8 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     first = evaluation["rows"][0]
     lines = [scoring.as_text(evaluation, COLUMNS)]
     lines.append(f"r_untuned is {evaluation['r_untuned_is']}")
-    if first.get("share_improved") is not None:
+    lines += warnings_of(evaluation)
+    if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
         lines.append(
             f"first row: difference {first['difference']:+.3f}, interval {first['difference_low']:+.3f} to "
             f"{first['difference_high']:+.3f} over images, p {first['difference_p_value']:.3f}; share improved "
@@ -87,3 +108,24 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     if first.get("mac_share") is not None:
         lines.append(f"multiply-adds: {first['mac_share']:.3f} of the dense network on the test images")
     return "\n".join(lines)
+
+
+def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Where the untuned backbone encodes, and where the tuned one is worse than the untuned (interval below 0)."""
+    lines = []
+    for name, choice in evaluation["choices"].items():
+        if choice["encoded_with"] != UNTUNED:
+            continue
+        tuned = next(row for row in evaluation["rows"] if row["subject"] == name).get("r_tuned")
+        score = "" if tuned is None else f", r on the test images {tuned:.3f}"
+        lines.append(
+            f"{name}: tuning did not help, the untuned backbone encodes: R^2 on {choice['n_images']} training images held out "
+            f"from tuning {choice[UNTUNED]:.4f}, tuned {choice[TUNED]:.4f}{score}; fall_back=false encodes with the tuned one"
+        )
+    worse = [row for row in evaluation["rows"] if row.get("share_improved") is not None and row["difference_high"] < 0]
+    lines += [
+        f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned backbone, {row['r_nested']:.3f} against "
+        f"{row['r_untuned']:.3f} (difference {row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+        for row in worse
+    ]
+    return lines

@@ -1,6 +1,8 @@
 """Scores of encoding models: predicted against measured responses (image, voxel), per voxel and for regions.
 
-A voxel whose predicted or measured responses do not vary has no correlation: NaN, left out of means and counted.
+A voxel whose measured responses do not vary has no correlation: NaN, left out of means and counted. One that is predicted as a
+constant has none either, but in means and tests counts as r = 0 (`scored_correlations`, ours): a model that says nothing where
+it knows nothing must not gain by that.
 """
 
 from dataclasses import dataclass
@@ -61,6 +63,14 @@ def correlations(
         columns = slice(start, start + VOXELS_PER_BLOCK)
         out[columns] = (standardised(predicted[:, columns]) * standardised(measured[:, columns])).sum(0)
     return np.clip(out, -1.0, 1.0)
+
+
+def scored_correlations(
+    predicted: Float[np.ndarray, "image voxel"], measured: Float[np.ndarray, "image voxel"]
+) -> Float[np.ndarray, " voxel"]:
+    """`correlations` with 0 where the prediction does not vary; NaN only where the measured responses do not."""
+    varies = np.isfinite(standardised(measured)[0])
+    return np.where(varies, np.nan_to_num(correlations(predicted, measured)), np.nan)
 
 
 def _require_pairs(predicted: np.ndarray, measured: np.ndarray) -> None:
@@ -159,7 +169,10 @@ def permutation_test(
     generator: np.random.Generator,
     n_permutations: int = 1000,
 ) -> PermutationTest:
-    """Whether each voxel's r is above what permuted images give; predictions are permuted, the model is not refitted."""
+    """Whether each voxel's r is above what permuted images give; predictions are permuted, the model is not refitted.
+
+    A constant prediction has r = 0, hence p = 1.
+    """
     _require_pairs(predicted, measured)
     if n_permutations < 1:
         raise InputError(f"n_permutations: 1 or more is needed, {n_permutations} came")
@@ -168,7 +181,7 @@ def permutation_test(
     p_values, total, n_finite = np.empty(n_voxels), np.zeros(n_permutations), 0
     for start in range(0, n_voxels, VOXELS_PER_BLOCK):
         columns = slice(start, start + VOXELS_PER_BLOCK)
-        ours = standardised(predicted[:, columns]).astype(np.float32)
+        ours = np.nan_to_num(standardised(predicted[:, columns])).astype(np.float32)
         theirs = standardised(measured[:, columns]).astype(np.float32)
         observed = np.einsum("iv,iv->v", ours, theirs)
         finite = np.isfinite(observed)
@@ -202,18 +215,20 @@ def mean_r_interval(
     n_bootstrap: int = 500,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean r over voxels, from a bootstrap over images. (nan, nan) without a voxel that varies."""
+    """Percentile interval of the mean r over voxels, from a bootstrap over images. (nan, nan) without a voxel that varies.
+
+    A constant prediction counts as r = 0.
+    """
     _require_pairs(predicted, measured)
-    ours, theirs = standardised(predicted), standardised(measured)
-    has = np.isfinite(ours[0] * theirs[0])
+    ours, theirs = np.nan_to_num(standardised(predicted)), standardised(measured)
+    has = np.isfinite(theirs[0])
     if not has.any():
         return float("nan"), float("nan")
     shares = bootstrap_shares(len(predicted), n_bootstrap, generator)
-    total, count = np.zeros(n_bootstrap), np.zeros(n_bootstrap)
+    total = np.zeros(n_bootstrap)
     for columns in np.array_split(np.flatnonzero(has), max(1, has.sum() // VOXELS_PER_BLOCK)):
-        r = weighted_correlations(shares, ours[:, columns], theirs[:, columns])
-        total, count = total + np.nansum(r, axis=1), count + np.isfinite(r).sum(1)
-    return percentile_interval(total / np.maximum(count, 1), level=level)
+        total += np.nan_to_num(weighted_correlations(shares, ours[:, columns], theirs[:, columns])).sum(1)
+    return percentile_interval(total / has.sum(), level=level)
 
 
 def weighted_correlations(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from pulvinar.evaluation import tuned_encoding
 from pulvinar.report import elements, encoding_maps, tables
 from pulvinar.report import encoding_figures as pictures
 from pulvinar.report.run_folder import Run, read_arrays
@@ -22,8 +23,7 @@ COLUMNS = {  # key -> heading
     "unique_variance": "unique variance",
     "share_significant": "share significant",
 }
-
-
+OF_TUNED = {"r_untuned": "r, untuned", "r_tuned": "r, tuned (not taken)"}
 ANALYSES = ("transfer", "information", "classification", "salience", "comparison")
 
 
@@ -119,7 +119,14 @@ def _regions(run: Run, drawn: Mapping[str, Path]) -> str:
         return heading + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
     caption = "Bars: mean over subjects, both hemispheres."
     figure = elements.figure(drawn, "rois", caption, alt="Nested r of every ROI", format="svg", narrow=True)
-    return f"<section>{heading}\n{figure}\n{_table(run.rows)}{_reasons(run.rows[0])}</section>"
+    return f"<section>{heading}\n{figure}\n{_table(run.rows)}{_tuning(run)}{_reasons(run.rows[0])}</section>"
+
+
+def _tuning(run: Run) -> str:
+    """Of tuned runs: where the untuned backbone encodes, or would encode better."""
+    evaluation = run.evaluation or {}
+    lines = tuned_encoding.warnings_of(evaluation) if "choices" in evaluation else []
+    return "".join(f"<p>{escape(line)}.</p>" for line in lines)
 
 
 def _maps(run: Run, drawn: Mapping[str, Path]) -> str:
@@ -254,11 +261,12 @@ def _comparison(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    heads = "".join(f'<th class="number">{escape(name)}</th>' for name in COLUMNS.values())
+    columns = COLUMNS | {key: name for key, name in OF_TUNED.items() if any(row.get(key) is not None for row in rows)}
+    heads = "".join(f'<th class="number">{escape(name)}</th>' for name in columns.values())
     body = "".join(
         f'<tr><th scope="row">{escape(row["subject"])}</th><td>{escape(row["roi"])}</td><td>{escape(row["hemisphere"])}</td>'
         f'<td class="number">{row["n_voxels"]:,}</td>'
-        + "".join(f'<td class="number">{"–" if row.get(key) is None else format(row[key], ".3f")}</td>' for key in COLUMNS)
+        + "".join(f'<td class="number">{"–" if row.get(key) is None else format(row[key], ".3f")}</td>' for key in columns)
         + "</tr>"
         for row in rows
     )

@@ -132,12 +132,14 @@ def bisect_logit_shift(
     first: float = 0.02,
     largest: float = 100.0,
     n_steps: int = 24,
+    at_most: bool = False,
 ) -> Shift:
     """The shift s of all logits whose MAC share is nearest to the budget, among those tried; 0 if that is near enough.
 
     share_at: MAC share of the network (by logit + s >= 0) on training images; it grows with s, up to steps and to what gates do
     to the logits behind them. From 0 the shift doubles from `first` until the budget lies between two shifts, then is halved in
     between, until |share - budget| <= tolerance. `InputError` where no shift up to `largest` reaches the budget.
+    at_most: a share below the budget keeps it; where even the largest shift stays below, the nearest one is the answer.
     """
     tried = [Shift(0.0, share_at(0.0))]
     if abs(tried[0].share - budget) <= tolerance:
@@ -148,13 +150,16 @@ def bisect_logit_shift(
         tried.append(Shift(far, share_at(far)))
         if sign * (tried[-1].share - budget) >= 0:
             break
+        if abs(far) >= largest and at_most and sign > 0:
+            break
         if abs(far) >= largest:
             shares = [trial.share for trial in tried]
             raise InputError(
                 f"budget: shifting every gate reaches MAC shares of {min(shares):.4f} to {max(shares):.4f}, not {budget}"
             )
         near, far = far, 2 * far
-    for _ in range(n_steps):
+    reached = sign * (tried[-1].share - budget) >= 0
+    for _ in range(n_steps if reached else 0):
         if abs(tried[-1].share - budget) <= tolerance:
             break
         middle = (near + far) / 2

@@ -7,11 +7,14 @@ import numpy as np
 import torch
 
 from pulvinar.errors import InputError
-from pulvinar.progress import bar
+from pulvinar.progress import bar, warn
 from pulvinar.training.checkpoints import State
-from pulvinar.training.encoder import EncoderSettings, Folds, Layers
+from pulvinar.training.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
 from pulvinar.training.runs import RunFolder
+
+LEAST_FALL = 0.005  # of the held-out error from the last but one alpha to the largest, as a share of a voxel's variance
+PREDICTED_R2, FEWEST_PREDICTED, LARGEST_SHARE = 0.02, 0.05, 0.2  # predicted by a layer; share of all; share of the predicted
 
 # A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
 Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
@@ -38,25 +41,37 @@ def encoder_unit(
     *,
     name: str = "encoder",
     folds: Folds | None = None,
+    backbone: str | None = None,
 ) -> Unit:
-    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run."""
+    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run.
+
+    backbone: tag of the run's backbone whose layers these are, kept with the encoder; None where a run has no backbones.
+    """
 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         trainer = given.trainer(layers(), settings, folds=folds)
-        if state is not None:
-            trainer.restore(state)
-        with bar(f"{given.name}: choosing layers and penalties", trainer.n_units) as progress:
-            progress.advance(trainer.n_done)
-            for done in trainer.run():
-                progress.advance(note=done)
-                if run.due():
-                    save(trainer.state())
+        search(trainer, f"{given.name}: choosing layers and penalties", run, state, save)
         encoder = trainer.fit()
+        _warn_of_small_alphas(given.name, trainer)
+        if backbone is not None:
+            encoder["backbone"] = backbone
         run.log(subject=given.name, checkpoint=name, **_summary(encoder))
         encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
         run.save(encoder, name=f"{name}-{given.name}")
 
     return work
+
+
+def search(trainer: EncoderTrainer, name: str, run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+    """Score every layer, penalty and voxel, from where `state` stood."""
+    if state is not None:
+        trainer.restore(state)
+    with bar(name, trainer.n_units) as progress:
+        progress.advance(trainer.n_done)
+        for done in trainer.run():
+            progress.advance(note=done)
+            if run.due():
+                save(trainer.state())
 
 
 def _summary(encoder: State) -> dict[str, Any]:
@@ -68,9 +83,28 @@ def _summary(encoder: State) -> dict[str, Any]:
     }
 
 
+def _warn_of_small_alphas(name: str, trainer: EncoderTrainer) -> None:
+    """Where held-out errors of many voxels still fall at the largest alpha: a larger one would predict them better."""
+    alphas, settings = np.array(trainer.settings.alphas), trainer.settings
+    if settings.regression != "ridge" or settings.layer_choice == "banded" or len(alphas) < 2:
+        return
+    before, last = np.argsort(alphas)[-2:]
+    falls = (trainer.scores[:, last] - trainer.scores[:, before]) / trainer.variance.clamp(min=1e-12)  # (layer, voxel)
+    predicted = trainer.held_out_scores() > PREDICTED_R2
+    short = (falls.numpy() > LEAST_FALL) & predicted
+    shares = np.where(predicted.mean(1) > FEWEST_PREDICTED, short.sum(1) / np.maximum(predicted.sum(1), 1), 0)
+    named = zip(trainer.layers, shares, strict=True)
+    layers = [f"{layer} ({100 * share:.0f} %)" for layer, share in named if share > LARGEST_SHARE]
+    if layers:
+        warn(
+            f"{name}: alphas end too low, at {alphas.max():g}: held-out errors of many voxels that these layers predict still "
+            f"fall there: {', '.join(layers)}; give larger ones"
+        )
+
+
 def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> State:
     """A fitted encoder of a run; `InputError` where there is none."""
-    encoder = run.load(name=f"{name}-{subject}")
+    encoder = run.read(f"{name}-{subject}")
     if encoder is None:
         raise InputError(f"{run.path}: has no checkpoint {name}-{subject}")
     return encoder

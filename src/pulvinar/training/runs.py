@@ -157,12 +157,21 @@ class RunFolder:
 
     def load(self, *, name: str = "latest") -> checkpoints.State | None:
         """The checkpoint of this name, or None if there is none yet; metrics go back to where it was."""
-        path = self.path / "checkpoints" / f"{name}.safetensors"
-        if not path.is_file():
-            return None
-        state = checkpoints.load(path)
-        self.records = state.pop("records")
+        state = self._stored(name)
+        if state is not None:
+            self.records = state.pop("records")
         return state
+
+    def read(self, name: str) -> checkpoints.State | None:
+        """As `load`, but the metrics stay as they are."""
+        state = self._stored(name)
+        if state is not None:
+            del state["records"]
+        return state
+
+    def _stored(self, name: str) -> checkpoints.State | None:
+        path = self.path / "checkpoints" / f"{name}.safetensors"
+        return checkpoints.load(path) if path.is_file() else None
 
     def finish(self, **facts: Any) -> None:
         """Mark the fit as ended and record what it found."""

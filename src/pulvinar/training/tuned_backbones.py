@@ -136,9 +136,7 @@ def restore_backbone(state: State) -> Backbone:
 
 def load_tuned(run: RunFolder, tag: str) -> Backbone:
     """A backbone of a run by its tag: 'untuned', a subject's name, or 'pooled'; the run's metrics stay as they are."""
-    records = run.records
-    state = run.load(name=f"backbone-{tag}")
-    run.records = records
+    state = run.read(f"backbone-{tag}")
     if state is None:
         raise InputError(f"{run.path}: has no checkpoint backbone-{tag}")
     return restore_backbone(cast(State, state))

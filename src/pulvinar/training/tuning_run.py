@@ -1,7 +1,8 @@
 """A tuned encoding model, from settings and an experiment to a finished run: backbone, tuning, then ridge on its layers.
 
 Checkpoints of the run: backbone-untuned, backbone-TAG and head-TAG of each tuned backbone (a subject's name, or 'pooled');
-untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning.
+untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help (training/
+tuned_choice.py), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
 
 Outer test images are nowhere in it: responses are read for `split.train` alone, for every subject (`require_apart`). Part of
 the training images (`validation_share`, whole source pictures, the same for all subjects) is held out from tuning; on it the
@@ -38,10 +39,10 @@ from pulvinar.training.layer_features import BackboneSource, LayerFeatures
 from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
+from pulvinar.training.tuned_choice import UNTUNED, choice_unit
 from pulvinar.training.tuned_voxels import VoxelChoice, chosen_voxels
 from pulvinar.training.tuning_settings import TunedWeights, TuningConfig, backbones_of, tag_of
 
-UNTUNED = "untuned"
 IMAGES_PER_PASS = 64
 N_BUDGET_IMAGES = 1000
 RATE, STEPS_OF_RATE, STIFFNESS = 0.1, 1000, 50.0  # of the budget's constraint, as in gated training
@@ -228,6 +229,8 @@ def fit(config: TuningConfig, experiment: Experiment, run: RunFolder, make_head:
     for tag, checkpoint in ((UNTUNED, UNTUNED), (None, "encoder")):
         for name in names:
             units.append(_encoder_unit(config, experiment, run, name, tag or tag_of(config, name), checkpoint, facts))
+    if may_fall_back(config):
+        units += [_choice_unit(config, experiment, run, name) for name in names]
     run_units(run, units)
     layers = facts.get("layers") or list(load_tuned(run, UNTUNED).stages)
     run.finish(subjects=names, layers=layers, tuned_on={name: list(plans[tag_of(config, name)]) for name in names})
@@ -325,7 +328,24 @@ def _encoder_unit(
         return features.of(given.train.ids)
 
     folds = None if tag == UNTUNED else choice_folds(config, experiment, given)
-    return encoder_unit(given, layers, config.encoder(), name=checkpoint, folds=folds)
+    return encoder_unit(given, layers, config.encoder(), name=checkpoint, folds=folds, backbone=tag)
+
+
+def may_fall_back(config: TuningConfig) -> bool:
+    """Whether the untuned backbone may encode: not under a budget that it does not keep, nor without held-out errors."""
+    return config.fall_back and config.validation_share > 0 and config.mac_budget is None and config.layer_choice != "banded"
+
+
+def _choice_unit(config: TuningConfig, experiment: Experiment, run: RunFolder, name: str) -> Unit:
+    given = open_named(config, experiment, name)
+    folds = choice_folds(config, experiment, given)
+    if folds is None:  # none of the held-out images was shown to this subject
+        return lambda run, state, save: None
+
+    def untuned() -> dict[str, np.ndarray]:
+        return layers_of(config, run, UNTUNED, experiment.stimuli, given.train.ids).of(given.train.ids)
+
+    return choice_unit(given, untuned, config.encoder(), folds)
 
 
 def layers_of(config: TuningConfig, run: RunFolder, tag: str, stimuli: Stimuli, ids: Sequence[str]) -> LayerFeatures:
@@ -369,7 +389,7 @@ def _settle(part: TunedPart, budget: float) -> float | None:
         shift.fill_(already + step)
         return mac_share(gates, part.read, min(N_BUDGET_IMAGES, part.n_images))
 
-    found = bisect_logit_shift(share_at, budget, tolerance=BUDGET_TOLERANCE)
+    found = bisect_logit_shift(share_at, budget, tolerance=BUDGET_TOLERANCE, at_most=True)
     shift.fill_(already + found.shift)
     log(f"MAC share on training images {found.share:.4f} (asked {budget:.4f}); logits shifted by {found.shift:+.4f}")
     return found.share

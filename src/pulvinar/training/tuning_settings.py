@@ -43,6 +43,10 @@ class TuningConfig(EncodingConfig):
     validation_share: float = setting(
         0.2, "share of training images held out from tuning, for epochs, layers and alphas (ours; paper: 0)"
     )
+    fall_back: bool = setting(
+        True,
+        "encode with the untuned backbone unless the tuned predicts held-out training images better (ours; paper: never)",
+    )
     batch_size: int = setting(128, "images a step, of one subject (paper: 1024)")
     learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)")
     head_learning_rate: float | None = setting(None, "of Adam, head; none: as the backbone (paper)")
