@@ -220,3 +220,15 @@ def test_channels_last_and_bfloat16_run_and_agree_roughly():
         gated = network(x.to(memory_format=torch.channels_last), gated=True)
     assert torch.corrcoef(torch.stack([exact.flatten(), fast.float().flatten()]))[0, 1] > 0.99
     assert gated.logits[0].dtype == torch.float32
+
+
+def test_weights_from_before_gates_could_be_fixed_load_with_none_fixed():
+    network = made()
+    state = {name: value for name, value in network.state_dict().items() if not name.endswith(".fixed")}
+    assert len(state) < len(network.state_dict())
+    other = made(seed=3)
+    other.blocks[0].gates["0"].fixed.fill_(1)
+    other.load_state_dict(state)
+    batch = images()
+    with torch.no_grad():
+        torch.testing.assert_close(other.eval()(batch, gated=True).features, network.eval()(batch, gated=True).features)
