@@ -49,6 +49,9 @@ class Generated:
     surface: bool = setting(False, "write betas on a (small) fsaverage as well")
     missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
     image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425")
+    images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
+    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
+    driver_weights: str | None = setting(None, "weights of that backbone; none: random")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -86,6 +89,9 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
             n_voxels=config.n_voxels,
             n_test_images=config.n_test_images,
             image_size=config.image_size,
+            images=config.images,
+            driver=config.driver,
+            driver_weights=config.driver_weights,
         )
         row_of = _rows_of_stimuli(experiment, order, images)
         _write_tables(folder, experiment, order, images, row_of)
