@@ -107,6 +107,10 @@ def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
     assert result["settings"]["images"] == ["image-103", "image-120"]
     with pytest.raises(ConfigError, match="trained already"):
         reconstruct(str(pics), assignments=["blend=0"])
+    rows = {row["name"]: row for row in reconstruct(str(pics), images="6", out=str(tmp_path / "six"))["rows"]}
+    without = json.loads((run / "reconstructions" / "summary.json").read_text())["rows"][0]  # the same parts, prior=linear
+    for metric in ("pixcorr", "ssim", "energy", "colour"):
+        assert rows["regression head"][metric] == without[metric] != rows["reconstruction"][metric]
 
 
 def test_a_pretrained_decoder_is_adapted_to_the_new_subject(run, tmp_path):
