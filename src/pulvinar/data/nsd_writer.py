@@ -31,6 +31,9 @@ BETAS = "betas_fithrf_GLMdenoise_RR"
 SPACE = "func1pt8mm"
 AREAS = "prf-visualrois"
 
+PLANTED = ("seed", "n_subjects", "n_voxels", "n_test_images", "image_size", "images")  # settings that are the world's own
+PLANTED += ("driver", "driver_weights", "driver_strength", "tuning_dim")
+
 Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
 
@@ -52,6 +55,8 @@ class Generated:
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(None, "weights of that backbone; none: random")
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
+    tuning_dim: int = setting(24, "feature dimensions each area encodes")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -84,14 +89,7 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
         images = _images_of_subjects(generator)
         experiment = plant(
             _shown(config, order, n_training),
-            seed=config.seed,
-            n_subjects=config.n_subjects,
-            n_voxels=config.n_voxels,
-            n_test_images=config.n_test_images,
-            image_size=config.image_size,
-            images=config.images,
-            driver=config.driver,
-            driver_weights=config.driver_weights,
+            **{name: getattr(config, name) for name in PLANTED},
         )
         row_of = _rows_of_stimuli(experiment, order, images)
         _write_tables(folder, experiment, order, images, row_of)
