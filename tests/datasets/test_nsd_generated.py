@@ -69,6 +69,9 @@ def test_own_photographs_and_a_network_that_drives_the_voxels(tmp_path):
     assert set(planted.stimuli.sources) == {f"{number}.png" for number in range(6)}
     assert set(np.unique(planted.truth["subj01"]["area"])) == {0, 1, 2}
     read = load(str(tmp_path / "NSD"))
+    assert read.name == "Planted world in NSD layout (subj01)"
+    (tmp_path / "NSD" / "truth.h5").unlink()
+    assert load(str(tmp_path / "NSD")).name == "Natural Scenes Dataset (subj01)"
     sides = [
         {read.stimuli.sources[row] for row in read.stimuli.rows(list(side))} for side in (read.split.train, read.split.test)
     ]

@@ -31,8 +31,8 @@ BETAS = "betas_fithrf_GLMdenoise_RR"
 SPACE = "func1pt8mm"
 AREAS = "prf-visualrois"
 
-PLANTED = ("seed", "n_subjects", "n_voxels", "n_test_images", "image_size", "images")  # settings that are the world's own
-PLANTED += ("driver", "driver_weights", "driver_strength", "tuning_dim")
+_SIZES, _CAUSES = ("n_subjects", "n_voxels", "n_test_images", "image_size"), ("driver", "driver_weights", "driver_strength")
+PLANTED = ("seed", *_SIZES, "images", *_CAUSES, "tuning_dim")  # settings that are the planted world's own
 
 Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
