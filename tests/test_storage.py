@@ -81,6 +81,11 @@ def test_an_npz_that_is_none_is_not_called_a_pickle(tmp_path, content):
 def test_missing_files_say_so(tmp_path):
     with pytest.raises(FileError, match="no such mask"):
         storage.require_file(tmp_path / "x", "mask")
+    with pytest.raises(FileError, match=r"x: no such run$"):
+        storage.require_folder(tmp_path / "x", "run")
+    (tmp_path / "x").write_text("")
+    with pytest.raises(FileError, match=r"x: no such folder \(it is a file\); make one"):
+        storage.require_folder(tmp_path / "x", hint="; make one")
     with pytest.raises(FileError, match="it is a folder"):
         storage.require_file(tmp_path)
     with pytest.raises(FileError, match="no such file"):

@@ -106,6 +106,14 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     return path
 
 
+def require_folder(path: str | os.PathLike[str], what: str = "folder", hint: str = "") -> Path:
+    """The path, if a folder is there; `FileError` otherwise, with the hint."""
+    path = Path(path)
+    if not path.is_dir():
+        raise FileError(f"{path}: no such {what}" + (" (it is a file)" if path.exists() else "") + hint)
+    return path
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around the call of a library that parses `path`: whatever it raises becomes one `FileError` that names the file.

@@ -31,6 +31,7 @@ from pulvinar.storage import (
     open_hdf5,
     read_hdf5_array,
     read_json,
+    require_folder,
     write_json,
 )
 
@@ -207,9 +208,7 @@ def create_response_file(responses: Responses, path: Path) -> None:
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
     """Read an experiment folder; responses stay on disk as memory maps. `target` replaces the folder's own target."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder")
+    folder = require_folder(folder)
     if not (folder / "experiment.json").is_file():
         raise FileError(
             f"{folder}: not an experiment folder (experiment.json is missing). "

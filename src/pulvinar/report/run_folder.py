@@ -12,7 +12,7 @@ import numpy as np
 from pulvinar import storage
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import FileError
-from pulvinar.storage import read_json
+from pulvinar.storage import read_json, require_folder
 
 SCORE = "brain_to_image_top1"
 CONTRADICTION = 0.02  # a difference of the other sign than the scores', by more than two points, is not rounding
@@ -101,8 +101,7 @@ def read(folder: str | os.PathLike[str]) -> Run:
 
 
 def _read_facts(folder: Path) -> Mapping[str, Any]:
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such run folder" + (" (it is a file)" if folder.is_file() else ""))
+    require_folder(folder, "run folder")
     if not (folder / "run.json").is_file():
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise FileError(f"{folder}: not a run folder: run.json is missing; there is: {there}")
