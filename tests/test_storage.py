@@ -83,9 +83,9 @@ def test_missing_files_say_so(tmp_path):
         storage.require_file(tmp_path / "x", "mask")
     with pytest.raises(FileError, match=r"x: no such run$"):
         storage.require_folder(tmp_path / "x", "run")
-    (tmp_path / "x").write_text("")
-    with pytest.raises(FileError, match=r"x: no such folder \(it is a file\); make one"):
-        storage.require_folder(tmp_path / "x", hint="; make one")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"file: no such folder \(it is a file\); make one"):
+        storage.require_folder(tmp_path / "file", hint="; make one")
     with pytest.raises(FileError, match="it is a folder"):
         storage.require_file(tmp_path)
     with pytest.raises(FileError, match="no such file"):
