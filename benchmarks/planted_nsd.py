@@ -157,7 +157,8 @@ def tables(part: str, sources: dict[int, str], out: Path) -> str:
         return table([row(folder) for folder in folders.values()], list(folders))
     if part == "budgets":
         named = {share: "troi" if n == 320 else f"budget-{n}" for share, n in BUDGETS.items()}
-        return table([row("troi"), *(row(folder) for folder in named.values())], ["1/25, default", *named])
+        order = ["1/25", *(share for share in named if share != "1/25")]  # the default first: differences are to it
+        return table([row(named[share]) for share in order], order)
     found = []
     for folder in CELLS[part]:
         names = [r["name"] for r in read_json(out / f"{folder}-{next(iter(sources))}" / "evaluation.json")["rows"]]
