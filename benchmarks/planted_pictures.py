@@ -3,12 +3,13 @@
     uv run python benchmarks/planted_pictures.py --images FOLDER --weights FOLDER --out FOLDER [--seeds 1 2 3]
 
 images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). weights: files of weights
-of the networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed twice, with
-the regression head and with the diffusion prior. What is in --out already is not made again.
+of the networks that compare pictures. Each world is planted, decoded by troi, and its test images are reconstructed with the
+diffusion prior; the regression head is scored beside it with the same parts. What is in --out already is not made again.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,45 +18,40 @@ from pulvinar.commands.data import simulate
 from pulvinar.storage import read_json, write_json
 
 WORLD = ("n_voxels=3000", "n_subjects=3", "n_pretraining_trials=500", "n_test_images=80")
-VARIANTS = {"linear": (), "diffusion": ("prior=diffusion", "prior_epochs=40", "low_level_epochs=0")}
+PARTS = ("prior=diffusion", "prior_epochs=40")
 
 
-def run_world(seed: int, *, images: str | None, weights: str, measures: list[str], out: Path) -> dict[str, dict]:
-    """Evaluations of one world by variant; the controls stand in the first."""
-    data, run = out / f"world-{seed}", out / f"troi-{seed}"
+def run_world(seed: int, *, images: str | None, weights: str, measures: list[str], out: Path) -> dict[str, Any]:
+    """The evaluation of the pictures of one world."""
+    data, run, folder = out / f"world-{seed}", out / f"troi-{seed}", out / f"pictures-{seed}"
     if not data.exists():
         own = [f"images={images}"] if images else []
         simulate(str(data), assignments=[f"seed={seed}", *own, *WORLD])
     fitting.fit("troi", data=str(data), out=str(run), assignments=[f"seed={seed}", "n_voxels=200"], resume=True)
-    found = {}
-    for name, settings in VARIANTS.items():
-        folder = out / f"pictures-{name}-{seed}"
-        asked = [f"seed={seed}", f"weights={weights}", f"measures={','.join(measures)}", *settings]
-        fitting.fit("picture_decoder", data=str(data), out=str(folder), backbone=str(run), assignments=asked, resume=True)
-        if not (folder / "evaluation.json").is_file():
-            fitting.evaluate(str(folder), controls=name == "linear")
-        found[name] = read_json(folder / "evaluation.json")
-    return found
+    asked = [f"seed={seed}", f"weights={weights}", f"measures={','.join(measures)}", *PARTS]
+    fitting.fit("picture_decoder", data=str(data), out=str(folder), backbone=str(run), assignments=asked, resume=True)
+    if not (folder / "evaluation.json").is_file():
+        fitting.evaluate(str(folder))
+    return read_json(folder / "evaluation.json")
 
 
-def table(worlds: list[dict[str, dict]]) -> str:
-    """Mean over worlds, the worlds in order, and the paired difference of each control to ours with its interval."""
-    metrics = list(worlds[0]["linear"]["metrics"])
+def table(worlds: list[dict[str, Any]]) -> str:
+    """Mean over worlds, the worlds in order, and the paired difference of each row to the first with its interval."""
+    metrics = list(worlds[0]["metrics"])
     lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    for variant in VARIANTS:
-        for name in [row["name"] for row in worlds[0][variant]["rows"]]:
-            rows = [next(row for row in world[variant]["rows"] if row["name"] == name) for world in worlds]
-            cells = []
-            for metric in metrics:
-                values = [row[metric] for row in rows]
-                cells.append(f"{np.mean(values):.3f} ({' '.join(f'{value:.3f}' for value in values)})")
-            lines.append(f"| {variant}: {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| minus ours, world by world | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    for name in [row["name"] for row in worlds[0]["linear"]["rows"][1:]]:
-        rows = [next(row for row in world["linear"]["rows"] if row["name"] == name) for world in worlds]
+    names = [row["name"] for row in worlds[0]["rows"]]
+    found = {name: [next(row for row in world["rows"] if row["name"] == name) for world in worlds] for name in names}
+    for name, rows in found.items():
         cells = []
         for metric in metrics:
-            bounds = [(row[f"{metric}_difference"], *row[f"{metric}_difference_interval"]) for row in rows]
+            values = [row[metric] for row in rows]
+            cells.append(f"{np.mean(values):.3f} ({' '.join(f'{value:.3f}' for value in values)})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "| minus ours, world by world | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for name in names[1:]:
+        cells = []
+        for metric in metrics:
+            bounds = [(row[f"{metric}_difference"], *row[f"{metric}_difference_interval"]) for row in found[name]]
             cells.append(" · ".join(f"{value:+.3f} [{low:+.3f} {high:+.3f}]" for value, low, high in bounds))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -70,9 +70,22 @@ def test_broken_json_names_the_file(tmp_path, content):
         storage.read_json(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x93NUMPY\x01\x00", b"PK\x03\x04 cut short"])
+def test_an_npz_that_is_none_is_not_called_a_pickle(tmp_path, content):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(FileError, match=r"x\.npz: cannot be read as an \.npz archive: it is none") as caught:
+        storage.read_arrays(tmp_path / "x.npz")
+    assert "pickle" not in str(caught.value)
+
+
 def test_missing_files_say_so(tmp_path):
     with pytest.raises(FileError, match="no such mask"):
         storage.require_file(tmp_path / "x", "mask")
+    with pytest.raises(FileError, match=r"x: no such run$"):
+        storage.require_folder(tmp_path / "x", "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"file: no such folder \(it is a file\); make one"):
+        storage.require_folder(tmp_path / "file", hint="; make one")
     with pytest.raises(FileError, match="it is a folder"):
         storage.require_file(tmp_path)
     with pytest.raises(FileError, match="no such file"):

@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import h5py
 import numpy as np
@@ -105,6 +106,14 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     return path
 
 
+def require_folder(path: str | os.PathLike[str], what: str = "folder", hint: str = "") -> Path:
+    """The path, if a folder is there; `FileError` otherwise, with the hint."""
+    path = Path(path)
+    if not path.is_dir():
+        raise FileError(f"{path}: no such {what}" + (" (it is a file)" if path.exists() else "") + hint)
+    return path
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around the call of a library that parses `path`: whatever it raises becomes one `FileError` that names the file.
@@ -141,10 +150,23 @@ def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+@contextlib.contextmanager
+def open_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz file by name, each read when asked for; `FileError` for a missing, damaged or other file.
+
+    The content is looked at first: numpy takes whatever is no zip archive for a pickle, and says so.
+    """
+    path = require_file(path)
+    if not is_zipfile(path):
+        raise FileError(f"{path}: cannot be read as an .npz archive: it is none (empty, cut short, or another format)")
+    with reading(path, "an .npz archive"), np.load(path, allow_pickle=False) as archive:
+        yield archive
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read what `write_arrays` wrote."""
-    with reading(require_file(path), "npz archive"), np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    with open_npz(path) as archive:
+        return dict(archive)
 
 
 def to_jsonable(value: Any) -> Any:

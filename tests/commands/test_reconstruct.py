@@ -16,6 +16,8 @@ from pulvinar.commands.data import open_experiment
 from pulvinar.commands.reconstruct import choose, reconstruct
 from pulvinar.data.experiment import load
 from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
+from pulvinar.report import pictures_page
+from pulvinar.training.runs import RunFolder
 
 SMALL = ("picture_size=16", "epochs=1", "low_level_epochs=8", "n_components=12", "width=8")
 TROI = ("n_voxels=20", "epochs=60", "n_rounds=2", "epochs_per_round=4", "n_folds=2", "backbone.epochs=60", "backbone.hidden=32")
@@ -88,6 +90,7 @@ def test_the_report_shows_the_reconstructions(run):
     page = Path(fitting.report(str(run))["report"]).read_text()
     assert "What was reconstructed (embedded generator)" in page
     assert page.count("data:image/png;base64") >= 2  # the voxels, and the grid
+    assert [pictures_page.heading(name) for name in ("energy", "squeezenet1_0")] == ["Energy", "squeezenet1_0"]
 
 
 def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
@@ -106,6 +109,10 @@ def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
     assert result["settings"]["images"] == ["image-103", "image-120"]
     with pytest.raises(ConfigError, match="trained already"):
         reconstruct(str(pics), assignments=["blend=0"])
+    rows = {row["name"]: row for row in reconstruct(str(pics), images="6", out=str(tmp_path / "six"))["rows"]}
+    without = json.loads((run / "reconstructions" / "summary.json").read_text())["rows"][0]  # the same parts, prior=linear
+    for metric in ("pixcorr", "ssim", "energy", "colour"):
+        assert rows["regression head"][metric] == without[metric] != rows["reconstruction"][metric]
 
 
 def test_a_pretrained_decoder_is_adapted_to_the_new_subject(run, tmp_path):
@@ -213,6 +220,18 @@ def test_bad_input_is_refused_before_anything_is_written(run, finished, change, 
         reconstruct(str(unfinished), out=out)
 
 
+def test_other_pixels_are_other_data(run, tmp_path):
+    """One sampled picture changed in one pixel is refused; data without any images stay the run's own."""
+    moved = Path(shutil.copytree(run.parent / "world", tmp_path / "moved"))
+    pixels = np.asarray(Image.open(moved / "images" / "image-129.png")).copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(moved / "images" / "image-129.png")
+    with pytest.raises(InputError, match="not the ones this run began with"):
+        reconstruct(str(run), out=str(tmp_path / "out"), data=str(moved))
+    shutil.rmtree(moved / "images")
+    assert fitting.is_same_data(RunFolder.reopen(run), open_experiment(str(moved)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -228,7 +247,6 @@ def test_data_that_cannot_give_pictures(run, spoil, said):
 
     from pulvinar.data.splits import Split
     from pulvinar.methods import picture_decoder
-    from pulvinar.training.runs import RunFolder
 
     experiment = open_experiment(str(run.parent / "world"))
     stimuli, split, subjects = experiment.stimuli, experiment.split, dict(experiment.subjects)

@@ -193,7 +193,7 @@ def test_a_subject_without_variance_is_named(write) -> None:
 
 
 def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="cannot be read as npz archive"):
+    with pytest.raises(FileError, match=r"cannot be read as an \.npz archive"):
         read_npz(write(fmri_evc=np.array([{"a": 1}], dtype=object)))
     with pytest.raises(FileError, match="no such file"):
         read_npz(tmp_path / "none.npz")

@@ -5,6 +5,7 @@ import nibabel
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from pulvinar.commands.data import absolute, open_experiment, simulate
 from pulvinar.data import nsd_writer
@@ -49,6 +50,32 @@ def test_the_form_is_nsds(world):
             np.testing.assert_array_equal(np.asarray(nifti.dataobj).transpose(3, 2, 1, 0), betas[...])
         roi = np.asarray(nibabel.load(root / "nsddata/ppdata" / subject / "func1pt8mm/roi/nsdgeneral.nii.gz").dataobj)
         assert set(np.unique(roi)) == {-1, 0, 1}
+
+
+def test_own_photographs_and_a_network_that_drives_the_voxels(tmp_path):
+    """Planted: pictures are those of the folder, test pictures are nobody's training pictures, areas are the driver's two."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "photographs").mkdir()
+    for number in range(6):
+        noise = generator.integers(0, 255, (20, 26, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((130, 100)).save(tmp_path / "photographs" / f"{number}.png")
+    own = {
+        "images": str(tmp_path / "photographs"),
+        "driver": "perturbed:squeezenet1_0",
+        "driver_strength": 0.1,
+        "tuning_dim": 5,
+    }
+    planted = write_world(tmp_path / "NSD", Generated(**TINY | own | {"n_subjects": 1, "image_size": 32}), plant)
+    assert set(planted.stimuli.sources) == {f"{number}.png" for number in range(6)}
+    assert set(np.unique(planted.truth["subj01"]["area"])) == {0, 1, 2}
+    read = load(str(tmp_path / "NSD"))
+    assert read.name == "Planted world in NSD layout (subj01)"
+    (tmp_path / "NSD" / "truth.h5").unlink()
+    assert load(str(tmp_path / "NSD")).name == "Natural Scenes Dataset (subj01)"
+    sides = [
+        {read.stimuli.sources[row] for row in read.stimuli.rows(list(side))} for side in (read.split.train, read.split.test)
+    ]
+    assert not sides[0] & sides[1]
 
 
 @pytest.mark.parametrize("query", ["", "?format=nifti"])

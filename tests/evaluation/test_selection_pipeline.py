@@ -188,6 +188,14 @@ def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
         unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (stored["predicted"].astype(float), true)]
         correct = (unit[0] @ unit[1].T).argmax(1) == np.arange(60)
         assert row["brain_to_image_top1"] == pytest.approx(correct.mean())
+        for direction, key in (
+            ("brain_to_image", "difference_to_troi"),
+            ("image_to_brain", "image_to_brain_difference_to_troi"),
+        ):
+            if row["name"] != "troi":
+                less = row[f"{direction}_top1"] - evaluation["rows"][0][f"{direction}_top1"]
+                assert row[key] == pytest.approx(less)
+                assert row[f"{key}_interval"][0] <= row[key] <= row[f"{key}_interval"][1]
 
 
 def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, world):

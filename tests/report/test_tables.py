@@ -109,3 +109,5 @@ def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
     assert "77.6\u00a0%" in html
     assert "61.0\u00a0%" in last
     assert last.count("–") == 2  # no table number, no PixCorr
+    with_pictures = tables.published_html(run, {**(run.row(run.method) or {}), "pixcorr": 0.5592584})
+    assert '<td class="number">0.559</td>' in with_pictures[with_pictures.index("this run") :]

@@ -94,6 +94,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / TEMPORARY).mkdir()
     with pytest.raises(FileError, match="not a run folder"):
         RunFolder.reopen(tmp_path)
+    (tmp_path / "notes.txt").write_text("no run")
+    with pytest.raises(FileError, match=r"notes\.txt: not a run folder \(it is a file\)"):
+        RunFolder.reopen(tmp_path / "notes.txt")
+    with pytest.raises(FileError, match=r"none: not a run folder \(no such folder\)"):
+        RunFolder.reopen(tmp_path / "none")
     assert (tmp_path / TEMPORARY).is_dir()  # nothing of a stranger's folder is removed
 
 

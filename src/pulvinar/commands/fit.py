@@ -194,6 +194,7 @@ def create_run(
         "path": absolute(data),
         "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
+        "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
     }
     return RunFolder.create(
         out,
@@ -229,9 +230,18 @@ def changed_settings(run: RunFolder, config: Any, backbone_config: Any) -> list[
     return changed
 
 
+def is_same_data(run: RunFolder, opened: Data) -> bool:
+    """Whether the data are those that the run began with; images are compared where both have them."""
+    began = run.facts["data"]
+    if opened.fingerprint() != began["fingerprint"]:
+        return False
+    images = opened.image_fingerprint() if isinstance(opened, Experiment) and began.get("images") else None
+    return images is None or images == began["images"]
+
+
 def require_same_data(run: RunFolder, opened: Data) -> None:
     """Raise `InputError` where the data are not those that the run began with."""
-    if opened.fingerprint() != run.facts["data"]["fingerprint"]:
+    if not is_same_data(run, opened):
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 

@@ -207,7 +207,7 @@ def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, op
         changed.append("backbone")
     if changed:
         raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}); choose another out, or remove it")
-    if run.facts["data"]["fingerprint"] != opened.fingerprint():
+    if not fitting.is_same_data(run, opened):
         raise ConfigError(f"{folder} was made from other data ({run.facts['data']['path']}); choose another out, or remove it")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pulvinar.config import suggest
 from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import map_hdf5_array, open_hdf5, read_hdf5_array, reading, require_file
+from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, reading, require_file
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
@@ -105,12 +105,12 @@ def _npy_shape_is_mappable(path: Path) -> bool:
 
 
 def _names_in_npz(path: Path) -> list[str]:
-    with reading(path, "an .npz archive"), np.load(path, allow_pickle=False) as archive:
-        return list(archive.files)
+    with open_npz(path) as archive:
+        return list(archive)
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
-    with reading(path, f"an .npz archive, array '{name}'"), np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive, reading(path, f"an .npz archive, array '{name}'"):
         return archive[name]
 
 

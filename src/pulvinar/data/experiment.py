@@ -31,10 +31,12 @@ from pulvinar.storage import (
     open_hdf5,
     read_hdf5_array,
     read_json,
+    require_folder,
     write_json,
 )
 
 FORMAT, VERSION = "pulvinar-experiment", 1
+N_IMAGES_COMPARED = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +86,13 @@ class Experiment:
             sample = np.linspace(0, responses.n_trials - 1, min(16, responses.n_trials)).astype(int)
             parts += [name, tuple(responses.stimulus_ids), responses.values.shape, np.asarray(responses.values[sample])]
         return fingerprint(*parts, *[values for _, values in sorted(self.stimuli.features.items())])
+
+    def image_fingerprint(self) -> str | None:
+        """Changes when one of 64 stimuli, evenly over all, has other pixels; None without images. Under a second."""
+        if self.stimuli.read_image is None:
+            return None
+        rows = np.linspace(0, len(self.stimuli) - 1, min(N_IMAGES_COMPARED, len(self.stimuli))).astype(int)
+        return fingerprint(*[self.stimuli.image(int(row)) for row in rows])
 
 
 def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
@@ -199,9 +208,7 @@ def create_response_file(responses: Responses, path: Path) -> None:
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
     """Read an experiment folder; responses stay on disk as memory maps. `target` replaces the folder's own target."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder")
+    folder = require_folder(folder)
     if not (folder / "experiment.json").is_file():
         raise FileError(
             f"{folder}: not an experiment folder (experiment.json is missing). "

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import map_hdf5_array, open_hdf5, read_json, reading, require_file
+from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 SAFETENSORS_TYPES = {
@@ -87,8 +87,8 @@ def _opened(text: str, name: str, _changed: int, _size: int) -> np.ndarray:
 
 
 def _from_npz(path: Path, name: str) -> np.ndarray:
-    with reading(path, "npz archive"), np.load(path, allow_pickle=False) as archive:
-        return archive[_chosen(path, archive.files, name)]
+    with open_npz(path) as archive:
+        return archive[_chosen(path, list(archive), name)]
 
 
 def _from_safetensors(path: Path, name: str) -> np.ndarray:

@@ -31,6 +31,9 @@ BETAS = "betas_fithrf_GLMdenoise_RR"
 SPACE = "func1pt8mm"
 AREAS = "prf-visualrois"
 
+_SIZES, _CAUSES = ("n_subjects", "n_voxels", "n_test_images", "image_size"), ("driver", "driver_weights", "driver_strength")
+PLANTED = ("seed", *_SIZES, "images", *_CAUSES, "tuning_dim")  # settings that are the planted world's own
+
 Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
 
@@ -49,6 +52,11 @@ class Generated:
     surface: bool = setting(False, "write betas on a (small) fsaverage as well")
     missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
     image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425")
+    images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
+    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
+    driver_weights: str | None = setting(None, "weights of that backbone; none: random")
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
+    tuning_dim: int = setting(24, "feature dimensions each area encodes")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -81,11 +89,7 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
         images = _images_of_subjects(generator)
         experiment = plant(
             _shown(config, order, n_training),
-            seed=config.seed,
-            n_subjects=config.n_subjects,
-            n_voxels=config.n_voxels,
-            n_test_images=config.n_test_images,
-            image_size=config.image_size,
+            **{name: getattr(config, name) for name in PLANTED},
         )
         row_of = _rows_of_stimuli(experiment, order, images)
         _write_tables(folder, experiment, order, images, row_of)

@@ -143,14 +143,15 @@ def load(source: str) -> NSDExperiment:
     for name in track(names, "reading masks and tables", len(names)):
         subjects[name] = _responses(name, spaces[name], trials[name], rows[name], repeats, cache)
     shown = np.unique(np.concatenate(list(rows.values())))
+    planted = (root / TRUTH).is_file()
     return NSDExperiment(
-        name=f"Natural Scenes Dataset ({', '.join(names)})",
+        name=f"{'Planted world in NSD layout' if planted else 'Natural Scenes Dataset'} ({', '.join(names)})",
         stimuli=_stimuli(root, shown, options),
         subjects=subjects,
         split=_split(design, trials, rows, options),
         target=target,
         truth=_truth(root, spaces),
-        facts=_facts(options, target, trials, spaces) | ({"planted": PLANTED} if (root / TRUTH).is_file() else {}),
+        facts=_facts(options, target, trials, spaces) | ({"planted": PLANTED} if planted else {}),
         spaces=spaces,
         restricted=tuple(name for name in names if options.others is not None and name != target),
     )

@@ -20,7 +20,7 @@ from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 from pulvinar.errors import FileError
 from pulvinar.models.decoder import DecoderShape
-from pulvinar.storage import atomic_folder, read_json, reading, require_file, write_json
+from pulvinar.storage import atomic_folder, read_json, reading, require_file, require_folder, write_json
 from pulvinar.training.backbone_runs import shape_of
 from pulvinar.training.runs import environment
 
@@ -74,9 +74,7 @@ def _dtype(network: nn.Module) -> str:
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """config.json of the folder; `FileError` where it is missing or of another kind."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder; `pulvinar deploy compact` writes one")
+    folder = require_folder(path, hint="; `pulvinar deploy compact` writes one")
     if (folder / "run.json").is_file() and not (folder / CONFIG).is_file():
         raise FileError(f"{folder}: is a run; make a network for use of it with `pulvinar deploy compact {folder} …`")
     config = read_json(require_file(folder / CONFIG))

@@ -229,12 +229,13 @@ def _row(
     if control.unavailable:
         row["unavailable"] = control.unavailable
     if retrieval is not None and ours is not None and control.name != method:
-        generator = np.random.default_rng([seed, 0xD1F])
-        pair = [result.per_image["brain_to_image"].top1 for result in (retrieval, ours)]
-        difference = paired_difference(*pair, generator=generator)
-        row[f"difference_to_{method}"] = difference.difference
-        row[f"difference_to_{method}_interval"] = [difference.low, difference.high]
-        row[f"difference_to_{method}_p_value"] = difference.p_value_images
+        for direction, prefix in zip(DIRECTIONS, ("", "image_to_brain_"), strict=True):
+            generator = np.random.default_rng([seed, 0xD1F])
+            pair = [result.per_image[direction].top1 for result in (retrieval, ours)]
+            difference = paired_difference(*pair, generator=generator)
+            row[f"{prefix}difference_to_{method}"] = difference.difference
+            row[f"{prefix}difference_to_{method}_interval"] = [difference.low, difference.high]
+            row[f"{prefix}difference_to_{method}_p_value"] = difference.p_value_images
     return row
 
 

@@ -91,12 +91,14 @@ class Parts:
 class Decoded:
     """What the brain gave for test images: ids, embedding for pictures and for retrieval (image, dim), low-level pictures.
 
-    embedding: standardised as the decoder's target. true: of the images themselves. n_trials: presentations averaged (image,).
+    embedding: standardised as the decoder's target; regressed: the same by the decoder's own head, without a
+    prior. true: of the images themselves. n_trials: presentations averaged (image,).
     low_level: (image, 3, side, side) in [0, 1], or None.
     """
 
     ids: list[str]
     embedding: Tensor
+    regressed: Tensor
     projected: Tensor
     true: Tensor
     low_level: Tensor | None
@@ -119,7 +121,7 @@ class OpenedPictures:
         test = self.decoder.test(experiment)
         ids, outputs = test.stimulus_ids, self.decoder.outputs(test.responses)
         shown = list(dict.fromkeys(ids))
-        embedding = averaged(outputs["regressed"], ids)
+        embedding = regressed = averaged(outputs["regressed"], ids)
         if self.parts.prior is not None:
             generator = torch.Generator().manual_seed(seed * 16 + 14)
             condition = averaged(outputs["backbone"], ids)
@@ -132,6 +134,7 @@ class OpenedPictures:
         return Decoded(
             ids=shown,
             embedding=embedding,
+            regressed=regressed,
             projected=averaged(outputs["projected"], ids),
             true=self.decoder.embedding.of(experiment, shown),
             low_level=low_level,

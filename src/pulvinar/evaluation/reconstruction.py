@@ -179,7 +179,8 @@ def candidates(
 def _controls(
     experiment: Experiment, opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, ours: np.ndarray, seed: int
 ) -> list[Candidate]:
-    queries, train = decoded.projected[torch.from_numpy(rows)], opened.trained_on
+    chosen, train = torch.from_numpy(rows), opened.trained_on
+    queries = decoded.projected[chosen]
     nearest = gallery_match(queries, opened.decoder.embedding.of(experiment, train))[:, 0]
     gallery = images_of(experiment, [train[row] for row in nearest], "reading gallery matches")
     nearest = gallery_match(queries, decoded.true)[:, 0]
@@ -187,7 +188,7 @@ def _controls(
     side = opened.parts.components.side
     mean = as_uint8(opened.parts.components.mean.reshape(1, 3, side, side)).repeat(len(rows), axis=0)
     shuffled = ours[derangement(len(rows), np.random.default_rng([seed, 0xDE1]))]
-    oracle = as_uint8(opened.embedded_pictures(decoded.true[torch.from_numpy(rows)]))
+    oracle = as_uint8(opened.embedded_pictures(decoded.true[chosen]))
     blurred = f"after a Gaussian of {BLUR:g} of the height"
     found = [
         ("ours, blurred", f"ours {blurred}", blur(ours, BLUR), False),
@@ -198,6 +199,10 @@ def _controls(
         ("best test match", "test image nearest to the decoded embedding; the seen one is among them", test_gallery, True),
         ("from the true embedding", "the image decoder given the seen image's own embedding", oracle, True),
     ]
+    if opened.parts.prior is not None:
+        low_level = None if decoded.low_level is None else decoded.low_level[chosen]
+        made = as_uint8(blended(opened.embedded_pictures(decoded.regressed[chosen]), low_level, opened.blend))
+        found.insert(0, ("regression head", "the image decoder on the decoder's own head, without the prior", made, False))
     return [Candidate(name=name, description=text, pictures=made, sees_answer=sees) for name, text, made, sees in found]
 
 

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pulvinar.errors import InputError
 from pulvinar.models.preprocessing import Preprocessing
-from pulvinar.storage import read_json, reading, require_file
+from pulvinar.storage import open_npz, read_json, reading, require_file
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
@@ -73,8 +72,8 @@ def _content(path: Path, suffix: str) -> Any:
         with reading(path, "safetensors"):
             return load_file(path)
     if suffix == ".npz":
-        with reading(path, "npz archive of numbers"), np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+        with open_npz(path) as archive:
+            return {name: torch.from_numpy(values) for name, values in archive.items()}
     if suffix in TORCH_SUFFIXES:
         with reading(path, "weights of torch.save, read with weights_only=True"):
             return torch.load(path, map_location="cpu", weights_only=True)

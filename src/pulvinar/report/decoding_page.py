@@ -161,7 +161,7 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
         f"{_figure(drawn, 'scores', shown, format='svg', narrow=True)}\n"
         f'<div class="wide">{tables.as_html(run.rows, run.method)}</div>\n'
         f"<p><small>Small figures are intervals. The last columns compare each row with {escape(tables.label(run.method))}, "
-        f"trial by trial: a tie is an interval of the difference that holds zero.{labels}</small></p></section>"
+        f"image by image (brain → image): a tie is an interval of the difference that holds zero.{labels}</small></p></section>"
     )
 
 

@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pulvinar.errors import FileError, InputError, MissingDependencyError
+from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.gating_runs import KINDS, PooledRow, find_runs, pool
-from pulvinar.storage import read_json
+from pulvinar.storage import read_json, require_folder
 
 TITLES = {"knn": "Nearest neighbour (1-NN)", "linear": "Linear probe"}
 NAMES = {
@@ -55,9 +55,7 @@ def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
 
 def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
     """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records)."""
-    folder = Path(run)
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder of a run")
+    folder = require_folder(run, "folder of a run")
     made: dict[str, Figure] = {}
     single, evaluated = (folder / "run.json").is_file(), (folder / "evaluation.json").is_file()
     if not single or evaluated:

@@ -15,8 +15,12 @@ Row = Mapping[str, Any]
 LABELS = {
     "pixcorr": "PixCorr",
     "ssim": "SSIM",
+    "colour": "Colour",
+    "energy": "Energy",
     "alexnet2": "AlexNet 2",
     "alexnet5": "AlexNet 5",
+    "inception": "Inception",
+    "efficientnet": "EfficientNet",
     "clip": "CLIP",
     "swav": "SwAV",
 }
@@ -101,8 +105,8 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
 
 
 def heading(name: str) -> str:
-    """A metric as a reader would write it."""
-    return LABELS.get(name) or name.replace("_", " ").capitalize()
+    """A metric as a reader would write it; a network that the user named stays as it was named."""
+    return LABELS.get(name, name)
 
 
 def _scores(run: Run, drawn: Mapping[str, Path]) -> str:
@@ -154,7 +158,7 @@ def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
             axis.plot(row[name], place, "o", color=colour, markersize=5)
         if name != "pixcorr":
             axis.axvline(0.5, color=MUTED, linewidth=0.8, linestyle="dashed")
-        axis.set(xlabel="PixCorr" if name == "pixcorr" else f"two-way identification by {name}")
+        axis.set(xlabel=heading(name) if name == "pixcorr" else f"two-way identification,\n{heading(name)}")
         axis.grid(axis="x", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(rows)), [row["name"] + ("*" if row["sees_answer"] else "") for row in rows], color=INK)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar import storage
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import FileError
-from pulvinar.storage import read_json, require_file
+from pulvinar.storage import read_json, require_folder
 
 SCORE = "brain_to_image_top1"
 CONTRADICTION = 0.02  # a difference of the other sign than the scores', by more than two points, is not rounding
@@ -101,8 +101,7 @@ def read(folder: str | os.PathLike[str]) -> Run:
 
 
 def _read_facts(folder: Path) -> Mapping[str, Any]:
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such run folder" + (" (it is a file)" if folder.is_file() else ""))
+    require_folder(folder, "run folder")
     if not (folder / "run.json").is_file():
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise FileError(f"{folder}: not a run folder: run.json is missing; there is: {there}")
@@ -181,11 +180,7 @@ def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | 
     """The arrays of an .npz file of the run, None if there is no such file; `FileError` where one that is needed is missing."""
     if not path.is_file():
         return None
-    try:
-        with np.load(require_file(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path}: cannot be read as arrays (truncated, or holds pickled objects): {error}") from error
+    arrays = storage.read_arrays(path)
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise FileError(f"{path}: no array '{missing[0]}'; there are: {', '.join(arrays) or 'none'}")

@@ -279,4 +279,4 @@ def _ours(row: Row, run: Run, name: str) -> str:
     if not isinstance(value, int | float):
         return "–"
     as_percent = any(other.get("unit") == "percent" for other in run.published if other["metric"] == name)
-    return percent(value, 1) if as_percent else f"{value:g}"
+    return percent(value, 1) if as_percent else f"{value:.3g}"
