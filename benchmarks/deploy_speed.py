@@ -68,7 +68,7 @@ def planted(size: int, width: float, spread: str, density: float) -> tuple[Gated
         kept.append(torch.randperm(channels, generator=generator)[:count].sort().values)
     gates = [module for module in network.modules() if isinstance(module, Gate)]
     for gate, channels in zip(gates, kept, strict=True):
-        nn.init.zeros_(gate.expand.weight)
+        nn.init.normal_(gate.expand.weight, std=1e-6, generator=generator)  # not constant, so it has to be computed
         nn.init.constant_(gate.expand.bias, -1.0)
         gate.expand.bias.data[channels] = 1.0
     return network, kept
