@@ -86,13 +86,14 @@ def test_what_is_kept_and_missed_is_told(made, tmp_path, capsys):
     result = result_of(capsys, "compact", run, "--calibrate", images, "--out", str(tmp_path / "net"), "--multiple", "2")
     assert len(result["kept"]) == 8
     assert all(kept % 2 == 0 and kept <= n for kept, n in zip(result["kept"], result["channels"], strict=True))
-    assert 0 < result["mac_share"] < 1.1
+    assert 0 < result["promised_mac_share"] < result["mac_share"] < 1.1
     assert result["calibration"]["n_images"] == 120
     assert result["held_out"]["n_images"] == 40
     assert main(["deploy", "compact", run, "--calibrate", images, "--out", str(tmp_path / "other"), "--quiet"]) == 0
     text = capsys.readouterr().out
     assert "120 calibration images: about" in text
     assert "held-out images:" in text
+    assert ("fix_gates" in text) == (result["mac_share"] > result["promised_mac_share"] + 0.05)
 
 
 def test_static_masks_and_networks_without_gates(made, tmp_path, capsys):
