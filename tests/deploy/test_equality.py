@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pulvinar.deploy.compact import compact_to
+from pulvinar.deploy.compact import compact, compact_to
 from pulvinar.deploy.equality import (
     Outputs,
     columns_of_blocks,
@@ -145,3 +145,11 @@ def test_imposed_gates_are_obeyed(halved, make_images):
     closed = halved.inspect(images, gates=[torch.zeros_like(logits) for logits in own.logits])
     assert not torch.stack(closed.misses).any()
     assert not torch.equal(closed.features, own.features)
+
+
+def test_a_gate_that_was_fixed_open_leaves_adversarial_images_as_they_are(make_network, make_images):
+    model = make_network("resnet18")
+    model.blocks[0].gates["0"].fixed.fill_(1)
+    made, batch = compact(model, make_images(100)), make_images(3)
+    assert torch.equal(adversarial(made, batch, gate=0, channels=[0, 1], aim="close"), batch)
+    assert not torch.equal(adversarial(made, batch, gate=1, channels=[0, 1], aim="close"), batch)

@@ -56,7 +56,7 @@ def adversarial(
     Each image goes for the channel of `channels` that is nearest to changing sides, and stops where it has changed. rate: of a
     step, in pixel units. The gradient goes through the maps alone: gates further up are taken as they stand. Where there is no
     gradient (a gate whose hidden units are all shut) the step goes in a random direction, drawn from the generator (None: a
-    fixed one).
+    fixed one). The logits of a gate that was fixed open throughout are constants: then the images come back as they are.
     """
     masked, (mean, sd) = network.masked(), _colours(network)
     sign = 1.0 if aim == "open" else -1.0
@@ -65,6 +65,8 @@ def adversarial(
     for _ in range(n_steps):
         moving = pixels.detach().requires_grad_(True)
         nearest = (sign * masked.inspect((moving - mean) / sd).logits[gate][:, chosen]).amax(1)
+        if not nearest.requires_grad:
+            return images
         (gradient,) = torch.autograd.grad(nearest.sum(), moving)
         still = (nearest.detach() < 0.02).to(gradient)[:, None, None, None]  # a little beyond zero
         lost = (gradient.abs().amax((1, 2, 3), keepdim=True) == 0).to(gradient)
