@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pulvinar.training.self_supervised_settings import GatedConfig
 
 N_SETTLING_IMAGES = 4000
+N_FIXING_IMAGES = 1000  # for the shift in front of fixing, which need not be as near
 SETTLING_TOLERANCE = 5e-4
 WARN_OF_SHIFT = 0.5
 
@@ -123,7 +124,7 @@ def fix_gates(encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, 
     was_training = encoder.training
     encoder.eval()
     if free_channels(encoder):
-        _shift_onto(budget, encoder, images, views)
+        _shift_onto(budget, encoder, images, views, n_images=N_FIXING_IMAGES)
     gates = _gates(encoder)
     opened, chances = _opening(encoder, images, views)
     if margin < 0.5:
@@ -158,13 +159,15 @@ def _opening(encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> t
     return [count / len(rows) for count in opened], [total / len(rows) for total in chances]
 
 
-def _shift_onto(budget: float, encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> Shift:
+def _shift_onto(
+    budget: float, encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, n_images: int = N_SETTLING_IMAGES
+) -> Shift:
     """Move `logit_shift` from where it is to where the budget is met; its value then, and the share."""
     already = float(encoder.logit_shift)
 
     def share_at(shift: float) -> float:
         encoder.logit_shift.fill_(already + shift)
-        return mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
+        return mac_share(encoder, images, views, n_images=n_images)
 
     found = bisect_logit_shift(share_at, budget, tolerance=SETTLING_TOLERANCE)
     encoder.logit_shift.fill_(already + found.shift)
