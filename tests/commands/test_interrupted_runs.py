@@ -138,7 +138,10 @@ def test_resume_refuses_other_settings_and_leaves_a_finished_run_alone(world, fi
 def test_interrupt_says_how_to_go_on(world, quick, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pulvinar.cli", *fit_command(world, run, (*quick, "backbone.epochs=100000"))]
+    # a shell that runs the tests in the background has Ctrl-C switched off for them, and would for the command
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     for _ in range(600):
         if (run / "backbone" / "run.json").exists():
             break
