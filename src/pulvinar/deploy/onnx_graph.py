@@ -264,7 +264,10 @@ def _constant_rows(graph: Graph, values: np.ndarray, like: str) -> str:
 
 def _gate_outputs(graph: Graph, logits: list[str], order: np.ndarray, misses: list[str | None]) -> list[onnx.ValueInfoProto]:
     """Write the outputs `logits` (of all gates, as computed, brought into this order) and `misses`."""
-    graph.op("Gather", graph.op("Concat", *logits, axis=1), graph.weight(order), output="logits", axis=1)
+    if np.array_equal(order, np.arange(len(order))):  # OpenVINO would drop a Gather that moves nothing, and the name with it
+        graph.op("Concat", *logits, output="logits", axis=1)
+    else:
+        graph.op("Gather", graph.op("Concat", *logits, axis=1), graph.weight(order), output="logits", axis=1)
     none = None
     if any(missed is None for missed in misses):  # a gate that drops nothing cannot be missed
         none = graph.op("Less", graph.columns("logits", 0, 1), graph.columns("logits", 0, 1))
