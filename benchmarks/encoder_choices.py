@@ -7,12 +7,11 @@ its difference to the best single layer, with an interval over images and seeds 
 seconds of fit and scores.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
-from planted_tuning import predictions, run, world
+from planted_tuning import predictions, run, world, world_arguments
 
 from pulvinar.evaluation.encoding_files import read_voxel_maps, region_masks
 from pulvinar.metrics.encoding import correlations
@@ -58,11 +57,7 @@ def crossed(pairs: list, inside: list[np.ndarray], generator: np.random.Generato
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("out", type=Path)
-    arguments.add_argument("--weights", type=Path, required=True)
-    arguments.add_argument("--backbone", default="squeezenet1_0")
-    arguments.add_argument("--images", type=Path, help="folder of pictures; default: the bundled photographs")
+    arguments = world_arguments(__doc__)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--rois", nargs="+", default=["early", "higher"])
     arguments.add_argument("--n", type=int, default=500)

@@ -6,10 +6,8 @@ All subjects see the same outer test images and training images of their own; th
 backbone. World and run stay in OUT. Prints what `pulvinar encoding transfer OUT/run` does.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
+from planted_tuning import world_arguments
 
 from pulvinar.commands import encoding, fit
 from pulvinar.data.experiment import save
@@ -20,11 +18,7 @@ N_TEST, N_REPEATS = 200, 3
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("out", type=Path)
-    arguments.add_argument("--weights", type=Path, required=True)
-    arguments.add_argument("--backbone", default="squeezenet1_0")
-    arguments.add_argument("--images", type=Path, help="folder of pictures; default: the bundled photographs")
+    arguments = world_arguments(__doc__)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--n-subjects", type=int, default=3)
     arguments.add_argument("--n", type=int, default=450, help="training images a subject")

@@ -227,12 +227,18 @@ def _real_run(given: argparse.Namespace, whole: Experiment, name: str, seed: int
     return {key: np.concatenate([part[key] for part in parts])[order] for key in ("predicted", "kept", "untuned", "measured")}
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def world_arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of these worlds asks for."""
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--weights", type=Path, required=True)
     arguments.add_argument("--backbone", default="squeezenet1_0")
     arguments.add_argument("--images", type=Path, help="folder of pictures; default: the bundled photographs")
+    return arguments
+
+
+def main() -> None:
+    arguments = world_arguments(__doc__)
     arguments.add_argument("--real", type=Path, help="folder of the FFA responses; instead of planted worlds")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--rois", nargs="+", default=["early", "higher"])

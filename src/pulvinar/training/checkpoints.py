@@ -5,8 +5,9 @@ One file, so that a kill leaves the old or the new one, never a mixture. Nothing
 
 import json
 import os
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -65,20 +66,12 @@ def load(path: str | os.PathLike[str]) -> State:
         return _join(rest, tensors)
 
 
-class Optimizer(Protocol):
-    """What has groups of parameters and a state for each."""
-
-    param_groups: list[dict[str, Any]]
-    state: Any
-    defaults: dict[str, Any]
-
-
-def optimizer_state(optimizer: Optimizer) -> list[State]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> list[State]:
     """Per-parameter state of an optimizer, in the order of its groups."""
     return [dict(optimizer.state[p]) for group in optimizer.param_groups for p in group["params"]]
 
 
-def restore_optimizer(optimizer: Optimizer, states: list[State]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, states: list[State]) -> None:
     """Put back what `optimizer_state` gave."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter, state in zip(parameters, states, strict=True):

@@ -19,7 +19,6 @@ from pulvinar.objectives.contrastive import mixco_targets, similarities, soft_cl
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.gradient_caching import cached_gradients
-from pulvinar.training.optimizers import FusedAdamW
 from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.threads import threads_for
 
@@ -209,7 +208,7 @@ class DecoderTrainer:
             for part, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
             if part
         ]
-        self.optimizer = FusedAdamW(groups, lr=settings.learning_rate)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.epoch = 0
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)

@@ -35,7 +35,6 @@ from pulvinar.training.decoding import (
     stack_mixings,
 )
 from pulvinar.training.decoding_settings import TrainingSettings
-from pulvinar.training.optimizers import FusedAdamW
 from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.threads import threads_for
 
@@ -211,7 +210,7 @@ class MaskTrainer:
             {"params": self.biases, "lr": settings.learning_rate, "weight_decay": 0.0},
             {"params": [self.mask], "lr": settings.mask_learning_rate, "weight_decay": 0.0},
         ]
-        self.optimizer = FusedAdamW(groups)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.gradient = torch.empty_like(self.weights[0])
 
     @property

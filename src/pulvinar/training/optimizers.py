@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.adamw import adamw
 
 OptimizerName = Literal["lars", "sgd", "adamw"]
 TINY = 1e-8
@@ -80,56 +79,6 @@ class LARS(Optimizer):
         if group["clip"]:
             trust = (trust / max(group["lr"], 1e-12)).clamp(max=1)
         return torch.where((weights > 0) & (slopes > 0), trust, torch.ones_like(trust))
-
-
-class FusedAdamW:
-    """torch's AdamW on its fused kernel, with the groups and states of `torch.optim.AdamW(groups, fused=True)` and its bits.
-
-    Groups have lr and weight_decay. torch's class imports its compiler when the first one is made, which took 5.7 s where
-    Python keeps no bytecode (docs/log.md); torch's function, which this calls, does not.
-    """
-
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float = 1e-3) -> None:
-        self.param_groups: list[dict[str, Any]] = [{"lr": lr, "weight_decay": 1e-2, **group} for group in groups]
-        self.state: dict[Tensor, dict[str, Any]] = {p: {} for group in self.param_groups for p in group["params"]}
-        self.defaults = {"fused": True}
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for parameter in self.state:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One update from the gradients there are; parameters without one stay."""
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter] = {
-                        "step": torch.zeros((), device=parameter.device),
-                        "exp_avg": torch.zeros_like(parameter),
-                        "exp_avg_sq": torch.zeros_like(parameter),
-                    }
-            states = [self.state[p] for p in parameters]
-            adamw(
-                parameters,
-                [p.grad for p in parameters if p.grad is not None],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                [state["step"] for state in states],
-                fused=True,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=1e-8,
-                maximize=False,
-            )
 
 
 def parameter_groups(
