@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.models.ridge_layer import ROWS_PER_BLOCK, Layer, products_of
+from pulvinar.models.ridge_layer import ROWS_PER_BLOCK, Layer, decomposed, products_of
 
 TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
 LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
@@ -82,10 +82,10 @@ def fold(
             column, grand = products.mean(0), products.mean()
             across = across - across.mean(1, keepdim=True) - column + grand
             products = products - column - column[:, None] + grand
-        values, vectors = _first(torch.linalg.eigh(products), n_components)
+        values, vectors = _first(decomposed(products), n_components)
         return _fold(layer, train, held_out, values, vectors, across @ vectors)
     products, shift = _training_products(layer, train, held_out)
-    values, vectors = _first(torch.linalg.eigh(products), n_components)
+    values, vectors = _first(decomposed(products), n_components)
     rows = (layer.features[held_out] - shift) @ vectors.to(layer.features.dtype)
     return _fold(layer, train, held_out, values, vectors, rows, shift)
 

@@ -11,6 +11,7 @@ component products instead of image by image ones.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +23,7 @@ REDUCED_RESOLUTION = 1e-5  # the same of the smallest eigenvalue that a reductio
 REDUCED_SURPLUS = 1.25  # a layer is reduced to this many times the components asked for, and REDUCED_MORE (ours)
 REDUCED_MORE = 32
 REDUCED_WORTH = 0.6  # share of images or features that a reduction must leave at most to be made (ours)
+IMAGES_PER_SUM = 64  # images whose features are summed in float32
 ROWS_PER_BLOCK = 1024  # images that are in float64 at a time
 
 
@@ -62,9 +64,10 @@ def prepare(
 
     n_components: how many will be asked for; the layer is reduced where that is few.
     """
-    if not bool(torch.isfinite(features.sum(0, dtype=torch.float64)).all()):
+    means = _means(features)
+    if not bool(torch.isfinite(means).all()):
         raise InputError("features: a value is not finite")
-    mean = features.mean(0, dtype=torch.float64).to(features.dtype) if fit_intercept else features.new_zeros(features.shape[1])
+    mean = means.to(features.dtype) if fit_intercept else features.new_zeros(features.shape[1])
     centred = features - mean if fit_intercept else features
     kernel = features.shape[1] > features.shape[0]
     n_kept = _reduced_size(min(features.shape), n_components)
@@ -73,10 +76,10 @@ def prepare(
         min(features.shape) - n_kept if n_kept else min(first, min(features.shape) - 1)
     )  # centring makes one eigenvalue null
     products = products_of(centred, kernel=kernel, dtype=features.dtype)
-    values, vectors = torch.linalg.eigh(products)
+    values, vectors = decomposed(products)
     if features.dtype != torch.float64 and not _resolved(values[first:], smallest_alpha, resolution):
         products = products_of(centred, kernel=kernel, dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(products)
+        values, vectors = decomposed(products)
     layer = Layer(
         features=centred,
         mean=mean,
@@ -87,6 +90,14 @@ def prepare(
         fit_intercept=fit_intercept,
     )
     return _reduced(layer, n_kept, smallest_alpha) if n_kept else layer
+
+
+def _means(features: Tensor) -> Tensor:
+    """Mean of each feature, in float64: summed in the features' own type over few images, in float64 over these sums."""
+    total = features.new_zeros(features.shape[1], dtype=torch.float64)
+    for rows in features.split(IMAGES_PER_SUM):
+        total += rows.sum(0)
+    return total / len(features)
 
 
 def _reduced_size(n_rows: int, n_components: int | None) -> int:
@@ -130,6 +141,15 @@ def products_of(centred: Tensor, *, kernel: bool, dtype: torch.dtype) -> Tensor:
         block = parts[start : start + ROWS_PER_BLOCK].to(dtype)
         total.addmm_(block.T, block)
     return total
+
+
+def decomposed(products: Float[Tensor, "row row"]) -> tuple[Float[Tensor, " row"], Float[Tensor, "row row"]]:
+    """Eigenvalues of a symmetric matrix, largest last, and its eigenvectors in columns."""
+    if products.device.type == "cpu":  # the same LAPACK routine in scipy's build: 1.1 to 2 times as fast where measured
+        values, vectors = scipy.linalg.eigh(products.numpy(), driver="evd", check_finite=False)
+        return torch.from_numpy(values), torch.from_numpy(vectors)
+    found = torch.linalg.eigh(products)
+    return found.eigenvalues, found.eigenvectors
 
 
 def _resolved(values: Tensor, smallest_alpha: float, resolution: float) -> bool:
