@@ -36,13 +36,16 @@ ABLATION = {
     "without rewinding": ["rewind=none"],
     "without low-pass and rewinding": ["low_pass=none", "rewind=none"],
 }
+SUBJECTS = ("subj01", "subj02", "subj03", "subj04")
 CELLS = {
     "main": {"troi": [HOUR]},
     "sessions": {"sessions-2": ["n_sessions=2"]},
     "budgets": {f"budget-{n}": [HOUR, f"n_voxels={n}"] for n in BUDGETS.values() if n != 320},
     "ablation": {name.replace(" ", "-"): [HOUR, *own] for name, own in ABLATION.items() if own},
+    "subjects": {f"new-{subject}": [HOUR] for subject in SUBJECTS},
 }
-WITH_CONTROLS = ("main", "sessions")
+World = list[tuple[Path, str, str]]  # run, data and selection of each new subject of one world, whose scores are averaged
+WITH_CONTROLS = ("main", "sessions", "subjects")
 
 
 # --- a world and its runs ---------------------------------------------------------------------------------------------
@@ -74,15 +77,20 @@ def make_world(seed: int, *, images: str, weights: Path, out: Path) -> str:
     return source
 
 
+def source_of(cell: str, source: str) -> str:
+    """The data of a cell: another new subject where its name says so."""
+    return f"{source}&target={cell.removeprefix('new-')}" if cell.startswith("new-") else source
+
+
 def run_cells(part: str, seed: int, source: str, out: Path) -> None:
-    """Fit and score the runs of one part in one world; they share one pretrained decoder."""
-    pretrained = out / f"pretrained-{seed}"
+    """Fit and score the runs of one part in one world; runs for one new subject share one pretrained decoder."""
     own = ["feature=mobilenet", f"seed={seed}"]
-    fitting.fit("cross_subject_decoder", data=source, out=str(pretrained), assignments=own, resume=True)
     for name, settings in CELLS[part].items():
-        folder = out / f"{name}-{seed}"
+        folder, data = out / f"{name}-{seed}", source_of(name, source)
+        pretrained = out / (f"pretrained-{name}-{seed}" if data != source else f"pretrained-{seed}")
+        fitting.fit("cross_subject_decoder", data=data, out=str(pretrained), assignments=own, resume=True)
         backbone = None if "pretrain=false" in settings else str(pretrained)
-        fitting.fit("troi", data=source, out=str(folder), backbone=backbone, assignments=[*own, *settings], resume=True)
+        fitting.fit("troi", data=data, out=str(folder), backbone=backbone, assignments=[*own, *settings], resume=True)
         if not (folder / "evaluation.json").is_file():
             fitting.evaluate(str(folder), controls=part in WITH_CONTROLS)
 
@@ -91,7 +99,7 @@ def run_cells(part: str, seed: int, source: str, out: Path) -> None:
 
 
 def hits(run: Path, source: str) -> dict[str, dict[str, np.ndarray]]:
-    """Selection -> direction -> whether each test image was first (image,), from the predictions in the run."""
+    """Selection -> direction -> whether each test image, by its name, was first (image,), from the predictions in the run."""
     opened, experiment = RunFolder.reopen(run), open_experiment(source)
     embedding, found = stored_decoder(opened).embedding, {}
     for path in sorted((run / "predictions").glob("*.npz")):
@@ -105,7 +113,8 @@ def hits(run: Path, source: str) -> dict[str, dict[str, np.ndarray]]:
             n_permutations=1,
             n_bootstrap=1,
         )
-        found[path.stem] = {direction: scored.per_image[direction].top1 for direction in DIRECTIONS}
+        order = np.argsort(stored["stimulus"])
+        found[path.stem] = {direction: scored.per_image[direction].top1[order] for direction in DIRECTIONS}
     return found
 
 
@@ -127,19 +136,23 @@ def cell(worlds: list[np.ndarray], *, sign: bool = False) -> str:
     return f"{form.format(mean)} [{form.format(low)} {form.format(high)}] ({' '.join(form.format(w.mean()) for w in worlds)})"
 
 
-def table(runs: list[list[tuple[Path, str, str]]], labels: list[str]) -> str:
-    """Rows of runs (each: run, data, selection, world by world); the differences are to the first row."""
+def table(runs: list[list[World]], labels: list[str]) -> str:
+    """Rows of runs, world by world; the differences are to the first row."""
     cache: dict[Path, dict[str, dict[str, np.ndarray]]] = {}
+
+    def scores(world: World, direction: str) -> np.ndarray:
+        return np.mean([cache[run][name][direction] for run, _, name in world], axis=0)
+
     lines = ["| | voxels | " + " | ".join(f"{d} | minus the first" for d in DIRECTIONS) + " | precision |", "|---" * 7 + "|"]
     for label, row in zip(labels, runs, strict=True):
-        for run, source, _ in (*row, *runs[0]):
+        for run, source, _ in (one for world in (*row, *runs[0]) for one in world):
             cache[run] = cache.get(run) or hits(run, source)
         cells = []
         for direction in DIRECTIONS:
-            values = [cache[run][name][direction] for run, _, name in row]
-            first = [cache[run][name][direction] for run, _, name in runs[0]]
+            values, first = [scores(world, direction) for world in row], [scores(world, direction) for world in runs[0]]
             cells += [cell(values), cell([a - b for a, b in zip(values, first, strict=True)], sign=True)]
-        facts = [next(r for r in read_json(run / "evaluation.json")["rows"] if r["name"] == name) for run, _, name in row]
+        chosen = [one for world in row for one in world]
+        facts = [next(r for r in read_json(run / "evaluation.json")["rows"] if r["name"] == name) for run, _, name in chosen]
         voxels = " ".join(str(fact["n_voxels"]) for fact in facts)
         precision = " ".join(f"{fact['precision']:.2f}" for fact in facts)
         lines.append(f"| {label} | {voxels} | {' | '.join(cells)} | {precision} |")
@@ -149,8 +162,9 @@ def table(runs: list[list[tuple[Path, str, str]]], labels: list[str]) -> str:
 def tables(part: str, sources: dict[int, str], out: Path) -> str:
     """The tables of a part over all worlds."""
 
-    def row(folder: str, selection: str = "troi") -> list[tuple[Path, str, str]]:
-        return [(out / f"{folder}-{seed}", source, selection) for seed, source in sources.items()]
+    def row(*folders: str, selection: str = "troi") -> list[World]:
+        return [[(out / f"{name}-{seed}", source_of(name, source), selection) for name in folders]
+                for seed, source in sources.items()]  # fmt: skip
 
     if part == "ablation":
         folders = {name: "troi" if not own else name.replace(" ", "-") for name, own in ABLATION.items()}
@@ -159,12 +173,11 @@ def tables(part: str, sources: dict[int, str], out: Path) -> str:
         named = {share: "troi" if n == 320 else f"budget-{n}" for share, n in BUDGETS.items()}
         order = ["1/25", *(share for share in named if share != "1/25")]  # the default first: differences are to it
         return table([row(named[share]) for share in order], order)
-    found = []
-    for folder in CELLS[part]:
-        names = [r["name"] for r in read_json(out / f"{folder}-{next(iter(sources))}" / "evaluation.json")["rows"]]
-        there = [name for name in names if (out / f"{folder}-{next(iter(sources))}" / "predictions" / f"{name}.npz").is_file()]
-        found.append(f"{folder}\n\n" + table([row(folder, name) for name in there], there))
-    return "\n\n".join(found)
+    folders = tuple(CELLS[part])
+    run = out / f"{folders[0]}-{next(iter(sources))}"
+    names = [r["name"] for r in read_json(run / "evaluation.json")["rows"]]
+    there = [name for name in names if (run / "predictions" / f"{name}.npz").is_file()]
+    return table([row(*folders, selection=name) for name in there], there)
 
 
 def main() -> None:

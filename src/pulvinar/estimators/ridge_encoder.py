@@ -16,11 +16,10 @@ from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations
 from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import BandedRidge, fit_banded
-from pulvinar.training.encoder import best_layers
+from pulvinar.training.encoder import ALPHAS, best_layers
 
 LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
 CHOICES = ("voxel", "roi", "single", "concatenated", "banded")
-ALPHAS = (1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7)  # of the encoding models in Mulrooney & Brockmeier 2024
 
 
 class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -31,7 +30,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    alphas : sequence of float, default=(0.1, 1, ..., 1e7)
+    alphas : sequence of float, default=(0.1, 1, ..., 1e11)
         Penalties to choose from, on the squared weights, in units of the features' sum of squares over images.
     cv : int, "loo" or splitter, default=5
         Folds that choose alpha and layer: a number (consecutive folds, unshuffled, as himalaya and scikit-learn), "loo" for

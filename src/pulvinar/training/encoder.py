@@ -29,12 +29,14 @@ Layers = Mapping[str, np.ndarray]
 Read = Callable[[np.ndarray], np.ndarray]
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # (training rows, held-out rows)
 
+ALPHAS = tuple(float(10**power) for power in range(-1, 12))  # the paper's end at 1e7, too small for layers of large features
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
     """What the trainer needs to know; the defaults are those of the method."""
 
-    alphas: tuple[float, ...] = tuple(float(10**power) for power in range(-1, 8))
+    alphas: tuple[float, ...] = ALPHAS
     regression: Regression = "ridge"
     n_pls_components: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     layer_choice: LayerChoice = "voxel"

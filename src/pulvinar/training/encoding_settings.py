@@ -29,7 +29,7 @@ class EncodingConfig:
     )
     subjects: tuple[str, ...] | None = setting(None, "whose responses; none: the experiment's target")
     regression: Regression = setting("ridge", "ridge or partial_least_squares")
-    alphas: tuple[float, ...] = setting(EncoderSettings.alphas, "penalties to choose from, per voxel (paper: 1e-1 to 1e7)")
+    alphas: tuple[float, ...] = setting(EncoderSettings.alphas, "penalties to choose from, per voxel (paper: to 1e7)")
     n_pls_components: tuple[int, ...] = setting(
         EncoderSettings.n_pls_components, "numbers of components of partial least squares"
     )
