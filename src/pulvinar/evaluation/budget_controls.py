@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pulvinar.errors import InputError
 from pulvinar.evaluation.features import batches
-from pulvinar.models.batch_norm import BatchNorm
+from pulvinar.models.batch_norm import BatchNorm, averaging
 from pulvinar.models.gated_resnet import Block, GatedResNet
 from pulvinar.models.macs import Macs, count_macs
 from pulvinar.models.narrow import narrowed, narrowed_shape
@@ -192,23 +192,17 @@ def recalibrate(
     batch_size: int = 256,
 ) -> None:
     """Estimate the running statistics of every batch-norm anew: the mean over batches of plain (not augmented) images."""
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the mean over all batches
-    was_training = network.training
-    network.train()
     rows = np.unique(np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int))
     device = next(network.parameters()).device
     parts = [part for part in batches(rows, batch_size) if len(rows[part]) > 1]
     if not parts:
         raise InputError("recalibrate: two images or more are needed")
-    for part in parts:
-        network(plain_view(torch.from_numpy(images[rows[part]]).to(device), views))
+    was_training = network.training
+    network.eval()
+    with averaging([module for module in network.modules() if isinstance(module, BatchNorm)]):
+        for part in parts:
+            network(plain_view(torch.from_numpy(images[rows[part]]).to(device), views))
     network.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def narrow_shape(shape: ResNetShape, *, size: int, share: float, uniform: Literal["all", "inner"] = "all") -> ResNetShape:

@@ -4,6 +4,9 @@ torch's SyncBatchNorm refuses CPU tensors; this one needs nothing but an all-red
 of all processes together, and so are the gradients. Every process must hold the same number of rows.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -70,3 +73,17 @@ class BatchNorm(_BatchNorm):
         rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
         self.running_var.lerp_(variance.to(self.running_var.dtype), rate)
+
+
+@contextmanager
+def averaging(norms: Sequence[BatchNorm]) -> Iterator[None]:
+    """Running statistics start anew and become the mean over all batches within; after it the norms are in evaluation mode."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: the mean over all batches
+        norm.train()
+    yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

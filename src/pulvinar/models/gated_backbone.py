@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pulvinar.models.backbones import Backbone
-from pulvinar.models.batch_norm import BatchNorm
+from pulvinar.models.batch_norm import BatchNorm, averaging
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.preprocessing import Preprocessing
 from pulvinar.models.resnet_shape import resnet_shape
@@ -63,14 +63,6 @@ def embedded_network(*, size: int, seed: int) -> GatedResNet:
 @torch.no_grad()
 def calibrate(backbone: Backbone, batches: list[Tensor]) -> None:
     """Running statistics of all batch-norms from batches of preprocessed images; what random weights need to be of any use."""
-    norms = [module for module in backbone.modules() if isinstance(module, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the mean over all batches
-        norm.train()
-    for batch in batches:
-        backbone(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    with averaging([module for module in backbone.modules() if isinstance(module, BatchNorm)]):
+        for batch in batches:
+            backbone(batch)

@@ -3,14 +3,14 @@
 Everything here looks at plain training images with the gates of inference, in evaluation mode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pulvinar.models.batch_norm import BatchNorm
+from pulvinar.models.batch_norm import BatchNorm, averaging
 from pulvinar.models.gated_resnet import Gate, GatedResNet
 from pulvinar.progress import log, warn
 from pulvinar.selection.budget import Shift, bisect_logit_shift
@@ -59,16 +59,9 @@ def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: Vie
     norms = [
         module for name, module in encoder.named_modules() if isinstance(module, BatchNorm) and name.split(".")[-1] == "gated"
     ]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the mean over all batches
-        norm.train()
-    for pixels in _pixels(images, _spread_rows(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
-        encoder(pixels, gated=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    with averaging(norms):
+        for pixels in _pixels(images, _spread_rows(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
+            encoder(pixels, gated=True)
 
 
 def settle(encoder: GatedResNet, images: np.ndarray, config: "GatedConfig", views: ViewSettings) -> dict[str, float]:
@@ -162,13 +155,25 @@ def _opening(encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> t
 def _shift_onto(
     budget: float, encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, n_images: int = N_SETTLING_IMAGES
 ) -> Shift:
-    """Move `logit_shift` from where it is to where the budget is met; its value then, and the share."""
-    already = float(encoder.logit_shift)
+    return shift_onto(
+        budget, encoder, lambda: mac_share(encoder, images, views, n_images=n_images), tolerance=SETTLING_TOLERANCE
+    )
+
+
+@torch.no_grad()
+def shift_onto(
+    budget: float, network: GatedResNet, share: Callable[[], float], *, tolerance: float, at_most: bool = False
+) -> Shift:
+    """Move `logit_shift` of a network from where it is to where `share()` meets the budget; its value then, and the share.
+
+    tolerance, at_most: as in `bisect_logit_shift`, which raises `InputError` where no shift reaches the budget.
+    """
+    already = float(network.logit_shift)
 
     def share_at(shift: float) -> float:
-        encoder.logit_shift.fill_(already + shift)
-        return mac_share(encoder, images, views, n_images=n_images)
+        network.logit_shift.fill_(already + shift)
+        return share()
 
-    found = bisect_logit_shift(share_at, budget, tolerance=SETTLING_TOLERANCE)
-    encoder.logit_shift.fill_(already + found.shift)
+    found = bisect_logit_shift(share_at, budget, tolerance=tolerance, at_most=at_most)
+    network.logit_shift.fill_(already + found.shift)
     return Shift(already + found.shift, found.share)

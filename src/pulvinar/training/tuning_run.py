@@ -28,7 +28,7 @@ from pulvinar.models.low_rank import add_adapters, merge
 from pulvinar.models.network_cut import named_parameters_of, require_same, rest_after
 from pulvinar.models.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.progress import bar, log
-from pulvinar.selection.budget import BudgetConstraint, bisect_logit_shift
+from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import Folds, folds_by_source
 from pulvinar.training.encoding_data import EncodedSubject
@@ -38,6 +38,7 @@ from pulvinar.training.feature_cache import cached_features
 from pulvinar.training.layer_features import BackboneSource, LayerFeatures
 from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject
 from pulvinar.training.runs import RunFolder
+from pulvinar.training.settling import shift_onto
 from pulvinar.training.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
 from pulvinar.training.tuned_choice import UNTUNED, choice_unit
 from pulvinar.training.tuned_voxels import VoxelChoice, chosen_voxels
@@ -382,14 +383,9 @@ def _settle(part: TunedPart, budget: float) -> float | None:
     """One shift of all logits that meets the budget on training images; the share then."""
     if part.gates is None:
         return None
-    gates, shift = part.gates, part.gates.network.logit_shift
-    already = float(shift)
-
-    def share_at(step: float) -> float:
-        shift.fill_(already + step)
-        return mac_share(gates, part.read, min(N_BUDGET_IMAGES, part.n_images))
-
-    found = bisect_logit_shift(share_at, budget, tolerance=BUDGET_TOLERANCE, at_most=True)
-    shift.fill_(already + found.shift)
+    gates, n_images = part.gates, min(N_BUDGET_IMAGES, part.n_images)
+    found = shift_onto(
+        budget, gates.network, lambda: mac_share(gates, part.read, n_images), tolerance=BUDGET_TOLERANCE, at_most=True
+    )
     log(f"MAC share on training images {found.share:.4f} (asked {budget:.4f}); logits shifted by {found.shift:+.4f}")
     return found.share
