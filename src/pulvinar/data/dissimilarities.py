@@ -110,10 +110,10 @@ class Dissimilarities:
         return self.targets[name]
 
     def fingerprint(self) -> str:
-        """Changes when the images or any RDM change."""
+        """Changes when the images, their features or any RDM change."""
         parts: list[Any] = [self.name, tuple(self.stimuli.ids), tuple(self.stimuli.sources)]
         if self.stimuli.read_image is not None:
             parts += [self.stimuli.image(row) for row in range(len(self.stimuli))]
         for name, target in self.targets.items():
             parts += [name, tuple(target.subjects), np.asarray(target.rdms)]
-        return fingerprint(*parts)
+        return fingerprint(*parts, *[values for _, values in sorted(self.stimuli.features.items())])

@@ -16,10 +16,10 @@ def add_adapters(network: nn.Module, *, rank: int, seed: int) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise MissingDependencyError("tuned=lora: peft is not installed; run: pip install 'pulvinar[encoding]'") from error
+        raise MissingDependencyError("low-rank adapters: peft is not installed; run: pip install 'pulvinar[encoding]'") from error
     targets = [name for name, module in network.named_modules() if _fits(module)]
     if not targets:
-        raise InputError("tuned=lora: the network has no linear layer or convolution that an adapter fits")
+        raise InputError("low-rank adapters: the network has no linear layer or convolution that an adapter fits")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))  # type: ignore[arg-type]
