@@ -3,7 +3,8 @@
     python benchmarks/planted_transfer.py OUT --weights squeezenet1_0_imagenet.npz --images PICTURES
 
 All subjects see the same outer test images and training images of their own; the voxels of all follow one perturbed copy of the
-backbone. World and run stay in OUT. Prints what `pulvinar encoding transfer OUT/run` does.
+backbone, or with --own copies whose changes are each subject's own in this share of their variance. World and run stay
+in OUT. Prints what `pulvinar encoding transfer OUT/run` does.
 """
 
 import numpy as np
@@ -22,6 +23,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--n-subjects", type=int, default=3)
     arguments.add_argument("--n", type=int, default=450, help="training images a subject")
+    arguments.add_argument("--own", type=float, default=0.0, help="share of the backbone's change that is a subject's own")
     arguments.add_argument("--roi", default="higher")
     arguments.add_argument("--tuned", default="after:features.5")
     arguments.add_argument("--epochs", type=int, default=8)
@@ -43,6 +45,7 @@ def main() -> None:
             images=str(given.images) if given.images else None,
             driver=f"perturbed:{given.backbone}",
             driver_weights=str(given.weights),
+            driver_own=given.own,
         )
         save(simulate(config, shown=[[(1, numbers), *tests] for numbers in own]), data)
     if not run.is_dir():

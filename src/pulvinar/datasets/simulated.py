@@ -77,6 +77,7 @@ class Config:
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(None, "weights of that backbone, as `load_backbone` takes them; none: random")
     driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
+    driver_own: float = setting(0.0, "share of the change's variance that is each subject's own; 0: all follow one copy")
 
     def problems(self) -> list[str]:
         """What does not fit together."""
@@ -104,6 +105,8 @@ class Config:
         ):
             if not 0 <= getattr(self, name) < 1:
                 lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.driver_own <= 1:
+            lines.append(f"simulated.driver_own lies in [0, 1], not {self.driver_own}")
         if self.responsive_share + self.irrelevant_share > 1:
             lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
         if self.driver != "fixed" and not self.driver.startswith("perturbed:"):
@@ -126,11 +129,13 @@ def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Exp
     config = config or Config()
     rng = np.random.default_rng([config.seed, 0x9D1])
     plan = _plan_stimuli(config, rng, shown)
-    stimuli, areas = _stimuli_and_tuning(config, plan, rng)
+    stimuli, areas = _stimuli(config, plan), _areas(config, plan, 0)
     subjects, truth = {}, {}
     for number in track(range(config.n_subjects), "planting subjects", config.n_subjects):
         name = f"subj{number + 1:02d}"
         own = np.random.default_rng([config.seed, 0xB0D, number])
+        if number and config.driver_own:
+            areas = _areas(config, plan, number)
         subjects[name], truth[name] = plant_subject(config, name, plan.trials[number], stimuli.ids, areas, own)
     train = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(~plan.is_test))
     test = tuple(stimuli.ids[int(row)] for row in np.flatnonzero(plan.is_test))
@@ -240,8 +245,8 @@ def _fixed_features(images: np.ndarray, fit_rows: torch.Tensor) -> dict[str, tor
     }
 
 
-def _driven_features(config: Config, plan: _Plan, fit_rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Area -> features of a perturbed backbone: of its second stage, 'early', and of its last but one, 'higher'."""
+def _driven_features(config: Config, plan: _Plan, fit_rows: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
+    """Area -> features of a subject's perturbed backbone: of its second stage, 'early', and its last but one, 'higher'."""
     found = perturbed_features(
         plan.images,
         name=driver_name(config.driver),
@@ -249,6 +254,8 @@ def _driven_features(config: Config, plan: _Plan, fit_rows: torch.Tensor) -> dic
         strength=config.driver_strength,
         seed=config.seed,
         fit_rows=fit_rows.numpy(),
+        own=config.driver_own,
+        number=number,
     )
     stages = list(found.values())
     if len(stages) < 4:
@@ -256,21 +263,27 @@ def _driven_features(config: Config, plan: _Plan, fit_rows: torch.Tensor) -> dic
     return {"early": stages[1], "higher": stages[-2]}
 
 
-def _stimuli_and_tuning(
-    config: Config, plan: _Plan, rng: np.random.Generator
-) -> tuple[Stimuli, dict[str, np.ndarray]]:  # fmt: skip
-    """Stimuli with the target embedding, and per area the features (stimulus, dim) it follows."""
+def _areas(config: Config, plan: _Plan, number: int) -> dict[str, np.ndarray]:
+    """Area -> the features (stimulus, dim) that its voxels follow in this subject."""
     fit_rows = torch.from_numpy(np.flatnonzero(~plan.is_test))
-    raw = _fixed_features(plan.images, fit_rows) if config.driver == "fixed" else _driven_features(config, plan, fit_rows)
+    if config.driver == "fixed":
+        raw = _fixed_features(plan.images, fit_rows)
+    else:
+        raw = _driven_features(config, plan, fit_rows, number)
     areas, n_components = {}, min(config.tuning_dim, len(fit_rows) - 1)
     for name, features in raw.items():
         scores = principal_components(features, fit_rows=fit_rows, n_components=n_components, whitening=0.5)
         areas[name] = (scores / scores[fit_rows].std(0).square().sum().sqrt()).numpy()
+    return areas
+
+
+def _stimuli(config: Config, plan: _Plan) -> Stimuli:
+    """Stimuli with the target embedding."""
+    fit_rows = np.flatnonzero(~plan.is_test)
     width = len(str(len(plan.images)))
     ids = [f"image{row:0{width}d}" for row in range(len(plan.images))]
-    embedding = embed(plan.images, fit_rows=fit_rows.numpy(), dim=min(config.embedding_dim, len(fit_rows) - 1))
-    stimuli = Stimuli(ids=ids, sources=plan.sources, features={"embedding": embedding}, read_image=lambda row: plan.images[row])
-    return stimuli, areas
+    embedding = embed(plan.images, fit_rows=fit_rows, dim=min(config.embedding_dim, len(fit_rows) - 1))
+    return Stimuli(ids=ids, sources=plan.sources, features={"embedding": embedding}, read_image=lambda row: plan.images[row])
 
 
 # --- a subject ------------------------------------------------------------------------------------------------------

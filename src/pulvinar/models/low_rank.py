@@ -16,7 +16,9 @@ def add_adapters(network: nn.Module, *, rank: int, seed: int) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise MissingDependencyError("low-rank adapters: peft is not installed; run: pip install 'pulvinar[encoding]'") from error
+        raise MissingDependencyError(
+            "low-rank adapters: peft is not installed; run: pip install 'pulvinar[encoding]'"
+        ) from error
     targets = [name for name, module in network.named_modules() if _fits(module)]
     if not targets:
         raise InputError("low-rank adapters: the network has no linear layer or convolution that an adapter fits")
