@@ -18,6 +18,7 @@ from torch.nn import functional
 from pulvinar.progress import warn
 
 SMALLEST_SPREAD, SMALLEST_RANK, TIMES_CHANCE, FIRST_EPOCH_OF_AGREEMENT = 0.05, 2.0, 5.0, 3
+FEW_DIRECTIONS = 8.0  # rank of views that drift apart; measured without the invariance term 3 to 5, with it 12 and more
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Watch:
     """Looks at the health of a run once an epoch and warns once, with what to do, when it is bad. The rule is ours:
 
     - at any epoch: spread below .05 (one point), or rank below 2 (a line);
-    - from the third epoch on: agreement below five times chance while the spread is smaller than after the first epoch. (VICReg
-      without its invariance term does this; runs that learn slowly have low agreement too, but their spread grows.)
+    - from the third epoch on: agreement at most five times chance while the spread is smaller than after the first epoch or the
+      rank is below 8. (VICReg without its invariance term does one or the other; runs that learn slowly have low agreement too,
+      but their spread grows and their rank is larger.)
     """
 
     def __init__(self) -> None:
@@ -84,13 +86,14 @@ class Watch:
                 f"features have a spread of {seen.spread:.3f} and a rank of {seen.rank:.1f}. Raise variance_weight (VICReg) or "
                 "batch_size, or lower learning_rate"
             )
-        lost = seen.agreement < TIMES_CHANCE / n_images
-        if epoch >= FIRST_EPOCH_OF_AGREEMENT and lost and self.first is not None and seen.spread < self.first.spread:
-            return (
-                f"two views of an image find each other in {seen.agreement:.3f} of cases (chance {1 / n_images:.3f}), and "
-                f"features draw together (spread {seen.spread:.3f}, was {self.first.spread:.3f}). Keep invariance=true and "
-                "raise its weight, or lower learning_rate"
-            )
+        if epoch < FIRST_EPOCH_OF_AGREEMENT or seen.agreement > TIMES_CHANCE / n_images or self.first is None:
+            return ""
+        drift = f"two views of an image find each other in {seen.agreement:.3f} of cases (chance {1 / n_images:.3f}), and "
+        advice = ". Keep invariance=true and raise its weight, or lower learning_rate"
+        if seen.spread < self.first.spread:
+            return f"{drift}features draw together (spread {seen.spread:.3f}, was {self.first.spread:.3f}){advice}"
+        if seen.rank < FEW_DIRECTIONS:
+            return f"{drift}features lie in few directions (rank {seen.rank:.1f}){advice}"
         return ""
 
     def record(self) -> dict[str, float | bool]:
