@@ -88,7 +88,7 @@ def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str
         return RunFolder.reopen(folder), json.loads((folder / "evaluation.json").read_text())
     if not folder.is_dir():
         facts = {"name": experiment.name, "path": "", "target": experiment.target, "fingerprint": experiment.fingerprint()}
-        RunFolder.create(folder, method=method, config_toml=to_toml(config), seed=config.seed, data=facts)
+        RunFolder.create(folder, method=method, config_toml=to_toml(config), seed=config.seed, data=facts, topic="encoding")
     opened = RunFolder.reopen(folder)
     if not opened.finished:
         module.check(config, experiment)
