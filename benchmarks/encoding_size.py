@@ -24,7 +24,7 @@ def watched(name: str, arguments: list[str], *, kill_after: float | None = None)
     process = subprocess.Popen([sys.executable, "-m", "pulvinar.cli", *arguments])
     if kill_after is not None:
         time.sleep(kill_after)
-        process.send_signal(signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)  # not by Popen, which would collect what wait4 asks for if it has ended
     _, status, usage = os.wait4(process.pid, 0)
     took, cpu, peak = time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9
     ended = "" if status == 0 else ", killed" if status == signal.SIGKILL else f", failed ({status})"

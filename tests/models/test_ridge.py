@@ -115,3 +115,19 @@ def test_a_layer_reduced_over_images_asks_for_its_features():
     layer = ridge_layer.prepare(problem(160, 300)[0], fit_intercept=True, smallest_alpha=1.0, n_components=20)
     with pytest.raises(InputError, match="features: the axes of a reduced layer need"):
         ridge.axes(layer, ridge.whole(layer, n_components=20))
+
+
+@pytest.mark.parametrize("large", [1, 1000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_small_and_large_matrices_are_decomposed_alike(large, dtype, monkeypatch):
+    """Both ways (scipy from LARGE rows on, torch below): ascending values, and vectors that give the matrix back."""
+    monkeypatch.setattr(ridge_layer, "LARGE", large)
+    rows, _ = problem(60, 50, dtype=dtype)
+    products = rows.T @ rows
+    before = products.clone()
+    values, vectors = ridge_layer.decomposed(products)
+    assert values.dtype == vectors.dtype == dtype
+    assert bool((values.diff() >= 0).all())
+    assert torch.equal(products, before)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(vectors * values @ vectors.T, products, rtol=tolerance, atol=tolerance * float(values[-1]))

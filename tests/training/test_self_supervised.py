@@ -234,6 +234,7 @@ def test_watch_warns_of_a_point_a_line_and_views_that_drift_apart(capsys):
     few = ((0.506, 4.2, 0.016), (0.541, 3.0, 0.008), (0.558, 4.1, 0.008), (0.547, 4.3, 0.008), (0.562, 4.6, 0.02))
     assert seen_by(*few)[1] == [False, False, True, True, True]
     assert "few directions (rank 4.1)" in capsys.readouterr().err
+    # views that do not find each other yet, along twelve directions (spread and rank measured): no collapse
     healthy = ((0.523, 12.4, 0.047), (0.579, 11.9, 0.02), (0.575, 12.6, 0.03), (0.559, 12.5, 0.188))
     assert not any(seen_by(*healthy)[1])
     slow = ((0.299, 32.4, 0.0), (0.35, 20.0, 0.008), (0.36, 15.0, 0.01), (0.397, 13.2, 0.016))

@@ -83,7 +83,9 @@ def averaging(norms: Sequence[BatchNorm]) -> Iterator[None]:
         norm.reset_running_stats()
         norm.momentum = None  # torch: the mean over all batches
         norm.train()
-    yield
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
