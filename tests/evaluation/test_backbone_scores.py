@@ -6,10 +6,12 @@ import torch
 
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.evaluation.backbone_scores import ScoreSettings, as_text, gated_features, score_backbone
+from pulvinar.evaluation.backbone_scores import as_text, gated_features, score_backbone
+from pulvinar.evaluation.features import crops_of_epoch
 from pulvinar.evaluation.linear_probe import linear_probe
 from pulvinar.evaluation.neighbours import knn_accuracy
-from pulvinar.evaluation.transfer import resized, score_transfer
+from pulvinar.evaluation.score_settings import ScoreSettings
+from pulvinar.evaluation.transfer import resized, resized_set
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
 from pulvinar.training.views import ViewSettings, plain_view
@@ -44,11 +46,11 @@ def network(data) -> GatedResNet:
 
 @pytest.fixture(scope="module")
 def scored(network, data):
-    return score_backbone(network, data, seed=1, settings=ScoreSettings(n_probe_seeds=2))
+    return score_backbone(network, data, seed=1, settings=ScoreSettings(probe_seeds=2))
 
 
 def test_scores_equal_the_pieces_called_one_by_one(network, data, scored):
-    result, arrays = scored
+    result, arrays = scored.values, scored.correct
     images, labels = data.labelled()
     with torch.no_grad():
         train, test = (network(plain_view(torch.from_numpy(part), VIEWS), gated=True) for part in (images, data.test))
@@ -63,7 +65,7 @@ def test_scores_equal_the_pieces_called_one_by_one(network, data, scored):
 
 
 def test_every_row_stands_at_the_reached_multiply_adds(scored):
-    result, _ = scored
+    result = scored.values
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == ["gated", "dense", "pixels", "random_gates", "static", "static_random", "pruned"]
     for name in ("static", "static_random", "pruned", "random_gates"):
@@ -81,7 +83,7 @@ def test_every_row_stands_at_the_reached_multiply_adds(scored):
 
 
 def test_channels_are_counted_on_test_images(network, data, scored):
-    result, _ = scored
+    result = scored.values
     with torch.no_grad():
         gates = network(plain_view(torch.from_numpy(data.test), VIEWS), gated=True).gates
     on = sum(int((gate.min(0).values == 1).sum()) for gate in gates)
@@ -100,7 +102,7 @@ def test_features_do_not_depend_on_the_batch(network, data):
 def test_a_dense_network_has_no_gated_row(data):
     shape = resnet_shape("resnet18", size=16, width=0.125)
     network = GatedResNet(shape, size=16, passes=("dense",)).initialise(torch.Generator().manual_seed(0))
-    result, _ = score_backbone(network, data, settings=ScoreSettings(n_probe_seeds=1))
+    result = score_backbone(network, data, settings=ScoreSettings(probe_seeds=1)).values
     assert [row["name"] for row in result["rows"]] == ["dense", "pixels"]
     assert result["knn_gated"] is None
     assert result["channels"] is None
@@ -113,15 +115,84 @@ def test_images_without_labels_are_refused(network, data):
         score_backbone(network, unlabelled)
 
 
-def test_transfer_resizes_to_the_networks_size(network, data):
+def test_other_images_are_resized_to_the_networks_size(data):
     generator = np.random.default_rng(3)
     large = generator.integers(0, 256, (90, 20, 30, 3), dtype=np.uint8)
     labels = np.arange(90) % 2
     target = ImageSet(name="large", train=large[:60], test=large[60:], train_labels=labels[:60], test_labels=labels[60:])
-    result, _ = score_transfer(network, target, settings=ScoreSettings(n_probe_seeds=1))
-    assert result["target"] == "large"
-    assert [row["name"] for row in result["rows"]] == ["gated", "dense"]
+    fitted = resized_set(target, 16)
+    assert fitted.train.shape == (60, 16, 16, 3)
+    assert fitted.test.shape == (30, 16, 16, 3)
+    assert fitted.name == "large"
+    assert fitted.test_labels is target.test_labels
     assert resized(data.test, 16) is data.test
+
+
+def test_settings_reach_the_neighbours_and_the_probe(network, data):
+    images, labels = data.labelled()
+    settings = ScoreSettings(k=9, metric="cosine", weighting="exponential", temperature=0.5, probe_seeds=1)
+    given = score_backbone(network, data, settings=settings, controls=False)
+    with torch.no_grad():
+        train, test = (network(plain_view(torch.from_numpy(part), VIEWS)).features for part in (images, data.test))
+    expected = knn_accuracy(
+        train, labels, test, data.test_labels, k=9, metric="cosine", weighting="exponential", temperature=0.5
+    )
+    assert given.values["knn_dense"] == pytest.approx(expected.accuracy, abs=0.02)
+    assert given.values["settings"]["k"] == 9
+    assert "9-NN" in as_text(given.values)
+    np.testing.assert_allclose(given.features["dense"], test, atol=1e-4, rtol=1e-3)
+    np.testing.assert_array_equal(given.features["label"], data.test_labels)
+
+
+def test_crops_are_drawn_anew_each_epoch_and_are_not_jittered(data):
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.flatten(1)
+
+    features_of_epoch = crops_of_epoch(forward, data.train[:40], views=VIEWS, batch_size=16, seed=2)
+    first, second = features_of_epoch(0), features_of_epoch(1)
+    assert first.shape == (40, 3 * 16 * 16)
+    assert (first - second).abs().mean() > 0.1
+    torch.testing.assert_close(features_of_epoch(0), first)
+    flat = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None] * 6, (40, 16, 16, 3)).copy()
+    settings = ViewSettings()
+    one_colour = crops_of_epoch(forward, flat, views=settings)(3)
+    whole = plain_view(torch.from_numpy(flat), settings).flatten(1)
+    torch.testing.assert_close(one_colour, whole, atol=1e-4, rtol=1e-4)  # any crop of a plain picture is the picture
+
+
+def test_a_probe_on_crops_equals_the_pieces_called_one_by_one(data):
+    few = ImageSet(
+        name="few", train=data.train[1:33], test=data.test, train_labels=np.arange(1, 33) % 3, test_labels=data.test_labels
+    )
+    shape = resnet_shape("resnet18", size=16, width=0.125)
+    network = GatedResNet(shape, size=16, passes=("dense",)).initialise(torch.Generator().manual_seed(0)).eval()
+    settings = ScoreSettings(linear="faithful", crops=True, probe_seeds=2)
+    scored = score_backbone(network, few, settings=settings, seed=3, controls=False)
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        return network(pixels).features
+
+    with torch.no_grad():
+        train, test = (forward(plain_view(torch.from_numpy(part), VIEWS)) for part in (few.train, few.test))
+    crops = crops_of_epoch(forward, few.train, seed=3)
+    options = {"recipe": "faithful", "n_seeds": 2, "seed": 3}
+    expected = linear_probe(train, few.train_labels, test, few.test_labels, features_of_epoch=crops, **options)
+    plain = linear_probe(train, few.train_labels, test, few.test_labels, **options)
+    assert (scored.correct["linear_dense"] != expected.correct).mean() < 0.02
+    assert (scored.correct["linear_dense"] != plain.correct).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "k is 1 or more"),
+        ({"temperature": 0.0}, "temperature is above 0"),
+        ({"weighting": "exponential"}, "set metric=cosine too"),
+        ({"crops": True}, "set linear=faithful too"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, message):
+    assert message in " ".join(ScoreSettings(**settings).problems())
 
 
 def test_resizing_equals_pillows(data):

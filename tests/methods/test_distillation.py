@@ -28,8 +28,8 @@ def data() -> ImageSet:
     return ImageSet(name="reds", train=images[:90], test=images[90:], train_labels=labels[:90], test_labels=labels[90:])
 
 
-def open_run(path, method="distillation", config="") -> RunFolder:
-    return RunFolder.create(path, method=method, config_toml=config, seed=0, data={})
+def open_run(path, method="distillation", config="", images="other") -> RunFolder:
+    return RunFolder.create(path, method=method, config_toml=config, seed=0, data={"fingerprint": images})
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def teacher(tmp_path_factory, data) -> RunFolder:
 @pytest.mark.parametrize("objective", ["simreg", "seed"])
 def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
-    config = Config(objective=objective, epochs=3, batch_size=30, learning_rate=0.1, queue=64, probe_seeds=1)
-    whole = open_run(tmp_path / "whole")
+    config = Config(objective=objective, epochs=3, batch_size=30, learning_rate=0.1, queue=64)
+    whole = open_run(tmp_path / "whole", images=data.fingerprint())
     distillation.fit(config, data, whole, teacher)
     losses = [record["loss"] for record in whole.records]
     assert len(losses) == 3

@@ -1,6 +1,8 @@
 """Commands on runs: demo, list, fit, evaluate, predict, reconstruct, report, sweep."""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
 
@@ -29,12 +31,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.fit import fit, settings_of
 
     if arguments.settings:
-        rows = settings_of(arguments.method)
-        for name, fits, default, text in rows:
-            say(arguments, f"{name} = {default}\n    {text} ({fits})")
-        return {
-            "settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]
-        }
+        return _settings(arguments, settings_of(arguments.method))
     needed = (("--data", arguments.data), *(() if arguments.dry_run else (("--out", arguments.out),)))
     if missing := [flag for flag, value in needed if not value]:
         raise UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
@@ -56,6 +53,12 @@ def _fit(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _settings(arguments: argparse.Namespace, rows: Sequence[tuple[str, str, Any, str]]) -> Result:
+    for name, fits, default, text in rows:
+        say(arguments, f"{name} = {default}\n    {text} ({fits})")
+    return {"settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]}
+
+
 def _dry_run(arguments: argparse.Namespace) -> Result:
     from pulvinar.commands.dry_run import as_text, dry_run
 
@@ -72,9 +75,16 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.fit import evaluate
+    from pulvinar.commands.fit import evaluate, scoring_settings
 
-    result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection)
+    if arguments.settings:
+        rows = scoring_settings(arguments.run)
+        if not rows:
+            say(arguments, "runs of this method are scored in one way; there is nothing to set")
+        return _settings(arguments, rows)
+    result = evaluate(
+        arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set
+    )
     _show_evaluation(arguments, result)
     say(arguments, f"next: pulvinar report {arguments.run}")
     return result
@@ -155,6 +165,10 @@ def declare(commands: Commands) -> None:
     evaluate.add_argument("run", help="run folder")
     evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
     evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
+    evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop (self-supervised runs)")
+    evaluate.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how a self-supervised run is scored"
+    )
     predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
     predict.add_argument("run", help="run folder")
     predict.add_argument(

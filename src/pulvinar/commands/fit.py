@@ -255,8 +255,32 @@ def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, op
         _fit(module, config, opened, run, data)
 
 
-def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dict[str, Any]:
-    """Score a finished run on the outer test images, beside its controls."""
+def scoring_of(run: RunFolder, assignments: Sequence[str]) -> dict[str, Any]:
+    """How the run is to be scored, as the method's `evaluate` wants it: `scoring`, or nothing where there is no choice."""
+    defaults = getattr(registry.module("methods", run.method), "SCORING", None)
+    if defaults is None:
+        if assignments:
+            raise ConfigError(f"--set: a run of {run.method} is scored in one way; leave out {', '.join(assignments)}")
+        return {}
+    from pulvinar.evaluation.score_settings import ScoreSettings
+
+    return {"scoring": build(ScoreSettings, {**defaults, **parse_assignments(assignments)}, name="evaluate")}
+
+
+def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
+    """Rows (name, what fits, default, help) of what `evaluate --set` may change; none where there is no choice."""
+    from pulvinar.config import describe
+
+    scoring = scoring_of(RunFolder.reopen(run), ()).get("scoring")
+    if scoring is None:
+        return []
+    return [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
+
+
+def evaluate(
+    run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Score a finished run on the outer test images, beside its controls. assignments: how (self-supervised runs)."""
     from pulvinar.report.tables import csv_text
 
     finished = RunFolder.reopen(run)
@@ -267,14 +291,15 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True) -> dic
         )
     if not finished.finished:
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
+    scoring = scoring_of(finished, assignments)
     config = build(module.Config, finished.settings(), name=finished.method)
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
-    if not getattr(module, "SCORES_OTHER_DATA", False):
+    if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    result = module.evaluate(finished, opened, config, controls=controls)
+    result = module.evaluate(finished, opened, config, controls=controls, **scoring)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
     return {"run": run, "seed": finished.facts["seed"], **result}

@@ -16,31 +16,30 @@ from torch import Tensor
 from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation.budget_controls import Control, FixedMask, fixed_mask, random_gates
 from pulvinar.evaluation.channel_statistics import ChannelStatistics, channel_statistics
-from pulvinar.evaluation.features import collect, pixel_features
-from pulvinar.evaluation.linear_probe import Recipe, linear_probe
-from pulvinar.evaluation.neighbours import Metric, knn_accuracy
+from pulvinar.evaluation.features import PIXELS, Forward, collect, crops_of_epoch, pixels
+from pulvinar.evaluation.linear_probe import linear_probe
+from pulvinar.evaluation.neighbours import knn_accuracy
+from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.progress import log
 from pulvinar.training.views import ViewSettings
 
 N_BOOTSTRAP = 2000
+N_PLACED = 2000  # test images, evenly spread, whose features are kept for the report's map of them
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """How features are scored; the defaults are the papers' neighbours and the solved linear probe.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BackboneScores:
+    """An evaluation: plain values, which test images were right (for pooling over seeds), and test features to draw.
 
-    k, metric, normalised: of the neighbours. recipe, n_probe_seeds: of the linear probe (pixels and controls get one seed with
-    the exact recipe, which has no chance in it but the choice of the L2 weight).
+    correct: 'knn_BRANCH' (image,) and 'linear_BRANCH' (probe seed, image) bool. features: 'gated', 'dense' (image, feature)
+    of at most N_PLACED test images, evenly spread, and their 'label'.
     """
 
-    k: int = 1
-    metric: Metric = "euclidean"
-    normalised: bool = False
-    recipe: Recipe = "exact"
-    n_probe_seeds: int = 5
-    batch_size: int = 256
+    values: dict[str, Any]
+    correct: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,34 +82,73 @@ def gated_features(network: GatedResNet, images: np.ndarray, *, views: ViewSetti
     )
 
 
-def score_features(
-    name: str,
-    description: str,
-    mac_share: float | None,
-    train: Tensor,
-    test: Tensor,
-    labels: tuple[np.ndarray, np.ndarray],
-    settings: ScoreSettings,
-    *,
-    seed: int,
-    n_probe_seeds: int | None = None,
-) -> Scored:
-    """Neighbours and linear probe of these training and test features; labels: (training, test)."""
-    neighbours = knn_accuracy(
-        train, labels[0], test, labels[1], k=settings.k, metric=settings.metric, normalised=settings.normalised
-    )
-    n_seeds = settings.n_probe_seeds if n_probe_seeds is None or settings.recipe == "faithful" else n_probe_seeds
-    probe = linear_probe(train, labels[0], test, labels[1], recipe=settings.recipe, n_seeds=n_seeds, seed=seed)
-    log(f"{name}: {settings.k}-NN {100 * neighbours.accuracy:.1f} %, linear {100 * probe.accuracy:.1f} %")
-    return Scored(
-        name=name,
-        description=description,
-        mac_share=mac_share,
-        knn=neighbours.accuracy,
-        linear=probe.accuracy,
-        knn_correct=neighbours.correct,
-        linear_correct=probe.correct,
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scorer:
+    """Labelled training images and test images, and how features of them are scored."""
+
+    images: np.ndarray
+    tested: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray]
+    views: ViewSettings
+    settings: ScoreSettings
+    seed: int
+    device: torch.device
+
+    def collect(self, forward: Forward, name: str, views: ViewSettings) -> tuple[Tensor, Tensor]:
+        """Features of the training and the test images."""
+        options: dict[str, Any] = {"views": views, "batch_size": self.settings.batch_size, "device": self.device}
+        train, test = (collect(forward, part, description=name, **options) for part in (self.images, self.tested))
+        return train, test
+
+    def row(
+        self,
+        name: str,
+        description: str,
+        mac_share: float | None,
+        forward: Forward,
+        *,
+        features: tuple[Tensor, Tensor] | None = None,
+        views: ViewSettings | None = None,
+        is_control: bool = False,
+    ) -> Scored:
+        """Neighbours and linear probe. features: of the training and test images, where they are there already."""
+        settings, views = self.settings, views or self.views
+        train, test = features or self.collect(forward, name, views)
+        neighbours = knn_accuracy(
+            train,
+            self.labels[0],
+            test,
+            self.labels[1],
+            k=settings.k,
+            metric=settings.metric,
+            normalised=settings.normalised,
+            weighting=settings.weighting,
+            temperature=settings.temperature,
+        )
+        crops = None
+        if settings.crops:
+            options: dict[str, Any] = {"views": views, "batch_size": settings.batch_size, "device": self.device}
+            crops = crops_of_epoch(forward, self.images, seed=self.seed, **options)
+        probe = linear_probe(
+            train,
+            self.labels[0],
+            test,
+            self.labels[1],
+            recipe=settings.linear,
+            n_seeds=1 if is_control and settings.linear == "exact" else settings.probe_seeds,
+            seed=self.seed,
+            features_of_epoch=crops,
+        )
+        log(f"{name}: {settings.k}-NN {100 * neighbours.accuracy:.1f} %, linear {100 * probe.accuracy:.1f} %")
+        return Scored(
+            name=name,
+            description=description,
+            mac_share=mac_share,
+            knn=neighbours.accuracy,
+            linear=probe.accuracy,
+            knn_correct=neighbours.correct,
+            linear_correct=probe.correct,
+        )
 
 
 def score_backbone(
@@ -122,8 +160,8 @@ def score_backbone(
     seed: int = 0,
     controls: bool = True,
     name: str | None = None,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The evaluation of a finished network (plain values), and per-image results to store, on labelled images of `data`.
+) -> BackboneScores:
+    """The evaluation of a finished network on labelled images of `data`.
 
     The bank and the probe's training set are all labelled training images; the test images were in nobody's training. Keys:
     mac_share, knn_dense, knn_gated, linear_dense, linear_gated, linear_pixels, linear_random_gates, channels (always_on,
@@ -131,50 +169,58 @@ def score_backbone(
     not have (gates) or was not asked for (controls) is None. name: what to call the first row (a method's name); its `branch`
     stays gated or dense, as the per-image results are called.
     """
-    views, settings = views or ViewSettings(), settings or ScoreSettings()
+    settings = settings or ScoreSettings()
     network.eval()
     images, train_labels = data.labelled()
     tested, test_labels = data.tested()
-    labels = (train_labels, test_labels)
+    scorer = _Scorer(
+        images=images,
+        tested=tested,
+        labels=(train_labels, test_labels),
+        views=views or ViewSettings(),
+        settings=settings,
+        seed=seed,
+        device=next(network.parameters()).device,
+    )
     rows: list[Scored] = []
+    features: dict[str, Tensor] = {}
     channels: ChannelStatistics | None = None
     gated_share: float | None = None
     if "gated" in network.passes:
-        train, test = (gated_features(network, part, views=views, batch_size=settings.batch_size) for part in (images, tested))
-        channels, gated_share = test.channels, test.mac_share
-        text = "the network with its gates"
-        rows.append(score_features("gated", text, gated_share, train.features, test.features, labels, settings, seed=seed))
+        train, test = (
+            gated_features(network, part, views=scorer.views, batch_size=settings.batch_size) for part in (images, tested)
+        )
+        channels, gated_share, features["gated"] = test.channels, test.mac_share, test.features
+        rows.append(
+            scorer.row(
+                "gated",
+                "the network with its gates",
+                gated_share,
+                lambda pixels: network(pixels, gated=True).features,
+                features=(train.features, test.features),
+            )
+        )
     if "dense" in network.passes:
-        dense = [_features(network, part, views, settings) for part in (images, tested)]
-        rows.append(score_features("dense", "every channel, no gates", 1.0, dense[0], dense[1], labels, settings, seed=seed))
+
+        def dense(pixels: Tensor) -> Tensor:
+            return network(pixels).features
+
+        found = scorer.collect(dense, "dense", scorer.views)
+        features["dense"] = found[1]
+        rows.append(scorer.row("dense", "every channel, no gates", 1.0, dense, features=found))
     if controls:
-        rows.append(_pixels(images, tested, labels, settings, seed))
+        rows.append(scorer.row("pixels", "raw pixels, no network", None, pixels, views=PIXELS, is_control=True))
         if channels is not None and gated_share is not None:
-            for control in _controls(network, gated_share, train.channels, data, views, seed):
-                rows.append(_scored_control(control, images, tested, labels, views, settings, network, seed))
-    result, arrays = _result(rows, channels, gated_share, labels, settings, seed)
+            for control in _controls(network, gated_share, train.channels, data, scorer.views, seed):
+                shown = "random_gates" if control.name == "random" else control.name
+                rows.append(scorer.row(shown, control.description, control.mac_share, control.forward, is_control=True))
+    values = _values(rows, channels, gated_share, scorer)
     if name is not None:
-        result["rows"][0]["name"] = name
-    return result, arrays
-
-
-def _features(network: GatedResNet, images: np.ndarray, views: ViewSettings, settings: ScoreSettings) -> Tensor:
-    device = next(network.parameters()).device
-    return collect(
-        lambda pixels: network(pixels).features,
-        images,
-        views=views,
-        batch_size=settings.batch_size,
-        device=device,
-        description="dense features",
-    )
-
-
-def _pixels(
-    images: np.ndarray, tested: np.ndarray, labels: tuple[np.ndarray, np.ndarray], settings: ScoreSettings, seed: int
-) -> Scored:
-    train, test = pixel_features(images), pixel_features(tested)
-    return score_features("pixels", "raw pixels, no network", None, train, test, labels, settings, seed=seed, n_probe_seeds=1)
+        values["rows"][0]["name"] = name
+    correct = {f"{kind}_{row.name}": getattr(row, f"{kind}_correct") for row in rows for kind in ("knn", "linear")}
+    placed = np.unique(np.linspace(0, len(tested) - 1, min(N_PLACED, len(tested))).astype(int))
+    kept = {branch: found[placed].numpy() for branch, found in features.items()}
+    return BackboneScores(values=values, correct=correct, features={**kept, "label": test_labels[placed]})
 
 
 def _controls(
@@ -197,35 +243,9 @@ def _controls(
         )
 
 
-def _scored_control(
-    control: Control,
-    images: np.ndarray,
-    tested: np.ndarray,
-    labels: tuple[np.ndarray, np.ndarray],
-    views: ViewSettings,
-    settings: ScoreSettings,
-    network: GatedResNet,
-    seed: int,
-) -> Scored:
-    device = next(network.parameters()).device
-    train, test = (
-        collect(control.forward, part, views=views, batch_size=settings.batch_size, device=device, description=control.name)
-        for part in (images, tested)
-    )
-    name = "random_gates" if control.name == "random" else control.name
-    return score_features(
-        name, control.description, control.mac_share, train, test, labels, settings, seed=seed, n_probe_seeds=1
-    )
-
-
-def _result(
-    rows: list[Scored],
-    channels: ChannelStatistics | None,
-    gated_share: float | None,
-    labels: tuple[np.ndarray, np.ndarray],
-    settings: ScoreSettings,
-    seed: int,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _values(
+    rows: list[Scored], channels: ChannelStatistics | None, gated_share: float | None, scorer: _Scorer
+) -> dict[str, Any]:
     by_name = {row.name: row for row in rows}
 
     def value(name: str, score: str) -> float | None:
@@ -233,19 +253,18 @@ def _result(
 
     names = ("dense", "gated", "pixels", "random_gates")
     scores = {f"{score}_{name}": value(name, score) for score in ("knn", "linear") for name in names}
-    counts = np.bincount(labels[0])
-    result = {
+    train_labels, test_labels = scorer.labels
+    counts = np.bincount(train_labels)
+    return {
         "mac_share": 1.0 if gated_share is None else gated_share,
         **scores,
         "channels": None if channels is None else channels.as_dict(),
-        "rows": compared(rows, seed=seed),
-        "chance": float(np.mean(labels[1] == counts.argmax())),
-        "n_train": len(labels[0]),
-        "n_test": len(labels[1]),
-        "settings": asdict(settings),
+        "rows": compared(rows, seed=scorer.seed),
+        "chance": float(np.mean(test_labels == counts.argmax())),
+        "n_train": len(train_labels),
+        "n_test": len(test_labels),
+        "settings": asdict(scorer.settings),
     }
-    arrays = {f"{kind}_{row.name}": getattr(row, f"{kind}_correct") for row in rows for kind in ("knn", "linear")}
-    return result, arrays
 
 
 def compared(rows: list[Scored], *, seed: int) -> list[dict[str, Any]]:
@@ -278,7 +297,8 @@ def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """The rows as a table for a terminal: MAC share, 1-NN and linear accuracy with intervals, difference from the first row."""
-    lines = [f"{'':16} {'MACs':>7} {'1-NN':>6} {'95 % interval':>15} {'linear':>7} {'95 % interval':>15}  linear - first"]
+    nearest = f"{evaluation['settings']['k']}-NN"
+    lines = [f"{'':16} {'MACs':>7} {nearest:>6} {'95 % interval':>15} {'linear':>7} {'95 % interval':>15}  linear - first"]
     for row in evaluation["rows"]:
         share = "" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f} %"
         cells = [f"{row['name']:16} {share:>7}"]

@@ -1,6 +1,7 @@
 """Features of a network for whole image sets, and raw pixels as the features that any network has to beat."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.progress import track
-from pulvinar.training.views import ViewSettings, as_pixels, plain_view
+from pulvinar.training.views import ViewSettings, make_view, plain_view
 
 Forward = Callable[[Tensor], Tensor]  # normalised images (image, 3, height, width) -> (image, feature)
+PIXELS = ViewSettings(mean=(0.0, 0.0, 0.0), sd=(1.0, 1.0, 1.0))  # images as values in [0, 1]
+CROP_SCALE = (0.08, 1.0)  # share of the image in a crop of the linear probe, as in solo-learn, which the papers used
 
 
 def batches(images: np.ndarray, batch_size: int) -> list[slice]:
@@ -48,13 +51,31 @@ def collect(
     return features
 
 
-def pixel_features(images: np.ndarray, *, side: int = 32) -> Tensor:
-    """Pixels in [0, 1], flattened: float32 (image, 3 x side x side); larger images are averaged down to `side` first."""
-    parts = []
-    for part in batches(images, 4096):
-        pixels = as_pixels(torch.from_numpy(np.ascontiguousarray(images[part])))
-        parts.append((adaptive_avg_pool2d(pixels, side) if max(pixels.shape[2:]) > side else pixels).flatten(1))
-    return torch.cat(parts)
+def crops_of_epoch(
+    forward: Forward,
+    images: np.ndarray,
+    *,
+    views: ViewSettings | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Callable[[int], Tensor]:
+    """Epoch -> `forward` of a random crop, flipped or not, of every image: float32 on the CPU. The seed and epoch decide."""
+    off = {f"{name}_probability": 0.0 for name in ("jitter", "grey", "blur", "solarise")}
+    settings = replace(views or ViewSettings(), crop_scale=CROP_SCALE, **off)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def features_of_epoch(epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        parts = (torch.from_numpy(np.ascontiguousarray(images[part])).to(device) for part in batches(images, batch_size))
+        return torch.cat([forward(make_view(part, settings, generator)).float().cpu() for part in parts])
+
+    return features_of_epoch
+
+
+def pixels(images: Tensor, *, side: int = 32) -> Tensor:
+    """Pixels (image, 3, height, width), flattened; larger images are averaged down to `side` first."""
+    return (adaptive_avg_pool2d(images, side) if max(images.shape[2:]) > side else images).flatten(1)
 
 
 def require_pair(features: Tensor, labels: np.ndarray | Tensor | Sequence[int], what: str) -> tuple[Tensor, Tensor]:

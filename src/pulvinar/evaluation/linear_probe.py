@@ -4,8 +4,8 @@ exact     features standardised by the training images, multinomial logistic reg
           (convex: no seed, no schedule). The L2 weight is chosen on an inner validation part of the training images; each seed
           draws another inner part.
 faithful  the papers' optimiser: SGD, momentum .9, rate .3, times .1 after epochs 60 and 80, 100 epochs, batches of 512, plain
-          features; each seed is another initialisation and order. On cached features; the papers augment the crops, for which
-          `features_of_epoch` computes the training features of each epoch anew.
+          features; each seed is another initialisation and order. On cached features, or on those of random crops, as the
+          papers have it: `features_of_epoch` gives the training features of each epoch, the same to all seeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from pulvinar.errors import InputError
 from pulvinar.evaluation.features import require_pair
+from pulvinar.progress import track
 
 Recipe = Literal["exact", "faithful"]
 L2_WEIGHTS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the mean cross-entropy; strong first, each starts where the last ended
@@ -70,10 +71,8 @@ def linear_probe(
         right = [_right(test, test_labels, *fits[weight]) for weight in chosen]
     else:
         train, test = train.float(), test.float()
-        right = [
-            _right(test, test_labels, *train_by_sgd(train, train_labels, n_classes, generator, features_of_epoch))
-            for generator in generators
-        ]
+        trained = train_by_sgd(train, train_labels, n_classes, generators, features_of_epoch)
+        right = [_right(test, test_labels, *layer) for layer in trained]
     correct = torch.stack(right).numpy()
     accuracies = correct.mean(1)
     return LinearScore(
@@ -160,21 +159,23 @@ def train_by_sgd(
     features: Tensor,
     labels: Tensor,
     n_classes: int,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     features_of_epoch: Callable[[int], Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The papers' recipe; weights (class, feature) and bias (class,). Initial weights uniform in +-1/sqrt(features)."""
+) -> list[tuple[Tensor, Tensor]]:
+    """The papers' recipe; for each generator weights (class, feature) and bias (class,), at first uniform in +-1/sqrt(features)."""
     bound = features.shape[1] ** -0.5
-    layer = nn.utils.skip_init(nn.Linear, features.shape[1], n_classes)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(DROPS), gamma=DROP_FACTOR)
-    for epoch in range(EPOCHS):
+    layers = [nn.utils.skip_init(nn.Linear, features.shape[1], n_classes) for _ in generators]
+    for layer, generator in zip(layers, generators, strict=True):
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM) for layer in layers]
+    for epoch in track(range(EPOCHS), "linear probe by SGD", EPOCHS):
         seen = features if features_of_epoch is None else features_of_epoch(epoch).float()
-        for rows in torch.randperm(len(labels), generator=generator).split(BATCH_SIZE):
-            optimizer.zero_grad()
-            functional.cross_entropy(layer(seen[rows]), labels[rows]).backward()
-            optimizer.step()
-        schedule.step()
-    return layer.weight.detach(), layer.bias.detach()
+        rate = RATE * DROP_FACTOR ** sum(epoch >= drop for drop in DROPS)
+        for layer, optimizer, generator in zip(layers, optimizers, generators, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            for rows in torch.randperm(len(labels), generator=generator).split(BATCH_SIZE):
+                optimizer.zero_grad()
+                functional.cross_entropy(layer(seen[rows]), labels[rows]).backward()
+                optimizer.step()
+    return [(layer.weight.detach(), layer.bias.detach()) for layer in layers]

@@ -1,58 +1,113 @@
-"""The evaluation of a self-supervised run: scores, controls, budget, written into its folder."""
+"""The evaluation of a self-supervised run: scores, controls, budget, written into its folder.
 
+What the usual scoring gives on the run's own images is the run's evaluation (evaluation.json, predictions/). Any other, on
+other images or scored another way, has the same files in a folder of its own, RUN/evaluations/NAME.
+"""
+
+import re
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pulvinar.data.image_set import ImageSet
-from pulvinar.errors import InputError
 from pulvinar.evaluation import backbone_scores
-from pulvinar.evaluation.backbone_scores import score_backbone
+from pulvinar.evaluation.backbone_scores import BackboneScores, score_backbone
+from pulvinar.evaluation.score_settings import ScoreSettings
+from pulvinar.evaluation.transfer import resized_set
 from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.progress import log
 from pulvinar.storage import write_arrays, write_json
+from pulvinar.training.backbone_runs import load_backbone
 from pulvinar.training.runs import RunFolder
-from pulvinar.training.self_supervised_run import image_size, load_encoders
+from pulvinar.training.self_supervised_run import load_encoders
 from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
 from pulvinar.training.siamese import Branches
 
+ELSEWHERE = "evaluations"  # folder of a run: evaluations on other images, or scored another way
+
 
 def evaluate_run(
-    run: RunFolder, data: ImageSet, config: SelfSupervisedConfig, branches: Branches, *, controls: bool
+    run: RunFolder,
+    data: ImageSet,
+    config: SelfSupervisedConfig,
+    branches: Branches,
+    *,
+    controls: bool,
+    scoring: ScoreSettings | None = None,
+    first_row: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`score_backbone` of the run's network with the run's budget beside it; also evaluation.json and which images were right.
+    """`score_backbone` of the run's network with the run's budget beside it; written as the module says.
 
-    With two encoders the gated one is scored with the controls, and the dense one's scores stand beside.
+    Other images than the network's size are resized to it. With two encoders the gated one is scored with the controls, and
+    the dense one's scores stand beside. first_row: what to say of the first row instead (its MAC share, its description).
     """
-    size = image_size(data)
-    encoders = load_encoders(run, config, branches, size)
-    if "network" in run.facts and encoders[0].macs.dense != run.facts["network"]["macs"]:
-        raise InputError(f"{data.name}: images of {size} pixels; the network of {run.path} was trained on another size")
-    result, arrays = _score(encoders[0], data, config, controls=controls)
+    scoring = scoring or ScoreSettings()
+    fitted = fitted_to(run, data)
+    encoders = load_encoders(run, config, branches, fitted.size[0])
+
+    def score(encoder: GatedResNet, *, controls: bool) -> BackboneScores:
+        return score_backbone(
+            encoder, fitted, views=config.views()[0], settings=scoring, seed=config.seed, controls=controls
+        )
+
+    scores = score(encoders[0], controls=controls)
+    result = scores.values
     for dense in encoders[1:]:
-        other, more = _score(dense, data, config, controls=False)
-        result |= {key: value for key, value in other.items() if key in ("knn_dense", "linear_dense")}
-        result["rows"].insert(1, other["rows"][0])
-        arrays |= more
-    result["rows"][0] |= {"name": run.method, "pass": result["rows"][0]["name"]}
+        other = score(dense, controls=False)
+        result |= {key: value for key, value in other.values.items() if key in ("knn_dense", "linear_dense")}
+        result["rows"].insert(1, other.values["rows"][0])
+        scores.correct.update(other.correct)
+        scores.features.update(other.features)
+    result["rows"][0] |= {"name": run.method, "pass": result["rows"][0]["name"], **(first_row or {})}
+    result["mac_share"] = result["rows"][0]["mac_share"]
     result["budget"] = run.facts.get("budget")
-    write_arrays(run.path / "predictions" / "correct.npz", **arrays)
-    write_json(run.path / "evaluation.json", result)
+    return keep(run, data, scores, scoring)
+
+
+def fitted_to(run: RunFolder, data: ImageSet) -> ImageSet:
+    """The images at the size of the run's network."""
+    size = load_backbone(run).network.size
+    if data.size == (size, size):
+        return data
+    log(f"{data.name}: images of {data.size[0]} x {data.size[1]} pixels, resized to {size} x {size}, what the network was trained on")
+    return resized_set(data, size)
+
+
+def keep(
+    run: RunFolder, data: ImageSet, scores: BackboneScores, scoring: ScoreSettings, usual: ScoreSettings | None = None
+) -> dict[str, Any]:
+    """Write an evaluation where it belongs; its values. usual: how runs of this method are scored unless said otherwise."""
+    changed = scoring.changed(usual or ScoreSettings())
+    is_own = data.fingerprint() == run.facts["data"]["fingerprint"]
+    place = run.path if is_own and not changed else run.path / ELSEWHERE / _name(data, changed)
+    result = {
+        **scores.values,
+        "images": data.name,
+        "own_images": is_own,
+        "class_names": list(data.class_names),
+        "changed": changed,
+        "place": str(place),
+    }
+    write_arrays(place / "predictions" / "correct.npz", **scores.correct)
+    write_arrays(place / "predictions" / "features.npz", **scores.features)
+    write_json(place / "evaluation.json", result)
     return result
 
 
-def _score(
-    encoder: GatedResNet, data: ImageSet, config: SelfSupervisedConfig, *, controls: bool
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    return score_backbone(encoder, data, views=config.views()[0], seed=config.seed, controls=controls)
+def _name(data: ImageSet, changed: dict[str, Any]) -> str:
+    words = [data.name, *(f"{name}={value}" for name, value in changed.items())]
+    return re.sub(r"[^\w.,=-]+", "_", ",".join(words)).lstrip(".") or "images"
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
-    """The table of `backbone_scores` and the budget asked and met."""
+    """The table of `backbone_scores`, the budget asked and met, and where it was written if not as the run's own evaluation."""
     text = backbone_scores.as_text(evaluation)
     budget = evaluation.get("budget")
-    if budget is None:
-        return text
-    return (
-        f"{text}\nMAC share asked {budget['asked']:.3f}, on test images {evaluation['mac_share']:.4f} "
-        f"(logits shifted by {budget['logit_shift']:+.3f} after training)"
-    )
+    if budget is not None:
+        text += (
+            f"\nMAC share asked {budget['asked']:.3f}, on test images {evaluation['mac_share']:.4f} "
+            f"(logits shifted by {budget['logit_shift']:+.3f} after training)"
+        )
+    if not evaluation["own_images"] or evaluation["changed"]:
+        scored = ", ".join(f"{name}={value}" for name, value in evaluation["changed"].items())
+        text += f"\n{evaluation['images']}{': ' + scored if scored else ''}; kept in {evaluation['place']}"
+    return text

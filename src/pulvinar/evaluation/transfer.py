@@ -1,16 +1,13 @@
-"""Features learnt on one image set, scored on another (table 2 of the dual-gating paper)."""
+"""Another image set at a network's own size, for features learnt on one set and scored on another (table 2 of dual gating)."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from pulvinar.data.image_set import ImageSet
-from pulvinar.evaluation.backbone_scores import ScoreSettings, score_backbone
 from pulvinar.evaluation.features import batches
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.training.views import ViewSettings, as_pixels, resized_crop
+from pulvinar.training.views import as_pixels, resized_crop
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
@@ -28,20 +25,6 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     return made
 
 
-def score_transfer(
-    network: GatedResNet,
-    target: ImageSet,
-    *,
-    views: ViewSettings | None = None,
-    settings: ScoreSettings | None = None,
-    seed: int = 0,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """`score_backbone` without controls on another image set, whose images are resized to the network's size.
-
-    Gates are those learnt on the first set: the MAC share reached on the second is reported, it may differ. The paper does not
-    say at which size it transfers; ours is the network's own, so that the multiply-adds compare.
-    """
-    size = network.size
-    fitted = replace(target, train=resized(target.train, size), test=resized(target.test, size))
-    result, arrays = score_backbone(network, fitted, views=views, settings=settings, seed=seed, controls=False)
-    return {**result, "target": target.name}, arrays
+def resized_set(data: ImageSet, size: int) -> ImageSet:
+    """The set with its images resized. The paper does not say at which size it transfers; so the multiply-adds compare."""
+    return replace(data, train=resized(data.train, size), test=resized(data.test, size))

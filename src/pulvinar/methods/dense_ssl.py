@@ -15,16 +15,17 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
 from pulvinar.evaluation.budget_controls import narrow_shape
 from pulvinar.evaluation.published_gating import report_rows
+from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import ResNetShape
-from pulvinar.storage import write_json
 from pulvinar.training import self_supervised_run as runs
+from pulvinar.training.backbone_runs import load_backbone
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
 
 DATA = "images"
 TOPIC = "self_supervised"
-SCORES_OTHER_DATA = True
+SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
 NEEDS = ("square images of one size; labels only to evaluate",)
 
 PUBLISHED = report_rows("dynamic 1", "SimSiam") + report_rows("dual 1", "VICReg")
@@ -62,19 +63,17 @@ def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
     runs.fit(config, "dense", data, run)
 
 
-def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True, scoring: ScoreSettings | None = None
+) -> dict[str, Any]:
     """Scores on the test images beside raw pixels; also RUN/evaluation.json. A narrowed network's share is of the whole one."""
-    result = scores.evaluate_run(run, data, config, "dense", controls=controls)
+    narrowed: dict[str, Any] = {}
     if config.mac_share < 1:
-        size = data.size[0]
-        whole = count_macs(replace(config, mac_share=1.0).shape(size), size).dense
-        result["mac_share"] = count_macs(config.shape(size), size).dense / whole
-        result["rows"][0] |= {
-            "mac_share": result["mac_share"],
-            "description": f"a network with {config.narrowed} widths smaller",
-        }
-        write_json(run.path / "evaluation.json", result)
-    return result
+        whole = replace(config, mac_share=1.0)
+        size = load_backbone(run).network.size
+        share = count_macs(config.shape(size), size).dense / count_macs(whole.shape(size), size).dense
+        narrowed = {"mac_share": share, "description": f"a network with {config.narrowed} widths smaller"}
+    return scores.evaluate_run(run, data, config, "dense", controls=controls, scoring=scoring, first_row=narrowed)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from pulvinar.config import number_problems, setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
-from pulvinar.evaluation import backbone_scores
-from pulvinar.evaluation.backbone_scores import ScoreSettings, gated_features, score_backbone
+from pulvinar.evaluation import self_supervised
+from pulvinar.evaluation.backbone_scores import gated_features, score_backbone
 from pulvinar.evaluation.budget_controls import narrow_shape
-from pulvinar.evaluation.linear_probe import Recipe
+from pulvinar.evaluation.score_settings import ScoreSettings
+from pulvinar.evaluation.self_supervised import fitted_to, keep
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.macs import count_macs
 from pulvinar.models.narrow import narrowed_shape
 from pulvinar.models.resnet_shape import ResNetShape
 from pulvinar.progress import bar, log
-from pulvinar.storage import write_arrays, write_json
 from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.training.distillation import DistillationSettings, DistillationTrainer, Objective
 from pulvinar.training.runs import RunFolder
@@ -42,7 +42,7 @@ from pulvinar.training.views import ViewSettings
 DATA = "images"
 TOPIC = "self_supervised"
 BACKBONE = "dual_gating"  # trained inside the run where no teacher is given; any run that keeps a backbone may be given
-SCORES_OTHER_DATA = True
+SCORING = {"normalised": True}  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
 NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
 EPOCHS = {"simreg": 130, "seed": 200}
 _N_POLICY_IMAGES = 5000
@@ -87,12 +87,10 @@ class Config:
     student_temperature: float = setting(0.2, "of SEED's student similarities (paper)")
     teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)")
     queue: int = setting(65_536, "teacher embeddings that SEED compares with (paper); at most the training images")
-    linear: Recipe = setting("exact", "linear probe of the evaluation: exact (solved) or faithful (the papers' SGD)")
-    probe_seeds: int = setting(5, "seeds of the linear probe (paper: 5)")
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        positive = ("batch_size", "learning_rate", "student_temperature", "teacher_temperature", "queue", "probe_seeds")
+        positive = ("batch_size", "learning_rate", "student_temperature", "teacher_temperature", "queue")
         wrong = [
             f"distillation.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
         ]
@@ -204,34 +202,34 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
     )
 
 
-def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True, scoring: ScoreSettings | None = None
+) -> dict[str, Any]:
     """Neighbours (features at length 1, as in table 3) and linear probe of the student.
 
     The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`.
     """
-    loaded = load_backbone(run)
-    settings = ScoreSettings(normalised=True, recipe=config.linear, n_probe_seeds=config.probe_seeds)
-    result, arrays = score_backbone(
+    loaded, usual = load_backbone(run), ScoreSettings(**SCORING)
+    scoring = scoring or usual
+    scores = score_backbone(
         loaded.network,
-        data,
+        fitted_to(run, data),
         views=_plain(loaded.views),
-        settings=settings,
+        settings=scoring,
         seed=config.seed,
         controls=controls,
         name=run.method,
     )
     share = run.facts["mac_share"]
-    result |= {"mac_share": share, "teacher": run.facts["teacher"], "widths": run.facts["widths"], "method": run.method}
+    scores.values.update(mac_share=share, teacher=run.facts["teacher"], widths=run.facts["widths"], method=run.method)
     text = f"student of {run.facts['teacher']['method']}, {config.objective}"
-    result["rows"][0] |= {"mac_share": share, "description": text}
-    write_arrays(run.path / "predictions" / "correct.npz", **arrays)
-    write_json(run.path / "evaluation.json", result)
-    return result
+    scores.values["rows"][0] |= {"mac_share": share, "description": text}
+    return keep(run, data, scores, scoring, usual)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints."""
-    return f"student of {evaluation['teacher']['path']}, widths {evaluation['widths']}\n{backbone_scores.as_text(evaluation)}"
+    return f"student of {evaluation['teacher']['path']}, widths {evaluation['widths']}\n{self_supervised.as_text(evaluation)}"
 
 
 def _plain(views: ViewSettings) -> ViewSettings:

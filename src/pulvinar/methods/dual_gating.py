@@ -16,13 +16,14 @@ from pulvinar.config import setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
 from pulvinar.evaluation.published_gating import report_rows
+from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.training import self_supervised_run as runs
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import GatedConfig
 
 DATA = "images"
 TOPIC = "self_supervised"
-SCORES_OTHER_DATA = True
+SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
 NEEDS = ("square images of one size; labels only to evaluate",)
 
 PUBLISHED = report_rows("dual 1", "VICReg", "VICReg dual")
@@ -47,9 +48,11 @@ def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
     runs.fit(config, config.branches, data, run)
 
 
-def evaluate(run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True, scoring: ScoreSettings | None = None
+) -> dict[str, Any]:
     """Scores of both passes on the test images beside the controls; also RUN/evaluation.json."""
-    return scores.evaluate_run(run, data, config, config.branches, controls=controls)
+    return scores.evaluate_run(run, data, config, config.branches, controls=controls, scoring=scoring)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:

@@ -1,0 +1,44 @@
+"""How a self-supervised backbone is scored: `pulvinar evaluate RUN --set …`."""
+
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
+
+from pulvinar.config import setting
+from pulvinar.evaluation.linear_probe import Recipe
+from pulvinar.evaluation.neighbours import Metric, Weighting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """How features are scored; the defaults are the papers' neighbours and the solved linear probe.
+
+    Pixels and controls get one probe seed with the exact recipe, which has no chance in it but the choice of the L2 weight.
+    """
+
+    k: int = setting(1, "nearest training images that vote (papers: 1)")
+    metric: Metric = setting("euclidean", "between features: euclidean (papers) or cosine")
+    normalised: bool = setting(False, "features at length 1 before the neighbours (papers: in the table of distillation alone)")
+    weighting: Weighting = setting("uniform", "of votes: uniform, distance (1 / distance) or exponential (exp(cosine / temperature))")
+    temperature: float = setting(0.1, "of exponential votes")
+    linear: Recipe = setting("exact", "linear probe: exact (solved) or faithful (the papers' SGD)")
+    crops: bool = setting(False, "faithful probe: random crops and flips, new in each of its 100 epochs (papers)")
+    probe_seeds: int = setting(5, "seeds of the linear probe (papers: 5)")
+    batch_size: int = setting(256, "images that go through the network at once")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        counts = ("k", "probe_seeds", "batch_size")
+        wrong = [f"{name} is 1 or more, not {getattr(self, name)}" for name in counts if getattr(self, name) < 1]
+        if not (self.temperature > 0 and isfinite(self.temperature)):
+            wrong.append(f"temperature is above 0, not {self.temperature}")
+        if self.weighting == "exponential" and self.metric != "cosine":
+            wrong.append("weighting=exponential is defined on the cosine; set metric=cosine too")
+        if self.crops and self.linear != "faithful":
+            wrong.append("crops=true is of the faithful linear probe; set linear=faithful too")
+        return wrong
+
+    def changed(self, usual: "ScoreSettings") -> dict[str, Any]:
+        """What differs from the usual settings and may change a score."""
+        names = [field.name for field in fields(self) if field.name != "batch_size"]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}

@@ -1,0 +1,80 @@
+"""`pulvinar evaluate` of a self-supervised run: its own images, others, and scored another way; nothing is overwritten."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pulvinar.cli import main
+from pulvinar.commands.fit import evaluate, fit, scoring_settings
+from pulvinar.errors import ConfigError
+from pulvinar.storage import read_arrays, read_json
+
+
+def write_images(path: Path, *, size: int, classes: int, seed: int = 0) -> Path:
+    """40 training and 20 test images; the class is a brighter colour."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 150, (60, size, size, 3)).astype(np.uint8)
+    labels = np.arange(60) % classes
+    for label in range(classes):
+        images[labels == label, :, :, label] += 100
+    arrays = {"x_train": images[:40], "y_train": labels[:40], "x_test": images[40:], "y_test": labels[40:]}
+    np.savez(path, **arrays, class_names=np.array([f"colour {n}" for n in range(classes)]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scoring")
+    images = write_images(folder / "own.npz", size=16, classes=2)
+    settings = ["epochs=1", "batch_size=16", "width=0.125", "projector_width=32", "budget=0.6"]
+    fit("dual_gating", data=str(images), out=str(folder / "run"), assignments=settings)
+    evaluate(str(folder / "run"))
+    return folder / "run"
+
+
+def test_the_runs_own_evaluation_stands_in_the_run(run):
+    stored = read_json(run / "evaluation.json")
+    assert stored["own_images"]
+    assert stored["changed"] == {}
+    assert stored["class_names"] == ["colour 0", "colour 1"]
+    features = read_arrays(run / "predictions" / "features.npz")
+    assert features["gated"].shape == features["dense"].shape == (20, 64)
+    assert set(features["label"]) == {0, 1}
+
+
+def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
+    other = write_images(run.parent / "larger set.npz", size=24, classes=3, seed=1)
+    before = (run / "evaluation.json").read_bytes()
+    main(["evaluate", str(run), "--data", str(other), "--json", "--set", "k=3", "metric=cosine"])
+    printed = json.loads(capsys.readouterr().out)
+    folder = run / "evaluations" / "larger_set,k=3,metric=cosine"
+    stored = read_json(folder / "evaluation.json")
+    assert not stored["own_images"]
+    assert stored["changed"] == {"k": 3, "metric": "cosine"}
+    assert stored["rows"][0]["linear"] == printed["linear_gated"]
+    assert len(stored["class_names"]) == 3
+    assert {row["branch"] for row in stored["rows"]} >= {"gated", "dense", "pixels", "static", "random_gates"}
+    assert read_arrays(folder / "predictions" / "correct.npz")["knn_gated"].shape == (20,)
+    main(["evaluate", str(run), "--only-selection", "--set", "probe_seeds=2"])
+    assert "own: probe_seeds=2; kept in" in capsys.readouterr().out
+    assert read_json(run / "evaluations" / "own,probe_seeds=2" / "evaluation.json")["own_images"]
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_what_may_be_set_is_listed_and_mistakes_are_named(run, capsys):
+    names = [row[0] for row in scoring_settings(str(run))]
+    assert names[:3] == ["k", "metric", "normalised"]
+    main(["evaluate", str(run), "--settings"])
+    assert "nearest training images that vote" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="did you mean 'metric'") as caught:
+        evaluate(str(run), assignments=["metrik=cosine", "crops=true"])
+    assert "set linear=faithful too" in str(caught.value)
+
+
+def test_a_method_that_is_scored_in_one_way_says_so(tmp_path):
+    (tmp_path / "run.json").write_text('{"method": "troi", "status": "finished", "seed": 0, "data": {}}')
+    assert scoring_settings(str(tmp_path)) == []
+    with pytest.raises(ConfigError, match="troi is scored in one way; leave out k=2"):
+        evaluate(str(tmp_path), assignments=["k=2"])
