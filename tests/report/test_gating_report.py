@@ -9,7 +9,8 @@ from PIL import Image
 
 from pulvinar.errors import FileError, InputError
 from pulvinar.metrics.resampling import paired_difference
-from pulvinar.report.gating_figures import draw_embedding, embedding_figure, figure
+from pulvinar.report import gating_figures
+from pulvinar.report.gating_figures import figure
 from pulvinar.report.gating_runs import compare, find, find_runs, pool, table
 from pulvinar.report.tables import csv_text
 from pulvinar.storage import write_arrays, write_json, write_text
@@ -132,15 +133,46 @@ def test_no_run_is_refused(tmp_path):
         figure(tmp_path)
     with pytest.raises(FileError, match="no such folder"):
         figure(tmp_path / "nothing")
-    with pytest.raises(InputError, match="no features"):
-        draw_embedding({}, np.zeros(3, int))
+
+
+def keep_features(run, n_images: int) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(n_images) % 3
+    features = {name: generator.normal(size=(n_images, 16)) + 4 * np.eye(16)[labels] for name in ("gated", "dense")}
+    write_arrays(run / "predictions" / "features.npz", **features, label=labels)
+
+
+def test_test_images_are_placed_once(sweep, monkeypatch):
+    """With a stand-in for UMAP, which takes its time: drawn, kept, not computed again, computed for other features."""
+    calls = []
+
+    def first_two(features):
+        calls.append(len(next(iter(features.values()))))
+        return {name: values[:, :2] for name, values in features.items()}
+
+    monkeypatch.setattr(gating_figures, "place", first_two)
+    monkeypatch.setattr(gating_figures, "find_spec", lambda name: name)
+    run = find_runs(sweep)[0]
+    keep_features(run, 120)
+    for _ in range(2):
+        assert figure(run)["embedding"].with_suffix(".png").stat().st_size > 5000
+    assert calls == [120]
+    keep_features(run, 150)
+    assert "embedding" in figure(run)
+    assert calls == [120, 150]
+    keep_features(run, 60)  # too few to be a map
+    assert "embedding" not in figure(run)
+    monkeypatch.setattr(gating_figures, "find_spec", lambda name: None)
+    keep_features(run, 120)
+    assert "embedding" not in figure(run)
 
 
 @pytest.mark.slow
-def test_embedding_figure_is_written(tmp_path):
+def test_classes_that_lie_apart_are_placed_apart():
     pytest.importorskip("umap")
     generator = np.random.default_rng(0)
     labels = np.arange(300) % 3
-    features = {name: generator.normal(size=(300, 16)) + 4 * np.eye(16)[labels] for name in ("gated", "dense")}
-    path = embedding_figure(tmp_path, features, labels, ("one", "two", "three"))
-    assert path.with_suffix(".png").stat().st_size > 5000
+    placed = gating_figures.place({"dense": generator.normal(size=(300, 16)) + 8 * np.eye(16)[labels]})["dense"]
+    centres = np.stack([placed[labels == label].mean(0) for label in range(3)])
+    nearest = np.linalg.norm(placed[:, None] - centres, axis=2).argmin(1)
+    assert (nearest == labels).mean() > 0.95

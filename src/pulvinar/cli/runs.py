@@ -82,9 +82,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
         if not rows:
             say(arguments, "runs of this method are scored in one way; there is nothing to set")
         return _settings(arguments, rows)
-    result = evaluate(
-        arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set
-    )
+    result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set)
     _show_evaluation(arguments, result)
     say(arguments, f"next: pulvinar report {arguments.run}")
     return result

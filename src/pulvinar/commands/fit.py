@@ -277,9 +277,7 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     return [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
 
 
-def evaluate(
-    run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()
-) -> dict[str, Any]:
+def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls. assignments: how (self-supervised runs)."""
     from pulvinar.report.tables import csv_text
 

@@ -5,7 +5,6 @@ other images or scored another way, has the same files in a folder of its own, R
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 from pulvinar.data.image_set import ImageSet
@@ -45,9 +44,7 @@ def evaluate_run(
     encoders = load_encoders(run, config, branches, fitted.size[0])
 
     def score(encoder: GatedResNet, *, controls: bool) -> BackboneScores:
-        return score_backbone(
-            encoder, fitted, views=config.views()[0], settings=scoring, seed=config.seed, controls=controls
-        )
+        return score_backbone(encoder, fitted, views=config.views()[0], settings=scoring, seed=config.seed, controls=controls)
 
     scores = score(encoders[0], controls=controls)
     result = scores.values
@@ -68,7 +65,7 @@ def fitted_to(run: RunFolder, data: ImageSet) -> ImageSet:
     size = load_backbone(run).network.size
     if data.size == (size, size):
         return data
-    log(f"{data.name}: images of {data.size[0]} x {data.size[1]} pixels, resized to {size} x {size}, what the network was trained on")
+    log(f"{data.name}: images of {data.size[0]} x {data.size[1]} pixels, resized to the network's {size} x {size}")
     return resized_set(data, size)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ ALT = {
     "accuracy": "Accuracy against the MAC share reached, of this run and its controls",
     "channels": "Channels always open, decided by the image, and always shut, of every block",
     "curves": "Losses, MAC share and health of the features over the epochs",
+    "embedding": "Test images placed by UMAP of their features, coloured by class",
 }
 
 
@@ -76,7 +78,9 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     return [
         elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
         _controls(run, drawn),
+        _elsewhere(run),
         _figure(drawn, "channels", "What the channels do", "Counted on the test images."),
+        _embedding(run, drawn),
         _figure(drawn, "curves", "How the training went", "An effective rank near 1 is a collapsed network."),
         elements.published(run, ours, warning=ELSEWHERE),
         elements.settings(run),
@@ -98,14 +102,47 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
 def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
     heading = "<h2>Against the controls</h2>"
     if not run.rows:
-        return heading + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
+        own = " on its own images; other evaluations stand below" if run.elsewhere else ""
+        return heading + elements.absent(f"The run was not evaluated{own}: evaluation.json is not in its folder.")
     caption = "Accuracy against the multiply-adds that were really asked for; bars are intervals over images (and seeds)."
     figure = elements.figure(drawn, "accuracy", caption, alt=ALT["accuracy"], format="svg")
-    heads = "".join(f'<th class="number">{escape(gating_figures.TITLES[kind])}<small>%</small></th>' for kind in KINDS)
+    return f'<section>{heading}\n{figure}\n<div class="wide">{_table(run.evaluation)}</div></section>'
+
+
+def _table(evaluation: Row | None) -> str:
+    """Every row of an evaluation: MAC share, accuracies with intervals, difference from the first."""
+    rows = evaluation["rows"] if evaluation else ()
+    nearest = (evaluation or {}).get("settings", {}).get("k", 1)
+    titles = (
+        f"Nearest neighbours ({nearest}-NN)" if nearest > 1 else gating_figures.TITLES["knn"],
+        gating_figures.TITLES["linear"],
+    )
+    heads = "".join(f'<th class="number">{escape(title)}<small>%</small></th>' for title in titles)
     lead = f'<th>network</th><th class="number">MACs<small>%</small></th>{heads}<th>linear, minus the first</th>'
-    body = "".join(_row(row, is_first=number == 0) for number, row in enumerate(run.rows))
-    table = f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<section>{heading}\n{figure}\n<div class="wide">{table}</div></section>'
+    body = "".join(_row(row, is_first=number == 0) for number, row in enumerate(rows))
+    return f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _elsewhere(run: Run) -> str:
+    """Evaluations on other images, and those scored in another way."""
+    made = []
+    for name, evaluation in run.elsewhere.items():
+        scored = ", ".join(f"{setting} {value}" for setting, value in evaluation.get("changed", {}).items())
+        whose = "this run's own images" if evaluation.get("own_images") else "other images"
+        title = f"{evaluation.get('images', name)}: {whose}{'; ' + scored if scored else ''}"
+        chance = tables.percent(evaluation["chance"])
+        told = f"{evaluation['n_train']:,} training, {evaluation['n_test']:,} test images, chance {chance}."
+        made.append(f'<h3>{escape(title)}</h3>\n<p>{escape(told)}</p>\n<div class="wide">{_table(evaluation)}</div>')
+    return f"<section><h2>On other images, or scored in another way</h2>\n{''.join(made)}</section>" if made else ""
+
+
+def _embedding(run: Run, drawn: Mapping[str, Path]) -> str:
+    if "embedding" in drawn or not (run.folder / gating_figures.FEATURES).is_file():
+        caption = "UMAP of the features of test images; near is alike, distances between groups say nothing."
+        return _figure(drawn, "embedding", "Where the classes lie", caption)
+    if find_spec("umap") is None:
+        return elements.absent("The map of the test images needs umap-learn: pip install 'pulvinar[ssl]'.")
+    return ""
 
 
 def _row(row: Row, *, is_first: bool) -> str:
@@ -131,5 +168,5 @@ def _cell(value: str, below: str = "") -> str:
 def _figure(drawn: Mapping[str, Path], name: str, heading: str, caption: str) -> str:
     if name not in drawn:
         return ""
-    figure = elements.figure(drawn, name, caption, alt=ALT[name], format="svg")
+    figure = elements.figure(drawn, name, caption, alt=ALT[name], format="png" if name == "embedding" else "svg")
     return f"<section><h2>{escape(heading)}</h2>\n{figure}</section>"

@@ -5,6 +5,7 @@ Each is written as PNG and SVG under `artifacts/figures/` of the run (or of the 
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pulvinar.errors import InputError, MissingDependencyError
+from pulvinar.errors import MissingDependencyError
+from pulvinar.progress import log
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.gating_runs import KINDS, PooledRow, find_runs, pool
-from pulvinar.storage import read_json, require_folder
+from pulvinar.storage import fingerprint, read_arrays, read_json, require_folder, write_arrays
 
 TITLES = {"knn": "Nearest neighbour (1-NN)", "linear": "Linear probe"}
 NAMES = {
@@ -36,6 +38,8 @@ CHANNELS = {
     "dependent": ("decided by image", REFERENCE_ONLY),
     "always_off": ("always shut", "#ecebe6"),
 }
+FEATURES = Path("predictions") / "features.npz"  # of test images, by branch, and their labels
+FEWEST_PLACED = 100  # test images; of fewer a map shows nothing
 CURVES = (
     ("mac_share", "MAC share (of inference)"),
     ("feature_rank", "Effective rank of the features"),
@@ -54,7 +58,10 @@ def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
-    """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records)."""
+    """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records).
+
+    embedding (a run whose test features were kept): only where umap-learn is installed.
+    """
     folder = require_folder(run, "folder of a run")
     made: dict[str, Figure] = {}
     single, evaluated = (folder / "run.json").is_file(), (folder / "evaluation.json").is_file()
@@ -63,6 +70,9 @@ def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
     evaluation = read_json(folder / "evaluation.json") if evaluated else {}
     if evaluation.get("channels"):
         made["channels"] = draw_channels(evaluation["channels"])
+    placed = embedding(folder) if evaluated else None
+    if placed is not None:
+        made["embedding"] = placed
     records = _records(folder) if single else []
     if records:
         made["curves"] = draw_curves(records, evaluation.get("budget"))
@@ -180,7 +190,16 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
     made = Figure(figsize=(2.9 * (1 + len(there)), 2.9), layout="constrained")
     axes = made.subplots(1, 1 + len(there), squeeze=False)[0]
     epochs = [record.get("epoch", n + 1) for n, record in enumerate(records)]
-    own = {"epoch", "phase", "loss", "multiplier", *(key for key, _ in CURVES), "feature_spread", "images_per_second"}
+    own = {
+        "epoch",
+        "phase",
+        "loss",
+        "multiplier",
+        "logit_shift",
+        *(key for key, _ in CURVES),
+        "feature_spread",
+        "images_per_second",
+    }
     terms = [key for key in dict.fromkeys(key for record in records for key in record) if key not in own]
     numbers = [key for key in terms if all(isinstance(record.get(key), int | float) for record in records)]
     for colour, key in zip((INK, *COLOURS), ["loss", *numbers], strict=False):
@@ -202,32 +221,41 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
     return made
 
 
-def draw_embedding(
-    features: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    class_names: Sequence[str] = (),
-    *,
-    seed: int = 0,
-    n_images: int = 2000,
-) -> Figure:
-    """UMAP of features (image, feature), one panel per entry ('dense', 'gated'), coloured by class; the paper's figure 2.
+def embedding(folder: Path) -> Figure | None:
+    """`draw_embedding` of the test features that a run keeps; None without them, without umap-learn, or of few images.
 
-    At most `n_images`, evenly spread. Needs umap: `MissingDependencyError` says how to install it.
+    Where the images were placed is kept in artifacts/embedding.npz: UMAP takes half a minute.
     """
-    if not features:
-        raise InputError("embedding figure: no features came")
+    features = read_arrays(folder / FEATURES) if (folder / FEATURES).is_file() else {}
+    if len(features.get("label", ())) < FEWEST_PLACED or find_spec("umap") is None:
+        return None
+    labels, names = features.pop("label"), read_json(folder / "evaluation.json").get("class_names", ())
+    kept, key = folder / "artifacts" / "embedding.npz", fingerprint(*features, *features.values())
+    stored = read_arrays(kept) if kept.is_file() else {}
+    if str(stored.pop("key", "")) != key:
+        log(f"UMAP of {len(labels)} test images: {', '.join(features)}")
+        stored = place(features)
+        write_arrays(kept, key=np.array(key), **stored)
+    return draw_embedding(stored, labels, names)
+
+
+def place(features: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, np.ndarray]:
+    """UMAP places (image, 2) of features (image, feature), for each entry. `MissingDependencyError` without umap-learn."""
     try:
         import umap
     except ImportError as error:
         raise MissingDependencyError("the UMAP figure needs umap-learn: pip install 'pulvinar[ssl]'") from error
-    rows = np.unique(np.linspace(0, len(labels) - 1, min(n_images, len(labels))).astype(int))
-    made = Figure(figsize=(4.2 * len(features), 4.4), layout="constrained")
+    return {name: umap.UMAP(random_state=seed, n_jobs=1).fit_transform(values) for name, values in features.items()}
+
+
+def draw_embedding(places: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str] = ()) -> Figure:
+    """Places (image, 2), one panel per entry ('gated', 'dense'), coloured by class (image,); the paper's figure 2."""
+    made = Figure(figsize=(4.2 * len(places) + 1.2, 4.2), layout="constrained")
     colours = mpl.colormaps["tab10" if labels.max() < 10 else "hsv"]
-    axes = made.subplots(1, len(features), squeeze=False)[0]
-    for axis, (name, values) in zip(axes, features.items(), strict=True):
-        placed = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(np.asarray(values)[rows])
-        colour = colours(labels[rows] if labels.max() < 10 else labels[rows] / (1 + labels.max()))
-        axis.scatter(placed[:, 0], placed[:, 1], s=4, c=colour, linewidths=0)
+    axes = made.subplots(1, len(places), squeeze=False)[0]
+    for axis, (name, values) in zip(axes, places.items(), strict=True):
+        colour = colours(labels if labels.max() < 10 else labels / (1 + labels.max()))
+        axis.scatter(values[:, 0], values[:, 1], s=4, c=colour, linewidths=0)
         axis.set(title=NAMES.get(name, name), xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     if 0 < len(class_names) <= 10:
@@ -235,13 +263,3 @@ def draw_embedding(
             axes[-1].scatter([], [], s=14, color=colours(number), label=name)
         made.legend(loc="outside right center", fontsize=8)
     return made
-
-
-def embedding_figure(
-    run: str | os.PathLike[str], features: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str] = ()
-) -> Path:
-    """`draw_embedding` written to the run's figures; the path without suffix."""
-    folder = Path(run) / "artifacts" / "figures"
-    with mpl.rc_context(style()):
-        save(draw_embedding(features, labels, class_names), folder, "embedding")
-    return folder / "embedding"

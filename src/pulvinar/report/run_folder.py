@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Run:
     """The pieces of a run folder; what the folder does not have is None or empty.
 
     facts: run.json. records: the lines of metrics.jsonl; `n_unread_lines` of them were not JSON (a run that was cut off).
+    elsewhere: evaluations on other images or scored in other ways, by their folders' names.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Run:
     published: tuple[Mapping[str, Any], ...]
     maps: Maps | None
     examples: Examples | None
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -97,6 +99,7 @@ def read(folder: str | os.PathLike[str]) -> Run:
         published=_read_published(folder / "published.json"),
         maps=_read_maps(folder / "artifacts" / "maps.npz"),
         examples=_read_examples(folder / "artifacts" / "examples.npz"),
+        elsewhere=_read_elsewhere(folder / "evaluations", str(facts["method"])),
     )
 
 
@@ -153,6 +156,11 @@ def _read_evaluation(path: Path, method: str) -> Mapping[str, Any] | None:
     for row in rows:
         _refuse_contradiction(row, ours, method, path)
     return evaluation
+
+
+def _read_elsewhere(folder: Path, method: str) -> dict[str, Mapping[str, Any]]:
+    found = {path.parent.name: _read_evaluation(path, method) for path in sorted(folder.glob("*/evaluation.json"))}
+    return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
 
 
 def _refuse_contradiction(row: Mapping[str, Any], ours: float | None, method: str, path: Path) -> None:

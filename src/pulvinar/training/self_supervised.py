@@ -24,7 +24,8 @@ from pulvinar.training.views import ViewSettings, make_view
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
 REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
-STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
+STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps; that of its shift is 1 there
+LARGEST_SHIFT_RATE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class SiameseTrainer:
             rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
             stiffness=self.settings.constraint_stiffness,
             descent_share=self.settings.descent_share,
+            shift_rate=min(LARGEST_SHIFT_RATE, STEPS_OF_RATE / self.n_steps),
         )
 
     @property
@@ -220,7 +222,9 @@ class SiameseTrainer:
         self._update(done)
         share = hard_share(branches)
         if self.constraint is not None and share is not None and not all_open:
-            self.constraint.update(share, done)
+            shift = self.constraint.update(share, done)
+            if shift:
+                self.network.encoder(gated=True).logit_shift.add_(shift)
         self.step_number += 1
         numbers = {name: float(term.detach()) for name, term in terms.items()} | {"loss": float(value.detach())}
         return numbers | ({"mac_share": share} if share is not None else {}), branches
@@ -250,6 +254,7 @@ class SiameseTrainer:
         self.sums = {}
         if self.constraint is not None:
             record["multiplier"] = self.constraint.multiplier
+            record["logit_shift"] = float(self.network.encoder(gated=True).logit_shift)
         return record | self.watch.record()
 
     def images_per_second(self) -> float:
