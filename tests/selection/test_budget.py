@@ -101,6 +101,42 @@ def test_constraint_descends_from_the_share_at_the_start():
         assert constraint.error == pytest.approx(1.0 - aim)
 
 
+def test_constraint_shifts_logits_where_it_is_stuck():
+    constraint = BudgetConstraint(
+        budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, frozen_share=0.1, descent_share=0.4, shift_rate=3.0
+    )
+    assert constraint.update(0.3, 0.0) == 0.0
+    assert constraint.update(0.3, 0.45) == 0.0  # too early to be stuck
+    before = constraint.multiplier
+    assert constraint.update(0.3, 0.5) == pytest.approx(-0.3)
+    assert constraint.multiplier == before  # the shift acts instead
+    assert constraint.update(0.21, 0.6) == pytest.approx(-0.03)  # and goes on until the budget is met
+    assert constraint.update(0.19, 0.7) == pytest.approx(0.03)
+    assert constraint.update(0.4, 0.9) == 0.0
+    near = BudgetConstraint(budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, descent_share=0.4, shift_rate=3.0)
+    assert all(near.update(0.215, done) == 0.0 for done in (0.0, 0.5, 0.8))
+    assert near.multiplier > 0
+
+
+@pytest.mark.parametrize("shift_rate", [0.0, 2.0])
+def test_gates_beyond_the_gradients_reach_are_shut_by_the_shift(shift_rate):
+    """20 gates worth a lot have logits of 12; without the shift the constraint of 10 % stays at 20 %."""
+    logits = torch.full((4, 100), -12.0)
+    logits[:, :20] = 12.0 + torch.linspace(0, 2, 20)
+    logits.requires_grad_()
+    constraint = BudgetConstraint(budget=0.1, rate=0.06, stiffness=2.0, descent_share=0.1, shift_rate=shift_rate)
+    generator, shift, n_steps = torch.Generator().manual_seed(0), 0.0, 400
+    optimizer = torch.optim.SGD([logits], lr=20.0)
+    for step in range(n_steps):
+        gates = straight_through_gate(logits + shift, logistic_noise(4, 100, generator))
+        optimizer.zero_grad()
+        constraint.term(gates.mean()).backward()
+        optimizer.step()
+        shift += constraint.update((logits + shift >= 0).float().mean().item(), (step + 1) / n_steps)
+    share = (logits + shift >= 0).float().mean().item()
+    assert share == pytest.approx(0.1 if shift_rate else 0.2, abs=0.03)
+
+
 def test_constraint_is_restored_from_its_state():
     constraint = BudgetConstraint(budget=0.3, rate=0.5, stiffness=2.0)
     constraint.update(0.6, 0.0)
