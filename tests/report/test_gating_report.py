@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.errors import FileError, InputError
+from pulvinar.errors import FileError
 from pulvinar.metrics.resampling import paired_difference
 from pulvinar.report import gating_figures
 from pulvinar.report.gating_figures import figure
-from pulvinar.report.gating_runs import compare, find, find_runs, pool, table
-from pulvinar.report.tables import csv_text
+from pulvinar.report.gating_runs import PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.report.page import build
+from pulvinar.report.sweep_page import name_of, verdict
 from pulvinar.storage import write_arrays, write_json, write_text
 
 N_IMAGES = 400
 
 
-def make_run(folder, *, seed: int, budget: float, accuracies: dict[str, float], shares: dict[str, float]) -> None:
+def make_run(
+    folder, *, seed: int, budget: float, accuracies: dict[str, float], shares: dict[str, float], method: str = "dual_gating"
+) -> None:
     generator = np.random.default_rng([seed, int(100 * budget)])
     correct, rows = {}, []
     for branch, accuracy in accuracies.items():
@@ -31,7 +34,7 @@ def make_run(folder, *, seed: int, budget: float, accuracies: dict[str, float], 
     channels = {"always_on": 0.3, "always_off": 0.45, "dependent": 0.25, "n_images": N_IMAGES, "gates": gates}
     evaluation = {"rows": rows, "n_train": 1000, "channels": channels, "budget": {"asked": budget}}
     write_json(folder / "evaluation.json", evaluation)
-    write_json(folder / "run.json", {"method": "dual_gating", "seed": seed, "status": "finished", "data": {"name": "made up"}})
+    write_json(folder / "run.json", {"method": method, "seed": seed, "status": "finished", "data": {"name": "made up"}})
     write_text(folder / "config.toml", f"seed = {seed}\nbudget = {budget}\nepochs = 20\nwidth = 0.25\n")
     write_arrays(folder / "predictions" / "correct.npz", **correct)
     records = [
@@ -49,6 +52,10 @@ def make_run(folder, *, seed: int, budget: float, accuracies: dict[str, float], 
         for n in range(20)
     ]
     write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+
+def find(rows: list[PooledRow], group: str, branch: str) -> PooledRow:
+    return next(row for row in rows if (row.group, row.branch) == (group, branch))
 
 
 @pytest.fixture
@@ -81,8 +88,6 @@ def test_seeds_of_equal_settings_are_pooled(sweep):
     assert low < row.score("knn") < high
     assert row.score("knn") == pytest.approx(0.44, abs=0.06)
     assert 0.03 < high - low < 0.15  # at least the binomial interval of one seed over sqrt(3)
-    with pytest.raises(InputError, match="no row 'dual_10_%', 'narrow'"):
-        find(rows, "dual_10_%", "narrow")
 
 
 def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
@@ -96,12 +101,51 @@ def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
     shared = compare(static, fewer, "knn").difference
     assert shared == pytest.approx((static.correct["knn"][2] - gated.correct["knn"][2]).mean())
     assert compare(static, dataclasses.replace(fewer, seeds=(8, 9)), "knn") is None
-    entries = table(rows, reference=gated)
-    assert "linear_difference" not in entries[rows.index(gated)]
-    assert entries[0]["n_seeds"] == 3
-    lines = csv_text(entries).splitlines()
-    assert len(lines) == 13
-    assert lines[0].startswith("group,method,branch,n_seeds,mac_share,mac_share_spread")
+
+
+def test_rows_stand_beside_those_of_their_share(sweep):
+    for seed in range(3):
+        shares, accuracies = {"dense": 1.0}, {"dense": 0.6, "pixels": 0.3}
+        make_run(sweep / f"dense,seed={seed}", seed=seed, budget=1.0, accuracies=accuracies, shares=shares, method="dense_ssl")
+        make_run(
+            sweep / f"narrow,seed={seed}",
+            seed=seed,
+            budget=0.95,
+            accuracies=accuracies,
+            shares={"dense": 0.29},
+            method="dense_ssl",
+        )
+    ten, thirty, whole = comparisons(pool(find_runs(sweep)))
+    assert (ten.budget, thirty.budget, whole.budget) == (0.1, 0.3, None)
+    assert [name_of(row) for row in ten.rows] == [
+        "dual 10 %: gated",
+        "dual 10 %: static mask",
+        "dual 10 %: random gates",
+        "dual 10 %: pruned by magnitude",
+        "raw pixels",
+    ]
+    assert [name_of(row) for row in thirty.rows][:2] == ["dual 30 %: gated", "narrow"]
+    assert [name_of(row) for row in whole.rows] == ["dense", "dual 10 %: dense", "dual 30 %: dense", "raw pixels"]
+    assert verdict(whole.rows[1], whole.reference, "linear") == "lower"
+    assert verdict(thirty.rows[1], thirty.reference, "knn") == "higher"
+    apart = dataclasses.replace(whole.rows[1], seeds=(7, 8, 9))
+    assert verdict(apart, whole.reference, "linear") == "not told"
+
+
+def test_a_sweep_has_one_page(sweep):
+    page = build(sweep).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "At 10\u00a0% of the multiply-adds" in page
+    assert "Every channel computed" in page
+    assert page.count("<img") == 1
+    lines = (sweep / "artifacts" / "comparisons.csv").read_text().splitlines()
+    assert lines[0].startswith("budget,name,branch,n_seeds,mac_share,mac_shares,knn,knn_low,knn_high,linear")
+    assert len(lines) == 1 + 5 + 5 + 3
+    text = (sweep / "artifacts" / "comparisons.txt").read_text()
+    (static,) = [line for line in text.splitlines() if line.startswith("dual 30 %: static mask")]
+    rows = pool(find_runs(sweep))
+    found = compare(find(rows, "dual_30_%", "static"), find(rows, "dual_30_%", "gated"), "linear")
+    assert f"{100 * found.difference:+.1f} [{100 * found.low:+5.1f}" in static
 
 
 def test_runs_of_other_settings_are_not_pooled(sweep):

@@ -103,11 +103,12 @@ def test_csv_holds_the_raw_values(finished_run: Path) -> None:
 
 def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
-    html = tables.published_html(run, run.row(run.method) or {})
+    ours = run.row(run.method) or {}
+    html = tables.published_html(run.published, [("this run", "made up", ours)])
     assert html.index("MindEye2") < html.index("this run")
     last = html[html.index("this run") :]
     assert "77.6\u00a0%" in html
     assert "61.0\u00a0%" in last
     assert last.count("–") == 2  # no table number, no PixCorr
-    with_pictures = tables.published_html(run, {**(run.row(run.method) or {}), "pixcorr": 0.5592584})
+    with_pictures = tables.published_html(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})])
     assert '<td class="number">0.559</td>' in with_pictures[with_pictures.index("this run") :]

@@ -162,7 +162,10 @@ def train_by_sgd(
     generators: Sequence[torch.Generator],
     features_of_epoch: Callable[[int], Tensor] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """The papers' recipe, for each generator: weights (class, feature) and bias (class,), at first uniform in +-1/sqrt(features)."""
+    """The papers' recipe, once for each generator: weights (class, feature) and bias (class,).
+
+    They start uniform in +-1/sqrt(features).
+    """
     bound = features.shape[1] ** -0.5
     layers = [nn.utils.skip_init(nn.Linear, features.shape[1], n_classes) for _ in generators]
     for layer, generator in zip(layers, generators, strict=True):

@@ -42,7 +42,9 @@ from pulvinar.training.views import ViewSettings
 DATA = "images"
 TOPIC = "self_supervised"
 BACKBONE = "dual_gating"  # trained inside the run where no teacher is given; any run that keeps a backbone may be given
-SCORING = {"normalised": True}  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
+SCORING: dict[str, Any] = {
+    "normalised": True
+}  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
 NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
 EPOCHS = {"simreg": 130, "seed": 200}
 _N_POLICY_IMAGES = 5000

@@ -55,9 +55,17 @@ def unfinished(run: Run) -> list[str]:
 
 def published(run: Run, ours: Mapping[str, object], *, warning: str) -> str:
     """Published rows beside this run's values (metric -> value); empty if none are in the run."""
-    if not run.published:
+    name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
+    return published_beside(run.published, [(f"{tables.label(run.method)}, this run", name_of_data, ours)], warning=warning)
+
+
+def published_beside(
+    published: Sequence[Mapping[str, object]], ours: Sequence[tuple[str, str, Mapping[str, object]]], *, warning: str
+) -> str:
+    """Published rows beside ours (name, data, metric -> value); empty if none are published."""
+    if not published:
         return ""
-    table = tables.published_html(run, ours)
+    table = tables.published_html(published, ours)
     return f'<section><h2>Published beside ours</h2>\n<p>{escape(warning)}</p>\n<div class="wide">{table}</div></section>'
 
 

@@ -7,7 +7,7 @@ image whether it was right (predictions/correct.npz), so that rows are compared 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,25 +129,38 @@ def compare(row: PooledRow, reference: PooledRow, kind: str, *, seed: int = 0) -
     return paired_difference(first, second, generator=np.random.default_rng(seed))
 
 
-def find(rows: Sequence[PooledRow], group: str, branch: str) -> PooledRow:
-    """The row of this group and branch; `InputError` lists what is there."""
-    for row in rows:
-        if (row.group, row.branch) == (group, branch):
-            return row
-    raise InputError(f"no row '{group}', '{branch}'; there are: {', '.join(f'{r.group}/{r.branch}' for r in rows)}")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Rows that belong beside each other, the reference first: at one budget, or with every channel (budget None)."""
+
+    budget: float | None
+    reference: PooledRow
+    rows: tuple[PooledRow, ...]
 
 
-def table(rows: Sequence[PooledRow], *, reference: PooledRow | None = None) -> list[dict[str, Any]]:
-    """One plain entry per row: MAC share, both accuracies with intervals and, where asked, the paired difference from a row."""
+def comparisons(rows: Sequence[PooledRow]) -> list[Comparison]:
+    """For every budget the rows that reached about its share, against the dual gated network; then the dense ones.
+
+    About: within a tenth of the budget, or 1.5 points. The dense ones are compared with the network that was trained without
+    gates. Where the reference that is meant is missing, the first row is it. Raw pixels stand in every comparison.
+    """
+    budgets = sorted({float(row.facts["budget"]) for row in rows if row.branch == "gated" and "budget" in row.facts})
     made = []
-    for row in rows:
-        entry: dict[str, Any] = {"group": row.group, "method": row.method, "branch": row.branch, "n_seeds": len(row.seeds)}
-        entry |= {"mac_share": row.mac_share, "mac_share_spread": float(np.ptp(row.mac_shares)), **row.facts}
-        for kind in KINDS:
-            low, high = row.interval(kind)
-            entry |= {kind: row.score(kind), f"{kind}_low": low, f"{kind}_high": high}
-            found = None if reference is None or row is reference else compare(row, reference, kind)
-            if found is not None:
-                entry |= {f"{kind}_{name}": value for name, value in asdict(found).items()}
-        made.append(entry)
+    for budget in budgets:
+        near = [row for row in rows if abs(row.mac_share - budget) <= max(0.015, 0.1 * budget)]
+        own = [row for row in near if row.branch == "gated" and row.facts.get("budget") == budget]
+        made.append(_comparison(budget, near, [row for row in own if row.method == "dual_gating"] or own or near, rows))
+    whole = [row for row in rows if row.mac_share > 0.999 and row.branch == "dense"]
+    if whole:
+        made.append(_comparison(None, whole, [row for row in whole if row.method == "dense_ssl"] or whole, rows))
     return made
+
+
+def _comparison(
+    budget: float | None, near: Sequence[PooledRow], references: Sequence[PooledRow], rows: Sequence[PooledRow]
+) -> Comparison:
+    reference = references[0]
+    kinds = {"gated": 0, "dense": 1}
+    others = sorted((row for row in near if row is not reference), key=lambda row: kinds.get(row.branch, 2))
+    pixels = sorted((row for row in rows if row.branch == "pixels"), key=lambda row: -len(row.seeds))[:1]
+    return Comparison(budget=budget, reference=reference, rows=(reference, *others, *pixels))

@@ -6,7 +6,7 @@ The run's topic (run.json) says which page it is: each topic has a module here w
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -29,19 +29,27 @@ PAGES = {  # topic -> module
 def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
     """Write the page of a run, `report.html` in its folder unless `out` names another file; the path written.
 
+    A folder of self-supervised runs (a sweep's) has one page over all of them.
+
     Beside it under `artifacts/`: the figures (PNG and SVG), tables as `.csv` and `.txt` and, where the topic has them, maps
     for brain viewers (NIfTI or GIFTI). A piece that the folder does not have is said on the page to be absent. Raises
     `FileError` for a folder that is no run, a piece that cannot be read, or a file that cannot be written.
     """
+    from pulvinar.report import sweep_page
     from pulvinar.report.figures import draw
 
+    if Path(run).is_dir() and not (Path(run) / "run.json").is_file() and any(Path(run).glob("*/run.json")):
+        title, parts = sweep_page.page(run)
+        target = Path(out) if out is not None else Path(run) / "report.html"
+        write_text(target, _html(title, parts, Path(run).resolve().name))
+        return target
     found = run_folder.read(run)
     topic = topic_page(found)
     drawn = draw(found, topic)
     for name, text in topic.table_files(found).items():
         write_text(found.folder / "artifacts" / name, text)
     target = Path(out) if out is not None else found.folder / "report.html"
-    write_text(target, _page(found, topic, drawn))
+    write_text(target, _html(topic.title(found), topic.sections(found, drawn), found.folder.resolve().name))
     return target
 
 
@@ -53,14 +61,13 @@ def topic_page(run: Run) -> ModuleType:
     return importlib.import_module(f"pulvinar.report.{PAGES[name]}")
 
 
-def _page(run: Run, topic: ModuleType, drawn: Mapping[str, Path]) -> str:
+def _html(title: str, parts: Sequence[str], folder: str) -> str:
     style = files("pulvinar.report").joinpath("page.css").read_text(encoding="utf-8")
-    parts = topic.sections(run, drawn)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(topic.title(run))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in parts if part)
-        + f"\n<footer>Made by pulvinar from the run folder <code>{escape(run.folder.resolve().name)}</code>.</footer>\n"
+        + f"\n<footer>Made by pulvinar from the folder <code>{escape(folder)}</code>.</footer>\n"
         "</body>\n</html>\n"
     )

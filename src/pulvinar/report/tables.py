@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.report.run_folder import SCORE
 
 Row = Mapping[str, Any]
 
@@ -242,11 +242,11 @@ def csv_text(entries: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def published_html(run: Run, ours: Row) -> str:
-    """Published rows by metric, with this run's own values (metric -> value) in a last row, where it has the metric."""
-    metrics = list(dict.fromkeys(str(row["metric"]) for row in run.published))
+def published_html(published: Sequence[Row], ours: Sequence[tuple[str, str, Row]]) -> str:
+    """Published rows by metric; below them ours: (name, data, metric -> value), a dash where there is no such value."""
+    metrics = list(dict.fromkeys(str(row["metric"]) for row in published))
     grouped: dict[tuple[str, str, str], dict[str, str]] = {}
-    for row in run.published:
+    for row in published:
         key = (str(row.get("table", "")), str(row.get("setting", "")), str(row.get("method", "")))
         grouped.setdefault(key, {})[str(row["metric"])] = _published_value(row)
     heads = "".join(f'<th class="number">{escape(metric(name))}</th>' for name in metrics)
@@ -256,12 +256,10 @@ def published_html(run: Run, ours: Row) -> str:
         + "</tr>"
         for (table, setting, method), values in grouped.items()
     ]
-    name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
-    last = "".join(f'<td class="number">{_ours(ours, run, name)}</td>' for name in metrics)
-    body.append(
-        f'<tr class="run"><th scope="row">{escape(label(run.method))}, this run<small>{escape(name_of_data)}</small></th>'
-        f"<td>–</td>{last}</tr>"
-    )
+    for name, data, values in ours:
+        cells = "".join(f'<td class="number">{_ours(values, published, key)}</td>' for key in metrics)
+        lead = f'<th scope="row">{escape(name)}<small>{escape(data)}</small></th>'
+        body.append(f'<tr class="run">{lead}<td>–</td>{cells}</tr>')
     head = f"<thead><tr><th>method</th><th>table</th>{heads}</tr></thead>"
     return f'<table class="published">{head}<tbody>{"".join(body)}</tbody></table>'
 
@@ -273,10 +271,10 @@ def _published_value(row: Row) -> str:
     return f"{value:.1f}{NO_BREAK}%" if row.get("unit") == "percent" else f"{value:g}"
 
 
-def _ours(row: Row, run: Run, name: str) -> str:
-    """This run's value of a published metric: retrieval scores as percents, others as they are."""
+def _ours(row: Row, published: Sequence[Row], name: str) -> str:
+    """Our value of a published metric: retrieval scores as percents, others as they are."""
     value = row.get(name)
     if not isinstance(value, int | float):
         return "–"
-    as_percent = any(other.get("unit") == "percent" for other in run.published if other["metric"] == name)
+    as_percent = any(other.get("unit") == "percent" for other in published if other["metric"] == name)
     return percent(value, 1) if as_percent else f"{value:.3g}"
