@@ -26,7 +26,7 @@ TOPIC = "self_supervised"
 SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
 NEEDS = ("square images of one size; labels only to evaluate",)
 
-PUBLISHED = report_rows("dual 1", "VICReg", "VICReg dual")
+PUBLISHED = report_rows("dual 1", "VICReg", "VICReg dual") + report_rows("dual 2")
 
 
 @dataclass(frozen=True, kw_only=True)
