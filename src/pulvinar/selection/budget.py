@@ -21,10 +21,9 @@ The multiplier may be negative: the budget is met from both sides. In the last `
 the first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network
 whose gates start open first learns with most of its channels.
 
-A gradient cannot shut gates whose logits have grown large (at +9 the straight-through gradient is 1e-6): a budget of 10 % stood
-still at 14.7 % however the multiplier grew (docs/log.md). So where h is more than 2 points off a while after the descent, the
-constraint acts on the logits themselves from then on: a number added to all of them falls by `shift_rate` e after each step, in
-place of the multiplier's rise, until gates are within reach of the gradient again and the budget is met.
+A gate whose logit has grown large cannot be shut by this: at +9 the straight-through gradient is 1e-6, and a budget of 10 %
+stood still at 14.7 % however the multiplier grew (docs/log.md). So where h is still more than 2 points above the budget a while
+after the descent (`stuck`), the term's gradient reaches every open gate from then on (`channel_gate.reachable`).
 """
 
 import math
@@ -40,7 +39,7 @@ from pulvinar.errors import DegenerateError, InputError
 
 BoundTarget = Literal["solved", "density", "sqrt"]
 BOUND_DECAY = 10.0  # the papers: exp(-0.02 epoch), 500 epochs
-STUCK_ERROR, PATIENCE = 0.02, 0.1  # so far off the budget, this share of the run after the descent, the gradient is not enough
+STUCK_ERROR, PATIENCE = 0.02, 0.05  # so far above the budget, this share of the run after the descent, is stuck
 
 
 def quadratic_penalty(share: Float[Tensor, ""], budget: float, *, weight: float = 5.0) -> Float[Tensor, ""]:
@@ -71,8 +70,8 @@ def bound_loss(densities: Float[Tensor, " gate"], target: float, p: float, *, we
 class BudgetConstraint:
     """State of the constraint above. `term` gives what is added to the loss, `update` is called after each step.
 
-    rate: of the multiplier, per step and unit of e; shift_rate: of the logits' shift. stiffness: of the quadratic term. memory:
-    of the running mean of the hard share (h <- memory h + (1 - memory) share of this batch). stuck: the shift acts.
+    rate: of the multiplier, per step and unit of e. stiffness: of the quadratic term. memory: of the running mean of the hard
+    share (h <- memory h + (1 - memory) share of this batch).
     """
 
     budget: float
@@ -81,7 +80,6 @@ class BudgetConstraint:
     memory: float = 0.8
     frozen_share: float = 0.1
     descent_share: float = 0.0
-    shift_rate: float = 0.0
     multiplier: float = 0.0
     stuck: bool = False
     average: float | None = None
@@ -103,21 +101,17 @@ class BudgetConstraint:
         """(multiplier + stiffness e) share; its gradient is the constraint's, its value is of no use."""
         return (self.multiplier + self.stiffness * self.error) * share
 
-    def update(self, hard_share: float, done: float) -> float:
-        """Take in the hard share of one step, after this share of the run (0 to 1); what to add to every logit from now on."""
+    def update(self, hard_share: float, done: float) -> None:
+        """Take in the hard share of one step, after this share of the run (0 to 1)."""
         if not math.isfinite(hard_share):
             raise DegenerateError(f"hard_share: a share of the multiply-adds is needed, {hard_share} came")
         self.start = hard_share if self.start is None else self.start
         before = hard_share if self.average is None else self.average
         self.average = self.memory * before + (1 - self.memory) * hard_share
         self.aim = self._aim(done)
-        if done >= 1 - self.frozen_share:
-            return 0.0
-        self.stuck = self.stuck or (abs(self.error) > STUCK_ERROR and done >= self.descent_share + PATIENCE)
-        if self.stuck and self.shift_rate:
-            return -self.shift_rate * self.error
-        self.multiplier += self.rate * self.error
-        return 0.0
+        self.stuck = self.stuck or (self.error > STUCK_ERROR and done >= self.descent_share + PATIENCE)
+        if done < 1 - self.frozen_share:
+            self.multiplier += self.rate * self.error
 
     def state(self) -> dict[str, Any]:
         """Everything, for a checkpoint."""

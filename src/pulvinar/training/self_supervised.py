@@ -24,8 +24,7 @@ from pulvinar.training.views import ViewSettings, make_view
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
 REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
-STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps; that of its shift is 1 there
-LARGEST_SHIFT_RATE = 2.0
+STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,6 @@ class SiameseTrainer:
             rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
             stiffness=self.settings.constraint_stiffness,
             descent_share=self.settings.descent_share,
-            shift_rate=min(LARGEST_SHIFT_RATE, STEPS_OF_RATE / self.n_steps),
         )
 
     @property
@@ -188,6 +186,8 @@ class SiameseTrainer:
         Raises `DegenerateError` that names the step where the loss is not finite; the weights are then still those before it.
         """
         settings, done = self.settings, self.done_share
+        if self.constraint is not None:
+            self.network.encoder(gated=True).reach_open_gates = self.constraint.stuck
         all_open = done < settings.gates_open_share
         swapped = settings.swap_views and bool(torch.rand((), generator=self.generators["gates"]) < 0.5)
         options = {"all_open": all_open, "swapped": swapped}
@@ -222,9 +222,7 @@ class SiameseTrainer:
         self._update(done)
         share = hard_share(branches)
         if self.constraint is not None and share is not None and not all_open:
-            shift = self.constraint.update(share, done)
-            if shift:
-                self.network.encoder(gated=True).logit_shift.add_(shift)
+            self.constraint.update(share, done)
         self.step_number += 1
         numbers = {name: float(term.detach()) for name, term in terms.items()} | {"loss": float(value.detach())}
         return numbers | ({"mac_share": share} if share is not None else {}), branches
@@ -254,7 +252,7 @@ class SiameseTrainer:
         self.sums = {}
         if self.constraint is not None:
             record["multiplier"] = self.constraint.multiplier
-            record["logit_shift"] = float(self.network.encoder(gated=True).logit_shift)
+            record["stuck"] = self.constraint.stuck
         return record | self.watch.record()
 
     def images_per_second(self) -> float:

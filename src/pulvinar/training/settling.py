@@ -72,25 +72,23 @@ def settle(encoder: GatedResNet, images: np.ndarray, config: "GatedConfig", view
     fixed channels; prints them.
     """
     encoder.eval()
-    start, before = float(encoder.logit_shift), mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
-    found, shifted = Shift(start, before), config.settle and config.budget_mode != "none"
+    before = mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES)
+    found, shifted = Shift(0.0, before), config.settle and config.budget_mode != "none"
     for number in range(2 if shifted else 1):
         if config.recalibrate:
             recalibrate_gated_norms(encoder, images, views)
         if shifted and free_channels(encoder):
             found = _shift_onto(config.budget, encoder, images, views)
         elif config.recalibrate:
-            found = Shift(found.shift, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
+            found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
         if not number and config.fix_gates is not None:
             fix_gates(encoder, images, views, budget=config.budget, margin=config.fix_margin)
             found = Shift(found.shift, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
-    moved = found.shift - start
     if is_first():
-        log(f"MAC share on training images {before:.4f}; logits shifted by {moved:+.4f}: {found.share:.4f}")
-        if abs(moved) > WARN_OF_SHIFT:
-            warn(f"the gates were moved by {moved:+.2f} to meet the budget; train longer, or raise gate_rate")
-    facts = {"asked": config.budget, "share_before": before, "logit_shift": moved, "share_training": found.share}
-    facts |= {"shift_in_training": start} if start else {}
+        log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
+        if abs(found.shift) > WARN_OF_SHIFT:
+            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise gate_rate")
+    facts = {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
     return facts | ({} if config.fix_gates is None else fixed_shares(encoder))
 
 
