@@ -16,7 +16,7 @@ from pulvinar.selection.budget import (
     bound_target,
     quadratic_penalty,
 )
-from pulvinar.selection.channel_gate import logistic_noise, straight_through_gate
+from pulvinar.selection.channel_gate import logistic_noise, reachable, straight_through_gate
 
 
 def test_penalty_and_its_gradient_by_hand():
@@ -101,40 +101,46 @@ def test_constraint_descends_from_the_share_at_the_start():
         assert constraint.error == pytest.approx(1.0 - aim)
 
 
-def test_constraint_shifts_logits_where_it_is_stuck():
-    constraint = BudgetConstraint(
-        budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, frozen_share=0.1, descent_share=0.4, shift_rate=3.0
-    )
-    assert constraint.update(0.3, 0.0) == 0.0
-    assert constraint.update(0.3, 0.45) == 0.0  # too early to be stuck
-    before = constraint.multiplier
-    assert constraint.update(0.3, 0.5) == pytest.approx(-0.3)
-    assert constraint.multiplier == before  # the shift acts instead
-    assert constraint.update(0.21, 0.6) == pytest.approx(-0.03)  # and goes on until the budget is met
-    assert constraint.update(0.19, 0.7) == pytest.approx(0.03)
-    assert constraint.update(0.4, 0.9) == 0.0
-    near = BudgetConstraint(budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, descent_share=0.4, shift_rate=3.0)
-    assert all(near.update(0.215, done) == 0.0 for done in (0.0, 0.5, 0.8))
-    assert near.multiplier > 0
+def test_constraint_says_where_it_is_stuck():
+    def constraint() -> BudgetConstraint:
+        return BudgetConstraint(budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, descent_share=0.4)
+
+    high = constraint()
+    for done, stuck in ((0.0, False), (0.42, False), (0.45, True), (0.8, True)):
+        high.update(0.3 if done < 0.5 else 0.2, done)
+        assert high.stuck is stuck, done
+    for share in (0.215, 0.1):  # near, and below
+        other = constraint()
+        for done in (0.0, 0.45, 0.8):
+            other.update(share, done)
+        assert not other.stuck
 
 
-@pytest.mark.parametrize("shift_rate", [0.0, 2.0])
-def test_gates_beyond_the_gradients_reach_are_shut_by_the_shift(shift_rate):
-    """20 gates worth a lot have logits of 12; without the shift the constraint of 10 % stays at 20 %."""
-    logits = torch.full((4, 100), -12.0)
-    logits[:, :20] = 12.0 + torch.linspace(0, 2, 20)
+@pytest.mark.parametrize("reach", [False, True])
+def test_gates_beyond_the_gradients_reach_are_shut_where_the_constraint_is_stuck(reach):
+    """Of 20 gates with logits of 25 and more the ten that are worth least have to go; without reach all stay."""
+    logits = torch.full((4, 100), -25.0)
+    logits[:, :20] = 25.0 + torch.linspace(0, 2, 20)
     logits.requires_grad_()
-    constraint = BudgetConstraint(budget=0.1, rate=0.06, stiffness=2.0, descent_share=0.1, shift_rate=shift_rate)
-    generator, shift, n_steps = torch.Generator().manual_seed(0), 0.0, 400
-    optimizer = torch.optim.SGD([logits], lr=20.0)
+    worth = torch.zeros(100)
+    worth[:10], worth[10:20] = 0.2, 6.0
+    constraint = BudgetConstraint(budget=0.1, rate=0.3, stiffness=2.0, descent_share=0.1)
+    generator, n_steps = torch.Generator().manual_seed(0), 500
+    optimizer = torch.optim.Adam([logits], lr=0.2)
     for step in range(n_steps):
-        gates = straight_through_gate(logits + shift, logistic_noise(4, 100, generator))
+        gates = straight_through_gate(logits, logistic_noise(4, 100, generator))
+        priced = reachable(gates, logits) if reach and constraint.stuck else gates
         optimizer.zero_grad()
-        constraint.term(gates.mean()).backward()
+        (constraint.term(priced.mean()) - (worth * gates).mean()).backward()
         optimizer.step()
-        shift += constraint.update((logits + shift >= 0).float().mean().item(), (step + 1) / n_steps)
-    share = (logits + shift >= 0).float().mean().item()
-    assert share == pytest.approx(0.1 if shift_rate else 0.2, abs=0.03)
+        constraint.update((logits >= 0).float().mean().item(), (step + 1) / n_steps)
+    opened = (logits >= 0).float().mean(0)
+    assert constraint.stuck
+    if reach:
+        assert opened.mean().item() == pytest.approx(0.1, abs=0.02)
+        assert opened[10:20].mean() > opened[:10].mean() + 0.8
+    else:
+        assert opened.mean().item() == pytest.approx(0.2, abs=0.01)
 
 
 def test_constraint_is_restored_from_its_state():
