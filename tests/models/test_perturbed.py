@@ -50,3 +50,4 @@ def test_with_a_share_of_their_own_subjects_follow_other_features():
 
 def test_a_share_above_one_is_refused():
     assert "simulated.driver_own lies in [0, 1], not 1.5" in Config(driver="perturbed:squeezenet1_0", driver_own=1.5).problems()
+    assert "driver is fixed" in Config(driver_own=0.5).problems()[0]

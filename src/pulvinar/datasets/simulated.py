@@ -111,6 +111,8 @@ class Config:
             lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
         if self.driver != "fixed" and not self.driver.startswith("perturbed:"):
             lines.append(f"simulated.driver is fixed or perturbed:NAME, not {self.driver}")
+        if self.driver == "fixed" and (self.driver_own or self.driver_weights):
+            lines.append("simulated.driver_own and driver_weights are of a perturbed backbone; driver is fixed")
         for name in ("seed", "ceiling_spread", "noise_smoothness", "driver_strength"):
             if not getattr(self, name) >= 0:
                 lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
