@@ -16,7 +16,7 @@ from pulvinar.selection.budget import (
     bound_target,
     quadratic_penalty,
 )
-from pulvinar.selection.channel_gate import logistic_noise, reachable, straight_through_gate
+from pulvinar.selection.channel_gate import logistic_noise, straight_through_gate
 
 
 def test_penalty_and_its_gradient_by_hand():
@@ -99,48 +99,6 @@ def test_constraint_descends_from_the_share_at_the_start():
     for done, aim in ((0.0, 1.0), (0.1, 0.8), (0.2, 0.6), (0.4, 0.2), (0.9, 0.2)):
         constraint.update(1.0, done)
         assert constraint.error == pytest.approx(1.0 - aim)
-
-
-def test_constraint_says_where_it_is_stuck():
-    def constraint() -> BudgetConstraint:
-        return BudgetConstraint(budget=0.2, rate=1.0, stiffness=0.0, memory=0.0, descent_share=0.4)
-
-    high = constraint()
-    for done, stuck in ((0.0, False), (0.42, False), (0.45, True), (0.8, True)):
-        high.update(0.3 if done < 0.5 else 0.2, done)
-        assert high.stuck is stuck, done
-    for share in (0.215, 0.1):  # near, and below
-        other = constraint()
-        for done in (0.0, 0.45, 0.8):
-            other.update(share, done)
-        assert not other.stuck
-
-
-@pytest.mark.parametrize("reach", [False, True])
-def test_gates_beyond_the_gradients_reach_are_shut_where_the_constraint_is_stuck(reach):
-    """Of 20 gates with logits of 25 and more the ten that are worth least have to go; without reach all stay."""
-    logits = torch.full((4, 100), -25.0)
-    logits[:, :20] = 25.0 + torch.linspace(0, 2, 20)
-    logits.requires_grad_()
-    worth = torch.zeros(100)
-    worth[:10], worth[10:20] = 0.2, 6.0
-    constraint = BudgetConstraint(budget=0.1, rate=0.3, stiffness=2.0, descent_share=0.1)
-    generator, n_steps = torch.Generator().manual_seed(0), 500
-    optimizer = torch.optim.Adam([logits], lr=0.2)
-    for step in range(n_steps):
-        gates = straight_through_gate(logits, logistic_noise(4, 100, generator))
-        priced = reachable(gates, logits) if reach and constraint.stuck else gates
-        optimizer.zero_grad()
-        (constraint.term(priced.mean()) - (worth * gates).mean()).backward()
-        optimizer.step()
-        constraint.update((logits >= 0).float().mean().item(), (step + 1) / n_steps)
-    opened = (logits >= 0).float().mean(0)
-    assert constraint.stuck
-    if reach:
-        assert opened.mean().item() == pytest.approx(0.1, abs=0.02)
-        assert opened[10:20].mean() > opened[:10].mean() + 0.8
-    else:
-        assert opened.mean().item() == pytest.approx(0.2, abs=0.01)
 
 
 def test_constraint_is_restored_from_its_state():

@@ -4,14 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from pulvinar.selection.channel_gate import (
-    LEAST_SLOPE,
-    TEMPERATURE,
-    logistic_noise,
-    open_gates,
-    reachable,
-    straight_through_gate,
-)
+from pulvinar.selection.channel_gate import TEMPERATURE, logistic_noise, open_gates, straight_through_gate
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -60,15 +53,3 @@ def test_parts_of_a_batch_get_the_rows_of_the_whole_batch():
     whole = logistic_noise(6, 3, generator(5))
     parts = [logistic_noise(2, 3, generator(5), part=(index, 3)) for index in range(3)]
     assert torch.equal(torch.cat(parts), whole)
-
-
-def test_the_gradient_reaches_open_gates_of_any_logit_and_changes_no_gate():
-    logits = torch.tensor([[-9.0, -0.1, 0.5, 2.0, 9.0, 40.0]], dtype=torch.float64, requires_grad=True)
-    gates = straight_through_gate(logits, None)
-    priced = reachable(gates, logits)
-    assert torch.equal(priced, gates)
-    (slopes,) = torch.autograd.grad(priced.sum(), logits)
-    soft = torch.sigmoid(logits.detach() / TEMPERATURE)
-    usual = soft * (1 - soft) / TEMPERATURE
-    torch.testing.assert_close(slopes[0, :4], usual[0, :4])
-    torch.testing.assert_close(slopes[0, 4:], torch.full((2,), LEAST_SLOPE, dtype=torch.float64))

@@ -31,7 +31,6 @@ from pulvinar.selection.channel_gate import (
     logistic_noise,
     n_groups,
     open_gates,
-    reachable,
     straight_through_gate,
 )
 
@@ -263,9 +262,6 @@ class GatedResNet(nn.Module):
         self.stem = Stem(shape.stem, outer)
         self.blocks = nn.ModuleList([Block(block, self.passes, outer, gate_bias) for block in shape.blocks])
         self.register_buffer("logit_shift", torch.zeros(()))
-        self.reach_open_gates = (
-            False  # whether the gradient of the MAC share reaches gates of large logits (selection/budget.py)
-        )
 
     def initialise(self, generator: torch.Generator, *, zero_residual: bool = False) -> "GatedResNet":
         """Convolutions He-normal over outputs, as torchvision's; gates uniform in +-1/sqrt(inputs), torch's own default.
@@ -321,11 +317,7 @@ class GatedResNet(nn.Module):
         if not gated:
             one = torch.ones((), device=images.device)
             return GatedOutput(features, one, one)
-        priced = record.gates
-        if self.reach_open_gates:
-            pairs = zip(record.gates, record.logits, strict=True)
-            priced = [reachable(gates, logits, temperature=self.temperature) for gates, logits in pairs]
-        share = self.macs.share([gate.mean(1) for gate in priced])
+        share = self.macs.share([gate.mean(1) for gate in record.gates])
         with torch.no_grad():
             hard = self.macs.share([open_gates(logits).mean(1) for logits in record.logits])
         return GatedOutput(features, share, hard, tuple(record.gates), tuple(record.logits))

@@ -21,9 +21,8 @@ The multiplier may be negative: the budget is met from both sides. In the last `
 the first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network
 whose gates start open first learns with most of its channels.
 
-A gate whose logit has grown large cannot be shut by this: at +9 the straight-through gradient is 1e-6, and a budget of 10 %
-stood still at 14.7 % however the multiplier grew (docs/log.md). So where h is still more than 2 points above the budget a while
-after the descent (`stuck`), the term's gradient reaches every open gate from then on (`channel_gate.reachable`).
+The tighter a budget, the fewer gates are open to be shut, and the dearer those are; a constraint of one gain comes too late, when
+the logits of open gates have grown beyond the gradient's reach. So both gains grow with `tightness` (docs/log.md has the runs).
 """
 
 import math
@@ -39,7 +38,7 @@ from pulvinar.errors import DegenerateError, InputError
 
 BoundTarget = Literal["solved", "density", "sqrt"]
 BOUND_DECAY = 10.0  # the papers: exp(-0.02 epoch), 500 epochs
-STUCK_ERROR, PATIENCE = 0.02, 0.05  # so far above the budget, this share of the run after the descent, is stuck
+USUAL_BUDGET = 0.3  # for which the constraint's rate and stiffness are set
 
 
 def quadratic_penalty(share: Float[Tensor, ""], budget: float, *, weight: float = 5.0) -> Float[Tensor, ""]:
@@ -66,6 +65,11 @@ def bound_loss(densities: Float[Tensor, " gate"], target: float, p: float, *, we
     return weight * (below + above)
 
 
+def tightness(budget: float) -> float:
+    """How much stiffer a constraint is for this budget than for USUAL_BUDGET and those above; the multiplier's rate: squared."""
+    return max(1.0, USUAL_BUDGET / budget)
+
+
 @dataclass
 class BudgetConstraint:
     """State of the constraint above. `term` gives what is added to the loss, `update` is called after each step.
@@ -81,7 +85,6 @@ class BudgetConstraint:
     frozen_share: float = 0.1
     descent_share: float = 0.0
     multiplier: float = 0.0
-    stuck: bool = False
     average: float | None = None
     start: float | None = None
     aim: float | None = None
@@ -109,7 +112,6 @@ class BudgetConstraint:
         before = hard_share if self.average is None else self.average
         self.average = self.memory * before + (1 - self.memory) * hard_share
         self.aim = self._aim(done)
-        self.stuck = self.stuck or (self.error > STUCK_ERROR and done >= self.descent_share + PATIENCE)
         if done < 1 - self.frozen_share:
             self.multiplier += self.rate * self.error
 

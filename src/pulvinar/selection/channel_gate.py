@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 TEMPERATURE = 2 / 3
-LEAST_SLOPE = 0.05  # an eighth of the steepest, that of a logit of 2.3
 
 
 def logistic_noise(
@@ -65,16 +64,6 @@ def straight_through_gate(
         shifted = shifted + noise
     soft = torch.sigmoid(shifted / temperature)
     return (shifted.detach() >= 0).to(soft.dtype) + (soft - soft.detach())  # the bracket is exactly 0
-
-
-def reachable(
-    gates: Float[Tensor, "image channel"], logits: Float[Tensor, "image channel"], *, temperature: float = TEMPERATURE
-) -> Float[Tensor, "image channel"]:
-    """The same gates; the gradient with respect to an open gate's logit is at least LEAST_SLOPE, however large the logit is."""
-    fixed = logits.detach()
-    soft = torch.sigmoid(fixed / temperature)
-    missing = torch.relu(LEAST_SLOPE - soft * (1 - soft) / temperature) * (fixed >= 0)
-    return gates + missing.to(gates.dtype) * (logits - fixed).to(gates.dtype)
 
 
 def open_gates(logits: Float[Tensor, "image channel"]) -> Float[Tensor, "image channel"]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.selection.budget import BudgetConstraint
+from pulvinar.selection.budget import BudgetConstraint, tightness
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.collapse import Watch, health
 from pulvinar.training.optimizers import OptimizerName, make_optimizer, parameter_groups, set_rates, warm_up_cosine
@@ -124,10 +124,11 @@ class SiameseTrainer:
     def _constraint(self) -> BudgetConstraint | None:
         if self.loss.budget_mode != "constraint" or not self.network.gate_parameters():
             return None
+        tight = tightness(self.loss.budget)
         return BudgetConstraint(
             budget=self.loss.budget,
-            rate=self.settings.constraint_rate * STEPS_OF_RATE / self.n_steps,
-            stiffness=self.settings.constraint_stiffness,
+            rate=self.settings.constraint_rate * tight**2 * STEPS_OF_RATE / self.n_steps,
+            stiffness=self.settings.constraint_stiffness * tight,
             descent_share=self.settings.descent_share,
         )
 
@@ -186,8 +187,6 @@ class SiameseTrainer:
         Raises `DegenerateError` that names the step where the loss is not finite; the weights are then still those before it.
         """
         settings, done = self.settings, self.done_share
-        if self.constraint is not None:
-            self.network.encoder(gated=True).reach_open_gates = self.constraint.stuck
         all_open = done < settings.gates_open_share
         swapped = settings.swap_views and bool(torch.rand((), generator=self.generators["gates"]) < 0.5)
         options = {"all_open": all_open, "swapped": swapped}
@@ -252,7 +251,6 @@ class SiameseTrainer:
         self.sums = {}
         if self.constraint is not None:
             record["multiplier"] = self.constraint.multiplier
-            record["stuck"] = self.constraint.stuck
         return record | self.watch.record()
 
     def images_per_second(self) -> float:

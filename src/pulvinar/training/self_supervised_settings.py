@@ -159,8 +159,12 @@ class GatedConfig(SelfSupervisedConfig):
         None, "fix decided gates after this share of the run and at its end; none: never (papers)"
     )
     fix_margin: float = setting(0.5, "a gate open, or shut, for at most this share of images is decided; 0.5: all are")
-    constraint_rate: float = setting(0.1, "of the multiplier, per step of a run of 1,000 steps and unit of share")
-    constraint_stiffness: float = setting(50.0, "weight of the constraint's quadratic term")
+    constraint_rate: float = setting(
+        0.1, "of the multiplier, per step of 1,000 and unit of share; below budgets of .3 times (.3 / budget)^2"
+    )
+    constraint_stiffness: float = setting(
+        50.0, "weight of the constraint's quadratic term; below budgets of .3 times .3 / budget"
+    )
     descent_share: float = setting(0.4, "share of the run in which the constraint's budget falls from the share at the start")
     settle: bool = setting(True, "after training, shift all logits onto the budget; not in mode none")
     recalibrate: bool = setting(True, "after training, estimate the gated batch-norms anew with the gates of inference")
