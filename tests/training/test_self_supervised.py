@@ -86,6 +86,15 @@ def test_weights_that_are_not_finite_are_not_saved():
         run.state()
 
 
+def test_a_tight_budget_is_held_more_stiffly():
+    """At a tenth three times as stiff as at 30 %, and nine times the multiplier's rate; above 30 % as there."""
+    tenth, usual, half = (trainer(budget=budget).constraint for budget in (0.1, 0.3, 0.5))
+    assert tenth.stiffness == pytest.approx(3 * usual.stiffness)
+    assert tenth.rate == pytest.approx(9 * usual.rate)
+    assert (half.stiffness, half.rate) == (usual.stiffness, usual.rate)
+    assert usual.stiffness == Config().constraint_stiffness
+
+
 def test_gates_stay_open_in_a_warm_up_without_gates():
     run = trainer(gates_open_share=0.5)
     run.run_steps(1)

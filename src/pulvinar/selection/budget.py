@@ -21,8 +21,8 @@ The multiplier may be negative: the budget is met from both sides. In the last `
 the first `descent_share` the budget that counts falls linearly from the share at the start to the one asked, so that a network
 whose gates start open first learns with most of its channels.
 
-The tighter a budget, the fewer gates are open to be shut, and the dearer those are; a constraint of one gain comes too late, when
-the logits of open gates have grown beyond the gradient's reach. So both gains grow with `tightness` (docs/log.md has the runs).
+The tighter a budget, the fewer gates are open to be shut, and the dearer those are: a constraint of one gain comes too late,
+when the logits of open gates have grown beyond the gradient's reach. So its gains grow with `tightness` (docs/log.md).
 """
 
 import math
@@ -66,7 +66,7 @@ def bound_loss(densities: Float[Tensor, " gate"], target: float, p: float, *, we
 
 
 def tightness(budget: float) -> float:
-    """How much stiffer a constraint is for this budget than for USUAL_BUDGET and those above; the multiplier's rate: squared."""
+    """How much stiffer a constraint is for this budget than for USUAL_BUDGET and above; its rate grows by the square."""
     return max(1.0, USUAL_BUDGET / budget)
 
 

@@ -235,7 +235,7 @@ class SiameseTrainer:
 
     def _require_finite(self, loss: Tensor) -> None:
         if not math.isfinite(float(loss.detach())):
-            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss)}; {REMEDY}")
+            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss.detach())}; {REMEDY}")
 
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
