@@ -6,6 +6,7 @@ environment.json  versions, platform, threads
 metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
 checkpoints/    our own format (training/checkpoints.py)
 predictions/, artifacts/, published.json, evaluation.json
+evaluations/    self-supervised runs: on other images, or scored in another way; each with evaluation.json and predictions/
 """
 
 import json
