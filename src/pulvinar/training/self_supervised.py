@@ -234,8 +234,9 @@ class SiameseTrainer:
         self.optimizer.step()
 
     def _require_finite(self, loss: Tensor) -> None:
-        if not math.isfinite(float(loss.detach())):
-            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {float(loss.detach())}; {REMEDY}")
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {value}; {REMEDY}")
 
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
