@@ -148,21 +148,17 @@ def _embedding(run: Run, drawn: Mapping[str, Path]) -> str:
 def _row(row: Row, *, is_first: bool) -> str:
     share = "–" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f}"
     name = f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>'
-    cells = [name, _cell(share)]
+    cells = [name, elements.number_cell(share)]
     for kind in KINDS:
         low, high = row[f"{kind}_interval"]
-        cells.append(_cell(f"{100 * row[kind]:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
+        cells.append(elements.number_cell(f"{100 * row[kind]:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
     difference = row.get("linear_difference")
     if difference:
         between = f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
-        cells.append(_cell(f"{100 * difference['difference']:+.1f}", between))
+        cells.append(elements.number_cell(f"{100 * difference['difference']:+.1f}", between))
     else:
-        cells.append(_cell(""))
+        cells.append(elements.number_cell(""))
     return f'<tr class="{"run" if is_first else "control"}">{"".join(cells)}</tr>'
-
-
-def _cell(value: str, below: str = "") -> str:
-    return f'<td class="number">{value}<small>{below}</small></td>'
 
 
 def _figure(drawn: Mapping[str, Path], name: str, heading: str, caption: str) -> str:

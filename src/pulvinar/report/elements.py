@@ -21,6 +21,11 @@ def figure(drawn: Mapping[str, Path], name: str, caption: str, *, alt: str, form
     return f'<figure class="{width}">{image}<figcaption>{caption}</figcaption></figure>'
 
 
+def number_cell(value: str, below: str = "") -> str:
+    """A cell of a table with a number, and what stands small below it."""
+    return f'<td class="number">{value}<small>{below}</small></td>'
+
+
 def absent(text: str) -> str:
     """A line that says what the run does not have."""
     return f'<p class="absent">{escape(text)}</p>'

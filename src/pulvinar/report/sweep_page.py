@@ -107,22 +107,18 @@ def _section(comparison: Comparison) -> str:
 
 
 def _row(row: PooledRow, reference: PooledRow) -> str:
-    cells = [f'<th scope="row">{escape(name_of(row))}</th>', _cell(str(len(row.seeds)))]
-    cells.append(_cell("–" if row.branch == "pixels" else f"{100 * row.mac_share:.1f}"))
+    cells = [f'<th scope="row">{escape(name_of(row))}</th>', elements.number_cell(str(len(row.seeds)))]
+    cells.append(elements.number_cell("–" if row.branch == "pixels" else f"{100 * row.mac_share:.1f}"))
     for kind in KINDS:
         low, high = row.interval(kind)
-        cells.append(_cell(f"{100 * row.score(kind):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
+        cells.append(elements.number_cell(f"{100 * row.score(kind):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
         found = None if row is reference else compare(row, reference, kind)
         if found is None:
-            cells.append(_cell("" if row is reference else "not told"))
+            cells.append(elements.number_cell("" if row is reference else "not told"))
         else:
             between = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, {verdict(row, reference, kind)}"
-            cells.append(_cell(f"{100 * found.difference:+.1f}", between))
+            cells.append(elements.number_cell(f"{100 * found.difference:+.1f}", between))
     return f'<tr class="{"run" if row is reference else "control"}">{"".join(cells)}</tr>'
-
-
-def _cell(value: str, below: str = "") -> str:
-    return f'<td class="number">{value}<small>{below}</small></td>'
 
 
 def as_text(found: Sequence[Comparison]) -> str:
