@@ -60,6 +60,9 @@ def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
     main(["evaluate", str(run), "--only-selection", "--set", "probe_seeds=2"])
     assert "own: probe_seeds=2; kept in" in capsys.readouterr().out
     assert read_json(run / "evaluations" / "own,probe_seeds=2" / "evaluation.json")["own_images"]
+    main(["evaluate", str(run), "--only-selection"])
+    assert "own: controls=False; kept in" in capsys.readouterr().out
+    assert len(read_json(run / "evaluations" / "own,controls=False" / "evaluation.json")["rows"]) == 2
     assert (run / "evaluation.json").read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.evaluation.transfer import resized_set
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.progress import log
-from pulvinar.storage import write_arrays, write_json
+from pulvinar.storage import read_json, write_arrays, write_json
 from pulvinar.training.backbone_runs import load_backbone
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_run import load_encoders
@@ -75,6 +75,8 @@ def keep(
     """Write an evaluation where it belongs; its values. usual: how runs of this method are scored unless said otherwise."""
     changed = scoring.changed(usual or ScoreSettings())
     is_own = data.fingerprint() == run.facts["data"]["fingerprint"]
+    if is_own and not changed and _n_rows(run) > len(scores.values["rows"]):
+        changed = {"controls": False}  # a full evaluation is not replaced by one without controls
     place = run.path if is_own and not changed else run.path / ELSEWHERE / _name(data, changed)
     result = {
         **scores.values,
@@ -88,6 +90,12 @@ def keep(
     write_arrays(place / "predictions" / "features.npz", **scores.features)
     write_json(place / "evaluation.json", result)
     return result
+
+
+def _n_rows(run: RunFolder) -> int:
+    """Rows of the run's own evaluation; 0 without one."""
+    path = run.path / "evaluation.json"
+    return len(read_json(path)["rows"]) if path.is_file() else 0
 
 
 def _name(data: ImageSet, changed: dict[str, Any]) -> str:
