@@ -57,6 +57,9 @@ def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
     assert len(stored["class_names"]) == 3
     assert {row["branch"] for row in stored["rows"]} >= {"gated", "dense", "pixels", "static", "random_gates"}
     assert read_arrays(folder / "predictions" / "correct.npz")["knn_gated"].shape == (20,)
+    main(["evaluate", str(run), "--data", str(other), "--only-selection", "--set", "k=3", "metric=cosine"])
+    assert "k=3, metric=cosine, controls=False; kept in" in capsys.readouterr().out
+    assert read_json(folder / "evaluation.json") == stored
     main(["evaluate", str(run), "--only-selection", "--set", "probe_seeds=2"])
     assert "own: probe_seeds=2; kept in" in capsys.readouterr().out
     assert read_json(run / "evaluations" / "own,probe_seeds=2" / "evaluation.json")["own_images"]

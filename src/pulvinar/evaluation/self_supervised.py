@@ -75,9 +75,10 @@ def keep(
     """Write an evaluation where it belongs; its values. usual: how runs of this method are scored unless said otherwise."""
     changed = scoring.changed(usual or ScoreSettings())
     is_own = data.fingerprint() == run.facts["data"]["fingerprint"]
-    if is_own and not changed and _n_rows(run) > len(scores.values["rows"]):
-        changed = {"controls": False}  # a full evaluation is not replaced by one without controls
     place = run.path if is_own and not changed else run.path / ELSEWHERE / _name(data, changed)
+    if _n_rows(place) > len(scores.values["rows"]):  # a full evaluation is not replaced by one without controls
+        changed |= {"controls": False}
+        place = run.path / ELSEWHERE / _name(data, changed)
     result = {
         **scores.values,
         "images": data.name,
@@ -92,9 +93,9 @@ def keep(
     return result
 
 
-def _n_rows(run: RunFolder) -> int:
-    """Rows of the run's own evaluation; 0 without one."""
-    path = run.path / "evaluation.json"
+def _n_rows(place: Path) -> int:
+    """Rows of the evaluation that is kept there; 0 without one."""
+    path = place / "evaluation.json"
     return len(read_json(path)["rows"]) if path.is_file() else 0
 
 

@@ -154,11 +154,16 @@ def _published(runs: Sequence[Path], rows: Sequence[PooledRow]) -> str:
     ours = [
         (
             name_of(row),
-            f"{row.facts.get('data')}, {row.facts.get('n_train'):,} images, width {row.facts.get('width')}, "
-            f"{row.facts.get('epochs')} epochs",
+            _made_of(row),
             {f"linear_{row.branch}": row.score("linear"), "mac_share": row.mac_share},
         )
         for row in rows
         if row.branch in ("gated", "dense")
     ]
     return elements.published_beside(list(published.values()), ours, warning=ELSEWHERE)
+
+
+def _made_of(row: PooledRow) -> str:
+    """Data, number of training images and, where the runs have them, width and epochs."""
+    facts = [f"{key} {row.facts[key]}" for key in ("width", "epochs") if key in row.facts]
+    return ", ".join([str(row.facts["data"]), f"{row.facts['n_train']:,} images", *facts])
