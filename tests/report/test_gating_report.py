@@ -13,7 +13,7 @@ from pulvinar.report import gating_figures
 from pulvinar.report.gating_figures import figure
 from pulvinar.report.gating_runs import PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.report.page import build
-from pulvinar.report.sweep_page import name_of, verdict
+from pulvinar.report.sweep_page import _entries, name_of
 from pulvinar.storage import write_arrays, write_json, write_text
 
 N_IMAGES = 400
@@ -126,10 +126,12 @@ def test_rows_stand_beside_those_of_their_share(sweep):
     ]
     assert [name_of(row) for row in thirty.rows][:2] == ["dual 30 %: gated", "narrow"]
     assert [name_of(row) for row in whole.rows] == ["dense", "dual 10 %: dense", "dual 30 %: dense", "raw pixels"]
-    assert verdict(whole.rows[1], whole.reference, "linear") == "lower"
-    assert verdict(thirty.rows[1], thirty.reference, "knn") == "higher"
+    assert _entries(whole)[1]["linear_verdict"] == "lower"
+    assert _entries(thirty)[1]["knn_verdict"] == "higher"
     apart = dataclasses.replace(whole.rows[1], seeds=(7, 8, 9))
-    assert verdict(apart, whole.reference, "linear") == "not told"
+    unlike = dataclasses.replace(whole, rows=(whole.reference, apart))
+    assert _entries(unlike)[1]["linear_verdict"] == "not told"
+    assert "linear_verdict" not in _entries(unlike)[0]
 
 
 def test_a_sweep_has_one_page(sweep):
@@ -145,7 +147,7 @@ def test_a_sweep_has_one_page(sweep):
     (static,) = [line for line in text.splitlines() if line.startswith("dual 30 %: static mask")]
     rows = pool(find_runs(sweep))
     found = compare(find(rows, "dual_30_%", "static"), find(rows, "dual_30_%", "gated"), "linear")
-    assert f"{100 * found.difference:+.1f} [{100 * found.low:+5.1f}" in static
+    assert f"{100 * found.difference:+.1f} {100 * found.low:+.1f} to {100 * found.high:+.1f}, " in static
 
 
 def test_runs_of_other_settings_are_not_pooled(sweep):

@@ -5,6 +5,7 @@ other images or scored another way, has the same files in a folder of its own, R
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from pulvinar.data.image_set import ImageSet

@@ -1,7 +1,7 @@
 """The page of a folder of self-supervised runs: seeds put together, every row at its share, against what it must beat."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -12,6 +12,7 @@ from pulvinar.report.gating_figures import NAMES, TITLES
 from pulvinar.report.gating_runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.storage import write_text
 
+Entry = Mapping[str, Any]
 ELSEWHERE = (
     "The published numbers are of full-width networks, 500 epochs and whole data sets: they say what is usual, not what is "
     "better. Each row's own data and epochs stand in the settings of its run."
@@ -28,9 +29,10 @@ def page(folder: str | os.PathLike[str]) -> tuple[str, list[str]]:
     runs = find_runs(folder)
     rows = pool(runs)
     found = comparisons(rows)
-    entries = [entry for comparison in found for entry in _entries(comparison)]
-    write_text(folder / "artifacts" / "comparisons.csv", tables.csv_text(entries))
-    write_text(folder / "artifacts" / "comparisons.txt", as_text(found))
+    entries = [_entries(comparison) for comparison in found]
+    flat = [entry for part in entries for entry in part]
+    write_text(folder / "artifacts" / "comparisons.csv", tables.csv_text(flat))
+    write_text(folder / "artifacts" / "comparisons.txt", as_text(entries))
     drawn = gating_figures.figure(folder)
     lead = _lead(found, rows)
     caption = f"Accuracy against the multiply-adds reached; bars are 95 % intervals, small dots single runs. {len(runs)} runs."
@@ -39,7 +41,7 @@ def page(folder: str | os.PathLike[str]) -> tuple[str, list[str]]:
         f'<header><p class="run">{escape(folder.resolve().name)} · {len(runs)} self-supervised runs</p>\n'
         f"<h1>{escape(lead)}<span>{escape(INTERVALS)}</span></h1></header>",
         f"<section>{elements.figure(drawn, 'accuracy', caption, alt=alt, format='svg')}</section>",
-        *(_section(comparison) for comparison in found),
+        *(_section(part) for part in entries),
         _published(runs, rows),
     ]
 
@@ -62,87 +64,80 @@ def name_of(row: PooledRow) -> str:
     return group if row.method in ("dense_ssl", "distillation") else f"{group}: {NAMES.get(row.branch, row.branch)}"
 
 
-def verdict(row: PooledRow, reference: PooledRow, kind: str) -> str:
-    """'lower', 'tie' or 'higher' than the reference; 'not told' where they share no seed or test set."""
-    found = compare(row, reference, kind)
-    if found is None:
-        return "not told"
-    return "lower" if found.high < 0 else "higher" if found.low > 0 else "tie"
-
-
 def _entries(comparison: Comparison) -> list[dict[str, Any]]:
+    """A plain entry for every row: accuracies with intervals, paired differences from the first, 'lower', 'tie' or 'higher'.
+
+    'not told' where a row shares no seed or test set with the first.
+    """
     made = []
     for row in comparison.rows:
         entry: dict[str, Any] = {"budget": comparison.budget, "name": name_of(row), "branch": row.branch}
-        entry |= {
-            "n_seeds": len(row.seeds),
-            "mac_share": row.mac_share,
-            "mac_shares": " ".join(f"{s:.4f}" for s in row.mac_shares),
-        }
+        shares = " ".join(f"{share:.4f}" for share in row.mac_shares)
+        entry |= {"n_seeds": len(row.seeds), "mac_share": row.mac_share, "mac_shares": shares}
         for kind in KINDS:
             low, high = row.interval(kind)
             entry |= {kind: row.score(kind), f"{kind}_low": low, f"{kind}_high": high}
-            found = None if row is comparison.reference else compare(row, comparison.reference, kind)
+            if row is comparison.reference:
+                continue
+            found = compare(row, comparison.reference, kind)
             if found is not None:
-                entry |= {f"{kind}_{key}": value for key, value in asdict(found).items()}
-        made.append({**entry, **row.facts})
+                entry |= {f"{kind}_minus_first_{key}": value for key, value in asdict(found).items()}
+            word = "not told" if found is None else "lower" if found.high < 0 else "higher" if found.low > 0 else "tie"
+            entry[f"{kind}_verdict"] = word
+        made.append(entry | {key: value for key, value in row.facts.items() if key != "budget"})
     return made
 
 
-def _heading(comparison: Comparison) -> str:
-    if comparison.budget is None:
-        return "Every channel computed"
-    return f"At {tables.percent(comparison.budget)} of the multiply-adds"
+def _heading(entries: Sequence[Entry]) -> str:
+    budget = entries[0]["budget"]
+    return "Every channel computed" if budget is None else f"At {tables.percent(budget)} of the multiply-adds"
 
 
-def _section(comparison: Comparison) -> str:
-    reference = name_of(comparison.reference)
+def _cells(entry: Entry, kind: str) -> tuple[str, str, str, str]:
+    """Accuracy, its interval, the difference from the first row, that one's interval; in percent and points."""
+    accuracy = f"{100 * entry[kind]:.1f}", f"{100 * entry[f'{kind}_low']:.1f} to {100 * entry[f'{kind}_high']:.1f}"
+    minus = f"{kind}_minus_first_"
+    if f"{minus}difference" not in entry:
+        return (*accuracy, entry.get(f"{kind}_verdict", ""), "")
+    between = f"{100 * entry[f'{minus}low']:+.1f} to {100 * entry[f'{minus}high']:+.1f}, {entry[f'{kind}_verdict']}"
+    return (*accuracy, f"{100 * entry[f'{minus}difference']:+.1f}", between)
+
+
+def _share(entry: Entry, digits: int) -> str:
+    return "–" if entry["branch"] == "pixels" else f"{100 * entry['mac_share']:.{digits}f}"
+
+
+def _section(entries: Sequence[Entry]) -> str:
     minus = '<th class="number">minus the first<small>points</small></th>'
     heads = "".join(f'<th class="number">{escape(TITLES[kind])}<small>%</small></th>{minus}' for kind in KINDS)
     lead = f'<th>network</th><th class="number">runs</th><th class="number">MACs<small>%</small></th>{heads}'
-    body = "".join(_row(row, comparison.reference) for row in comparison.rows)
+    body = "".join(_row(entry, is_first=number == 0) for number, entry in enumerate(entries))
     table = f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
-    told = f"Compared with: {reference}."
-    return f'<section><h2>{escape(_heading(comparison))}</h2>\n<p>{escape(told)}</p>\n<div class="wide">{table}</div></section>'
+    return f'<section><h2>{escape(_heading(entries))}</h2>\n<div class="wide">{table}</div></section>'
 
 
-def _row(row: PooledRow, reference: PooledRow) -> str:
-    cells = [f'<th scope="row">{escape(name_of(row))}</th>', elements.number_cell(str(len(row.seeds)))]
-    cells.append(elements.number_cell("–" if row.branch == "pixels" else f"{100 * row.mac_share:.1f}"))
+def _row(entry: Entry, *, is_first: bool) -> str:
+    cells = [f'<th scope="row">{escape(entry["name"])}</th>', elements.number_cell(str(entry["n_seeds"]))]
+    cells.append(elements.number_cell(_share(entry, 1)))
     for kind in KINDS:
-        low, high = row.interval(kind)
-        cells.append(elements.number_cell(f"{100 * row.score(kind):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
-        found = None if row is reference else compare(row, reference, kind)
-        if found is None:
-            cells.append(elements.number_cell("" if row is reference else "not told"))
-        else:
-            between = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, {verdict(row, reference, kind)}"
-            cells.append(elements.number_cell(f"{100 * found.difference:+.1f}", between))
-    return f'<tr class="{"run" if row is reference else "control"}">{"".join(cells)}</tr>'
+        accuracy, interval, difference, between = _cells(entry, kind)
+        cells += [elements.number_cell(accuracy, interval), elements.number_cell(difference, between)]
+    return f'<tr class="{"run" if is_first else "control"}">{"".join(cells)}</tr>'
 
 
-def as_text(found: Sequence[Comparison]) -> str:
+def as_text(comparisons: Sequence[Sequence[Entry]]) -> str:
     """The comparisons in aligned columns: runs, MAC share, both accuracies with intervals, differences from the first row."""
     lines = []
-    for comparison in found:
+    for entries in comparisons:
         lines += [
-            _heading(comparison),
-            f"{'':34} runs   MACs  1-NN {'95 %':>14}  minus first {'':18} linear {'95 %':>12}  minus first",
+            _heading(entries),
+            f"{'':34} runs   MACs" + "".join(f"   {TITLES[kind]:22}{'minus the first':32}" for kind in KINDS),
         ]
-        for row in comparison.rows:
-            share = "" if row.branch == "pixels" else f"{100 * row.mac_share:.2f}"
-            cells = [f"{name_of(row):34} {len(row.seeds):4} {share:>6}"]
+        for entry in entries:
+            cells = [f"{entry['name']:34} {entry['n_seeds']:4} {_share(entry, 2):>6}"]
             for kind in KINDS:
-                low, high = row.interval(kind)
-                cells.append(f"{100 * row.score(kind):5.1f} [{100 * low:4.1f}, {100 * high:4.1f}]")
-                other = None if row is comparison.reference else compare(row, comparison.reference, kind)
-                text = (
-                    ""
-                    if other is None
-                    else f"{100 * other.difference:+5.1f} [{100 * other.low:+5.1f}, {100 * other.high:+5.1f}]"
-                )
-                word = "" if other is None else verdict(row, comparison.reference, kind)
-                cells.append(f"{text:21} {word:8}")
+                accuracy, interval, difference, between = _cells(entry, kind)
+                cells.append(f"{accuracy:>5} ({interval})".ljust(23) + f" {difference:>6} {between}".ljust(31))
             lines.append("  ".join(cells).rstrip())
         lines.append("")
     return "\n".join(lines)
