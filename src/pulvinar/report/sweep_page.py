@@ -131,7 +131,7 @@ def as_text(comparisons: Sequence[Sequence[Entry]]) -> str:
     for entries in comparisons:
         lines += [
             _heading(entries),
-            f"{'':34} runs   MACs" + "".join(f"   {TITLES[kind]:22}{'minus the first':32}" for kind in KINDS),
+            f"{'':34} runs   MACs" + "".join(f"   {TITLES[kind]:25}{'minus the first':29}" for kind in KINDS),
         ]
         for entry in entries:
             cells = [f"{entry['name']:34} {entry['n_seeds']:4} {_share(entry, 2):>6}"]
