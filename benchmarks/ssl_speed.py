@@ -4,7 +4,8 @@
 
 Both train the same ResNet-18 and projector (2048 x 3) with VICReg and SGD on images in memory. lightly's side is its documented
 example: its VICReg transform on Pillow images, a DataLoader (as many workers as cores), VICRegLoss, torch's SGD. First line in
-float32 for both; then, beside the same peer, ours with its default settings (bfloat16 where the machine computes in it).
+float32 for both; then, beside the same peer, ours with its default settings (bfloat16 where the machine computes in it), and
+dual gating with them: what its step costs beside plain VICReg's.
 Turns are interleaved; medians, with the slowest and the fastest turn. An image counts once, though two views are made of it.
 """
 
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from pulvinar.methods.dual_gating import Config as DualConfig
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.training.self_supervised import SiameseTrainer
 from pulvinar.training.self_supervised_run import loss_settings, make_network
@@ -81,7 +83,7 @@ def lightly_turns(config: SelfSupervisedConfig, pixels: np.ndarray, n_steps: int
 def our_turns(config: SelfSupervisedConfig, pixels: np.ndarray, n_steps: int) -> Iterator[float]:
     """Seconds of so many steps, turn after turn."""
     size = pixels.shape[1]
-    network = make_network(config, "dense", size)
+    network = make_network(config, "dual" if isinstance(config, DualConfig) else "dense", size)
     trainer = SiameseTrainer(
         network, pixels, config.training(), loss_settings(config, network.encoders[0].macs), config.views()
     )
@@ -112,18 +114,22 @@ def main() -> None:
         "lightly's example, float32": lightly_turns(SelfSupervisedConfig(**shared), pixels, given.steps, workers),
         "pulvinar, float32": our_turns(SelfSupervisedConfig(**shared, precision="float32"), pixels, given.steps),
         "pulvinar, default": our_turns(SelfSupervisedConfig(**shared), pixels, given.steps),
+        "pulvinar, default, dual": our_turns(DualConfig(**shared), pixels, given.steps),
     }
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(given.repeats + 1):
         for name, source in turns.items():
             seconds[name].append(next(source))
     images = given.batch * given.steps
-    peer = statistics.median(seconds["lightly's example, float32"][1:])
+    middles = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    peer = middles["lightly's example, float32"]
+    ratio = middles["pulvinar, default, dual"] / middles["pulvinar, default"]
     print(f"ResNet-18 width {given.width:g}, {pixels.shape[1]} px, batch {given.batch}, {torch.get_num_threads()} thread(s)")
     for name, values in seconds.items():
-        middle = statistics.median(values[1:])
+        middle = middles[name]
         spread = f"{images / max(values[1:]):.0f} to {images / min(values[1:]):.0f}"
         print(f"  {name:28}{images / middle:7.0f} images/s ({spread}), {peer / middle:.2f} x the example")
+    print(f"  a dual-gating step takes {ratio:.2f} x a plain VICReg step (same network, batch and type)")
 
 
 if __name__ == "__main__":

@@ -67,9 +67,35 @@ def test_ablation_cells_are_run_once_and_share_a_backbone(world, tmp_path, capsy
     assert "was made with other settings (epochs)" in capsys.readouterr().err
 
 
+def test_cells_build_on_the_finished_run_they_name(world, tmp_path, capsys):
+    first, second = (str(tmp_path / name) for name in ("one", "two"))
+    for out in (first, second):
+        settings = ["epochs=2", "hidden=16"]
+        assert main(["fit", "cross_subject_decoder", "--data", str(world), "--out", out, "--quiet", "--set", *settings]) == 0
+    text = GRID.replace("[set.backbone]\nepochs = 2\nhidden = 16\n", "").split("[[cell]]")[0]
+    named = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{first}"') + '[[cell]]\nname = "a"\n')
+    assert main(["sweep", str(named), "--quiet"]) == 0
+    facts = json.loads((tmp_path / "out" / "a" / "run.json").read_text())
+    assert facts["backbone"] == {"path": first}
+    assert not list((tmp_path / "out").glob("backbone-*"))
+    assert main(["sweep", str(named), "--quiet"]) == 0  # the finished cell is skipped
+    other = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{second}"') + '[[cell]]\nname = "a"\n')
+    assert main(["sweep", str(other), "--quiet"]) == 2
+    assert "was made with other settings (backbone)" in capsys.readouterr().err
+    both = _write(tmp_path, world, text + f'[grid]\nbackbone = ["{first}", "{second}"]\n')
+    assert [cell.backbone for cell in cells(read_toml(both))] == [first, second]
+    without = '[[cell]]\nname = "without"\npretrain = false\n'  # reads none, as it reads no settings of one
+    none = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{first}"') + without)
+    assert main(["sweep", str(none), "--quiet"]) == 0
+    assert "backbone" not in json.loads((tmp_path / "out" / "without" / "run.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
+        ('name = "whole"', 'name = "whole"\nbackbone = "nowhere"', "backbone nowhere has its settings already; leave out"),
+        ("[set.backbone]\nepochs = 2\nhidden = 16", '[grid]\nbackbone = ["nowhere"]', "nowhere: not a run folder"),
+        ("[set.backbone]\nepochs = 2\nhidden = 16", "[grid]\nbackbone = [3]", "backbone: the folder of a finished run"),
         ('low_pass = "none"', 'low_pass = "nothing"', "cell without_low-pass_and_rewinding: troi.low_pass is one of"),
         ("n_voxels = 20", "n_voxels = 2000", "a budget of 1 to 120"),
         ('method = "troi"', 'method = "cross_subject_decoder"', "has no evaluation of its own"),

@@ -34,7 +34,7 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
-    inner = {} if _is_setting(module, "backbone") else values.pop("backbone", {})
+    inner = {} if is_setting(module, "backbone") else values.pop("backbone", {})
     if not isinstance(inner, dict):
         raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
     for key, value in parse_assignments(assignments).items():
@@ -60,7 +60,7 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     return built[method], built.get(backbone) if backbone else None
 
 
-def _is_setting(module: ModuleType, name: str) -> bool:
+def is_setting(module: ModuleType, name: str) -> bool:
     """Whether a method has a setting of this name (`backbone`: the network itself, not the run of another method)."""
     return name in {field.name for field in dataclasses.fields(module.Config)}
 
@@ -83,7 +83,7 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a method; the run folder is made only after the input has been checked."""
     module = registry.module("methods", method)
-    if backbone is not None and _is_setting(module, "backbone"):
+    if backbone is not None and is_setting(module, "backbone"):
         assignments, backbone = [*assignments, f"backbone={backbone}"], None
     resuming = resume and Path(out).exists()
     start()  # of several processes (torchrun) the first one writes
@@ -107,7 +107,7 @@ def fit(
     else:
         opened = _without_truth(open_data(kind_of(module), data, target=target))
         plan = backbone_plan(config, backbone_config, backbone)
-        _check(module, config, opened, plan)
+        check(module, config, opened, plan)
         run = create_run(out, method, module, config, data, opened, plan)
     _fit(module, config, opened, run, data)
     return {"run": str(out), **run.facts}
@@ -138,11 +138,11 @@ def refuse_useless_backbone(
     settings = [pair.partition("=")[0] for pair in assignments if pair.startswith(BACKBONE_PREFIX)]
     settings += ["[backbone]"] if config_file and "backbone" in read_toml(config_file) else []
     if backbone is not None and not hasattr(registry.module("methods", method), "BACKBONE"):
-        raise ConfigError(f"--backbone: {method} reads no backbone")
+        raise ConfigError(f"backbone: {method} reads no backbone")
     if not getattr(config, "pretrain", True) and (backbone is not None or settings):
-        raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or '--backbone'}")
+        raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or 'backbone'}")
     if backbone is not None and settings:
-        raise ConfigError(f"--backbone {backbone} has its settings already; leave out {', '.join(settings)}")
+        raise ConfigError(f"backbone {backbone} has its settings already; leave out {', '.join(settings)}")
 
 
 def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
@@ -163,7 +163,7 @@ def _inner_plan(module: ModuleType, config: Any) -> dict[str, Any] | None:
     return backbone_plan(config, build(registry.module("methods", inner).Config, shared, name=inner), None)
 
 
-def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
+def check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
     """All that can be wrong, before anything is written."""
     if not hasattr(module, "check_input"):
         module.check(config, opened)
@@ -176,7 +176,7 @@ def _check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] |
     else:
         backbone = registry.module("methods", module.BACKBONE)
         inner = build(backbone.Config, plan["settings"], name=module.BACKBONE)
-        _check(backbone, inner, opened, _inner_plan(backbone, inner))
+        check(backbone, inner, opened, _inner_plan(backbone, inner))
 
 
 def create_run(

@@ -14,8 +14,9 @@ seed = [0, 1, 2]
 name = "without low-pass"
 low_pass = "none"          # a cell may also have its own `method`
 
-Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epochs" = [20, 40]. Relative paths are relative
-to the working directory, not to the grid file.
+Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epochs" = [20, 40]; or a finished run to build on,
+`backbone = "RUN"` under [set], in a cell or as an axis. Relative paths are relative to the working directory, not to the grid
+file.
 """
 
 import itertools
@@ -49,9 +50,20 @@ class Cell:
     target: str | None = None
 
     @property
+    def backbone(self) -> str | None:
+        """A finished run to build on, if one is named; none where `backbone` is a setting of the method."""
+        given = self.settings.get("backbone")
+        if given is None or fitting.is_setting(registry.module("methods", self.method), "backbone"):
+            return None
+        if not isinstance(given, str):
+            raise ConfigError(f"backbone: the folder of a finished run is needed, or a table of settings; {given!r} came")
+        return given
+
+    @property
     def assignments(self) -> list[str]:
         """The settings as key=value."""
-        return [f"{key}={value}" for key, value in self.settings.items()]
+        a_run = self.backbone is not None
+        return [f"{key}={value}" for key, value in self.settings.items() if key != "backbone" or not a_run]
 
 
 def cells(grid: dict[str, Any]) -> list[Cell]:
@@ -188,7 +200,11 @@ def _check(out: Path, todo: list[Cell]) -> None:
             config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
             data = opened[fitting.kind_of(module), cell.data, cell.target]
             _refuse_changed(out, cell, config, backbone_config, data)
-            getattr(module, "check_input", module.check)(config, data)
+            if cell.backbone is None or not getattr(config, "pretrain", True):
+                getattr(module, "check_input", module.check)(config, data)
+            else:
+                fitting.refuse_useless_backbone(cell.method, config, cell.backbone, None, cell.assignments)
+                fitting.check(module, config, data, fitting.backbone_plan(config, backbone_config, cell.backbone))
         except PulvinarError as error:
             mistakes.setdefault(str(error), cell.name)
     if mistakes:
@@ -203,8 +219,11 @@ def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, op
     run = RunFolder.reopen(folder)
     changed = fitting.changed_settings(run, config, backbone_config)
     backbone = run.facts.get("backbone", {}).get("path")
-    if backbone is not None and Path(backbone).name != _backbone_folder(out, cell, backbone_config).name:
-        changed.append("backbone")
+    if backbone is not None:
+        same = Path(backbone).name == _backbone_folder(out, cell, backbone_config).name
+        if cell.backbone is not None:
+            same = Path(backbone) == Path(cell.backbone).resolve()
+        changed += [] if same else ["backbone"]
     if changed:
         raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}); choose another out, or remove it")
     if not fitting.is_same_data(run, opened):
@@ -225,10 +244,12 @@ def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
 
 
 def _backbone(out: Path, cell: Cell) -> str | None:
-    """One pretrained decoder for all cells that would train the same one."""
+    """The run that is named, or one pretrained decoder for all cells that would train the same one."""
     config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
     if backbone_config is None or not getattr(config, "pretrain", True):
         return None
+    if cell.backbone is not None:
+        return cell.backbone
     folder = _backbone_folder(out, cell, backbone_config)
     if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:
         inner = [f"{key}={value}" for key, value in vars(backbone_config).items()]
