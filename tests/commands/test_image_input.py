@@ -5,8 +5,6 @@ import pytest
 from PIL import Image
 
 from pulvinar.cli import main
-from pulvinar.commands.sweep import cells
-from pulvinar.config import build, read_toml
 
 
 @pytest.fixture
@@ -61,12 +59,3 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_written(folder, t
     assert code == 2
     assert words in error
     assert not out.exists()
-
-
-def test_every_cell_of_the_benchmark_grid_is_a_config(request):
-    from pulvinar.commands import registry
-
-    made = cells(read_toml(request.config.rootpath / "benchmarks" / "cifar_gating.toml"))
-    assert len(made) == 24
-    for cell in made:
-        build(registry.module("methods", cell.method).Config, cell.settings, name=cell.method)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.cli import main
+from pulvinar.commands.fit import configs
 from pulvinar.commands.sweep import cells
 from pulvinar.config import read_toml
 from pulvinar.errors import ConfigError
@@ -120,6 +121,26 @@ def test_cells_are_every_combination(tmp_path):
     assert made[1].assignments == ["seed=0", "backbone.epochs=3"]
     with pytest.raises(ConfigError, match=r"grid\.seed: a list of values is needed"):
         cells({**grid, "grid": {"seed": 3}})
+
+
+@pytest.mark.parametrize(
+    ("name", "n_cells"),
+    [
+        ("cifar_gating", 24),
+        ("cifar_gating_more", 24),
+        ("cifar_students", 6),
+        ("troi_ablation", 18),
+        ("troi_budgets", 12),
+        ("troi_leave_one_out", 1),
+        ("troi_sessions", 3),
+        ("troi_stability", 27),
+    ],
+)
+def test_every_cell_of_the_benchmark_grids_is_a_config(name, n_cells, request):
+    made = cells(read_toml(request.config.rootpath / "benchmarks" / f"{name}.toml"))
+    assert len(made) == n_cells
+    for cell in made:
+        configs(cell.method, None, cell.assignments)
 
 
 def test_documented_example_is_a_grid(tmp_path):
