@@ -12,7 +12,7 @@ def test_phases_are_those_of_the_fit_and_nothing_is_written(world, finished, qui
     result = json.loads(capsys.readouterr().out)
     assert sorted(world.parent.rglob("*")) == before
     assert [phase["name"] for phase in result["phases"]] == ["pretraining", "stage 1", "stage 2"]
-    decoder = RunFolder.reopen(finished).load(name="decoder")
+    decoder = RunFolder.reopen(finished).read("decoder")
     n_shared = sum(value.numel() for value in decoder["shared"].values())
     n_layer = sum(value.numel() for value in decoder["layer"].values())
     assert result["phases"][2]["n_parameters"] == n_shared + n_layer

@@ -96,7 +96,7 @@ def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_wor
     settings = [*quick, embedded["setting"], f"backbone.mixer={mixer}", "precision=bfloat16", "micro_batches=2"]
     run = tmp_path / "run"
     assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--quiet", "--set", *settings]) == 0
-    decoder = RunFolder.reopen(run).load(name="decoder")
+    decoder = RunFolder.reopen(run).read("decoder")
     assert (decoder["architecture"]["n_tokens"], decoder["architecture"]["dim"]) == (4, 12)
     assert decoder["architecture"]["mixer"] == mixer
     assert decoder["shared"]["output.weight"].shape == (48, 16)
@@ -109,14 +109,14 @@ def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_wor
 def test_low_rank_updates_change_the_shared_decoder_and_the_input_layer_alone_does_not(
     world, finished, tmp_path, quick, capsys
 ):
-    backbone = RunFolder.reopen(finished / "backbone").load(name="decoder")["shared"]
-    plain = RunFolder.reopen(finished).load(name="decoder")
+    backbone = RunFolder.reopen(finished / "backbone").read("decoder")["shared"]
+    plain = RunFolder.reopen(finished).read("decoder")
     assert plain["start"] is None
     assert all(torch.equal(value, backbone[name]) for name, value in plain["shared"].items())
     own = [pair for pair in quick if not pair.startswith("backbone.")]
     told = ["--data", str(world), "--backbone", str(finished / "backbone"), "--out", str(tmp_path / "run"), "--quiet"]
     assert main(["fit", "troi", *told, "--set", *own, "lora_rank=2"]) == 0
-    updated = RunFolder.reopen(tmp_path / "run").load(name="decoder")
+    updated = RunFolder.reopen(tmp_path / "run").read("decoder")
     assert all(torch.equal(value, backbone[name]) for name, value in updated["start"].items())
     assert list(updated["shared"]) == list(backbone)
     assert not torch.equal(updated["shared"]["output.weight"], backbone["output.weight"])
@@ -130,7 +130,7 @@ def test_how_much_of_the_known_rois_was_selected_is_a_table(write_world, tmp_pat
     assert main(["evaluate", str(run), "--only-selection", "--quiet"]) == 0
     with (run / "artifacts" / "roi_overlap.csv").open() as file:
         (row,) = list(csv.DictReader(file))
-    selected = RunFolder.reopen(run).load(name="decoder")["selected"].numpy()
+    selected = RunFolder.reopen(run).read("decoder")["selected"].numpy()
     inside = selected[:40].sum()
     assert (row["roi"], int(row["n_voxels"]), int(row["n_selected"])) == ("annotated", 40, inside)
     assert float(row["share_of_selection"]) == pytest.approx(inside / 20)

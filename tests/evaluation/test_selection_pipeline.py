@@ -199,7 +199,7 @@ def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
 
 
 def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, world):
-    result, stored = run.load(name="decoder"), read_arrays(run.path / "predictions" / "troi.npz")
+    result, stored = run.read("decoder"), read_arrays(run.path / "predictions" / "troi.npz")
     shared = troi.SharedDecoder(DecoderShape(**result["architecture"]))
     shared.load_state_dict(result["shared"])
     test = held_out_data(world, world.target, fit_embedding(world, None), scaling="train_stats")
@@ -229,7 +229,7 @@ def test_a_decoder_that_saw_test_images_or_the_subject_is_refused(run, world):
         ({"trained_on": [*decoder["trained_on"], world.split.test[3]]}, f"1 of the test images.*{world.split.test[3]}"),
         ({"subjects": [world.target]}, "was trained on subj02, the new subject"),
     ):
-        backbone.load = lambda name, given={**decoder, **changes}: given
+        backbone.read = lambda name, given={**decoder, **changes}: given
         with pytest.raises(LeakError, match=match):
             troi.check(SETTINGS, world, backbone)
 

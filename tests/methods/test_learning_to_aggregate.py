@@ -59,7 +59,7 @@ def test_prediction_is_the_rdm_of_explicitly_scaled_features(data, tmp_path):
     config, run = fitted(tmp_path / "run", data)
     images = pictures(7, seed=9)
     predicted = method.predict(run, stimuli_of(images), config)["rdm"]
-    scales = run.load(name="scales")["scales"].numpy()
+    scales = run.read("scales")["scales"].numpy()
     maps = extract(method.open_backbone(config, None), images, pool=3)
     embedding, start = [], 0
     for values in maps.values():
@@ -105,7 +105,7 @@ def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_p
     config, run = fitted(tmp_path / "run", data, train="all", epochs=2, network_rate=1e-3, early_stopping=False)
     images = stimuli_of(pictures(5, seed=2))
     predicted = method.predict(run, images, config)["rdm"]
-    result = run.load(name="scales")
+    result = run.read("scales")
     assert result["network"]
     before = method.open_backbone(config, None).network.state_dict()
     assert any(not torch.equal(before[name], value) for name, value in result["network"].items())
@@ -117,7 +117,7 @@ def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
     weights = tmp_path / "weights.npz"
     write_arrays(weights, **{name: value.numpy() for name, value in network.state_dict().items()})
     config, run = fitted(tmp_path / "run", data, weights=str(weights))
-    assert run.load(name="scales")["backbone"]["weights"] == str(weights)
+    assert run.read("scales")["backbone"]["weights"] == str(weights)
     changed = {name: value.numpy() * 1.01 for name, value in network.state_dict().items()}
     write_arrays(weights, **changed)
     with pytest.raises(InputError, match="checksum"):

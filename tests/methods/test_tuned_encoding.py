@@ -147,7 +147,7 @@ def test_a_test_image_never_reaches_the_tuning(tmp_path, monkeypatch):
     _, clean, _ = fitted(tmp_path / "clean", experiment, pooled="true", epochs="1")
     _, other, _ = fitted(tmp_path / "other", guarded, pooled="true", epochs="1")
     assert load_tuned(clean, "pooled").checksum() == load_tuned(other, "pooled").checksum()
-    assert torch.equal(clean.load(name="encoder-one")["centre"], other.load(name="encoder-one")["centre"])
+    assert torch.equal(clean.read("encoder-one")["centre"], other.read("encoder-one")["centre"])
 
 
 def test_planted_leaks_are_refused():
@@ -194,14 +194,14 @@ def test_settings_all_find_the_planted_responses(tmp_path, settings):
     evaluation, folder, _ = run(tmp_path / "run", planted(), **settings)
     assert row_of(evaluation, "V1")["r_nested"] > 0.3
     if "voxels" in settings:
-        kept = folder.load(name="backbone-one")["voxels"]["one"].numpy()
+        kept = folder.read("backbone-one")["voxels"]["one"].numpy()
         assert len(kept) == 12
         assert (kept < 30).mean() > 0.9
 
 
 def test_voxels_above_a_ceiling_are_those_that_follow_the_images(tmp_path):
     _, folder, _ = fitted(tmp_path / "run", planted(repeats=3), voxels="ceiling:0.5", epochs="1")
-    kept = folder.load(name="backbone-one")["voxels"]["one"].numpy()
+    kept = folder.read("backbone-one")["voxels"]["one"].numpy()
     assert len(kept) > 15
     assert (kept < 30).all()
     with pytest.raises(InputError, match="no noise ceiling"):

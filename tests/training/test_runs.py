@@ -74,7 +74,7 @@ def test_every_line_of_the_metrics_is_strict_json(run):
 def test_checkpoints_have_names(run):
     run.save({"epoch": 1}, name="decoder")
     assert run.load() is None
-    assert run.load(name="decoder") == {"epoch": 1}
+    assert run.read("decoder") == {"epoch": 1}
 
 
 def test_reopening_removes_what_a_killed_run_left(run):

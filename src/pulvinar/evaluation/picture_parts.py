@@ -183,7 +183,7 @@ def decoder_run_of(run: RunFolder) -> RunFolder:
 
 def open_parts(run: RunFolder, experiment: Experiment) -> OpenedPictures:
     """A finished picture_decoder run, ready; `InputError` where it and the experiment do not fit."""
-    result = run.require(method="picture_decoder").load(name="pictures")
+    result = run.require(method="picture_decoder").read("pictures")
     if result is None:
         raise InputError(f"{run.path}: has no checkpoint of pictures")
     shape = PartsShape(**result["shape"])

@@ -41,7 +41,7 @@ def evaluate_run(
     the dense one's scores stand beside. first_row: what to say of the first row instead (its MAC share, its description).
     """
     scoring = scoring or ScoreSettings()
-    fitted = fitted_to(run, data)
+    fitted = fitted_to(load_backbone(run).network.size, data)
     encoders = load_encoders(run, config, branches, fitted.size[0])
 
     def score(encoder: GatedResNet, *, controls: bool) -> BackboneScores:
@@ -61,9 +61,8 @@ def evaluate_run(
     return keep(run, data, scores, scoring)
 
 
-def fitted_to(run: RunFolder, data: ImageSet) -> ImageSet:
-    """The images at the size of the run's network."""
-    size = load_backbone(run).network.size
+def fitted_to(size: int, data: ImageSet) -> ImageSet:
+    """The images at the size of a network, in pixels along an edge."""
     if data.size == (size, size):
         return data
     log(f"{data.name}: images of {data.size[0]} x {data.size[1]} pixels, resized to the network's {size} x {size}")

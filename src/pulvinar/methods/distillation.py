@@ -215,7 +215,7 @@ def evaluate(
     scoring = scoring or usual
     scores = score_backbone(
         loaded.network,
-        fitted_to(run, data),
+        fitted_to(loaded.network.size, data),
         views=_plain(loaded.views),
         settings=scoring,
         seed=config.seed,

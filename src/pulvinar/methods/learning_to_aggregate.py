@@ -237,7 +237,7 @@ def _summary(result: State, backbone: Backbone) -> dict[str, Any]:
 def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
     """rdm: float64 (image, image), the predicted dissimilarities of new images, in [0, 2], zero diagonal."""
     settings = config.resolved()
-    result = run.require(method="learning_to_aggregate").load(name="scales")
+    result = run.require(method="learning_to_aggregate").read("scales")
     if result is None:
         raise InputError(f"{run.path}: has no checkpoint 'scales'")
     if len(stimuli) < 2:

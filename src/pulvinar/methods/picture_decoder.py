@@ -168,7 +168,7 @@ def check_input(config: Config, experiment: Experiment) -> list[str]:
 def check(config: Config, experiment: Experiment, backbone: RunFolder) -> list[str]:
     """Everything that can be wrong, before a run folder is made; the training images that are learnt from."""
     train = check_input(config, experiment)
-    result = require_decoder_run(backbone).load(name="decoder")
+    result = require_decoder_run(backbone).read("decoder")
     if result is None:
         raise InputError(f"{backbone.path}: has no decoder checkpoint")
     dim = len(result["embedding"]["mean"])

@@ -64,9 +64,7 @@ def load_backbone(run: RunFolder) -> Backbone:
     """The network of a finished run; `InputError` if it has not finished or keeps no backbone, `FileError` if it is damaged."""
     if not run.finished:
         raise InputError(f"{run.path}: this run of {run.method} has not finished; a finished one is needed")
-    records = run.records
-    state = run.load(name=CHECKPOINT)
-    run.records = records
+    state = run.read(CHECKPOINT)
     if state is None:
         raise InputError(f"{run.path}: a run of {run.method} keeps no backbone; give one of a self-supervised method")
     try:

@@ -67,9 +67,7 @@ def decoder_state(shared: SharedDecoder, embedding: Embedding) -> State:
 
 def stored_decoder(run: RunFolder) -> StoredDecoder:
     """The decoder of a run; `InputError` if it has none or one of another version, `FileError` if it is damaged."""
-    records = run.records
-    state = run.load(name=CHECKPOINT)
-    run.records = records
+    state = run.read(CHECKPOINT)
     place = f"{run.path}/checkpoints/{CHECKPOINT}.safetensors"
     if state is None:
         raise InputError(f"{run.path}: has no decoder checkpoint")

@@ -156,15 +156,15 @@ class RunFolder:
         write_json(self.path / "run.json", self.facts)
         self._last_checkpoint = time.monotonic()
 
-    def load(self, *, name: str = "latest") -> checkpoints.State | None:
-        """The checkpoint of this name, or None if there is none yet; metrics go back to where it was."""
-        state = self._stored(name)
+    def load(self) -> checkpoints.State | None:
+        """The checkpoint to go on from, or None if there is none yet; metrics go back to where it was."""
+        state = self._stored("latest")
         if state is not None:
             self.records = state.pop("records")
         return state
 
     def read(self, name: str) -> checkpoints.State | None:
-        """As `load`, but the metrics stay as they are."""
+        """The checkpoint of this name, or None if there is none; the metrics stay as they are."""
         state = self._stored(name)
         if state is not None:
             del state["records"]

@@ -156,7 +156,7 @@ def describe(config: SelfSupervisedConfig, macs: Macs) -> dict[str, Any]:
 
 def load_encoders(run: RunFolder, config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
     """The encoders of a finished run, in evaluation mode."""
-    state = run.load(name="network")
+    state = run.read("network")
     if state is None:
         raise InputError(f"{run.path}: has no finished network; continue the fit with --resume")
     encoders = make_encoders(config, branches, size)
