@@ -13,6 +13,7 @@ from pulvinar.methods import distillation
 from pulvinar.methods.distillation import Config
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.training import distillation as training
 from pulvinar.training import runs
 from pulvinar.training.backbone_runs import load_backbone, save_backbone
 from pulvinar.training.runs import RunFolder
@@ -81,6 +82,18 @@ def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_p
     assert 0 < evaluation["mac_share"] < 1
     assert (whole.path / "evaluation.json").is_file()
     assert "student of" in distillation.as_text(evaluation)
+
+
+def test_the_rate_is_the_objectives_own_unless_given_and_rises_before_it_falls(data, teacher, tmp_path, monkeypatch):
+    rates = {"simreg": 10.0, "seed": 1.0}
+    assert {name: Config(objective=name).training(100).learning_rate for name in rates} == rates
+    seen = []
+    monkeypatch.setattr(training, "set_rates", lambda optimizer, peak, share: seen.append((peak, share)))
+    config = Config(epochs=4, batch_size=45, learning_rate=0.2, warm_share=0.5)  # 2 steps an epoch
+    distillation.fit(config, data, open_run(tmp_path / "run"), teacher)
+    assert [peak for peak, _ in seen] == [0.2] * 8
+    half = np.cos(np.pi * np.arange(4) / 4) / 2 + 0.5
+    np.testing.assert_allclose([share for _, share in seen], [0, 0.25, 0.5, 0.75, *half], atol=1e-12)
 
 
 def test_widths_are_the_rounded_mean_open_counts_of_the_gates(data, teacher):

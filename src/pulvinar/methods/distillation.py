@@ -8,7 +8,7 @@ SimReg: Navaneet et al. 2021, four-layer head, 130 epochs. SEED: Fang et al. 202
 Differs from the papers and why:
 - The teacher is any finished run here that keeps a backbone (`--backbone RUN`; without one a dual_gating run is trained inside
   this run). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
-- Rate, batch, weight decay and head widths as we remember the two methods' own papers; table 3 does not give them.
+- Batch, weight decay and head widths as we remember the two methods' own papers; table 3 does not give them. The rate is ours.
 - Teacher and student see the same view (ours). The queue is no longer than the training set.
 - A teacher without gates gives no widths: `gates` names a run that has them, or `budget` sets one share for every block.
 """
@@ -36,6 +36,7 @@ from pulvinar.models.resnet_shape import ResNetShape
 from pulvinar.progress import bar, log
 from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.training.distillation import DistillationSettings, DistillationTrainer, Objective
+from pulvinar.training.precision import Precision
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
 
@@ -47,6 +48,7 @@ SCORING: dict[str, Any] = {
 }  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
 NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
 EPOCHS = {"simreg": 130, "seed": 200}
+RATES = {"simreg": 10.0, "seed": 1.0}  # the papers' own leave a run of 30 epochs far behind: docs/log.md
 _N_POLICY_IMAGES = 5000
 PUBLISHED: list[dict[str, Any]] = [
     {
@@ -83,21 +85,29 @@ class Config:
     budget: float = setting(0.3, "MAC share of a student with one share in every block, where no gates are to be had")
     epochs: int | None = setting(None, "passes over the images; none: 130 for simreg, 200 for seed (papers)")
     batch_size: int = setting(256, "images in a step (both papers, as we remember)")
-    learning_rate: float = setting(0.05, "peak of SGD, falling on a cosine (SimReg .05; SEED has .03; as we remember)")
+    learning_rate: float | None = setting(
+        None, "peak of SGD, falling on a cosine; none: 10 for simreg, 1 for seed (SimReg .05, SEED .03, as we remember)"
+    )
+    warm_share: float = setting(0.1, "share of the run in which the rate rises (SimReg: 0)")
     momentum: float = setting(0.9, "of SGD (both papers)")
     weight_decay: float = setting(1e-4, "of SGD, on all weights (both papers)")
     student_temperature: float = setting(0.2, "of SEED's student similarities (paper)")
     teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)")
     queue: int = setting(65_536, "teacher embeddings that SEED compares with (paper); at most the training images")
+    precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        positive = ("batch_size", "learning_rate", "student_temperature", "teacher_temperature", "queue")
+        positive = ("batch_size", "student_temperature", "teacher_temperature", "queue")
         wrong = [
             f"distillation.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
         ]
         if self.epochs is not None and self.epochs < 1:
             wrong.append(f"distillation.epochs is 1 or more, not {self.epochs}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            wrong.append(f"distillation.learning_rate is above 0, not {self.learning_rate}")
+        if not 0 <= self.warm_share < 1:
+            wrong.append(f"distillation.warm_share lies in [0, 1), not {self.warm_share}")
         if not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
             wrong.append("distillation.momentum lies in [0, 1) and weight_decay is 0 or more")
         if not 0 < self.budget <= 1:
@@ -112,9 +122,11 @@ class Config:
             objective=self.objective,
             epochs=EPOCHS[self.objective] if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate or RATES[self.objective],
+            warm_share=self.warm_share,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            precision=self.precision,
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
             queue=min(self.queue, n_images),

@@ -1,6 +1,5 @@
 """Training of a student network towards a frozen teacher's features (SimReg, SEED), epoch by epoch, resumable bit for bit."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,8 @@ from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
 from pulvinar.objectives.distillation import seed_loss, simreg_loss
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.precision import default_device
+from pulvinar.training.optimizers import set_rates, warm_up_cosine
+from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.views import ViewSettings, make_view
 
 Objective = Literal["simreg", "seed"]
@@ -27,8 +27,10 @@ class DistillationSettings:
     epochs: int
     batch_size: int
     learning_rate: float
+    warm_share: float
     momentum: float
     weight_decay: float
+    precision: Precision
     student_temperature: float
     teacher_temperature: float
     queue: int
@@ -43,8 +45,9 @@ def student_head(objective: Objective, n_features: int, n_teacher: int, generato
 class DistillationTrainer:
     """Trains a student and its head on images (image, height, width, 3) uint8; the teacher stays as it is.
 
-    Teacher and student see the same view of an image. SGD with momentum, rate falling on a cosine. The queue (SEED) starts with
-    the teacher's embeddings of views of training images, and each batch replaces the oldest.
+    Teacher and student see the same view of an image. SGD with momentum; the rate rises over `warm_share` of the run and falls
+    on a cosine. The queue (SEED) starts with the teacher's embeddings of views of training images, and each batch replaces the
+    oldest.
     """
 
     def __init__(
@@ -64,9 +67,8 @@ class DistillationTrainer:
         self.teacher = teacher.to(self.device).eval()
         self.head = student_head(settings.objective, student.shape.n_features, n_teacher, generator).to(self.device)
         self.network = nn.ModuleDict({"student": self.student, "head": self.head})
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+        every = {"params": list(self.network.parameters()), "weight_decay": settings.weight_decay, "rate_share": 1.0}
+        self.optimizer = torch.optim.SGD([every], lr=settings.learning_rate, momentum=settings.momentum)
         self.epoch = 0
         self.steps_per_epoch = max(1, len(images) // settings.batch_size)
         self.queue = torch.zeros(0, n_teacher, device=self.device)
@@ -91,11 +93,11 @@ class DistillationTrainer:
     def _step(self, step: int, rows: Tensor) -> float:
         settings = self.settings
         done = (self.epoch * self.steps_per_epoch + step) / (settings.epochs * self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        set_rates(self.optimizer, settings.learning_rate, warm_up_cosine(done, warm_share=settings.warm_share))
         view = self._view(rows)
         target = self._taught(view)
-        embedded = self.head(self.student(view).features)
+        with autocast(self.device, settings.precision):
+            embedded = self.head(self.student(view).features)
         if settings.objective == "simreg":
             loss = simreg_loss(embedded, target)
         else:
@@ -124,7 +126,8 @@ class DistillationTrainer:
 
     @torch.no_grad()
     def _taught(self, view: Tensor) -> Tensor:
-        return self.teacher(view).float()
+        with autocast(self.device, self.settings.precision):
+            return self.teacher(view).float()
 
     def _fill_queue(self) -> None:
         order = torch.randperm(len(self.images), generator=self.generator)[: self.settings.queue]
