@@ -168,6 +168,11 @@ def test_figures_of_a_run_and_of_a_sweep_are_written(sweep):
     assert set(figure(sweep)) == {"accuracy"}
 
 
+@pytest.mark.parametrize("n_groups", [1, 7, 24])
+def test_no_two_groups_of_a_sweep_share_a_colour(n_groups):
+    assert len(set(gating_figures.group_colours(n_groups))) == n_groups
+
+
 def test_the_same_run_gives_the_same_bytes(sweep):
     run = find_runs(sweep)[0]
     first = {name: path.with_suffix(".png").read_bytes() for name, path in figure(run).items()}

@@ -32,7 +32,7 @@ NAMES = {
     "pixels": "raw pixels",
 }
 MARKS = {"gated": "o", "dense": "s", "static": "D", "static_random": "d", "random_gates": "x", "pruned": "v"}
-COLOURS = (BOTH, SELECTED_ONLY, "#3d8f5a", "#8a5fa8", REFERENCE_ONLY)
+COLOURS = (BOTH, SELECTED_ONLY, "#3d8f5a", "#8a5fa8", REFERENCE_ONLY, "#c9a400", "#c2567f", "#6b4c35", "#12908e", "#8fa83a")
 CHANNELS = {
     "always_on": ("always open", BOTH),
     "dependent": ("decided by image", REFERENCE_ONLY),
@@ -94,11 +94,12 @@ def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
     """
     made = Figure(figsize=(10.4, 4.4), layout="constrained")
     groups = list(dict.fromkeys(row.group for row in rows))
+    colours = dict(zip(groups, group_colours(len(groups)), strict=True))
     axes = made.subplots(1, 2)
     for axis, kind in zip(axes, KINDS, strict=True):
         for row in rows:
             if row.branch != "pixels":
-                _point(axis, row, kind, COLOURS[groups.index(row.group) % len(COLOURS)], _sideways(row, rows))
+                _point(axis, row, kind, colours[row.group], _sideways(row, rows))
         pixels = [row.score(kind) for row in rows if row.branch == "pixels"]
         if pixels:
             axis.axhline(100 * float(np.mean(pixels)), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
@@ -111,8 +112,15 @@ def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, place: ""))
         axis.set_xlim(0.75 * min(shares), 1.3 * max(shares))
-    _legend(made, rows, groups)
+    _legend(made, rows, colours)
     return made
+
+
+def group_colours(n_groups: int) -> list[str]:
+    """A colour for every group, all different."""
+    if n_groups <= len(COLOURS):
+        return list(COLOURS[:n_groups])
+    return [mpl.colors.to_hex(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.04, 0.96, n_groups))]
 
 
 def _sideways(row: PooledRow, rows: Sequence[PooledRow]) -> float:
@@ -142,13 +150,10 @@ def _point(axis: Axes, row: PooledRow, kind: str, colour: str, sideways: float) 
     )
 
 
-def _legend(made: Figure, rows: Sequence[PooledRow], groups: Sequence[str]) -> None:
+def _legend(made: Figure, rows: Sequence[PooledRow], colours: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=COLOURS[n % len(COLOURS)], linewidth=5, label=group.replace("_", " "))
-        for n, group in enumerate(groups)
-    ]
+    handles = [Line2D([], [], color=colour, linewidth=5, label=group.replace("_", " ")) for group, colour in colours.items()]
     for branch in dict.fromkeys(row.branch for row in rows):
         label = NAMES.get(branch, branch)
         if branch == "pixels":
