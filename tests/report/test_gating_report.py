@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.errors import FileError
+from pulvinar.errors import FileError, InputError
 from pulvinar.metrics.resampling import paired_difference
 from pulvinar.report import gating_figures
 from pulvinar.report.gating_figures import figure
@@ -88,6 +89,12 @@ def test_seeds_of_equal_settings_are_pooled(sweep):
     assert low < row.score("knn") < high
     assert row.score("knn") == pytest.approx(0.44, abs=0.06)
     assert 0.03 < high - low < 0.15  # at least the binomial interval of one seed over sqrt(3)
+
+
+def test_two_runs_of_one_seed_and_equal_settings_are_not_mixed(sweep):
+    shutil.copytree(sweep / "dual_10_%,seed=0", sweep / "again")
+    with pytest.raises(InputError, match="two runs of one seed and equal settings"):
+        pool(find_runs(sweep))
 
 
 def test_rows_are_compared_on_the_same_seeds_and_images(sweep):

@@ -104,6 +104,8 @@ def _rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def _joined(parts: list[dict[str, Any]]) -> PooledRow:
+    if len({part["seed"] for part in parts}) < len(parts):
+        raise InputError(f"{parts[0]['group']}: two runs of one seed and equal settings; report them from folders of their own")
     sizes = {part["correct"]["knn"].shape for part in parts}
     if len(sizes) > 1:
         raise InputError(f"{parts[0]['group']}: the seeds were scored on test sets of different sizes {sorted(sizes)}")
