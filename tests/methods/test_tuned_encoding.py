@@ -90,8 +90,13 @@ def row_of(evaluation, roi, subject="one"):
 
 @pytest.mark.parametrize("method", ["contrastive_encoding", "regression_tuning"])
 def test_planted_responses_are_found_beside_the_untuned_backbone(tmp_path, method):
-    """Planted truth: V1 follows the images, the other ROI does not. All that the rows promise is there."""
-    evaluation, folder, config = run(tmp_path / "run", planted(repeats=3), method, roi="all", controls=True)
+    """Planted truth: V1 follows the images, the other ROI does not. All that the rows promise is there.
+
+    The tuned backbone encodes, whatever it gained: whether so short a tuning beats the untuned one by more than the margin of
+    `fall_back` hangs on rounding.
+    """
+    experiment = planted(repeats=3)
+    evaluation, folder, config = run(tmp_path / "run", experiment, method, roi="all", controls=True, fall_back="false")
     row = row_of(evaluation, "V1")
     assert row["r_nested"] > 0.5
     assert row["r_nested_low"] < row["r_nested"] < row["r_nested_high"]
@@ -105,7 +110,7 @@ def test_planted_responses_are_found_beside_the_untuned_backbone(tmp_path, metho
     assert row["tuned_on"] == ["one"]
     module = importlib.import_module(f"pulvinar.methods.{method}")
     assert "share improved" in module.as_text(evaluation)
-    stimuli = planted().stimuli
+    stimuli = experiment.stimuli
     predicted = module.predict(folder, stimuli, config)["one"]
     stored = np.load(folder.path / "predictions" / "one.npz")
     np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-4)
