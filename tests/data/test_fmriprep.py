@@ -78,7 +78,7 @@ def test_responses_against_a_slow_loop(study, capsys):
             row += 1
     assert row == len(values) == 12
     assert values.dtype == np.float32
-    assert list(trials.stimulus_ids) == [f"{run}{row}" for run in "112" for row in range(4)]
+    assert list(trials.stimulus_ids) == [f"images/{run}{row}.png" for run in "112" for row in range(4)]
     assert trials.sessions.tolist() == [1] * 4 + [2] * 8
     assert trials.runs.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert capsys.readouterr().err.count("1 of 5 trials are left out") == 3

@@ -351,7 +351,8 @@ def test_from_arrays_keeps_what_it_was_given():
         ({"images": [np.zeros((2, 2, 3), np.uint8)]}, InputError, "images: 1 came for 10 stimulus ids"),
         ({"responses": {"sub-01": np.array([["a"]])}}, InputError, "responses of sub-01: numbers are needed"),
         ({"responses": {"sub-01": np.zeros(3)}}, InputError, r"\(trial, voxel\) float32 or int16 is needed, float32 \(3,\)"),
-        ({"sessions": {"sub-01": ["a"] * 20}}, InputError, "sessions must be whole numbers"),
+        ({"sessions": {"sub-01": [1.5] * 20}}, InputError, "sessions must be whole numbers"),
+        ({"sessions": {"sub-01": ["ses-1.5"] * 20}}, InputError, "session 'ses-1.5' is not a whole number"),
         ({"target": "sub-2"}, InputError, "target: no subject named 'sub-2'; did you mean 'sub-01'"),
     ],
 )

@@ -8,13 +8,15 @@ import h5py
 import numpy as np
 
 from pulvinar.config import suggest
+from pulvinar.data.tables import read_table
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, reading, require_file
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
 GLMSINGLE_BETAS = "betasmd"
-IDS = "id"
+ID_KEYS = ("id", "ids", "image_ids", "stimulus_ids")  # arrays that name the rows
+ID_COLUMNS = ("id", "file")  # the same of a .csv beside
 
 PICKLE_REFUSED = """{path}: holds Python objects (a pickle), which are never opened here: unpickling a file can run any code.
 GLMsingle writes such a file unless its option is opt['wanthdf5'] = 1. Run it so, or re-save a file that you trust as HDF5:
@@ -48,20 +50,49 @@ def read_array(path: str | os.PathLike[str], array: str | None = None) -> np.nda
 
 
 def read_ids(path: str | os.PathLike[str]) -> list[str] | None:
-    """The stimulus ids that an .npz or HDF5 file holds under the name `id`; None if it holds none (as .npy)."""
+    """The names of a file's rows: its array `id` (or `ids`, `image_ids`, `stimulus_ids`), or those of the .csv beside it.
+
+    That is a table of the same name with a column `id` or `file`, one line per row, as `predict` and `data embed`
+    write it beside a .npy. None if there are no names.
+    """
     path = require_file(path)
+    ids, where = None, path
     if path.suffix.lower() == ".npz":
-        ids = _read_npz(path, IDS) if IDS in _names_in_npz(path) else None
+        key = _id_key(_names_in_npz(path), path)
+        ids = None if key is None else _read_npz(path, key)
     elif path.suffix.lower() in HDF5_SUFFIXES:
         with open_hdf5(path) as file:
-            ids = read_hdf5_array(file, IDS) if IDS in file else None
-    else:
-        return None
+            key = _id_key(list(file), path)
+            ids = None if key is None else read_hdf5_array(file, key)
     if ids is None:
+        return _ids_beside(path)
+    return as_names(ids, f"{where}: '{key}'")
+
+
+def as_names(ids: np.ndarray, what: str) -> list[str]:
+    """Names from an array of text or whole numbers; `InputError` for anything else."""
+    if ids.ndim != 1 or ids.dtype.kind not in "OSUiu":
+        raise InputError(f"{what} must be a list of stimulus ids, an array of {ids.dtype} and shape {ids.shape} came")
+    try:
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} holds text that is not UTF-8: {error.object!r}") from error
+
+
+def _id_key(names: list[str], path: Path) -> str | None:
+    found = [name for name in names if name in ID_KEYS]
+    if len(found) > 1:
+        raise InputError(f"{path}: names of the rows stand in {' and '.join(found)}; keep one of them")
+    return found[0] if found else None
+
+
+def _ids_beside(path: Path) -> list[str] | None:
+    table = path.with_suffix(".csv")
+    if not table.is_file():
         return None
-    if ids.ndim != 1:
-        raise InputError(f"{path}: '{IDS}' must be a list of stimulus ids, an array of shape {ids.shape} came")
-    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in ids.tolist()]
+    found = read_table(table)
+    column = next((name for name in ID_COLUMNS if found.has(name)), None)
+    return None if column is None else found.full_column(column)
 
 
 def _choose(path: Path, names: list[str], array: str | None) -> str:
@@ -69,7 +100,7 @@ def _choose(path: Path, names: list[str], array: str | None) -> str:
         if array not in names:
             raise NotFoundError(f"{path}: no array '{array}'{suggest(array, names) if names else '; there is none'}")
         return array
-    candidates = [name for name in names if name != IDS]
+    candidates = [name for name in names if name not in ID_KEYS]
     if GLMSINGLE_BETAS in candidates:
         return GLMSINGLE_BETAS
     if len(candidates) != 1:

@@ -135,7 +135,8 @@ def refuse_unwritable_names(experiment: Experiment) -> None:
     names = [("subject", name) for name in experiment.subjects] + [("feature", name) for name in experiment.stimuli.features]
     names += [("ROI", name) for responses in experiment.subjects.values() for name in responses.rois]
     names += [("truth", name) for arrays in experiment.truth.values() for name in arrays]
-    names += [("stimulus id", name) for name in experiment.stimuli.ids if experiment.stimuli.read_image is not None]
+    if experiment.stimuli.read_image is not None:
+        names += [("stimulus id", name.replace("/", "%2F")) for name in experiment.stimuli.ids]
     for what, name in names:
         _require_plain_name(what, name)
 
@@ -160,8 +161,8 @@ def write_stimulus_file(stimuli: Stimuli, folder: Path) -> None:
 
 
 def image_path(folder: Path, stimulus_id: str) -> Path:
-    """Where the image of a stimulus lies in an experiment folder."""
-    return folder / "images" / f"{stimulus_id}.png"
+    """Where the image of a stimulus lies in an experiment folder; the `/` of an id with a folder is written `%2F`."""
+    return folder / "images" / f"{stimulus_id.replace('/', '%2F')}.png"
 
 
 def _image_bytes(paths: list[Path]) -> np.ndarray:

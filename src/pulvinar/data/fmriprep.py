@@ -12,14 +12,14 @@ Single-trial betas of GLMsingle (Prince et al. 2022) do better on each of these 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pulvinar.data.brain_files import Mask, read_mask, read_series_header, read_volume, require_same_grid, series_inside
-from pulvinar.data.image_files import IMAGE_SUFFIXES
-from pulvinar.data.tables import Table, Trials, read_table
+from pulvinar.data.sessions import session_numbers
+from pulvinar.data.tables import Table, Trials, is_none, read_table
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.progress import track, warn
 from pulvinar.storage import read_json
@@ -54,8 +54,8 @@ def find_runs(
     """The runs of one subject's fMRIPrep folder (`sub-01`), in order of file name, with their trials.
 
     `events` is the folder under which the BIDS `*_events.tsv` of the subject lie. `space` and `task` choose where there are
-    several. The stimulus id is in `stimulus_column` ('stimulus' or 'stim_file' without it); folders and the suffix of an
-    image file are cut off; rows with 'n/a' there are not trials. A trial whose window is not over before the run ends is
+    several. The stimulus is named in `stimulus_column` ('stimulus' or 'stim_file' without it), as the table writes it
+    (`data.image_ids` makes ids of it); rows with 'n/a' there are not trials. A trial whose window is not over before the run ends is
     left out, with a warning.
 
     Raises `FileError` or `InputError` when a file is missing or unusable, naming it and what was looked for.
@@ -73,13 +73,12 @@ def find_runs(
 
 def trials_of(runs: Sequence[Run]) -> Trials:
     """The trial table of all runs together; runs are numbered from 0, sessions by their label ('ses-02' is 2)."""
-    labels = list(dict.fromkeys(run.session for run in runs))
-    number = {label: int(label) if all(name.isdigit() for name in labels) else labels.index(label) for label in labels}
+    sessions = session_numbers([run.session for run in runs], "session", str(runs[0].bold.parent))
     counts = [len(run.stimulus_ids) for run in runs]
     return Trials(
         origin=f"events of {runs[0].bold.parent}",
         stimulus_ids=[name for run in runs for name in run.stimulus_ids],
-        sessions=np.repeat(np.array([number[run.session] for run in runs], np.int64), counts),
+        sessions=np.repeat(sessions, counts),
         runs=np.repeat(np.arange(len(runs)), counts),
     )
 
@@ -217,7 +216,7 @@ def _timing(bold: Path) -> tuple[float, float, int]:
 
 def _shown(table: Table, stimulus_column: str | None) -> tuple[list[str], np.ndarray]:
     """Stimulus ids and onsets (trial,), in s, of the rows that show a stimulus."""
-    column = stimulus_column or next((name for name in STIMULUS_COLUMNS if name in table.columns), None)
+    column = stimulus_column or next((name for name in STIMULUS_COLUMNS if table.has(name)), None)
     if column is None:
         raise NotFoundError(
             f"{table.path}: no column 'stimulus' or 'stim_file'; there are: {', '.join(table.columns)}. "
@@ -225,7 +224,7 @@ def _shown(table: Table, stimulus_column: str | None) -> tuple[list[str], np.nda
         )
     ids, onsets = [], []
     for line, name, onset in zip(table.lines, table.column(column), table.column("onset"), strict=True):
-        if name.lower() in ("", "n/a"):
+        if is_none(name):
             continue
         try:
             seconds = float(onset)
@@ -233,8 +232,7 @@ def _shown(table: Table, stimulus_column: str | None) -> tuple[list[str], np.nda
             seconds = float("nan")
         if not np.isfinite(seconds):
             raise InputError(f"{table.path}: onset {onset!r} in line {line} is not a time in seconds")
-        path = PurePosixPath(name)
-        ids.append(path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name)
+        ids.append(name)
         onsets.append(seconds)
     if not ids:
         raise InputError(f"{table.path}: no row has a stimulus in column '{column}'")

@@ -1,4 +1,4 @@
-"""Stimulus images from a folder: the id of an image is its file name without the suffix."""
+"""Stimulus images from a folder; `data.image_ids` has the rule of their ids."""
 
 import os
 from collections.abc import Sequence
@@ -6,30 +6,51 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.data.image_ids import ImageNames
 from pulvinar.errors import FileError, InputError
+from pulvinar.progress import warn
 from pulvinar.storage import reading, require_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def find_images(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Stimulus id -> file, sorted by id, for every .png, .jpg and .jpeg directly in a folder.
+    """Stimulus id -> file, sorted by id, for the .png, .jpg and .jpeg of a folder; ids by the rule of `data.image_ids`.
 
-    Raises `FileError` if there is no such folder or no image in it, `InputError` if two files give the same id.
+    Read are the images directly in the folder, or, where there are none, those of the folders inside it.
+    Raises `FileError` if there is no such folder or no image in it, `InputError` where folders inside it hold images of the
+    same names as those directly in it.
     """
+    names, paths = list_images(folder)
+    return dict(sorted(zip(names.ids, paths, strict=True)))
+
+
+def list_images(folder: str | os.PathLike[str]) -> tuple[ImageNames, list[Path]]:
+    """The names of a folder's images, as paths below it, and their files; as `find_images`, sorted by path."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of images")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise InputError(f"{folder}: {found[path.stem].name} and {path.name} give the same stimulus id '{path.stem}'")
-        found[path.stem] = path
-    if not found:
-        raise FileError(f"{folder}: no image; {', '.join(IMAGE_SUFFIXES)} files are read, folders inside it are not")
-    return found
+    below = [path for path in sorted(folder.rglob("*")) if _is_image(path.relative_to(folder)) and path.is_file()]
+    loose = [path for path in below if path.parent == folder]
+    if loose and len(loose) < len(below):
+        inner = next(path for path in below if path.parent != folder)
+        stems = {path.stem for path in loose}
+        twice = next((path for path in below if path.parent != folder and path.stem in stems), None)
+        if twice is not None:
+            raise InputError(
+                f"{folder}: {twice.relative_to(folder)} and an image directly in the folder are both named '{twice.stem}'; "
+                "keep one of them, or put all images into folders"
+            )
+        warn(f"{folder}: {len(below) - len(loose)} images in folders inside it are left out, e.g. {inner.relative_to(folder)}")
+    paths = loose or below
+    if not paths:
+        raise FileError(f"{folder}: no image; {', '.join(IMAGE_SUFFIXES)} files are read, directly or in folders inside it")
+    return ImageNames([path.relative_to(folder).as_posix() for path in paths], str(folder)), paths
+
+
+def _is_image(path: Path) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

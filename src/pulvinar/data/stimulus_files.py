@@ -1,18 +1,34 @@
 """Stimuli from an image folder, embedding files and a stimulus table, joined with what the trial tables say about them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pulvinar.data.array_files import read_array, read_ids
-from pulvinar.data.image_files import ImageFiles, find_images
+from pulvinar.data.image_files import ImageFiles, list_images
+from pulvinar.data.image_ids import ImageNames, ids_of_mentions, row_order
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import ATTRIBUTES, Table, Trials, read_table
-from pulvinar.errors import InputError, NotFoundError
-from pulvinar.progress import log
+from pulvinar.errors import InputError
+from pulvinar.progress import log, warn
 
 SIDES = ("train", "test", "")
+TABLE, FOLDER, FEATURES, TRIALS = "the stimulus table", "the sorted image names", "the feature file's ids", "the sorted ids"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StimulusFiles:
+    """What `read_stimuli` found: the stimuli, the trial tables with their ids, and what the tables and files say.
+
+    sides: id -> 'train' or 'test', as far as the tables state it. on_trust: what was joined by its order alone -> how.
+    """
+
+    stimuli: Stimuli
+    trials: Mapping[str, Trials]
+    sides: Mapping[str, str]
+    on_trust: Mapping[str, str]
 
 
 def read_stimuli(
@@ -21,76 +37,91 @@ def read_stimuli(
     features: Mapping[str, tuple[Path, str | None]],
     table: Path | None,
     trials: Mapping[str, Trials],
-) -> tuple[Stimuli, dict[str, str]]:
-    """The stimuli, and the side of the split of each ('train' or 'test') as the tables state it (empty if they do not).
+) -> StimulusFiles:
+    """The stimuli, and the trials by their ids; `data.image_ids` has the rule by which names are joined.
 
-    The ids and their order: column `id` of the table; else the image names, sorted; else the ids inside a feature file; else
-    the ids of the trials, sorted. Rows of a feature file that holds no ids must be in this order. `source`, `label` and
-    `split` come from the stimulus table, or else from the trial tables, which then must agree with each other.
+    Which stimuli there are, and their order: column `id` of the table; else the images, sorted by id; else the names inside
+    a feature file; else the names of the trials, sorted. Rows of a feature file that holds no names are taken in this order,
+    with a warning; over a folder of images only where the names have a single order. `source`, `label` and `split` come from
+    the stimulus table, or else from the trial tables, which then must agree with each other.
 
     features: name -> (file, name of the array in it).
     """
     rows = read_table(table) if table is not None else None
-    files = find_images(images) if images is not None else {}
-    ids = _ids(rows, files, features, trials)
-    for subject in trials.values():
-        _require_known(subject, ids)
-    given = {name: _attribute(name, rows, trials) for name in ATTRIBUTES}
-    if given["label"]:
-        labels: list[str] | None = [given["label"].get(name, "") for name in ids]
+    files = list_images(images) if images is not None else None
+    named, where = _named(rows, files, features)
+    if named is None:
+        trials, ids = _joined_mentions(trials)
     else:
-        labels = None
+        trials, ids = {subject: _joined(own, named) for subject, own in trials.items()}, sorted_ids(named, where)
+    given = {name: _attribute(name, rows, named, trials) for name in ATTRIBUTES}
+    listed = ImageNames(ids, "the trial tables") if named is None else named
+    on_trust: dict[str, str] = {}
+    read = {}
+    for name, (path, array) in features.items():
+        read[name] = _read_feature(name, path, array, listed, ids, where, on_trust)
     stimuli = Stimuli(
         ids=ids,
         sources=[given["source"].get(name) or name for name in ids],
-        labels=labels,
-        features={name: _read_feature(name, path, array, ids) for name, (path, array) in features.items()},
-        read_image=ImageFiles(_in_order(files, ids, images)) if images is not None else None,
+        labels=[given["label"].get(name, "") for name in ids] if given["label"] else None,
+        features=read,
+        read_image=None if files is None else ImageFiles(_in_order(files, listed, ids)),
     )
-    return stimuli, {name: side for name, side in given["split"].items() if side}
+    sides = {name: side for name, side in given["split"].items() if side}
+    return StimulusFiles(stimuli=stimuli, trials=trials, sides=sides, on_trust=on_trust)
 
 
-def _ids(
+def sorted_ids(named: ImageNames, where: str) -> list[str]:
+    """The ids in the order of the rows: sorted for a folder of images, else as they are listed."""
+    return sorted(named.ids) if where == FOLDER else list(named.ids)
+
+
+def _named(
     rows: Table | None,
-    files: Mapping[str, Path],
+    files: tuple[ImageNames, list[Path]] | None,
     features: Mapping[str, tuple[Path, str | None]],
-    trials: Mapping[str, Trials],
-) -> list[str]:
+) -> tuple[ImageNames | None, str]:
+    """The list of stimuli and what kind of list it is; None where only the trial tables name them."""
     if rows is not None:
-        return rows.full_column("id")
-    if files:
-        return list(files)
+        return ImageNames(rows.full_column("id"), str(rows.path)), TABLE
+    if files is not None:
+        return files[0], FOLDER
     for path, _ in features.values():
         ids = read_ids(path)
         if ids is not None:
-            return ids
+            return ImageNames(ids, str(path)), FEATURES
     if features:
         path = next(iter(features.values()))[0]
         raise InputError(
             f"{path}: which stimulus is in which row? Give stimuli.table (column 'id', in the order of the rows) or "
             "stimuli.images (rows in the order of the sorted image names), or store the ids in the file as 'id'"
         )
-    return sorted({name for subject in trials.values() for name in subject.stimulus_ids})
+    return None, TRIALS
 
 
-def _require_known(trials: Trials, ids: Sequence[str]) -> None:
-    known = set(ids)
-    unknown = list(dict.fromkeys(name for name in trials.stimulus_ids if name not in known))
-    if not unknown:
-        return
-    stems = [name for name in unknown if Path(name).stem in known]
-    hint = f" (an id is the name without folder and suffix: '{Path(stems[0]).stem}', not '{stems[0]}')" if stems else ""
-    raise NotFoundError(
-        f"{trials.origin}: {len(unknown)} stimulus ids are not among the {len(ids)} stimuli, e.g. {unknown[:3]}{hint}; "
-        f"the stimuli are {list(ids[:3])}, ..."
-    )
+def _joined(trials: Trials, named: ImageNames) -> Trials:
+    rows = named.rows(trials.stimulus_ids, origin=trials.origin)
+    return replace(trials, stimulus_ids=[named.ids[row] for row in rows])
 
 
-def _attribute(name: str, rows: Table | None, trials: Mapping[str, Trials]) -> dict[str, str]:
+def _joined_mentions(trials: Mapping[str, Trials]) -> tuple[dict[str, Trials], list[str]]:
+    """The trials by ids that all tables together give, and these, sorted."""
+    origin = " and ".join(own.origin for own in trials.values())
+    id_of = ids_of_mentions([name for own in trials.values() for name in own.stimulus_ids], origin=origin)
+    found = {
+        subject: replace(own, stimulus_ids=[id_of[name] for name in own.stimulus_ids]) for subject, own in trials.items()
+    }
+    return found, sorted(set(id_of.values()))
+
+
+def _attribute(
+    name: str, rows: Table | None, named: ImageNames | None, trials: Mapping[str, Trials]
+) -> dict[str, str]:
     """Stimulus id -> cell of one column, from the stimulus table if it has the column, else from the trial tables."""
-    if rows is not None and name in rows.columns:
+    if rows is not None and named is not None and rows.has(name):
         entries = [
-            (stimulus, cell, str(rows.path)) for stimulus, cell in zip(rows.column("id"), rows.column(name), strict=True)
+            (stimulus, cell, str(rows.path))
+            for stimulus, cell in zip(named.ids, rows.optional_column(name), strict=True)
         ]
     else:
         having = [subject for subject in trials.values() if name in subject.attributes]
@@ -111,17 +142,26 @@ def _attribute(name: str, rows: Table | None, trials: Mapping[str, Trials]) -> d
     return {stimulus: cell for stimulus, (cell, _) in found.items()}
 
 
-def _in_order(files: Mapping[str, Path], ids: Sequence[str], folder: Path | None) -> list[Path]:
-    missing = [name for name in ids if name not in files]
-    if missing:
-        raise NotFoundError(f"{folder}: {len(missing)} of {len(ids)} stimuli have no image there, e.g. {missing[:3]}")
-    if len(files) > len(ids):
-        log(f"{folder}: {len(files) - len(ids)} of {len(files)} images are not in the stimulus table and stay unused")
-    return [files[name] for name in ids]
+def _in_order(files: tuple[ImageNames, list[Path]], listed: ImageNames, ids: Sequence[str]) -> list[Path]:
+    """The image file of every id. listed: the list of stimuli, whose names find the files."""
+    found, paths = files
+    rows = found.rows(listed.names, origin=listed.origin, what="stimuli")
+    if len(found) > len(listed):
+        log(f"{found.origin}: {len(found) - len(listed)} of {len(found)} images are not in the stimulus table and stay unused")
+    file_of = {name: paths[row] for name, row in zip(listed.ids, rows, strict=True)}
+    return [file_of[name] for name in ids]
 
 
-def _read_feature(name: str, path: Path, array: str | None, ids: Sequence[str]) -> np.ndarray:
-    """One embedding float32 (stimulus, ...) in the order of the ids."""
+def _read_feature(
+    name: str,
+    path: Path,
+    array: str | None,
+    listed: ImageNames,
+    ids: Sequence[str],
+    where: str,
+    on_trust: dict[str, str],
+) -> np.ndarray:
+    """One embedding float32 (stimulus, ...) in the order of the ids; notes in `on_trust` where nothing but order joined it."""
     values = read_array(path, array)
     if values.ndim < 2:
         raise InputError(f"{path}: feature '{name}' must be (stimulus, dim), an array of shape {values.shape} came")
@@ -129,12 +169,12 @@ def _read_feature(name: str, path: Path, array: str | None, ids: Sequence[str]) 
     if own_ids is None:
         if len(values) != len(ids):
             raise InputError(f"{path}: feature '{name}' has {len(values)} rows for {len(ids)} stimuli")
+        order = row_order(listed, rows_of=f"{path}: feature '{name}'") if where == FOLDER else where
+        on_trust[f"rows of feature {name}"] = f"{path.name} holds no names: its rows are taken in the order of {order}, on trust"
+        warn(f"{path}: feature '{name}' holds no names; its rows are taken in the order of {order}, on trust")
         return np.asarray(values, np.float32)
-    if len(own_ids) != len(values) or len(set(own_ids)) != len(own_ids):
-        unique = len(set(own_ids))
-        raise InputError(f"{path}: feature '{name}' has {len(values)} rows, {len(own_ids)} ids, {unique} of them different")
-    row_of = {stimulus: row for row, stimulus in enumerate(own_ids)}
-    missing = [stimulus for stimulus in ids if stimulus not in row_of]
-    if missing:
-        raise NotFoundError(f"{path}: feature '{name}' has no row for {len(missing)} stimuli, e.g. {missing[:3]}")
+    if len(own_ids) != len(values):
+        raise InputError(f"{path}: feature '{name}' has {len(values)} rows, but {len(own_ids)} ids")
+    rows = ImageNames(own_ids, str(path)).rows(listed.names, origin=listed.origin, what=f"stimuli (feature '{name}')")
+    row_of = dict(zip(listed.ids, rows, strict=True))
     return np.asarray(values[[row_of[stimulus] for stimulus in ids]], np.float32)

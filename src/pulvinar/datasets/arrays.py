@@ -17,8 +17,10 @@ from pulvinar.data import fmriprep
 from pulvinar.data.description import Description, SubjectFiles, read_description_file
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.image_ids import ImageNames, ids_of_mentions
 from pulvinar.data.response_files import as_response_values, make_responses, read_subject
 from pulvinar.data.rois import ROIs
+from pulvinar.data.sessions import session_numbers
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.stimulus_files import read_stimuli
@@ -40,11 +42,10 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
     """
     description = read_description_file(path)
     runs = {files.name: _find_runs(files) for files in description.subjects}
-    trials = {files.name: _read_trials(files, runs[files.name]) for files in description.subjects}
-    stimuli, sides = read_stimuli(
-        images=description.images, features=description.features, table=description.table, trials=trials
-    )
-    split = _split(description, stimuli, sides)
+    trials: Mapping[str, Trials] = {files.name: _read_trials(files, runs[files.name]) for files in description.subjects}
+    found = read_stimuli(images=description.images, features=description.features, table=description.table, trials=trials)
+    stimuli, trials = found.stimuli, found.trials
+    split = _split(description, stimuli, found.sides)
     subjects = {}
     for files in description.subjects:
         log(f"reading {files.name}: {len(trials[files.name].stimulus_ids)} trials")
@@ -60,7 +61,7 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
         subjects=subjects,
         split=split,
         target=description.target,
-        facts={**description.facts, **estimates},
+        facts={**description.facts, **estimates, **found.on_trust},
     )
 
 
@@ -127,7 +128,9 @@ def from_arrays(
     stimulus_ids: one id per trial. geometry: coordinates (voxel, 3) in mm, or a `Geometry`: `Geometry.from_mask(mask,
     affine)` lists the voxels as `volume[mask]` does. rois: subject -> name -> bool (voxel,).
     stimuli: the ids in the order of `sources`, `labels`, `features` (stimulus, ...) and `images` (uint8 (height, width, 3)
-    each, or a function of the row); without it the ids of the trials, sorted, and none of these may be given.
+    each, or a function of the row); without it the ids of the trials, sorted, and none of these may be given. Ids follow the
+    rule of `data.image_ids`: without folder and suffix where they tell the stimuli apart. sessions, runs: whole numbers, or
+    names such as ses-10.
     split: without it, `test_share` of the stimuli, by source picture, chosen with `seed`. target: the last subject without it.
 
     Raises `InputError`, `NotFoundError` or `DegenerateError` naming the argument or subject.
@@ -136,6 +139,7 @@ def from_arrays(
     optional = {"sessions": sessions, "runs": runs, "rois": rois, "noise_ceilings": noise_ceilings}
     for argument, mapping in optional.items():
         _require_known_subjects(responses, argument, mapping or {})
+    names, mentions = _ids(stimulus_ids, stimuli)
     subjects = {}
     for subject, given in responses.items():
         values, place = as_response_values(np.asanyarray(given), f"responses of {subject}"), geometry[subject]
@@ -145,21 +149,23 @@ def from_arrays(
             scale=scale,
             trials=Trials(
                 origin=f"stimulus_ids of {subject}",
-                stimulus_ids=[str(stimulus) for stimulus in stimulus_ids[subject]],
-                sessions=np.asarray((sessions or {}).get(subject, ())),
-                runs=np.asarray((runs or {}).get(subject, ())),
+                stimulus_ids=mentions[subject],
+                sessions=_numbered((sessions or {}).get(subject, ()), "session", subject),
+                runs=_numbered((runs or {}).get(subject, ()), "run", subject),
             ),
             geometry=place if isinstance(place, Geometry) else Geometry.from_points(place),
             rois=ROIs((rois or {}).get(subject, {}), n_voxels=values.shape[-1] if values.ndim else 0),
             noise_ceiling=(noise_ceilings or {}).get(subject),
             drop_bad_voxels=drop_bad_voxels,
         )
-    rows = _stimuli(subjects, stimuli, sources=sources, labels=labels, features=features, images=images)
+    if stimuli is None:
+        _refuse_rows_without_ids(sources=sources, labels=labels, features=features, images=images)
+    rows = _stimuli(names.ids, sources=sources, labels=labels, features=features, images=images)
     return Experiment(
         name=name,
         stimuli=rows,
         subjects=subjects,
-        split=split or split_by_source(rows, test_share=test_share, seed=seed),
+        split=_by_id(split, names) if split else split_by_source(rows, test_share=test_share, seed=seed),
         target=target or list(subjects)[-1],
         facts=facts or {},
     )
@@ -181,21 +187,48 @@ def _require_known_subjects(responses: Mapping[str, Any], argument: str, given: 
         raise InputError(f"{argument}: {', '.join(strangers)} came, but there are responses of {', '.join(responses)} only")
 
 
+def _ids(stimulus_ids: Mapping[str, Sequence[str]], stimuli: Sequence[str] | None) -> tuple[ImageNames, dict[str, list[str]]]:
+    """The stimuli (sorted where only the trials name them), and the ids of every subject's trials."""
+    written = {subject: [str(name) for name in names] for subject, names in stimulus_ids.items()}
+    if stimuli is None:
+        id_of = ids_of_mentions([name for names in written.values() for name in names], origin="stimulus_ids")
+        return (
+            ImageNames(sorted(set(id_of.values())), "stimulus_ids"),
+            {subject: [id_of[name] for name in names] for subject, names in written.items()},
+        )
+    listed = ImageNames([str(name) for name in stimuli], "stimuli")
+    rows = {subject: listed.rows(names, origin=f"stimulus_ids of {subject}") for subject, names in written.items()}
+    return listed, {subject: [listed.ids[row] for row in found] for subject, found in rows.items()}
+
+
+def _by_id(split: Split, names: ImageNames) -> Split:
+    found = {side: names.rows(list(getattr(split, side)), origin=f"split.{side}") for side in ("train", "test")}
+    return Split(**{side: tuple(names.ids[row] for row in rows) for side, rows in found.items()})
+
+
+def _numbered(given: np.ndarray | Sequence[Any], what: str, subject: str) -> np.ndarray:
+    """Sessions or runs as they came, or what their names mean as numbers."""
+    values = np.asarray(given)
+    if values.dtype.kind not in "OSU":
+        return values
+    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in values.ravel()]
+    return session_numbers(texts, what, f"{what}s of {subject}").reshape(values.shape)
+
+
+def _refuse_rows_without_ids(**rows: Any) -> None:
+    given = [argument for argument, value in rows.items() if value is not None]
+    if given:
+        raise InputError(f"stimuli: the ids in the order of the rows of {', '.join(given)} are needed, none came")
+
+
 def _stimuli(
-    subjects: Mapping[str, Any],
-    ids: Sequence[str] | None,
+    names: Sequence[str],
     *,
     sources: Sequence[str] | None,
     labels: Sequence[str] | None,
     features: Mapping[str, np.ndarray] | None,
     images: Sequence[np.ndarray] | Callable[[int], np.ndarray] | None,
 ) -> Stimuli:
-    rows = {"sources": sources, "labels": labels, "features": features, "images": images}
-    if ids is None and (given := [argument for argument, value in rows.items() if value is not None]):
-        raise InputError(f"stimuli: the ids in the order of the rows of {', '.join(given)} are needed, none came")
-    if ids is None:
-        ids = sorted({name for responses in subjects.values() for name in responses.stimulus_ids})
-    names = [str(name) for name in ids]
     if images is not None and not callable(images) and len(images) != len(names):
         raise InputError(f"images: {len(images)} came for {len(names)} stimulus ids")
     return Stimuli(
