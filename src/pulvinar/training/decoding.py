@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pulvinar.errors import DegenerateError
 from pulvinar.models import low_rank
 from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
-from pulvinar.objectives.contrastive import mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
+from pulvinar.objectives.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.gradient_caching import cached_gradients
@@ -76,14 +76,14 @@ def stack_mixings(mixings: Sequence[Mixing]) -> Mixing:
 
 @dataclass(frozen=True)
 class Aims:
-    """What the outputs of a batch are compared with: candidates (row, dim) and the weights of their cross-entropy (row, row),
-    the regression's aim (row, dim), and both weights of the loss. Parts of a batch may be compared one after the other.
+    """What the outputs of a batch are compared with: candidates (row, dim), what each row and each candidate should answer
+    (row, row), and the regression's aim (row, dim). Parts of a batch may be compared one after the other.
 
     All may have one more axis in front, of batches of equally many rows with a loss each.
     """
 
     candidates: Tensor
-    weights: Tensor
+    targets: Targets
     aim: Tensor
     temperature: float
     prior_weight: float
@@ -93,12 +93,11 @@ class Aims:
         """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
         if mixing is None:
             temperature, aim = settings.soft_temperature if soft_temperature is None else soft_temperature, target
-            batches = [soft_clip_targets(batch, temperature=temperature) for batch in target.view(-1, *target.shape[-2:])]
-            weights = torch.stack(batches).view(*target.shape[:-1], -1)
+            targets = soft_clip_targets(target, temperature=temperature)
         else:
             temperature = settings.temperature
-            weights, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
-        return cls(target, weights, aim, temperature, settings.prior_weight)
+            targets, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
+        return cls(target, targets, aim, temperature, settings.prior_weight)
 
     def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
@@ -110,7 +109,7 @@ class Aims:
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:
         """Contrastive loss of all rows + prior_weight x their mean squared error."""
-        return soft_cross_entropy(logits, self.weights) + self.prior_weight * error
+        return soft_cross_entropy(logits, self.targets) + self.prior_weight * error
 
 
 def decoding_loss(

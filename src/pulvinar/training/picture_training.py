@@ -118,7 +118,7 @@ def low_level_loss(
         error = (made - true).abs().mean()
         if not contrastive or len(rows) < 2:
             return error
-        targets = soft_clip_targets(true, temperature=temperature)
+        targets = soft_clip_targets(true.flatten(1), temperature=temperature)
         return error + contrastive * soft_cross_entropy(similarity(made, true, temperature=temperature), targets)
 
     return loss
