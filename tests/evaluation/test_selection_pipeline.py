@@ -10,12 +10,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from pulvinar.config import to_toml
 from pulvinar.data.responses import Responses
 from pulvinar.datasets.simulated import Config, simulate
 from pulvinar.errors import InputError, LeakError
 from pulvinar.evaluation.controls import control_selections
+from pulvinar.evaluation.plain_ridge import ALPHAS
 from pulvinar.methods import cross_subject_decoder, troi
 from pulvinar.metrics.overlap import overlap
 from pulvinar.models.decoder import DecoderShape
@@ -26,7 +28,9 @@ from pulvinar.training.runs import RunFolder
 
 BUDGET = 40
 NAMES = ["annotated", "all", "random", "ceiling", "ceiling_oracle", "univariate", "univariate_smoothed", "anova"]
-WHOLE = {"annotated", "all"}  # shown with all their voxels
+NAMES = ["ridge", *NAMES, "true_voxels", "true_best"]
+WHOLE = {"annotated", "all", "true_voxels"}  # shown with all their voxels
+ORACLES = {"ceiling_oracle", "true_voxels", "true_best"}
 PRETRAINING = cross_subject_decoder.Config(hidden=64, epochs=25, n_blocks=1)
 SETTINGS = troi.Config(
     n_voxels=BUDGET, n_folds=2, n_rounds=2, epochs_per_round=3, mask_learning_rate=3e-2, epochs=25, near_duplicate=1.0
@@ -83,7 +87,7 @@ def evaluation(run, world):
 # --- controls -------------------------------------------------------------------------------------------------------------
 
 
-def controls(experiment, *, n_candidates: int = 400, trials=None, budget: int = BUDGET, roi: str = "annotated"):
+def controls(experiment, *, n_candidates: int = 400, trials=None, budget: int = BUDGET, roi: str = "annotated", truth=None):
     responses: Responses = experiment.subjects[experiment.target]
     candidates = np.arange(400 - n_candidates, 400)
     voxels = np.isin(np.arange(400), candidates)
@@ -91,22 +95,46 @@ def controls(experiment, *, n_candidates: int = 400, trials=None, budget: int = 
         embedding = fit_embedding(experiment, None)
         trials = training_data(experiment, experiment.target, embedding, scaling="train_stats", voxels=voxels)
     low_pass = responses.geometry.take(candidates).low_pass(1.0)
-    found = control_selections(responses, trials, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=0)
+    learnt, truth = np.arange(400) >= 400 - budget, experiment.truth[experiment.target] if truth is None else truth
+    options = {"learnt": learnt, "low_pass": low_pass, "roi": roi, "seed": 0, "truth": truth}
+    found = control_selections(responses, trials, candidates, **options)
     return {control.name: control for control in found}
 
 
 def test_every_control_meets_the_budget_within_the_candidates(world):
-    found = controls(world, n_candidates=300)
+    found = controls(world, n_candidates=300, budget=20)
     assert list(found) == NAMES
     for name, control in found.items():
         assert control.unavailable is None
         assert control.selected.shape == (400,)
         assert not control.selected[:100].any()
         if name not in WHOLE:
-            assert control.selected.sum() == BUDGET
+            assert control.selected.sum() == 20
     assert found["all"].selected.sum() == 300
+    assert {name for name, control in found.items() if control.oracle} == ORACLES
     annotated = world.subjects[world.target].rois["annotated"]
     assert np.array_equal(found["annotated"].selected[100:], annotated[100:])
+
+
+def test_rows_of_the_truth_are_the_responsive_voxels_and_the_best_of_them(world):
+    """Oracle: the truth, sorted by hand; only candidates count, and nothing is invented where the truth says less."""
+    truth = world.truth[world.target]
+    found = controls(world, n_candidates=300)
+    inside = [voxel for voxel in range(100, 400) if truth["responsive"][voxel]]
+    assert np.flatnonzero(found["true_voxels"].selected).tolist() == inside
+    best = sorted(inside, key=lambda voxel: -truth["noise_ceiling"][voxel])[:20]
+    assert np.flatnonzero(controls(world, n_candidates=300, budget=20)["true_best"].selected).tolist() == sorted(best)
+    assert truth["noise_ceiling"][truth["irrelevant"]].max() > truth["noise_ceiling"][best].min()  # reliable is not enough
+
+    missing = controls(world, budget=truth["responsive"].sum() + 1)["true_best"]
+    assert missing.selected is None
+    assert f"{truth['responsive'].sum()} voxels respond, fewer than the budget" in missing.unavailable
+    less = controls(world, truth={"responsive": truth["responsive"]})
+    assert less["true_voxels"].selected.sum() == truth["responsive"].sum()
+    assert "not how well" in less["true_best"].unavailable
+    none = controls(world, truth={"responsive": np.zeros(400, bool)})
+    assert none["true_voxels"].unavailable == none["true_best"].unavailable == "no candidate voxel is responsive"
+    assert not {"true_voxels", "true_best"} & set(controls(world, truth={}))
 
 
 def test_controls_with_evidence_find_planted_voxels(world):
@@ -196,6 +224,49 @@ def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
                 less = row[f"{direction}_top1"] - evaluation["rows"][0][f"{direction}_top1"]
                 assert row[key] == pytest.approx(less)
                 assert row[f"{key}_interval"][0] <= row[key] <= row[f"{key}_interval"][1]
+
+
+def test_the_plain_ridge_is_scikit_learns_on_the_same_voxels(evaluation, run, world):
+    """Oracle: Ridge on the mean trial of each training image, the penalty by explicit refits without one image."""
+    stored, learnt = (read_arrays(run.path / "predictions" / f"{name}.npz") for name in ("ridge", "troi"))
+    assert np.array_equal(stored["selected"], learnt["selected"])
+    embedding, selected = fit_embedding(world, None), stored["selected"]
+    train = training_data(world, world.target, embedding, scaling="train_stats")
+    test = held_out_data(world, world.target, embedding, scaling="train_stats")
+    names = np.array(train.stimulus_ids)
+    images, counts = np.unique(names, return_counts=True)
+    assert counts.max() > 1
+    x = np.stack([train.responses.numpy()[names == image][:, selected].mean(0) for image in images]).astype(float)
+    y = np.stack([train.target[torch.from_numpy(np.flatnonzero(names == image)[:1])].numpy()[0] for image in images])
+    weighted = np.sqrt(counts)[:, None] * (x - np.average(x, axis=0, weights=counts))
+    alphas = np.array(ALPHAS) * np.square(np.linalg.norm(weighted)) / min(weighted.shape)
+    errors = dict.fromkeys(alphas, 0.0)
+    for image, count in enumerate(counts):
+        left = np.arange(len(x)) != image
+        centre, aim = (np.average(rows[left], axis=0, weights=counts[left]) for rows in (x, y))
+        values, vectors = np.linalg.eigh((x[left] - centre).T @ (counts[left, None] * (x[left] - centre)))
+        cross = vectors.T @ (x[left] - centre).T @ (counts[left, None] * (y[left] - aim))
+        for alpha in alphas:
+            predicted = aim + (x[image] - centre) @ vectors @ (cross / (values + alpha)[:, None])
+            errors[alpha] += count * np.square(y[image] - predicted).sum()
+    best = min(errors, key=errors.get)
+    assert min(errors) < best < max(errors)
+    output = Ridge(alpha=best).fit(x, y, sample_weight=counts).predict(test.responses.numpy()[:, selected])
+    output /= np.linalg.norm(output, axis=1, keepdims=True)
+    for name, predicted in zip(stored["stimulus"], stored["predicted"], strict=True):
+        np.testing.assert_allclose(predicted, output[np.array(test.stimulus_ids) == name].mean(0), atol=1e-4)
+
+
+def test_what_the_truth_gains_over_the_simplest_score_says_whether_the_world_can_tell(evaluation, run, world):
+    rows, found = {row["name"]: row for row in evaluation["rows"]}, evaluation["headroom"]
+    assert found["simplest"] == "univariate"
+    for name, gain in found["gains"].items():
+        less = rows[name]["brain_to_image_top1"] - rows["univariate"]["brain_to_image_top1"]
+        assert gain["difference"] == pytest.approx(less)
+        assert gain["interval"][0] <= less <= gain["interval"][1]
+    assert set(found["gains"]) == {"true_voxels", "true_best"}
+    assert found["tells"] == any(gain["interval"][0] > 0 for gain in found["gains"].values())
+    assert [row["name"] for row in evaluation["rows"] if row["oracle"]] == ["ceiling_oracle", "true_voxels", "true_best"]
 
 
 def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, world):

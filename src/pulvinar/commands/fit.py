@@ -305,7 +305,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
 
 def evaluation_text(result: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints of a result."""
-    from pulvinar.report.tables import as_text
+    from pulvinar.report.tables import as_text, headroom
 
     method = RunFolder.reopen(result["run"]).method
     module = registry.module("methods", method)
@@ -314,8 +314,8 @@ def evaluation_text(result: dict[str, Any]) -> str:
     null = result["null"]
     return (
         f"{as_text(result['rows'], method)}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
-        f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
-    )
+        f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})\n{headroom(result.get('headroom'))}"
+    ).rstrip()
 
 
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Score a voxel selection and its controls by retrieval on the outer test images, each with a decoder of its own.
 
-Every control gets what the selection got in stage 2: the same shared decoder, the same number of epochs, the same seed.
+Every control gets what the selection got in stage 2: the same shared decoder, the same number of epochs, the same seed; a plain
+ridge on the selection's own voxels stands beside them.
 Outputs of repeated trials of a test image are averaged (unit length first), then compared with the images' embeddings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.data.scaling import Mode
-from pulvinar.evaluation.controls import N_CONTROLS, Control, control_selections
+from pulvinar.evaluation.controls import N_CONTROLS, N_TRUTH, Control, control_selections
+from pulvinar.evaluation.plain_ridge import ridge_outputs
 from pulvinar.metrics.overlap import coverage_per_area, overlap
 from pulvinar.metrics.resampling import paired_difference
 from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, near_duplicates, retrieval_scores
@@ -31,6 +33,7 @@ from pulvinar.training.runs import RunFolder
 Evaluation = dict[str, Any]
 Fresh = Callable[[int], tuple[SharedDecoder, nn.Linear, torch.Generator]]
 N_EXAMPLES = 12
+SIMPLEST = "univariate"  # the score per voxel that a selection has to beat to be worth its cost
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,12 +82,15 @@ def evaluate_selections(
         experiment, experiment.target, decoder.embedding, scaling=scaling, voxels=voxels, n_sessions=n_sessions
     )
     test = _test_images(experiment, decoder.embedding, scaling, n_sessions, near_duplicate)
-    budget = int(decoder.selected.sum())
     low_pass = responses.geometry.take(candidates).low_pass(sigma)
     every_control = [Control(name=run.method, description="the learnt selection", selected=decoder.selected)]
     if controls:
-        others = control_selections(responses, train, candidates, budget=budget, low_pass=low_pass, roi=roi, seed=seed)
-        every_control += track(others, "voxels of the controls", N_CONTROLS)
+        truth = experiment.truth.get(experiment.target, {})
+        learnt, n_controls = decoder.selected, N_CONTROLS + (N_TRUTH if "responsive" in truth else 0)
+        others = control_selections(
+            responses, train, candidates, learnt=learnt, low_pass=low_pass, roi=roi, seed=seed, truth=truth
+        )
+        every_control += track(others, "voxels of the controls", n_controls)
     refits = _Refits(fresh=fresh, settings=settings, train_shared=train_shared, train=train, candidates=candidates)
     predictions = _predictions(run, every_control, decoder, refits, test)
     scored: dict[str, Retrieval] = {}
@@ -98,6 +104,7 @@ def evaluate_selections(
             top1 = rows[-1]["brain_to_image_top1"]
             shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
     evaluation = _summary(rows, scored[run.method], test, scaling, reference_name, near_duplicate)
+    evaluation["headroom"] = _headroom(scored, seed)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
     evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, scored[run.method], reference)
@@ -144,6 +151,9 @@ def _predictions(
             predictions[control.name] = stored
         elif control.name == run.method:
             predictions[control.name] = _predict(run, control, decoder.shared, decoder.layer, refits.settings, test)
+        elif control.selected is not None and control.decoder == "ridge":
+            inside = np.flatnonzero(control.selected[refits.candidates])
+            predictions[control.name] = _kept(run, control, ridge_outputs(refits.train, inside, _shown(control, test)), test)
         elif control.selected is not None:
             wanted.append(control)
     counts, settings = [int(_require_voxels(control).sum()) for control in wanted], refits.settings
@@ -177,14 +187,21 @@ def _stored_prediction(run: RunFolder, control: Control, test: _Test) -> np.ndar
 def _predict(
     run: RunFolder, control: Control, shared: SharedDecoder, layer: nn.Linear, settings: TrainingSettings, test: _Test
 ) -> np.ndarray:
-    selected = _require_voxels(control)
-    voxels = torch.from_numpy(np.flatnonzero(selected))
-    shown = test.trials.responses[:, voxels].contiguous()
-    projected: Tensor = decode(shared, layer, shown, precision=settings.precision)["projected"]
-    unit = nn.functional.normalize(projected, dim=1).numpy()
+    projected: Tensor = decode(shared, layer, _shown(control, test), precision=settings.precision)["projected"]
+    return _kept(run, control, projected, test)
+
+
+def _shown(control: Control, test: _Test) -> Tensor:
+    """Responses to the test images, trial by trial, on the control's voxels."""
+    return test.trials.responses[:, torch.from_numpy(np.flatnonzero(_require_voxels(control)))].contiguous()
+
+
+def _kept(run: RunFolder, control: Control, outputs: Tensor, test: _Test) -> np.ndarray:
+    """The mean over repeats of each image's outputs (trial, dim) of unit length, written into the run."""
+    unit = nn.functional.normalize(outputs, dim=1).numpy()
     predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
     path = run.path / "predictions" / f"{control.name}.npz"
-    write_arrays(path, predicted=predicted, selected=selected, stimulus=np.array(images))
+    write_arrays(path, predicted=predicted, selected=_require_voxels(control), stimulus=np.array(images))
     return predicted
 
 
@@ -216,6 +233,7 @@ def _row(
         "name": control.name,
         "description": control.description,
         "n_voxels": None if selected is None else int(selected.sum()),
+        "oracle": control.oracle,
     }
     for direction in DIRECTIONS:
         for score in ("top1", "top5", "median_rank"):
@@ -237,6 +255,22 @@ def _row(
             row[f"{prefix}difference_to_{method}_interval"] = [difference.low, difference.high]
             row[f"{prefix}difference_to_{method}_p_value"] = difference.p_value_images
     return row
+
+
+def _headroom(scored: Mapping[str, Retrieval], seed: int) -> dict[str, Any] | None:
+    """What the truth gains over the simplest score per voxel, brain -> image; None where either is not there.
+
+    Where no interval of a gain lies above zero, this world cannot tell a good selection from a simple one.
+    """
+    gains: dict[str, dict[str, Any]] = {}
+    for name in ("true_voxels", "true_best"):
+        if name in scored and SIMPLEST in scored:
+            pair = [scored[place].per_image["brain_to_image"].top1 for place in (name, SIMPLEST)]
+            gain = paired_difference(*pair, generator=np.random.default_rng([seed, 0xD1F]))
+            gains[name] = {"difference": gain.difference, "interval": [gain.low, gain.high]}
+    if not gains:
+        return None
+    return {"simplest": SIMPLEST, "gains": gains, "tells": any(gain["interval"][0] > 0 for gain in gains.values())}
 
 
 def _summary(

@@ -158,6 +158,7 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
     labels = _labels(run)
     return (
         f"<section><h2>Against the controls</h2>\n<p>{escape(tables.standing(run.rows, run.method))}</p>\n"
+        f"<p>{escape(tables.headroom(run.evaluation.get('headroom')))}</p>\n"
         f"{_figure(drawn, 'scores', shown, format='svg', narrow=True)}\n"
         f'<div class="wide">{tables.as_html(run.rows, run.method)}</div>\n'
         f"<p><small>Small figures are intervals. The last columns compare each row with {escape(tables.label(run.method))}, "

@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 
 LABELS = {
     "troi": "TROI",
+    "ridge": "Ridge, same voxels",
     "annotated": "Annotated ROI",
     "all": "All voxels",
     "random": "Random voxels",
@@ -26,6 +27,8 @@ LABELS = {
     "univariate": "Univariate",
     "univariate_smoothed": "Univariate (smoothed)",
     "anova": "ANOVA",
+    "true_voxels": "All true voxels (oracle)",
+    "true_best": "Best true voxels (oracle)",
 }
 METRICS = {
     "brain_to_image_top1": "brain → image top-1",
@@ -172,6 +175,24 @@ def standing(rows: Sequence[Row], method: str) -> str:
     if not groups["lower"]:
         said.insert(0, f"{ours} beats none of its {n_controls} controls.")
     return " ".join(said)
+
+
+def headroom(found: Mapping[str, Any] | None) -> str:
+    """What the truth gains over the simplest score per voxel, and whether this world can tell selections apart; '' without."""
+    if not found:
+        return ""
+    gains = [
+        f"{in_sentence(name)} {_points(gain['difference'])} points [{' to '.join(map(_points, gain['interval']))}]"
+        for name, gain in found["gains"].items()
+    ]
+    said = (
+        f"Against the simplest score ({in_sentence(found['simplest'])}) the truth gains: {', '.join(gains)} (95 % intervals)."
+    )
+    if found["tells"]:
+        return f"{said} So there is something to win here."
+    return (
+        f"{said} What could be reached ties with the simplest score: this world cannot tell a good selection from a simple one."
+    )
 
 
 def as_html(rows: Sequence[Row], method: str) -> str:
