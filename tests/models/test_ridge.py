@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pulvinar.errors import InputError
+from pulvinar.errors import DegenerateError, InputError
 from pulvinar.models import ridge, ridge_layer
 
 ALPHAS = torch.logspace(-2, 6, 9, dtype=torch.float64)
@@ -37,6 +37,54 @@ def test_predictions_of_all_alphas_are_those_of_one_solution_each(n_images, n_fe
         wanted = (features[held_out].double() - inside.mean(0)) @ solution
         torch.testing.assert_close(predicted.double(), wanted, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(mean.double(), outcome.mean(0), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 80), (24, 24), (24, 23), (24, 5)], ids=str)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_leave_one_out_is_that_of_refits_at_every_alpha(shape, fit_intercept, dtype):
+    """Oracle: scikit-learn's Ridge fitted to all other images. Both e and 1 - h vanish with alpha where features are many."""
+    from sklearn.linear_model import Ridge
+
+    features, responses = problem(*shape, decay=0.5, dtype=dtype)
+    alphas = torch.tensor([1e-4, 1e-2, 1.0, 1e3], dtype=torch.float64)
+    layer = ridge_layer.prepare(features, fit_intercept=fit_intercept, smallest_alpha=1e-4)
+    [(_, found)] = ridge.search(layer, None, alphas, lambda block: responses, [slice(0, 7)])
+    X, y = features.double().numpy(), responses.double().numpy()
+    for alpha, scores in zip(alphas.tolist(), found, strict=True):
+        errors = torch.zeros(7, dtype=torch.float64)
+        for image in range(len(X)):
+            rest = [row for row in range(len(X)) if row != image]
+            fitted = Ridge(alpha, fit_intercept=fit_intercept, solver="svd").fit(X[rest], y[rest])
+            errors += torch.from_numpy((fitted.predict(X[image : image + 1])[0] - y[image]) ** 2 / len(X))
+        torch.testing.assert_close(-scores.double(), errors, rtol=1e-6 if dtype == torch.float64 else 1e-3, atol=0)
+
+
+def test_leave_one_out_takes_duplicate_images_and_a_steep_spectrum():
+    """Oracle: refits; the constant direction must not be mixed with components that are almost as small as rounding."""
+    from sklearn.linear_model import Ridge
+
+    features, responses = problem(30, 90, decay=4.0)
+    features[1] = features[0]
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=1e-6)
+    [(_, found)] = ridge.search(layer, None, torch.tensor([1e-6]).double(), lambda block: responses, [slice(0, 7)])
+    X, y = features.numpy(), responses.numpy()
+    errors = torch.zeros(7, dtype=torch.float64)
+    for image in range(30):
+        rest = [row for row in range(30) if row != image]
+        fitted = Ridge(1e-6, solver="svd").fit(X[rest], y[rest])
+        errors += torch.from_numpy((fitted.predict(X[image : image + 1])[0] - y[image]) ** 2 / 30)
+    torch.testing.assert_close(-found[0], errors, rtol=1e-5, atol=0)
+
+
+def test_leave_one_out_refuses_an_image_that_fits_itself_and_a_choice_of_components():
+    features = torch.cat([torch.eye(20)[:, :3], torch.zeros(20, 2)], 1).double()
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=1e-12)
+    alphas = torch.tensor([1e-12]).double()
+    with pytest.raises(DegenerateError, match="fits itself"):
+        list(ridge.search(layer, None, alphas, lambda block: features, [slice(0, 5)]))
+    with pytest.raises(InputError, match="n_components: .* keeps all components, 2 came"):
+        list(ridge.search(layer, None, alphas, lambda block: features, [slice(0, 5)], n_components=2))
 
 
 def test_both_ways_of_sharing_are_taken():

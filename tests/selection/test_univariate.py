@@ -59,6 +59,25 @@ def test_encoding_r2_is_the_slow_loop_of_scikit_learn(monkeypatch, n_dims, choos
     np.testing.assert_allclose(found, slow_encoding_r2(responses, embedding, stimulus, **settings), atol=2e-4)
 
 
+@pytest.mark.parametrize("repeats", [1, 2], ids=["one trial each", "repeats"])
+def test_alphas_are_those_of_refits_also_where_they_are_tiny_and_dimensions_outnumber_stimuli(repeats):
+    """Oracle: scikit-learn's Ridge refitted without each stimulus. By rounding alone the smallest alpha used to win."""
+    generator = np.random.default_rng(4)
+    stimulus = np.repeat(np.arange(24), repeats)
+    embedding = generator.normal(0, 1, (24, 90))[stimulus]
+    responses = generator.normal(0, 1, (len(stimulus), 12))
+    alphas = (1e-8, 1e-6, 1e-4, 1.0, 100.0)
+    settings = {"seed": 0, "n_folds": 2, "alphas": alphas, "choose_alpha": "per_voxel"}
+    found = cross_validated_encoding_r2(responses, embedding, stimulus, **settings)
+    np.testing.assert_allclose(found, slow_encoding_r2(responses, embedding, stimulus, **settings), atol=1e-4)
+
+
+def test_a_stimulus_that_fits_itself_is_refused():
+    embedding = np.c_[np.eye(30)[:, :5], np.random.default_rng(0).normal(0, 1e-3, (30, 2))]
+    with pytest.raises(DegenerateError, match="at 1e-12 a stimulus fits itself"):
+        cross_validated_encoding_r2(np.ones((30, 1)), embedding, np.arange(30), seed=0, alphas=(1.0, 1e-12))
+
+
 def test_encoding_r2_finds_planted_voxels_and_none_in_noise():
     """Over 15 seeds the least of 10 planted voxels was .58 or more, the best of 30 without signal .014 or less."""
     responses, embedding, stimulus = encoding_world(200, 20, 60, seed=0)

@@ -2,6 +2,8 @@
 
     prediction = sum_k g_k X_k X_k' a,  shares g on the simplex and alpha chosen per voxel by cross-validation
 Dupre la Tour, Eickenberg, Nunez-Elizalde & Gallant 2022 (Feature-space selection with banded ridge regression), kernel form.
+With an intercept, features and responses are centred on the training images of each fold: with one layer the scores, alphas and
+predictions are those of `pulvinar.models.ridge`.
 """
 
 import contextlib
@@ -64,7 +66,7 @@ def fit_banded(
     layers: Sequence[Float[np.ndarray, "image _"]],
     responses: Float[np.ndarray, "image voxel"],
     alphas: Float[np.ndarray, " alpha"],
-    cv: Any,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     fit_intercept: bool,
     n_draws: int,
@@ -73,37 +75,41 @@ def fit_banded(
 ) -> BandedRidge:
     """Banded ridge by random search over `n_draws` Dirichlet draws of shares (the first is equal shares).
 
-    cv: number of folds or a scikit-learn splitter. Layers are scaled to kernels of equal mean diagonal before the search, so
-    that equal shares mean equal parts; `scales` undo that.
+    folds: training and held-out images of each. Layers are scaled to kernels of equal mean diagonal (over all these images)
+    before the search, so that equal shares mean equal parts; `scales` undo that. Voxels are searched in units of their standard
+    deviation, in float64: himalaya gives an alpha that rounding makes unusable the score -1e5, which must be the worst there is.
     """
     with himalaya_backend():
         from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
         means = [values.mean(0) if fit_intercept else np.zeros(values.shape[1], values.dtype) for values in layers]
         centred = [values - mean for values, mean in zip(layers, means, strict=True)]
-        intercept = responses.mean(0) if fit_intercept else np.zeros(responses.shape[1], responses.dtype)
-        kernels = np.stack([values @ values.T for values in centred])
-        size = np.maximum(np.trace(kernels, axis1=1, axis2=2) / len(responses), np.finfo(kernels.dtype).tiny)
-        deltas, dual, scores = solve_multiple_kernel_ridge_random_search(
+        kernels = np.stack([values @ values.T for values in (part.astype(np.float64) for part in centred)])
+        size = np.maximum(np.trace(kernels, axis1=1, axis2=2) / len(responses), np.finfo(np.float32).tiny)
+        spread = responses.std(0, dtype=np.float64)
+        spread = np.where(spread > 0, spread, 1.0)
+        deltas, dual, scores, *offset = solve_multiple_kernel_ridge_random_search(
             kernels / size[:, None, None],
-            responses - intercept,
-            n_iter=n_draws,
-            alphas=alphas.astype(kernels.dtype) / size.mean(),
-            cv=cv,
+            (responses - (responses.mean(0) if fit_intercept else 0)) / spread,
+            n_iter=n_draws if len(layers) > 1 else np.ones((1, 1)),
+            alphas=alphas.astype(np.float64) / size.mean(),
+            cv=folds,
+            fit_intercept=fit_intercept,
             return_weights="dual",
             progress_bar=False,
             random_state=seed,
             n_targets_batch=voxels_per_block,
             n_targets_batch_refit=voxels_per_block,
         )
-    scales = np.exp(np.asarray(deltas))  # share / alpha of the scaled kernels
+    scales = np.exp(np.asarray(deltas)) / size[:, None]  # share / alpha of the kernels as they are
     dtype = responses.dtype
+    intercept = responses.mean(0) + np.asarray(offset[0]) * spread if fit_intercept else np.zeros(len(spread))
     return BandedRidge(
         features=centred,
         means=means,
-        scales=(scales / size[:, None]).astype(dtype),
-        dual=np.asarray(dual, dtype),
+        scales=scales.astype(dtype),
+        dual=(np.asarray(dual) * spread).astype(dtype),
         intercept=intercept.astype(dtype),
-        alphas=(1 / (scales / size[:, None]).sum(0)).astype(dtype),
-        cv_scores=np.asarray(scores).max(0),
+        alphas=(1 / scales.sum(0)).astype(dtype),
+        cv_scores=np.asarray(scores).max(0) * spread**2,
     )

@@ -11,7 +11,11 @@ only the middle to alpha. A fold's products are those of all images less those o
 with itself once. Because 1 / (l + alpha) is smooth in l, predictions of several alphas are combinations of fewer. Keeping the
 first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
 
-Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images.
+Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images, the
+intercept's direction 1 / sqrt(n) among what it keeps. With U the other left singular vectors of X,
+    r = (I - 11'/n - UU') y + U diag(alpha / (l + alpha)) U'y,    1 - h_ii = (I - 11'/n - UU')_ii + sum_k u_ik^2 alpha / (l_k + alpha)
+Where U and the constant span everything (features outnumber images) the first terms are zero, not what rounding leaves of them:
+else r and 1 - h both vanish into rounding as alpha falls, and the smallest alpha wins. float64 throughout.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +29,7 @@ from pulvinar.errors import DegenerateError, InputError
 from pulvinar.models.ridge_layer import ROWS_PER_BLOCK, Layer, decomposed, products_of
 
 TIE = 1e-10  # as in himalaya: of equal scores the larger alpha is taken, by this slope over log(alpha)
-LEAST_LEFT = 1e-6  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
+LEAST_LEFT = 1e-9  # smallest share of itself that an image must leave unexplained for leave-one-out (ours)
 BASIS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # share of the largest prediction given up by sharing (ours)
 
 ReadBlock = Callable[[slice], Tensor]
@@ -62,14 +66,11 @@ class SharedProducts:
     on_moments: bool
 
 
-def whole(layer: Layer, *, n_components: int | None = None, with_rows: bool = False) -> Fold:
-    """The decomposition on all images; with_rows: `rows` are these images themselves, else there are none."""
+def whole(layer: Layer, *, n_components: int | None = None) -> Fold:
+    """The decomposition on all images, none held out."""
     every = torch.arange(layer.n_images, device=layer.features.device)
     values, vectors = _first((layer.eigenvalues, layer.vectors), n_components)
-    rows = layer.features.new_empty(0, len(values))
-    if with_rows:
-        rows = vectors * values if layer.kernel else layer.features @ vectors.to(layer.features.dtype)
-    return _fold(layer, every, every[: len(rows)], values, vectors, rows)
+    return _fold(layer, every, every[:0], values, vectors, layer.features.new_empty(0, len(values)))
 
 
 def fold(
@@ -221,14 +222,13 @@ def _kernel_axes(layer: Layer, part: Fold) -> Tensor:
 
 
 def share_products(
-    part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int, tolerance: float | None = None
+    part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int
 ) -> SharedProducts:
     """The maps that predictions of all alphas are combined from, by a singular value decomposition of 1 / (l + alpha).
 
-    Components count by the size of the held-out images on them, times that of white responses. tolerance: the share of the
-    largest prediction that may be given up (default: `BASIS_TOLERANCE`).
+    Components count by the size of the held-out images on them, times that of white responses; `BASIS_TOLERANCE` is given up.
     """
-    tolerance = BASIS_TOLERANCE.get(part.rows.dtype, 0.0) if tolerance is None else tolerance
+    tolerance = BASIS_TOLERANCE.get(part.rows.dtype, 0.0)
     tiny = torch.finfo(torch.float64).tiny
     damping = 1 / (part.eigenvalues.double() + alphas.double()[:, None])  # (alpha, component)
     size = part.rows.double().square().mean(0).sqrt() * (1 if kernel else part.eigenvalues.double().sqrt())
@@ -266,28 +266,69 @@ def held_out_scores(
     return torch.stack([-prediction.sub_(target).square_().mean(0) for prediction in predictions(part, shared, sums)])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LeftOut:
+    """What leave-one-out needs of a layer, float64: left singular vectors of the features of all images and squared singular values.
+
+    rest: what neither these nor the intercept explain of each image, (I - 11'/n - UU')_ii; None where they explain all.
+    """
+
+    eigenvalues: Float[Tensor, " component"]
+    vectors: Float[Tensor, "image component"]
+    rest: Float[Tensor, " image"] | None
+    fit_intercept: bool
+
+
+def left_out(layer: Layer) -> LeftOut:
+    """The decomposition for leave-one-out: of the layer as it is, without a reduction to components."""
+    n_images, features = layer.n_images, layer.features.double()
+    if layer.fit_intercept:
+        features = features - features.mean(0)  # what rounding left of it
+    if layer.kernel:
+        values, vectors = _centred_kernel(products_of(features, kernel=True, dtype=torch.float64), layer.fit_intercept)
+    else:
+        vectors, singular, _ = torch.linalg.svd(features, full_matrices=False)
+        values = singular.square()
+    kept = values > torch.finfo(torch.float64).eps * max(features.shape) * values.max().clamp(min=torch.finfo(torch.float64).tiny)
+    values, vectors = values[kept], vectors[:, kept]
+    n_left = n_images - int(layer.fit_intercept) - len(values)
+    rest = 1 - (1 / n_images if layer.fit_intercept else 0.0) - vectors.square().sum(1)
+    return LeftOut(
+        eigenvalues=values, vectors=vectors, rest=rest if n_left > 0 else None, fit_intercept=layer.fit_intercept
+    )
+
+
+def _centred_kernel(products: Tensor, fit_intercept: bool) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of XX'; where it is centred, without the constant vector, which is moved away from small ones."""
+    if not fit_intercept:
+        return decomposed(products)
+    shift = 2 * torch.linalg.matrix_norm(products, ord=1).clamp(min=torch.finfo(products.dtype).tiny)  # above all eigenvalues
+    values, vectors = decomposed(products + shift / len(products))
+    return values[:-1], vectors[:, :-1]
+
+
 def leave_one_out_scores(
-    layer: Layer,
-    part: Fold,
-    shared: SharedProducts,
-    sums: Float[Tensor, "row voxel"],
-    responses: Float[Tensor, "image voxel"],
-    alphas: Float[Tensor, " alpha"],
+    part: LeftOut, responses: Float[Tensor, "image voxel"], alphas: Float[Tensor, " alpha"]
 ) -> Float[Tensor, "alpha voxel"]:
-    """Minus the mean squared error of each image predicted from all others, for every alpha and voxel; `part` is of all images.
+    """Minus the mean squared error of each image predicted from all others, for every alpha and voxel, float64.
 
     e_i = r_i / (1 - h_ii), r = y - yhat. Raises `DegenerateError` where an image fits itself (h_ii = 1).
     """
-    target = responses - responses.mean(0) if layer.fit_intercept else responses
-    eigenvalues, rows = part.eigenvalues.double(), part.rows.double().square()
-    own = 1 / layer.n_images if layer.fit_intercept else 0.0
+    target = responses.double()
+    if part.fit_intercept:
+        target = target - target.mean(0)
+    projected = part.vectors.T @ target
+    outside = 0.0 if part.rest is None else target - part.vectors @ projected
     scores = target.new_empty(len(alphas), target.shape[1])
-    for number, (alpha, prediction) in enumerate(zip(alphas.double(), predictions(part, shared, sums), strict=True)):
-        damping = 1 / (eigenvalues + alpha)  # rows are XV, or XX'Q = Q diag(l), of which h needs XX'Q diag(l)^-1/2
-        left = 1 - own - rows @ (damping / eigenvalues if layer.kernel else damping)
-        if not bool((left > LEAST_LEFT).all()):
-            raise DegenerateError(f"alpha {float(alpha):g}: an image fits itself and leave-one-out has no error; use folds")
-        scores[number] = -prediction.sub_(target).div_(left.to(target.dtype)[:, None]).square_().mean(0)
+    for number, alpha in enumerate(alphas.double()):
+        damping = alpha / (part.eigenvalues + alpha)
+        left = part.vectors.square() @ damping
+        if part.rest is not None:
+            left = left + part.rest
+            if not bool((left > LEAST_LEFT).all()):
+                raise DegenerateError(f"alpha {float(alpha):g}: an image fits itself and leave-one-out has no error; use folds")
+        residual = part.vectors @ (damping[:, None] * projected) + outside
+        scores[number] = -residual.div_(left[:, None]).square_().mean(0)
     return scores
 
 
@@ -315,13 +356,12 @@ def search(
     folds: (training images, held-out images) of each; None for leave-one-out. read: the responses of a block of voxels, all
     images. The decompositions are made once, before the first block. n_voxels: of all blocks, where only some are asked for.
     """
-    n_voxels = n_voxels or sum(block.stop - block.start for block in blocks)
     if folds is None:
-        parts = [whole(layer, n_components=n_components, with_rows=True)]
-    else:
-        parts = [fold(layer, train, held_out, n_components=n_components) for train, held_out in folds]
-    tolerance = 0.0 if folds is None else None  # 1 / (1 - h) would enlarge what is given up
-    shared = [share_products(part, alphas, kernel=layer.kernel, n_voxels=n_voxels, tolerance=tolerance) for part in parts]
+        yield from _search_left_out(layer, alphas, read, blocks, n_components)
+        return
+    n_voxels = n_voxels or sum(block.stop - block.start for block in blocks)
+    parts = [fold(layer, train, held_out, n_components=n_components) for train, held_out in folds]
+    shared = [share_products(part, alphas, kernel=layer.kernel, n_voxels=n_voxels) for part in parts]
     for block in blocks:
         responses = read(block)
         responses = responses - responses.mean(0) if layer.fit_intercept else responses
@@ -329,11 +369,22 @@ def search(
         total = responses.new_zeros(len(alphas), responses.shape[1], dtype=torch.float64)
         for part, products, own in zip(parts, shared, apart, strict=True):
             sums, mean = moments(layer, part, responses, cross=cross, held_out_cross=own)
-            if folds is None:
-                total += leave_one_out_scores(layer, part, products, sums, responses, alphas)
-            else:
-                total += held_out_scores(part, products, sums, mean, responses[part.held_out])
+            total += held_out_scores(part, products, sums, mean, responses[part.held_out])
         yield block, (total / len(parts)).to(responses.dtype)
+
+
+def _search_left_out(
+    layer: Layer, alphas: Tensor, read: ReadBlock, blocks: Sequence[slice], n_components: int | None
+) -> Iterator[tuple[slice, Tensor]]:
+    if n_components is not None:
+        raise InputError(
+            f"n_components: leave-one-out in closed form keeps all components, {n_components} came: they would be those of the "
+            "left-out image too; give folds"
+        )
+    part = left_out(layer)
+    for block in blocks:
+        responses = read(block)
+        yield block, leave_one_out_scores(part, responses, alphas).to(responses.dtype)
 
 
 def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:

@@ -16,6 +16,8 @@ from pulvinar.errors import DegenerateError, InputError
 VOXELS_PER_BLOCK = 4096
 # Ridge penalties in units of the mean squared singular value of the centred training embedding; our choice of range.
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+LEAST_LEFT = 1e-9  # smallest share of itself that a stimulus may leave unexplained when it is left out (ours)
+LEAST_LEFT_IN_FLOAT32 = 1e-3  # below it leave-one-out errors are computed in float64 (ours)
 
 
 def top_voxels(scores: Float[np.ndarray, " voxel"], n_voxels: int) -> Bool[np.ndarray, " voxel"]:
@@ -80,15 +82,21 @@ def anova_labels(embedding: Float[np.ndarray, "trial dim"], n_clusters: int, *, 
 
 
 class _Fold(NamedTuple):
-    """A training embedding in its singular vectors: sqrt(weight) * (rows - mean) = U diag(s) V', and test rows times V."""
+    """A training embedding in its singular vectors: sqrt(weight) * (rows - mean) = U diag(s) V', and test rows times V.
+
+    left: share of itself that each stimulus leaves unexplained, 1 - h_ii of the hat matrix with the intercept, for every alpha.
+    spans_all: U and the intercept's direction explain every stimulus, so that nothing is left but what the penalty leaves.
+    """
 
     train: Int[np.ndarray, " train"]
     test: Int[np.ndarray, " test"]
     root_counts: Float32[np.ndarray, " train"]
-    u: Float32[np.ndarray, "train rank"]
+    u: Float[np.ndarray, "train rank"]
     s: Float32[np.ndarray, " rank"]
     test_on_v: Float32[np.ndarray, "test rank"]
     alphas: Float32[np.ndarray, " alpha"]
+    left: Float[np.ndarray, "alpha train"]
+    spans_all: bool
 
 
 def cross_validated_encoding_r2(
@@ -111,7 +119,8 @@ def cross_validated_encoding_r2(
     Repeats of a stimulus share an embedding, so ridge over trials is ridge over stimulus means weighted by repeats. Ridge
     depends on the embedding only through its Gram matrix, so an embedding wider than the stimuli is replaced by as many
     columns as there are stimuli. One decomposition per fold serves all voxels and alphas. Blocks of voxels, float32.
-    Raises `InputError` where shapes, ids, folds or alphas do not fit, or repeats of a stimulus differ in embedding.
+    Raises `InputError` where shapes, ids, folds or alphas do not fit, or repeats of a stimulus differ in embedding;
+    `DegenerateError` where a stimulus fits itself, so that leaving it out cannot choose an alpha.
     """
     ids, row, counts = _rows_of(stimulus_ids, len(responses), "stimulus ids")
     if len(embedding) != len(responses):
@@ -160,14 +169,19 @@ def _chosen_alphas(
 
 
 def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fold) -> Float32[np.ndarray, "alpha voxel"]:
-    """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included."""
-    on_u = fold.u.T @ scaled
-    intercept = fold.root_counts**2 / np.sum(fold.root_counts**2)
+    """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included.
+
+    e = (I - UU') y + U diag(alpha / (s^2 + alpha)) U'y for responses less their mean, the first term 0 where U spans all: the
+    difference of y and its prediction would be rounding where both e and 1 - h are small, and the smallest alpha would win.
+    """
+    exact = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
+    u, responses = fold.u.astype(exact), scaled.astype(exact)
+    on_u = u.T @ responses
+    outside = 0.0 if fold.spans_all else responses - u @ on_u
     errors = np.empty((len(fold.alphas), scaled.shape[1]), np.float32)
-    for place, alpha in enumerate(fold.alphas):
-        kept = fold.s**2 / (fold.s**2 + alpha)
-        leverage = intercept + fold.u**2 @ kept
-        left_out = (scaled - fold.u @ (kept[:, None] * on_u)) / np.maximum(1 - leverage, 1e-6)[:, None]
+    for place, alpha in enumerate(fold.alphas.astype(exact)):
+        damping = alpha / (fold.s.astype(exact) ** 2 + alpha)
+        left_out = (u @ (damping[:, None] * on_u) + outside) / fold.left[place, :, None].astype(exact)
         errors[place] = np.einsum("tv,tv->v", left_out, left_out)
     return errors
 
@@ -187,14 +201,21 @@ def _fold(
         raise DegenerateError("encoding: the embeddings of the training stimuli are all the same")
     u, s, test_on_v = u[:, :rank], s[:rank], (features[test] - mean) @ vt[:rank].T
     scale = np.mean(s**2)
+    spans_all = rank == len(train) - 1  # the last direction is the intercept's
+    damping = np.array(alphas)[:, None] / (s**2 / scale + np.array(alphas)[:, None])
+    left = damping @ np.square(u).T + (0.0 if spans_all else 1 - counts[train] / counts[train].sum() - np.square(u).sum(1))
+    if left.min() < LEAST_LEFT:
+        raise DegenerateError(f"alphas: at {np.array(alphas)[left.min(1).argmin()]:g} a stimulus fits itself; give larger ones")
     return _Fold(
         train=train,
         test=test,
         root_counts=root.astype(np.float32),
-        u=u.astype(np.float32),
+        u=u if left.min() <= LEAST_LEFT_IN_FLOAT32 else u.astype(np.float32),
         s=(s / np.sqrt(scale)).astype(np.float32),  # so that alphas are in units of the mean squared singular value
         test_on_v=(test_on_v / np.sqrt(scale)).astype(np.float32),
         alphas=np.asarray(alphas, np.float32),
+        left=left,
+        spans_all=spans_all,
     )
 
 
