@@ -60,7 +60,7 @@ def bench_network(
         write_json(temporary / "bench.json", result)
         write_json(temporary / "dynamic.json", found.dynamic)
         write_text(temporary / "bench.csv", csv_text(found.rows))
-        save(draw(found.rows), temporary, "bench", formats=("png",))
+        save(draw(found.rows), temporary, "bench", simulated=False, formats=("png",))
     return result
 
 

@@ -19,6 +19,7 @@ from pulvinar.evaluation import encoding_comparison, encoding_transfer, image_cl
 from pulvinar.evaluation.encoding_files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
 from pulvinar.evaluation.encoding_models import Model, models_of
 from pulvinar.metrics.information import cosine_similarity, information_bound
+from pulvinar.metrics.resampling import LEVEL, interval_text
 from pulvinar.progress import track
 from pulvinar.storage import read_json, write_arrays, write_json
 from pulvinar.training.encoding_data import EncodedSubject, open_subject
@@ -91,7 +92,7 @@ def transfer(
         folds=folds,
         seed=seed,
     )
-    result = {"data": experiment.name, **found.as_dict(), "text": encoding_transfer.as_text(found)}
+    result = {"data": experiment.name, "interval_level": LEVEL, **found.as_dict(), "text": encoding_transfer.as_text(found)}
     write_json(first.path / "artifacts" / "transfer.json", result)
     return result
 
@@ -123,7 +124,12 @@ def information(run: str, *, candidates: int | None = None, n_permutations: int 
                 n_permutations=n_permutations,
             )
             rows.append({"subject": subject, "roi": roi, "hemisphere": side, "n_voxels": int(inside.sum()), **asdict(bound)})
-    result = {"rows": rows, "similarity": "cosine of predicted and measured patterns", "unit": "nats"}
+    result = {
+        "rows": rows,
+        "similarity": "cosine of predicted and measured patterns",
+        "unit": "nats",
+        "interval_level": LEVEL,
+    }
     write_json(opened.path / "artifacts" / "information.json", result)
     return result
 
@@ -132,7 +138,7 @@ def information_text(result: dict[str, Any]) -> str:
     """The bounds for a terminal."""
     lines = [f"{'subject':<10}{'roi':<14}{'side':<6}{'voxels':>7}{'nats':>8}  {'95 % interval':<18}{'null 95 %':>10}{'p':>8}"]
     for row in result["rows"]:
-        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        interval = interval_text((row["low"], row["high"]), "{:.3f}".format)
         lines.append(
             f"{row['subject']:<10}{row['roi']:<14}{row['hemisphere']:<6}{row['n_voxels']:>7}{row['nats']:>8.3f}  {interval:<18}"
             f"{row['null_percentile_95']:>10.3f}{row['p_value']:>8.3f}"
@@ -192,6 +198,7 @@ def salience(
         "convolution": result.convolution,
         "images": images or "outer test images",
         "y": "half the squared length of the predicted pattern less the mean pattern",
+        "interval_level": LEVEL,
         **asdict(result.index),
     }
     write_json(first.path / "artifacts" / "salience.json", facts)
@@ -236,8 +243,8 @@ def salience_text(facts: dict[str, Any]) -> str:
         f"{facts['n_images']} images and their mirror images ({facts['n_left_out']} without salience left out)\n"
         f"share in the left half, flip-corrected: left hemisphere {facts['left_share_lh']:.3f}, "
         f"right {facts['left_share_rh']:.3f}\n"
-        f"lateralisation index {facts['index']:+.4f} [{facts['low']:+.4f}, {facts['high']:+.4f}], p {facts['p_value']:.4f} "
-        "(above 0: each hemisphere looks at the opposite half)"
+        f"lateralisation index {facts['index']:+.4f} {interval_text((facts['low'], facts['high']), '{:+.4f}'.format)} (95 %), "
+        f"p {facts['p_value']:.4f} (above 0: each hemisphere looks at the opposite half)"
     )
 
 
@@ -257,7 +264,7 @@ def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
         name: encoding_comparison.crossed_interval(own, predictions[0], seed=seed)
         for name, own in list(zip(tables, predictions, strict=True))[1:]
     }
-    result = {"rows": rows, "whole": intervals}
+    result = {"rows": rows, "whole": intervals, "interval_level": LEVEL}
     write_json(opened[0].path / "artifacts" / "comparison.json", result)
     return result
 
@@ -274,7 +281,8 @@ def comparison_text(result: dict[str, Any]) -> str:
         lines.append(
             f"{name} minus first, all voxels: not of the same images and voxels, no interval"
             if found is None
-            else f"{name} minus first, all voxels: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] over "
-            f"images and subjects, p over images {found['p_value_images']:.4f}"
+            else f"{name} minus first, all voxels: {found['difference']:+.4f} "
+            f"{interval_text((found['low'], found['high']), '{:+.4f}'.format)} (95 %, over images and subjects), p over "
+            f"images {found['p_value_images']:.4f}"
         )
     return "\n".join(lines)

@@ -195,6 +195,7 @@ def create_run(
         "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
+        "simulated": bool(getattr(opened, "simulated", False)),
     }
     return RunFolder.create(
         out,

@@ -106,6 +106,7 @@ def reconstruct(
             scores=scored["reconstruction"].per_image,
         ),
         summary,
+        simulated=experiment.simulated,
     )
     return {"run": run, "out": str(folder), "grid": str(grid), "images": str(folder / "images"), **summary}
 

@@ -15,6 +15,7 @@ from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import read_npz_parts
 from pulvinar.data.rdm_submission import write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
+from pulvinar.metrics.resampling import LEVEL, interval_text
 from pulvinar.rsa.compare import check_method, partial_spearman
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
 from pulvinar.rsa.noise_ceiling import Ceiling, noise_ceiling
@@ -85,6 +86,7 @@ def compare(
         "beyond": list(confounds),
         "n_permutations": n_permutations,
         "n_bootstrap": n_bootstrap,
+        "interval_level": LEVEL,
         "rows": rows,
     }
 
@@ -137,11 +139,11 @@ def score_as_text(result: Mapping[str, Row]) -> str:
 
 def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
-    lines = [f"{result['method']}; null: images permuted; interval: 95 %, images and subjects drawn again"]
+    lines = [f"{result['method']}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
     for row in result["rows"]:
-        low, high = row["r_interval"] or (float("nan"), float("nan"))
+        between = interval_text(row["r_interval"], "{:+.4f}".format) or "[none]"
         line = (
-            f"{row['predicted']} -> {row['target']}: r {row['r']:+.4f} [{low:+.4f}, {high:+.4f}], "
+            f"{row['predicted']} -> {row['target']}: r {row['r']:+.4f} {between}, "
             f"null 95th percentile {row['null_r']['percentile_95']:+.4f}, p {row['null_r']['p_value']:.4f}"
         )
         if row["percent"] is not None:

@@ -32,7 +32,7 @@ AREAS = {  # planted area -> kind of mask, and the number in it of every other v
 }
 STREAMS = {1: 1, 2: 1, 3: 6, 4: 5, 5: 5}  # area -> number in streams: early, early, lateral, ventral, ventral
 SIDES = ("lh", "rh")
-SOURCES = "sources.csv"
+SOURCES, TRUTH = "sources.csv", "truth"
 
 Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
@@ -158,7 +158,7 @@ def _write_subject(
         }
     for kind, names in _mappings().items():
         np.save(place / "roi_masks" / f"mapping_{kind}.npy", np.array(names, dtype=object), allow_pickle=True)
-    write_arrays(folder / "truth" / f"{responses.subject}.npz", **known)
+    write_arrays(folder / TRUTH / f"{responses.subject}.npz", **known)
 
 
 def _rings(voxels: np.ndarray, area: np.ndarray, by_distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -76,7 +76,8 @@ def read_set(folder: Path, files: Sequence[Path]) -> Dissimilarities:
     if len(set(counts.values())) != 1:
         raise InputError(f"{folder}: RDMs over different numbers of images: {counts}")
     stimuli = _read_stimuli(folder, n_images)
-    return Dissimilarities(name=f"algonauts2019, {n_images} images", stimuli=stimuli, targets=targets)
+    planted = find_truth(folder) is not None
+    return Dissimilarities(name=f"algonauts2019, {n_images} images", stimuli=stimuli, targets=targets, simulated=planted)
 
 
 def read_targets(path: Path) -> dict[str, SubjectRDMs]:

@@ -83,12 +83,14 @@ class Dissimilarities:
     """RDMs of one or more measurements (targets) over the same images, with model RDMs to compare beside.
 
     targets: name -> SubjectRDMs, over the rows of `stimuli`. models: name -> (image, image), for confound rows.
+    simulated: the RDMs were planted, not measured.
     """
 
     name: str
     stimuli: Stimuli
     targets: Mapping[str, SubjectRDMs]
     models: Mapping[str, np.ndarray] = field(default_factory=dict)
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         if not self.targets:

@@ -37,6 +37,7 @@ from pulvinar.storage import (
 
 FORMAT, VERSION = "pulvinar-experiment", 1
 N_IMAGES_COMPARED = 64
+SIMULATED = "simulated"  # the fact that says that responses were planted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +45,8 @@ class Experiment:
     """Everything a method may see, and `truth`, which no method may: only the scoring after the fit reads it.
 
     target: the new subject. truth: subject -> name -> array (voxel,) of a planted world ('responsive' bool, 'area' int
-    with 0 for none). facts: citation, licence, notes; free text that travels along.
+    with 0 for none). facts: citation, licence, notes; free text that travels along. `simulated` among them says that the
+    responses were planted, not measured; it is set where there is a truth. Reports then say so on every picture.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Experiment:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.truth:
+            object.__setattr__(self, "facts", {**self.facts, SIMULATED: True})
         for key, responses in self.subjects.items():
             if key != responses.subject:
                 raise InputError(f"subjects: '{key}' holds the responses of '{responses.subject}'; the names must agree")
@@ -64,6 +68,11 @@ class Experiment:
         for responses in self.subjects.values():
             self.stimuli.rows(list(dict.fromkeys(responses.stimulus_ids)))
         check_split(self.split, self.stimuli)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the responses were planted, not measured."""
+        return bool(self.facts.get(SIMULATED))
 
     def without_truth(self) -> "Experiment":
         """What a method is given. (A copy of what was checked: checking again would read every image again.)"""

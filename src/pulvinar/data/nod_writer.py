@@ -25,7 +25,7 @@ from pulvinar.storage import atomic_folder, write_arrays, write_text
 MESH = 32_492  # vertices of a hemisphere of the mesh
 AREAS = ("V1", "V2", "V3", "V4")
 AREA_OF = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}  # planted area -> number in AREAS
-ATLAS, SOURCES = "atlas.dlabel.nii", "sources.csv"
+ATLAS, SOURCES, TRUTH = "atlas.dlabel.nii", "sources.csv", "truth"
 N_THALAMUS = 8
 
 Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
@@ -166,7 +166,7 @@ def _write_subject(
     if not (folder / ATLAS).is_file():
         _write_atlas(folder / ATLAS, [area[: len(order[0])], area[len(order[0]) :]])
     known = {"area": area, "responsive": truth["responsive"][voxels], "is_left": left[voxels]}
-    write_arrays(folder / "truth" / f"{name}.npz", **known)
+    write_arrays(folder / TRUTH / f"{name}.npz", **known)
 
 
 def _write_atlas(path: Path, areas: Sequence[np.ndarray]) -> None:

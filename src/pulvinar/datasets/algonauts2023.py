@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from pulvinar.config import build, parse_assignments, setting
-from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, Generated, write_world
+from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, TRUTH, Generated, write_world
 from pulvinar.data.array_files import read_array
-from pulvinar.data.experiment import Experiment
+from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
 from pulvinar.data.image_files import ImageFiles, find_images
 from pulvinar.data.responses import Responses
@@ -98,7 +98,13 @@ def load(source: str) -> Experiment:
         subjects=subjects,
         split=_split(pictures, hidden, stimuli, options),
         target=target,
-        facts={"citation": CITATION, "url": URL, "licence": LICENCE, "positions": vertex_points.__doc__ or ""},
+        facts={
+            "citation": CITATION,
+            "url": URL,
+            "licence": LICENCE,
+            "positions": vertex_points.__doc__ or "",
+            SIMULATED: (root / TRUTH).is_dir(),
+        },
     )
 
 

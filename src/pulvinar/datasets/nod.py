@@ -20,10 +20,10 @@ import numpy as np
 
 from pulvinar.config import build, parse_assignments, setting
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
-from pulvinar.data.experiment import Experiment
+from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
 from pulvinar.data.image_files import ImageFiles
-from pulvinar.data.nod_writer import SOURCES, Generated, write_world
+from pulvinar.data.nod_writer import SOURCES, TRUTH, Generated, write_world
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
@@ -100,7 +100,13 @@ def load(source: str) -> Experiment:
         subjects=subjects,
         split=split_by_source(stimuli, test_share=options.test_share, seed=options.seed),
         target=_name(options.target) if options.target else names[0],
-        facts={"citation": CITATION, "url": URL, "licence": LICENCE, "zscore": options.zscore},
+        facts={
+            "citation": CITATION,
+            "url": URL,
+            "licence": LICENCE,
+            "zscore": options.zscore,
+            SIMULATED: (root / TRUTH).is_dir(),
+        },
     )
 
 

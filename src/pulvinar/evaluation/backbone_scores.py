@@ -20,7 +20,7 @@ from pulvinar.evaluation.features import PIXELS, Forward, collect, crops_of_epoc
 from pulvinar.evaluation.linear_probe import linear_probe
 from pulvinar.evaluation.neighbours import knn_accuracy
 from pulvinar.evaluation.score_settings import ScoreSettings
-from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval
+from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, interval_text, paired_difference, share_interval
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.progress import log
 from pulvinar.training.views import ViewSettings
@@ -260,6 +260,7 @@ def _values(
         **scores,
         "channels": None if channels is None else channels.as_dict(),
         "rows": compared(rows, seed=scorer.seed),
+        "interval_level": LEVEL,
         "chance": float(np.mean(test_labels == counts.argmax())),
         "n_train": len(train_labels),
         "n_test": len(test_labels),
@@ -280,7 +281,7 @@ def compared(rows: list[Scored], *, seed: int) -> list[dict[str, Any]]:
             entry[f"{kind}_interval"] = interval(correct, generator)
             if row is not rows[0]:
                 reference = per_image(getattr(rows[0], f"{kind}_correct"))
-                entry[f"{kind}_difference"] = asdict(paired_difference(correct, reference, generator=generator))
+                entry[f"{kind}_difference"] = asdict(paired_difference(correct, reference, generator=generator, of_shares=True))
         made.append(entry)
     return made
 
@@ -291,26 +292,25 @@ def per_image(correct: np.ndarray) -> np.ndarray:
 
 
 def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
-    """95 % bootstrap interval over images of a mean (image,)."""
-    return percentile_interval(bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
+    """95 % interval over images of a share (image,): bootstrap, Wilson's where all or none are right."""
+    return share_interval(correct, bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
     """The rows as a table for a terminal: MAC share, 1-NN and linear accuracy with intervals, difference from the first row."""
     nearest = f"{evaluation['settings']['k']}-NN"
-    lines = [f"{'':16} {'MACs':>7} {nearest:>6} {'95 % interval':>15} {'linear':>7} {'95 % interval':>15}  linear - first"]
+    between = "95 % interval"
+    lines = [f"{'':16} {'MACs':>7} {nearest:>6} {between:>15} {'linear':>7} {between:>15}  linear - first, points [95 %]"]
     for row in evaluation["rows"]:
         share = "" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f} %"
         cells = [f"{row['name']:16} {share:>7}"]
         for kind, width in (("knn", 6), ("linear", 7)):
-            low, high = row[f"{kind}_interval"]
-            between = f"[{100 * low:.1f}, {100 * high:.1f}]"
+            between = interval_text(row[f"{kind}_interval"], lambda bound: f"{100 * bound:.1f}")
             cells.append(f"{100 * row[kind]:{width}.1f} {between:>15}")
         difference = row.get("linear_difference")
         if difference:
-            cells.append(
-                f" {100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
-            )
+            between = interval_text((difference["low"], difference["high"]), lambda bound: f"{100 * bound:+.1f}")
+            cells.append(f" {100 * difference['difference']:+.1f} {between}")
         lines.append(" ".join(cells))
     channels = evaluation["channels"]
     if channels:

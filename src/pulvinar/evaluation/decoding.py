@@ -19,7 +19,7 @@ from pulvinar.data.scaling import Mode
 from pulvinar.evaluation.controls import N_CONTROLS, N_TRUTH, Control, control_selections
 from pulvinar.evaluation.plain_ridge import ridge_outputs
 from pulvinar.metrics.overlap import coverage_per_area, overlap
-from pulvinar.metrics.resampling import paired_difference
+from pulvinar.metrics.resampling import LEVEL, paired_difference
 from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, near_duplicates, retrieval_scores
 from pulvinar.models.decoder import SharedDecoder
 from pulvinar.progress import bar, track
@@ -250,7 +250,7 @@ def _row(
         for direction, prefix in zip(DIRECTIONS, ("", "image_to_brain_"), strict=True):
             generator = np.random.default_rng([seed, 0xD1F])
             pair = [result.per_image[direction].top1 for result in (retrieval, ours)]
-            difference = paired_difference(*pair, generator=generator)
+            difference = paired_difference(*pair, generator=generator, of_shares=True)
             row[f"{prefix}difference_to_{method}"] = difference.difference
             row[f"{prefix}difference_to_{method}_interval"] = [difference.low, difference.high]
             row[f"{prefix}difference_to_{method}_p_value"] = difference.p_value_images
@@ -287,6 +287,7 @@ def _summary(
     )
     return {
         "rows": rows,
+        "interval_level": LEVEL,
         "gallery_size": round(scores["gallery_size"], 1) if scores["gallery_size"] % 1 else int(scores["gallery_size"]),
         "n_images": len(test.images),
         "chance": scores["chance"],

@@ -9,6 +9,7 @@ import numpy as np
 from pulvinar.evaluation import encoding as scoring
 from pulvinar.evaluation import encoding_baseline as baselines
 from pulvinar.evaluation.encoding_files import write_predictions, write_voxel_maps
+from pulvinar.metrics.resampling import LEVEL
 from pulvinar.progress import bar
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import Folds, Layers, predict
@@ -63,6 +64,7 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
     """The rows with what is needed to read them."""
     return {
         "rows": list(rows),
+        "interval_level": LEVEL,
         "scaling": config.scaling,
         "layer_choice": config.layer_choice,
         "regression": config.regression,

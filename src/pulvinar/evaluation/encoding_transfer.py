@@ -18,7 +18,7 @@ import numpy as np
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics.encoding import correlations
 from pulvinar.metrics.encoding_gain import Gain, gain
-from pulvinar.metrics.resampling import sign_flip_p_value
+from pulvinar.metrics.resampling import interval_text, sign_flip_p_value
 from pulvinar.progress import bar
 from pulvinar.training.encoder import EncoderSettings, Folds, predict
 from pulvinar.training.encoding_data import EncodedSubject
@@ -211,7 +211,8 @@ def as_text(found: TransferMatrix) -> str:
         lines.append(model.ljust(width) + "".join(text.rjust(width) for text in texts))
     lines += [
         f"{cell.model} on {cell.subject}: r {cell.r:.3f}, untuned {cell.r_untuned:.3f}, difference "
-        f"{cell.gain.difference:+.4f} [{cell.gain.difference_low:+.4f}, {cell.gain.difference_high:+.4f}], "
+        f"{cell.gain.difference:+.4f} "
+        f"{interval_text((cell.gain.difference_low, cell.gain.difference_high), '{:+.4f}'.format)} (95 %), "
         f"p {cell.gain.difference_p_value:.3f}; {cell.n_voxels} voxels, {cell.n_images} images"
         for cell in found.cells
     ]

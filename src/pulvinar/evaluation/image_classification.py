@@ -18,7 +18,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.evaluation.linear_probe import L2_WEIGHTS, choose_l2, solve_logistic, standardised
 from pulvinar.metrics.landscape import bhattacharyya, intensive_components
-from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval
+from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, interval_text, paired_difference, share_interval
 from pulvinar.progress import track, warn
 from pulvinar.training.layer_features import FeatureSource
 
@@ -108,12 +108,15 @@ def classification_table(
     first, rows = next(iter(found.values())), []
     for name, one in found.items():
         shares = bootstrap_shares(len(one.correct), N_BOOTSTRAP, np.random.default_rng([seed, 0xC1A]))
-        low, high = percentile_interval(shares @ one.correct)
+        low, high = share_interval(one.correct.astype(float), shares @ one.correct)
         row: dict[str, Any] = {"name": name, "layer": one.layer, "l2_weight": one.l2_weight, "accuracy": one.accuracy}
         row |= {"accuracy_low": low, "accuracy_high": high}
         if one is not first:
             paired = paired_difference(
-                one.correct.astype(float), first.correct.astype(float), generator=np.random.default_rng([seed, 0xC1B])
+                one.correct.astype(float),
+                first.correct.astype(float),
+                generator=np.random.default_rng([seed, 0xC1B]),
+                of_shares=True,
             )
             row |= {
                 "difference": paired.difference,
@@ -130,6 +133,7 @@ def classification_table(
         "n_classes": first.log_probabilities.shape[1],
         "chance": float(np.bincount(labels).max() / len(labels)),
         "rows": rows,
+        "interval_level": LEVEL,
         "landscape": None,
     }
     if len(found) >= 3:
@@ -150,14 +154,16 @@ def as_text(result: Mapping[str, Any]) -> str:
     """The table for a terminal; then the components of the landscape, negative ones marked."""
     lines = [
         f"{result['images']}: {result['n_train']} training and {result['n_test']} test images, {result['n_classes']} classes, "
-        f"chance {result['chance']:.3f} (the most frequent class)"
+        f"chance {result['chance']:.3f} (the most frequent class); accuracy [95 % interval]"
     ]
     width = max(len(row["name"]) for row in result["rows"]) + 2
     for row in result["rows"]:
-        text = f"{row['name']:<{width}}{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
+        between = interval_text((row["accuracy_low"], row["accuracy_high"]), "{:.3f}".format)
+        text = f"{row['name']:<{width}}{row['accuracy']:.3f} {between}"
         text += f"  {row['layer']}"
         if "difference" in row:
-            text += f"  minus first {row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+            between = interval_text((row["difference_low"], row["difference_high"]), "{:+.3f}".format)
+            text += f"  minus first {row['difference']:+.3f} {between}"
         lines.append(text)
     found = result["landscape"]
     if found is None:

@@ -24,7 +24,15 @@ from pulvinar.evaluation.picture_parts import (
     resized,
 )
 from pulvinar.metrics import reconstruction as metrics
-from pulvinar.metrics.resampling import bootstrap_shares, paired_difference, percentile_interval, permutation_null
+from pulvinar.metrics.resampling import (
+    LEVEL,
+    bootstrap_shares,
+    interval_text,
+    paired_difference,
+    percentile_interval,
+    permutation_null,
+    share_interval,
+)
 from pulvinar.models.picture_measures import FIXED_MEASURES, PUBLISHED_MEASURES, Features, Measure, measure_named, open_measure
 from pulvinar.progress import bar
 from pulvinar.storage import write_json
@@ -233,12 +241,16 @@ def _row(judge: Judge, candidate: Candidate, scored: Mapping[str, Scored], first
     shares = bootstrap_shares(len(candidate.pictures), N_BOOTSTRAP, np.random.default_rng([seed, 0xB007]))
     for metric, values in scored[candidate.name].per_image.items():
         row[metric] = float(values.mean())
-        row[f"{metric}_interval"] = list(percentile_interval(shares @ values))
+        is_share = judge.kind(metric) == "two_way"
+        resampled = shares @ values
+        row[f"{metric}_interval"] = list(share_interval(values, resampled) if is_share else percentile_interval(resampled))
         if metric in scored[candidate.name].null:
             row[f"{metric}_null"] = scored[candidate.name].null[metric]
         if candidate.name != first:
             generator = np.random.default_rng([seed, 0xD1F])
-            difference = paired_difference(values, scored[first].per_image[metric], generator=generator, n_permutations=2000)
+            difference = paired_difference(
+                values, scored[first].per_image[metric], generator=generator, n_permutations=2000, of_shares=is_share
+            )
             row[f"{metric}_difference"] = difference.difference
             row[f"{metric}_difference_interval"] = [difference.low, difference.high]
             row[f"{metric}_difference_p_value"] = difference.p_value_images
@@ -252,6 +264,7 @@ def summary(judge: Judge, rows: list[dict[str, Any]], skipped: Mapping[str, str]
     kinds = {name: judge.kind(name) for name in judge.metrics}
     return {
         "rows": rows,
+        "interval_level": LEVEL,
         "metrics": {name: {"kind": kind, "higher_is_better": HIGHER_IS_BETTER[kind]} for name, kind in kinds.items()},
         "chance_two_way": 0.5,
         "n_images": len(judge.seen),
@@ -296,9 +309,9 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     """The table for a reader: one line a row; * marks rows that have seen the answer."""
     metrics_ = list(evaluation["metrics"])
     width = max(len(row["name"]) for row in evaluation["rows"]) + 2
-    lines = [" " * width + "".join(f"{name:>24}" for name in metrics_)]
+    lines = [" " * width + "".join(f"{name + ' [95 %]':>24}" for name in metrics_)]
     for row in evaluation["rows"]:
-        cells = [f"{row[name]:.3f} [{row[f'{name}_interval'][0]:.3f} {row[f'{name}_interval'][1]:.3f}]" for name in metrics_]
+        cells = [f"{row[name]:.3f} {interval_text(row[f'{name}_interval'], '{:.3f}'.format)}" for name in metrics_]
         lines.append(f"{row['name'] + ('*' if row['sees_answer'] else ''):{width}}" + "".join(f"{cell:>24}" for cell in cells))
     kinds = ", ".join(name for name, facts in evaluation["metrics"].items() if facts["kind"] == "two_way")
     lines.append(

@@ -19,6 +19,7 @@ from torch import Tensor
 from pulvinar.data.background import background_mask
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import DegenerateError
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.progress import bar
 from pulvinar.rsa.compare import compare, partial_spearman
 from pulvinar.rsa.inference import model_difference, score_rdm
@@ -243,10 +244,10 @@ def table_text(evaluation: Mapping[str, Any]) -> str:
 
 
 def _row_text(row: Mapping[str, Any]) -> str:
-    low, high = row["percent_interval"]
-    text = f"{row['name'][:38]:38s} {row['rho']:+7.3f} {row['percent']:10.1f} {f'[{low:.1f}, {high:.1f}]':>15s} "
+    between = interval_text(row["percent_interval"], "{:.1f}".format)
+    text = f"{row['name'][:38]:38s} {row['rho']:+7.3f} {row['percent']:10.1f} {between:>15s} "
     text += f"{row['null_percent']:6.1f} {row['above_null_percent']:6.1f}"
     lead = row.get("ours_minus_this")
     if lead is not None:
-        text += f"  {lead['rho']:+.3f} [{lead['interval'][0]:+.3f}, {lead['interval'][1]:+.3f}] p {lead['p_value']:.3f}"
+        text += f"  {lead['rho']:+.3f} {interval_text(lead['interval'], '{:+.3f}'.format)} p {lead['p_value']:.3f}"
     return text

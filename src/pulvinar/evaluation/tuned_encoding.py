@@ -8,6 +8,7 @@ import numpy as np
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.evaluation import encoding_run as scoring
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.models.gated_backbone import ResNetPass
 from pulvinar.storage import write_json
 from pulvinar.training.encoder import predict as predict_responses
@@ -100,14 +101,19 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     lines += warnings_of(evaluation)
     if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
         lines.append(
-            f"first row: difference {first['difference']:+.3f}, interval {first['difference_low']:+.3f} to "
-            f"{first['difference_high']:+.3f} over images, p {first['difference_p_value']:.3f}; share improved "
-            f"{first['share_improved']:.3f} ({first['share_improved_low']:.3f} to {first['share_improved_high']:.3f}), "
+            f"first row [95 % interval over images]: difference {first['difference']:+.3f} {_between(first, 'difference')}, "
+            f"p {first['difference_p_value']:.3f}; share improved {first['share_improved']:.3f} "
+            f"{_between(first, 'share_improved', '{:.3f}')}, "
             f"chance {first['share_improved_chance']:.3f}, its 95th percentile {first['share_improved_chance_95']:.3f}"
         )
     if first.get("mac_share") is not None:
         lines.append(f"multiply-adds: {first['mac_share']:.3f} of the dense network on the test images")
     return "\n".join(lines)
+
+
+def _between(row: Mapping[str, Any], key: str, form: str = "{:+.3f}") -> str:
+    """The interval of a value of a row."""
+    return interval_text((row[f"{key}_low"], row[f"{key}_high"]), form.format)
 
 
 def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
@@ -125,7 +131,7 @@ def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
     worse = [row for row in evaluation["rows"] if row.get("share_improved") is not None and row["difference_high"] < 0]
     lines += [
         f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned backbone, {row['r_nested']:.3f} against "
-        f"{row['r_untuned']:.3f} (difference {row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+        f"{row['r_untuned']:.3f} (difference {row['difference']:+.3f} {_between(row, 'difference')}, 95 %)"
         for row in worse
     ]
     return lines

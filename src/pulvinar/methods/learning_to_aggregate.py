@@ -27,6 +27,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
 from pulvinar.evaluation import rsa
 from pulvinar.evaluation.aggregation import baselines, predictions, stage_importance
+from pulvinar.metrics.resampling import LEVEL
 from pulvinar.models.backbones import Backbone, load_backbone
 from pulvinar.progress import bar, log
 from pulvinar.rsa.rdm import condense, expand
@@ -289,7 +290,12 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
             result["importance"][name] = stage_importance(found, chosen, scored)
     if chosen is not None:
         result["chosen"] = [dataclasses.asdict(part.chosen) for part in chosen]
-    result |= {"backbone": backbone.name, "stages": list(backbone.stages), "n_images": len(data.stimuli)}
+    result |= {
+        "interval_level": LEVEL,
+        "backbone": backbone.name,
+        "stages": list(backbone.stages),
+        "n_images": len(data.stimuli),
+    }
     write_json(run.path / "evaluation.json", result)
     _write_rdms(run, data, names, splits.assemble(ours, 2), images)
     return result

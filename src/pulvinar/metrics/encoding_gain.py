@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pulvinar.metrics.encoding import correlations, standardised, weighted_correlations
-from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
+from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval, share_interval
 
 VOXELS_PER_BLOCK = 2048
 
@@ -19,7 +19,7 @@ VOXELS_PER_BLOCK = 2048
 class Gain:
     """A less B on the same images: mean over voxels of r_A - r_B, and the share of voxels with r_A > r_B.
 
-    low, high: bootstrap intervals over images. p_value: one-sided, of the difference, predictions swapped image by image.
+    low, high: 95 % bootstrap intervals over images. p_value: one-sided, of the difference, predictions swapped image by image.
     share_improved_chance, share_improved_chance_95: mean and 95th percentile of the share under the swaps.
     """
 
@@ -69,7 +69,8 @@ def gain(
         null += np.stack([swapped.sum(1), (swapped > 0).sum(1)])
     boot, null = boot / len(has), null / len(has)
     low, high = percentile_interval(boot[0])
-    share_low, share_high = percentile_interval(boot[1])
+    n_units = min(len(ours), len(has))  # voxels share their images, so they count as no more than these
+    share_low, share_high = share_interval(np.append(boot[1], (observed > 0).mean()), boot[1], n_units=n_units)
     return Gain(
         difference=float(observed.mean()),
         difference_low=low,

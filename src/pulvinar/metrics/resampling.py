@@ -1,13 +1,21 @@
-"""Permutation and bootstrap: what the scores share. Randomness comes in as a numpy Generator."""
+"""Permutation, bootstrap and intervals: what the scores share. Randomness comes in as a numpy Generator.
 
+Every interval is at `LEVEL`. It is written `.68 [.63, .73]`, by `interval_text`, under a heading or in a sentence that says
+"95 %" (docs/words.md); a result file says `interval_level`.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 from pulvinar.errors import InputError
 
 ROWS_PER_BLOCK = 1000  # resamples held in memory at once
+LEVEL = 0.95  # of every interval
+NO_SPREAD = 1e-12  # scores that differ by less are the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +61,58 @@ def permutation_null(observed: float, permuted: Float[np.ndarray, " permutation"
     )
 
 
-def percentile_interval(samples: Float[np.ndarray, " resample"], *, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(samples: Float[np.ndarray, " resample"], *, level: float = LEVEL) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high): the (1 - level) / 2 and (1 + level) / 2 quantiles. Efron 1981."""
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, {level} came")
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(n_right: float, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Score interval (low, high) of a share, n_right of n. Wilson 1927.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), p = n_right / n, z the normal quantile of
+    (1 + level) / 2. Unlike a bootstrap it has a width where all or none are right. n_right may be a fraction (ties).
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level: between 0 and 1, {level} came")
+    if n < 1 or not -NO_SPREAD <= n_right <= n + NO_SPREAD * n:
+        raise InputError(f"share: 0 to n right of n = 1 or more, {n_right} of {n} came")
+    share = min(max(n_right / n, 0.0), 1.0)
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    middle, scale = share + z**2 / (2 * n), 1 + z**2 / n
+    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
+
+
+def share_interval(
+    values: Float[np.ndarray, "*unit"],
+    resampled: Float[np.ndarray, " resample"],
+    *,
+    n_units: int | None = None,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Interval of a share, the mean of values in [0, 1]: percentiles of its bootstrap; Wilson's where all values are the same.
+
+    Without spread every resample is the same, and a bootstrap would have no width. n_units: how many independent units the
+    values stand for (default: their number).
+    """
+    if np.ptp(values) > NO_SPREAD:
+        return percentile_interval(resampled, level=level)
+    n_units = values.size if n_units is None else n_units
+    return wilson_interval(float(values.flat[0]) * n_units, n_units, level=level)
+
+
+def interval_text(bounds: Sequence[float | None] | None, write: Callable[[float], str]) -> str:
+    """An interval as it is written everywhere; empty where there is none.
+
+    >>> interval_text((0.551, 0.67), "{:.2f}".format), interval_text(None, str)
+    ('[0.55, 0.67]', '')
+    """
+    if bounds is None or len(bounds) != 2 or any(bound is None or not np.isfinite(bound) for bound in bounds):
+        return ""
+    return "[" + ", ".join(write(bound) for bound in bounds if bound is not None) + "]"
 
 
 def bootstrap_shares(n_units: int, n_bootstrap: int, generator: np.random.Generator) -> Float[np.ndarray, "resample unit"]:
@@ -96,12 +150,15 @@ def paired_difference(
     generator: np.random.Generator,
     n_bootstrap: int = 2000,
     n_permutations: int = 10_000,
-    level: float = 0.95,
+    level: float = LEVEL,
+    of_shares: bool = False,
 ) -> PairedDifference:
     """How much better a is than b on the same test images: per-image scores (image,) or (group, image).
 
     Groups are subjects or seeds that saw the same images. The bootstrap draws images, and groups independently of them, with
     replacement (crossed). An image whose score is NaN anywhere (it was in no draw of the gallery) is left out.
+    of_shares: scores are in [0, 1], right or wrong. Where all images then have the same difference, the bootstrap has no width,
+    and the interval is the difference -+ the largest share of other images that fits it (Wilson's, n of n images).
     Raises `InputError` where the shapes differ or no image is left.
     """
     if scores_a.shape != scores_b.shape or scores_a.ndim not in (1, 2):
@@ -116,6 +173,9 @@ def paired_difference(
     groups = bootstrap_shares(n_groups, n_bootstrap, generator)
     images = bootstrap_shares(n_images, n_bootstrap, generator)
     low, high = percentile_interval(((groups @ difference) * images).sum(1), level=level)
+    if of_shares and np.ptp(difference) <= NO_SPREAD:
+        others = 1 - wilson_interval(n_images, n_images, level=level)[0]
+        low, high = max(-1.0, low - others), min(1.0, high + others)
     by_image, by_group = difference.mean(0), difference.mean(1)
     p_value_images = sign_flip_p_value(by_image, generator=generator, n_permutations=n_permutations)
     p_value_groups = None

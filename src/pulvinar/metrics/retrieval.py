@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval, permutation_null
+from pulvinar.metrics.resampling import bootstrap_shares, permutation_null, share_interval
 
 Protocol = Literal["all", "thirty_draws_of_300"]
 Direction = Literal["brain_to_image", "image_to_brain"]
@@ -110,7 +110,8 @@ def retrieval_scores(
 
     Scores: n_images, gallery_size (mean over targets), chance (mean of 1 / gallery size); then for each direction, as
     `brain_to_image_*` and `image_to_brain_*`: top1, top5, median_rank (mean over draws); top1_low, top1_high, top5_low,
-    top5_high (95 % percentile bootstrap over test images, galleries as they are); top1_null_mean, top1_null_percentile_95,
+    top5_high (95 %, bootstrap over test images, galleries as they are; Wilson's without spread); top1_null_mean,
+    top1_null_percentile_95,
     top1_above_null, top1_p_value. For the null queries are permuted over the whole test set (one permutation for all draws);
     every target keeps its gallery.
 
@@ -220,11 +221,12 @@ def _best_candidates(
 def _with_interval(images: PerImage, shares: Float[np.ndarray, "resample stimulus"]) -> dict[str, float]:
     """Top-1 and top-5 over images, each weighted by the draws it is in, with a bootstrap over images."""
     weights = images.n_draws.astype(np.float64)
+    drawn = weights > 0
     scores = {}
     for name, values in (("top1", images.top1), ("top5", images.top5)):
-        total = np.where(weights > 0, values, 0.0) * weights
+        total = np.where(drawn, values, 0.0) * weights
         scores[name] = float(total.sum() / weights.sum())
-        scores[f"{name}_low"], scores[f"{name}_high"] = percentile_interval((shares @ total) / (shares @ weights))
+        scores[f"{name}_low"], scores[f"{name}_high"] = share_interval(values[drawn], (shares @ total) / (shares @ weights))
     return scores
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, gating_figures, tables
 from pulvinar.report.gating_runs import KINDS
 from pulvinar.report.run_folder import Run
@@ -63,11 +64,8 @@ def table_files(run: Run) -> dict[str, str]:
         return {}
     entries = []
     for row in run.rows:
-        entry = {"name": row["name"], "mac_share": row["mac_share"]}
-        for kind in KINDS:
-            low, high = row[f"{kind}_interval"]
-            entry |= {kind: row[kind], f"{kind}_low": low, f"{kind}_high": high}
-        entries.append(entry)
+        keys = ("name", "mac_share", *(key for kind in KINDS for key in (kind, f"{kind}_interval")))
+        entries.append({key: row[key] for key in keys})
     return {"scores.csv": tables.csv_text(entries)}
 
 
@@ -91,8 +89,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     made = []
     for row in run.rows[:2]:
         if row["branch"] in ("gated", "dense"):
-            low, high = row["linear_interval"]
-            between = f"interval {tables.percent(low, 1)} to {tables.percent(high, 1)}"
+            between = tables.said_interval(row["linear_interval"], lambda bound: tables.percent(bound, 1))
             made.append((f"{row['branch']}, linear", tables.percent(row["linear"], 1), between))
             share = f"{tables.percent(row['mac_share'], 1)} of the multiply-adds"
             made.append((f"{row['branch']}, 1-NN", tables.percent(row["knn"], 1), share))
@@ -104,7 +101,7 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
     if not run.rows:
         own = " on its own images; other evaluations stand below" if run.elsewhere else ""
         return heading + elements.absent(f"The run was not evaluated{own}: evaluation.json is not in its folder.")
-    caption = "Accuracy against the multiply-adds that were really asked for; bars are intervals over images (and seeds)."
+    caption = "Accuracy against the multiply-adds that were really asked for; bars are 95 % intervals over images."
     figure = elements.figure(drawn, "accuracy", caption, alt=ALT["accuracy"], format="svg")
     return f'<section>{heading}\n{figure}\n<div class="wide">{_table(run.evaluation)}</div></section>'
 
@@ -117,8 +114,9 @@ def _table(evaluation: Row | None) -> str:
         f"Nearest neighbours ({nearest}-NN)" if nearest > 1 else gating_figures.TITLES["knn"],
         gating_figures.TITLES["linear"],
     )
-    heads = "".join(f'<th class="number">{escape(title)}<small>%</small></th>' for title in titles)
-    lead = f'<th>network</th><th class="number">MACs<small>%</small></th>{heads}<th>linear, minus the first</th>'
+    heads = "".join(f'<th class="number">{escape(title)}<small>% {tables.INTERVAL}</small></th>' for title in titles)
+    minus = f'<th class="number">linear, minus the first<small>points {tables.INTERVAL}</small></th>'
+    lead = f'<th>network</th><th class="number">MACs<small>%</small></th>{heads}{minus}'
     body = "".join(_row(row, is_first=number == 0) for number, row in enumerate(rows))
     return f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -138,7 +136,7 @@ def _elsewhere(run: Run) -> str:
 
 def _embedding(run: Run, drawn: Mapping[str, Path]) -> str:
     if "embedding" in drawn or not (run.folder / gating_figures.FEATURES).is_file():
-        caption = "UMAP of the features of test images; near is alike, distances between groups say nothing."
+        caption = "A projection (UMAP) of the features of test images; near is alike, distances between groups say nothing."
         return _figure(drawn, "embedding", "Where the classes lie", caption)
     if find_spec("umap") is None:
         return elements.absent("The map of the test images needs umap-learn: pip install 'pulvinar[ssl]'.")
@@ -150,12 +148,11 @@ def _row(row: Row, *, is_first: bool) -> str:
     name = f'<th scope="row">{escape(tables.label(row["name"]))}<small>{escape(row["description"])}</small></th>'
     cells = [name, elements.number_cell(share)]
     for kind in KINDS:
-        low, high = row[f"{kind}_interval"]
-        cells.append(elements.number_cell(f"{100 * row[kind]:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"))
+        cells.append(elements.number_cell(f"{100 * row[kind]:.1f}", interval_text(row[f"{kind}_interval"], tables.share)))
     difference = row.get("linear_difference")
     if difference:
-        between = f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
-        cells.append(elements.number_cell(f"{100 * difference['difference']:+.1f}", between))
+        between = interval_text((difference["low"], difference["high"]), tables.points)
+        cells.append(elements.number_cell(tables.points(difference["difference"]), between))
     else:
         cells.append(elements.number_cell(""))
     return f'<tr class="{"run" if is_first else "control"}">{"".join(cells)}</tr>'

@@ -17,18 +17,21 @@ def write(run: Run) -> list[Path]:
     `roi_selected` (uint8, 1 is kept), `mask` and `mask_smoothed` (float32, learned weight, no unit), `roi_reference`
     (uint8) where there is one. See `write_values`.
     """
-    return [] if run.maps is None else write_values(run.folder / "artifacts", run.maps.geometry, _values(run.maps))
+    if run.maps is None:
+        return []
+    return write_values(run.folder / "artifacts", run.maps.geometry, _values(run.maps), simulated=run.simulated)
 
 
-def write_values(folder: Path, geometry: Geometry, values: Mapping[str, np.ndarray]) -> list[Path]:
-    """One file per name in the type of its values (voxel,), none for bare points.
+def write_values(folder: Path, geometry: Geometry, values: Mapping[str, np.ndarray], *, simulated: bool) -> list[Path]:
+    """One file per name in the type of its values (voxel,), none for bare points. Of simulated data the header says so.
 
     A volume has the affine (voxel index -> mm) of the data; a surface has one value per vertex (0 where no voxel was
     measured) and the mesh beside it. Raises `FileError` where they cannot be written.
     """
     if geometry.kind == "points":
         return []
-    files = _volumes(geometry, values) if geometry.kind == "volume" else _surfaces(geometry, values)
+    make = _volumes if geometry.kind == "volume" else _surfaces
+    files = make(geometry, values, "pulvinar, SIMULATED" if simulated else "pulvinar")
     for name, content in files.items():
         write_bytes(folder / name, content)
     return [folder / name for name in files]
@@ -46,7 +49,7 @@ def _values(maps: Maps) -> dict[str, np.ndarray]:
     return values
 
 
-def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -> dict[str, bytes]:
     import nibabel
 
     files = {}
@@ -54,13 +57,13 @@ def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, b
         volume = geometry.to_volume(values, fill=values.dtype.type(0))
         image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), geometry.affine)
         image.header.set_xyzt_units("mm")
-        image.header["descrip"] = f"pulvinar {name}".encode()[:79]
+        image.header["descrip"] = f"{maker}: {name}".encode()[:79]
         files[f"{name}.nii.gz"] = gzip.compress(image.to_bytes(), mtime=0)
     return files
 
 
-def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    from nibabel.gifti import GiftiDataArray, GiftiImage
+def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -> dict[str, bytes]:
+    from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
     vertex, points = np.asarray(geometry.vertex), np.asarray(geometry.mesh_coordinates, np.float32)
     faces = np.asarray(geometry.mesh_faces, np.int32)
@@ -68,7 +71,9 @@ def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray]) -> dict[str, 
     for name, values in given.items():
         per_vertex = np.zeros(len(points), values.dtype)
         per_vertex[vertex] = values
-        files[f"{name}.shape.gii"] = GiftiImage(darrays=[GiftiDataArray(per_vertex, intent="NIFTI_INTENT_SHAPE")]).to_xml()
+        said = GiftiMetaData({"Description": f"{maker}: {name}"})
+        array = GiftiDataArray(per_vertex, intent="NIFTI_INTENT_SHAPE")
+        files[f"{name}.shape.gii"] = GiftiImage(meta=said, darrays=[array]).to_xml()
     mesh = [
         GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET"),
         GiftiDataArray(faces, intent="NIFTI_INTENT_TRIANGLE"),

@@ -71,9 +71,10 @@ def _bands(axis: Axes, records: Records, n_epochs: int) -> None:
 def _alive(axis: Axes, alive: np.ndarray, selection: Mapping[str, Any]) -> None:
     epochs = np.arange(1, len(alive) + 1)
     axis.step(epochs, alive, where="mid", color=BOTH, linewidth=1.6)
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_minor_locator(NullLocator())
+    if np.nanmin(alive) > 0:  # none alive has no place on a logarithmic axis
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.set_title("Voxels alive (shaded: every second round)")
     kept = selection.get("n_voxels")
@@ -84,4 +85,5 @@ def _alive(axis: Axes, alive: np.ndarray, selection: Mapping[str, Any]) -> None:
 
 def _loss(axis: Axes, loss: np.ndarray, title: str) -> None:
     axis.plot(np.arange(1, len(loss) + 1), loss, color=BOTH, linewidth=1.6, marker="o" if len(loss) < 3 else None)
-    axis.set_title(title)
+    missing = int((~np.isfinite(loss)).sum())
+    axis.set_title(title + (f" ({missing} epochs without a finite value)" if missing else ""))

@@ -24,7 +24,7 @@ from pulvinar.report.settings import facts_of_evaluation
 
 ALT = {
     "roi": "The selected voxels against the reference, and the learned weights, from the same places",
-    "scores": "Scores of this run and of its controls with intervals, beside chance and the permutation null",
+    "scores": "Scores of this run and of its controls with 95 % intervals, beside chance and the permutation null",
     "trials": "Test trials: the image that was seen and the five that were retrieved",
     "curves": "Voxels alive and losses over the epochs of each phase",
 }
@@ -89,9 +89,7 @@ def _key(run: Run) -> list[tuple[str, str, str]]:
         tiles.append(("voxels kept", tables.count(selection["n_voxels"]), f"{share} of {selection['n_candidates']:,}"))
     for key, name in ((SCORE, "brain → image, top-1"), ("image_to_brain_top1", "image → brain, top-1")):
         if row.get(key) is not None:
-            bounds = row.get(f"{key}_interval")
-            interval = f"interval {' to '.join(tables.percent(bound) for bound in bounds)}" if bounds else "no interval"
-            tiles.append((name, tables.percent(row[key]), interval))
+            tiles.append((name, tables.percent(row[key]), tables.said_interval(row.get(f"{key}_interval"), tables.percent)))
     if row.get("precision") is not None:
         reference = (run.evaluation or {}).get("reference") or "reference"
         recall = f"recall {row['recall']:.2f}" if row.get("recall") is not None else ""
@@ -114,9 +112,10 @@ def _voxels(run: Run, drawn: Mapping[str, Path], maps: list[Path]) -> str:
     else:
         note = "<p>The annotated ROI is a reference, not the truth: voxels outside it may carry image information too.</p>"
     places = {
-        "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines show where they lie.",
+        "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines in the view from the "
+        "right, a projection of all voxels, show where they lie.",
         "surface": "The sides from which most of the voxels concerned are seen; darker grey was not measured.",
-        "points": "These voxels came as bare points, without grid or mesh.",
+        "points": "These voxels came as bare points, without grid or mesh: projections of all of them.",
     }[run.maps.geometry.kind]
     caption = f"{places} Below, the learned weight of every voxel after smoothing, from which the selection was taken."
     return (
@@ -154,15 +153,17 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
         return "<h2>Against the controls</h2>" + absent("The run was not evaluated: evaluation.json is not in its folder.")
     if not run.rows:
         return "<h2>Against the controls</h2>" + absent("The evaluation holds no rows.")
-    shown = "Dots are scores on held-out images, lines their intervals (bootstrap). Sorted by score."
+    shown = "Dots are scores on held-out images, lines their 95 % intervals over images. Sorted by score."
     labels = _labels(run)
     return (
         f"<section><h2>Against the controls</h2>\n<p>{escape(tables.standing(run.rows, run.method))}</p>\n"
         f"<p>{escape(tables.headroom(run.evaluation.get('headroom')))}</p>\n"
         f"{_figure(drawn, 'scores', shown, format='svg', narrow=True)}\n"
         f'<div class="wide">{tables.as_html(run.rows, run.method)}</div>\n'
-        f"<p><small>Small figures are intervals. The last columns compare each row with {escape(tables.label(run.method))}, "
-        f"image by image (brain → image): a tie is an interval of the difference that holds zero.{labels}</small></p></section>"
+        "<p><small>In brackets: 95 % intervals over images. The last columns compare each row with "
+        f"{escape(tables.label(run.method))}, "
+        f"image by image (brain → image): a tie is a 95 % interval of the "
+        f"difference that holds zero.{labels}</small></p></section>"
     )
 
 

@@ -7,6 +7,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from pulvinar.storage import atomic_path
 
@@ -16,6 +17,8 @@ BRAIN, UNMEASURED, OUTLINE = "#ecebe6", "#c9c6bd", "#b3b0a7"
 BOTH, REFERENCE_ONLY, SELECTED_ONLY = "#0b4f8a", "#7fbde8", "#d55e00"
 WEIGHTS = LinearSegmentedColormap.from_list("weights", [BRAIN, REFERENCE_ONLY, BOTH, "#052847"])
 DOTS_PER_INCH = 170
+SIMULATED = "SIMULATED: planted responses, not measured ones"
+STRIP = 0.28  # inches above a figure of simulated data, which says so
 
 
 def style() -> dict[Any, Any]:
@@ -52,10 +55,24 @@ def bare(axis: Axes) -> None:
 
 
 def save(
-    figure: Figure, folder: Path, name: str, *, formats: tuple[str, ...] = ("png", "svg"), dpi: int = DOTS_PER_INCH
+    figure: Figure,
+    folder: Path,
+    name: str,
+    *,
+    simulated: bool,
+    formats: tuple[str, ...] = ("png", "svg"),
+    dpi: int = DOTS_PER_INCH,
 ) -> None:
-    """Write a figure as `name.png` and `name.svg`, each whole or not at all; the same figure gives the same bytes."""
+    """Write a figure as `name.png` and `name.svg`, each whole or not at all; the same figure gives the same bytes.
+
+    simulated: a strip above the figure says that the data are.
+    """
     metadata = {"png": {"Software": "pulvinar"}, "svg": {"Date": None, "Creator": "pulvinar"}}
+    width, height = figure.get_size_inches()
+    page = Bbox([[0, 0], [width, height + (STRIP if simulated else 0)]])
+    if simulated:
+        place: dict[str, Any] = {"ha": "left", "va": "center", "size": 10, "weight": "bold", "color": SELECTED_ONLY}
+        figure.text(0.1 / width, 1 + 0.5 * STRIP / height, SIMULATED, **place).set_in_layout(False)
     for kind in formats:
         with atomic_path(folder / f"{name}.{kind}") as temporary:
-            figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata[kind])
+            figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata[kind], bbox_inches=page)

@@ -36,7 +36,10 @@ def rois(rows: Sequence[Row], ceiling: Mapping[str, float]) -> Figure:
         here = [row for row in rows if row["roi"] == name and row["r_nested"] is not None]
         whole = [row for row in here if row["hemisphere"] == "both"]
         scores = [row["r_nested"] for row in whole]
-        axis.barh(place, np.mean(scores or [0]), color=REFERENCE_ONLY, height=0.62)
+        if scores:
+            axis.barh(place, np.mean(scores), color=REFERENCE_ONLY, height=0.62)
+        else:
+            axis.text(0, place, " no score", va="center", size=8, color=MUTED, style="italic")
         if len(whole) == 1:
             axis.plot([whole[0]["r_nested_low"], whole[0]["r_nested_high"]], [place] * 2, color=BOTH, linewidth=1.4)
         axis.plot(scores, [place] * len(scores), "o", color=BOTH, markersize=4.5, markeredgecolor="white", markeredgewidth=0.5)
@@ -101,7 +104,7 @@ def layers(maps: Sequence[VoxelMaps]) -> Figure | None:
     names, regions, scores, votes = found
     figure = Figure(figsize=(max(4.5, 1.6 + 0.62 * len(regions)), 0.42 * len(names) + 1.5), layout="constrained")
     axis = figure.subplots()
-    largest = max(float(scores.max()), 1e-3)
+    largest = max(float(np.nanmax(scores)), 1e-3)
     picture = axis.imshow(scores, cmap=WEIGHTS, vmin=0, vmax=largest, aspect="auto")
     for column in range(len(regions)):
         chosen = int(votes[:, column].argmax())
@@ -184,6 +187,7 @@ def landscape(result: Mapping[str, Any]) -> Figure:
         place = np.hstack([place, np.zeros_like(place)])
     figure = Figure(figsize=(6.2, 4.6), layout="constrained")
     axis = figure.subplots()
+    axis.set_title("Projection (InPCA) of the models' class probabilities", size=9)
     axis.axhline(0, color=RULE, linewidth=0.8)
     axis.axvline(0, color=RULE, linewidth=0.8)
     axis.plot(place[:, 0], place[:, 1], "o", color=BOTH, markersize=7, markeredgecolor="white")
@@ -200,7 +204,7 @@ def landscape(result: Mapping[str, Any]) -> Figure:
 
 
 def salience(arrays: Mapping[str, np.ndarray]) -> Figure:
-    """Pictures, and the salience of the left and the right hemisphere's model on them and on their mirror images."""
+    """Pictures, and the salience of both hemispheres' models on them and on their mirror images, each over its own maximum."""
     images = arrays["images"]
     rows = [("picture", None, False), ("left hemisphere", "lh", False), ("right hemisphere", "rh", False)]
     rows += [("left, mirrored", "lh_mirrored", True), ("right, mirrored", "rh_mirrored", True)]

@@ -68,7 +68,7 @@ def caption(maps: VoxelMaps) -> str:
     if shown is None:
         return text
     return (
-        f"Drawn on fsaverage5 (inflated; nilearn): {len(shown.place):,} of {shown.n_voxels:,} encoded vertices are among "
+        f"Projected onto fsaverage5 (inflated; nilearn): {len(shown.place):,} of {shown.n_voxels:,} encoded vertices are among "
         f"fsaverage's first 10,242, the vertices of fsaverage5; the rest is not drawn, nothing is interpolated. {text}"
     )
 
@@ -87,7 +87,8 @@ def write_files(run: Run, every: list[VoxelMaps]) -> list[Path]:
             f"encoding-{maps.subject}-q": np.nan_to_num(maps.arrays["q_value"], nan=1).astype(np.float32),
             f"encoding-{maps.subject}-layer": (maps.arrays["layer"] + 1).astype(np.uint8),
         }
-        written += brain_maps.write_values(run.folder / "artifacts", maps.geometry, values)
+        folder = run.folder / "artifacts"
+        written += brain_maps.write_values(folder, maps.geometry, values, simulated=run.simulated)
     return written
 
 
@@ -95,7 +96,7 @@ def draw(maps: VoxelMaps) -> Figure:
     """Upper row: r on the outer test images. Lower row: the layer that predicts the voxel."""
     shown = on_template(maps.geometry)
     r = np.nan_to_num(maps.arrays["r"])
-    largest = max(float(np.percentile(r, 99.5)), 0.05)
+    largest = largest_shown(r)
     faded = np.where(maps.significant, 1.0, 0.25)[:, None]
     how_well = _on(np.array(BRAIN_RGB), WEIGHTS(np.clip(r / largest, 0, 1))[:, :3], faded)
     layers, palette = maps.arrays["layer"].astype(int), _palette(len(maps.layer_names) or int(maps.arrays["layer"].max()) + 1)
@@ -108,16 +109,32 @@ def draw(maps: VoxelMaps) -> Figure:
     figure = Figure(figsize=(WIDTH, total))
     top = total - 0.42
     for title, colours in (
-        ("Pearson r, outer test images", how_well),
+        (f"Pearson r, outer test images{beyond_colours(r)}", how_well),
         ("Layer that predicts the voxel (significant voxels)", from_where),
     ):
         figure.text(0.01, (top + 0.18) / total, title, weight="bold", size=10.5, va="bottom")
         top -= block
         _paint_row(figure, row, colours, r, bottom=top, scale=scale)
         top -= 0.42
-    _colour_bar(figure, largest, total=total)
+    _colour_bar(figure, largest, r, total=total)
     _layer_key(figure, maps, palette, y=(total - block - 0.66) / total)
     return figure
+
+
+def largest_shown(r: np.ndarray) -> float:
+    """Upper end of the colours: the 99.5th percentile of r, so that a few voxels do not take all the colours."""
+    return max(float(np.percentile(r, 99.5)), 0.05)
+
+
+def beyond_colours(r: np.ndarray) -> str:
+    """How many voxels lie above the colours, and how many below 0, with the extremes: a colour bar cannot say it."""
+    said = []
+    for count, word, extreme in (
+        (int((r > largest_shown(r)).sum()), "above the colours", r.max(initial=0)),
+        (int((r < 0).sum()), "below 0", r.min(initial=0)),
+    ):
+        said += [f"{count:,} {word} (to {extreme:.2f})".replace("-", "−")] if count else []
+    return f"; voxels {', '.join(said)} have the end colours" if said else ""
 
 
 BRAIN_RGB = to_rgb(BRAIN)
@@ -183,9 +200,12 @@ def _paint_row(
         left += panel.width * scale + gap
 
 
-def _colour_bar(figure: Figure, largest: float, *, total: float) -> None:
+def _colour_bar(figure: Figure, largest: float, r: np.ndarray, *, total: float) -> None:
     bar = figure.add_axes((0.78, (total - 0.2) / total, 0.2, 0.09 / total))
-    figure.colorbar(ScalarMappable(Normalize(0, largest), WEIGHTS), cax=bar, orientation="horizontal")
+    above, below = bool((r > largest).any()), bool((r < 0).any())
+    extend = "both" if above and below else "max" if above else "min" if below else "neither"
+    shown = ScalarMappable(Normalize(0, largest), WEIGHTS)
+    figure.colorbar(shown, cax=bar, orientation="horizontal", extend=extend)
     bar.tick_params(length=2, labelsize=7.5)
     bar.spines[:].set_visible(False)
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.evaluation import tuned_encoding
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, encoding_maps, tables
 from pulvinar.report import encoding_figures as pictures
 from pulvinar.report.run_folder import Run, read_arrays
@@ -82,7 +83,7 @@ def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if not run.rows:
         return {}
-    names = ("subject", "roi", "hemisphere", "n_voxels", *COLUMNS)
+    names = ("subject", "roi", "hemisphere", "n_voxels", "r_nested", "r_nested_low", "r_nested_high", *list(COLUMNS)[1:])
     return {"scores.csv": tables.csv_text([{name: row.get(name) for name in names} for row in run.rows])}
 
 
@@ -108,8 +109,9 @@ def _mean_r(run: Run) -> dict[str, float]:
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
     made = []
     for row in _whole(run)[:4]:
-        low, high = row["r_nested_low"], row["r_nested_high"]
-        made.append((f"{row['subject']}, r", f"{row['r_nested']:.3f}", f"interval {low:.3f} to {high:.3f}"))
+        if row["r_nested"] is not None:
+            between = tables.said_interval((row["r_nested_low"], row["r_nested_high"]), "{:.3f}".format)
+            made.append((f"{row['subject']}, r", f"{row['r_nested']:.3f}", between))
     return made
 
 
@@ -199,11 +201,16 @@ def _information(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
 def _classification(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
     body = "".join(
         f'<tr><th scope="row">{escape(row["name"])}<small>{escape(row["layer"])}</small></th>'
-        f'<td class="number">{100 * row["accuracy"]:.1f}<small>{100 * row["accuracy_low"]:.1f} to '
-        f'{100 * row["accuracy_high"]:.1f}</small></td><td class="number">{_points(row)}</td></tr>'
+        + elements.number_cell(
+            tables.share(row["accuracy"]), interval_text((row["accuracy_low"], row["accuracy_high"]), tables.share)
+        )
+        + f"{_points(row)}</tr>"
         for row in result["rows"]
     )
-    head = '<tr><th>features</th><th class="number">accuracy, %</th><th class="number">minus first, points</th></tr>'
+    heads = "".join(
+        f'<th class="number">{name}<small>{tables.INTERVAL}</small></th>' for name in ("accuracy, %", "minus first, points")
+    )
+    head = f"<tr><th>features</th>{heads}</tr>"
     table = f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
     said = (
         f"{escape(result['images'])}: {result['n_train']} training and {result['n_test']} test images, {result['n_classes']} "
@@ -219,16 +226,17 @@ def _classification(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str
 
 def _points(row: Row) -> str:
     if "difference" not in row:
-        return "–"
-    low, high = 100 * row["difference_low"], 100 * row["difference_high"]
-    return f"{100 * row['difference']:+.1f}<small>{low:+.1f} to {high:+.1f}</small>"
+        return elements.number_cell("–")
+    between = interval_text((row["difference_low"], row["difference_high"]), tables.points)
+    return elements.number_cell(tables.points(row["difference"]), between)
 
 
 def _salience(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
     caption = (
-        f"Grad-CAM at {escape(str(result['convolution']))}, {escape(str(result['subject']))}; some of {result['n_images']} "
-        f"images (both models have salience there; {result['n_left_out']} left out) and their mirror images. Lateralisation "
-        f"index {result['index']:+.3f} ({result['low']:+.3f} to {result['high']:+.3f}), p = {result['p_value']:.3f}: above 0 "
+        f"Grad-CAM at {escape(str(result['convolution']))}, {escape(str(result['subject']))}; each map as shares of its "
+        f"own maximum; some of {result['n_images']} images (both models have salience there; {result['n_left_out']} left out) "
+        f"and their mirror images. Lateralisation index {result['index']:+.3f} "
+        f"{interval_text((result['low'], result['high']), '{:+.3f}'.format)} (95 %), p = {result['p_value']:.3f}: above 0 "
         f"where each hemisphere looks at the opposite half. Left share: left hemisphere {result['left_share_lh']:.3f}, right "
         f"{result['left_share_rh']:.3f}."
     )

@@ -20,7 +20,7 @@ def draw(run: Run, topic: ModuleType) -> dict[str, Path]:
         figures = topic.figures(run)
         for name, figure in figures.items():
             if name == "summary":
-                save(figure, folder, name, formats=("png",), dpi=100)
+                save(figure, folder, name, simulated=run.simulated, formats=("png",), dpi=100)
             else:
-                save(figure, folder, name)
+                save(figure, folder, name, simulated=run.simulated)
     return {name: folder / name for name in figures}

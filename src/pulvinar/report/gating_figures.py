@@ -19,6 +19,7 @@ from pulvinar.errors import MissingDependencyError
 from pulvinar.progress import log
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.gating_runs import KINDS, PooledRow, find_runs, pool
+from pulvinar.report.run_folder import is_simulated
 from pulvinar.storage import fingerprint, read_arrays, read_json, require_folder, write_arrays
 
 TITLES = {"knn": "Nearest neighbour (1-NN)", "linear": "Linear probe"}
@@ -53,8 +54,12 @@ def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
     with mpl.rc_context(style()):
         made = figures(run)
         for name, drawn in made.items():
-            save(drawn, folder, name)
+            save(drawn, folder, name, simulated=any(_is_simulated(run) for run in find_runs(run)))
     return {name: folder / name for name in made}
+
+
+def _is_simulated(run: Path) -> bool:
+    return is_simulated(read_json(run / "run.json"), None)
 
 
 def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
@@ -89,8 +94,8 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
     """Accuracy against the MAC share reached: a colour per group of runs, a mark per branch, bars are 95 % intervals.
 
-    Intervals are over seeds and test images; small dots are single seeds. Marks at the same share are spread sideways so that
-    they can be told apart. Raw pixels, which have no network, are a line.
+    Intervals are over seeds and test images; small dots are single seeds. Every mark stands at its own share: marks at the same
+    share lie over each other, open ones on top. Raw pixels, which have no network, are a line.
     """
     made = Figure(figsize=(10.4, 4.4), layout="constrained")
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -99,19 +104,16 @@ def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
     for axis, kind in zip(axes, KINDS, strict=True):
         for row in rows:
             if row.branch != "pixels":
-                _point(axis, row, kind, colours[row.group], _sideways(row, rows))
+                _point(axis, row, kind, colours[row.group])
         pixels = [row.score(kind) for row in rows if row.branch == "pixels"]
         if pixels:
             axis.axhline(100 * float(np.mean(pixels)), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axis.set(title=TITLES[kind], xlabel="multiply-adds of the dense network (%)", ylabel="accuracy on test images (%)")
+        axis.set(
+            title=TITLES[kind], xlabel="multiply-adds of the dense network (%)", ylabel="accuracy on test images (%) [95 %]"
+        )
         axis.grid(axis="y", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
-        axis.set_xscale("log")
-        shares = [100 * row.mac_share for row in rows if np.isfinite(row.mac_share)]
-        ticks = [tick for tick in (1, 2, 5, 10, 20, 30, 50, 100) if 0.6 * min(shares) <= tick <= 1.7 * max(shares)]
-        axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
-        axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, place: ""))
-        axis.set_xlim(0.75 * min(shares), 1.3 * max(shares))
+        _share_axis(axis, [100 * share for row in rows for share in row.mac_shares if np.isfinite(share)])
     _legend(made, rows, colours)
     return made
 
@@ -123,30 +125,37 @@ def group_colours(n_groups: int) -> list[str]:
     return [mpl.colors.to_hex(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.04, 0.96, n_groups))]
 
 
-def _sideways(row: PooledRow, rows: Sequence[PooledRow]) -> float:
-    """Factor on the share of a mark: marks within 5 % of each other stand side by side on the logarithmic axis."""
-    near = [other for other in rows if abs(other.mac_share - row.mac_share) <= 0.05 * row.mac_share]
-    place = next(number for number, other in enumerate(near) if other is row)
-    return float(10 ** (0.014 * (place - (len(near) - 1) / 2)))
+def _share_axis(axis: Axes, shares: Sequence[float]) -> None:
+    """Percent of the multiply-adds, logarithmic where no share is 0; room on both sides for marks at the ends."""
+    if not shares or min(shares) <= 0:
+        axis.set_xlim(-3, 1.06 * max([*shares, 1.0]))
+        return
+    axis.set_xscale("log")
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 30, 50, 100) if 0.8 * min(shares) <= tick <= 1.2 * max(shares)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, place: ""))
+    axis.set_xlim(0.85 * min(shares), 1.15 * max(shares))
 
 
-def _point(axis: Axes, row: PooledRow, kind: str, colour: str, sideways: float) -> None:
-    share, score = 100 * row.mac_share * sideways, 100 * row.score(kind)
+def _point(axis: Axes, row: PooledRow, kind: str, colour: str) -> None:
+    share, score = 100 * row.mac_share, 100 * row.score(kind)
     low, high = (100 * bound for bound in row.interval(kind))
     own = row.branch in ("gated", "dense")
     axis.plot([share, share], [low, high], color=colour, linewidth=1.4, alpha=0.55, zorder=2)
     if len(row.seeds) > 1:
         each = 100 * row.correct[kind].mean(1)
-        axis.plot(100 * row.mac_shares * sideways, each, ".", color=colour, markersize=3.5, alpha=0.7, zorder=3)
+        axis.plot(100 * row.mac_shares, each, ".", color=colour, markersize=3.5, alpha=0.7, zorder=3)
     axis.plot(
         share,
         score,
         MARKS.get(row.branch, "*"),
         color=colour,
         markersize=8.5 if own else 6.5,
-        markerfacecolor=colour if own or row.branch == "random_gates" else "white",
+        markerfacecolor=colour if own or row.branch == "random_gates" else "none",
         markeredgecolor=colour,
-        zorder=4,
+        markeredgewidth=1.3,
+        alpha=0.8,
+        zorder=4 if own else 5,
     )
 
 
@@ -207,7 +216,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
     }
     terms = [key for key in dict.fromkeys(key for record in records for key in record) if key not in own]
     numbers = [key for key in terms if all(isinstance(record.get(key), int | float) for record in records)]
-    for colour, key in zip((INK, *COLOURS), ["loss", *numbers], strict=False):
+    for colour, key in zip((INK, *group_colours(len(numbers))), ["loss", *numbers], strict=True):
         values = [record.get(key, np.nan) for record in records]
         axes[0].plot(epochs, values, color=colour, linewidth=1.8 if key == "loss" else 1.1, label=key.replace("_", " "))
     axes[0].set_title("Loss and its terms")
@@ -261,7 +270,7 @@ def draw_embedding(places: Mapping[str, np.ndarray], labels: np.ndarray, class_n
     for axis, (name, values) in zip(axes, places.items(), strict=True):
         colour = colours(labels if labels.max() < 10 else labels / (1 + labels.max()))
         axis.scatter(values[:, 0], values[:, 1], s=4, c=colour, linewidths=0)
-        axis.set(title=NAMES.get(name, name), xticks=[], yticks=[])
+        axis.set(title=f"{NAMES.get(name, name)}; projection (UMAP)", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     if 0 < len(class_names) <= 10:
         for number, name in enumerate(class_names):

@@ -15,7 +15,7 @@ import numpy as np
 
 from pulvinar.config import read_toml
 from pulvinar.errors import FileError, InputError
-from pulvinar.metrics.resampling import PairedDifference, bootstrap_shares, paired_difference, percentile_interval
+from pulvinar.metrics.resampling import PairedDifference, bootstrap_shares, paired_difference, share_interval
 from pulvinar.storage import fingerprint, read_arrays, read_json
 
 KINDS = ("knn", "linear")
@@ -49,11 +49,11 @@ class PooledRow:
         return float(self.correct[kind].mean())
 
     def interval(self, kind: str, *, seed: int = 0) -> tuple[float, float]:
-        """95 % bootstrap interval over seeds and images, drawn independently of each other."""
+        """95 % interval over seeds and images, drawn independently of each other; Wilson's where all or none are right."""
         values, generator = self.correct[kind], np.random.default_rng(seed)
         seeds = bootstrap_shares(values.shape[0], N_BOOTSTRAP, generator)
         images = bootstrap_shares(values.shape[1], N_BOOTSTRAP, generator)
-        return percentile_interval(((seeds @ values) * images).sum(1))
+        return share_interval(values, ((seeds @ values) * images).sum(1), n_units=values.shape[1])
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
@@ -128,7 +128,7 @@ def compare(row: PooledRow, reference: PooledRow, kind: str, *, seed: int = 0) -
         return None
     first = ours[[row.seeds.index(number) for number in shared]]
     second = theirs[[reference.seeds.index(number) for number in shared]]
-    return paired_difference(first, second, generator=np.random.default_rng(seed))
+    return paired_difference(first, second, generator=np.random.default_rng(seed), of_shares=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -38,10 +38,10 @@ class Grid:
     scores: Mapping[str, np.ndarray]
 
 
-def write(folder: Path, grid: Grid, summary: Mapping[str, Any]) -> Path:
-    """grid.png in the folder: at most 24 trials, evenly over all of them; the path."""
+def write(folder: Path, grid: Grid, summary: Mapping[str, Any], *, simulated: bool) -> Path:
+    """grid.png in the folder: at most 24 trials, evenly over all of them; the path. simulated: of planted responses."""
     with mpl.rc_context(style()):
-        save(draw(grid, summary), folder, "grid", formats=("png",))
+        save(draw(grid, summary), folder, "grid", simulated=simulated, formats=("png",))
     return folder / "grid.png"
 
 

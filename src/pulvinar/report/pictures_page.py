@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, picture_grid, tables
 from pulvinar.report.drawing import BOTH, INK, MUTED, RULE, SELECTED_ONLY
 from pulvinar.report.run_folder import Run
@@ -45,8 +46,7 @@ def table_files(run: Run) -> dict[str, str]:
     for row in run.rows:
         entry = {"name": row["name"], "description": row["description"], "sees_answer": row["sees_answer"]}
         for name in run.evaluation["metrics"]:
-            low, high = row[f"{name}_interval"]
-            entry |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+            entry |= {name: row[name], f"{name}_interval": row[f"{name}_interval"]}
         entries.append(entry)
     return {"scores.csv": tables.csv_text(entries)}
 
@@ -99,8 +99,8 @@ def _rest(run: Run) -> str:
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
     made = []
     for name in list((run.evaluation or {}).get("metrics", {}))[:4]:
-        low, high = run.rows[0][f"{name}_interval"]
-        made.append((heading(name), f"{run.rows[0][name]:.3f}", f"interval {low:.3f} to {high:.3f}"))
+        between = tables.said_interval(run.rows[0][f"{name}_interval"], "{:.3f}".format)
+        made.append((heading(name), f"{run.rows[0][name]:.3f}", between))
     return made
 
 
@@ -124,13 +124,13 @@ def _scores(run: Run, drawn: Mapping[str, Path]) -> str:
 def _table(summary: Mapping[str, Any]) -> str:
     metrics = summary["metrics"]
     heads = "".join(
-        f'<th class="number">{escape(heading(name))}<small>{escape(KINDS[facts["kind"]])}</small></th>'
+        f'<th class="number">{escape(heading(name))}<small>{escape(KINDS[facts["kind"]])} {tables.INTERVAL}</small></th>'
         for name, facts in metrics.items()
     )
     body = "".join(_line(row, metrics, place == 0) for place, row in enumerate(summary["rows"]))
     left_out = "".join(f"<p><small>Left out: {escape(reason)}</small></p>" for reason in summary.get("skipped", {}).values())
     rules = "".join(f"<p><small>Breaks a rule: {escape(rule)}</small></p>" for rule in summary.get("rules_broken", ()))
-    note = "<p><small>Small figures: 95 % intervals over images. * has seen the answer. Lower distances are better.</small></p>"
+    note = "<p><small>In brackets: 95 % intervals over images. * has seen the answer. Lower distances are better.</small></p>"
     head = f"<thead><tr><th>pictures</th>{heads}</tr></thead>"
     return f'<div class="wide"><table class="scores">{head}<tbody>{body}</tbody></table></div>{note}{left_out}{rules}'
 
@@ -138,8 +138,7 @@ def _table(summary: Mapping[str, Any]) -> str:
 def _line(row: Row, metrics: Mapping[str, Any], ours: bool) -> str:
     cells = ""
     for name in metrics:
-        low, high = row[f"{name}_interval"]
-        cells += f'<td class="number">{row[name]:.3f}<small>{low:.3f} to {high:.3f}</small></td>'
+        cells += elements.number_cell(f"{row[name]:.3f}", interval_text(row[f"{name}_interval"], "{:.3f}".format))
     mark = "*" if row["sees_answer"] else ""
     kind = ' class="run"' if ours else ""
     label = escape(tables.label(row["name"]))
@@ -158,7 +157,8 @@ def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
             axis.plot(row[name], place, "o", color=colour, markersize=5)
         if name != "pixcorr":
             axis.axvline(0.5, color=MUTED, linewidth=0.8, linestyle="dashed")
-        axis.set(xlabel=heading(name) if name == "pixcorr" else f"two-way identification,\n{heading(name)}")
+        what = heading(name) if name == "pixcorr" else f"two-way identification,\n{heading(name)}"
+        axis.set(xlabel=f"{what} [95 %]")
         axis.grid(axis="x", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(rows)), [row["name"] + ("*" if row["sees_answer"] else "") for row in rows], color=INK)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 
 from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE, UNMEASURED, WEIGHTS, bare
 from pulvinar.report.tables import label
@@ -28,8 +29,11 @@ def scores(rows: Sequence[Row], ceiling: Mapping[str, float], method: str) -> Fi
     for text, row in zip(axis.get_yticklabels(), rows, strict=True):
         if row["name"] == method:
             text.set(weight="bold", color=BOTH)
+    drawn = [value for row in rows for value in (row["percent"], row["null_percent_95"], *row["percent_interval"])]
     axis.set(
-        ylim=(len(rows) - 0.4, -0.6), xlim=(0, 104), xlabel="explained, percent of the upper noise ceiling (R², unseen images)"
+        ylim=(len(rows) - 0.4, -0.6),
+        xlim=(min(0.0, 1.04 * min(drawn)), max(104.0, 1.04 * max(drawn))),
+        xlabel="explained, percent of the upper noise ceiling (R², unseen images; lines: 95 % intervals)",
     )
     axis.grid(axis="x", color=RULE, linewidth=0.6)
     axis.set_axisbelow(True)
@@ -41,8 +45,8 @@ def scores(rows: Sequence[Row], ceiling: Mapping[str, float], method: str) -> Fi
 
 def _bar(axis: Axes, place: int, row: Row, *, is_ours: bool) -> None:
     colour = BOTH if is_ours else MUTED
-    low, high = row["percent_interval"]
-    axis.plot([low, high], [place, place], color=colour, linewidth=2.4 if is_ours else 1.5, alpha=0.75, solid_capstyle="butt")
+    bounds = row["percent_interval"]
+    axis.plot(bounds, [place] * len(bounds), color=colour, linewidth=2.4 if is_ours else 1.5, alpha=0.75, solid_capstyle="butt")
     axis.plot(row["percent"], place, "o", color=colour, markersize=8 if is_ours else 6, markeredgecolor="white")
     axis.plot(row["null_percent_95"], place, "|", color=MUTED, markersize=9)
 
@@ -66,7 +70,7 @@ def _ranks(rdm: np.ndarray) -> np.ndarray:
     values = rdm[upper]
     known = np.isfinite(values)
     ranks = np.full(len(values), np.nan)
-    ranks[known] = np.argsort(np.argsort(values[known])) / max(1, known.sum() - 1)
+    ranks[known] = (rankdata(values[known]) - 1) / max(1, known.sum() - 1)  # pairs that tie share a rank
     ranked = np.zeros_like(rdm, dtype=float)
     ranked[upper] = ranks
     return ranked + ranked.T
@@ -81,7 +85,7 @@ def arrangement(predicted: np.ndarray, measured: Mapping[str, np.ndarray], image
         points = classical_scaling(np.where(np.isfinite(rdm), rdm, np.nanmean(rdm)))
         anchor = points if anchor is None else anchor
         _scatter(axis, _turned(points, anchor), images)
-        axis.set_title(name)
+        axis.set_title(f"{name}; projection (MDS)")
     return figure
 
 
@@ -120,7 +124,7 @@ def importance(stages: Sequence[Row]) -> Figure:
         axis.barh(places, values, color=REFERENCE_ONLY, height=0.62)
         axis.hlines(places, bounds[:, 0], bounds[:, 1], color=BOTH, linewidth=2)
         axis.axvline(1 if key == "mean_scale" else 0, color=INK, linewidth=0.8)
-        axis.set_title(name)
+        axis.set_title(f"{name} [95 %]")
         axis.grid(axis="x", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)
         if number == 0:

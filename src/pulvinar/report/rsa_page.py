@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, rsa_figures, tables
 from pulvinar.report.run_folder import Run, read_arrays
 
@@ -81,6 +82,7 @@ COLUMNS = {  # key -> heading, how it is written
     "null_percent_95": ("null, 95th", "{:.1f}"),
     "above_null_percent": ("above null", "{:+.1f}"),
 }
+WITH_INTERVAL = ("rho", "percent")
 
 
 def table_files(run: Run) -> dict[str, str]:
@@ -89,12 +91,11 @@ def table_files(run: Run) -> dict[str, str]:
         return {}
     entries = []
     for row in run.rows:
-        low, high = row["percent_interval"]
-        entry = {key: row[key] for key in ("target", "name", *COLUMNS)} | {"percent_low": low, "percent_high": high}
+        entry = {key: row[key] for key in ("target", "name", *COLUMNS, "percent_interval")}
         difference = row.get("ours_minus_this")
         if difference is not None:
-            bounds = dict(zip(("low", "high"), difference["interval"], strict=True))
-            entry |= {"ours_minus_this": difference["rho"], **bounds, "p": difference["p_value"]}
+            entry |= {"ours_minus_this": difference["rho"], "ours_minus_this_interval": difference["interval"]}
+            entry["p"] = difference["p_value"]
         entries.append(entry)
     return {"scores.csv": tables.csv_text(entries)}
 
@@ -115,18 +116,19 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     tiles = []
     for target in targets(run):
         row = rows_of(run, target)[0]
-        low, high = row["percent_interval"]
-        tiles.append((f"{target}, of the ceiling", f"{row['percent']:.1f} %", f"interval {low:.1f} to {high:.1f}"))
-        interval = " to ".join(f"{bound:+.3f}" for bound in row["rho_interval"])
-        tiles.append((f"{target}, signed rho", f"{row['rho']:+.3f}", f"interval {interval}"))
+        between = tables.said_interval(row["percent_interval"], "{:.1f}".format)
+        tiles.append((f"{target}, of the ceiling", f"{row['percent']:.1f} %", between))
+        between = tables.said_interval(row["rho_interval"], "{:+.3f}".format)
+        tiles.append((f"{target}, signed rho", f"{row['rho']:+.3f}", between))
     return tiles
 
 
 def _scores(run: Run, target: str, drawn: Mapping[str, Path]) -> str:
     ceiling = (run.evaluation or {})["ceilings"][target]["scored"]
     caption = (
-        f"{ceiling['n_pairs']:,} pairs of two unseen images, {ceiling['n_subjects']} subjects. Lines are intervals over images "
-        f"and subjects. Ceilings of R²: {ceiling['upper']:.4f} (upper), {ceiling['lower']:.4f} (lower, leave one subject out)."
+        f"{ceiling['n_pairs']:,} pairs of two unseen images, {ceiling['n_subjects']} subjects. Lines are 95 % intervals over "
+        f"images and subjects. Ceilings of R²: {ceiling['upper']:.4f} (upper), {ceiling['lower']:.4f} (lower, leave one "
+        "subject out)."
     )
     alt = f"Models of {target} against the noise ceilings"
     figure = elements.figure(drawn, f"scores_{target}", caption, alt=alt, format="svg", narrow=True)
@@ -134,20 +136,26 @@ def _scores(run: Run, target: str, drawn: Mapping[str, Path]) -> str:
 
 
 def _table(run: Run, target: str) -> str:
-    heads = "".join(f'<th class="number">{escape(heading)}</th>' for heading, _ in COLUMNS.values())
+    heads = "".join(
+        f'<th class="number">{escape(heading)}<small>{tables.INTERVAL if key in WITH_INTERVAL else ""}</small></th>'
+        for key, (heading, _) in COLUMNS.items()
+    )
     body = "".join(_row(row, is_ours=row["name"] == run.method) for row in rows_of(run, target))
-    head = f'<thead><tr><th>model</th>{heads}<th class="number">this run minus it, rho</th></tr></thead>'
+    minus = f'<th class="number">this run minus it, rho<small>{tables.INTERVAL}</small></th>'
+    head = f"<thead><tr><th>model</th>{heads}{minus}</tr></thead>"
     table = f'<div class="wide"><table class="scores">{head}<tbody>{body}</tbody></table></div>'
     return f"{table}\n<p><small>{RULE_OF_THUMB}</small></p>"
 
 
 def _row(row: Row, *, is_ours: bool) -> str:
-    cells = "".join(f'<td class="number">{form.format(row[key])}</td>' for key, (_, form) in COLUMNS.items())
+    cells = "".join(
+        elements.number_cell(form.format(row[key]), interval_text(row.get(f"{key}_interval"), form.format))
+        for key, (_, form) in COLUMNS.items()
+    )
     difference = row.get("ours_minus_this")
     lead = ""
     if difference is not None:
-        low, high = difference["interval"]
-        lead = f"{difference['rho']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
+        lead = f"{difference['rho']:+.3f}<small>{interval_text(difference['interval'], '{:+.3f}'.format)}</small>"
     name = f'<th scope="row">{escape(tables.label(row["name"]))}</th>'
     return f'<tr class="{"run" if is_ours else "control"}">{name}{cells}<td class="number">{lead}</td></tr>'
 
@@ -160,7 +168,8 @@ def _rdms(drawn: Mapping[str, Path]) -> str:
         alt="Predicted and measured RDMs", format="png",
     )  # fmt: skip
     points = elements.figure(
-        drawn, "arrangement", "Images placed by each RDM (classical multidimensional scaling), turned to match.",
+        drawn, "arrangement", "Images placed by each RDM (a projection: classical multidimensional scaling), turned "
+        "to match; pairs that are not known count as the mean.",
         alt="Arrangement of the images", format="png",
     )  # fmt: skip
     return f"<section><h2>Predicted and measured</h2>\n{matrices}\n{points}</section>"
@@ -171,7 +180,8 @@ def _stages(target: str, drawn: Mapping[str, Path]) -> str:
         return ""
     caption = (
         "A mean scale is confounded by how large and how many a stage's channels are: read it with the share of contribution "
-        "and with the drop when the stage is left out. Lines are intervals."
+        "and with the drop when the stage is left out. Lines are 95 % intervals: of scale and share over splits, of the drop "
+        "over images and subjects."
     )
     figure = elements.figure(drawn, f"stages_{target}", caption, alt=f"Importance of stages for {target}", format="svg")
     return f"<section><h2>{escape(target)}: what the stages carry</h2>\n{figure}</section>"

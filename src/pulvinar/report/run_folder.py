@@ -73,6 +73,11 @@ class Run:
         return str(self.facts["method"])
 
     @property
+    def simulated(self) -> bool:
+        """Whether the data were planted, not measured; every picture of the run then says so."""
+        return is_simulated(self.facts, self.evaluation)
+
+    @property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """The scored rows: this run and its controls; empty before the evaluation."""
         return tuple(self.evaluation["rows"]) if self.evaluation else ()
@@ -81,6 +86,11 @@ class Run:
         """The row of this name, if it has a score."""
         found = [row for row in self.rows if row["name"] == name and row.get(SCORE) is not None]
         return found[0] if found else None
+
+
+def is_simulated(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> bool:
+    """Whether a run's data were planted: said by run.json or, in older runs, by an evaluation against planted voxels."""
+    return bool((facts.get("data") or {}).get("simulated")) or (evaluation or {}).get("reference") == "planted"
 
 
 def read(folder: str | os.PathLike[str]) -> Run:

@@ -26,14 +26,15 @@ def draw(evaluation: Mapping[str, Any], method: str) -> Figure:
     figure = Figure(figsize=(8.4, 0.42 * len(rows) + 1.3), layout="constrained")
     axis = figure.subplots()
     draw_into(axis, evaluation, method)
-    axis.set_xlabel(f"seen image found among {count(evaluation.get('gallery_size'))} (brain → image, top-1)")
+    axis.set_xlabel(f"seen image found among {count(evaluation.get('gallery_size'))} (brain → image, top-1 [95 %])")
     return figure
 
 
 def draw_into(axis: Axes, evaluation: Mapping[str, Any], method: str, *, size: float = 9.5, with_reasons: bool = True) -> None:
     """The dots on an axis. `with_reasons` false leaves out the rows that are not available."""
     rows = [row for row in ordered(evaluation["rows"]) if with_reasons or row.get(SCORE) is not None]
-    limit = 1.02 * max([0.05, *(_upper(row) for row in rows)])
+    levels = [level for level in _level_values(evaluation) if level is not None]
+    limit = 1.02 * max([0.05, *levels, *(_upper(row) for row in rows)])
     _levels(axis, evaluation, size)
     for place, row in enumerate(rows):
         _dot(axis, place, row, is_ours=row["name"] == method, limit=limit, size=size)
@@ -54,9 +55,13 @@ def _upper(row: Row) -> float:
     return max([row.get(SCORE) or 0, *(bound for bound in row.get(f"{SCORE}_interval") or () if bound is not None)])
 
 
+def _level_values(evaluation: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    return evaluation.get("chance"), (evaluation.get("null") or {}).get("percentile_95")
+
+
 def _levels(axis: Axes, evaluation: Mapping[str, Any], size: float) -> None:
     """Chance and the 95th percentile of the permutation null as upright lines."""
-    chance, null = evaluation.get("chance"), (evaluation.get("null") or {}).get("percentile_95")
+    chance, null = _level_values(evaluation)
     if chance is not None:
         axis.axvline(chance, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"chance {percent(chance)}")
     if null is not None:

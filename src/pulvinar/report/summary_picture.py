@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.report import roi_figure, score_figure, trial_figure
-from pulvinar.report.drawing import MUTED
+from pulvinar.report.drawing import MUTED, STRIP
 from pulvinar.report.findings import headline
 from pulvinar.report.run_folder import Examples, Maps, Run
 
@@ -18,7 +18,7 @@ def draw(run: Run) -> Figure | None:
     """1600 x 900 pixels at 100 dots per inch: the voxels, the scores, some trials. None without maps or an evaluation."""
     if run.maps is None or run.evaluation is None:
         return None
-    figure = Figure(figsize=(16, 9))
+    figure = Figure(figsize=(16, 9 - (STRIP if run.simulated else 0)))
     figure.text(0.03, 0.955, headline(run).lead, size=25, weight="bold", va="top")
     figure.text(0.03, 0.893, headline(run).rest, size=17, va="top", color=MUTED)
     _voxels(figure, run.maps, str(run.evaluation.get("reference") or ""))

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, gating_figures, run_folder, tables
 from pulvinar.report.gating_figures import NAMES, TITLES
 from pulvinar.report.gating_runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
@@ -75,8 +76,7 @@ def _entries(comparison: Comparison) -> list[dict[str, Any]]:
         shares = " ".join(f"{share:.4f}" for share in row.mac_shares)
         entry |= {"n_seeds": len(row.seeds), "mac_share": row.mac_share, "mac_shares": shares}
         for kind in KINDS:
-            low, high = row.interval(kind)
-            entry |= {kind: row.score(kind), f"{kind}_low": low, f"{kind}_high": high}
+            entry |= {kind: row.score(kind), f"{kind}_interval": row.interval(kind)}
             if row is comparison.reference:
                 continue
             found = compare(row, comparison.reference, kind)
@@ -95,12 +95,12 @@ def _heading(entries: Sequence[Entry]) -> str:
 
 def _cells(entry: Entry, kind: str) -> tuple[str, str, str, str]:
     """Accuracy, its interval, the difference from the first row, that one's interval; in percent and points."""
-    accuracy = f"{100 * entry[kind]:.1f}", f"{100 * entry[f'{kind}_low']:.1f} to {100 * entry[f'{kind}_high']:.1f}"
+    accuracy = tables.share(entry[kind]), interval_text(entry[f"{kind}_interval"], tables.share)
     minus = f"{kind}_minus_first_"
     if f"{minus}difference" not in entry:
         return (*accuracy, entry.get(f"{kind}_verdict", ""), "")
-    between = f"{100 * entry[f'{minus}low']:+.1f} to {100 * entry[f'{minus}high']:+.1f}, {entry[f'{kind}_verdict']}"
-    return (*accuracy, f"{100 * entry[f'{minus}difference']:+.1f}", between)
+    between = interval_text((entry[f"{minus}low"], entry[f"{minus}high"]), tables.points)
+    return (*accuracy, tables.points(entry[f"{minus}difference"]), f"{between} {entry[f'{kind}_verdict']}")
 
 
 def _share(entry: Entry, digits: int) -> str:
@@ -108,8 +108,10 @@ def _share(entry: Entry, digits: int) -> str:
 
 
 def _section(entries: Sequence[Entry]) -> str:
-    minus = '<th class="number">minus the first<small>points</small></th>'
-    heads = "".join(f'<th class="number">{escape(TITLES[kind])}<small>%</small></th>{minus}' for kind in KINDS)
+    minus = f'<th class="number">minus the first<small>points {tables.INTERVAL}</small></th>'
+    heads = "".join(
+        f'<th class="number">{escape(TITLES[kind])}<small>% {tables.INTERVAL}</small></th>{minus}' for kind in KINDS
+    )
     lead = f'<th>network</th><th class="number">runs</th><th class="number">MACs<small>%</small></th>{heads}'
     body = "".join(_row(entry, is_first=number == 0) for number, entry in enumerate(entries))
     table = f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
@@ -131,13 +133,14 @@ def as_text(comparisons: Sequence[Sequence[Entry]]) -> str:
     for entries in comparisons:
         lines += [
             _heading(entries),
-            f"{'':34} runs   MACs" + "".join(f"   {TITLES[kind]:25}{'minus the first':29}" for kind in KINDS),
+            f"{'':34} runs   MACs"
+            + "".join(f"   {TITLES[kind] + ' [95 %]':34}{'minus the first [95 %]':29}" for kind in KINDS),
         ]
         for entry in entries:
             cells = [f"{entry['name']:34} {entry['n_seeds']:4} {_share(entry, 2):>6}"]
             for kind in KINDS:
                 accuracy, interval, difference, between = _cells(entry, kind)
-                cells.append(f"{accuracy:>5} ({interval})".ljust(23) + f" {difference:>6} {between}".ljust(31))
+                cells.append(f"{accuracy:>5} {interval}".ljust(32) + f" {difference:>6} {between}".ljust(31))
             lines.append("  ".join(cells).rstrip())
         lines.append("")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report.run_folder import SCORE
 
 Row = Mapping[str, Any]
@@ -42,6 +43,7 @@ METRICS = {
     "swav": "SwAV distance",
 }
 NO_BREAK = "\u00a0"
+INTERVAL = f"[95{NO_BREAK}%]"  # in the head of a column with intervals
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
 
 
@@ -91,16 +93,23 @@ def percent(share: float | None, digits: int | None = None) -> str:
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
+def said_interval(bounds: Sequence[float | None] | None, write: Callable[[float], str]) -> str:
+    """An interval that stands alone: '95 % interval [55 %, 67 %]'; says so where there is none."""
+    text = interval_text(bounds, write)
+    return f"95{NO_BREAK}% interval {text}" if text else "no interval"
+
+
 def _absent(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
 
 
-def _points(difference: float) -> str:
+def points(difference: float) -> str:
     """A signed difference of shares, in percentage points, with a real minus."""
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
+    """A share in percent, one decimal, without the sign."""
     return f"{100 * value:.1f}"
 
 
@@ -119,25 +128,26 @@ class Column:
         return "–" if value is None or _absent(value) else self.write(value)
 
     def interval(self, row: Row) -> str:
-        """The written interval ('55.0 to 67.0'), empty for none."""
-        bounds = row.get(f"{self.key}_interval")
-        if bounds is None or len(bounds) != 2 or any(map(_absent, bounds)):
-            return ""
-        return " to ".join(self.write(bound) for bound in bounds)
+        """The written interval ('[55.0, 67.0]'), empty for none."""
+        return interval_text(row.get(f"{self.key}_interval"), self.write)
+
+    def head(self, rows: Sequence[Row]) -> str:
+        """What stands below the heading: the unit, and the level where a row has an interval."""
+        return f"{self.unit} {INTERVAL}".strip() if any(self.interval(row) for row in rows) else self.unit
 
 
 def columns(rows: Sequence[Row], method: str) -> list[Column]:
     """The columns in which at least one row has a value."""
     every = [
         Column("n_voxels", "voxels", "", count),
-        Column(SCORE, "brain → image", "top-1, %", _share),
-        Column("image_to_brain_top1", "image → brain", "top-1, %", _share),
-        Column("brain_to_image_top5", "brain → image", "top-5, %", _share),
+        Column(SCORE, "brain → image", "top-1, %", share),
+        Column("image_to_brain_top1", "image → brain", "top-1, %", share),
+        Column("brain_to_image_top5", "brain → image", "top-5, %", share),
         Column("brain_to_image_median_rank", "median rank", "brain → image", lambda value: f"{value:g}"),
         Column("precision", "precision", "", "{:.2f}".format),
         Column("recall", "recall", "", "{:.2f}".format),
         Column("dice", "Dice", "", "{:.2f}".format),
-        Column(f"difference_to_{method}", f"minus {label(method)}", "points", _points),
+        Column(f"difference_to_{method}", f"minus {label(method)}", "points", points),
     ]
     return [column for column in every if any(row.get(column.key) is not None for row in rows)]
 
@@ -167,7 +177,7 @@ def standing(rows: Sequence[Row], method: str) -> str:
         return "No control was scored, so nothing can be said about what the selection is worth."
     words = {
         "lower": f"{ours} scores higher than",
-        "tie": "It ties (the interval of the difference holds zero) with",
+        "tie": "It ties (the 95 % interval of the difference holds zero) with",
         "higher": "It scores lower than",
         "not told": "No interval was stored for the difference to",
     }
@@ -198,7 +208,7 @@ def headroom(found: Mapping[str, Any] | None) -> str:
 def as_html(rows: Sequence[Row], method: str) -> str:
     """The table as HTML; a row that is not available shows its reason instead of scores."""
     shown = columns(rows, method)
-    heads = "".join(f'<th class="number">{escape(c.heading)}<small>{escape(c.unit)}</small></th>' for c in shown)
+    heads = "".join(f'<th class="number">{escape(c.heading)}<small>{escape(c.head(rows))}</small></th>' for c in shown)
     body = "\n".join(_html_row(row, shown, method) for row in rows)
     against = f"<th>against {escape(label(method))}</th>"
     head = f"<thead><tr><th>voxels used</th>{heads}{against}</tr></thead>"
@@ -218,12 +228,12 @@ def _html_row(row: Row, shown: Sequence[Column], method: str) -> str:
 
 
 def as_text(rows: Sequence[Row], method: str) -> str:
-    """The table in aligned columns for a terminal, intervals in brackets, reasons of unavailable rows below it."""
+    """The table in aligned columns for a terminal, reasons of unavailable rows below it."""
     shown = columns(rows, method)
     available = [row for row in rows if not row.get("unavailable")]
-    lines = [["", *(f"{c.heading} {c.unit}".strip() for c in shown), f"against {label(method)}"]]
+    lines = [["", *(f"{c.heading} {c.head(rows)}".strip() for c in shown), f"against {label(method)}"]]
     for row in available:
-        cells = [c.value(row) + (f" [{c.interval(row)}]" if c.interval(row) else "") for c in shown]
+        cells = [c.value(row) + (f" {c.interval(row)}" if c.interval(row) else "") for c in shown]
         lines.append([label(row["name"]), *cells, VERDICTS[verdict(row, method)]])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
@@ -236,31 +246,44 @@ def as_text(rows: Sequence[Row], method: str) -> str:
 
 
 def as_csv(rows: Sequence[Row], method: str) -> str:
-    """The table as CSV: raw values (shares, not percents), interval bounds as `_low` and `_high`, verdict and reason."""
+    """The table as CSV: raw values (shares, not percents), interval bounds as in `csv_text`, verdict and reason."""
     shown = [column.key for column in columns(rows, method)]
     with_interval = {key for key in shown if any(row.get(f"{key}_interval") for row in rows)}
-    fields = ["name", "description"]
-    for key in shown:
-        fields += [key, f"{key}_low", f"{key}_high"] if key in with_interval else [key]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*fields, "verdict", "unavailable"], restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    entries = []
     for row in rows:
-        bounds = {key: row.get(f"{key}_interval") or (None, None) for key in with_interval}
-        low = {f"{key}_low": pair[0] for key, pair in bounds.items()}
-        high = {f"{key}_high": pair[1] for key, pair in bounds.items()}
-        writer.writerow({**row, **low, **high, "verdict": verdict(row, method)})
-    return text.getvalue()
+        entry = {"name": row["name"], "description": row.get("description", "")}
+        for key in shown:
+            entry[key] = row.get(key)
+            if key in with_interval:
+                entry[f"{key}_interval"] = row.get(f"{key}_interval")
+        entries.append({**entry, "verdict": verdict(row, method), "unavailable": row.get("unavailable") or ""})
+    return csv_text(entries)
 
 
 def csv_text(entries: Sequence[Row]) -> str:
-    """Entries as CSV with a header; columns in the order in which they first come."""
+    """Entries as CSV with a header; columns in the order in which they first come. Intervals say their level in their names.
+
+    A pair `score_interval` becomes the columns `score_low_95` and `score_high_95`, and so are `score_low`, `score_high` named.
+    """
+    entries = [_with_levels(entry) for entry in entries]
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
     return text.getvalue()
+
+
+def _with_levels(entry: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in entry.items():
+        if name.endswith("_interval"):
+            low, high = value or (None, None)
+            stem = name.removesuffix("_interval")
+            found |= {f"{stem}_low_95": low, f"{stem}_high_95": high}
+        else:
+            found[f"{name}_95" if name.rpartition("_")[2] in ("low", "high") else name] = value
+    return found
 
 
 def published_html(published: Sequence[Row], ours: Sequence[tuple[str, str, Row]]) -> str:
