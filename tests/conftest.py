@@ -1,8 +1,10 @@
 """Shapes in signatures are checked in tests (jaxtyping + beartype); data of ../shared is used when it is there."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models", "pulvinar.rsa"]
@@ -12,6 +14,10 @@ TYPED += [
 
 hook = install_import_hook(TYPED, "beartype.beartype")
 hook.__enter__()
+
+# Processes share the cores: without this each would start a thread per core.
+N_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, torch.get_num_threads() // N_PROCESSES))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
