@@ -12,10 +12,11 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import h5py
 import numpy as np
@@ -23,8 +24,22 @@ import numpy as np
 from pulvinar.errors import FileError, NotFoundError, PulvinarError
 
 TEMPORARY = ".partial-"
+CACHE_VARIABLE = "PULVINAR_CACHE"
+SEAL = "sha256_of_the_rest"  # the key under which a sealed JSON file carries its own checksum
 LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
 LARGEST_FILL = 2**28  # bytes of a dataset that may be mere fill value
+
+
+def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Where caches lie: the argument, else the environment's PULVINAR_CACHE, else 'pulvinar' in the user's cache folder."""
+    if folder is not None:
+        return Path(folder)
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/pulvinar"
+    named = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    return Path(named or Path.home() / ".cache") / "pulvinar"
 
 
 def _temporary_name(path: Path) -> Path:
@@ -152,15 +167,44 @@ def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def open_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of an .npz file by name, each read when asked for; `FileError` for a missing, damaged or other file.
+    """The arrays of an .npz file by name, each read to its end, checksum included, when asked for.
 
-    The content is looked at first: numpy takes whatever is no zip archive for a pickle, and says so.
+    `FileError` for a missing, damaged or other file. The content is looked at first: numpy takes whatever is no zip archive
+    for a pickle, and says so.
     """
     path = require_file(path)
     if not is_zipfile(path):
         raise FileError(f"{path}: cannot be read as an .npz archive: it is none (empty, cut short, or another format)")
-    with reading(path, "an .npz archive"), np.load(path, allow_pickle=False) as archive:
-        yield archive
+    with reading(path, "an .npz archive"), ZipFile(path) as archive:
+        for member in archive.infolist():
+            archive.open(member).close()  # the name inside must be that of the directory
+        yield _Arrays(archive)
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """Arrays of an open zip archive, as `numpy.load` names them."""
+
+    def __init__(self, archive: ZipFile) -> None:
+        self._archive = archive
+        self._members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return read_npy_member(self._archive, self._members[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+def read_npy_member(archive: ZipFile, member: str) -> np.ndarray:
+    """An array in a zip archive; its stream is read to the end, where the checksum (CRC-32) is compared."""
+    with archive.open(member) as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):
+            raise ValueError(f"'{member}' holds more than its array")
+    return values
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -184,16 +228,34 @@ def to_jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path | datetime.date | datetime.time) else value
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(to_jsonable(value), indent=2, allow_nan=False) + "\n")
+def write_json(path: str | os.PathLike[str], value: Any, *, sealed: bool = False) -> None:
+    """Write a value as indented JSON, atomically. sealed: an object, with its own checksum as a last key."""
+    content = to_jsonable(value)
+    if sealed:
+        content = {**content, SEAL: _seal(json.loads(json.dumps(content, allow_nan=False)))}
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; `FileError` when it is missing or not JSON."""
+def _seal(content: dict[str, Any]) -> str:
+    """SHA-256 over the values, however they are laid out in the file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: str | os.PathLike[str], *, check_seal: bool = True) -> Any:
+    """Read a JSON file; `FileError` when it is missing, not JSON, or sealed and not as it was written.
+
+    check_seal: False to look only, at a format number say; what is used then has to be read again.
+    """
     path = require_file(path)
     with reading(path, "JSON"):
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+    seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+    if check_seal and seal is not None and seal != _seal(content):
+        raise FileError(
+            f"{path}: damaged, or changed since it was written: '{SEAL}' does not fit what is in it. "
+            "Make it again; if the change is yours, remove that line"
+        )
+    return content
 
 
 @contextlib.contextmanager

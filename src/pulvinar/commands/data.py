@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.commands import registry
+from pulvinar import checksums
 from pulvinar.config import load as load_config
 from pulvinar.data import experiment as folders
 from pulvinar.data.dissimilarities import Dissimilarities
@@ -85,7 +86,8 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
     named = bool(colon) and not Path(source).exists()
     if named and hasattr(module := registry.module("datasets", dataset), "inspect") and probe is None:
         return module.inspect(path)
-    experiment = open_experiment(source)
+    with checksums.using("never" if Path(source).is_dir() else None):  # what differs is listed, not refused
+        experiment = open_experiment(source)
     result = describe(experiment)
     if probe is not None:
         if not named or not hasattr(module, "probes"):

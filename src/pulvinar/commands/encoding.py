@@ -93,7 +93,7 @@ def transfer(
         seed=seed,
     )
     result = {"data": experiment.name, "interval_level": LEVEL, **found.as_dict(), "text": encoding_transfer.as_text(found)}
-    write_json(first.path / "artifacts" / "transfer.json", result)
+    write_json(first.path / "artifacts" / "transfer.json", result, sealed=True)
     return result
 
 
@@ -130,7 +130,7 @@ def information(run: str, *, candidates: int | None = None, n_permutations: int 
         "unit": "nats",
         "interval_level": LEVEL,
     }
-    write_json(opened.path / "artifacts" / "information.json", result)
+    write_json(opened.path / "artifacts" / "information.json", result, sealed=True)
     return result
 
 
@@ -156,7 +156,7 @@ def classify(runs: Sequence[str], *, images: str, layer: str | None = None, seed
         {name: model.source for name, model in models.items()}, opened, layer=layer, seed=seed
     )
     first, _ = _open(runs[0])
-    write_json(first.path / "artifacts" / "classification.json", result)
+    write_json(first.path / "artifacts" / "classification.json", result, sealed=True)
     return {**result, "text": image_classification.as_text(result)}
 
 
@@ -201,7 +201,7 @@ def salience(
         "interval_level": LEVEL,
         **asdict(result.index),
     }
-    write_json(first.path / "artifacts" / "salience.json", facts)
+    write_json(first.path / "artifacts" / "salience.json", facts, sealed=True)
     shown = slice(0, N_SHOWN)
     write_arrays(
         first.path / "artifacts" / "salience.npz",
@@ -265,7 +265,7 @@ def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
         for name, own in list(zip(tables, predictions, strict=True))[1:]
     }
     result = {"rows": rows, "whole": intervals, "interval_level": LEVEL}
-    write_json(opened[0].path / "artifacts" / "comparison.json", result)
+    write_json(opened[0].path / "artifacts" / "comparison.json", result, sealed=True)
     return result
 
 

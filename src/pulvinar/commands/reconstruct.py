@@ -93,7 +93,7 @@ def reconstruct(
     summary = {**reconstruction.summary(judge, scores, skipped, opened), "settings": settings, "seed": seed}
     shown = _retrieved(experiment, opened, decoded, rows, final, pick)
     write_text(folder / "scores.csv", _scores_csv(pick.ids, decoded, rows, scored["reconstruction"], shown))
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary, sealed=True)
     grid = picture_grid.write(
         folder,
         picture_grid.Grid(

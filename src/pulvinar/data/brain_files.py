@@ -1,19 +1,62 @@
-"""Volumes (NIfTI) and surface meshes (GIFTI), read whole, so that a truncated file shows at once."""
+"""Volumes (NIfTI) and surface meshes (GIFTI), read whole, so that a truncated or damaged file shows at once.
 
+nibabel stops at the last value that it needs, before the checksum at the end of a compressed stream. Files that may be
+compressed are therefore opened here (`open_image`), and their streams read to the end.
+"""
+
+import contextlib
+import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pulvinar import checksums
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import reading, require_file
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 SURFACE_SUFFIXES = (".gii",)
+COMPRESSED_SUFFIXES = (".gz", ".mgz")
+STEP = 2**20  # bytes read at once to the end of a stream
 AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round differently
+
+
+@contextlib.contextmanager
+def open_image(path: Path, what: str) -> Iterator[Any]:
+    """An image of nibabel's, to be read inside the block; if compressed, its stream is then read to the end, for its checksum.
+
+    `FileError` for whatever nibabel, zlib or the checksum find wrong.
+    """
+    import nibabel
+
+    with reading(path, what):
+        image: Any = nibabel.load(path)
+        if path.suffix.lower() not in COMPRESSED_SUFFIXES:
+            yield image
+            return
+        with gzip.open(path) as stream:
+            yield type(image).from_stream(stream)
+            _read_to_end(stream)
+
+
+def require_whole(path: Path, what: str) -> None:
+    """Read a compressed file to its end, for its checksum, unless that was done before; `FileError` if it is damaged."""
+
+    def check() -> None:
+        with reading(path, what), gzip.open(path) as stream:
+            _read_to_end(stream)
+
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
+        checksums.once(path, "gzip", check)
+
+
+def _read_to_end(stream: gzip.GzipFile) -> None:
+    while stream.read(STEP):
+        pass
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,13 +86,10 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
     Raises `FileError` if it is missing, truncated or another format, `InputError` for other axes or values than numbers.
     """
-    import nibabel
-
     path = require_file(path, "volume")
     if not path.name.lower().endswith(VOLUME_SUFFIXES):
         raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
-    with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
+    with open_image(path, "NIfTI") as image:
         stored = np.asanyarray(image.dataobj.get_unscaled())
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
         affine = np.asarray(image.affine, float)
@@ -63,10 +103,11 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
 
 def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]:
-    """Number of volumes of a 4-D NIfTI file, and the seconds per volume that its header states; reads no values."""
+    """Number of volumes of a 4-D NIfTI file, and the seconds per volume that its header states; keeps no values."""
     import nibabel
 
     path = require_file(path, "volume")
+    require_whole(path, "NIfTI")
     with reading(path, "NIfTI"):
         image: Any = nibabel.load(path)
         shape, seconds = image.shape, _seconds_per_volume(image.header)

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pulvinar.data.brain_files import open_image
 from pulvinar.errors import FileError, InputError
-from pulvinar.storage import reading, require_file
+from pulvinar.storage import require_file
 
 CORTEX = {"lh": "CIFTI_STRUCTURE_CORTEX_LEFT", "rh": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 
@@ -41,8 +41,7 @@ def read_cortex(path: str | os.PathLike[str]) -> CorticalMaps:
     import nibabel
 
     path = require_file(path, "CIFTI file")
-    with reading(path, "CIFTI"):
-        image: Any = nibabel.load(path)
+    with open_image(path, "CIFTI") as image:
         if not isinstance(image, nibabel.Cifti2Image):
             raise FileError(f"{path}: not CIFTI; .dscalar.nii or .dlabel.nii is needed")
         rows, places = image.header.get_axis(0), image.header.get_axis(1)

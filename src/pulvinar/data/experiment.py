@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from pulvinar import checksums
 from pulvinar.config import suggest
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_files import ImageFiles
@@ -21,7 +22,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, check_split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.progress import track
 from pulvinar.storage import (
     atomic_folder,
@@ -31,11 +32,13 @@ from pulvinar.storage import (
     open_hdf5,
     read_hdf5_array,
     read_json,
+    reading,
     require_folder,
     write_json,
 )
 
 FORMAT, VERSION = "pulvinar-experiment", 1
+CHECKSUMS = "checksums.json"
 N_IMAGES_COMPARED = 64
 SIMULATED = "simulated"  # the fact that says that responses were planted
 
@@ -136,7 +139,7 @@ def write_tables(experiment: Experiment, folder: Path) -> None:
     write_json(folder / "experiment.json", head)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "images")
     sums = {path.relative_to(folder).as_posix(): checksum(path) for path in files}
-    write_json(folder / "checksums.json", sums)
+    write_json(folder / CHECKSUMS, sums)
 
 
 def refuse_unwritable_names(experiment: Experiment) -> None:
@@ -217,13 +220,29 @@ def create_response_file(responses: Responses, path: Path) -> None:
 
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
-    """Read an experiment folder; responses stay on disk as memory maps. `target` replaces the folder's own target."""
+    """Read an experiment folder; responses stay on disk as memory maps. `target` replaces the folder's own target.
+
+    Every file is compared with checksums.json, if there is one, as `checksums` says: `FileError` names those that differ.
+    """
     folder = require_folder(folder)
     if not (folder / "experiment.json").is_file():
         raise FileError(
             f"{folder}: not an experiment folder (experiment.json is missing). "
             "Make one from your own files with `pulvinar data convert`, or a planted one with `pulvinar data simulate`."
         )
+    try:
+        with reading(folder, "an experiment folder"):
+            experiment = _read(folder, target)
+    except PulvinarError as error:  # is it what somebody wrote, or what became of it?
+        if differing := _differing(folder):
+            raise type(error)(f"{error}\n{_damaged(folder, differing)}") from error
+        raise
+    if differing := _differing(folder):
+        raise FileError(_damaged(folder, differing))
+    return experiment
+
+
+def _read(folder: Path, target: str | None) -> Experiment:
     head = read_json(folder / "experiment.json")
     if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
         came = head.get("version") if isinstance(head, dict) else head
@@ -355,14 +374,42 @@ def _read_truth(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def verify(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of files whose SHA-256 differs from checksums.json; empty when all agree (or no checksums were written)."""
+    """Names of files whose SHA-256 differs from checksums.json; empty when all agree (or no checksums were written).
+
+    Reads every file, whatever was checked before.
+    """
     folder = Path(folder)
-    if not (folder / "checksums.json").is_file():
-        return []
-    wanted = read_json(folder / "checksums.json")
+    return [
+        name for name, value in _wanted(folder).items() if not (folder / name).is_file() or checksum(folder / name) != value
+    ]
+
+
+def _wanted(folder: Path) -> dict[str, str]:
+    if not (folder / CHECKSUMS).is_file():
+        return {}
+    wanted = read_json(folder / CHECKSUMS)
     if not isinstance(wanted, dict):
-        raise FileError(f"{folder}/checksums.json: an object of file name and SHA-256 is needed")
-    return [name for name, value in wanted.items() if not (folder / name).is_file() or checksum(folder / name) != value]
+        raise FileError(f"{folder}/{CHECKSUMS}: an object of file name and SHA-256 is needed")
+    return wanted
+
+
+def _differing(folder: Path) -> list[str]:
+    """Names of files that are there and differ from checksums.json, checked as `checksums.mode` says."""
+    differing = []
+    for name, expected in _wanted(folder).items():
+        try:
+            if (folder / name).is_file():
+                checksums.require(folder / name, str(expected), written_in=CHECKSUMS)
+        except FileError:
+            differing.append(name)
+    return differing
+
+
+def _damaged(folder: Path, names: Sequence[str]) -> str:
+    return (
+        f"{folder}: {', '.join(names)} damaged, or changed since written: another SHA-256 than in {CHECKSUMS}. "
+        f"Copy the folder again from where it came; if the change is yours, remove the file's line from {CHECKSUMS}"
+    )
 
 
 def require_target_roi(experiment: Experiment, roi: str, subject: str) -> np.ndarray:

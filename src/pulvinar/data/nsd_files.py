@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pulvinar.data.brain_files import AFFINE_TOLERANCE, read_volume
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.storage import open_hdf5, reading, require_file
 
@@ -254,6 +254,8 @@ def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray
             if len(volume) < n_bytes:
                 raise FileError(f"{path}: truncated: trial {trial} of {shape[3]} is not whole")
             out[trial] = np.frombuffer(volume, stored)[place]
+        while file.read(n_bytes):  # the checksum of a compressed file stands at its end
+            pass
     return out
 
 
@@ -274,20 +276,15 @@ def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Se
 
 def mgh_shape(path: Path) -> tuple[int, ...]:
     """Side lengths that the header of an .mgh file states."""
-    import nibabel
-
-    with reading(require_file(path, "surface file"), "MGH"):
-        image: Any = nibabel.load(path)
+    path = require_file(path, "surface file")
+    with open_image(path, "MGH") as image:
         return tuple(int(side) for side in image.shape)
 
 
 def read_mgh(path: Path) -> np.ndarray:
     """Values (vertex,) or (vertex, trial) of an .mgh or .mgz file, in the type stored."""
-    import nibabel
-
     path = require_file(path, "surface file")
-    with reading(path, "MGH"):
-        image: Any = nibabel.load(path)
+    with open_image(path, "MGH") as image:
         values = np.asanyarray(image.dataobj)
     if values.shape[1:3] != (1, 1):
         raise InputError(f"{path}: (vertex, 1, 1) or (vertex, 1, 1, trial) is needed, {values.shape} came")

@@ -3,7 +3,8 @@
 network.safetensors   the weights; of a compact network cut into kept and dropped parts, no weight twice
 config.json           kind, what its class is built from, multiply-adds, calibration, versions, where it came from
 
-The folder appears whole or not at all, and is never overwritten.
+The folder appears whole or not at all, and is never overwritten. Both files carry a checksum of their content, which is
+compared when they are read.
 """
 
 import os
@@ -12,16 +13,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 from pulvinar.errors import FileError
 from pulvinar.models.decoder import DecoderShape
-from pulvinar.storage import atomic_folder, read_json, reading, require_file, require_folder, write_json
+from pulvinar.storage import atomic_folder, read_json, require_file, require_folder, write_json
 from pulvinar.training.backbone_runs import shape_of
+from pulvinar.training.checkpoints import read_tensors, write_tensors
 from pulvinar.training.runs import environment
 
 FORMAT = 1
@@ -34,11 +34,9 @@ def save(path: str | os.PathLike[str], network: CompactNetwork | VoxelDecoder, *
     config = _describe(network) if isinstance(network, CompactNetwork) else _describe_decoder(network)
     with atomic_folder(path) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        try:
-            save_file(weights, temporary / WEIGHTS)
-        except SafetensorError as error:  # a full disk comes as this
-            raise OSError(str(error)) from error
-        write_json(temporary / CONFIG, {"format": FORMAT, **config, "facts": facts or {}, "environment": environment()})
+        write_tensors(temporary / WEIGHTS, weights, {})
+        content = {"format": FORMAT, **config, "facts": facts or {}, "environment": environment()}
+        write_json(temporary / CONFIG, content, sealed=True)
 
 
 def _describe(network: CompactNetwork) -> dict[str, Any]:
@@ -77,12 +75,12 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     folder = require_folder(path, hint="; `pulvinar deploy compact` writes one")
     if (folder / "run.json").is_file() and not (folder / CONFIG).is_file():
         raise FileError(f"{folder}: is a run; make a network for use of it with `pulvinar deploy compact {folder} …`")
-    config = read_json(require_file(folder / CONFIG))
+    config = read_json(require_file(folder / CONFIG), check_seal=False)
     if not isinstance(config, dict) or config.get("kind") not in (COMPACT, DECODER):
         raise FileError(f"{folder}/{CONFIG}: describes no network for use")
     if config.get("format") != FORMAT:
         raise FileError(f"{folder}/{CONFIG}: format {config.get('format')}; this version reads format {FORMAT}")
-    return config
+    return read_json(folder / CONFIG)
 
 
 def load(path: str | os.PathLike[str]) -> CompactNetwork:
@@ -122,6 +120,4 @@ def _require_kind(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
 
 
 def _weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    file = require_file(Path(path) / WEIGHTS)
-    with reading(file, "safetensors"):
-        return load_file(file)
+    return read_tensors(require_file(Path(path) / WEIGHTS), "safetensors")[0]

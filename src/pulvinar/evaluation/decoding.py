@@ -108,7 +108,7 @@ def evaluate_selections(
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
     evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, scored[run.method], reference)
-    write_json(run.path / "evaluation.json", evaluation)
+    write_json(run.path / "evaluation.json", evaluation, sealed=True)
     return evaluation
 
 

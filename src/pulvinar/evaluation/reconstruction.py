@@ -301,7 +301,7 @@ def evaluate_pictures(
     every = candidates(experiment, opened, decoded, rows, ours, generated, controls=controls, seed=seed)
     scores, _ = table(judge, every, seed=seed)
     evaluation = summary(judge, scores, skipped, opened)
-    write_json(run.path / "evaluation.json", evaluation)
+    write_json(run.path / "evaluation.json", evaluation, sealed=True)
     return evaluation
 
 

@@ -89,7 +89,7 @@ def keep(
     }
     write_arrays(place / "predictions" / "correct.npz", **scores.correct)
     write_arrays(place / "predictions" / "features.npz", **scores.features)
-    write_json(place / "evaluation.json", result)
+    write_json(place / "evaluation.json", result, sealed=True)
     return result
 
 

@@ -65,7 +65,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
         "of the two swapped image by image",
         "r_untuned_is": "the same ridge on the backbone before tuning, layers and alphas by folds over all training images",
     }
-    write_json(run.path / "evaluation.json", result)
+    write_json(run.path / "evaluation.json", result, sealed=True)
     return result
 
 

@@ -126,7 +126,7 @@ def fit(config: Config, data: Dissimilarities, run: RunFolder) -> None:
         weights = str(Path(weights).resolve())
     result |= {"backbone": {"weights": weights, "checksum": backbone.checksum(), "stages": list(backbone.stages)}}
     run.save(result, name="scales")
-    write_json(run.path / "artifacts" / "scales.json", _summary(result, backbone))
+    write_json(run.path / "artifacts" / "scales.json", _summary(result, backbone), sealed=True)
     run.finish(chosen=result["chosen"], roi=list(target_names(settings, data)))
 
 
@@ -296,7 +296,7 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
         "stages": list(backbone.stages),
         "n_images": len(data.stimuli),
     }
-    write_json(run.path / "evaluation.json", result)
+    write_json(run.path / "evaluation.json", result, sealed=True)
     _write_rdms(run, data, names, splits.assemble(ours, 2), images)
     return result
 

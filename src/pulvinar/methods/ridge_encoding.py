@@ -154,7 +154,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
     result = scoring.describe(config, rows, ceilings)
     folds_used = config.outer_folds
     result["outer"] = f"every image is a test image once, in {folds_used} folds" if folds_used else "the data's own split"
-    write_json(run.path / "evaluation.json", result)
+    write_json(run.path / "evaluation.json", result, sealed=True)
     return result
 
 

@@ -1,10 +1,14 @@
 """Checkpoints of our own: one safetensors file with every tensor, and everything else as JSON in its header.
 
-One file, so that a kill leaves the old or the new one, never a mixture. Nothing is pickled.
+One file, so that a kill leaves the old or the new one, never a mixture. Nothing is pickled. The header also has the SHA-256
+of all that is in the file, which is compared when it is read (files of versions that wrote none are read without).
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pulvinar import checksums
+from pulvinar.errors import FileError
 from pulvinar.storage import atomic_path, reading, require_file, to_jsonable
 
 State = dict[str, Any]
+CHECKSUM = "sha256"
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -50,20 +57,54 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     tensors: dict[str, Tensor] = {}
     rest = _split(state, "", tensors)
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"json": json.dumps(rest)})
-        except SafetensorError as error:  # a full disk comes as this
-            raise OSError(str(error)) from error
+        write_tensors(temporary, tensors, {"json": json.dumps(rest)})
 
 
 def load(path: str | os.PathLike[str]) -> State:
     """Read what `save` wrote; `FileError` when it is missing or damaged."""
     path = require_file(path, "checkpoint")
+    tensors, metadata = read_tensors(path, "a checkpoint")
     with reading(path, "a checkpoint"):
+        return _join(json.loads(metadata["json"]), tensors)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file of contiguous tensors on the CPU, with texts and their common checksum in its header."""
+    try:
+        save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: _checksum(tensors, metadata)})
+    except SafetensorError as error:  # a full disk comes as this
+        raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and texts of a safetensors file; `FileError` when it is damaged, as the checksum in its header shows too."""
+    with reading(path, what):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            rest = json.loads(file.metadata()["json"])
-        return _join(rest, tensors)
+            metadata = dict(file.metadata() or {})
+    expected = metadata.pop(CHECKSUM, None)
+
+    def compare() -> None:
+        if _checksum(tensors, metadata) != expected:
+            raise FileError(
+                f"{path}: cannot be read as {what}: damaged, its content does not fit the SHA-256 in its header. "
+                "Copy it again from where it came, or make it again"
+            )
+
+    if expected is not None:
+        checksums.once(path, expected, compare)
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over names, types, shapes and values of the tensors, and over the texts."""
+    digest = hashlib.sha256()
+    for name, text in sorted(metadata.items()):
+        digest.update(f"{name!r} {text!r}\n".encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name!r} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[State]:

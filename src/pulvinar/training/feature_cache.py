@@ -1,7 +1,8 @@
 """Features of a backbone kept on disk, found again by what made them, read as memory maps.
 
-An entry's key holds the values of the weights, the network's name, the preprocessing, the pooling and the pixels of all images;
-one file per stage lies under it, so that another choice of stages computes only what is new:
+An entry's key holds the values of the weights, the network's name, the preprocessing, the pooling, the pixels of all images,
+and the code that makes features of them (`code_fingerprint`), so that what another version computed is not taken for what this
+one would compute; one file per stage lies under it, so that another choice of stages computes only what is new:
 
     FOLDER/features/KEY/layer1.npy    float32 (image, channel, height, width)
     FOLDER/features/KEY/layer1.json   its shape and SHA-256, and what it was made from
@@ -10,7 +11,10 @@ Processes that want the same entry at once wait for the first (a lock on FOLDER/
 where the system has no such locks both compute, and each file still appears whole. Damaged files are computed again.
 """
 
+import functools
 import hashlib
+import inspect
+import marshal
 import os
 import sys
 import time
@@ -20,28 +24,26 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 
+from pulvinar import checksums, models
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
 from pulvinar.models.backbones import Backbone, feature_batches, image_rows
 from pulvinar.models.preprocessing import Images
 from pulvinar.progress import log, warn
-from pulvinar.storage import TEMPORARY, atomic_path, checksum, fingerprint, read_json, write_json
+from pulvinar.storage import (
+    CACHE_VARIABLE,
+    TEMPORARY,
+    atomic_path,
+    cache_folder,
+    checksum,
+    fingerprint,
+    read_json,
+    write_json,
+)
 
-VARIABLE = "PULVINAR_CACHE"
 FORMAT = 1
-
-
-def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Where caches lie: the argument, else the environment's PULVINAR_CACHE, else 'pulvinar' in the user's cache folder."""
-    if folder is not None:
-        return Path(folder)
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE])
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/pulvinar"
-    named = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
-    return Path(named or Path.home() / ".cache") / "pulvinar"
 
 
 def pixels_fingerprint(images: Images | Stimuli) -> str:
@@ -54,12 +56,38 @@ def pixels_fingerprint(images: Images | Stimuli) -> str:
     return digest.hexdigest()
 
 
+def code_fingerprint(network: torch.nn.Module) -> str:
+    """Changes with the source of `pulvinar.models`, with that of any class in the network, and with their libraries' versions.
+
+    torch's own classes are known by its version; a class without a source file (typed into a session) by its compiled methods.
+    """
+    ours = [_file_checksum(str(path)) for folder in models.__path__ for path in sorted(Path(folder).rglob("*.py"))]
+    kinds = {type(module) for module in network.modules()}
+    foreign = {_code_of(kind) for kind in kinds if not kind.__module__.startswith(("torch.nn.", f"{models.__name__}."))}
+    return fingerprint(torch.__version__, ours, sorted(foreign))
+
+
+def _code_of(kind: type) -> str:
+    version = getattr(sys.modules.get(kind.__module__.partition(".")[0]), "__version__", "")
+    try:
+        return f"{version} {_file_checksum(str(inspect.getsourcefile(kind)))}"
+    except (TypeError, OSError):
+        methods = [value.__code__ for _, value in sorted(vars(kind).items()) if inspect.isfunction(value)]
+        return f"{version} {fingerprint(kind.__qualname__, [marshal.dumps(code) for code in methods])}"
+
+
+@functools.cache
+def _file_checksum(path: str) -> str:
+    return checksum(path)
+
+
 def feature_key(backbone: Backbone, images: Images | Stimuli, *, pool: int | None = None) -> tuple[str, dict[str, Any]]:
     """The key of an entry, and what it was made from."""
     made_from = {
         "format": FORMAT,
         "network": backbone.name,
         "weights": backbone.checksum(),
+        "code": code_fingerprint(backbone.network),
         "preprocessing": backbone.preprocessing.settings(),
         "pool": pool,
         "n_images": len(images),
@@ -82,7 +110,8 @@ def cached_features(
 
     The values are those of `models.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at
     a time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used
-    (one read of the file); without it only its size. folder: see `cache_folder`. Raises `FileError` if it cannot be written.
+    (`checksums`: one read of the file, where it has changed); without it only its size. folder: see `storage.cache_folder`.
+    Raises `FileError` if it cannot be written.
     """
     wanted = backbone.known_stages(stages)
     if not len(images):
@@ -113,8 +142,10 @@ def _read(entry: Path, stage: str, verify: bool, *, quiet: bool = False) -> np.n
         return None
     try:
         facts = read_json(facts_file)
-        if array_file.stat().st_size != facts["bytes"] or (verify and checksum(array_file) != facts["sha256"]):
+        if array_file.stat().st_size != facts["bytes"]:
             raise FileError(f"{array_file}: not the file that was written")
+        if verify:
+            checksums.require(array_file, facts["sha256"], written_in=facts_file.name)
         values = np.load(array_file, mmap_mode="r", allow_pickle=False)
         if list(values.shape) != facts["shape"] or values.dtype != np.float32:
             raise FileError(f"{array_file}: {values.dtype} {values.shape}, written was {facts['shape']}")
@@ -160,7 +191,7 @@ def _write(entry: Path, stages: Sequence[str], batches: Iterator[dict[str, np.nd
         for stage, writer in writers.items():
             facts[stage] = writer.facts()
     for stage in stages:
-        write_json(_files(entry, stage)[1], {"stage": stage, **facts[stage], **made_from})
+        write_json(_files(entry, stage)[1], {"stage": stage, **facts[stage], **made_from}, sealed=True)
     size = sum(stage["bytes"] for stage in facts.values()) / 2**20
     log(f"features of {made_from['n_images']} images kept in {entry} ({size:.0f} MB)")
 
@@ -173,7 +204,7 @@ def _locked(entry: Path) -> Iterator[None]:
         file = (entry / "lock").open("wb")
     except OSError as error:
         raise FileError(
-            f"{entry}: the feature cache cannot be written: {error.strerror}; name another folder, or set {VARIABLE}"
+            f"{entry}: the feature cache cannot be written: {error.strerror}; name another folder, or set {CACHE_VARIABLE}"
         ) from error
     with file:
         if _take(file, entry):
