@@ -64,7 +64,9 @@ def test_features_that_carry_ids_are_put_in_order(tmp_path):
     alone, _ = read(features={"clip": (tmp_path / "clip.npz", None)})
     assert list(alone.ids) == ["b", "z", "c", "a"]
     np.savez(tmp_path / "clip.npz", clip=values, id=np.array(["b", "z", "c", "d"]))
-    with pytest.raises(NotFoundError, match=r"1 stimuli \(feature 'clip'\) are not among the 4 of .*clip\.npz, e\.g\. \['a\.png'\]"):
+    with pytest.raises(
+        NotFoundError, match=r"1 stimuli \(feature 'clip'\) are not among the 4 of .*clip\.npz, e\.g\. \['a\.png'\]"
+    ):
         read(images=tmp_path / "images", features={"clip": (tmp_path / "clip.npz", None)})
     np.savez(tmp_path / "clip.npz", clip=values, id=np.array(["b", "b", "c", "a"]))
     with pytest.raises(InputError, match=r"clip\.npz: ids stand twice \(1 of one name\): \['b', 'b'\]"):

@@ -6,8 +6,8 @@ from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
 
-from pulvinar.commands import registry
 from pulvinar import checksums
+from pulvinar.commands import registry
 from pulvinar.config import load as load_config
 from pulvinar.data import experiment as folders
 from pulvinar.data.dissimilarities import Dissimilarities

@@ -19,7 +19,28 @@ import numpy as np
 from pulvinar.errors import InputError, NotFoundError
 
 SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .tga .avif .heic .svg .eps .mp4".split()
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".tga",
+        ".avif",
+        ".heic",
+        ".svg",
+        ".eps",
+        ".mp4",
+    ]
 )
 SAME_SUFFIX = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
 N_SHOWN = 3
@@ -74,7 +95,9 @@ def ids_of(names: Sequence[str], *, origin: str) -> list[str]:
         groups[one.stem].append(row)
     ids = [""] * len(names)
     for rows in groups.values():
-        for row, name in zip(rows, _told_apart([parts[row] for row in rows], [names[row] for row in rows], origin), strict=True):
+        for row, name in zip(
+            rows, _told_apart([parts[row] for row in rows], [names[row] for row in rows], origin), strict=True
+        ):
             ids[row] = name
     _refuse_lookalikes(ids, origin, _without_invisible)
     return ids
@@ -276,7 +299,7 @@ def _skeleton(name: str) -> str:
 
 def _difference(one: str, other: str) -> str:
     if _without_invisible(one) == _without_invisible(other):
-        return f"differ in signs that are not seen: {ascii(one)} and {ascii(other)}"
+        return f"differ in signs that are not seen: {one!a} and {other!a}"
     if one.casefold() == other.casefold():
         return "differ in upper and lower case"
     return "differ in leading zeros or a decimal point; a spreadsheet drops them unless the column is text"

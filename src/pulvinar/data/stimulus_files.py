@@ -108,20 +108,15 @@ def _joined_mentions(trials: Mapping[str, Trials]) -> tuple[dict[str, Trials], l
     """The trials by ids that all tables together give, and these, sorted."""
     origin = " and ".join(own.origin for own in trials.values())
     id_of = ids_of_mentions([name for own in trials.values() for name in own.stimulus_ids], origin=origin)
-    found = {
-        subject: replace(own, stimulus_ids=[id_of[name] for name in own.stimulus_ids]) for subject, own in trials.items()
-    }
+    found = {subject: replace(own, stimulus_ids=[id_of[name] for name in own.stimulus_ids]) for subject, own in trials.items()}
     return found, sorted(set(id_of.values()))
 
 
-def _attribute(
-    name: str, rows: Table | None, named: ImageNames | None, trials: Mapping[str, Trials]
-) -> dict[str, str]:
+def _attribute(name: str, rows: Table | None, named: ImageNames | None, trials: Mapping[str, Trials]) -> dict[str, str]:
     """Stimulus id -> cell of one column, from the stimulus table if it has the column, else from the trial tables."""
     if rows is not None and named is not None and rows.has(name):
         entries = [
-            (stimulus, cell, str(rows.path))
-            for stimulus, cell in zip(named.ids, rows.optional_column(name), strict=True)
+            (stimulus, cell, str(rows.path)) for stimulus, cell in zip(named.ids, rows.optional_column(name), strict=True)
         ]
     else:
         having = [subject for subject in trials.values() if name in subject.attributes]
@@ -170,7 +165,9 @@ def _read_feature(
         if len(values) != len(ids):
             raise InputError(f"{path}: feature '{name}' has {len(values)} rows for {len(ids)} stimuli")
         order = row_order(listed, rows_of=f"{path}: feature '{name}'") if where == FOLDER else where
-        on_trust[f"rows of feature {name}"] = f"{path.name} holds no names: its rows are taken in the order of {order}, on trust"
+        on_trust[f"rows of feature {name}"] = (
+            f"{path.name} holds no names: its rows are taken in the order of {order}, on trust"
+        )
         warn(f"{path}: feature '{name}' holds no names; its rows are taken in the order of {order}, on trust")
         return np.asarray(values, np.float32)
     if len(own_ids) != len(values):

@@ -111,7 +111,9 @@ def _decoded(path: Path) -> str:
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # after UTF-32, whose mark begins like it
     encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in content:
-        raise FileError(f"{path}: cannot be read as a UTF-8 table: it holds zero bytes (UTF-16 without its mark?); save it as UTF-8")
+        raise FileError(
+            f"{path}: cannot be read as a UTF-8 table: it holds zero bytes (UTF-16 without its mark?); save it as UTF-8"
+        )
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -221,9 +221,7 @@ def _kernel_axes(layer: Layer, part: Fold) -> Tensor:
     return total.to(layer.features.dtype)
 
 
-def share_products(
-    part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int
-) -> SharedProducts:
+def share_products(part: Fold, alphas: Float[Tensor, " alpha"], *, kernel: bool, n_voxels: int) -> SharedProducts:
     """The maps that predictions of all alphas are combined from, by a singular value decomposition of 1 / (l + alpha).
 
     Components count by the size of the held-out images on them, times that of white responses; `BASIS_TOLERANCE` is given up.
@@ -289,13 +287,13 @@ def left_out(layer: Layer) -> LeftOut:
     else:
         vectors, singular, _ = torch.linalg.svd(features, full_matrices=False)
         values = singular.square()
-    kept = values > torch.finfo(torch.float64).eps * max(features.shape) * values.max().clamp(min=torch.finfo(torch.float64).tiny)
+    kept = values > torch.finfo(torch.float64).eps * max(features.shape) * values.max().clamp(
+        min=torch.finfo(torch.float64).tiny
+    )
     values, vectors = values[kept], vectors[:, kept]
     n_left = n_images - int(layer.fit_intercept) - len(values)
     rest = 1 - (1 / n_images if layer.fit_intercept else 0.0) - vectors.square().sum(1)
-    return LeftOut(
-        eigenvalues=values, vectors=vectors, rest=rest if n_left > 0 else None, fit_intercept=layer.fit_intercept
-    )
+    return LeftOut(eigenvalues=values, vectors=vectors, rest=rest if n_left > 0 else None, fit_intercept=layer.fit_intercept)
 
 
 def _centred_kernel(products: Tensor, fit_intercept: bool) -> tuple[Tensor, Tensor]:

@@ -78,10 +78,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and texts of a safetensors file; `FileError` when it is damaged, as the checksum in its header shows too."""
-    with reading(path, what):
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            metadata = dict(file.metadata() or {})
+    with reading(path, what), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        metadata = dict(file.metadata() or {})
     expected = metadata.pop(CHECKSUM, None)
 
     def compare() -> None:
