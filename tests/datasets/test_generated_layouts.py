@@ -103,7 +103,11 @@ def test_nod_is_read_back_with_its_runs_and_areas(objects):
     stem = "ses-imagenet02_task-imagenet_run-1"
     image = nibabel.load(objects / f"derivatives/ciftify/sub-01/results/{stem}/{stem}_beta.dscalar.nii")
     values = np.asarray(image.dataobj)
-    assert values.shape == (20, len(truth["area"]) + 8)
+    assert values.shape == (20, len(truth["area"]))  # cortex alone, as the owners' betas
+    names = (objects / f"derivatives/ciftify/sub-01/results/{stem}/{stem}_label.txt").read_text()
+    assert not names.endswith("\n")
+    assert [f"{name}.JPEG" for name in responses.stimulus_ids[40:60]] == names.split("\n")
+    assert all((objects / "stimuli/imagenet" / name.split("_")[0] / name).is_file() for name in names.split("\n"))
     labels = dict(zip(experiment.stimuli.ids, experiment.stimuli.labels, strict=True))
     sources = dict(zip(experiment.stimuli.ids, experiment.stimuli.sources, strict=True))
     assert len({(labels[name], sources[name]) for name in labels}) == len(set(labels.values()))

@@ -3,6 +3,7 @@
 import h5py
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.io
 from PIL import Image
@@ -174,3 +175,119 @@ def test_the_source_is_found_from_elsewhere(world, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert list(open_experiment(source).subjects) == ["subj02"]
     assert probes(load(str(root)), 3, seed=4) == probes(load(str(root)), 3, seed=4)
+
+
+# --- read as others read it: the indexing that nsd_access and MindEye2 publish, in our own lines ------------------------
+
+
+def behaviour_of(root, subject, session):
+    """nsd_access, read_behavior: rows of one session (from 1)."""
+    table = pd.read_csv(root / "nsddata/ppdata" / subject / "behav/responses.tsv", sep="\t")
+    return table[table["SESSION"] == session]
+
+
+def design_of(root):
+    """squeeze_me, as in most scripts: (30000,), (8, 10000), (1000,)."""
+    tables = scipy.io.loadmat(root / "nsddata/experiments/nsd/nsd_expdesign.mat", squeeze_me=True)
+    return tables["masterordering"], tables["subjectim"], tables["sharedix"]
+
+
+def test_tables_are_whole_numbers_that_index_without_a_cast(world):
+    order, images, shared = design_of(world[0])
+    assert {table.dtype.kind for table in (order, images, shared)} <= set("iu")
+    rows = images[1, order[:750] - 1] - 1  # what MATLAB counts from 1
+    assert rows.min() >= 0
+    assert rows.max() < 73_000
+
+
+def test_three_ways_to_the_image_of_a_trial_agree(world):
+    """The design table, the behaviour (MindEye2: 73KID - 1) and the stimulus table (repetitions, from 1) name one image."""
+    root, planted = world
+    order, images, shared = design_of(root)
+    table = pd.read_csv(root / "nsddata/experiments/nsd/nsd_stim_info_merged.csv", index_col=0)
+    assert list(table.columns[:8]) == ["cocoId", "cocoSplit", "cropBox", "loss", "nsdId", "flagged", "BOLD5000", "shared1000"]
+    assert list(table.columns[8:]) == [f"subject{s}" for s in range(1, 9)] + [
+        f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)
+    ]
+    assert table.shape == (73_000, 40)
+    assert (table.index == table["nsdId"]).all()
+    assert table["shared1000"].dtype == bool
+    assert set(table.index[table["shared1000"]] + 1) == set(shared)
+    assert table["cocoSplit"].isin(["train2017", "val2017"]).all()
+    for number, subject in enumerate(planted.subjects, start=1):
+        behaviour = behaviour_of(root, subject, 1)
+        wanted = images[number - 1, order[:750] - 1] - 1
+        np.testing.assert_array_equal(behaviour["73KID"] - 1, wanted)
+        np.testing.assert_array_equal(images[number - 1, behaviour["10KID"] - 1], behaviour["73KID"])
+        read = load(f"{root}?subjects={number}").subjects[subject].stimulus_ids
+        assert list(read) == [f"nsd{row:05d}" for row in wanted]
+        seen = table[table[f"subject{number}"] != 0]
+        assert len(seen) == 10_000
+        for trial in (0, 5, 749):
+            repeats = [seen[f"subject{number}_rep{repeat}"] == trial + 1 for repeat in range(3)]
+            assert int(seen.loc[np.any(repeats, axis=0), "nsdId"].item()) == wanted[trial]
+
+
+def test_behaviour_is_that_of_the_design(world):
+    """Oracle: a slow loop over the trials. MindEye2 casts time, isold and the counts, and asks the others for NaN."""
+    root, _ = world
+    table = behaviour_of(root, "subj01", 1)
+    columns = "SUBJECT SESSION RUN TRIAL 73KID 10KID TIME ISOLD ISCORRECT RT CHANGEMIND MEMORYRECENT MEMORYFIRST "
+    assert " ".join(table.columns) == columns + "ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 BUTTON MISSINGDATA"
+    assert len(table) == 750
+    assert [int((table["RUN"] == run).sum()) for run in range(1, 13)] == [63, 62] * 6
+    assert table.groupby("RUN")["TRIAL"].apply(lambda trials: list(trials) == list(range(1, len(trials) + 1))).all()
+    assert table["TIME"].is_monotonic_increasing
+    for name in ("SUBJECT", "RUN", "TRIAL", "73KID", "ISOLD", "ISCORRECT", "BUTTON", "MISSINGDATA"):
+        assert table[name].dtype.kind == "i"
+    last, first = {}, {}
+    for trial, row in enumerate(table.to_dict("records")):
+        image = row["73KID"]
+        assert row["ISOLD"] == row["ISOLDCURRENT"] == (image in first)
+        if image in first:
+            assert (row["MEMORYRECENT"], row["MEMORYFIRST"]) == (trial - last[image] - 1, trial - first[image] - 1)
+        else:
+            assert np.isnan(row["MEMORYRECENT"])
+        assert row["ISCORRECT"] == ((row["BUTTON"] == 2) == bool(row["ISOLD"]))
+        assert (row["TOTAL1"], row["TOTAL2"]) == ((1, 0) if row["BUTTON"] == 1 else (0, 1))
+        last[image] = trial
+        first.setdefault(image, trial)
+    assert 0.8 < table["ISCORRECT"].mean() < 0.9
+
+
+@pytest.mark.parametrize("atlas", ["nsdgeneral", "prf-visualrois"])
+def test_label_tables_are_where_others_look(world, atlas):
+    """nsd_access, read_atlas_results: fsaverage's table for every space, one blank between number and name."""
+    root, _ = world
+    places = ("nsddata/freesurfer/fsaverage/label", "nsddata/freesurfer/subj02/label")
+    for path in (*(f"{place}/{atlas}.mgz.ctab" for place in places), f"nsddata/templates/{atlas}.ctab"):
+        mapping = pd.read_csv(root / path, delimiter=" ", header=None, index_col=0).to_dict()[1]
+        mapping = {name: number for number, name in mapping.items()}
+        labels = nibabel.load(root / f"nsddata/ppdata/subj02/func1pt8mm/roi/{atlas}.nii.gz").get_fdata()
+        assert mapping["Unknown"] == 0
+        assert set(np.unique(labels[labels > 0])) <= set(mapping.values())
+    surface = [
+        nibabel.load(root / f"nsddata/freesurfer/fsaverage/label/{side}.{atlas}.mgz").get_fdata() for side in ("lh", "rh")
+    ]
+    assert set(np.unique(np.squeeze(np.vstack(surface)))) - {-1.0} <= set(mapping.values())
+    names = load(f"{root}?subjects=2").subjects["subj02"].rois
+    assert "nsdgeneral.nsdgeneral" not in names
+    assert "prf-visualrois.area1" in names
+
+
+def test_betas_stand_at_the_trials_of_their_images(world):
+    """nsd_access, read_betas: NIfTI (x, y, z, trial), surfaces left on right; MindEye2's mask of nsdgeneral in C order."""
+    root, _ = world
+    place = root / "nsddata_betas/ppdata/subj01"
+    volume = nibabel.load(place / "func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.nii.gz").get_fdata()
+    mask = nibabel.load(root / "nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz").get_fdata()
+    mask[mask < 1] = 0
+    betas = np.moveaxis(volume, -1, 0).reshape(750, -1)[:, mask.flatten().astype(bool)] / 300
+    ours = load(f"{root}?subjects=1&voxels=nsdgeneral").subjects["subj01"].read(np.arange(750))
+    np.testing.assert_allclose(betas, ours, atol=1e-5)
+    sides = [
+        nibabel.load(place / f"fsaverage/betas_fithrf_GLMdenoise_RR/{side}.betas_session01.mgh").get_fdata()
+        for side in ("lh", "rh")
+    ]
+    stacked = np.squeeze(np.vstack(sides))
+    np.testing.assert_allclose(stacked.T, load(f"{root}?space=fsaverage&subjects=1").subjects["subj01"].read(np.arange(750)))

@@ -1,11 +1,11 @@
 """Writes a planted world in the layout of the Natural Object Dataset (ds004496): CIFTI betas by run, pictures, pRF maps.
 
 A hemisphere's voxels become vertices 0, 1, ... of the 32k fs_LR mesh, planted areas first (V1 energy, V2 colour, V3 the middle
-network, V4 the late ones); a small thalamus stands beside them, as in real files. Every picture is shown once. A picture is
-named as ImageNet's are, its synset after the photograph it was cut from, so that categories and sources agree. Beside the data
-set's own files stand `atlas.dlabel.nii` (V1 to V4 of the first subject, in the place of HCP-MMP: the borders of others lie a
-little elsewhere, as people's do), `truth/sub-XX.npz` (area, responsive, by vertex) and `sources.csv` (which photograph a
-picture was cut from).
+network, V4 the late ones). Betas are of the cortex alone, as the owners' are; receptive fields and atlas have a small thalamus
+beside it. Every picture is shown once. A picture is named as ImageNet's are, its synset after the photograph it was cut from,
+so that categories and sources agree. Beside the data set's own files stand `atlas.dlabel.nii` (V1 to V4 of the first subject,
+in the place of HCP-MMP: the borders of others lie a little elsewhere, as people's do), `truth/sub-XX.npz` (area, responsive, by
+vertex) and `sources.csv` (which photograph a picture was cut from).
 """
 
 from collections.abc import Callable, Sequence
@@ -140,6 +140,7 @@ def _write_subject(
     rank = np.where(truth["area"] > 0, truth["area"], 99)
     order = [np.flatnonzero(inside)[np.argsort(rank[inside], kind="stable")] for inside in (left, ~left)]
     voxels, axis = np.concatenate(order), _axis(len(order[0]), len(order[1]))
+    cortex = axis[: len(voxels)]
     values = responses.read(np.arange(responses.n_trials))[:, voxels]
     rng = np.random.default_rng([config.seed, 0x7A1])
     results = folder / "derivatives" / "ciftify" / name / "results"
@@ -148,10 +149,8 @@ def _write_subject(
         trials = slice(number * config.n_trials, (number + 1) * config.n_trials)
         shown = [names[stimulus] for stimulus in responses.stimulus_ids[trials]]
         stem = f"ses-imagenet{session:02d}_task-imagenet_run-{run}"
-        betas = np.hstack([values[trials], rng.standard_normal((len(shown), N_THALAMUS))])
-        _save(results / stem / f"{stem}_beta.dscalar.nii", betas, ScalarAxis(shown), axis)
-        text = "".join(f"{picture.split('_')[0]}/{picture}.JPEG\n" for picture in shown)
-        write_text(results / stem / f"{stem}_label.txt", text)
+        _save(results / stem / f"{stem}_beta.dscalar.nii", values[trials], ScalarAxis(shown), cortex)
+        write_text(results / stem / f"{stem}_label.txt", "\n".join(f"{picture}.JPEG" for picture in shown))
     share = truth["noise_ceiling"][voxels]
     fields = np.zeros((4, len(axis)))
     fields[:, : len(voxels)] = [

@@ -257,8 +257,10 @@ def masks_of(space: Space) -> ROIs:
         masks[name] = nsd_files.inside(labels)
         numbers = np.unique(labels[labels > 0]).tolist()
         known = space.label_names.get(name, {})
-        if (len(numbers) > 1 or known) and not name.startswith(("lh.", "rh.")):
-            masks.update({f"{name}.{known.get(number, number)}".replace("/", "_"): labels == number for number in numbers})
+        names = [str(known.get(number, number)) for number in numbers]
+        if (len(numbers) > 1 or known) and names != [name] and not name.startswith(("lh.", "rh.")):
+            own = zip(names, numbers, strict=True)
+            masks.update({f"{name}.{label}".replace("/", "_"): labels == number for label, number in own})
     if "nsdgeneral" in masks:
         masks["annotated"] = masks["nsdgeneral"]
     return ROIs({name: mask for name, mask in masks.items() if mask.any()}, n_voxels=space.geometry.n_voxels)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_surface(folder: Path, volumes: Sequence["Volume"], *, betas_name: str, missing: Sequence[str]) -> None:
-    """fsaverage's white surfaces, its labels (of the first subject), and every subject's betas and ncsnr as .mgh."""
+    """fsaverage's white surfaces, its labels (of the first subject), and every subject's betas as .mgh."""
     import nibabel
 
     first = volumes[0]
@@ -30,9 +30,6 @@ def write_surface(folder: Path, volumes: Sequence["Volume"], *, betas_name: str,
         nibabel.freesurfer.write_geometry(str(surfaces / f"{side}.white"), millimetres, faces)
         for name, values in first.labels.items():
             _save(labels / f"{side}.{name}.mgz", values[_nearest(first, first, points)].astype(np.int32))
-    for name, names in first.label_names.items():
-        lines = "".join(f"{number} {label}\n" for number, label in enumerate(names))
-        (labels / f"{name}.mgz.ctab").write_text(lines, encoding="utf-8")
     for volume in volumes:
         _write_subject(folder, first, volume, meshes, betas_name, missing)
 

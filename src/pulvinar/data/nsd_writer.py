@@ -20,11 +20,12 @@ from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 from pulvinar.data.nsd_surface_writer import write_surface
+from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
 from pulvinar.data.responses import Responses
 from pulvinar.progress import track
 from pulvinar.storage import atomic_folder
 
-N_TRIALS, N_COLUMNS, N_REPEATS = 30_000, 10_000, 3
+N_TRIALS, N_COLUMNS = 30_000, 10_000
 PIXELS = 425
 MARGIN = 1  # empty voxels around the head
 BETAS = "betas_fithrf_GLMdenoise_RR"
@@ -92,7 +93,7 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
             **{name: getattr(config, name) for name in PLANTED},
         )
         row_of = _rows_of_stimuli(experiment, order, images)
-        _write_tables(folder, experiment, order, images, row_of)
+        _write_tables(folder, experiment, order, images, row_of, generator)
         _write_stimuli(folder, experiment, row_of)
         volumes = []
         for number, responses in enumerate(track(experiment.subjects.values(), "writing betas", len(experiment.subjects))):
@@ -145,22 +146,23 @@ def _rows_of_stimuli(experiment: Experiment, order: np.ndarray, images: np.ndarr
     return row_of
 
 
-def _write_tables(folder: Path, experiment: Experiment, order: np.ndarray, images: np.ndarray, row_of: dict[str, int]) -> None:
-    import scipy.io
-
-    place = folder / "nsddata" / "experiments" / "nsd"
-    place.mkdir(parents=True)
-    tables = {"masterordering": order[None] + 1, "subjectim": images + 1, "sharedix": images[:1, :N_SHARED] + 1}
-    scipy.io.savemat(place / "nsd_expdesign.mat", {name: values.astype(np.float64) for name, values in tables.items()})
+def _write_tables(
+    folder: Path,
+    experiment: Experiment,
+    order: np.ndarray,
+    images: np.ndarray,
+    row_of: dict[str, int],
+    generator: np.random.Generator,
+) -> None:
     stimuli = experiment.stimuli
-    pictures = {name: number for number, name in enumerate(dict.fromkeys(stimuli.sources))}
-    source = {
+    pictures = {name: number for number, name in enumerate(dict.fromkeys(stimuli.sources), start=1)}
+    photographs = {
         row_of[name]: pictures[picture] for name, picture in zip(stimuli.ids, stimuli.sources, strict=True) if name in row_of
     }
-    shared = set(images[0, :N_SHARED].tolist())
-    lines = [",cocoId,nsdId,shared1000"]
-    lines += [f"{row},{source.get(row, N_IMAGES + row)},{row},{row in shared}" for row in range(N_IMAGES)]
-    (place / "nsd_stim_info_merged.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_design(folder, order, images)
+    write_image_information(folder, order, images, photographs)
+    for number, responses in enumerate(experiment.subjects.values(), start=1):
+        write_behaviour(folder, number, order[: responses.n_trials], images[number - 1], generator)
 
 
 def _write_stimuli(folder: Path, experiment: Experiment, row_of: dict[str, int]) -> None:
@@ -216,8 +218,7 @@ def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[
     _save_nifti(ppdata / "brainmask.nii.gz", volume.fill(np.ones(len(volume.index), np.uint8)), volume.affine)
     for name, labels in volume.labels.items():
         _save_nifti(ppdata / "roi" / f"{name}.nii.gz", volume.fill(labels.astype(np.int16), -1), volume.affine)
-        if name in volume.label_names:
-            write_label_table(folder, volume.subject, name, volume.label_names[name])
+    write_label_tables(folder, volume.subject, volume.label_names)
     for session in range(1, config.n_sessions + 1):
         if f"{volume.subject}:{session}" not in config.missing:
             rows = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
@@ -272,7 +273,7 @@ def _labels(responses: Responses, truth: dict[str, Any]) -> tuple[dict[str, np.n
     _, nearest = cKDTree(geometry.coordinates[planted]).query(geometry.coordinates)
     parts = np.where(annotated, area[planted][nearest], general)
     names = ["Unknown", *(f"area{number}" for number in range(1, int(area.max()) + 1))]
-    return {"nsdgeneral": general, AREAS: parts}, {AREAS: names}
+    return {"nsdgeneral": general, AREAS: parts}, {"nsdgeneral": ["Unknown", "nsdgeneral"], AREAS: names}
 
 
 def signal_to_noise(betas: np.ndarray, stimulus_ids: Sequence[str]) -> np.ndarray:
@@ -307,11 +308,3 @@ def _save_nifti(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
     import nibabel
 
     nibabel.save(nibabel.Nifti1Image(values, affine), path)
-
-
-def write_label_table(folder: Path, owner: str, name: str, names: Sequence[str]) -> None:
-    """`nsddata/freesurfer/<owner>/label/<name>.mgz.ctab`: number and name on each line."""
-    place = folder / "nsddata" / "freesurfer" / owner / "label"
-    place.mkdir(parents=True, exist_ok=True)
-    lines = [f"{number} {label}" for number, label in enumerate(names)]
-    (place / f"{name}.mgz.ctab").write_text("\n".join(lines) + "\n", encoding="utf-8")
