@@ -14,92 +14,33 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar import checksums
-from pulvinar.errors import FileError, InputError
-from pulvinar.storage import reading, require_file
-
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
-SURFACE_SUFFIXES = (".gii",)
-COMPRESSED_SUFFIXES = (".gz", ".mgz")
-STEP = 2**20  # bytes read at once to the end of a stream
-AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round differently
-
-
-@contextlib.contextmanager
-def open_image(path: Path, what: str) -> Iterator[Any]:
-    """An image of nibabel's, to be read inside the block; if compressed, its stream is then read to the end, for its checksum.
-
-    `FileError` for whatever nibabel, zlib or the checksum find wrong.
-    """
-    import nibabel
-
-    with reading(path, what):
-        image: Any = nibabel.load(path)
-        if path.suffix.lower() not in COMPRESSED_SUFFIXES:
-            yield image
-            return
-        with gzip.open(path) as stream:
-            yield type(image).from_stream(stream)
-            _read_to_end(stream)
-
-
-def require_whole(path: Path, what: str) -> None:
-    """Read a compressed file to its end, for its checksum, unless that was done before; `FileError` if it is damaged."""
-
-    def check() -> None:
-        with reading(path, what), gzip.open(path) as stream:
-            _read_to_end(stream)
-
-    if path.suffix.lower() in COMPRESSED_SUFFIXES:
-        checksums.once(path, "gzip", check)
-
-
-def _read_to_end(stream: gzip.GzipFile) -> None:
-    while stream.read(STEP):
-        pass
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """A NIfTI file: stored values (x, y, z) or (x, y, z, time); value = slope * stored + intercept; affine voxel -> mm."""
-
-    path: Path
-    stored: np.ndarray
-    slope: float
-    intercept: float
-    affine: np.ndarray
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Size of the spatial grid (x, y, z)."""
-        return self.stored.shape[:3]
-
-    def scaled(self, stored: np.ndarray) -> np.ndarray:
-        """Stored values as float32 values in the file's unit."""
-        if self.slope == 1.0 and self.intercept == 0.0:
-            return stored.astype(np.float32)
-        return (stored.astype(np.float64) * self.slope + self.intercept).astype(np.float32)
-
-
-def read_volume(path: str | os.PathLike[str]) -> Volume:
-    """A `.nii` or `.nii.gz` file of three or four axes.
-
-    Raises `FileError` if it is missing, truncated or another format, `InputError` for other axes or values than numbers.
-    """
-    path = require_file(path, "volume")
-    if not path.name.lower().endswith(VOLUME_SUFFIXES):
-        raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
     with open_image(path, "NIfTI") as image:
+        _refuse_cifti(path, image)
         stored = np.asanyarray(image.dataobj.get_unscaled())
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biuf":
         raise InputError(f"{path}: numbers are needed, {stored.dtype} came")
-    if stored.ndim > 4 and set(stored.shape[4:]) == {1}:
-        stored = stored.reshape(stored.shape[:4])
+    stored = stored.reshape(_four_axes(stored.shape))
     if stored.ndim not in (3, 4) or 0 in stored.shape:
         raise InputError(f"{path}: a volume (x, y, z) or (x, y, z, trial) is needed, one of shape {stored.shape} came")
     return Volume(path=path, stored=stored, slope=slope, intercept=intercept, affine=affine)
+
+
+def _four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without axes of one entry behind the third, where there are five or more: (x, y, z, 1, trial) is AFNI's."""
+    behind = [side for side in shape[3:] if side != 1]
+    return shape if len(shape) <= 4 else (*shape[:3], *(behind or [1]))
+
+
+def _refuse_cifti(path: Path, image: Any) -> None:
+    import nibabel
+
+    if isinstance(image, nibabel.Cifti2Image):
+        raise InputError(
+            f"{path}: CIFTI, rows {image.shape[0]} x {image.shape[1]} greyordinates, not a volume (x, y, z). Save its cortical "
+            "columns as .npy (trial, vertex) and name the mesh and their numbers with surface and vertices"
+        )
 
 
 def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]:
@@ -110,28 +51,32 @@ def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]
     require_whole(path, "NIfTI")
     with reading(path, "NIfTI"):
         image: Any = nibabel.load(path)
-        shape, seconds = image.shape, _seconds_per_volume(image.header)
+        _refuse_cifti(path, image)
+        shape, seconds = _four_axes(image.shape), _seconds_per_volume(image.header)
     if len(shape) != 4:
         raise InputError(f"{path}: a series (x, y, z, time) is needed, one of shape {shape} came")
     return int(shape[3]), seconds
 
 
 def _seconds_per_volume(header) -> float | None:
-    zooms = header.get_zooms()
-    if len(zooms) < 4:
+    zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
+    if len(zooms) < 4 or unit not in UNITS:
         return None
-    unit = header.get_xyzt_units()[1]
-    seconds = float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+    seconds = float(zooms[3]) * UNITS[unit]
     return seconds if np.isfinite(seconds) and seconds > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask:
-    """The voxels of a volume that are above 0: `inside` bool (x, y, z). Voxels are listed in C order, as `array[inside]`."""
+    """The voxels of a volume that are above 0: `inside` bool (x, y, z). Voxels are listed in C order, as `array[inside]`.
+
+    tolerance: by how much (mm) an entry of another file's affine may differ from this one's.
+    """
 
     path: Path
     inside: np.ndarray
     affine: np.ndarray
+    tolerance: float = AFFINE_TOLERANCE
 
     @property
     def n_voxels(self) -> int:
@@ -139,13 +84,21 @@ class Mask:
         return int(self.inside.sum())
 
 
-def read_mask(path: str | os.PathLike[str]) -> Mask:
-    """A mask from a NIfTI file: the voxels above 0 (NaN counts as outside); `InputError` if there is none."""
+def read_mask(path: str | os.PathLike[str], *, tolerance: float = AFFINE_TOLERANCE) -> Mask:
+    """A mask from a NIfTI file: the voxels above 0 (NaN counts as outside); `InputError` if there is none.
+
+    A mask of shares (a probability map) is taken at the same threshold, and said. tolerance: see `Mask`.
+    """
     volume = read_volume(path)
-    inside = _single(volume) > 0
+    values = _single(volume)
+    inside = values > 0
     if not inside.any():
         raise InputError(f"{volume.path}: the mask is empty; no voxel is above 0")
-    return Mask(path=volume.path, inside=inside, affine=volume.affine)
+    if ((values > 0) & (values < 1)).any():
+        warn(
+            f"{volume.path}: holds shares between 0 and 1; every voxel above 0 is inside, {int(inside.sum())} of {inside.size}"
+        )
+    return Mask(path=volume.path, inside=inside, affine=volume.affine, tolerance=tolerance)
 
 
 def _single(volume: Volume) -> np.ndarray:
@@ -156,17 +109,17 @@ def _single(volume: Volume) -> np.ndarray:
 
 
 def require_same_grid(mask: Mask, path: Path, grid: Sequence[int], affine: np.ndarray | None = None) -> None:
-    """Raise `InputError` naming both files if their grids, or their affines by more than 0.001 mm, differ."""
+    """Raise `InputError` naming both files if their grids, or their affines by more than the mask's tolerance, differ."""
     if tuple(grid) != mask.inside.shape:
         raise InputError(
             f"{path} and {mask.path} are not on the same grid: {tuple(grid)} and {mask.inside.shape} voxels. "
             "Resample one of them to the other."
         )
-    if affine is not None and not np.allclose(affine, mask.affine, rtol=0, atol=AFFINE_TOLERANCE):
+    if affine is not None and not np.allclose(affine, mask.affine, rtol=0, atol=mask.tolerance):
         raise InputError(
             f"{path} and {mask.path} are not in the same place: affines {np.round(affine, 4).tolist()} and "
-            f"{np.round(mask.affine, 4).tolist()}. "
-            "Resample one of them to the other."
+            f"{np.round(mask.affine, 4).tolist()} differ by up to {np.abs(affine - mask.affine).max():.3g}, and "
+            f"{mask.tolerance:g} is allowed. Resample one of them to the other, or set affine_tolerance if they are one grid."
         )
 
 
@@ -186,7 +139,9 @@ def series_inside(volume: Volume, mask: Mask) -> tuple[np.ndarray, float]:
     series = np.ascontiguousarray(stored[mask.inside].T)  # (voxel, time) -> (time, voxel)
     if series.dtype.kind == "i" and series.dtype.itemsize == 2 and volume.intercept == 0 and volume.slope > 0:
         return series.astype(np.int16, copy=False), volume.slope
-    return volume.scaled(series), 1.0
+    if volume.slope != 1.0 or volume.intercept != 0.0:
+        series = series.astype(np.float64) * volume.slope + volume.intercept
+    return single_precision(series, str(volume.path)), 1.0
 
 
 def read_surface(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,13 +11,17 @@ from typing import Any, TypeVar
 
 from pulvinar.config import convert, read_toml, suggest
 from pulvinar.data.array_files import ARRAY_SUFFIXES
-from pulvinar.data.brain_files import SURFACE_SUFFIXES, VOLUME_SUFFIXES
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
 from pulvinar.data.fmriprep import WINDOW_S
 from pulvinar.data.tables import TABLE_SUFFIXES
 from pulvinar.errors import ConfigError
 
 Value = TypeVar("Value")
 NamedArray = tuple[Path, str | None]
+ONLY_FMRIPREP = (
+    *("events", "space", "task", "entities", "window_s", "trial_type", "type_column", "repetition_time"),
+    "drop_unmeasured_trials",
+)
 EITHER = (*ARRAY_SUFFIXES, *VOLUME_SUFFIXES)
 
 
@@ -38,7 +42,13 @@ class SubjectFiles:
     events: Path | None
     space: str | None
     task: str | None
+    entities: Mapping[str, str]
     window_s: tuple[float, float]
+    trial_type: Sequence[str]
+    type_column: str | None
+    repetition_time: float | None
+    drop_unmeasured_trials: bool
+    affine_tolerance: float
     rois: Mapping[str, NamedArray]
     noise_ceiling: NamedArray | None
     drop_bad_voxels: bool
@@ -117,7 +127,13 @@ def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[st
         events=section.folder("events"),
         space=section.value("space", str, None),
         task=section.value("task", str, None),
+        entities=section.texts_by_name("entities"),
         window_s=section.value("window_s", tuple[float, ...], WINDOW_S),
+        trial_type=section.texts("trial_type"),
+        type_column=section.value("type_column", str, None),
+        repetition_time=section.value("repetition_time", float, None),
+        drop_unmeasured_trials=section.value("drop_unmeasured_trials", bool, False),
+        affine_tolerance=section.value("affine_tolerance", float, AFFINE_TOLERANCE),
         rois=section.arrays("rois", EITHER),
         noise_ceiling=section.array("noise_ceiling", section.raw("noise_ceiling", None), EITHER),
         drop_bad_voxels=section.value("drop_bad_voxels", bool, False),
@@ -134,7 +150,7 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
         found.append("one of responses (with trials) and fmriprep (with events) is needed")
     wrong_company = (
         ("fmriprep", ("trials", "coordinates", "surface", "scale")),
-        ("responses", ("events", "space", "task", "window_s")),
+        ("responses", ONLY_FMRIPREP),
     )
     for key, strangers in wrong_company:
         if key in given and ("responses" in given) != ("fmriprep" in given):
@@ -152,6 +168,8 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
         found.append("vertices needs surface, the mesh that they belong to")
     if not subject.scale > 0:
         found.append(f"scale is a positive number, not {subject.scale}")
+    if not 0 <= subject.affine_tolerance < 1:
+        found.append(f"affine_tolerance is a length in mm from 0 to 1, not {subject.affine_tolerance}")
     if len(subject.window_s) != 2 or not subject.window_s[0] < subject.window_s[1]:
         found.append(f"window_s is two times in seconds after the onset, such as [4.0, 8.0], not {list(subject.window_s)}")
     return found
@@ -192,6 +210,21 @@ class _Section:
 
     def section(self, key: str) -> "_Section":
         return _Section(self.table(key), f"{self.where}{key}.", self.folder_of_file, self.mistakes)
+
+    def texts(self, key: str) -> list[str]:
+        """A text or a list of texts, as a list."""
+        given = self.items(key)
+        wrong = [item for item in given if not isinstance(item, str) or not item]
+        if wrong:
+            self.mistakes.append(f"{self.where}{key} is a text or a list of texts, not {wrong[0]!r}")
+        return [item for item in given if isinstance(item, str) and item]
+
+    def texts_by_name(self, key: str) -> dict[str, str]:
+        """A table of texts; whole numbers, as in res = 2, count as texts."""
+        given = self.table(key)
+        wrong = [name for name, item in given.items() if not isinstance(item, str | int) or isinstance(item, bool)]
+        self.mistakes += [f"{self.where}{key}.{name} is a text, not {given[name]!r}" for name in wrong]
+        return {name: str(item) for name, item in given.items() if name not in wrong}
 
     def items(self, key: str) -> list[Any]:
         """A value or a list of them, as a list."""

@@ -2,8 +2,8 @@
 
 Each run is detrended (linear) and z-scored per voxel over all its volumes (nilearn.signal.clean), and the response to a
 trial is the mean of the volumes acquired in a window after its onset, 4 to 8 s by default, around the peak of the
-haemodynamic response to a brief stimulus. Volume i of a run is acquired at StartTime + i * RepetitionTime (StartTime from the
-JSON sidecar, 0 without one).
+haemodynamic response to a brief stimulus. When a volume was acquired, data/volume_times.py says; what a run showed,
+data/events.py; which files belong together, data/bids.py.
 
 What it is not: responses of neighbouring trials overlap and are not pulled apart, no confounds are regressed out, the shape
 of the haemodynamic response is not fitted, and a run's mean, trend and spread come from all of its trials, test trials too.
@@ -11,34 +11,41 @@ Single-trial betas of GLMsingle (Prince et al. 2022) do better on each of these 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pulvinar.data.brain_files import Mask, read_mask, read_series_header, read_volume, require_same_grid, series_inside
+from pulvinar.data import bids
+from pulvinar.data.bids import OF_DERIVATIVES, find_events, of_scan, visible_files
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, read_volume, require_same_grid, series_inside
+from pulvinar.data.events import Rows, Shown
 from pulvinar.data.sessions import session_numbers
-from pulvinar.data.tables import Table, Trials, is_none, read_table
+from pulvinar.data.tables import Trials
+from pulvinar.data.volume_times import VolumeTimes, volume_times
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.progress import track, warn
-from pulvinar.storage import read_json
 
-BOLD, BRAIN_MASK, EVENTS = "_desc-preproc_bold.nii.gz", "_desc-brain_mask.nii.gz", "_events.tsv"
-STIMULUS_COLUMNS = ("stimulus", "stim_file")
+BOLD_SUFFIXES, MASK_SUFFIXES = ("_bold.nii.gz", "_bold.nii"), ("_mask.nii.gz", "_mask.nii")
+PREPROCESSED, BRAIN = "preproc", "brain"  # values of `desc`
 WINDOW_S = (4.0, 8.0)
-NOT_IN_EVENTS = ("space", "res", "den", "desc", "cohort", "part")
+MARGIN_S = 1e-6
 VOXELS_AT_ONCE = 20_000  # float64 copies of nilearn: 300 volumes of this many voxels are 48 MB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One run: its files, its session label, and for every trial that is kept the stimulus id and the volumes to average."""
+    """One run: its files, its session label, and for every trial the stimulus as the events name it and the volumes to average.
+
+    A trial in a pause of the run has no volumes; `trials_of` refuses it. onsets: of these trials, in s.
+    """
 
     bold: Path
     mask: Path
+    events: Path
     session: str
     stimulus_ids: Sequence[str]
+    onsets: np.ndarray
     volumes: Sequence[np.ndarray]
 
 
@@ -50,51 +57,74 @@ def find_runs(
     task: str | None = None,
     window_s: tuple[float, float] = WINDOW_S,
     stimulus_column: str | None = None,
+    trial_type: Sequence[str] = (),
+    type_column: str | None = None,
+    entities: Mapping[str, str] | None = None,
+    repetition_time: float | None = None,
+    drop_unmeasured_trials: bool = False,
 ) -> list[Run]:
     """The runs of one subject's fMRIPrep folder (`sub-01`), in order of file name, with their trials.
 
-    `events` is the folder under which the BIDS `*_events.tsv` of the subject lie. `space` and `task` choose where there are
-    several. The stimulus is named in `stimulus_column` ('stimulus' or 'stim_file' without it), as the table writes it
-    (`data.image_ids` makes ids of it); rows with 'n/a' there are not trials. A trial whose window is not over before the run ends is
-    left out, with a warning.
+    `events` is the folder under which the BIDS `*_events.tsv` of the subject lie (tables in the folders above hold too, as
+    BIDS lets them inherit). `space`, `task` and `entities` (such as res or desc; desc is preproc without it) choose where there
+    are several forms or tasks. `stimulus_column`, `trial_type` and `type_column`: see data/events.py's `Rows`.
+    `repetition_time`: in s, where files do not say it or contradict each other.
 
-    Raises `FileError` or `InputError` when a file is missing or unusable, naming it and what was looked for.
+    A trial before the run, or whose window is not over before the run ends, is left out with a warning. One whose window holds
+    no volume because the run paused is refused by `trials_of`, or left out with `drop_unmeasured_trials`.
+
+    Raises `FileError`, `InputError` or `NotFoundError` when a file is missing, unusable, or one of two that claim the same
+    run, naming it and what was looked for.
     """
-    bolds = _chosen(folder, space=space, task=task)
-    tables = _events_by_entities(events)
-    runs = []
-    for bold in bolds:
-        mask = bold.with_name(bold.name.replace(BOLD, BRAIN_MASK))
-        if not mask.is_file():
-            raise FileError(f"{bold}: its brain mask {mask.name} is not beside it")
-        runs.append(_run(bold, mask, _events_of(bold, tables, events), window_s, stimulus_column))
-    return runs
+    rows = Rows(stimulus_column=stimulus_column, trial_type=tuple(trial_type), type_column=type_column)
+    named = {"space": space, "task": task}
+    bolds = _chosen(folder, {**(entities or {}), **{key: value for key, value in named.items() if value is not None}})
+    tables = find_events(events)
+    table_of = {bold: tables.of(bold.name) for bold in bolds}
+    shown = {path: rows.read(path) for path in dict.fromkeys(table_of.values())}
+    rows.require_one_type_each(list(shown.values()))
+    times = {bold: volume_times(bold, raw=events, repetition_time=repetition_time) for bold in bolds}
+    return [_run(bold, shown[table_of[bold]], times[bold], window_s, drop_unmeasured_trials) for bold in bolds]
 
 
 def trials_of(runs: Sequence[Run]) -> Trials:
-    """The trial table of all runs together; runs are numbered from 0, sessions by their label ('ses-02' is 2)."""
-    sessions = session_numbers([run.session for run in runs], "session", str(runs[0].bold.parent))
+    """The trial table of all runs together; runs are numbered from 0, sessions by their label ('ses-02' is 2).
+
+    Raises `InputError` naming the trials for which there is no volume.
+    """
+    for run in runs:
+        _refuse_unmeasured(run)
+    labels = [run.session for run in runs]
+    numbers = session_numbers(labels, "session", str(runs[0].bold.parent))
+    if len(set(numbers.tolist())) < len(set(labels)):
+        there = ", ".join(sorted(set(labels)))
+        raise InputError(f"{runs[0].bold.parent}: are sessions {there} one? Their names are the same number")
     counts = [len(run.stimulus_ids) for run in runs]
     return Trials(
         origin=f"events of {runs[0].bold.parent}",
         stimulus_ids=[name for run in runs for name in run.stimulus_ids],
-        sessions=np.repeat(sessions, counts),
+        sessions=np.repeat(numbers, counts),
         runs=np.repeat(np.arange(len(runs)), counts),
     )
 
 
-def read_responses(runs: Sequence[Run], *, within: Mask | None = None) -> tuple[np.ndarray, Mask]:
+def read_responses(
+    runs: Sequence[Run], *, within: Mask | None = None, tolerance: float = AFFINE_TOLERANCE
+) -> tuple[np.ndarray, Mask]:
     """Responses (trial, voxel) float32, and the mask: voxels inside the brain mask of every run (and inside `within`).
 
+    tolerance: by how much (mm) entries of the affines may differ from those of the first mask.
     A voxel that is constant in a run has response 0 there; one that is not finite in a run has response NaN there.
     """
-    masks = [read_mask(path) for path in dict.fromkeys(run.mask for run in runs)]
+    masks = [read_mask(path, tolerance=tolerance) for path in dict.fromkeys(run.mask for run in runs)]
     masks += [within] if within is not None else []
     for mask in masks[1:]:
         require_same_grid(masks[0], mask.path, mask.inside.shape, mask.affine)
-    common = Mask(path=masks[0].path, inside=np.logical_and.reduce([mask.inside for mask in masks]), affine=masks[0].affine)
+    common = replace(masks[0], inside=np.logical_and.reduce([mask.inside for mask in masks]))
     if not common.n_voxels:
         raise InputError(f"{runs[0].bold.parent}: no voxel is inside all of its {len(masks)} masks")
+    for run in runs:
+        _refuse_unmeasured(run)
     blocks = []
     for run in track(runs, "averaging volumes", len(runs)):
         volume = read_volume(run.bold)
@@ -122,118 +152,105 @@ def detrended_zscores(series: np.ndarray) -> np.ndarray:
     return cleaned
 
 
-def entities(name: str) -> dict[str, str]:
-    """The key-value pairs of a BIDS file name; numbers without leading zeros, so that run-1 and run-01 agree.
-
-    >>> entities("sub-01_task-look_run-02_events.tsv")
-    {'sub': '01', 'task': 'look', 'run': '2'}
-    """
-    pairs = dict(part.split("-", 1) for part in name.split("_") if "-" in part)
-    return {key: value.lstrip("0") or "0" if key in ("run", "echo") else value for key, value in pairs.items()}
-
-
-def _chosen(folder: Path, *, space: str | None, task: str | None) -> list[Path]:
-    """The preprocessed series of one space and task, sorted."""
-    found = sorted([*folder.glob(f"func/*{BOLD}"), *folder.glob(f"ses-*/func/*{BOLD}")])
-    found = [path for path in found if "echo" not in entities(path.name)]  # single echoes stand beside their combination
-    if not found:
-        raise FileError(f"{folder}: no func/*{BOLD} and no ses-*/func/*{BOLD}; is this a subject's folder of fMRIPrep?")
-    for key, wanted in (("space", space), ("task", task)):
-        having = {path: entities(path.name).get(key, "none") for path in found}
+def _chosen(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
+    """One series per run, sorted; which of several forms of a run is meant has to be said."""
+    found = _series(folder, wanted.get("desc", PREPROCESSED))
+    for key in ("space", "task", *(key for key in wanted if key not in ("space", "task", "desc"))):
+        having = {path: bids.entities(path.name).get(key, "none") for path in found}
         there = sorted(set(having.values()))
-        if wanted is None and len(there) > 1:
-            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {key} = ...")
-        found = [path for path in found if wanted in (None, having[path])]
+        value = bids.entities(f"{key}-{wanted[key]}").get(key) if key in wanted else None
+        if value is None and len(there) > 1:
+            way = key if key in ("space", "task") else f"entities.{key}"
+            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way} = ...")
+        found = [path for path in found if value in (None, having[path])]
         if not found:
-            raise NotFoundError(f"{folder}: no preprocessed series with {key} '{wanted}'; there are: {', '.join(there)}")
-    resolutions = {entities(path.name).get("res", "none") for path in found}
-    if len(resolutions) > 1:
-        raise InputError(
-            f"{folder}: series of several resolutions (res-{', res-'.join(sorted(resolutions))}); keep one of them"
+            raise NotFoundError(f"{folder}: no preprocessed series with {key} '{value}'; there are: {', '.join(there)}")
+    _refuse_several_forms(folder, found)
+    return found
+
+
+def _series(folder: Path, desc: str) -> list[Path]:
+    """The series of one `desc` in a subject's folder, without single echoes (they stand beside their combination)."""
+    patterns = [f"{place}/*{suffix}" for place in ("func", "ses-*/func") for suffix in BOLD_SUFFIXES]
+    every = sorted(path for pattern in patterns for path in visible_files(folder, pattern))
+    found = [path for path in every if bids.entities(path.name).get("desc") == desc and "echo" not in bids.entities(path.name)]
+    if not found:
+        there = sorted({bids.entities(path.name).get("desc", "none") for path in every})
+        raise FileError(
+            f"{folder}: no func/*_desc-{desc}_bold.nii.gz and no ses-*/func/*_desc-{desc}_bold.nii.gz"
+            + (f" (there are desc {', '.join(there)}); choose with entities.desc = ..." if there else "")
+            + "; is this a subject's folder of fMRIPrep?"
         )
     return found
 
 
-def _events_by_entities(folder: Path) -> dict[frozenset, Path]:
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder of events")
-    return {frozenset(entities(path.name[: -len(EVENTS)]).items()): path for path in sorted(folder.rglob(f"*{EVENTS}"))}
+def _refuse_several_forms(folder: Path, found: Sequence[Path]) -> None:
+    """Two files of one scan, of several subjects, or of several grids are not put together."""
+    known = {path: bids.entities(path.name) for path in found}
+    scans: dict[tuple[tuple[str, str], ...], Path] = {}
+    for path, own in known.items():
+        other = scans.setdefault(tuple(sorted(of_scan(own).items())), path)
+        if other != path:
+            keys = [key for key in OF_DERIVATIVES if own.get(key) != known[other].get(key)]
+            way = f"choose one with entities.{keys[0]} = ..." if keys else "keep one of them"
+            raise InputError(
+                f"{folder}: {other.relative_to(folder)} and {path.relative_to(folder)} are two series of one run; {way}"
+            )
+    for key in ("sub", *OF_DERIVATIVES):
+        there = sorted({own.get(key, "none") for own in known.values()})
+        if len(there) > 1:
+            raise InputError(
+                f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with entities.{key} = ..."
+            )
 
 
-def _events_of(bold: Path, tables: Mapping[frozenset, Path], folder: Path) -> Path:
-    own = {key: value for key, value in entities(bold.name[: -len(BOLD)]).items() if key not in NOT_IN_EVENTS}
-    if frozenset(own.items()) not in tables:
-        wanted = "_".join(f"{key}-{value}" for key, value in own.items()) + EVENTS
-        raise FileError(f"{folder}: no {wanted} for {bold.name}; there are: {[path.name for path in tables.values()][:4]}")
-    return tables[frozenset(own.items())]
+def _mask_of(bold: Path) -> Path:
+    """The brain mask beside a series: the file with the same entities and `desc-brain`."""
+    own = bids.entities(bold.name) | {"desc": BRAIN}
+    found = [path for suffix in MASK_SUFFIXES for path in visible_files(bold.parent, f"*{suffix}")]
+    found = [path for path in found if bids.entities(path.name) == own]
+    if len(found) != 1:
+        name = bold.name.partition("_desc-")[0] + "_desc-brain_mask.nii.gz"
+        there = f"; there are {', '.join(path.name for path in found)}" if found else ""
+        raise FileError(f"{bold}: its brain mask {name} is not beside it{there}")
+    return found[0]
 
 
-def _run(bold: Path, mask: Path, events: Path, window_s: tuple[float, float], stimulus_column: str | None) -> Run:
-    start, step, n_volumes = _timing(bold)
-    times = start + step * np.arange(n_volumes)
-    ids, onsets = _shown(read_table(events), stimulus_column)
-    covered = (onsets + window_s[0] >= start) & (onsets + window_s[1] <= start + step * n_volumes)
-    if not covered.all():
-        warn(f"{events}: {int((~covered).sum())} of {len(ids)} trials are left out; their window is not inside the run")
-    if not covered.any():
-        raise InputError(f"{events}: no trial has its window of {window_s[0]:g} to {window_s[1]:g} s inside the run")
-    margin = 1e-6
-    volumes = [
-        np.flatnonzero((times >= onset + window_s[0] - margin) & (times <= onset + window_s[1] + margin))
-        for onset in onsets[covered]
-    ]
-    if any(len(chosen) == 0 for chosen in volumes):
-        raise InputError(f"{bold}: no volume within {window_s} s of some onsets; volumes are {step:g} s apart, widen window_s")
+def _run(bold: Path, shown: Shown, volumes: VolumeTimes, window_s: tuple[float, float], drop_unmeasured: bool) -> Run:
+    first, last = shown.onsets + window_s[0], shown.onsets + window_s[1]
+    inside = (shown.onsets >= min(volumes.times[0], 0.0)) & (first >= volumes.times[0]) & (last <= volumes.end)
+    if not inside.any():
+        raise InputError(
+            f"{shown.path}: no trial has its window of {window_s[0]:g} to {window_s[1]:g} s inside the run, which ends at "
+            f"{volumes.end:g} s; are onsets in seconds?"
+        )
+    _say_left_out(shown, ~inside, "they are not inside the run")
+    within = (volumes.times >= first[:, None] - MARGIN_S) & (volumes.times <= last[:, None] + MARGIN_S)  # (trial, volume)
+    measured = within.any(1)
+    if drop_unmeasured and (inside & measured).any():
+        _say_left_out(shown, inside & ~measured, "the run paused in their window")
+        inside &= measured
+    trials = np.flatnonzero(inside).tolist()
     return Run(
         bold=bold,
-        mask=mask,
-        session=entities(bold.name).get("ses", "0"),
-        stimulus_ids=[name for name, kept in zip(ids, covered, strict=True) if kept],
-        volumes=volumes,
+        mask=_mask_of(bold),
+        events=shown.path,
+        session=bids.entities(bold.name).get("ses", "0"),
+        stimulus_ids=[shown.names[trial] for trial in trials],
+        onsets=shown.onsets[trials],
+        volumes=[np.flatnonzero(within[trial]) for trial in trials],
     )
 
 
-def _is_time(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and low <= value <= high
+def _say_left_out(shown: Shown, out: np.ndarray, why: str) -> None:
+    if out.any():
+        warn(f"{shown.path}: {int(out.sum())} of {len(out)} trials are left out; {why}")
 
 
-def _timing(bold: Path) -> tuple[float, float, int]:
-    """Time of the first volume and seconds between volumes (sidecar before header), and the number of volumes."""
-    n_volumes, from_header = read_series_header(bold)
-    sidecar = bold.with_name(bold.name.replace(".nii.gz", ".json"))
-    content = read_json(sidecar) if sidecar.is_file() else {}
-    stated: Any = content.get("RepetitionTime", from_header) if isinstance(content, dict) else from_header
-    start = content.get("StartTime", 0.0) if isinstance(content, dict) else 0.0
-    if not (_is_time(stated, 0.05, 30.0) and _is_time(start, -60.0, 60.0)):
+def _refuse_unmeasured(run: Run) -> None:
+    without = [f"{onset:g}" for onset, volumes in zip(run.onsets, run.volumes, strict=True) if not len(volumes)]
+    if without:
         raise InputError(
-            f"{bold}: repetition time {stated!r} s, first volume at {start!r} s cannot be; "
-            f"write RepetitionTime (s) into {sidecar.name}"
+            f"{run.events}: no volume of {run.bold.name} was acquired in the window of {len(without)} of {len(run.onsets)} "
+            f"trials (onsets {', '.join(without[:3])} s); widen window_s, or leave them out with drop_unmeasured_trials = true"
         )
-    if from_header is not None and abs(from_header - stated) > 0.001:
-        warn(f"{bold}: the header says {from_header:g} s per volume, {sidecar.name} says {stated:g}; the latter is used")
-    return float(start), float(stated), n_volumes
-
-
-def _shown(table: Table, stimulus_column: str | None) -> tuple[list[str], np.ndarray]:
-    """Stimulus ids and onsets (trial,), in s, of the rows that show a stimulus."""
-    column = stimulus_column or next((name for name in STIMULUS_COLUMNS if table.has(name)), None)
-    if column is None:
-        raise NotFoundError(
-            f"{table.path}: no column 'stimulus' or 'stim_file'; there are: {', '.join(table.columns)}. "
-            "Name the one that holds the stimulus ids: stimulus_column = ..."
-        )
-    ids, onsets = [], []
-    for line, name, onset in zip(table.lines, table.column(column), table.column("onset"), strict=True):
-        if is_none(name):
-            continue
-        try:
-            seconds = float(onset)
-        except ValueError:
-            seconds = float("nan")
-        if not np.isfinite(seconds):
-            raise InputError(f"{table.path}: onset {onset!r} in line {line} is not a time in seconds")
-        ids.append(name)
-        onsets.append(seconds)
-    if not ids:
-        raise InputError(f"{table.path}: no row has a stimulus in column '{column}'")
-    return ids, np.array(onsets)

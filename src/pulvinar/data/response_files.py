@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data import fmriprep
-from pulvinar.data.array_files import read_array
+from pulvinar.data.array_files import read_array, single_precision
 from pulvinar.data.brain_files import (
     VOLUME_SUFFIXES,
     Mask,
@@ -32,8 +32,9 @@ def as_response_values(values: np.ndarray, who: str) -> np.ndarray:
         raise InputError(f"{who}: numbers are needed, {values.dtype} came")
     if values.dtype in (np.dtype(np.int16), np.dtype(np.float32)):
         return values
-    wanted = np.int16 if values.dtype == np.dtype(np.int16).newbyteorder() else np.float32
-    return values.astype(wanted)
+    if values.dtype == np.dtype(np.int16).newbyteorder():
+        return values.astype(np.int16)
+    return single_precision(values, who)
 
 
 def make_responses(
@@ -89,9 +90,9 @@ def _without_bad_voxels(responses: Responses, trials: np.ndarray) -> Responses:
 
 def read_subject(files: SubjectFiles, trials: Trials, runs: Sequence[fmriprep.Run]) -> Responses:
     """Everything about one subject; `runs` are its fMRIPrep runs, if its responses come from those."""
-    mask = read_mask(files.mask) if files.mask is not None else None
+    mask = read_mask(files.mask, tolerance=files.affine_tolerance) if files.mask is not None else None
     if runs:
-        values, mask = fmriprep.read_responses(runs, within=mask)
+        values, mask = fmriprep.read_responses(runs, within=mask, tolerance=files.affine_tolerance)
         scale = 1.0
     else:
         values, scale = _read_values(files, mask)

@@ -75,6 +75,11 @@ def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:
         task=files.task,
         window_s=files.window_s,
         stimulus_column=files.stimulus_column,
+        trial_type=files.trial_type,
+        type_column=files.type_column,
+        entities=files.entities,
+        repetition_time=files.repetition_time,
+        drop_unmeasured_trials=files.drop_unmeasured_trials,
     )
 
 
