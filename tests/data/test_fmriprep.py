@@ -200,7 +200,7 @@ def test_volumes_of_a_run_with_a_pause_are_taken_at_their_own_times(tmp_path, ca
     with pytest.raises(InputError, match="onsets 37 s"):
         read_responses(runs)
     runs = find_runs(tmp_path / "d", events=tmp_path / "b", drop_unmeasured_trials=True)
-    assert list(trials_of(runs).stimulus_ids) == ["i0", "i1", "i3", "i4"]
+    assert list(trials_of(runs).stimulus_ids) == ["i0.png", "i1.png", "i3.png", "i4.png"]
     assert capsys.readouterr().err.count("the run paused in their window") == 1
     own = scipy.signal.detrend(series(3).reshape(-1, N_VOLUMES).T.astype(float), axis=0)
     own = scipy.stats.zscore(own, axis=0, ddof=1)
@@ -216,7 +216,7 @@ def test_a_trial_before_the_run_is_left_out(tmp_path, capsys):
     assert "1 of 2 trials are left out; they are not inside the run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["n/a", "N/A", "nan", "NaN", "NAN", "", " ", '""'])
+@pytest.mark.parametrize("word", ["n/a", "N/A", "nan", "NaN", "NAN", "", " ", '""', "NA", "none"])
 def test_rows_without_a_stimulus_are_no_trials(tmp_path, word):
     write_run(tmp_path / "d", "sub-01_task-look", sidecar=PLAIN)
     write_events(tmp_path / "b", "sub-01_task-look", ["3\t1\tx\ta.png", f"9\t1\tfix\t{word}", f"n/a\t1\tbutton\t{word}"])
@@ -232,8 +232,6 @@ def test_rows_without_a_stimulus_are_no_trials(tmp_path, word):
         ("inf\t1\tx\tb.png", "onset 'inf' in line 3"),
         ("14,5\t1\tx\tb.png", "onset '14,5' in line 3"),
         ("1_4\t1\tx\tb.png", "onset '1_4' in line 3"),
-        ("9\t1\tx\tNA", "line 3, stim_file: is 'NA' an image, or none"),
-        ("9\t1\tx\tnone", "is 'none' an image, or none"),
         ("3\t1\tx\ta.png", "two rows show 'a.png' at 3 s"),
         ("5\t1\tresponse\ta.png", r"'a\.png' stands on rows of the types 'x', 'response'.*trial_type = \['x'\]"),
     ],
@@ -246,7 +244,7 @@ def test_rows_that_cannot_be_trials_are_refused(tmp_path, row, message):
 
 
 def test_trials_are_chosen_by_their_type(tmp_path):
-    """A stimulus may be on rows of several types over runs too; NA on a row that is not chosen is nobody's trial."""
+    """A stimulus may be on rows of several types over runs too."""
     for run in "12":
         write_run(tmp_path / "d", f"sub-01_task-look_run-{run}", sidecar=PLAIN)
     shown = ["3\t1\tstim\ta.png", "5\t1\tresponse\ta.png", "7\t1\tfix\tNA"]
@@ -406,17 +404,6 @@ def test_sessions_whose_names_are_one_number_are_not_put_together(tmp_path):
         write_events(tmp_path / "b", f"sub-01_ses-{session}_task-look")
     with pytest.raises(InputError, match="are sessions 01, 1 one"):
         trials_of(find_runs(tmp_path / "d", events=tmp_path / "b"))
-
-
-def test_folders_tell_stimuli_of_one_name_apart(tmp_path):
-    write_run(tmp_path / "d", "sub-01_task-look", sidecar=PLAIN)
-    rows = ["3\t1\tx\tfaces/01.png", "15\t1\tx\thouses/01.png", "28\t1\tx\tfaces\\01.png"]
-    write_events(tmp_path / "b", "sub-01_task-look", rows)
-    assert list(trials_of(find_runs(tmp_path / "d", events=tmp_path / "b")).stimulus_ids) == [
-        "faces/01",
-        "houses/01",
-        "faces/01",
-    ]
 
 
 def test_spaces_and_tasks_are_chosen(study):

@@ -14,6 +14,84 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar import checksums
+from pulvinar.data.array_files import single_precision
+from pulvinar.errors import FileError, InputError
+from pulvinar.progress import warn
+from pulvinar.storage import reading, require_file
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+SURFACE_SUFFIXES = (".gii",)
+COMPRESSED_SUFFIXES = (".gz", ".mgz")
+STEP = 2**20  # bytes read at once to the end of a stream
+AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round differently
+UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # of the fourth axis, in s; others are no time
+
+
+@contextlib.contextmanager
+def open_image(path: Path, what: str) -> Iterator[Any]:
+    """An image of nibabel's, to be read inside the block; if compressed, its stream is then read to the end, for its checksum.
+
+    `FileError` for whatever nibabel, zlib or the checksum find wrong.
+    """
+    import nibabel
+
+    with reading(path, what):
+        image: Any = nibabel.load(path)
+        if path.suffix.lower() not in COMPRESSED_SUFFIXES:
+            yield image
+            return
+        with gzip.open(path) as stream:
+            yield type(image).from_stream(stream)
+            _read_to_end(stream)
+
+
+def require_whole(path: Path, what: str) -> None:
+    """Read a compressed file to its end, for its checksum, unless that was done before; `FileError` if it is damaged."""
+
+    def check() -> None:
+        with reading(path, what), gzip.open(path) as stream:
+            _read_to_end(stream)
+
+    if path.suffix.lower() in COMPRESSED_SUFFIXES:
+        checksums.once(path, "gzip", check)
+
+
+def _read_to_end(stream: gzip.GzipFile) -> None:
+    while stream.read(STEP):
+        pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A NIfTI file: stored values (x, y, z) or (x, y, z, time); value = slope * stored + intercept; affine voxel -> mm."""
+
+    path: Path
+    stored: np.ndarray
+    slope: float
+    intercept: float
+    affine: np.ndarray
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Size of the spatial grid (x, y, z)."""
+        return self.stored.shape[:3]
+
+    def scaled(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values as float32 values in the file's unit."""
+        if self.slope == 1.0 and self.intercept == 0.0:
+            return stored.astype(np.float32)
+        return (stored.astype(np.float64) * self.slope + self.intercept).astype(np.float32)
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """A `.nii` or `.nii.gz` file of three or four axes.
+
+    Raises `FileError` if it is missing, truncated or another format, `InputError` for other axes or values than numbers.
+    """
+    path = require_file(path, "volume")
+    if not path.name.lower().endswith(VOLUME_SUFFIXES):
+        raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
     with open_image(path, "NIfTI") as image:
         _refuse_cifti(path, image)
         stored = np.asanyarray(image.dataobj.get_unscaled())
