@@ -191,3 +191,58 @@ def test_what_is_no_mesh_is_refused(tmp_path):
             read_surface([tmp_path / "cut.surf.gii"])
     with pytest.raises(FileError, match="surfaces are read from"):
         read_surface([write(tmp_path / "x.nii", np.zeros((2, 2, 2), np.uint8))])
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 1, 6), (5, 4, 3, 6, 1), (5, 4, 3, 6, 1, 1), (5, 4, 3, 1, 1, 6)])
+def test_more_axes_of_one_entry_each_are_taken(tmp_path, shape):
+    """AFNI writes (x, y, z, 1, trial); oracle: nibabel's values without these axes."""
+    path = write(tmp_path / "x.nii.gz", GENERATOR.normal(size=shape).astype(np.float32))
+    series, _ = series_inside(read_volume(path), read_mask(mask_file(tmp_path)))
+    np.testing.assert_array_equal(series, nibabel.load(path).get_fdata().reshape(5, 4, 3, 6)[INSIDE].T.astype(np.float32))
+    assert read_series_header(path)[0] == 6
+
+
+def test_two_long_axes_behind_the_third_are_refused(tmp_path):
+    path = write(tmp_path / "x.nii.gz", np.zeros((5, 4, 3, 2, 6), np.float32))
+    with pytest.raises(InputError, match=r"one of shape \(5, 4, 3, 2, 6\) came"):
+        read_volume(path)
+
+
+def test_cifti_is_no_volume(tmp_path):
+    axes = (nibabel.cifti2.ScalarAxis(["a", "b"]), nibabel.cifti2.BrainModelAxis.from_mask(np.ones(7, bool), "CortexLeft"))
+    nibabel.Cifti2Image(np.zeros((2, 7), np.float32), axes).to_filename(tmp_path / "x.dscalar.nii")
+    for read in (read_volume, read_series_header):
+        with pytest.raises(InputError, match=r"x\.dscalar\.nii: CIFTI, rows 2 x 7 greyordinates.*surface and vertices"):
+            read(tmp_path / "x.dscalar.nii")
+
+
+def test_the_tolerance_of_affines_can_be_set(tmp_path):
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.002
+    path = write(tmp_path / "x.nii.gz", GENERATOR.normal(size=(5, 4, 3, 6)).astype(np.float32), moved)
+    mask = mask_file(tmp_path)
+    with pytest.raises(InputError, match=r"differ by up to 0\.002, and 0\.001 is allowed.*set affine_tolerance"):
+        series_inside(read_volume(path), read_mask(mask))
+    assert series_inside(read_volume(path), read_mask(mask, tolerance=0.01))[0].shape == (6, INSIDE.sum())
+    moved[0, 3] += 0.1
+    with pytest.raises(InputError, match="not in the same place"):
+        series_inside(read_volume(write(path, np.zeros((5, 4, 3, 6), np.float32), moved)), read_mask(mask, tolerance=0.01))
+
+
+def test_values_that_single_precision_cannot_tell_apart_are_refused(tmp_path):
+    """float32 keeps 1e6 to .0625: noise of .1 is lost there, noise of 100 is not; what is constant stays constant."""
+    noise = GENERATOR.normal(size=(5, 4, 3, 60))
+    mask = read_mask(mask_file(tmp_path))
+    with pytest.raises(InputError, match=r"x\.nii\.gz: \d+ of \d+ voxels lose their differences in single precision"):
+        series_inside(read_volume(write(tmp_path / "x.nii.gz", 1e6 + 0.1 * noise)), mask)
+    for values in (1e6 + 100 * noise, 0.1 * noise, np.full((5, 4, 3, 60), 1e6 + 0.1)):
+        series, _ = series_inside(read_volume(write(tmp_path / "x.nii.gz", values)), mask)
+        np.testing.assert_allclose(series, values[INSIDE].T, rtol=1e-6)
+
+
+def test_a_mask_of_shares_is_said(tmp_path, capsys):
+    write(tmp_path / "mask.nii.gz", np.where(INSIDE, 0.7, 1e-6).astype(np.float32))
+    assert read_mask(tmp_path / "mask.nii.gz").n_voxels == 60
+    assert "every voxel above 0 is inside, 60 of 60" in capsys.readouterr().err
+    read_mask(mask_file(tmp_path))
+    assert capsys.readouterr().err == ""

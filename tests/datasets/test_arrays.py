@@ -208,6 +208,13 @@ def test_fmriprep_subjects_are_labelled_as_a_simple_estimate(folder):
     assert responses.n_voxels == INSIDE.sum()
     assert "5 to 9 s after onset" in experiment.facts["responses of sub-09"]
     assert "simple estimate" in experiment.facts["responses of sub-09"]
+    again = text + 'trial_type = "x"\nentities.space = "T1w"\nrepetition_time = 2000\n'
+    with pytest.raises(NotFoundError, match="no column 'trial_type'"):
+        read(folder, HEAD + again)
+    again = again.replace('trial_type = "x"', 'trial_type = "1"\ntype_column = "duration"\ndrop_unmeasured_trials = true')
+    np.testing.assert_array_equal(
+        read(folder, HEAD + again).subjects["sub-09"].read(np.arange(10)), responses.read(np.arange(10))
+    )
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,11 @@ def test_files_that_do_not_fit(files):
         load(str(root))
     with pytest.raises(FileError, match="no betas_all_subj0S"):
         load(str(root / "wds"))
+
+
+def test_a_tar_that_is_there_twice_is_refused(files):
+    root, _ = files
+    train = root / "wds" / "subj01" / "train"
+    (train / "1.tar").write_bytes((train / "0.tar").read_bytes())
+    with pytest.raises(InputError, match=r"wds/subj01: \d+ rows of the betas stand in two samples of the tars"):
+        load(f"{root}?subjects=1")

@@ -1,5 +1,6 @@
 """NOD: a folder in its layout (CIFTI, runs, receptive fields, atlas), written here and read."""
 
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -141,3 +142,16 @@ def test_an_atlas_without_the_areas_is_refused(root):
     write_scalars(root / "plain.dscalar.nii", np.zeros((1, N_LEFT + 4 + N_RIGHT)), ["zero"])
     with pytest.raises(InputError, match="no labels"):
         nod.load(f"{root}?images=false&atlas={root / 'plain.dscalar.nii'}")
+
+
+def test_two_folders_of_one_run_and_two_receptive_fields_are_refused(root):
+    results = root / "derivatives/ciftify/sub-03/results"
+    copy = results / "ses-imagenet1_task-imagenet_run-01"
+    shutil.copytree(results / "ses-imagenet01_task-imagenet_run-1", copy)
+    with pytest.raises(InputError, match="run-1 and ses-imagenet1_task-imagenet_run-01 are one run; keep one of them"):
+        nod.load(str(root))
+    shutil.rmtree(copy)
+    fields = next(results.rglob("*_params.dscalar.nii"))
+    shutil.copy(fields, fields.with_name("old_params.dscalar.nii"))
+    with pytest.raises(InputError, match="one file of receptive fields is needed"):
+        nod.load(f"{root}?atlas={root / 'atlas.dlabel.nii'}")

@@ -236,3 +236,10 @@ def test_every_file_cut_short_is_named(spoilt_nsd, name, query, left):
     path.write_bytes(content[: int(left * len(content))])
     with pytest.raises(PulvinarError, match=path.name):
         read_all(spoilt_nsd, query)
+
+
+def test_two_files_of_one_session_are_refused(spoilt_nsd):
+    place = spoilt_nsd.betas_folder("subj01")
+    (place / "betas_session1.hdf5").symlink_to(place / "betas_session01.hdf5")
+    with pytest.raises(InputError, match=r"betas_session01\.hdf5 and betas_session1\.hdf5 are one session"):
+        load(str(spoilt_nsd.root))

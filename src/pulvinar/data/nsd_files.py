@@ -189,11 +189,16 @@ def read_label_names(path: Path) -> dict[int, str]:
 
 
 def session_files(folder: Path, pattern: str) -> dict[int, Path]:
-    """Session number -> file, for names such as `betas_session07.hdf5` (`pattern` has one group: the number)."""
-    if not folder.is_dir():
-        return {}
-    found = ((re.fullmatch(pattern, path.name), path) for path in sorted(folder.iterdir()))
-    return {int(match[1]): path for match, path in found if match}
+    """Session number -> file, for names such as `betas_session07.hdf5` (`pattern` has one group: the number).
+
+    Raises `InputError` where two files are the same session (`session7` and `session07`).
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = re.fullmatch(pattern, path.name)
+        if match and found.setdefault(int(match[1]), path) != path:
+            raise InputError(f"{folder}: {found[int(match[1])].name} and {path.name} are one session; keep one of them")
+    return found
 
 
 def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:

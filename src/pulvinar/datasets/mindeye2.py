@@ -143,6 +143,12 @@ def _responses(root: Path, name: str, trials: _Trials, options: Options) -> Resp
     betas = betas if betas.dtype == np.float32 else betas.astype(np.float32)
     table = np.concatenate([trials.train, trials.test])
     table = table[np.argsort(table[:, 1], kind="stable")]
+    twice = table[1:][np.diff(table[:, 1]) == 0, 1]
+    if len(twice):
+        raise InputError(
+            f"{root / 'wds' / name}: {len(twice)} rows of the betas stand in two samples of the tars, first row {twice[0]}; "
+            "is a tar there twice?"
+        )
     if table[-1, 1] >= len(betas):
         raise InputError(f"{path}: {len(betas)} trials, but the tars of {name} name row {table[-1, 1]} (from 0)")
     everywhere = np.ones(betas.shape[1], bool)

@@ -148,7 +148,12 @@ def _runs(results: Path) -> list[_Run]:
         found.append(_Run(betas=betas, labels=labels, session=int(number), run=int(run)))
     if not found:
         raise FileError(f"{results}: no folder ses-imagenetKK_task-imagenet_run-R")
-    return sorted(found, key=lambda one: (one.session, one.run))
+    by_number: dict[tuple[int, int], _Run] = {}
+    for one in found:
+        other = by_number.setdefault((one.session, one.run), one)
+        if other is not one:
+            raise InputError(f"{results}: {other.betas.parent.name} and {one.betas.parent.name} are one run; keep one of them")
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Options) -> Responses:
@@ -236,6 +241,8 @@ def _receptive_field_r2(results: Path, maps: CorticalMaps) -> np.ndarray | None:
     files = sorted((results / "ses-prf_task-prf").glob("*_params.dscalar.nii"))
     if not files:
         return None
+    if len(files) > 1:
+        raise InputError(f"{files[0].parent}: {', '.join(path.name for path in files)}: one file of receptive fields is needed")
     fields = read_cortex(files[0])
     if len(fields.values) != len(PRF_ROWS):
         raise InputError(f"{fields.path}: rows {', '.join(PRF_ROWS)} are needed, {len(fields.values)} rows came")
