@@ -124,7 +124,8 @@ def test_image_modes(tmp_path):
     assert np.array_equal(read_image(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, axis=2))
     transparent = np.concatenate([PIXELS["a"], PIXELS["a"][..., :1]], axis=2)
     Image.fromarray(transparent).save(tmp_path / "rgba.png")
-    assert np.array_equal(read_image(tmp_path / "rgba.png"), PIXELS["a"])
+    share = transparent[..., 3:] / 255
+    assert np.array_equal(read_image(tmp_path / "rgba.png"), np.rint(PIXELS["a"] * share + 255 * (1 - share)))
     Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "deep.png")
     with pytest.raises(FileError, match=r"deep\.png: images of 8 bits per channel"):
         read_image(tmp_path / "deep.png")

@@ -214,10 +214,11 @@ def salience(
 
 def _pictures(run: RunFolder, subject: str, folder: str | None, n_images: int) -> list[np.ndarray]:
     if folder is not None:
-        from pulvinar.data.image_files import ImageFiles, find_images
+        from pulvinar.data.image_files import ImageFiles, open_images
 
-        files = sorted(find_images(folder).values(), key=lambda path: path.name)
-        read = ImageFiles(files)
+        found, options = open_images(folder)
+        files = sorted(found.values(), key=lambda path: path.name)
+        read = ImageFiles(files, options)
         return [read(row) for row in _spread(len(files), n_images)]
     experiment: Experiment = open_data("experiment", run.facts["data"]["path"])
     if experiment.stimuli.read_image is None:

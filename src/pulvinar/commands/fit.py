@@ -321,7 +321,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; the order as .csv beside."""
-    from pulvinar.data.image_files import ImageFiles, find_images
+    from pulvinar.data.image_files import ImageFiles, open_images
     from pulvinar.data.stimuli import Stimuli
 
     order = Path(out).with_suffix(".csv")
@@ -334,8 +334,9 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     if not hasattr(module, "predict"):
         raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
     fitted.require(method=fitted.method)
-    files = dict(sorted(find_images(images).items(), key=lambda item: item[1].name))
-    stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values())))
+    found, options = open_images(images)
+    files = dict(sorted(found.items(), key=lambda item: item[1].name))
+    stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values()), options))
     config = build(module.Config, fitted.settings(), name=fitted.method)
     arrays = module.predict(fitted, stimuli, config)
     _write_prediction(Path(out), arrays)

@@ -13,7 +13,8 @@ from pulvinar.commands.data import open_data
 from pulvinar.commands.fit import create_run, require_same_data
 from pulvinar.config import build, parse_assignments, read_toml, suggest
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.image_files import find_images, read_image
+from pulvinar.data.image_files import ImageFiles, open_images, read_image
+from pulvinar.data.pictures import PictureOptions
 from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.evaluation import reconstruction
 from pulvinar.evaluation.decoder_runs import require_decoder_run
@@ -112,10 +113,13 @@ def reconstruct(
 
 
 class Picked:
-    """Which test images are reconstructed (ids), and pictures of the user's own to retrieve from, if any (name -> file)."""
+    """Which test images are reconstructed (ids), and pictures of the user's own to retrieve from, if any.
 
-    def __init__(self, ids: list[str], gallery: dict[str, Path] | None = None) -> None:
-        self.ids, self.gallery = ids, gallery
+    gallery: name -> file; options: how these files are read.
+    """
+
+    def __init__(self, ids: list[str], gallery: dict[str, Path] | None = None, options: PictureOptions | None = None) -> None:
+        self.ids, self.gallery, self.options = ids, gallery, options
 
 
 def choose(experiment: Experiment, images: str) -> Picked:
@@ -130,12 +134,12 @@ def choose(experiment: Experiment, images: str) -> Picked:
         )
     if images == "all":
         return Picked(order)
-    if Path(images).is_dir():
-        files = find_images(images)
+    if Path(images.partition("?")[0]).is_dir():
+        files, options = open_images(images)
         named = [name for name in order if name in files]
         if named and len(named) < 2:
             raise InputError(f"--images {images}: one file is named as a test stimulus; two or more are needed")
-        return Picked(named) if named else Picked(_evenly(order, DEFAULT_COUNT), files)
+        return Picked(named) if named else Picked(_evenly(order, DEFAULT_COUNT), files, options)
     parts = [part.strip() for part in images.split(",") if part.strip()]
     if len(parts) == 1 and parts[0].isdecimal() and parts[0] not in order:
         count = int(parts[0])
@@ -231,7 +235,7 @@ def _generated(opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, make:
         path = folder / "generated" / f"{decoded.ids[row]}.png"
         if not path.is_file():
             _write_png(path, as_uint8(make(values, seed + int(row))[None])[0])
-        made.append(torch.from_numpy(read_image(path).copy()).permute(2, 0, 1).float() / 255)
+        made.append(_unit_range(read_image(path)))
     return torch.stack(made)
 
 
@@ -247,10 +251,9 @@ def _retrieved(
     """The best matches of each brain: from all test images by the embedding, or from the user's folder by the picture."""
     if pick.gallery is not None:
         files = list(pick.gallery.values())
-        side = opened.parts.components.side
-        pixels = np.stack(
-            [as_uint8(resized(_picture(path), side))[0] for path in track(files, "reading the folder", len(files))]
-        )
+        read, side = ImageFiles(files, pick.options), opened.parts.components.side
+        numbers = track(range(len(files)), "reading the folder", len(files))
+        pixels = np.stack([as_uint8(resized(_unit_range(read(row))[None], side))[0] for row in numbers])
         ours = as_uint8(resized(torch.from_numpy(final).permute(0, 3, 1, 2).float() / 255, side))
         best = _by_pixels(ours, pixels)
         names = [[files[place].stem for place in places] for places in best]
@@ -264,8 +267,9 @@ def _retrieved(
     return {"names": names, "pictures": pictures, "from": f"{len(decoded.ids)} test images, by embedding", "right": right}
 
 
-def _picture(path: Path) -> Tensor:
-    return torch.from_numpy(read_image(path).copy()).permute(2, 0, 1)[None].float() / 255
+def _unit_range(pixels: np.ndarray) -> Tensor:
+    """(3, height, width) in [0, 1] of uint8 (height, width, 3)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
 
 
 def _by_pixels(ours: np.ndarray, gallery: np.ndarray) -> np.ndarray:

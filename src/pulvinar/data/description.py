@@ -13,6 +13,7 @@ from pulvinar.config import convert, read_toml, suggest
 from pulvinar.data.array_files import ARRAY_SUFFIXES
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
 from pulvinar.data.fmriprep import WINDOW_S
+from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.tables import TABLE_SUFFIXES
 from pulvinar.errors import ConfigError
 
@@ -63,6 +64,7 @@ class Description:
     target: str
     facts: Mapping[str, Any]
     images: Path | None
+    pictures: PictureOptions
     features: Mapping[str, NamedArray]
     table: Path | None
     test_share: float | None
@@ -89,6 +91,7 @@ def read_description_file(path: str | os.PathLike[str]) -> Description:
         target=top.value("target", str, names[-1] if names else ""),
         facts=top.table("facts"),
         images=stimuli.folder("images"),
+        pictures=_picture_options(stimuli, mistakes),
         features=stimuli.arrays("features"),
         table=stimuli.file("table", TABLE_SUFFIXES),
         test_share=split.value("test_share", float, None),
@@ -104,6 +107,15 @@ def read_description_file(path: str | os.PathLike[str]) -> Description:
     if mistakes:
         raise ConfigError(f"{path}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
     return description
+
+
+def _picture_options(stimuli: "_Section", mistakes: list[str]) -> PictureOptions:
+    """`stimuli.background` and `stimuli.white`: how the files of the image folder are read."""
+    options = PictureOptions(
+        background=stimuli.value("background", str, PictureOptions.background), white=stimuli.value("white", int, None)
+    )
+    mistakes += [f"stimuli.{problem}" for problem in options.problems()]
+    return options
 
 
 def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[str]) -> SubjectFiles:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, check_rdm
+from pulvinar.data.pixels import require_pixels
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import read_arrays, require_file
@@ -120,11 +121,10 @@ def _stimuli(arrays: Mapping[str, np.ndarray], n_images: int) -> Stimuli:
     images = arrays.get(IMAGES)
     read_image: Callable[[int], np.ndarray] | None = None
     if images is not None:
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise InputError(
-                f"'{IMAGES}' must be (image, height, width, 3) uint8, {images.shape} {images.dtype} came; "
-                "leave it out if the RDMs are all you need"
-            )
+        try:
+            require_pixels(images, f"'{IMAGES}'")
+        except InputError as error:
+            raise InputError(f"{error} (leave it out if the RDMs are all you need)") from error
         if len(images) != n_images:
             raise InputError(f"'{IMAGES}' has {len(images)} images, but the RDMs are over {n_images}")
         read_image = images.__getitem__

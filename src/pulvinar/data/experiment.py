@@ -91,6 +91,12 @@ class Experiment:
         object.__setattr__(given, "split", Split(train=tuple(stimulus_ids), test=self.split.test))
         return given
 
+    def with_facts(self, facts: Mapping[str, Any]) -> "Experiment":
+        """The same with more facts. (A copy of what was checked, as above.)"""
+        given = copy.copy(self)
+        object.__setattr__(given, "facts", {**self.facts, **facts})
+        return given
+
     def fingerprint(self) -> str:
         """Changes when the stimuli, trial tables, sizes, split or a sample of the responses change."""
         parts: list[Any] = [self.name, self.target, tuple(self.stimuli.ids), tuple(self.stimuli.sources), self.split]

@@ -6,15 +6,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pulvinar.data.pixels import from_unit_range
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.storage import open_hdf5, reading
 
 
 class HDF5Images:
-    """Reads images from a dataset (image, height, width, 3), or (image, 3, height, width) with values in [0, 1].
+    """Reads images from a dataset uint8 (image, height, width, 3), or floating (image, 3, height, width) in [0, 1].
 
     rows: the row in the file of each stimulus. size: pixels along each edge to reduce or enlarge to; None keeps the file's.
-    Raises when it is made: `InputError` if the file has too few images or another form.
+    Raises when it is made: `InputError` if the file has too few images or another form; and when an image is read that does not
+    lie in [0, 1].
     """
 
     def __init__(self, path: Path, name: str, rows: Sequence[int], *, size: int | None = None) -> None:
@@ -24,8 +26,8 @@ class HDF5Images:
             if not isinstance(images, h5py.Dataset):
                 raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
             shape, kind = images.shape, images.dtype
-        bytes_last = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
-        self.channels_first = len(shape) == 4 and shape[1] == 3 and kind.kind == "f"
+        bytes_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3 and kind == np.uint8
+        self.channels_first = len(shape) == 4 and shape[1] == 3 and shape[3] != 3 and kind.kind == "f"
         if not bytes_last and not self.channels_first:
             raise InputError(
                 f"{path}: '{name}' must be uint8 (image, height, width, 3) or floating (image, 3, height, width); "
@@ -39,7 +41,8 @@ class HDF5Images:
         with open_hdf5(self.path) as file, reading(self.path, f"HDF5, dataset '{self.name}'"):
             pixels = file[self.name][self.rows[row]]
         if self.channels_first:
-            pixels = np.rint(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+            where = f"{self.path}: '{self.name}', image {self.rows[row]} (from 0)"
+            pixels = from_unit_range(pixels, where).transpose(1, 2, 0)
         return pixels if self.size in (None, pixels.shape[0]) else self._resized(pixels)
 
     def _resized(self, pixels: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ SUFFIXES = frozenset(
         ".jpg",
         ".jpeg",
         ".jpe",
+        ".jfif",
         ".bmp",
         ".gif",
         ".tif",
@@ -42,7 +43,7 @@ SUFFIXES = frozenset(
         ".mp4",
     ]
 )
-SAME_SUFFIX = {".jpeg": ".jpg", ".jpe": ".jpg", ".tiff": ".tif"}
+SAME_SUFFIX = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 N_SHOWN = 3
 
 

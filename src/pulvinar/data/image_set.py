@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pulvinar.data.image_labels import as_labels
+from pulvinar.data.pixels import require_pixels
 from pulvinar.errors import InputError, LeakError
-from pulvinar.progress import warn
+from pulvinar.progress import log, warn
 from pulvinar.storage import fingerprint
 
 
@@ -16,7 +18,9 @@ class ImageSet:
 
     train, test: uint8 (image, height, width, 3). train_labels, test_labels: whole numbers (image,), indices into
     `class_names`; None where images have no label (self-supervised training needs none, its evaluation does).
-    train_labels may hold -1 for images without one (STL-10's unlabelled split).
+    train_labels may hold -1 for images without one (STL-10's unlabelled split). They may come as (image, 1), one-hot, or
+    counted from another number than 0 (`image_labels.as_labels`). notes: what was done to pictures and labels, and what was
+    left out.
     """
 
     name: str
@@ -25,10 +29,14 @@ class ImageSet:
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
     class_names: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for side, images, labels in (("train", self.train, self.train_labels), ("test", self.test, self.test_labels)):
-            self._check(side, images, labels)
+            require_pixels(images, f"{self.name}: {side} images")
+            if labels is not None and len(labels) != len(images):
+                raise InputError(f"{self.name}: {len(labels)} {side} labels for {len(images)} images")
+        self._take_labels()
         if len(self.test) and self.train.shape[1:] != self.test.shape[1:]:
             raise InputError(f"{self.name}: training images are {self.train.shape[1:]}, test images {self.test.shape[1:]}")
         shared = copies(self.train, self.test)
@@ -38,23 +46,14 @@ class ImageSet:
                 "leave them out of one side"
             )
 
-    def _check(self, side: str, images: np.ndarray, labels: np.ndarray | None) -> None:
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise InputError(
-                f"{self.name}: {side} images are uint8 (image, height, width, 3); {images.dtype} {images.shape} came"
-            )
-        if labels is None:
-            return
-        if len(labels) != len(images):
-            raise InputError(f"{self.name}: {len(labels)} {side} labels for {len(images)} images")
-        if labels.dtype.kind not in "iu":
-            raise InputError(f"{self.name}: {side} labels are whole numbers, {labels.dtype} came")
-        if len(labels) == 0:
-            return
-        if int(labels.min()) < (-1 if side == "train" else 0):
-            raise InputError(f"{self.name}: {side} label {int(labels.min())}; labels are 0 or more, -1 for none in training")
-        if self.class_names and int(labels.max()) >= len(self.class_names):
-            raise InputError(f"{self.name}: {side} label {int(labels.max())} is not one of the {len(self.class_names)} classes")
+    def _take_labels(self) -> None:
+        """The labels as indices of the classes, however they were written."""
+        labels = as_labels(self.train_labels, self.test_labels, self.class_names, name=self.name)
+        taken = {"train_labels": labels.train, "test_labels": labels.test, "class_names": labels.class_names}
+        for name, value in {**taken, "notes": (*self.notes, *labels.notes)}.items():
+            object.__setattr__(self, name, value)
+        for note in labels.notes:
+            log(f"{self.name}: {note}")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses
+from pulvinar.data.stimuli import image_notes
 from pulvinar.storage import to_jsonable
 
 
@@ -28,6 +29,7 @@ def inspect(experiment: Experiment) -> dict[str, Any]:
             "labels": None if stimuli.labels is None else len(set(stimuli.labels)),
             "features": {name: list(np.shape(values)) for name, values in stimuli.features.items()},
             "images": stimuli.read_image is not None,
+            "image_notes": image_notes(stimuli),
         },
         "split": {"train": len(experiment.split.train), "test": len(experiment.split.test)},
         "facts": dict(experiment.facts),

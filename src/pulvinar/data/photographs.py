@@ -6,9 +6,10 @@ The photographs ship inside scikit-image and scikit-learn (their data READMEs st
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from pulvinar.errors import FileError, InputError
+from pulvinar.data.pictures import PictureOptions, decode
+from pulvinar.errors import InputError
 
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
 TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
@@ -42,14 +43,11 @@ def bundled_path(name: str) -> Path:
     return Path(sklearn.__file__).parent / "datasets" / "images" / file
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path, options: PictureOptions | None = None) -> np.ndarray:
     """A picture uint8 (height, width, 3), its longer edge reduced to `LARGEST_PICTURE` pixels; `FileError` if it is none."""
-    try:
-        with Image.open(path) as picture:
-            picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise FileError(f"{path}: cannot be read as an image: {error}") from error
+    picture = Image.fromarray(decode(path, options).pixels)
+    picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    return np.asarray(picture)
 
 
 def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

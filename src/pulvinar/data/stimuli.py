@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pulvinar.config import suggest
+from pulvinar.data.pixels import require_pixels
 from pulvinar.errors import InputError, NotFoundError
 
 ReadImage = Callable[[int], np.ndarray]
@@ -74,7 +75,15 @@ class Stimuli:
         return self.features[name]
 
     def image(self, row: int) -> np.ndarray:
-        """Pixels uint8 (height, width, 3) of a row."""
+        """Pixels uint8 (height, width, 3) of a row; `InputError` where the source gives anything else."""
         if self.read_image is None:
             raise NotFoundError("these stimuli came without images")
-        return self.read_image(row)
+        pixels = np.asarray(self.read_image(row))
+        require_pixels(pixels, f"image of stimulus '{self.ids[row]}'", n_axes=3)
+        return pixels
+
+
+def image_notes(stimuli: Stimuli) -> list[str]:
+    """What was done to the pictures that were read so far, where they are files: turned, put on a background, scaled."""
+    notes = getattr(stimuli.read_image, "notes", None)
+    return [] if notes is None else notes.lines(len(stimuli))

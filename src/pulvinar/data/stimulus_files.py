@@ -9,6 +9,7 @@ import numpy as np
 from pulvinar.data.array_files import read_array, read_ids
 from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ImageNames, ids_of_mentions, row_order
+from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import ATTRIBUTES, Table, Trials, read_table
 from pulvinar.errors import InputError
@@ -37,6 +38,7 @@ def read_stimuli(
     features: Mapping[str, tuple[Path, str | None]],
     table: Path | None,
     trials: Mapping[str, Trials],
+    pictures: PictureOptions | None = None,
 ) -> StimulusFiles:
     """The stimuli, and the trials by their ids; `data.image_ids` has the rule by which names are joined.
 
@@ -45,7 +47,7 @@ def read_stimuli(
     with a warning; over a folder of images only where the names have a single order. `source`, `label` and `split` come from
     the stimulus table, or else from the trial tables, which then must agree with each other.
 
-    features: name -> (file, name of the array in it).
+    features: name -> (file, name of the array in it). pictures: how image files are read.
     """
     rows = read_table(table) if table is not None else None
     files = list_images(images) if images is not None else None
@@ -65,7 +67,7 @@ def read_stimuli(
         sources=[given["source"].get(name) or name for name in ids],
         labels=[given["label"].get(name, "") for name in ids] if given["label"] else None,
         features=read,
-        read_image=None if files is None else ImageFiles(_in_order(files, listed, ids)),
+        read_image=None if files is None else ImageFiles(_in_order(files, listed, ids), pictures),
     )
     sides = {name: side for name, side in given["split"].items() if side}
     return StimulusFiles(stimuli=stimuli, trials=trials, sides=sides, on_trust=on_trust)

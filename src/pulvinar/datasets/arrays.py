@@ -22,7 +22,7 @@ from pulvinar.data.response_files import as_response_values, make_responses, rea
 from pulvinar.data.rois import ROIs
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.splits import Split, split_by_source
-from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
 from pulvinar.data.tables import Trials, read_trials
 from pulvinar.errors import InputError
@@ -43,7 +43,13 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
     description = read_description_file(path)
     runs = {files.name: _find_runs(files) for files in description.subjects}
     trials: Mapping[str, Trials] = {files.name: _read_trials(files, runs[files.name]) for files in description.subjects}
-    found = read_stimuli(images=description.images, features=description.features, table=description.table, trials=trials)
+    found = read_stimuli(
+        images=description.images,
+        features=description.features,
+        table=description.table,
+        trials=trials,
+        pictures=description.pictures,
+    )
     stimuli, trials = found.stimuli, found.trials
     split = _split(description, stimuli, found.sides)
     subjects = {}
@@ -55,7 +61,7 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
         for files in description.subjects
         if files.fmriprep is not None
     }
-    return Experiment(
+    experiment = Experiment(
         name=description.name,
         stimuli=stimuli,
         subjects=subjects,
@@ -63,6 +69,8 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
         target=description.target,
         facts={**description.facts, **estimates, **found.on_trust},
     )
+    notes = image_notes(stimuli)  # all pictures have been read, to see that no test image is among those for training
+    return experiment.with_facts({"images": "; ".join(notes)}) if notes else experiment
 
 
 def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:

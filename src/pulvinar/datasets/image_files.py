@@ -1,11 +1,13 @@
 """Your own images: an .npz of arrays, or a folder of pictures with or without classes.
 
-FILE.npz          x_train (image, height, width, 3) uint8; optional y_train, x_test, y_test (whole numbers), class_names (text)
+FILE.npz          x_train (image, height, width, 3) uint8, uint16 or floating in [0, 1]; optional y_train, x_test, y_test (whole
+                  numbers, (image,), (image, 1) or one-hot), class_names (text)
 FOLDER/train/CLASS/*.png, FOLDER/test/CLASS/*.png   (or val/ for test/)
 FOLDER/train/*.png                                  without labels, for training alone
 FOLDER/*.png                                        likewise
 
-After the path, options: `FOLDER?size=96&skip_corrupt=true&cache=DIR` (data/image_folder.py says what they do).
+After the path, options: `FOLDER?size=96&background=black&skip_corrupt=true&cache=DIR` (data/image_folder.py and
+data/pictures.py say what they do); of an .npz `FILE.npz?white=4095`, the value of white where it holds uint16.
 """
 
 import os
@@ -17,6 +19,8 @@ import numpy as np
 from pulvinar.config import setting
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.pictures import PictureOptions, say_left_out
+from pulvinar.data.pixels import as_pixels
 from pulvinar.data.source_options import parse_source
 from pulvinar.errors import ConfigError, FileError, NotFoundError
 from pulvinar.storage import read_arrays
@@ -25,7 +29,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(PictureOptions):
     """How a folder is read; given after it as ?name=value&name=value."""
 
     size: int | None = setting(None, "pixels a side: shorter side to it, central square; none: images must have one size")
@@ -34,34 +38,50 @@ class Options:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return [] if self.size is None or self.size > 0 else [f"image_files.size is 1 or more, not {self.size}"]
+        wrong = [] if self.size is None or self.size > 0 else [f"image_files.size is 1 or more, not {self.size}"]
+        return wrong + super().problems()
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:
     """The image set at a path, an .npz or a folder, with options after a question mark (module docstring)."""
     place, options = parse_source(str(path), Options, name="image_files")
     if place.is_dir():
-        return open_folder(place, size=options.size, skip_corrupt=options.skip_corrupt, cache=options.cache)
-    if options != Options():
-        raise ConfigError(f"{place}: options are for folders of images; leave them out")
+        return open_folder(place, size=options.size, skip_corrupt=options.skip_corrupt, cache=options.cache, options=options)
+    if options != Options(white=options.white):
+        raise ConfigError(f"{place}: options but white are for folders of images; leave them out")
     if not place.exists():
         raise FileError(f"{place}: no such file or folder")
-    return read_npz(place)
+    return read_npz(place, white=options.white)
 
 
-def read_npz(path: str | os.PathLike[str]) -> ImageSet:
-    """An image set from named arrays; `NotFoundError` lists what is there when x_train is not."""
+def read_npz(path: str | os.PathLike[str], *, white: int | None = None) -> ImageSet:
+    """An image set from named arrays; `NotFoundError` lists what is there when x_train is not. white: of uint16 images."""
+    if Path(path).suffix.lower() == ".npy":
+        raise FileError(
+            f"{path}: holds one array without a name; images are read from an .npz: "
+            f"numpy.savez('{Path(path).stem}.npz', x_train=numpy.load('{Path(path).name}'))"
+        )
     arrays = read_arrays(path)
     if "x_train" not in arrays:
         raise NotFoundError(
             f"{path}: no array 'x_train'; there are: {', '.join(arrays) or 'none'}; read are {', '.join(ARRAYS)}"
         )
-    train = arrays["x_train"]
+    unused = [name for name in arrays if name not in ARRAYS or (name == "y_test" and "x_test" not in arrays)]
+    notes = [f"left out of {path}: {', '.join(unused)}; read are {', '.join(ARRAYS)}"] if unused else []
+    say_left_out(notes)
+    images = {}
+    for name in ("x_train", "x_test"):
+        if name in arrays:
+            images[name] = as_pixels(arrays[name], f"{path}: {name}", white=white)
+            if (came := arrays[name].dtype) != np.uint8:
+                notes.append(f"{name}: {came} scaled to 8 bits")
+    train = images["x_train"]
     return ImageSet(
         name=Path(path).stem,
         train=train,
-        test=arrays.get("x_test", np.zeros((0, *train.shape[1:]), np.uint8)),
+        test=images.get("x_test", np.zeros((0, *train.shape[1:]), np.uint8)),
         train_labels=arrays.get("y_train"),
         test_labels=arrays.get("y_test") if "x_test" in arrays else None,
         class_names=tuple(str(name) for name in arrays.get("class_names", ())),
+        notes=notes,
     )

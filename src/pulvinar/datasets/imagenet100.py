@@ -7,6 +7,7 @@ from pathlib import Path
 from pulvinar.config import setting
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.source_options import parse_source
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import reading, require_file
@@ -23,7 +24,7 @@ SIDE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(PictureOptions):
     """What to read; given after the folder as ?name=value&name=value."""
 
     classes: str | None = setting(None, "text file with the name of a class folder first on each line; must be given")
@@ -33,7 +34,7 @@ class Options:
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        return [] if self.size > 0 else [f"imagenet100.size is 1 or more, not {self.size}"]
+        return ([] if self.size > 0 else [f"imagenet100.size is 1 or more, not {self.size}"]) + super().problems()
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:
@@ -41,7 +42,8 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
 
     LIST is a text file with the name of a class folder (a WordNet id such as n01558993) first on each line; there is no
     standard hundred, papers differ, so it must be named. Options: size (default 224: shorter side, central square),
-    skip_corrupt, cache (a folder for the decoded pixels, 19 GB at 224 pixels; without it they are held in memory).
+    skip_corrupt, cache (a folder for the decoded pixels, 19 GB at 224 pixels; without it they are held in memory), and those of
+    `PictureOptions`.
     """
     place, options = parse_source(str(path), Options, name="imagenet100")
     if options.classes is None:
@@ -54,6 +56,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
         classes=read_class_list(options.classes),
         cache=options.cache,
         drop_copies=True,
+        options=options,
     )
 
 

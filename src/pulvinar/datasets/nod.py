@@ -24,6 +24,7 @@ from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.nod_writer import SOURCES, TRUTH, Generated, write_world
+from pulvinar.data.pictures import SUFFIXES
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
@@ -116,7 +117,7 @@ def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
     if not folder.is_dir():
         log(f"{folder} is not there; going on without images")
         return None
-    files = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in (".jpeg", ".jpg", ".png")}
+    files = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
     missing = [name for name in ids if name not in files]
     if missing:
         raise NotFoundError(f"{folder}: {len(missing)} of {len(ids)} pictures are missing, e.g. {missing[:3]}")

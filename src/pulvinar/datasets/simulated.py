@@ -28,9 +28,11 @@ from pulvinar.config import number_problems, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.photographs import BUNDLED, TEST_CROPS, TRAINING_CROPS, bundled_path, crops, read_picture
+from pulvinar.data.pictures import PictureOptions, find_pictures, say_left_out
 from pulvinar.data.planted_head import grow, head, spread_places
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
+from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
@@ -73,7 +75,7 @@ class Config:
     noise_autocorrelation: float = setting(0.3, "correlation of the noise between successive trials")
     embedding_dim: int = setting(64, "dimensions of the target embedding")
     image_size: int = setting(64, "pixels along an edge of a stimulus")
-    images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
+    images: str | None = setting(None, "a folder of your own pictures (FOLDER?background=black) instead of the bundled ones")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(None, "weights of that backbone, as `load_backbone` takes them; none: random")
     driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
@@ -166,27 +168,26 @@ class _Plan:
 # --- pictures and crops -----------------------------------------------------------------------------------------------
 
 
-def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path], set[str]]:
-    """Source pictures by name, and the names of those kept for the test."""
+def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path], set[str], PictureOptions]:
+    """Source pictures by name, the names of those kept for the test, and how their files are read."""
     if config.images is None:
         chosen = {kind: set(rng.choice(names, N_TEST_PICTURES[kind], replace=False)) for kind, names in BUNDLED.items()}
-        return {name: bundled_path(name) for names in BUNDLED.values() for name in names}, set().union(*chosen.values())
-    folder = Path(config.images)
+        paths = {name: bundled_path(name) for names in BUNDLED.values() for name in names}
+        return paths, set().union(*chosen.values()), PictureOptions()
+    folder, options = parse_source(config.images, PictureOptions, name="simulated.images")
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of pictures")
-    paths = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (".png", ".jpg", ".jpeg")
-    }
+    found, left_out = find_pictures(folder)
+    say_left_out(left_out)
+    paths = {path.relative_to(folder).as_posix(): path for path in found}
     if len(paths) < 4:
-        raise InputError(f"{folder}: {len(paths)} pictures (.png, .jpg); 4 or more are needed, for a split by picture")
+        raise InputError(f"{folder}: {len(paths)} pictures; 4 or more are needed, for a split by picture")
     names = list(paths)
-    return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False))
+    return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False)), options
 
 
 def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None = None) -> _Plan:
-    paths, test_names = _pictures(config, rng)
+    paths, test_names, options = _pictures(config, rng)
     n_repeated = round(config.repeated_share * config.n_trials / (1 + config.repeated_share))
     n_own = [config.n_pretraining_trials] * (config.n_subjects - 1) + [config.n_trials - n_repeated]
     if shown is not None:
@@ -198,7 +199,7 @@ def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None 
         for name, n in zip(names, shares, strict=True):
             if not n:  # more pictures than images are asked for
                 continue
-            picture = read_picture(paths[name])
+            picture = read_picture(paths[name], options)
             limits = TEST_CROPS if name in test_names else TRAINING_CROPS
             images.append(crops(picture, int(n), config.image_size, rng, **limits))
             sources += [name] * int(n)

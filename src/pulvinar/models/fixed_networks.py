@@ -10,11 +10,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulvinar.data.pixels import require_pixels
+
 Images = UInt8[Tensor, "image height width 3"]
 
 
 def to_unit_range(images: Images) -> Float[Tensor, "image 3 height width"]:
     """Pixels 0..255, channels last, as float 0..1, channels first."""
+    require_pixels(images, "images")
     return images.permute(0, 3, 1, 2).float() / 255
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pulvinar.data.pixels import AXES, require_pixels
 from pulvinar.errors import InputError
 
 Resize = Literal["squash", "crop"]
@@ -101,12 +102,8 @@ def _as_tensor(images: Tensor | np.ndarray) -> Tensor:
 
 
 def _check(images: Any, ndim: int, row: int | None = None) -> Any:
-    wanted = "uint8 (image, height, width, 3)" if ndim == 4 else "uint8 (height, width, 3)"
     which = "images" if row is None else f"image {row}"
     if not isinstance(images, Tensor | np.ndarray):
-        raise InputError(f"{which}: {wanted} is needed, a {type(images).__name__} came")
-    if images.ndim != ndim or images.shape[-1] != 3 or images.dtype not in (torch.uint8, np.uint8):
-        raise InputError(f"{which}: {wanted} is needed, {images.dtype} {tuple(images.shape)} came")
-    if 0 in images.shape[-3:]:
-        raise InputError(f"{which}: height and width above 0 are needed, {tuple(images.shape)} came")
+        raise InputError(f"{which}: uint8 {AXES[ndim]} is needed, a {type(images).__name__} came")
+    require_pixels(images, which, n_axes=ndim)
     return images

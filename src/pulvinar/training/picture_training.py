@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pulvinar.data.pixels import require_pixels
 from pulvinar.models.decoder import decayed_and_not
 from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import LowLevelBranch, PictureDecoder
@@ -93,6 +94,7 @@ class PartTrainer:
 
 def as_pictures(pixels: Tensor) -> Tensor:
     """uint8 (image, height, width, 3) as float (image, 3, height, width) in [0, 1]."""
+    require_pixels(pixels, "pictures")
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 

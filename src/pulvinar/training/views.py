@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pulvinar.errors import ConfigError, InputError
+from pulvinar.data.pixels import require_pixels
+from pulvinar.errors import ConfigError
 
 Interpolation = Literal["bicubic", "bilinear"]
 N_CROP_TRIES = 10  # as torchvision; then the largest centred crop of an allowed ratio
@@ -184,8 +185,7 @@ def make_view(images: Tensor, settings: ViewSettings, generator: torch.Generator
 
 def as_pixels(images: Tensor) -> Tensor:
     """uint8 (image, height, width, 3) as float32 (image, 3, height, width) in [0, 1]."""
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-        raise InputError(f"images are uint8 (image, height, width, 3); {images.dtype} {tuple(images.shape)} came")
+    require_pixels(images, "images")
     return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 

@@ -1,0 +1,300 @@
+"""One file of a picture as pixels, and which files of a folder are pictures. Every route that reads pictures comes here.
+
+What is done on the way is said (`Picture.notes`): turning upright, a background under transparent pixels, 16 bits to 8. What
+cannot be known is refused: several frames, values without a range, a drawing that its background swallows.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pulvinar.config import setting
+from pulvinar.data.pixels import from_16_bits, from_unit_range
+from pulvinar.errors import FileError, InputError
+from pulvinar.progress import log, warn
+from pulvinar.storage import reading, require_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".avif",
+)
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "AVIF")  # Pillow's names; the content decides
+SYSTEM_NAMES = (
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "thumbnails",
+    "lost+found",
+    "__pycache__",
+)
+OF_THE_SYSTEM = "hidden files, thumbnails and folders of the system"
+COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
+REFUSE = "refuse"
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # orientation -> the picture upright, from (height, width, channel)
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+# Of 16-bit colours Pillow takes the high byte. Read in the other order of bytes it takes the low one; both are all 16 bits.
+OTHER_BYTE = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How files of pictures are read; behind a folder as ?name=value&name=value."""
+
+    background: str = setting("white", "under transparent pixels: white, black, grey (128), #rrggbb; or refuse")
+    white: int | None = setting(None, "value of white in pictures of 16 bits a colour; none: 65535. (12 bits in 16: 4095)")
+
+    def problems(self) -> list[str]:
+        """What is out of range."""
+        wrong = []
+        if self.background != REFUSE and _colour(self.background) is None:
+            wrong.append(f"background is {', '.join(COLOURS)}, #rrggbb or {REFUSE}, not '{self.background}'")
+        if self.white is not None and not 1 <= self.white <= 65535:
+            wrong.append(f"white is a value from 1 to 65535, not {self.white}")
+        return wrong
+
+
+def _colour(name: str) -> tuple[int, ...] | None:
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", name):
+        return tuple(bytes.fromhex(name[1:]))
+    return COLOURS.get(name)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels uint8 (height, width, 3), Pillow's mode of the file, and what was done to get them, each in a few words."""
+
+    pixels: np.ndarray
+    mode: str
+    notes: tuple[str, ...] = ()
+
+
+def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) -> Picture:
+    """The picture of a file, upright, in red, green and blue.
+
+    Grey becomes three equal channels, a palette its colours, CMYK what Pillow makes of it without a colour profile; transparent
+    pixels are put on the background; 16 bits a colour are scaled to 8; one channel of floating numbers must lie in [0, 1].
+
+    Raises `FileError` if the file is missing, truncated or no picture; `InputError` where what it shows cannot be told: several
+    frames or pages, whole numbers of unknown range, transparency where `background` is 'refuse', and a drawing that vanishes
+    on its background.
+    """
+    options = options or PictureOptions()
+    path = require_file(path, "image")
+    notes: list[str] = []
+    with reading(path, "an image"), _opened(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        if image.format == "MPO":
+            notes.append("the first of several pictures in one .jpg")
+        elif frames > 1:
+            raise InputError(f"{path}: {frames} frames or pages; which one was seen? Save that one as a picture of its own")
+        if image.mode == "CMYK":
+            notes.append("CMYK taken as red, green and blue without a colour profile")
+        mode, raw = image.mode, _raw_mode(image)
+        orientation = image.getexif().get(ORIENTATION, 1)
+        colours, alpha = _channels(image, raw, path, options, notes)
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))  # some formats have turned it by themselves in reading
+    if orientation in TURNS:
+        notes.append("turned upright, as EXIF says")
+    if alpha is not None and alpha.min() < 1:
+        colours = _on_background(colours, alpha, path, options)
+        notes.append(f"transparent pixels put on {options.background}")
+    return Picture(np.ascontiguousarray(colours if turn is None else turn(colours)), mode, tuple(notes))
+
+
+def _opened(path: Path) -> "Image":
+    from PIL import Image
+
+    return Image.open(path, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _channels(
+    image: "Image", raw: str, path: Path, options: PictureOptions, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours uint8 (height, width, 3), and alpha (height, width) in [0, 1] or None; as stored, not turned."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM") or re.search(r"[A-Z];16[BLN]$", raw):
+        notes.append("16 bits a colour scaled to 8")
+        return _from_16_bits(image, raw, path, options)
+    if image.mode == "F":
+        notes.append("floating numbers from 0 (black) to 1 (white)")
+        return _three(from_unit_range(np.asarray(image), str(path))), None
+    if image.mode == "I":
+        raise InputError(
+            f"{path}: whole numbers of 32 bits (or signed) have no known white; 8 or 16 bits a colour are read, and floating "
+            "numbers from 0 to 1"
+        )
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB")), None
+    values = np.asarray(image.convert("RGBA"))
+    return values[..., :3], values[..., 3] / np.float32(255)
+
+
+def _raw_mode(image: "Image") -> str:
+    """How the bytes of a file that is not read yet are packed, in Pillow's words; empty where it does not say."""
+    packing = image.tile[0].args if getattr(image, "tile", None) else ""
+    packing = packing[0] if isinstance(packing, tuple) and packing else packing
+    return packing if isinstance(packing, str) else ""
+
+
+def _from_16_bits(image: "Image", raw: str, path: Path, options: PictureOptions) -> tuple[np.ndarray, np.ndarray | None]:
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.uint16)[..., None]
+    elif raw in OTHER_BYTE:
+        high = np.asarray(image)
+        with _opened(path) as again:
+            again.tile = [part._replace(args=_repacked(part.args)) for part in again.tile]  # type: ignore[attr-defined]
+            values = high.astype(np.uint16) * 256 + np.asarray(again)
+    else:
+        raise InputError(f"{path}: 16 bits a colour packed as '{raw}' are not read; save it with 8 bits, or as RGB or RGBA")
+    alpha = None
+    if values.shape[-1] == 4:
+        values, alpha = values[..., :3], values[..., 3] / np.float32(65535)
+    elif transparent is not None:
+        alpha = 1 - (values == np.asarray(transparent, np.uint16)).all(-1).astype(np.float32)
+    return _three(from_16_bits(values, str(path), white=options.white)), alpha
+
+
+def _repacked(args: str | tuple) -> str | tuple:
+    return OTHER_BYTE[args] if isinstance(args, str) else (OTHER_BYTE[args[0]], *args[1:])
+
+
+def _three(values: np.ndarray) -> np.ndarray:
+    """(height, width), or with 1 or 3 channels, as (height, width, 3)."""
+    values = values[..., None] if values.ndim == 2 else values
+    return np.repeat(values, 3, axis=2) if values.shape[-1] == 1 else values
+
+
+def _on_background(colours: np.ndarray, alpha: np.ndarray, path: Path, options: PictureOptions) -> np.ndarray:
+    """alpha c + (1 - alpha) background, rounded."""
+    background = _colour(options.background)
+    if background is None:
+        raise InputError(
+            f"{path}: has transparent pixels; put it on the background it was shown on, or name that (background=white)"
+        )
+    share = alpha[..., None]
+    mixed = np.rint(colours * share + np.array(background, np.float32) * (1 - share)).astype(np.uint8)
+    if (mixed == mixed[0, 0]).all() and (alpha.max() == 0 or alpha.min() < alpha.max()):
+        what = "all of it is transparent" if alpha.max() == 0 else f"on {options.background} its drawing vanishes"
+        raise InputError(f"{path}: {what}; give the background that it was shown on (background=black, grey or #rrggbb)")
+    return mixed
+
+
+class Notes:
+    """What was done to the pictures of a folder: note -> the files, once each."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[str, None]] = {}
+
+    def add(self, path: Path, notes: Iterable[str]) -> list[str]:
+        """The notes that are the first of their kind."""
+        new = [note for note in notes if note not in self.files]
+        for note in notes:
+            self.files.setdefault(note, {})[str(path)] = None
+        return new
+
+    def lines(self, total: int) -> list[str]:
+        """'3 of 10 pictures: turned upright, as EXIF says (e.g. a.jpg)', a line for every note."""
+        return [
+            f"{len(files)} of {total} pictures: {note} (e.g. {Path(next(iter(files))).name})"
+            for note, files in self.files.items()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderContent:
+    """What is in a folder, by name: files of pictures, folders, and what counts as neither."""
+
+    folder: Path
+    pictures: Sequence[Path]
+    folders: Sequence[Path]
+    system: Sequence[Path]
+    others: Sequence[Path]
+
+    def without_folders(self) -> "FolderContent":
+        """The same where folders inside are not read."""
+        return replace(self, folders=(), others=sorted([*self.others, *self.folders]))
+
+    def left_out(self) -> list[str]:
+        """What is not read, in a line for each kind; none where there is nothing."""
+        kinds = ((OF_THE_SYSTEM, self.system), ("files that are no pictures, or folders", self.others))
+        return [f"left out of {self.folder}: {len(paths)} {what}: {_first(paths)}" for what, paths in kinds if paths]
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """All pictures in a folder and the folders in it, sorted, and lines of what is left out."""
+    content = look_into(folder)
+    found, left_out = list(content.pictures), content.left_out()
+    for inner in content.folders:
+        more, lines = find_pictures(inner)
+        found, left_out = found + more, left_out + lines
+    return sorted(found), left_out
+
+
+def say_left_out(lines: Iterable[str]) -> None:
+    """Lines of `FolderContent.left_out`: a warning where pictures may be missing, else for the reader's information."""
+    for line in lines:
+        (log if OF_THE_SYSTEM in line else warn)(line)
+
+
+def look_into(folder: Path) -> FolderContent:
+    """The content of a folder, sorted by name; `FileError` where there is no such folder."""
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder of images")
+    inside = sorted(folder.iterdir())
+    system = [path for path in inside if path.name.startswith(".") or path.name.lower() in SYSTEM_NAMES]
+    rest = [path for path in inside if path not in set(system)]
+    folders = [path for path in rest if path.is_dir()]
+    pictures = [path for path in rest if path.suffix.lower() in SUFFIXES and path.is_file()]
+    others = [path for path in rest if path not in {*folders, *pictures}]
+    return FolderContent(folder=folder, pictures=pictures, folders=folders, system=system, others=others)
+
+
+def _first(paths: Sequence[Path], n: int = 5) -> str:
+    return ", ".join(path.name for path in paths[:n]) + (", …" if len(paths) > n else "")
