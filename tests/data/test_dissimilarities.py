@@ -172,7 +172,7 @@ def test_ids_of_the_file_are_kept(write) -> None:
         ({"fmri_evc": rdms(2), "fmri_it": rdms(2)[:, :5, :5]}, "different numbers of images: {'evc': 6, 'it': 5}"),
         ({"fmri_evc": rdms(2), "pixels": rdms()[:5, :5]}, "different numbers of images: {'evc': 6, 'pixels': 5}"),
         ({"fmri_evc": rdms(2), "images": np.zeros((7, 2, 2, 3), np.uint8)}, "has 7 images, but the RDMs are over 6"),
-        ({"fmri_evc": rdms(2), "images": np.zeros((6, 2, 2, 3))}, r"must be \(image, height, width, 3\) uint8"),
+        ({"fmri_evc": rdms(2), "images": np.zeros((6, 2, 2, 3))}, r"\'images\': uint8 \(image, height, width, 3\) is needed"),
         ({"fmri_evc": rdms(2), "category": np.array(["face"])}, "stimuli.labels: 1 rows for 6"),
         ({"fmri_evc": rdms(2), "subjects": np.array(["a"])}, "'subjects' has 1 names"),
         ({"fmri_evc": rdms(2), "EVC_RDMs": rdms(2)}, "two arrays stand for the same RDMs"),

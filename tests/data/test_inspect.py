@@ -68,7 +68,7 @@ def test_every_number():
         "name": "n",
         "target": "two",
         "subjects": {},
-        "stimuli": {"count": 4, "sources": 3, "labels": 2, "features": {"clip": [4, 3, 2]}, "images": False},
+        "stimuli": {"count": 4, "sources": 3, "labels": 2, "features": {"clip": [4, 3, 2]}, "images": False, "image_notes": []},
         "split": {"train": 2, "test": 1},
         "facts": {"licence": "CC0"},
         "truth": False,

@@ -175,3 +175,81 @@ def test_imagenet100_takes_the_classes_of_the_list_in_its_order(class_folder, tm
         imagenet100.load(f"{folder}?classes={tmp_path / 'list.txt'}")
     with pytest.raises(InputError, match="which classes"):
         imagenet100.load(folder)
+
+
+def test_what_counts_as_a_class_and_what_is_left_out(class_folder, capsys):
+    """Hidden folders, __MACOSX and thumbnails are no classes; every suffix counts; what is not read is listed."""
+    folder, images = class_folder
+    train = folder / "train"
+    (train / "cat" / "0.png").rename(train / "cat" / "0.bak")
+    Image.fromarray(images[0]).save(train / "cat" / "0.TIF")
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        (train / name).mkdir()
+        (train / name / "0.png").write_bytes((train / "dog" / "0.png").read_bytes())
+    (train / "dog" / "Thumbs.db").write_bytes(b"x")
+    (train / "dog" / "._0.png").write_bytes(b"x")
+    (train / "dog" / "more").mkdir()
+    (folder / "extra").mkdir()
+    read = image_files.load(folder)
+    np.testing.assert_array_equal(read.train, images[:6])
+    assert read.class_names == ("cat", "dog")
+    said = capsys.readouterr().err
+    for words in ("extra, beside train/", ".ipynb_checkpoints, __MACOSX", "._0.png, Thumbs.db", "or folders: more", "0.bak"):
+        assert words in said
+        assert any(words in note for note in read.notes)
+
+
+def test_numbered_classes_are_in_the_order_of_their_numbers_on_both_sides(tmp_path, pictures):
+    images = pictures(24, 8)
+    for number in range(24):
+        side, name = ("train", "test")[number >= 12], str(number % 12 + 1)
+        (tmp_path / side / name).mkdir(parents=True)
+        Image.fromarray(images[number]).save(tmp_path / side / name / "0.png")
+    read = image_files.load(tmp_path)
+    assert read.class_names == tuple(str(number) for number in range(1, 13))
+    np.testing.assert_array_equal(read.train, images[:12])
+    np.testing.assert_array_equal(read.test, images[12:])
+    assert read.test_labels.tolist() == list(range(12))
+
+
+def test_names_of_sides_and_accents_may_be_written_otherwise(class_folder):
+    folder, images = class_folder
+    for side in ("train", "test"):
+        (folder / side / "cat").rename(folder / side / ("caf\u00e9" if side == "train" else "cafe\u0301"))
+        (folder / side).rename(folder / side.capitalize())
+    read = image_files.load(folder)
+    assert read.class_names == ("caf\u00e9", "dog")
+    np.testing.assert_array_equal(read.test, images[6:])
+
+
+def test_options_of_pictures_reach_the_files_and_the_cache(tmp_path, pictures, capsys):
+    colours = pictures(1, 8)[0]
+    share = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.dstack([colours, share])).save(tmp_path / "set" / "a.png")
+    found = {}
+    for background in ("white", "black"):
+        for _ in range(2):  # made, and taken from the cache
+            read = image_files.load(f"{tmp_path / 'set'}?background={background}&cache={tmp_path / 'cache'}")
+            assert read.notes[-1].endswith(f"1 of 1 pictures: transparent pixels put on {background} (e.g. a.png)")
+        found[background] = np.array(read.train[0])
+    np.testing.assert_array_equal(found["white"][0, 0], [255] * 3)
+    np.testing.assert_array_equal(found["black"][0, 0], [0] * 3)
+    with pytest.raises(ConfigError, match="background is white, black"):
+        image_files.load(f"{tmp_path / 'set'}?background=pink")
+
+
+def test_arrays_of_an_npz_in_other_numbers(tmp_path, pictures, capsys):
+    images = pictures(6, 8)
+    write_arrays(tmp_path / "unit.npz", x_train=(images / 255).astype(np.float32), labels=np.arange(6))
+    read = image_files.load(tmp_path / "unit.npz")
+    np.testing.assert_array_equal(read.train, images)
+    assert "left out of" in capsys.readouterr().err
+    assert any("labels; read are x_train" in note for note in read.notes)
+    write_arrays(tmp_path / "twelve.npz", x_train=images.astype(np.uint16) * 16)
+    with pytest.raises(InputError, match=r"twelve\.npz: x_train: 16 bits, but nothing is above"):
+        image_files.load(tmp_path / "twelve.npz")
+    np.testing.assert_array_equal(image_files.load(f"{tmp_path / 'twelve.npz'}?white=4080").train, images)
+    np.save(tmp_path / "bare.npy", images)
+    with pytest.raises(FileError, match=r"bare\.npy: holds one array without a name.*x_train=numpy\.load"):
+        image_files.load(tmp_path / "bare.npy")

@@ -9,7 +9,9 @@ import pytest
 import torch
 from onnx import helper
 
-from pulvinar.deploy.compact import compact, compact_to, static_network
+from pulvinar.deploy import onnx_files
+from pulvinar.deploy.compact import compact, compact_to, dense_network, static_network
+from pulvinar.deploy.dynamic import DynamicNetwork
 from pulvinar.deploy.onnx_files import check_runs, export_int8, export_onnx, export_program, onnx_model, run_with
 from pulvinar.errors import FileError, InputError
 from pulvinar.models.gated_resnet import Gate
@@ -189,3 +191,60 @@ def test_only_float32_is_exported(make_network):
     made = compact_to(model, [torch.arange(n) for n in model.shape.gate_channels])
     with pytest.raises(InputError, match=r"float32 weights.*float64"):
         onnx_model(made)
+
+
+WRONG = {
+    "0 to 255": lambda images: images * 255,
+    "a little too bright": lambda images: images * 1.02 / images.max(),
+    "normalised": lambda images: (images - 0.5) / 0.25,
+    "nan": lambda images: np.where(images > 0.9, np.nan, images),
+    "infinite": lambda images: np.where(images > 0.9, np.inf, images),
+}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch.export"])
+def test_images_that_are_not_in_0_to_1_give_nan_and_no_other_row(runtime, make_network, tmp_path):
+    """ONNX cannot refuse; a file that took 0 to 255 would give features of nothing. The right rows stay as they were."""
+    network = compact_to(make_network().float(), [torch.arange(n // 2) for n in make_network().shape.gate_channels])
+    images = pixels(4) + np.float32(1e-3) * (pixels(4) - 0.5)  # rounding beyond the range is no error
+    run = _plain(network, runtime, tmp_path)
+    expected = run(images)
+    assert all(np.isfinite(values).all() for values in expected.values())
+    for name, spoil in WRONG.items():
+        given = images.copy()
+        given[[0, 2]] = spoil(images[[0, 2]]).astype(np.float32)
+        for output, values in run(given).items():
+            if values.dtype.kind == "f":
+                assert np.isnan(values[[0, 2]]).all(), (name, output)
+                np.testing.assert_allclose(values[[1, 3]], expected[output][[1, 3]], rtol=1e-5, atol=2e-6)
+
+
+def _plain(network, runtime: str, folder):
+    """The file in a runtime without our checks: images -> outputs."""
+    if runtime == "torch.export":
+        export_program(network, folder / "net.pt2")
+        program = torch.export.load(folder / "net.pt2").module()
+        return lambda images: {"features": program(torch.from_numpy(images)).numpy()}
+    return onnx_files._loaded(onnx_model(network, runtime=runtime).SerializeToString(), runtime, 1)
+
+
+def test_our_own_runner_refuses_them(make_network):
+    run = run_with(onnx_model(dense_network(make_network().float())).SerializeToString(), "onnxruntime")
+    images = pixels(3)
+    assert np.isfinite(run(images.astype(np.float64))["features"]).all()
+    for spoil in WRONG.values():
+        with pytest.raises(InputError, match=r"images: pixels in \[0, 1\] are needed"):
+            run(spoil(images).astype(np.float32))
+    with pytest.raises(InputError, match=r"uint8 \(3, 3, 16, 16\) came; divide by 255"):
+        run((images * 255).astype(np.uint8))
+    with pytest.raises(InputError, match=r"channels come second: x\.transpose\(0, 3, 1, 2\)"):
+        run(images.transpose(0, 2, 3, 1))
+
+
+def test_networks_for_use_refuse_what_no_normalisation_leaves(make_network):
+    network = dense_network(make_network().float())
+    images = torch.from_numpy(pixels(2))
+    for wrong in (images * 255, (images * 255).to(torch.uint8), images.permute(0, 2, 3, 1), images * torch.nan):
+        for use in (network, network.inspect, DynamicNetwork(network)):
+            with pytest.raises(InputError, match="images"):
+                use(wrong)

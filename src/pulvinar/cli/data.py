@@ -51,8 +51,8 @@ def _embed(arguments: argparse.Namespace) -> Result:
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
     kinds = commands.group("data", "look at, convert or plant data", "Experiments and other data.")
-    inspect = kinds.add("inspect", _inspect, "what is in an experiment: subjects, trials, voxels, repeats, split")
-    inspect.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    inspect = kinds.add("inspect", _inspect, "what is in an experiment, or an image set, and what was left out")
+    inspect.add_argument("source", help="experiment folder, a description .toml, images, or dataset:path")
     inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
     convert = kinds.add("convert", _convert, "make an experiment folder from your own files (docs/data.md)")
     convert.add_argument("description", help="TOML description of where your files are, or dataset:path")

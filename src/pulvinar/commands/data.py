@@ -14,6 +14,8 @@ from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.inspect import inspect as describe
+from pulvinar.data.inspect import inspect_images as describe_images
+from pulvinar.data.pictures import look_into
 from pulvinar.errors import InputError
 from pulvinar.storage import refuse_existing
 
@@ -50,15 +52,27 @@ def open_experiment(source: str, *, target: str | None = None) -> Experiment:
     """An experiment from a folder, a TOML description, or `dataset:path` with the name of a file in datasets/."""
     dataset, colon, path = source.partition(":")
     if colon and not Path(source).exists():
-        opened = _load(dataset, path, source)
-        if not isinstance(opened, Experiment):
-            raise InputError(f"{source}: an experiment is needed; {dataset} gives {type(opened).__name__}")
-        return _with_target(opened, target)
+        return _with_target(_as_experiment(_load(dataset, path, source), source, dataset), target)
     if source.endswith(".toml") and not Path(source).is_dir():
         from pulvinar.datasets.arrays import read_description
 
         return _with_target(read_description(source), target)
     return folders.load(source, target=target)
+
+
+def _as_experiment(opened: Any, source: str, dataset: str) -> Experiment:
+    if not isinstance(opened, Experiment):
+        raise InputError(f"{source}: an experiment is needed; {dataset} gives {type(opened).__name__}")
+    return opened
+
+
+def _holds_pictures(source: str) -> bool:
+    """Whether a path is an .npz or a folder with pictures in it or in the folders inside, and no experiment folder."""
+    place = Path(source.partition("?")[0])
+    if not place.is_dir() or (place / "experiment.json").is_file() or (place / "responses").is_dir():
+        return place.suffix.lower() == ".npz" and place.is_file()
+    content = look_into(place)
+    return bool(content.pictures) or any(look_into(folder).pictures or folder.name == "train" for folder in content.folders)
 
 
 def _with_target(experiment: Experiment, target: str | None) -> Experiment:
@@ -78,7 +92,9 @@ def absolute(source: str) -> str:
 
 
 def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
-    """What is in an experiment, and which files differ from their checksums; a dataset with an `inspect` says it itself.
+    """What is in an experiment, and which files differ from their checksums; or in an image set, and what was left out of it.
+
+    A dataset with an `inspect` says it itself.
 
     probe: how many single values of a dataset's own files to give beside.
     """
@@ -86,8 +102,14 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
     named = bool(colon) and not Path(source).exists()
     if named and hasattr(module := registry.module("datasets", dataset), "inspect") and probe is None:
         return module.inspect(path)
-    with checksums.using("never" if Path(source).is_dir() else None):  # what differs is listed, not refused
-        experiment = open_experiment(source)
+    if probe is None and (named or _holds_pictures(source)):
+        opened = _load(dataset, path, source) if named else open_data("images", source)
+        if isinstance(opened, ImageSet):
+            return describe_images(opened)
+        experiment = _as_experiment(opened, source, dataset)
+    else:
+        with checksums.using("never" if Path(source).is_dir() else None):  # what differs is listed, not refused
+            experiment = open_experiment(source)
     result = describe(experiment)
     if probe is not None:
         if not named or not hasattr(module, "probes"):

@@ -1,4 +1,4 @@
-"""What is in an experiment, in numbers."""
+"""What is in an experiment, or in an image set, in numbers."""
 
 from collections import Counter
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.image_set import ImageSet
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import image_notes
 from pulvinar.storage import to_jsonable
@@ -16,7 +17,8 @@ def inspect(experiment: Experiment) -> dict[str, Any]:
 
     Per subject: counts of trials, voxels, sessions, runs and stimuli shown; `repeats` (how often shown -> number of stimuli);
     ROI sizes in voxels; geometry kind, grid shape, spacing in mm; number of bad voxels (constant, NaN or infinite over all
-    trials); median of the noise ceiling. What does not apply is None. Reads all responses once.
+    trials); median of the noise ceiling. `image_notes`: what was done to pictures read from files. What does not apply is
+    None. Reads all responses once.
     """
     stimuli = experiment.stimuli
     summary = {
@@ -34,6 +36,30 @@ def inspect(experiment: Experiment) -> dict[str, Any]:
         "split": {"train": len(experiment.split.train), "test": len(experiment.split.test)},
         "facts": dict(experiment.facts),
         "truth": bool(experiment.truth),
+    }
+    return to_jsonable(summary)
+
+
+def inspect_images(images: ImageSet) -> dict[str, Any]:
+    """A summary of an image set that JSON can hold: counts, size, images per class, and what was done or left out.
+
+    classes: name (or number) -> images of it for training and for the test; `unlabelled`: training images without a label.
+    """
+    sides = {"train": images.train_labels, "test": images.test_labels}
+    names = list(images.class_names) or [str(number) for number in range(images.n_classes)]
+    count = {
+        side: np.zeros(len(names), int) if labels is None else np.bincount(labels[labels >= 0], minlength=len(names))
+        for side, labels in sides.items()
+    }
+    summary = {
+        "name": images.name,
+        "train": len(images.train),
+        "test": len(images.test),
+        "height": images.size[0],
+        "width": images.size[1],
+        "classes": {name: {side: count[side][place] for side in sides} for place, name in enumerate(names)},
+        "unlabelled": len(images.train) - int(count["train"].sum()),
+        "notes": list(images.notes),
     }
     return to_jsonable(summary)
 

@@ -14,6 +14,7 @@ Values: TypeAlias = Any  # an array of numpy or of torch: what has ndim, shape, 
 TOLERANCE = 0.5 / 255  # half a step of 8 bits: what rounding, float16 and a resize may add to pixels in [0, 1]
 WHITE_16 = 65535
 LEAST_WHITE_16 = 4096  # 16 bits that stay below hold 12 bits or fewer, or a picture darker than 1/16 of white
+LARGEST_NORMALISED = 30  # (1 - mean) / sd of a set with a spread of about .03, the least that was met; pixels go to 255
 AXES = {3: "(height, width, 3)", 4: "(image, height, width, 3)"}
 
 
@@ -70,6 +71,25 @@ def require_unit_range(values: Values, what: str) -> None:
     if not (lowest >= -TOLERANCE and highest <= 1 + TOLERANCE):
         way = "; numbers from 0 to 255 are divided by 255" if lowest >= 0 and 1 < highest <= 255 else ""
         raise InputError(f"{what}: pixels in [0, 1] are needed, {lowest:.4g} to {highest:.4g} came{way}")
+
+
+def require_normalised(values: Values, what: str) -> None:
+    """`InputError` unless these are floating numbers (image, 3, height, width) as a normalisation leaves them.
+
+    Which one is not known here, so only what none leaves is refused: numbers that are not finite, or beyond 30 (0 to 255).
+    """
+    if values.ndim != 4 or values.shape[1] != 3 or "float" not in kind(values):
+        raise InputError(
+            f"{what}: normalised images (image, 3, height, width) are needed, {kind(values)} {tuple(values.shape)} came"
+        )
+    if 0 in values.shape:
+        return
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest >= -LARGEST_NORMALISED and highest <= LARGEST_NORMALISED):
+        raise InputError(
+            f"{what}: {lowest:.4g} to {highest:.4g} came; images are needed as (pixel / 255 - mean) / sd, within "
+            f"{LARGEST_NORMALISED} of 0"
+        )
 
 
 def from_unit_range(values: np.ndarray, what: str) -> np.ndarray:

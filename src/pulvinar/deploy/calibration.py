@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulvinar.data.pixels import require_normalised
 from pulvinar.errors import InputError
 from pulvinar.models.gated_resnet import FIXED_LOGIT, GatedResNet
 from pulvinar.selection.channel_gate import open_gates
@@ -133,9 +134,10 @@ def calibrate(
 
 
 def require_images(images: Tensor, size: int, what: str = "calibration") -> None:
-    """`InputError` unless these are images (image, 3, size, size)."""
+    """`InputError` unless these are normalised images (image, 3, size, size)."""
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
         raise InputError(f"{what}: images (image, 3, {size}, {size}) fit this network, {tuple(images.shape)} came")
+    require_normalised(images, what)
 
 
 def require_enough(n_images: int) -> None:

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pulvinar.data.pixels import require_normalised
 from pulvinar.deploy.calibration import calibrate
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution, Record, others
 from pulvinar.deploy.compact_macs import CompactMacs, compact_macs
@@ -73,7 +74,7 @@ class CompactNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
-        """The average-pooled features."""
+        """The average-pooled features. `InputError` for what no normalisation leaves (`pixels.require_normalised`)."""
         return self._run(images, Record())
 
     def inspect(self, images: Float[Tensor, "image 3 height width"], *, gates: Sequence[Tensor] | None = None) -> CompactOutput:
@@ -84,6 +85,8 @@ class CompactNetwork(nn.Module):
         return CompactOutput(features, logits, tuple(record.misses))
 
     def _run(self, images: Tensor, record: Record) -> Tensor:
+        if not torch.compiler.is_compiling():  # numbers are not known while a graph is made
+            require_normalised(images.detach(), "images")
         maps = torch.relu(self.stem(images))
         if self.shape.stem.pooled:
             maps = nn.functional.max_pool2d(maps, 3, stride=2, padding=1)

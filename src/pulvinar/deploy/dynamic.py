@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pulvinar.data.pixels import require_normalised
 from pulvinar.deploy.block_forms import BlockForms
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, Convolution
@@ -83,7 +84,8 @@ class DynamicNetwork(nn.Module):
         return maps.mean((2, 3))
 
     def start(self, images: Tensor) -> Tensor:
-        """What the first block gets."""
+        """What the first block gets; `InputError` for what no normalisation leaves."""
+        require_normalised(images, "images")
         maps = self.stem(images.contiguous(memory_format=torch.channels_last))
         return nn.functional.max_pool2d(maps, 3, stride=2, padding=1) if self.network.shape.stem.pooled else maps
 

@@ -1,6 +1,7 @@
 """Exports of a network for use: ONNX with and without fallback, the masked reference, int8, and a program of torch.export.
 
 All take the same input, `images` (batch, 3, size, size) float32 in [0, 1]; the normalisation is inside (deploy/onnx_graph.py).
+An image that does not lie in [0, 1] gets features of NaN from the files, and is refused by `run_with`.
 int8 is made by ONNX Runtime's own static quantiser from calibration images; nobody promises that it equals anything, so how far
 it is off on those images is measured and returned.
 """
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pulvinar.data.pixels import TOLERANCE, require_unit_range
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.progress import log
@@ -62,7 +64,7 @@ def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | Non
         "pulvinar": version("pulvinar"),
         "form": network.form,
         "fallback": "yes" if network.fallback else "no",
-        "images": "float32 in [0, 1], red, green, blue; normalised inside",
+        "images": "float32 in [0, 1], red, green, blue; normalised inside; features of an image outside of it are NaN",
         "written_for": runtime,
         "macs": json.dumps(to_jsonable(vars(network.macs))),
         "calibration": json.dumps(to_jsonable(network.calibration)),
@@ -119,7 +121,28 @@ def check_runs(content: bytes, runtime: Runtime, *, size: int) -> bool:
 
 
 def run_with(content: bytes | str | os.PathLike[str], runtime: Runtime, *, threads: int = 1) -> Any:
-    """A function from pixels (image, 3, size, size) to a dict of the model's outputs, computed in float32 by this runtime."""
+    """A function from pixels (image, 3, size, size) to a dict of the model's outputs, computed in float32 by this runtime.
+
+    It raises `InputError` for pixels that are not floating numbers in [0, 1] in this order of axes.
+    """
+    run = _loaded(content, runtime, threads)
+    return lambda pixels: run(require_maps(pixels))
+
+
+def require_maps(pixels: Any) -> Float[np.ndarray, "image 3 height width"]:
+    """These pixels as float32; `InputError` unless they are floating numbers (image, 3, height, width) in [0, 1]."""
+    pixels = np.asarray(pixels)
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype.kind != "f":
+        way = "; divide by 255" if pixels.dtype == np.uint8 else ""
+        way += "; channels come second: x.transpose(0, 3, 1, 2)" if pixels.ndim == 4 and pixels.shape[-1] == 3 else ""
+        raise InputError(
+            f"images: floating numbers (image, 3, height, width) in [0, 1] are needed, {pixels.dtype} {pixels.shape} came{way}"
+        )
+    require_unit_range(pixels, "images")
+    return np.ascontiguousarray(pixels, np.float32)
+
+
+def _loaded(content: bytes | str | os.PathLike[str], runtime: Runtime, threads: int) -> Any:
     if runtime == "onnxruntime":
         import onnxruntime
 
@@ -161,7 +184,7 @@ def export_int8(
         raise MissingDependencyError(f"int8 files are made by onnxruntime: {INSTALL}")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static
 
-    used = np.ascontiguousarray(pixels[:N_QUANTISATION_IMAGES], dtype=np.float32)
+    used = require_maps(pixels[:N_QUANTISATION_IMAGES])
     model = onnx_model(network)
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
@@ -194,7 +217,7 @@ def export_int8(
 
 
 class FromPixels(nn.Module):
-    """The network behind its normalisation: pixels in [0, 1] -> features."""
+    """The network behind its normalisation: pixels in [0, 1] -> features; NaN of an image with a pixel outside of it."""
 
     mean: Tensor
     sd: Tensor
@@ -208,7 +231,8 @@ class FromPixels(nn.Module):
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
         """The features."""
-        return self.network((images - self.mean) / self.sd)
+        beyond = (images - images.clamp(-TOLERANCE, 1 + TOLERANCE)).abs().sum((1, 2, 3))
+        return torch.where((beyond == 0)[:, None], self.network((images - self.mean) / self.sd), torch.nan)
 
 
 def export_program(network: CompactNetwork, path: str | os.PathLike[str]) -> dict[str, Any]:

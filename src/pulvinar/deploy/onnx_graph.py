@@ -1,9 +1,11 @@
 """A compact network as an ONNX graph, node by node, so that what a runtime does is what stands here.
 
-Input `images` (batch, 3, size, size) float32, red, green, blue in [0, 1]; the normalisation is inside. Outputs, the first of
-which is enough: `features` (batch, feature); of a form with gates also `logits` (batch, channel), all gates one after the other
-in the original order of channels, and `misses` (batch, gate) bool. `If` computes what dropped channels add: on the missed rows
-alone, gathered and scattered back ("rows"), or on the whole batch ("batch") for runtimes without such shapes.
+Input `images` (batch, 3, size, size) float32, red, green, blue in [0, 1]; the normalisation is inside. An image with a pixel
+outside of that (0 to 255, normalised already, NaN) gets features and logits of NaN, since ONNX has no way to refuse one.
+Outputs, the first of which is enough: `features` (batch, feature); of a form with gates also `logits` (batch, channel), all
+gates one after the other in the original order of channels, and `misses` (batch, gate) bool. `If` computes what dropped
+channels add: on the missed rows alone, gathered and scattered back ("rows"), or on the whole batch ("batch") for runtimes
+without such shapes.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from pulvinar.data.pixels import TOLERANCE
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
 from pulvinar.deploy.onnx_files import OPSET
@@ -74,6 +77,17 @@ class Graph:
         """1 where a logit is 0 or more, else 0, as (row, channel, 1, 1)."""
         opened = self.op("Cast", self.at_least_zero(logits), to=TensorProto.FLOAT)
         return self.op("Unsqueeze", opened, self.whole(2, 3))
+
+    def in_range(self, images: str) -> str:
+        """(row, 1) whether all pixels lie in [0, 1], give or take half a step of 8 bits: what is beyond sums up to 0."""
+        lowest, highest = (self.weight(np.float32(value)) for value in (-TOLERANCE, 1 + TOLERANCE))
+        beyond = self.op("Sub", images, self.op("Clip", images, lowest, highest))  # of NaN it is NaN
+        total = self.op("ReduceL1", beyond, self.whole(1, 2, 3), keepdims=0)
+        return self.op("Unsqueeze", self.op("Equal", total, self.weight(np.float32(0))), self.whole(1))
+
+    def where_right(self, right: str, values: str, output: str) -> None:
+        """An output of the graph: these rows where an image lies in [0, 1], else NaN."""
+        self.op("Where", right, values, self.weight(np.float32(np.nan), "not_a_number"), output=output)
 
     def branch(self, nodes: "Graph", output: str, shape: Sequence[int | str]) -> onnx.GraphProto:
         """A branch of an `If` with this output."""
@@ -244,10 +258,11 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
                 logits.append(writer.logits[gate])
             orders.append(own.back.numpy(force=True) + sum(map(len, orders)))
             misses.append(writer.misses.get(gate))
-    graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), output="features", axis=1)
+    right = graph.in_range("images")
+    graph.where_right(right, graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), axis=1), "features")
     outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
     if logits:
-        outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses)
+        outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses, right)
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, network.size, network.size])
     made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -262,15 +277,17 @@ def _constant_rows(graph: Graph, values: np.ndarray, like: str) -> str:
     return graph.op("Expand", graph.weight(values[None].astype(np.float32)), shape)
 
 
-def _gate_outputs(graph: Graph, logits: list[str], order: np.ndarray, misses: list[str | None]) -> list[onnx.ValueInfoProto]:
+def _gate_outputs(
+    graph: Graph, logits: list[str], order: np.ndarray, misses: list[str | None], right: str
+) -> list[onnx.ValueInfoProto]:
     """Write the outputs `logits` (of all gates, as computed, brought into this order) and `misses`."""
-    if np.array_equal(order, np.arange(len(order))):  # OpenVINO would drop a Gather that moves nothing, and the name with it
-        graph.op("Concat", *logits, output="logits", axis=1)
-    else:
-        graph.op("Gather", graph.op("Concat", *logits, axis=1), graph.weight(order), output="logits", axis=1)
+    every = graph.op("Concat", *logits, axis=1)
+    if not np.array_equal(order, np.arange(len(order))):
+        every = graph.op("Gather", every, graph.weight(order), axis=1)
+    graph.where_right(right, every, "logits")
     none = None
     if any(missed is None for missed in misses):  # a gate that drops nothing cannot be missed
-        none = graph.op("Less", graph.columns("logits", 0, 1), graph.columns("logits", 0, 1))
+        none = graph.op("Less", graph.columns(every, 0, 1), graph.columns(every, 0, 1))
     graph.op("Concat", *[missed or cast(str, none) for missed in misses], output="misses", axis=1)
     return [
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(order)]),

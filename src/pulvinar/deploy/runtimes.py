@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.data.pixels import require_normalised, require_unit_range
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.dynamic import DynamicNetwork
 from pulvinar.errors import MissingDependencyError
@@ -88,6 +89,7 @@ def runtime_version(runtime: str) -> str:
 
 
 def _channels_last(images: Tensor) -> Tensor:
+    require_normalised(images, "images")
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -169,7 +171,13 @@ def _compiled(network: CompactNetwork, batch: int) -> Runner:
 def _pixels(network: CompactNetwork) -> Callable[[Tensor], np.ndarray]:
     """Undo the normalisation, which is inside ONNX graphs."""
     mean, sd = (torch.tensor(values)[:, None, None] for values in (network.mean, network.sd))
-    return lambda images: np.ascontiguousarray((images * sd + mean).numpy())
+
+    def prepared(images: Tensor) -> np.ndarray:
+        pixels = (images * sd + mean).numpy()
+        require_unit_range(pixels, "images, their normalisation undone")
+        return np.ascontiguousarray(pixels)
+
+    return prepared
 
 
 def _read(result: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
