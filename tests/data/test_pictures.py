@@ -87,7 +87,7 @@ def test_transparency_of_palettes_and_single_colours(tmp_path):
     expected = np.where(grey == 60, 255, grey)
     for name in ("p.png", "p.gif", "l.png"):
         np.testing.assert_array_equal(decode(tmp_path / name).pixels[..., 1], expected, err_msg=name)
-    where = (COLOURS == COLOURS[2, 3]).all(-1)[..., None]
+    where = (COLOURS[2, 3] == COLOURS).all(-1)[..., None]
     np.testing.assert_array_equal(decode(tmp_path / "rgb.png").pixels, np.where(where, 255, COLOURS))
 
 

@@ -205,7 +205,7 @@ WRONG = {
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch.export"])
 def test_images_that_are_not_in_0_to_1_give_nan_and_no_other_row(runtime, make_network, tmp_path):
     """ONNX cannot refuse; a file that took 0 to 255 would give features of nothing. The right rows stay as they were."""
-    network = compact_to(make_network().float(), [torch.arange(n // 2) for n in make_network().shape.gate_channels])
+    network = compact_to(make_network("resnet18").float(), [torch.arange(n // 2) for n in make_network("resnet18").shape.gate_channels])
     images = pixels(4) + np.float32(1e-3) * (pixels(4) - 0.5)  # rounding beyond the range is no error
     run = _plain(network, runtime, tmp_path)
     expected = run(images)
@@ -229,7 +229,7 @@ def _plain(network, runtime: str, folder):
 
 
 def test_our_own_runner_refuses_them(make_network):
-    run = run_with(onnx_model(dense_network(make_network().float())).SerializeToString(), "onnxruntime")
+    run = run_with(onnx_model(dense_network(make_network("resnet18").float())).SerializeToString(), "onnxruntime")
     images = pixels(3)
     assert np.isfinite(run(images.astype(np.float64))["features"]).all()
     for spoil in WRONG.values():
@@ -242,7 +242,7 @@ def test_our_own_runner_refuses_them(make_network):
 
 
 def test_networks_for_use_refuse_what_no_normalisation_leaves(make_network):
-    network = dense_network(make_network().float())
+    network = dense_network(make_network("resnet18").float())
     images = torch.from_numpy(pixels(2))
     for wrong in (images * 255, (images * 255).to(torch.uint8), images.permute(0, 2, 3, 1), images * torch.nan):
         for use in (network, network.inspect, DynamicNetwork(network)):
