@@ -231,8 +231,9 @@ class FromPixels(nn.Module):
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
         """The features."""
-        beyond = (images - images.clamp(-TOLERANCE, 1 + TOLERANCE)).abs().sum((1, 2, 3))
-        return torch.where((beyond == 0)[:, None], self.network((images - self.mean) / self.sd), torch.nan)
+        right = (images - images.clamp(-TOLERANCE, 1 + TOLERANCE)).abs().sum((1, 2, 3)) == 0  # of NaN it is NaN
+        pixels = torch.where(right[:, None, None, None], images, 0.0)
+        return torch.where(right[:, None], self.network((pixels - self.mean) / self.sd), torch.nan)
 
 
 def export_program(network: CompactNetwork, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -79,15 +79,17 @@ class Graph:
         return self.op("Unsqueeze", opened, self.whole(2, 3))
 
     def in_range(self, images: str) -> str:
-        """(row, 1) whether all pixels lie in [0, 1], give or take half a step of 8 bits: what is beyond sums up to 0."""
+        """(row,) whether all pixels lie in [0, 1], give or take half a step of 8 bits: what is beyond sums up to 0."""
         lowest, highest = (self.weight(np.float32(value)) for value in (-TOLERANCE, 1 + TOLERANCE))
         beyond = self.op("Sub", images, self.op("Clip", images, lowest, highest))  # of NaN it is NaN
         total = self.op("ReduceL1", beyond, self.whole(1, 2, 3), keepdims=0)
-        return self.op("Unsqueeze", self.op("Equal", total, self.weight(np.float32(0))), self.whole(1))
+        return self.op("Equal", total, self.weight(np.float32(0)))
 
-    def where_right(self, right: str, values: str, output: str) -> None:
-        """An output of the graph: these rows where an image lies in [0, 1], else NaN."""
-        self.op("Where", right, values, self.weight(np.float32(np.nan), "not_a_number"), output=output)
+    def where(self, rows: str, values: str, other: float, *, axes: Sequence[int] = (1,), output: str | None = None) -> str:
+        """`values` in these rows, `other` in the rest. axes: those of `values` but the first."""
+        return self.op(
+            "Where", self.op("Unsqueeze", rows, self.whole(*axes)), values, self.weight(np.float32(other)), output=output
+        )
 
     def branch(self, nodes: "Graph", output: str, shape: Sequence[int | str]) -> onnx.GraphProto:
         """A branch of an `If` with this output."""
@@ -238,7 +240,9 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
     """The network as an ONNX model, checked. missing: how dropped channels are computed where they are asked for."""
     graph = Graph()
     colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
-    images = graph.op("Div", graph.op("Sub", "images", graph.weight(colours[0], "mean")), graph.weight(colours[1], "sd"))
+    right = graph.in_range("images")
+    pixels = graph.where(right, "images", 0.0, axes=(1, 2, 3))  # NaN in one image would decide about the branches of all
+    images = graph.op("Div", graph.op("Sub", pixels, graph.weight(colours[0], "mean")), graph.weight(colours[1], "sd"))
     maps = convolved(graph, network.stem, Maps(images, 3, network.size), "stem", images)
     maps = Maps(graph.op("Relu", cast(str, maps.name)), maps.channels, maps.side)
     if network.shape.stem.pooled:
@@ -258,8 +262,8 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
                 logits.append(writer.logits[gate])
             orders.append(own.back.numpy(force=True) + sum(map(len, orders)))
             misses.append(writer.misses.get(gate))
-    right = graph.in_range("images")
-    graph.where_right(right, graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), axis=1), "features")
+    pooled = graph.op("Flatten", graph.op("GlobalAveragePool", cast(str, maps.name)), axis=1)
+    graph.where(right, pooled, np.nan, output="features")
     outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
     if logits:
         outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses, right)
@@ -284,7 +288,7 @@ def _gate_outputs(
     every = graph.op("Concat", *logits, axis=1)
     if not np.array_equal(order, np.arange(len(order))):
         every = graph.op("Gather", every, graph.weight(order), axis=1)
-    graph.where_right(right, every, "logits")
+    graph.where(right, every, np.nan, output="logits")
     none = None
     if any(missed is None for missed in misses):  # a gate that drops nothing cannot be missed
         none = graph.op("Less", graph.columns(every, 0, 1), graph.columns(every, 0, 1))
