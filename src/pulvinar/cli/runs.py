@@ -170,7 +170,9 @@ def declare(commands: Commands) -> None:
     predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
     predict.add_argument("run", help="run folder")
     predict.add_argument(
-        "--images", required=True, help="folder of .png or .jpg files; they are taken in the order of their names"
+        "--images",
+        required=True,
+        help="folder of pictures, in the order of their names; FOLDER?background=black says what transparent ones stand on",
     )
     predict.add_argument(
         "--out", required=True, help=".npy or .npz to write; the order of the images goes into a .csv beside it"
