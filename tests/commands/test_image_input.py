@@ -1,5 +1,7 @@
 """Bad images at the command line: exit code 2, one line that names what is wrong, and no run folder."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,3 +61,21 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_written(folder, t
     assert code == 2
     assert words in error
     assert not out.exists()
+
+
+def test_inspect_lists_what_is_in_an_image_set_and_what_was_left_out(folder, tmp_path, capsys):
+    (folder / "train" / "cat" / "notes.txt").write_text("x")
+    (folder / "__MACOSX").mkdir()
+    for source in (str(folder), f"image_files:{folder}", f"{folder}?size=16"):
+        assert main(["data", "inspect", source, "--json", "--quiet"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["train"], found["test"], found["height"], found["width"]) == (16, 8, 16, 16)
+        assert found["classes"] == {"cat": {"train": 8, "test": 4}, "dog": {"train": 8, "test": 4}}
+        assert [note.partition("cat: ")[2] for note in found["notes"]] == [
+            "1 files that are no pictures, or folders: notes.txt"
+        ]
+    np.savez(tmp_path / "few.npz", x_train=np.full((3, 8, 8, 3), 9, np.uint8), y_train=np.array([[1], [2], [2]]))
+    assert main(["data", "inspect", str(tmp_path / "few.npz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"] == {"1": {"train": 1, "test": 0}, "2": {"train": 2, "test": 0}}
+    assert found["notes"] == ["labels 1, 2 are 2 classes, named by these numbers"]

@@ -187,6 +187,24 @@ def test_images_and_the_split_of_a_table(folder):
         read(folder, head + NIFTI)
 
 
+def test_the_background_of_transparent_pictures_is_a_setting_and_stands_in_the_facts(folder):
+    (folder / "images").mkdir()
+    shares = GENERATOR.integers(0, 255, (10, 6, 7), dtype=np.uint8)
+    for name, share in zip(IDS, shares, strict=True):
+        Image.fromarray(np.dstack([np.zeros((6, 7, 3), np.uint8), share])).save(folder / "images" / f"{name}.png")
+    for background, expected in (("white", 255 - shares), ("black", None), ("pink", None)):
+        head = HEAD.replace("features.clip", f'images = "images"\nbackground = "{background}"\nfeatures.clip')
+        if expected is None:  # black ink on black; a colour that is none
+            with pytest.raises(PulvinarError, match=r"its drawing vanishes|stimuli\.background is white, black"):
+                read(folder, head + NIFTI)
+            continue
+        experiment = read(folder, head + NIFTI)
+        np.testing.assert_array_equal(experiment.stimuli.image(3)[..., 1], expected[3])
+        said = "10 of 10 pictures: transparent pixels put on white (e.g. im00.png)"
+        assert experiment.facts["images"] == said
+        assert inspect(experiment)["stimuli"]["image_notes"] == [said]
+
+
 def test_no_split_at_all_is_refused_with_the_two_ways(folder):
     with pytest.raises(InputError, match="which stimuli are for the test"):
         read(folder, HEAD.replace("test_share = 0.3", "") + NIFTI)
