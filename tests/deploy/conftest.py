@@ -5,6 +5,7 @@ import torch
 
 from pulvinar.models.batch_norm import BatchNorm
 from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pulvinar.models.resnet_shape import resnet_shape
 
 SIZE = 16
@@ -31,7 +32,9 @@ def images(n: int, seed: int = 1, size: int = SIZE) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(n, 3, 2, 2, generator=generator, dtype=torch.float64)
     fine = torch.randn(n, 3, size, size, generator=generator, dtype=torch.float64)
-    return 2 * torch.nn.functional.interpolate(coarse, size=size, mode="bilinear") + 0.5 * fine
+    made = 2 * torch.nn.functional.interpolate(coarse, size=size, mode="bilinear") + 0.5 * fine
+    mean, sd = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return made.clamp(-mean / sd, (1 - mean) / sd)  # normalised images are of pixels in [0, 1]
 
 
 @pytest.fixture

@@ -26,9 +26,8 @@ def as_labels(train: np.ndarray | None, test: np.ndarray | None, class_names: Se
     -1 in training means no label. Raises `InputError` for other shapes and numbers.
     """
     flat = {side: _flat(values, f"{name}: {side} labels") for side, values in (("train", train), ("test", test))}
-    widths = {side: values.shape[1] for side, values in (("train", train), ("test", test)) if _is_one_hot(values)}
-    if len(set(widths.values())) > 1:
-        raise InputError(f"{name}: one-hot labels of {widths['train']} classes in training, {widths['test']} in the test")
+    if train is not None and test is not None and _is_one_hot(train) and _is_one_hot(test) and train.shape[1] != test.shape[1]:
+        raise InputError(f"{name}: one-hot labels of {train.shape[1]} classes in training, {test.shape[1]} in the test")
     for side, lowest in (("train", -1), ("test", 0)):
         values = flat[side]
         if values is not None and len(values) and int(values.min()) < lowest:
@@ -38,8 +37,8 @@ def as_labels(train: np.ndarray | None, test: np.ndarray | None, class_names: Se
     return _by_number(flat["train"], flat["test"], name)
 
 
-def _is_one_hot(values: np.ndarray | None) -> bool:
-    return values is not None and values.ndim == 2 and values.shape[1] > 1
+def _is_one_hot(values: np.ndarray) -> bool:
+    return values.ndim == 2 and values.shape[1] > 1
 
 
 def _flat(values: np.ndarray | None, what: str) -> np.ndarray | None:
