@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pulvinar.data import image_ids
 from pulvinar.data.image_files import ImageFiles, find_images
 from pulvinar.data.photographs import read_picture
-from pulvinar.data.pictures import PictureOptions, decode, look_into
+from pulvinar.data.pictures import SUFFIXES, PictureOptions, decode, look_into
 from pulvinar.errors import FileError, InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -222,3 +223,7 @@ def test_a_jpeg_with_a_second_picture_inside_gives_the_first(tmp_path):
     found = decode(tmp_path / "a.jpg")
     assert np.abs(found.pixels.astype(int) - 40).max() <= 2
     assert found.notes == ("the first of several pictures in one .jpg",)
+
+
+def test_every_suffix_that_is_read_is_cut_off_in_ids():
+    assert set(SUFFIXES) <= image_ids.SUFFIXES
