@@ -1,11 +1,25 @@
-"""Shapes in signatures are checked in tests (jaxtyping + beartype); data of ../shared is used when it is there."""
+"""Shapes in signatures are checked in tests (jaxtyping + beartype); data of ../shared is used when it is there.
 
+No test reads or writes what the user has: from here on, in every test, doctest and process that a test starts, caches and the
+libraries' own folders of weights and data are empty ones, and the environment sets nothing of pulvinar's.
+"""
+
+import atexit
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+USER = tempfile.TemporaryDirectory(prefix="pulvinar-tests-")
+atexit.register(USER.cleanup)
+for name in [name for name in os.environ if name.startswith("PULVINAR_")] + ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]:
+    os.environ.pop(name, None)
+for name in ("PULVINAR_CACHE", "TORCH_HOME", "HF_HOME", "NILEARN_DATA", "SCIKIT_LEARN_DATA", "MATPLOTLIBRC"):
+    os.environ[name] = str(Path(USER.name) / name.lower())
+Path(os.environ["MATPLOTLIBRC"]).touch()  # nothing in it: matplotlib's own defaults
 
 TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models", "pulvinar.rsa"]
 TYPED += [

@@ -4,6 +4,8 @@ What a check costs is one read of the file. So that a second command on unchange
 64 MB and more are remembered for 30 days, with size, times and inode, in `checked.json` in the cache folder; within a process
 smaller ones too. A file that was written to or replaced since is checked again. What no longer shows, until the 30 days are
 over, is a disk that changes bytes by itself after the check: `always` reads such files every time.
+
+(`storage`, with numpy and h5py, is imported where it is needed: the command line reads `MODES` for its help.)
 """
 
 import contextlib
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.errors import ConfigError, FileError
-from pulvinar.storage import cache_folder, checksum, write_text
 
 VARIABLE = "PULVINAR_CHECKSUMS"
 MODES = {
@@ -76,6 +77,8 @@ def once(path: str | os.PathLike[str], kind: str, check: Callable[[], None]) -> 
 def require(path: str | os.PathLike[str], expected: str, *, written_in: str) -> None:
     """Raise `FileError` if the SHA-256 of the file is another than expected. written_in: where that one stands."""
 
+    from pulvinar.storage import checksum
+
     def compare() -> None:
         if checksum(path) != expected:
             raise FileError(
@@ -96,6 +99,8 @@ def _is_settled(state: State) -> bool:
 
 
 def _memory() -> Path:
+    from pulvinar.storage import cache_folder
+
     return cache_folder() / "checked.json"
 
 
@@ -119,6 +124,8 @@ def _is_remembered(place: str, kind: str, state: State) -> bool:
 
 
 def _remember(place: str, kind: str, state: State) -> None:
+    from pulvinar.storage import write_text
+
     if state[0] < REMEMBERED_FROM:
         return
     entries = _remembered()

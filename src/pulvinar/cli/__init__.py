@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from pulvinar.checksums import DEFAULT, MODES, VARIABLE, using
 from pulvinar.cli import data, deploy, encoding, macs, rsa, runs
 from pulvinar.cli.common import Commands, as_json
 from pulvinar.errors import PulvinarError
@@ -32,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
     shared.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    checks = "; ".join(f"{name}: {text}" for name, text in MODES.items())
+    shared.add_argument(
+        "--checksums",
+        choices=MODES,
+        metavar="WHEN",
+        help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
+    )
     commands = Commands(top, shared)
     for group in (runs, data, encoding, rsa, macs, deploy):
         group.declare(commands)
@@ -56,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is switched off (nohup)
         signal.signal(signal.SIGINT, REPORTER.interrupt)
     try:
-        result = arguments.run_command(arguments)
+        with using(arguments.checksums):
+            result = arguments.run_command(arguments)
         if arguments.json:
             print(as_json(result))
         sys.stdout.flush()

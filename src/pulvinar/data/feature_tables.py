@@ -2,7 +2,7 @@
 
 .npy, .npz, .h5/.hdf5 and .safetensors; where a file holds several arrays, FILE:NAME says which. Uncompressed ones are read as
 memory maps, so that only the rows asked for are in memory. `pulvinar data embed` writes such files, with what they were made
-from in a .json beside.
+from in a .json beside, and the checksum with which the file is compared when it is opened.
 """
 
 import functools
@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pulvinar import checksums
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
 
@@ -41,6 +42,9 @@ def open_table(place: str, *, n_rows: int) -> np.ndarray:
     """
     text, name = _split_name(place)
     path = require_file(text, "file of embeddings")
+    expected = made_from(place).get("sha256")
+    if isinstance(expected, str):
+        checksums.require(path, expected, written_in=path.with_suffix(".json").name)
     stamp = path.stat()
     table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
     _require_rows(path, table, n_rows)

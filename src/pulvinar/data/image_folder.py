@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from pulvinar import checksums
 from pulvinar.data.image_set import ImageSet, without_copies
 from pulvinar.data.pictures import SUFFIXES, FolderContent, Notes, Picture, PictureOptions, decode, look_into, say_left_out
 from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, track, warn
-from pulvinar.storage import atomic_path, fingerprint, read_json, write_json
+from pulvinar.storage import atomic_path, checksum, fingerprint, read_json, reading, write_json
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there
@@ -185,15 +186,29 @@ def read_pictures(
         return pixels[: len(kept)], kept, reader.lines()
     key = fingerprint(DECODED_BY, [_stamp(path) for path in paths], reader.shape, skip_corrupt, options)
     stored = Path(cache) / f"{key}.npy"
-    if not (stored.is_file() and stored.with_suffix(".json").is_file()):
-        with atomic_path(stored) as temporary:
-            mapped = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), *reader.shape, 3))
-            kept = reader.fill(mapped)
-            mapped.flush()
-            write_json(stored.with_suffix(".json"), {"rows": kept, "notes": reader.lines()})
-    beside = read_json(stored.with_suffix(".json"))
-    kept = np.array(beside["rows"], int)
-    return np.load(stored, mmap_mode="r", allow_pickle=False)[: len(kept)], kept, beside["notes"]
+    if stored.is_file() and (found := _stored_pictures(stored)) is not None:
+        return found
+    with atomic_path(stored) as temporary:
+        mapped = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), *reader.shape, 3))
+        kept = reader.fill(mapped)
+        mapped.flush()
+        facts = {"rows": kept, "notes": reader.lines(), "sha256": checksum(temporary)}
+        write_json(stored.with_suffix(".json"), facts, sealed=True)
+    return np.load(stored, mmap_mode="r", allow_pickle=False)[: len(kept)], kept, reader.lines()
+
+
+def _stored_pictures(stored: Path) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    """What an earlier call kept; None, with a warning, where it is damaged (or an older version kept no checksum)."""
+    beside = stored.with_suffix(".json")
+    try:
+        facts = read_json(beside)
+        checksums.require(stored, facts["sha256"], written_in=beside.name)
+        with reading(stored, "an array"):
+            pixels, kept = np.load(stored, mmap_mode="r", allow_pickle=False), np.array(facts["rows"], int)
+        return pixels[: len(kept)], kept, facts["notes"]
+    except (FileError, KeyError, TypeError, ValueError) as error:
+        warn(f"decoded images are read again, what was kept of them is damaged: {error}")
+        return None
 
 
 def _stamp(path: Path) -> str:

@@ -4,9 +4,11 @@ What is done on the way is said (`Picture.notes`): turning upright, a background
 cannot be known is refused: several frames, values without a range, a drawing that its background swallows.
 """
 
+import io
 import os
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -56,6 +58,7 @@ SYSTEM_NAMES = (
 OF_THE_SYSTEM = "hidden files, thumbnails and folders of the system"
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
 REFUSE = "refuse"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {  # orientation -> the picture upright, from (height, width, channel)
     2: lambda pixels: pixels[:, ::-1],
@@ -142,7 +145,31 @@ def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) 
 def _opened(path: Path) -> "Image":
     from PIL import Image
 
-    return Image.open(path, formats=_formats())
+    return Image.open(whole_image(path), formats=_formats())
+
+
+def whole_image(path: Path) -> io.BytesIO:
+    """The bytes of an image file; those of a PNG compared with the checksum that each of its chunks carries.
+
+    Pillow leaves most of them out. `ValueError` where one does not fit; to be called where errors name the file.
+    """
+    content = path.read_bytes()
+    if content.startswith(PNG_SIGNATURE):
+        _check_png(content)
+    return io.BytesIO(content)
+
+
+def _check_png(content: bytes) -> None:
+    """Chunks follow each other: length (4 bytes), name (4), content, CRC-32 of name and content (4); the last is IEND."""
+    start, name = len(PNG_SIGNATURE), b""
+    while name != b"IEND":
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        name = content[start + 4 : start + 8]
+        if end + 4 > len(content):
+            raise ValueError("a PNG that is cut short")
+        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise ValueError(f"a damaged PNG: the checksum of its chunk {name!r} does not fit")
+        start = end + 4
 
 
 @cache

@@ -31,7 +31,7 @@ from pulvinar.data.tables import sources_of
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.metrics.encoding import algonauts_2023, correlations
 from pulvinar.progress import log, track
-from pulvinar.storage import atomic_path, reading, require_file
+from pulvinar.storage import atomic_path, read_npy_member, reading, require_file
 
 CITATION = "Gifford, Lahner, Saba-Sadiya, Vilas, Lascelles, Oliva, Kay, Roig & Cichy (2023), arXiv:2301.03198"
 URL = "http://algonauts.csail.mit.edu"
@@ -280,8 +280,7 @@ def read_submission(path: str | Path) -> dict[str, np.ndarray]:
             side = file.removesuffix("_pred_test.npy")
             if _number(subject) not in range(1, 9) or side not in HEMISPHERES:
                 raise InputError(f"{path}: '{member}' does not belong in a submission")
-            with archive.open(member) as content:
-                values = np.lib.format.read_array(content, allow_pickle=False)
+            values = read_npy_member(archive, member)
             if values.dtype != np.float32 or values.ndim != 2:
                 raise InputError(f"{path}: '{member}' is {values.dtype} {values.shape}; float32 (image, vertex) is needed")
             found[f"{subject}/{side}"] = values

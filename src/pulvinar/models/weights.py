@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
 
+from pulvinar import checksums
 from pulvinar.errors import InputError
 from pulvinar.models.preprocessing import Preprocessing
 from pulvinar.storage import open_npz, read_json, reading, require_file
@@ -75,9 +77,19 @@ def _content(path: Path, suffix: str) -> Any:
         with open_npz(path) as archive:
             return {name: torch.from_numpy(values) for name, values in archive.items()}
     if suffix in TORCH_SUFFIXES:
+        checksums.once(path, "zip", lambda: _require_whole_archive(path))
         with reading(path, "weights of torch.save, read with weights_only=True"):
             return torch.load(path, map_location="cpu", weights_only=True)
     raise InputError(f"weights: {path}: files with {', '.join(SUFFIXES)} are read, '{path.suffix}' came")
+
+
+def _require_whole_archive(path: Path) -> None:
+    """torch leaves out the checksums (CRC-32) that are in the zip archive torch.save writes."""
+    if not is_zipfile(path):
+        return  # the format of torch before 1.6, without any
+    with reading(path, "weights of torch.save"), ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"'{damaged}' in it is damaged, its checksum does not fit")
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:

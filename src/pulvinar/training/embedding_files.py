@@ -1,7 +1,7 @@
 """Embeddings of a stimulus set computed once and kept in a file: float16 .npy, read as a memory map.
 
     clip.npy    float16 (image, dim) or (image, token, dim), row i is stimulus i
-    clip.json   network, SHA-256 of the weights, preprocessing, which stimuli
+    clip.json   network, SHA-256 of the weights, preprocessing, which stimuli; SHA-256 of clip.npy, compared when it is read
 
 Work goes on in clip.npy.unfinished, batch by batch; an interrupted one is continued if it is of the same network and images.
 """
@@ -17,7 +17,7 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.models.backbones import image_rows
 from pulvinar.models.vision_towers import VisionTower
 from pulvinar.progress import bar, log
-from pulvinar.storage import fingerprint, read_json, refuse_existing, to_jsonable, write_json
+from pulvinar.storage import checksum, fingerprint, read_json, refuse_existing, to_jsonable, write_json
 from pulvinar.training.precision import default_device
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -50,6 +50,7 @@ def write_embedding(
     try:
         with _begun(work, notes, facts).open("r+b") as file:
             _compute(tower, stimuli, file, facts, tokens=tokens, batch_size=batch_size)
+        facts["sha256"] = checksum(work)
         write_json(out.with_suffix(".json"), facts)
         work.replace(out)
     except OSError as error:
