@@ -4,6 +4,7 @@ Positions are drawn evenly over all bytes of all files of a form. Refused means 
 else that is raised is a defect too. (`.npy`, uncompressed `.nii`, raw binaries and JPEG carry no checksum: nothing to compare.)
 """
 
+import functools
 import json
 import os
 import time
@@ -35,7 +36,7 @@ from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.algonauts2023 import read_submission, write_submission
 from pulvinar.errors import ConfigError, FileError, PulvinarError
-from pulvinar.models.backbones import load_backbone
+from pulvinar.models.backbones import Backbone, load_backbone
 from pulvinar.models.weights import read_weights
 from pulvinar.storage import SEAL, checksum, fingerprint, read_arrays, read_json, write_arrays, write_json
 from pulvinar.training import checkpoints
@@ -113,9 +114,13 @@ def state(folder: Path) -> dict:
     return {"epoch": 3, "loss": 0.1, "moments": moments, "records": [{"loss": 0.25, "epoch": 1}]}
 
 
+@functools.cache
+def backbone() -> Backbone:
+    return load_backbone("squeezenet1_0", image_size=32)
+
+
 def cached(folder: Path) -> str:
-    backbone = load_backbone("squeezenet1_0", image_size=64)
-    features = cached_features(backbone, PIXELS, stages=backbone.stages[-1:], pool=1, folder=folder)
+    features = cached_features(backbone(), PIXELS, stages=backbone().stages[-1:], folder=folder)
     return fingerprint(*map(np.array, features.values()))
 
 

@@ -162,3 +162,7 @@ def test_checksum_and_fingerprint(tmp_path):
         assert storage.fingerprint(*other, ("b", 1)) != same
     assert storage.fingerprint("ab", "c") != storage.fingerprint("a", "bc")
     assert storage.fingerprint(np.array(["a", None], object)) != storage.fingerprint(np.array(["a", "b"], object))
+
+
+def test_tests_have_a_cache_of_their_own():
+    assert cache_folder().parent.name.startswith("pulvinar-tests-")

@@ -1,5 +1,6 @@
 """Oracles: `extract` without a cache; the passes through the network are counted; two real processes."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.models.backbones import Backbone, extract, load_backbone
+from pulvinar.models.preprocessing import Preprocessing
 from pulvinar.training import feature_cache
 from pulvinar.training.feature_cache import cache_folder, cached_features, feature_key, pixels_fingerprint
 
@@ -93,6 +95,34 @@ def test_everything_that_changes_the_values_changes_the_key(backbone: Backbone):
         tuned.network.features[0].bias[3] += 1e-6
     keys |= {key for key, _ in [*others, feature_key(tuned, images)]}
     assert len(keys) == 12
+
+
+def test_other_code_changes_the_key(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a network's own class, wherever it is written; of pulvinar's networks; and the version of torch."""
+    images, keys = pictures(), []
+    for factor in (1, 2):
+        (tmp_path / "own.py").write_text(
+            f"import torch\nclass Own(torch.nn.Conv2d):\n    def forward(self, x): return {factor} * super().forward(x)\n"
+        )
+        importlib.invalidate_caches()
+        spec = importlib.util.spec_from_file_location(f"own{factor}", tmp_path / "own.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.dont_write_bytecode, written = True, sys.dont_write_bytecode
+        spec.loader.exec_module(module)
+        sys.dont_write_bytecode = written
+        monkeypatch.setitem(sys.modules, f"own{factor}", module)
+        network = torch.nn.Sequential(module.Own(3, 2, 1))
+        with torch.no_grad():
+            [parameter.fill_(0.5) for parameter in network.parameters()]
+        own = Backbone(network, name="own", stages=("0",), preprocessing=Preprocessing(image_size=16))
+        keys.append(feature_key(own, images)[0])
+    keys.append(feature_key(backbone, images)[0])
+    inner = feature_cache.checksum
+    monkeypatch.setattr(feature_cache, "checksum", lambda path: "0" if path.endswith("preprocessing.py") else inner(path))
+    keys.append(feature_key(backbone, images)[0])
+    monkeypatch.setattr(torch, "__version__", "0.1")
+    keys.append(feature_key(backbone, images)[0])
+    assert len(set(keys)) == 5
 
 
 def test_an_array_a_list_a_tensor_and_stimuli_of_the_same_images_are_one_entry():

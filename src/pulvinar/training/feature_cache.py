@@ -11,7 +11,6 @@ Processes that want the same entry at once wait for the first (a lock on FOLDER/
 where the system has no such locks both compute, and each file still appears whole. Damaged files are computed again.
 """
 
-import functools
 import hashlib
 import inspect
 import marshal
@@ -61,7 +60,7 @@ def code_fingerprint(network: torch.nn.Module) -> str:
 
     torch's own classes are known by its version; a class without a source file (typed into a session) by its compiled methods.
     """
-    ours = [_file_checksum(str(path)) for folder in models.__path__ for path in sorted(Path(folder).rglob("*.py"))]
+    ours = [checksum(str(path)) for folder in models.__path__ for path in sorted(Path(folder).rglob("*.py"))]
     kinds = {type(module) for module in network.modules()}
     foreign = {_code_of(kind) for kind in kinds if not kind.__module__.startswith(("torch.nn.", f"{models.__name__}."))}
     return fingerprint(torch.__version__, ours, sorted(foreign))
@@ -70,15 +69,10 @@ def code_fingerprint(network: torch.nn.Module) -> str:
 def _code_of(kind: type) -> str:
     version = getattr(sys.modules.get(kind.__module__.partition(".")[0]), "__version__", "")
     try:
-        return f"{version} {_file_checksum(str(inspect.getsourcefile(kind)))}"
+        return f"{version} {checksum(str(inspect.getsourcefile(kind)))}"
     except (TypeError, OSError):
         methods = [value.__code__ for _, value in sorted(vars(kind).items()) if inspect.isfunction(value)]
         return f"{version} {fingerprint(kind.__qualname__, [marshal.dumps(code) for code in methods])}"
-
-
-@functools.cache
-def _file_checksum(path: str) -> str:
-    return checksum(path)
 
 
 def feature_key(backbone: Backbone, images: Images | Stimuli, *, pool: int | None = None) -> tuple[str, dict[str, Any]]:
