@@ -165,4 +165,4 @@ def test_checksum_and_fingerprint(tmp_path):
 
 
 def test_tests_have_a_cache_of_their_own():
-    assert cache_folder().parent.name.startswith("pulvinar-tests-")
+    assert storage.cache_folder().parent.name.startswith("pulvinar-tests-")

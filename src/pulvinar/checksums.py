@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.errors import ConfigError, FileError
+from pulvinar.progress import log
 
 VARIABLE = "PULVINAR_CHECKSUMS"
 MODES = {
@@ -27,6 +28,7 @@ MODES = {
 DEFAULT = "once"
 REMEMBERED_FROM = 2**26  # bytes; smaller files are read by every command, in a fraction of a second
 REMEMBERED_FOR = 30 * 86_400  # seconds
+ANNOUNCED_FROM = 2**30  # bytes; a second or more
 MOST_REMEMBERED = 4096  # files
 SETTLED = 2.0  # seconds since the last write, within which two writes may carry the same time
 
@@ -80,6 +82,7 @@ def require(path: str | os.PathLike[str], expected: str, *, written_in: str) -> 
     from pulvinar.storage import checksum
 
     def compare() -> None:
+        _announce(path)
         if checksum(path) != expected:
             raise FileError(
                 f"{path}: damaged, or changed since it was written: its SHA-256 is not the one in {written_in}. "
@@ -87,6 +90,11 @@ def require(path: str | os.PathLike[str], expected: str, *, written_in: str) -> 
             )
 
     once(path, expected, compare)
+
+
+def _announce(path: str | os.PathLike[str]) -> None:
+    if (size := Path(path).stat().st_size) >= ANNOUNCED_FROM:
+        log(f"{path}: {size / 2**30:.1f} GB are compared with their checksum; --checksums never leaves that out")
 
 
 def _state(path: str | os.PathLike[str]) -> State:
