@@ -138,7 +138,7 @@ def _remember(place: str, kind: str, state: State) -> None:
         return
     entries = _remembered()
     entries.pop(place, None)
-    entries[place] = {"kind": kind, "state": state, "checked": round(time.time())}
+    entries[place] = {"kind": kind, "state": state, "checked": int(time.time())}
     newest = dict(list(entries.items())[-MOST_REMEMBERED:])
     with contextlib.suppress(OSError):  # a cache that cannot be written costs the next command a read, no more
         write_text(_memory(), json.dumps(newest, indent=1) + "\n")
