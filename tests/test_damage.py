@@ -45,6 +45,7 @@ from pulvinar.training.feature_cache import cached_features
 
 GENERATOR = np.random.default_rng(0)
 VALUES = GENERATOR.normal(0, 300, (6, 5, 4, 7)).round().astype(np.int16)
+SMOOTH = np.add.outer(np.arange(60, dtype=np.uint8), np.arange(60, dtype=np.uint8))  # Pillow finds damage in noise by itself
 PIXELS = GENERATOR.integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
 
 
@@ -138,7 +139,7 @@ FORMS = {
         lambda folder: fingerprint(read_volume(folder / "bold.nii.gz").stored, read_volume(folder / "bold.nii.gz").affine),
     ),
     "header of .nii.gz": Form(
-        lambda folder: nibabel.save(nibabel.Nifti2Image(VALUES, np.eye(4)), folder / "bold.nii.gz"),
+        lambda folder: nibabel.save(nibabel.Nifti2Image(np.zeros((2, 2, 2, 3)), np.eye(4)), folder / "bold.nii.gz"),
         lambda folder: fingerprint(read_series_header(folder / "bold.nii.gz")),
     ),
     ".mgz": Form(
@@ -159,7 +160,7 @@ FORMS = {
         lambda folder: fingerprint(read_matlab(folder / "a.mat")["x"]),
     ),
     ".png": Form(
-        lambda folder: Image.fromarray(PIXELS[0]).save(folder / "a.png"),
+        lambda folder: Image.fromarray(SMOOTH).save(folder / "a.png"),
         lambda folder: fingerprint(read_image(folder / "a.png")),
     ),
     "submission": Form(
