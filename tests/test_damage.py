@@ -5,6 +5,7 @@ else that is raised is a defect too. (`.npy`, uncompressed `.nii`, raw binaries 
 """
 
 import functools
+import gzip
 import json
 import os
 import time
@@ -234,6 +235,20 @@ def test_chunks_of_compressed_hdf5_are_compared(tmp_path: Path):
     for offset in range(chunk.byte_offset, chunk.byte_offset + chunk.size, 41):
         path.write_bytes(good[:offset] + bytes([good[offset] ^ 4]) + good[offset + 1 :])
         assert outcome(form, tmp_path) in {expected, "refused"}
+
+
+def test_a_repetition_time_of_a_damaged_header_is_refused(tmp_path: Path):
+    """Only the header is read: nibabel alone would take the flipped seconds, as the stream here is stored uncompressed."""
+    image = nibabel.Nifti1Image(np.zeros((9, 9, 9, 3), np.int16), np.eye(4))
+    image.header.set_zooms((2, 2, 2, 1.5))
+    content = bytearray(gzip.compress(image.to_bytes(), compresslevel=0))
+    (tmp_path / "bold.nii.gz").write_bytes(content)
+    assert read_series_header(tmp_path / "bold.nii.gz") == (3, 1.5)
+    content[content.index(np.float32(1.5).tobytes()) + 2] ^= 64
+    (tmp_path / "bold.nii.gz").write_bytes(content)
+    assert nibabel.load(tmp_path / "bold.nii.gz").header.get_zooms()[3] == 1.0
+    with pytest.raises(FileError, match=r"bold\.nii\.gz.*CRC"):
+        read_series_header(tmp_path / "bold.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mgz"])
