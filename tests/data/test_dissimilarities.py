@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, check_rdm
-from pulvinar.data.dissimilarity_files import image_ids, read_npz, read_npz_parts
+from pulvinar.data.dissimilarity_files import image_ids, read_npz, read_npz_arrays
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
 
@@ -49,11 +49,11 @@ def spoil(place: tuple[int, ...], value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (rdms(2)[..., :-1], InputError, r"'it' of subj01: a square matrix is needed, \(6, 5\) came"),
+        (rdms(2)[..., :-1], InputError, r"'it': a square matrix is needed, \(2, 6, 5\) came"),
         (rdms(2)[0], InputError, r"\(subject, image, image\) is needed, \(6, 6\) came"),
         (rdms(2)[:, :2, :2], InputError, "3 images or more are needed, 2 came"),
         (spoil((1, 2, 3), 9.0), InputError, r"of subj02: not symmetric; entries differ by .* at \(2, 3\)"),
-        (spoil((1, 2, 3), np.nan), InputError, r"of subj02: 1 entries are not finite, the first at \(2, 3\)"),
+        (spoil((1, 2, 3), np.nan), InputError, r"of subj02: not symmetric; the pair at \(2, 3\) is missing \(NaN\) on one side"),
         (spoil((0, 4, 4), 1.0), InputError, "of subj01: the diagonal must be zero, its largest entry is 1"),
         (np.stack([rdms(), np.ones((6, 6)) - np.eye(6)]), DegenerateError, "of subj02: all pairs have the same"),
         (np.zeros((2, 6, 6)), DegenerateError, "of subj01: all pairs have the same"),
@@ -163,21 +163,20 @@ def test_ids_of_the_file_are_kept(write) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"fmri_evc": rdms(2)[..., :-1]}, r"rdms.npz: RDMs 'evc' of subj01: a square matrix is needed, \(6, 5\)"),
-        ({"IT_RDMs": rdms(2)[..., :-1]}, "RDMs 'it' of subj01: a square matrix"),
-        ({"brain": rdms(2)[..., :-1]}, "RDMs 'brain' of subj01: a square matrix"),
+        ({"fmri_evc": rdms(2)[..., :-1]}, r"rdms.npz: RDMs 'evc': a square matrix is needed, \(2, 6, 5\)"),
+        ({"IT_RDMs": rdms(2)[..., :-1]}, "RDMs 'it': a square matrix"),
+        ({"brain": rdms(2)[..., :-1]}, "RDMs 'brain': a square matrix"),
         ({"fmri_evc": spoil((1, 2, 3), 9.0)}, "RDMs 'evc' of subj02: not symmetric"),
-        ({"fmri_evc": spoil((1, 2, 3), np.nan)}, "RDMs 'evc' of subj02: 1 entries are not finite"),
+        ({"fmri_evc": spoil((1, 2, 3), np.nan)}, "RDMs 'evc' of subj02: not symmetric; the pair at .* is missing"),
         ({"fmri_evc": spoil((1, 2, 2), 1.0)}, "RDMs 'evc' of subj02: the diagonal must be zero"),
         ({"fmri_evc": rdms(2), "fmri_it": rdms(2)[:, :5, :5]}, "different numbers of images: {'evc': 6, 'it': 5}"),
-        ({"fmri_evc": rdms(2), "pixels": rdms()[:5, :5]}, "different numbers of images: {'evc': 6, 'pixels': 5}"),
         ({"fmri_evc": rdms(2), "images": np.zeros((7, 2, 2, 3), np.uint8)}, "has 7 images, but the RDMs are over 6"),
         ({"fmri_evc": rdms(2), "images": np.zeros((6, 2, 2, 3))}, r"\'images\': uint8 \(image, height, width, 3\) is needed"),
         ({"fmri_evc": rdms(2), "category": np.array(["face"])}, "stimuli.labels: 1 rows for 6"),
         ({"fmri_evc": rdms(2), "subjects": np.array(["a"])}, "'subjects' has 1 names"),
         ({"fmri_evc": rdms(2), "EVC_RDMs": rdms(2)}, "two arrays stand for the same RDMs"),
         ({"fmri_evc": rdms(2), "model_rdms": rdms(2), "model_names": np.array(["a"])}, "with one 'model_names' each"),
-        ({"fmri_evc": rdms(2), "pixels": spoil((0, 2, 3), 9.0)[0]}, "model RDM 'pixels': not symmetric"),
+        ({"pixels": rdms(), "other": spoil((0, 2, 3), 9.0)[0]}, "model RDM 'other': not symmetric"),
         ({"pixels": rdms()}, "no RDMs of subjects: .* models: pixels"),
         ({"weights": np.zeros((3, 4))}, r"no RDMs: .* there are weights \(3, 4\)"),
     ],
@@ -203,8 +202,8 @@ def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
 
 
 def test_models_alone_are_parts(write) -> None:
-    made, targets, models = read_npz_parts(write(pixels=rdms()))
-    assert (len(made), targets, list(models)) == (6, {}, ["pixels"])
+    found = read_npz_arrays(write(pixels=rdms()))
+    assert (found.n_images, found.targets, list(found.models), found.names) == (6, {}, ["pixels"], None)
 
 
 def test_the_92_images(shared_data: Path) -> None:

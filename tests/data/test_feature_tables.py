@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 from pulvinar.data.feature_tables import is_table, open_table, read_rows
 from pulvinar.errors import FileError, InputError, NotFoundError
 
+IDS = list("abcdefghi")
 POOLED = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
 TOKENS = np.random.default_rng(1).standard_normal((9, 3, 4)).astype(np.float16)
 
@@ -25,7 +26,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("suffix", ["npz", "h5", "safetensors"])
 def test_arrays_are_found_by_name(files, suffix):
     for name, expected in (("pooled", POOLED), ("tokens", TOKENS)):
-        table = open_table(f"{files}/a.{suffix}:{name}", n_rows=9)
+        table = open_table(f"{files}/a.{suffix}:{name}", ids=IDS)
         assert table.dtype == expected.dtype
         np.testing.assert_array_equal(table, expected)
         assert suffix == "npz" or isinstance(table, np.memmap)
@@ -35,16 +36,16 @@ def test_arrays_are_found_by_name(files, suffix):
 
 
 def test_a_npy_file_is_a_memory_map_of_float16_tokens(files):
-    table = open_table(f"{files}/a.npy", n_rows=9)
+    table = open_table(f"{files}/a.npy", ids=IDS)
     assert isinstance(table, np.memmap)
     np.testing.assert_array_equal(table[[3, 1]], TOKENS[[3, 1]])
 
 
 def test_a_file_that_has_changed_is_read_anew(files):
-    open_table(f"{files}/a.npy", n_rows=9)
+    open_table(f"{files}/a.npy", ids=IDS)
     np.save(files / "b.npy", TOKENS[:4] + 1)
     (files / "b.npy").replace(files / "a.npy")
-    np.testing.assert_array_equal(open_table(f"{files}/a.npy", n_rows=4), TOKENS[:4] + 1)
+    np.testing.assert_array_equal(open_table(f"{files}/a.npy", ids=IDS[:4]), TOKENS[:4] + 1)
 
 
 def test_names_of_files_are_told_from_names_of_features():
@@ -52,21 +53,21 @@ def test_names_of_files_are_told_from_names_of_features():
 
 
 def test_what_cannot_be_read_is_named(files):
-    with pytest.raises(InputError, match="9 rows; one for each of the 8 images"):
-        open_table(f"{files}/a.npy", n_rows=8)
+    with pytest.raises(InputError, match="9 rows; one for each of the 8 stimuli"):
+        open_table(f"{files}/a.npy", ids=IDS[:8])
     with pytest.raises(NotFoundError, match=r"name one of its datasets, a\.npz:NAME; there are: pooled, tokens"):
-        open_table(f"{files}/a.npz", n_rows=9)
+        open_table(f"{files}/a.npz", ids=IDS)
     with pytest.raises(NotFoundError, match="there are: pooled, tokens"):
-        open_table(f"{files}/a.safetensors:clip", n_rows=9)
+        open_table(f"{files}/a.safetensors:clip", ids=IDS)
     with pytest.raises(FileError, match="no such file"):
-        open_table(f"{files}/none.npy", n_rows=9)
+        open_table(f"{files}/none.npy", ids=IDS)
     whole = (files / "a.safetensors").read_bytes()
     (files / "a.safetensors").write_bytes(whole[:-10])
     with pytest.raises(FileError, match="cut short"):
-        open_table(f"{files}/a.safetensors:tokens", n_rows=9)
+        open_table(f"{files}/a.safetensors:tokens", ids=IDS)
     (files / "a.safetensors").write_bytes(whole[:4])
     with pytest.raises(FileError, match="cannot be read as safetensors"):
-        open_table(f"{files}/a.safetensors:tokens", n_rows=9)
+        open_table(f"{files}/a.safetensors:tokens", ids=IDS)
     np.save(files / "vector.npy", np.zeros(9))
     with pytest.raises(InputError, match=r"\(image, dim\) or \(image, token, dim\) are needed"):
-        open_table(f"{files}/vector.npy", n_rows=9)
+        open_table(f"{files}/vector.npy", ids=IDS)

@@ -44,7 +44,7 @@ def test_every_row_is_the_towers_embedding_of_that_image(tower, tokens, tmp_path
     for row in range(7):
         alone = tower.embed([stimuli().image(row)], tokens=tokens)[0]
         np.testing.assert_allclose(written[row], alone, rtol=2e-3, atol=1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.json", "clip.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.csv", "clip.json", "clip.npy"]
     assert json.loads((tmp_path / "clip.json").read_text()) == facts
 
 

@@ -197,6 +197,8 @@ def create_run(
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
         "simulated": bool(getattr(opened, "simulated", False)),
     }
+    if on_trust := _on_trust(opened):
+        facts["on_trust"] = on_trust
     return RunFolder.create(
         out,
         method=method,
@@ -207,6 +209,13 @@ def create_run(
         backbone=plan,
         topic=getattr(module, "TOPIC", "decoding"),
     )
+
+
+def _on_trust(opened: Data) -> dict[str, str]:
+    """What of the data was joined by its order alone, because it holds no names -> how."""
+    if isinstance(opened, Dissimilarities):
+        return dict(opened.on_trust)
+    return dict(opened.facts.get("on_trust") or {}) if isinstance(opened, Experiment) else {}
 
 
 def _reopen(out: str, method: str, config: Any, backbone_config: Any, *, given: bool) -> RunFolder:
@@ -320,9 +329,12 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
-    """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; the order as .csv beside."""
-    from pulvinar.data.image_files import ImageFiles, open_images
+    """What a finished run predicts for a folder of images (file names sorted), as .npy, or .npz with `id`; ids and files as .csv."""
+    from pulvinar.data.image_files import ImageFiles, find_images
+    from pulvinar.data.pictures import PictureOptions
+    from pulvinar.data.source_options import parse_source
     from pulvinar.data.stimuli import Stimuli
+    from pulvinar.report.tables import csv_text
 
     order = Path(out).with_suffix(".csv")
     for path in (out, order):
@@ -334,25 +346,28 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     if not hasattr(module, "predict"):
         raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
     fitted.require(method=fitted.method)
-    found, options = open_images(images)
-    files = dict(sorted(found.items(), key=lambda item: item[1].name))
+    folder, options = parse_source(images, PictureOptions, name="images")
+    files = dict(sorted(find_images(folder).items(), key=lambda item: item[1].relative_to(folder).as_posix()))
     stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values()), options))
     config = build(module.Config, fitted.settings(), name=fitted.method)
     arrays = module.predict(fitted, stimuli, config)
-    _write_prediction(Path(out), arrays)
-    write_text(order, "row,file\n" + "".join(f"{row},{path.name}\n" for row, path in enumerate(files.values())))
+    _write_prediction(Path(out), arrays, list(files))
+    rows = [
+        {"row": row, "id": name, "file": path.relative_to(folder).as_posix()} for row, (name, path) in enumerate(files.items())
+    ]
+    write_text(order, csv_text(rows))
     shapes = {name: list(values.shape) for name, values in arrays.items()}
     return {"run": run, "out": out, "order": str(order), "arrays": shapes}
 
 
-def _write_prediction(out: Path, arrays: dict[str, np.ndarray]) -> None:
-    """One array as .npy or .npz, several as .npz."""
+def _write_prediction(out: Path, arrays: dict[str, np.ndarray], ids: Sequence[str]) -> None:
+    """One array as .npy or .npz, several as .npz; an .npz names its rows (`id`)."""
     if out.suffix == ".npy" and len(arrays) > 1:
         raise InputError(
             f"--out {out}: there are {len(arrays)} arrays ({', '.join(arrays)}); a name that ends in .npz is needed"
         )
     if out.suffix == ".npz":
-        write_arrays(out, **arrays)
+        write_arrays(out, **arrays, id=np.array(list(ids)))
         return
     with atomic_path(out) as temporary, temporary.open("wb") as file:
         np.save(file, next(iter(arrays.values())), allow_pickle=False)

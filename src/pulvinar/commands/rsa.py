@@ -11,33 +11,33 @@ from torch import Tensor
 
 from pulvinar.config import parse_assignments, suggest
 from pulvinar.data.array_files import read_array
-from pulvinar.data.dissimilarities import check_rdm
-from pulvinar.data.dissimilarity_files import read_npz_parts
 from pulvinar.data.rdm_submission import write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.metrics.resampling import LEVEL, interval_text
+from pulvinar.progress import warn
 from pulvinar.rsa.compare import check_method, partial_spearman
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
 from pulvinar.rsa.noise_ceiling import Ceiling, noise_ceiling
 from pulvinar.rsa.rdm import condense
-from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, read_rdm_file
+from pulvinar.rsa.rdm_files import RDMFile, align, read_rdms
 
 Row = dict[str, Any]
 RDMArrays = dict[str, np.ndarray]  # name -> (subject, [time,] image, image), or (image, image) for a model
+FEWEST_PAIRS = 3
 
 
 def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -> dict[str, Row]:
     """Target -> upper and lower ceiling of r squared (`upper`, `lower`) and of r (`upper_r`, `lower_r`), subjects, images."""
     check_method(method)
-    measured = _measured(file, target)
     result = {}
-    for name, rdms in measured.items():
+    for name, rdms in _measured(read_rdms(file), target).items():
         try:
-            found = dataclasses.asdict(noise_ceiling(_condensed(rdms), method=method))
+            kept = known_pairs([rdms], file)
+            _refuse_gaps(kept, method)
+            found = dataclasses.asdict(noise_ceiling(kept.of(rdms)[..., kept.scored], method=method))
         except InputError as error:
             raise type(error)(f"{file}: '{name}': {error}") from error
-        del found["n_pairs"]
-        result[name] = found | {"n_images": rdms.shape[-1]}
+        result[name] = found | {"n_images": len(kept.images), "n_missing_pairs": kept.n_missing}
     return result
 
 
@@ -54,41 +54,112 @@ def compare(
 ) -> dict[str, Any]:
     """Each RDM of one file against the subjects of another: signed r, r squared, nulls, intervals, ceiling, percent of it.
 
+    Images are joined by the names in the files; `joined` says how, and a warning where a file holds none. Pairs that any of the
+    RDMs lacks (NaN) are left out of all, and counted.
     beyond: a file of confound models; adds `partial_r`, the Spearman correlation beyond them (None: they explain it all).
     """
     check_method(method)
     if min(n_permutations, n_bootstrap) < 1:
         raise InputError(f"resamples: 1 or more are needed, {n_permutations} permutations and {n_bootstrap} bootstrap came")
-    models, targets = _models(predicted), _measured(measured, target)
-    confounds = _models(beyond) if beyond else {}
+    reference = read_rdms(measured)
+    targets, joined = _measured(reference, target), {}
+    models, joined["predicted"] = _aligned_models(predicted, reference)
+    confounds: RDMArrays = {}
+    if beyond:
+        confounds, joined["beyond"] = _aligned_models(beyond, reference)
     rows = []
     for target_name, rdms in targets.items():
-        for name, model in [*models.items(), *confounds.items()]:
-            if model.shape[-1] != rdms.shape[-1]:
-                raise InputError(f"'{name}' is over {model.shape[-1]} images, but '{target_name}' over {rdms.shape[-1]}")
-        measured_pairs = _condensed(rdms)
+        kept = known_pairs([rdms, *models.values(), *confounds.values()], f"{measured}: '{target_name}'")
+        _refuse_gaps(kept, method)
+        measured_pairs = kept.of(rdms)
         scores = score_rdms(
-            torch.stack([_condensed(model) for model in models.values()]),
+            torch.stack([kept.of(model) for model in models.values()]),
             measured_pairs,
             generator=np.random.default_rng(seed),
             method=method,
+            pairs=kept.pairs,
             n_permutations=n_permutations,
             n_bootstrap=n_bootstrap,
         )
-        top = noise_ceiling(measured_pairs, method=method) if len(rdms) > 1 else None
+        top = noise_ceiling(measured_pairs[..., kept.scored], method=method) if len(rdms) > 1 else None
         for (name, model), score in zip(models.items(), scores, strict=True):
             row = {"predicted": name, "target": target_name, **dataclasses.asdict(score), **_of_ceiling(score, top)}
+            row["n_missing_pairs"] = kept.n_missing
             if confounds:
-                row["partial_r"] = _partial(model, rdms, confounds)
+                row["partial_r"] = _partial(kept, model, rdms, confounds)
             rows.append(row)
     return {
         "method": method,
+        "joined": joined,
         "beyond": list(confounds),
         "n_permutations": n_permutations,
         "n_bootstrap": n_bootstrap,
         "interval_level": LEVEL,
         "rows": rows,
+        "cautions": _cautions(rows),
     }
+
+
+def _aligned_models(path: str, reference: RDMFile) -> tuple[RDMArrays, str]:
+    """Model RDMs of a file over the images of the reference, and how the two were joined (said where not by name)."""
+    file, how = align(read_rdms(path), reference)
+    if how != "by name":
+        warn(f"{path}: joined with {reference.path} {how}")
+    return _models(file), how
+
+
+def _cautions(rows: Sequence[Row]) -> list[str]:
+    """What the reader should doubt: models further below 0 than images in any order are."""
+    below = [row for row in rows if row["r"] < 0 and abs(row["r"]) > row["null_r"]["percentile_95"] and row["r"] < -0.1]
+    return [
+        f"{row['predicted']} -> {row['target']}: r is far below 0; does one of the files hold similarities (take 1 - them)?"
+        for row in below
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class KnownPairs:
+    """Images that have a pair in all RDMs (rows), and which of their pairs all RDMs have (places; None for every pair).
+
+    n_missing: pairs of the files' images that are left out because one RDM or more lack them.
+    """
+
+    images: np.ndarray
+    pairs: Tensor | None
+    n_missing: int
+
+    @property
+    def scored(self) -> Any:
+        """An index of the pairs that are scored."""
+        return slice(None) if self.pairs is None else self.pairs
+
+    def of(self, rdms: np.ndarray) -> Tensor:
+        """The RDMs over these images, condensed."""
+        return _condensed(np.asarray(rdms)[..., self.images[:, None], self.images])
+
+
+def known_pairs(rdms: Sequence[np.ndarray], name: str) -> KnownPairs:
+    """Which images and pairs all RDMs (..., image, image) of some stacks have; `InputError` if hardly any are left."""
+    n_images = rdms[0].shape[-1]
+    missing = np.zeros((n_images, n_images), bool)
+    for stack in rdms:
+        missing |= np.isnan(np.asarray(stack, np.float64)).any(axis=tuple(range(np.ndim(stack) - 2)))
+    there = ~missing & ~np.eye(n_images, dtype=bool)
+    images = np.flatnonzero(there.any(1))
+    first, second = np.triu_indices(len(images), 1)
+    known = there[images[first], images[second]]
+    if known.sum() < FEWEST_PAIRS:
+        raise InputError(f"{name}: {int(known.sum())} pairs are known in all RDMs; {FEWEST_PAIRS} or more are needed")
+    n_missing = n_images * (n_images - 1) // 2 - int(known.sum())
+    pairs = None if known.all() else torch.from_numpy(np.flatnonzero(known))
+    return KnownPairs(images=images, pairs=pairs, n_missing=n_missing)
+
+
+def _refuse_gaps(kept: KnownPairs, method: str) -> None:
+    if kept.pairs is not None and method.startswith("whitened"):
+        raise InputError(
+            f"{method}: needs every pair of its images; {kept.n_missing} are missing (NaN). Take spearman, or cosine"
+        )
 
 
 def _of_ceiling(score: ScoreOfRDM, top: Ceiling | None) -> Row:
@@ -102,11 +173,11 @@ def _of_ceiling(score: ScoreOfRDM, top: Ceiling | None) -> Row:
     }
 
 
-def _partial(model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float | None:
+def _partial(kept: KnownPairs, model: np.ndarray, rdms: np.ndarray, confounds: RDMArrays) -> float | None:
     """Mean partial correlation over subjects; None where the confounds explain the model altogether."""
-    stacked = torch.stack([_condensed(confound) for confound in confounds.values()])
+    stacked = torch.stack([kept.of(confound)[kept.scored] for confound in confounds.values()])
     try:
-        return float(partial_spearman(_condensed(model), _condensed(rdms), stacked).mean())
+        return float(partial_spearman(kept.of(model)[kept.scored], kept.of(rdms)[..., kept.scored], stacked).mean())
     except DegenerateError:
         return None
 
@@ -140,6 +211,7 @@ def score_as_text(result: Mapping[str, Row]) -> str:
 def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
     lines = [f"{result['method']}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
+    lines += [f"images of {which} joined {how}" for which, how in result["joined"].items()]
     for row in result["rows"]:
         between = interval_text(row["r_interval"], "{:+.4f}".format) or "[none]"
         line = (
@@ -151,16 +223,19 @@ def as_text(result: Mapping[str, Any]) -> str:
         if "partial_r" in row:
             left = "explained by them" if row["partial_r"] is None else f"{row['partial_r']:+.4f}"
             line += f"; beyond {', '.join(result['beyond'])}: {left}"
+        if row["n_missing_pairs"]:
+            line += f"; {row['n_missing_pairs']} pairs missing and left out, {row['n_pairs']} scored"
         lines.append(line)
+    lines += [f"caution: {caution}" for caution in result["cautions"]]
     return "\n".join(lines)
 
 
 def ceiling_as_text(result: Mapping[str, Row]) -> str:
     """Table of `ceiling`."""
-    lines = [f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images"]
+    lines = [f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs"]
     for name, row in result.items():
         numbers = " ".join(f"{row[key]:9.4f}" for key in ("lower", "upper", "lower_r", "upper_r"))
-        lines.append(f"{name:16} {numbers}  {row['n_subjects']:8d}  {row['n_images']:6d}")
+        lines.append(f"{name:16} {numbers}  {row['n_subjects']:8d}  {row['n_images']:6d}  {row['n_missing_pairs']:13d}")
     return "\n".join(lines)
 
 
@@ -168,41 +243,21 @@ def _condensed(rdms: np.ndarray) -> Tensor:
     return condense(torch.from_numpy(np.array(rdms, dtype=np.float64)))
 
 
-def _measured(path: str, target: str | None) -> RDMArrays:
+def _measured(file: RDMFile, target: str | None) -> RDMArrays:
     """RDMs of subjects; a file with models only counts each as one subject's."""
-    targets, models = _read(path)
-    found = targets or {name: rdm[None] for name, rdm in models.items()}
+    found = file.targets or {name: rdm[None] for name, rdm in file.models.items()}
     if target is None:
-        return found
+        return dict(found)
     if target not in found:
-        raise NotFoundError(f"{path}: no RDMs '{target}'{suggest(target, list(found))}")
+        raise NotFoundError(f"{file.path}: no RDMs '{target}'{suggest(target, list(found))}")
     return {target: found[target]}
 
 
-def _models(path: str) -> RDMArrays:
+def _models(file: RDMFile) -> RDMArrays:
     """Model RDMs (image, image); a file with subjects only gives their mean RDM, by target (over time points too)."""
-    targets, models = _read(path)
-    return models or {name: rdms.mean(axis=tuple(range(rdms.ndim - 2))) for name, rdms in targets.items()}
+    return dict(file.models) or {name: _mean_rdm(rdms) for name, rdms in file.targets.items()}
 
 
-def _read(path: str) -> tuple[RDMArrays, RDMArrays]:
-    """RDMs of subjects by target, and models, of an .npz, .npy or rsatoolbox file."""
-    suffix, name = Path(path).suffix.lower(), Path(path).stem
-    if suffix == ".npz":
-        _, targets, models = read_npz_parts(path)
-        return {key: target.rdms for key, target in targets.items()}, models
-    if suffix in (*SUFFIXES, *PICKLES):
-        stored = read_rdm_file(path)
-        rdms = stored.matrices()
-        labels = stored.rdm_descriptors.get("name", [f"{name}_{row}" for row in range(1, len(rdms) + 1)])
-        found: tuple[RDMArrays, RDMArrays] = ({name: rdms}, dict(zip(map(str, labels), rdms, strict=True)))
-    else:
-        array = np.asarray(read_array(path))
-        if array.ndim not in (2, 3, 4):
-            raise InputError(
-                f"{path}: (image, image), (subject, image, image) or (subject, time, ...) is needed, {array.shape} came"
-            )
-        found = ({}, {name: array}) if array.ndim == 2 else ({name: array}, {})
-    for key, rdms in [*found[0].items(), *found[1].items()]:
-        check_rdm(rdms, f"{path}: '{key}'")
-    return found
+def _mean_rdm(rdms: np.ndarray) -> np.ndarray:
+    """Mean over all but the images of the pairs that all have; the others are missing."""
+    return rdms.mean(axis=tuple(range(rdms.ndim - 2)))

@@ -2,14 +2,25 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, check_rdm
+from pulvinar.data.array_files import ID_KEYS, as_names
+from pulvinar.data.dissimilarities import (
+    Dissimilarities,
+    SubjectRDMs,
+    from_condensed,
+    images_of_pairs,
+    refuse_similarities,
+    tidy_rdm,
+)
+from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.pixels import require_pixels
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
+from pulvinar.progress import warn
 from pulvinar.storage import read_arrays, require_file
 
 OFFICIAL_NAMES = {  # of the Algonauts 2019 challenge's MATLAB files -> target
@@ -22,8 +33,32 @@ TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}  # of the sam
 FMRI_PREFIX = "fmri_"
 MEASURED_PREFIXES = (FMRI_PREFIX, "meg_")  # a single matrix of such a name is that of one subject, not a model
 MODEL_STACK, MODEL_NAMES = "model_rdms", "model_names"
-IMAGES, IDS, CATEGORY, SUBJECTS, TIMES = "images", "ids", "category", "subjects", "times"
-NOT_RDMS = (IMAGES, IDS, CATEGORY, SUBJECTS, TIMES, MODEL_STACK, MODEL_NAMES, "category_vectors", "category_labels")
+IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE = "images", "category", "subjects", "times", "measure"
+CONDITION_KEYS = ("names", "conditions", "conds", "stimuli")  # name the images too, beside those of any file (ID_KEYS)
+NOT_RDMS = (
+    *(IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE, MODEL_STACK, MODEL_NAMES, "category_vectors", "category_labels"),
+    *(*ID_KEYS, *CONDITION_KEYS),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RDMArrays:
+    """What a file of RDMs holds, checked. targets: of subjects; models: (image, image). names: of the images, or None.
+
+    left_out: arrays that look like RDMs by their shape and are none -> why.
+    """
+
+    path: Path
+    targets: Mapping[str, SubjectRDMs]
+    models: Mapping[str, np.ndarray]
+    names: ImageNames | None
+    arrays: Mapping[str, np.ndarray]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n_images(self) -> int:
+        """How many images all of them are over."""
+        return next((target.n_images for target in self.targets.values()), None) or len(next(iter(self.models.values())))
 
 
 def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
@@ -32,54 +67,115 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
     (subject, image, image) and (subject, time, image, image) are targets; a prefix `fmri_` is dropped from their names, and the
     official names EVC_RDMs, IT_RDMs, MEG_RDMs_early, MEG_RDMs_late become evc, it, meg_early, meg_late. A square matrix is a
     model, unless its name begins with fmri_ or meg_ (then: one subject). `model_rdms` (model, image, image) with `model_names`
-    are models too. Beside them, each if it is there: `images` (image, height, width, 3) uint8, `ids` (else image_01, ...),
-    `category` (labels of the images), `subjects` (names, for the targets with as many subjects), `times` (milliseconds).
-    Other arrays are left alone.
+    are models too. All may be condensed: (subject, pair), (pair,), the upper triangle in row order. Beside them, each if it is
+    there: `images` (image, height, width, 3) uint8, `ids` (else image_01, ...), `category` (labels of the images), `subjects`
+    (names, for the targets with as many subjects), `times` (milliseconds), `measure` (a text, such as crossnobis).
+    Other arrays are left alone; where there are RDMs of subjects, so are square ones that are no RDM over these images (said).
 
     Raises `FileError` for a file that cannot be read, `InputError` naming file and array where an RDM is not one (not square,
     not symmetric, not finite, diagonal not zero, over another number of images) or there is none, `DegenerateError` where an
     RDM has no variance.
     """
-    stimuli, targets, models = read_npz_parts(path)
-    if not targets:
-        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); models: {', '.join(models)}")
-    return Dissimilarities(name=Path(path).stem, stimuli=stimuli, targets=targets, models=models)
+    found = read_npz_arrays(path)
+    if not found.targets:
+        there = ", ".join(found.models)
+        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); models: {there}")
+    try:
+        stimuli = _stimuli(found)
+        trust = {} if found.names else {"order of the RDMs": f"{found.path.name} holds no names of its images"}
+        models = {name: rdm for name, rdm in found.models.items() if not np.isnan(rdm).any()}
+        for name in set(found.models) - set(models):
+            warn(f"{path}: model '{name}' has missing pairs and is left out")
+        return Dissimilarities(name=Path(path).stem, stimuli=stimuli, targets=found.targets, models=models, on_trust=trust)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
-def read_npz_parts(path: str | os.PathLike[str]) -> tuple[Stimuli, dict[str, SubjectRDMs], dict[str, np.ndarray]]:
-    """Stimuli, targets and models of an .npz file as `read_npz` tells them apart; there may be no target, or no model."""
+def read_npz_arrays(path: str | os.PathLike[str]) -> RDMArrays:
+    """Targets, models and names of an .npz file as `read_npz` tells them apart; there may be no target, or no model."""
     path = require_file(path)
     if path.suffix.lower() != ".npz":
         raise FileError(f"{path}: RDMs of subjects are read from .npz, not from '{path.suffix or path.name}'")
     arrays = read_arrays(path)
     try:
-        targets = {target.name: target for target in _targets(arrays)}
-        models = _models(arrays)
-        sizes = {name: target.n_images for name, target in targets.items()} | {name: len(rdm) for name, rdm in models.items()}
-        if not sizes:
+        squares = _squares(arrays)
+        measured, none_of_subjects = _targets(squares, arrays)
+        targets = {target.name: target for target in measured}
+        n_images = _common_size({name: target.n_images for name, target in targets.items()})
+        models, left_out = _models(squares, arrays, n_images)
+        left_out |= none_of_subjects
+        if not targets and not models:
             raise InputError(f"no RDMs: no array is (subject, image, image) or (image, image); there are {_shapes(arrays)}")
-        if len(set(sizes.values())) > 1:
-            raise InputError(f"the RDMs are over different numbers of images: {sizes}")
-        return _stimuli(arrays, next(iter(sizes.values()))), targets, models
+        n_images = _common_size(
+            {name: target.n_images for name, target in targets.items()} | {name: len(rdm) for name, rdm in models.items()}
+        )
+        measure = str(arrays[MEASURE]) if MEASURE in arrays and arrays[MEASURE].ndim == 0 else None
+        for name, target in targets.items():
+            refuse_similarities(target.rdms, f"RDMs '{name}'", measure)
+        for name, model in models.items():
+            refuse_similarities(model, f"model RDM '{name}'", measure)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
+    for name, why in left_out.items():
+        warn(f"{path}: '{name}' is left out, it is no RDM over the {n_images} images: {why}")
+    names = _names(path, arrays, n_images or 0)
+    return RDMArrays(path=path, targets=targets, models=models, names=names, arrays=arrays, left_out=left_out)
+
+
+def _common_size(sizes: Mapping[str, int]) -> int | None:
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"the RDMs are over different numbers of images: {dict(sizes)}")
+    return next(iter(sizes.values()), None)
+
+
+def _names(path: Path, arrays: Mapping[str, np.ndarray], n_images: int) -> ImageNames | None:
+    keys = [key for key in (*ID_KEYS, *CONDITION_KEYS) if key in arrays]
+    if len(keys) > 1:
+        raise InputError(f"{path}: names of the images stand in {' and '.join(keys)}; keep one of them")
+    if not keys:
+        return None
+    found = as_names(arrays[keys[0]], f"{path}: '{keys[0]}'")
+    if len(found) != n_images:
+        raise InputError(f"{path}: '{keys[0]}' has {len(found)} names, but the RDMs are over {n_images} images")
+    return ImageNames(found, str(path))
 
 
 def _is_numeric(values: np.ndarray) -> bool:
     return values.dtype.kind in "biuf"
 
 
+def _is_named(name: str) -> bool:
+    return name in OFFICIAL_NAMES or name.startswith(MEASURED_PREFIXES)
+
+
+def _squares(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that can be RDMs, condensed ones made square.
+
+    An array of 1 or 2 axes is condensed where its name says that it is measured, or where its pairs are those of the images
+    that the square arrays are over (of any images, if there are none).
+    """
+    numbers = {name: values for name, values in arrays.items() if name not in NOT_RDMS and _is_numeric(values)}
+    square = {name: values for name, values in numbers.items() if values.ndim > 1 and values.shape[-1] == values.shape[-2]}
+    sizes = {values.shape[-1] for values in square.values()}
+    found = {}
+    for name, values in numbers.items():
+        n_images = images_of_pairs(values.shape[-1]) if 0 < values.ndim < 3 and name not in square else None
+        condensed = n_images is not None and (_is_named(name) or n_images in sizes or not sizes)
+        found[name] = from_condensed(values) if condensed else values
+    return found
+
+
 def _is_measured(name: str, values: np.ndarray) -> bool:
     """Whether an array is meant as RDMs of subjects; one of a fitting name or dtype that is not square is refused later."""
-    if name in NOT_RDMS or not _is_numeric(values):
-        return False
-    named = name in OFFICIAL_NAMES or name.startswith(MEASURED_PREFIXES)
     square = values.ndim in (3, 4) and values.shape[-1] == values.shape[-2]
-    return square or (named and values.ndim >= 2) or (values.ndim == 3 and values.dtype.kind == "f")
+    return square or (_is_named(name) and values.ndim >= 2) or (values.ndim == 3 and values.dtype.kind == "f")
 
 
-def _targets(arrays: Mapping[str, np.ndarray]) -> list[SubjectRDMs]:
-    stacks = {name: values for name, values in arrays.items() if _is_measured(name, values)}
+def _targets(
+    squares: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+) -> tuple[list[SubjectRDMs], dict[str, str]]:
+    """RDMs of subjects, and arrays that are none and whose name does not claim it, beside others that are -> why."""
+    stacks = {name: values for name, values in squares.items() if _is_measured(name, values)}
     subjects = [str(name) for name in arrays.get(SUBJECTS, ())]
     lengths = {name: 1 if values.ndim == 2 else len(values) for name, values in stacks.items()}
     if subjects and len(subjects) not in lengths.values():
@@ -87,37 +183,58 @@ def _targets(arrays: Mapping[str, np.ndarray]) -> list[SubjectRDMs]:
     names = {name: OFFICIAL_NAMES.get(name, name.removeprefix(FMRI_PREFIX)) for name in stacks}
     if len(set(names.values())) != len(names):
         raise InputError(f"two arrays stand for the same RDMs: {names}")
-    return [
-        SubjectRDMs(
-            name=names[name],
-            rdms=values[None] if values.ndim == 2 else values,
-            subjects=tuple(subjects) if len(subjects) == lengths[name] else (),
-            times=arrays.get(TIMES) if values.ndim == 4 else None,
-        )
-        for name, values in stacks.items()
-    ]
+    found: list[SubjectRDMs] = []
+    wrong: dict[str, InputError] = {}
+    for name, values in stacks.items():
+        try:
+            found.append(
+                SubjectRDMs(
+                    name=names[name],
+                    rdms=values[None] if values.ndim == 2 else values,
+                    subjects=tuple(subjects) if len(subjects) == lengths[name] else (),
+                    times=arrays.get(TIMES) if values.ndim == 4 else None,
+                )
+            )
+        except InputError as error:
+            wrong[name] = error
+    claimed = [error for name, error in wrong.items() if _is_named(name)]
+    if wrong and (claimed or not found):
+        raise claimed[0] if claimed else next(iter(wrong.values()))
+    return found, {name: str(error) for name, error in wrong.items()}
 
 
-def _models(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _models(
+    squares: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], n_images: int | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Model RDMs, and what is square, stands beside RDMs of subjects over `n_images` images, and is none -> why."""
     models: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
     if MODEL_STACK in arrays:
         stack = arrays[MODEL_STACK]
         names = [str(name) for name in arrays.get(MODEL_NAMES, [f"model_{row}" for row in range(1, len(stack) + 1)])]
-        if stack.ndim != 3 or len(names) != len(stack) or len(set(names)) != len(names):
+        if stack.ndim not in (2, 3) or len(names) != len(stack) or len(set(names)) != len(names):
             raise InputError(
                 f"'{MODEL_STACK}' must be (model, image, image) with one '{MODEL_NAMES}' each, {stack.shape} and {names} came"
             )
-        models.update(zip(names, stack, strict=True))
-    for name, values in arrays.items():
-        square = values.ndim == 2 and values.shape[0] == values.shape[1] and _is_numeric(values)
-        if square and name not in NOT_RDMS and not _is_measured(name, values):
-            models[name] = values
-    for name, rdm in models.items():
-        check_rdm(rdm, f"model RDM '{name}'")
-    return models
+        stack = from_condensed(stack) if stack.ndim == 2 else stack
+        models.update({name: tidy_rdm(rdm, f"model RDM '{name}'") for name, rdm in zip(names, stack, strict=True)})
+    for name, values in squares.items():
+        square = values.ndim == 2 and values.shape[0] == values.shape[1]
+        if not square or _is_measured(name, values):
+            continue
+        try:
+            if n_images is not None and len(values) != n_images:
+                raise InputError(f"model RDM '{name}': it is {values.shape}")
+            models[name] = tidy_rdm(values, f"model RDM '{name}'")
+        except InputError as error:
+            if n_images is None:
+                raise
+            left_out[name] = str(error)
+    return models, left_out
 
 
-def _stimuli(arrays: Mapping[str, np.ndarray], n_images: int) -> Stimuli:
+def _stimuli(found: RDMArrays) -> Stimuli:
+    arrays, n_images = found.arrays, found.n_images
     images = arrays.get(IMAGES)
     read_image: Callable[[int], np.ndarray] | None = None
     if images is not None:
@@ -128,7 +245,7 @@ def _stimuli(arrays: Mapping[str, np.ndarray], n_images: int) -> Stimuli:
         if len(images) != n_images:
             raise InputError(f"'{IMAGES}' has {len(images)} images, but the RDMs are over {n_images}")
         read_image = images.__getitem__
-    ids = [str(name) for name in arrays[IDS]] if IDS in arrays else image_ids(n_images)
+    ids = list(found.names.ids) if found.names is not None else image_ids(n_images)
     labels = [str(label) for label in arrays[CATEGORY]] if CATEGORY in arrays else None
     return Stimuli(ids=ids, sources=ids, labels=labels, read_image=read_image)
 

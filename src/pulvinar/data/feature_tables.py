@@ -2,20 +2,24 @@
 
 .npy, .npz, .h5/.hdf5 and .safetensors; where a file holds several arrays, FILE:NAME says which. Uncompressed ones are read as
 memory maps, so that only the rows asked for are in memory. `pulvinar data embed` writes such files, with what they were made
-from in a .json beside, and the checksum with which the file is compared when it is opened.
+from in a .json beside (with the checksum that the file is compared with when it is opened), and the ids of the rows in a .csv.
 """
 
 import functools
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from pulvinar import checksums
+from pulvinar.data.array_files import ID_KEYS, read_ids
+from pulvinar.data.image_ids import ImageNames
 from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
+from pulvinar.progress import warn
+from pulvinar.storage import fingerprint, map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 SAFETENSORS_TYPES = {
@@ -35,10 +39,13 @@ def is_table(place: str) -> bool:
     return Path(_split_name(place)[0]).suffix.lower() in SUFFIXES
 
 
-def open_table(place: str, *, n_rows: int) -> np.ndarray:
-    """The array (image, dim) or (image, token, dim) of a file, a memory map wherever the file allows.
+def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
+    """The array (image, dim) or (image, token, dim) of a file, a row per id, a memory map wherever the file allows.
 
-    n_rows: how many images there are. Raises `InputError` for another number of rows, `NotFoundError` for an unknown NAME.
+    Rows are found by the names that stand in the file or in the .csv beside it (`array_files.read_ids`). Without any, the .json
+    of `pulvinar data embed` says whether the rows are those of these ids in this order; without that, the order is taken on
+    trust, with a warning. Raises `InputError` for another number of rows, or rows of other images, `NotFoundError` for an
+    unknown NAME or ids without a row.
     """
     text, name = _split_name(place)
     path = require_file(text, "file of embeddings")
@@ -47,19 +54,44 @@ def open_table(place: str, *, n_rows: int) -> np.ndarray:
         checksums.require(path, expected, written_in=path.with_suffix(".json").name)
     stamp = path.stat()
     table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
-    _require_rows(path, table, n_rows)
+    names = read_ids(path)
+    if names is not None:
+        _require_rows(path, table, len(names), "names beside them")
+        rows = ImageNames(names, str(path)).rows(ids, origin="these data", what="stimuli")
+        return table if np.array_equal(rows, np.arange(len(table))) else np.asarray(table[rows])
+    _require_rows(path, table, len(ids), "stimuli")
+    known = made_from(place).get("stimuli")
+    if known is None:
+        _say_on_trust(str(path))
+    elif known != fingerprint(*ids):
+        raise InputError(f"{place}: embeddings of other images, or in another order; make them from these data")
     return table
 
 
-def read_rows(place: str, rows: np.ndarray, *, n_rows: int) -> tuple[str, np.ndarray]:
-    """Name (the file's, or the array's in it) and float32 (row, ...) of some rows of a file's table."""
+@functools.cache
+def _say_on_trust(path: str) -> None:
+    warn(f"{path}: holds no names; its rows are taken in the order of the stimuli, on trust")
+
+
+def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] = ()) -> tuple[str, np.ndarray]:
+    """Name (the file's, or the array's in it) and float32 (row, ...) of some rows of a file's table.
+
+    rows: places in a table of a whole stimulus set of `n_rows` images. ids: their names, by which the rows are found where the
+    file holds names.
+    """
     text, name = _split_name(place)
     path = require_file(text, "file of features")
-    if path.suffix not in (".h5", ".hdf5"):
-        return name or path.stem, np.asarray(open_table(place, n_rows=n_rows)[rows], np.float32)
+    names = read_ids(path) if ids else None
+    if names is not None:
+        rows, n_rows = ImageNames(names, str(path)).rows(ids, origin="these data", what="stimuli"), len(names)
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        stamp = path.stat()
+        table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
+        _require_rows(path, table, n_rows, "images of the stimulus file")
+        return name or path.stem, np.asarray(table[rows], np.float32)
     with open_hdf5(path) as file:  # also of chunked, compressed datasets only the rows that are asked for
         dataset = file[_chosen(path, [key for key in file if isinstance(file[key], h5py.Dataset)], name)]
-        _require_rows(path, dataset, n_rows)
+        _require_rows(path, dataset, n_rows, "images of the stimulus file")
         unique, back = np.unique(rows, return_inverse=True)  # HDF5 wants increasing rows
         with reading(path, f"HDF5, dataset '{dataset.name}'"):
             return name or path.stem, np.asarray(dataset[unique], np.float32)[back]
@@ -116,6 +148,7 @@ def _from_safetensors(path: Path, name: str) -> np.ndarray:
 
 
 def _chosen(path: Path, there: list[str], name: str) -> str:
+    there = [key for key in there if key not in ID_KEYS]
     chosen = name or (there[0] if len(there) == 1 else "")
     if chosen not in there:
         raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(there) or 'none'}")
@@ -127,10 +160,10 @@ def _split_name(place: str) -> tuple[str, str]:
     return (head, tail) if colon and Path(head).suffix.lower() in SUFFIXES else (place, "")
 
 
-def _require_rows(path: Path, table: "np.ndarray | h5py.Dataset", n_rows: int) -> None:
+def _require_rows(path: Path, table: "np.ndarray | h5py.Dataset", n_rows: int, what: str) -> None:
     if table.dtype.kind not in "biuf" or table.ndim not in (2, 3):
         raise InputError(
             f"{path}: numbers (image, dim) or (image, token, dim) are needed, {table.dtype} {tuple(table.shape)} came"
         )
     if table.shape[0] != n_rows:
-        raise InputError(f"{path}: {table.shape[0]} rows; one for each of the {n_rows} images of the stimulus file is needed")
+        raise InputError(f"{path}: {table.shape[0]} rows; one for each of the {n_rows} {what} is needed")

@@ -10,7 +10,7 @@ fits no image, or two, is refused.
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,7 @@ class ImageNames:
     names: Sequence[str]
     origin: str
     ids: Sequence[str] = field(init=False)
+    _by_stem: Mapping[str, Sequence[tuple[int, _Parts]]] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", ids_of(self.names, origin=self.origin))
@@ -191,7 +192,7 @@ class ImageNames:
 
     def _find(self, name: str, origin: str) -> int | None:
         one = _parts(name)
-        fitting = [(row, other) for row, other in self._by_stem.get(one.stem, ()) if one.fits(other)]  # type: ignore[attr-defined]
+        fitting = [(row, other) for row, other in self._by_stem.get(one.stem, ()) if one.fits(other)]
         if len(fitting) > 1 and one.kind:
             fitting = [(row, other) for row, other in fitting if other.kind == one.kind] or fitting
         if len(fitting) > 1:
@@ -231,12 +232,12 @@ def row_order(images: ImageNames, *, rows_of: str) -> str:
     give another one, the text says so.
     """
     names, parts = images.names, [_parts(name) for name in images.names]
-    by_file = {
+    by_file: dict[str, Sequence[Any]] = {
         "by file name": [(*one.folders, one.stem + one.suffix) for one in parts],
         "by path": [one.text(len(one.folders), True) for one in parts],
         "by file name alone": [(one.stem + one.suffix, one.folders) for one in parts],
     }
-    by_reading = {
+    by_reading: dict[str, Sequence[Any]] = {
         "by the numbers in them": [_natural(one.text(len(one.folders), False)) for one in parts],
         "without regard to case": [one.text(len(one.folders), True).casefold() for one in parts],
     }
@@ -306,7 +307,7 @@ def _difference(one: str, other: str) -> str:
     return "differ in leading zeros or a decimal point; a spreadsheet drops them unless the column is text"
 
 
-def _refuse_lookalikes(ids: Sequence[str], origin: str, key_of) -> None:  # type: ignore[no-untyped-def]
+def _refuse_lookalikes(ids: Sequence[str], origin: str, key_of: Callable[[str], str]) -> None:
     seen: dict[str, str] = {}
     for name in ids:
         other = seen.setdefault(key_of(name), name)

@@ -67,7 +67,7 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
         subjects=subjects,
         split=split,
         target=description.target,
-        facts={**description.facts, **estimates, **found.on_trust},
+        facts={**description.facts, **estimates, **({"on_trust": dict(found.on_trust)} if found.on_trust else {})},
     )
     notes = image_notes(stimuli)  # all pictures have been read, to see that no test image is among those for training
     return experiment.with_facts({"images": "; ".join(notes)}) if notes else experiment

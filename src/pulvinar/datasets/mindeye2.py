@@ -180,5 +180,5 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     elif options.images:
         log(f"{path} is not there; going on without images")
     found = sorted(str(file) for file in (root / "features").glob("*") if file.suffix in SUFFIXES)
-    features = dict(read_rows(place, rows, n_rows=N_IMAGES) for place in options.features or found)
+    features = dict(read_rows(place, rows, n_rows=N_IMAGES, ids=ids) for place in options.features or found)
     return Stimuli(ids=ids, sources=ids, features=features, read_image=read_image, pixel_keys=ids)

@@ -313,7 +313,7 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     return Stimuli(
         ids=ids,
         sources=[sources.get(int(row), name) for row, name in zip(rows, ids, strict=True)],
-        features=dict(read_rows(place, rows, n_rows=N_IMAGES) for place in places),
+        features=dict(read_rows(place, rows, n_rows=N_IMAGES, ids=ids) for place in places),
         read_image=read_image,
         pixel_keys=None if options.check_pixels else ids,
     )

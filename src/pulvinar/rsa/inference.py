@@ -163,7 +163,8 @@ def image_permutation_null(
     """Null of r and null of r2 when the images of the model are permuted: mean, 95th percentile, one-sided p.
 
     With `pairs`, the images of the measured RDMs are permuted instead (the same distribution), so that `predicted` is needed on
-    those pairs only.
+    those pairs only; where these have missing pairs (NaN) those of the model are, and where both have, each permutation is
+    scored on the pairs that then both have.
     """
     n_images = _check(predicted[None], measured, method)
     predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
@@ -187,8 +188,19 @@ def image_permutation_null(
             scores = torch.einsum("kp,s...p->ks...", model[places], units)
         elif pairs is None:
             scores = compare(predicted[places][(slice(None), *[None] * (measured.ndim - 1))], measured, method=method)
-        else:
+        elif not measured.isnan().any():
             scores = compare(predicted[scored], measured[..., places].movedim(-2, 0), method=method)
+        elif not predicted.isnan().any():
+            turned = predicted[places][(slice(None), *[None] * (measured.ndim - 1))]
+            scores = compare(turned, measured[..., scored], method=method)
+        else:
+            kept = [~predicted[place].isnan() for place in places]
+            scores = torch.stack(
+                [
+                    compare(predicted[place[known]], measured[..., scored][..., known], method=method)
+                    for place, known in zip(places, kept, strict=True)
+                ]
+            )
         permuted.append((scores.flatten(2).mean(2) if scores.ndim > 2 else scores).numpy())
     by_subject = np.concatenate(permuted)  # permutation subject
     return (

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pulvinar.data.dissimilarities import check_rdm
+from pulvinar.data.dissimilarities import check_rdm, from_condensed
 from pulvinar.errors import FileError, InputError
 from pulvinar.rsa.rdm import count_images
 from pulvinar.storage import atomic_path, open_hdf5, read_hdf5_array, reading, refuse_existing, require_file
@@ -22,6 +22,11 @@ from pulvinar.storage import atomic_path, open_hdf5, read_hdf5_array, reading, r
 SUFFIXES = (".h5", ".hdf5")
 PICKLES = (".pkl", ".pickle")
 DISSIMILARITIES, MEASURE = "dissimilarities", "dissimilarity_measure"
+INDEX = "index"  # rsatoolbox adds it to every file: 0, 1, 2, ...
+NAMING_DESCRIPTORS = (  # pattern descriptors that name the images, the first that is there
+    *("conds", "cond", "conditions", "condition", "stimulus", "stimuli", "stim", "stims", "image", "images"),
+    *("id", "ids", "name", "names", "object", "objects", "item", "items", "label", "labels"),
+)
 GROUPS = ("descriptors", "rdm_descriptors", "pattern_descriptors")
 
 PICKLE_REFUSED = """{path}: a pickle, which is never opened here: unpickling a file can run any code.
@@ -60,10 +65,42 @@ class StoredRDMs:
 
     def matrices(self) -> np.ndarray:
         """(rdm, image, image), symmetric with a zero diagonal."""
-        square = np.zeros((len(self.dissimilarities), self.n_images, self.n_images), self.dissimilarities.dtype)
-        first, second = np.triu_indices(self.n_images, 1)
-        square[:, first, second] = square[:, second, first] = self.dissimilarities
-        return square
+        return from_condensed(self.dissimilarities)
+
+
+def pattern_names(rdms: StoredRDMs) -> list[str] | None:
+    """Names of the images: the pattern descriptor of a usual name, or the only text one that tells all images apart.
+
+    None if there is none. Raises `InputError` where only `index` is there and says that the images were put into another
+    order (it counts 0, 1, 2, ... otherwise), and where several could be meant.
+    """
+    texts = {name: [_text(value) for value in np.asarray(values)] for name, values in rdms.pattern_descriptors.items()}
+    texts = {name: values for name, values in texts.items() if len(set(values)) == rdms.n_images}
+    for name in NAMING_DESCRIPTORS:
+        if name in texts:
+            return texts[name]
+    others = {name: values for name, values in texts.items() if name != INDEX and not _are_numbers(values)}
+    if len(others) > 1:
+        raise InputError(f"pattern_descriptors: {', '.join(others)} could each name the images; call the right one 'conds'")
+    if others:
+        return next(iter(others.values()))
+    index = texts.get(INDEX)
+    if index is not None and index != [str(number) for number in range(rdms.n_images)]:
+        raise InputError(
+            f"pattern_descriptors: the images were put into another order (index {', '.join(index[:3])}, ...) and have no "
+            "names; add a descriptor 'conds' that names them"
+        )
+    return None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
+
+
+def _are_numbers(values: list[str]) -> bool:
+    return all(value.replace(".", "", 1).lstrip("+-").isdigit() for value in values)
 
 
 def from_matrices(rdms: np.ndarray, **others: Any) -> StoredRDMs:

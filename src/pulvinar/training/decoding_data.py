@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.feature_tables import is_table, made_from, open_table
+from pulvinar.data.feature_tables import is_table, open_table
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
@@ -108,7 +108,7 @@ class _EmbeddingRows:
 def feature_values(experiment: Experiment, name: str) -> np.ndarray:
     """The embedding (stimulus, ...) of this name: one of the stimuli's features, or a file with a row per stimulus."""
     if name not in experiment.stimuli.features and is_table(name):
-        return open_table(name, n_rows=len(experiment.stimuli))
+        return open_table(name, ids=experiment.stimuli.ids)
     return experiment.stimuli.feature(name)
 
 
@@ -128,9 +128,6 @@ def choose_feature(experiment: Experiment, name: str | None) -> str:
     there = list(experiment.stimuli.features)
     if name is not None:
         feature_values(experiment, name)
-        known = made_from(name).get("stimuli") if name not in there else None
-        if known not in (None, fingerprint(*experiment.stimuli.ids)):
-            raise InputError(f"{name}: embeddings of other images, or in another order; make them from these data")
         return name
     if len(there) == 1:
         return there[0]

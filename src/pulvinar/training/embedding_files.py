@@ -2,10 +2,13 @@
 
     clip.npy    float16 (image, dim) or (image, token, dim), row i is stimulus i
     clip.json   network, SHA-256 of the weights, preprocessing, which stimuli; SHA-256 of clip.npy, compared when it is read
+    clip.csv    row and id of each stimulus, by which the rows are found again
 
 Work goes on in clip.npy.unfinished, batch by batch; an interrupted one is continued if it is of the same network and images.
 """
 
+import csv
+import io
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +20,7 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.models.backbones import image_rows
 from pulvinar.models.vision_towers import VisionTower
 from pulvinar.progress import bar, log
-from pulvinar.storage import checksum, fingerprint, read_json, refuse_existing, to_jsonable, write_json
+from pulvinar.storage import checksum, fingerprint, read_json, refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.training.precision import default_device
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -26,13 +29,14 @@ LARGEST = float(np.finfo(np.float16).max)
 def write_embedding(
     tower: VisionTower, stimuli: Stimuli, out: str | os.PathLike[str], *, tokens: bool, batch_size: int = 32
 ) -> dict[str, Any]:
-    """Write the file and its .json; what the .json says. `FileError` if `out` exists or unfinished work does not fit."""
+    """Write the file, its .json and .csv; what the .json says. `FileError` if `out` exists or unfinished work does not fit."""
     out = Path(out)
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: a name that ends in .npy is needed")
     if batch_size < 1:
         raise InputError(f"batch_size: 1 or more are needed, {batch_size} came")
     refuse_existing(out)
+    refuse_existing(out.with_suffix(".csv"))
     if stimuli.read_image is None:
         raise InputError("these stimuli came without images; there is nothing to embed")
     tower.to(default_device())
@@ -52,6 +56,7 @@ def write_embedding(
             _compute(tower, stimuli, file, facts, tokens=tokens, batch_size=batch_size)
         facts["sha256"] = checksum(work)
         write_json(out.with_suffix(".json"), facts)
+        write_text(out.with_suffix(".csv"), _ids_text(stimuli))
         work.replace(out)
     except OSError as error:
         if isinstance(error, FileError):
@@ -59,6 +64,13 @@ def write_embedding(
         raise FileError(f"{work}: cannot be written: {error.strerror or error}; run again to continue") from error
     notes.unlink(missing_ok=True)
     return facts
+
+
+def _ids_text(stimuli: Stimuli) -> str:
+    """row,id of every stimulus, as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("row", "id"), *enumerate(stimuli.ids)])
+    return text.getvalue()
 
 
 def _begun(work: Path, notes: Path, facts: dict[str, Any]) -> Path:
