@@ -49,7 +49,14 @@ def test_ceiling_of_the_92_images(capsys: pytest.CaptureFixture[str], shared_dat
 
 def test_ceiling_of_every_kind_of_file(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
     expected = run(capsys, "ceiling", measured, "--target", "evc")["evc"]
-    assert sorted(expected) == ["lower", "lower_r", "n_images", "n_missing_pairs", "n_pairs", *("n_subjects", "upper", "upper_r")]
+    assert sorted(expected) == [
+        "lower",
+        "lower_r",
+        "n_images",
+        "n_missing_pairs",
+        "n_pairs",
+        *("n_subjects", "upper", "upper_r"),
+    ]
     np.save(tmp_path / "array.npy", rdms())
     rsatoolbox.rdm.RDMs(rdms()).save(str(tmp_path / "toolbox.h5"), file_type="hdf5")
     assert run(capsys, "ceiling", tmp_path / "array.npy")["array"] == pytest.approx(expected)
@@ -125,7 +132,7 @@ def test_one_line_for_bad_input(capsys: pytest.CaptureFixture[str], measured: Pa
     flat = np.stack([model, np.ones_like(model) - np.eye(N_IMAGES)])
     assert "of subj02: all pairs have the same" in refuse(capsys, "ceiling", bad("f.npy", flat))
     assert "2 subjects or more" in refuse(capsys, "ceiling", bad("g.npy", model))
-    assert "(image, image)" in refuse(capsys, "ceiling", bad("h.npy", np.zeros(28)))
+    assert "(image, image)" in refuse(capsys, "ceiling", bad("h.npy", np.zeros(29)))
     assert "did you mean 'evc'" in refuse(capsys, "ceiling", measured, "--target", "evcc")
     assert "did you mean 'kendall'" in refuse(capsys, "ceiling", measured, "--method", "kendal")
     assert "1 or more are needed" in refuse(capsys, "compare", measured, measured, "--bootstrap", 0)

@@ -53,7 +53,11 @@ def spoil(place: tuple[int, ...], value: float) -> np.ndarray:
         (rdms(2)[0], InputError, r"\(subject, image, image\) is needed, \(6, 6\) came"),
         (rdms(2)[:, :2, :2], InputError, "3 images or more are needed, 2 came"),
         (spoil((1, 2, 3), 9.0), InputError, r"of subj02: not symmetric; entries differ by .* at \(2, 3\)"),
-        (spoil((1, 2, 3), np.nan), InputError, r"of subj02: not symmetric; the pair at \(2, 3\) is missing \(NaN\) on one side"),
+        (
+            spoil((1, 2, 3), np.nan),
+            InputError,
+            r"of subj02: not symmetric; the pair at \(2, 3\) is missing \(NaN\) on one side",
+        ),
         (spoil((0, 4, 4), 1.0), InputError, "of subj01: the diagonal must be zero, its largest entry is 1"),
         (np.stack([rdms(), np.ones((6, 6)) - np.eye(6)]), DegenerateError, "of subj02: all pairs have the same"),
         (np.zeros((2, 6, 6)), DegenerateError, "of subj01: all pairs have the same"),

@@ -133,7 +133,7 @@ def test_a_folder_above_needs_one_set_or_a_choice(world, tmp_path):
 BAD_RDMS = {
     "square": (lambda x: x[:, :, :7], InputError, "square matrix is needed"),
     "symmetric": (lambda x: x + np.triu(np.ones((8, 8)), 1) * 0.1, InputError, "not symmetric"),
-    "nan": (lambda x: np.where(x == x.max(), np.nan, x), InputError, "not finite"),
+    "nan": (lambda x: np.where(x == x.max(), np.nan, x), InputError, "missing"),
     "diagonal": (lambda x: x + np.eye(8), InputError, "diagonal must be zero"),
     "flat": (lambda x: np.concatenate([x[:3], 1 - np.eye(8)[None]]), DegenerateError, "subj04.*same dissimilarity"),
     "axes": (lambda x: x.T, InputError, "mixed them up"),
@@ -168,7 +168,7 @@ def test_a_truncated_target_file_is_refused(own, share):
 
 def test_images_must_be_those_of_the_rdms(own):
     (own / "8images" / "image_03.jpg").rename(own / "8images" / "other.jpg")
-    with pytest.raises(InputError, match=r"1 of the images that 8images\.mat names are missing.*image_03"):
+    with pytest.raises(NotFoundError, match=r"8images\.mat: 1 images are not among the 8 of .*8images, .*image_03"):
         load(own)
     (own / "8images.mat").unlink()
     (own / "8images" / "other.jpg").unlink()
@@ -432,6 +432,7 @@ def test_the_command_line_submits_and_scores(world, tmp_path, capsys):
     assert main(["rsa", "score", str(tmp_path / "out"), f"algonauts2019:{world / SMALL}", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     expected = score(algonauts2019.read_submission(tmp_path / "out"), data)
+    assert {row.pop("joined")[:8] for row in shown.values()} == {"on trust"}
     assert shown == expected
     assert main(["rsa", "score", str(tmp_path / "out" / "submit_fmri.zip"), str(world / SMALL)]) == 0
     table = capsys.readouterr().out.splitlines()

@@ -216,8 +216,8 @@ def _pictures(run: RunFolder, subject: str, folder: str | None, n_images: int) -
     if folder is not None:
         from pulvinar.data.image_files import ImageFiles, open_images
 
-        found, options = open_images(folder)
-        files = sorted(found.values(), key=lambda path: path.name)
+        _, paths, options = open_images(folder)
+        files = sorted(paths, key=lambda path: path.name)
         read = ImageFiles(files, options)
         return [read(row) for row in _spread(len(files), n_images)]
     experiment: Experiment = open_data("experiment", run.facts["data"]["path"])
@@ -259,8 +259,9 @@ def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
             raise FileError(f"{run.path}: was not evaluated; run `pulvinar evaluate {run.path}` first")
         name = run.path.resolve().name
         tables[name if name not in tables else str(run.path)] = read_json(run.path / "evaluation.json")["rows"]
-    rows = [asdict(row) for row in encoding_comparison.over_subjects(tables, seed=seed)]
     predictions = [{name: read_predictions(run, name) for name in run.facts["subjects"]} for run in opened]
+    encoding_comparison.require_same_images(dict(zip(tables, predictions, strict=True)))
+    rows = [asdict(row) for row in encoding_comparison.over_subjects(tables, seed=seed)]
     intervals = {
         name: encoding_comparison.crossed_interval(own, predictions[0], seed=seed)
         for name, own in list(zip(tables, predictions, strict=True))[1:]

@@ -353,7 +353,7 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     arrays = module.predict(fitted, stimuli, config)
     _write_prediction(Path(out), arrays, list(files))
     rows = [
-        {"row": row, "id": name, "file": path.relative_to(folder).as_posix()} for row, (name, path) in enumerate(files.items())
+        {"row": row, "file": path.relative_to(folder).as_posix(), "id": name} for row, (name, path) in enumerate(files.items())
     ]
     write_text(order, csv_text(rows))
     shapes = {name: list(values.shape) for name, values in arrays.items()}

@@ -12,7 +12,7 @@ from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
 from pulvinar.commands.fit import create_run, require_same_data
 from pulvinar.config import build, parse_assignments, read_toml, suggest
-from pulvinar.data.experiment import Experiment
+from pulvinar.data.experiment import Experiment, image_path
 from pulvinar.data.image_files import ImageFiles, open_images, read_image
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
@@ -86,7 +86,7 @@ def reconstruct(
     low_level = None if decoded.low_level is None else decoded.low_level[torch.from_numpy(rows)]
     final = as_uint8(blended(generated, low_level, opened.blend))
     for name, pixels in zip(pick.ids, final, strict=True):
-        _write_png(folder / "images" / f"{name}.png", pixels)
+        _write_png(image_path(folder, name), pixels)
     judge = reconstruction.Judge(reconstruction.images_of(experiment, pick.ids, "reading seen images"), measured, seed=seed)
     ours = reconstruction.Candidate(name="reconstruction", description=_described(kind, opened), pictures=final)
     rows_of_table = reconstruction.candidates(experiment, opened, decoded, rows, ours, generated, controls=controls, seed=seed)
@@ -135,8 +135,9 @@ def choose(experiment: Experiment, images: str) -> Picked:
     if images == "all":
         return Picked(order)
     if Path(images.partition("?")[0]).is_dir():
-        files, options = open_images(images)
-        named = [name for name in order if name in files]
+        names, paths, options = open_images(images)
+        files = dict(sorted(zip(names.ids, paths, strict=True)))
+        named = [name for name in order if names.has(name)]
         if named and len(named) < 2:
             raise InputError(f"--images {images}: one file is named as a test stimulus; two or more are needed")
         return Picked(named) if named else Picked(_evenly(order, DEFAULT_COUNT), files, options)
@@ -232,7 +233,7 @@ def _generated(opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, make:
     own = embedding * opened.decoder.embedding.spread + torch.from_numpy(np.asarray(opened.decoder.embedding.mean))
     made = []
     for row, values in track(list(zip(rows, own, strict=True)), "generating pictures", len(rows)):
-        path = folder / "generated" / f"{decoded.ids[row]}.png"
+        path = folder / "generated" / image_path(folder, decoded.ids[row]).name
         if not path.is_file():
             _write_png(path, as_uint8(make(values, seed + int(row))[None])[0])
         made.append(_unit_range(read_image(path)))

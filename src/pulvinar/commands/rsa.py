@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pulvinar.config import parse_assignments, suggest
-from pulvinar.data.array_files import read_array
-from pulvinar.data.rdm_submission import write_submission
+from pulvinar.data.dissimilarity_files import image_ids
+from pulvinar.data.image_ids import ImageNames
+from pulvinar.data.rdm_submission import in_order, read_named_submission, write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.metrics.resampling import LEVEL, interval_text
 from pulvinar.progress import warn
@@ -183,17 +183,42 @@ def _partial(kept: KnownPairs, model: np.ndarray, rdms: np.ndarray, confounds: R
 
 
 def score(submission: str, data: str, *, published: bool = False) -> dict[str, Row]:
-    """`datasets.algonauts2019.score` of a submission's RDMs on one set."""
+    """`datasets.algonauts2019.score` of a submission's RDMs on one set, joined by the names of the images.
+
+    `joined` of each row says how; on trust, with a warning, where one of the two holds no names.
+    """
     from pulvinar.datasets import algonauts2019
 
     measured = algonauts2019.load(data.removeprefix("algonauts2019:"))
-    predicted = algonauts2019.read_submission(submission)
-    return algonauts2019.score(predicted, measured, ceilings="published" if published else "recomputed")
+    predicted, names = read_named_submission(submission)
+    ids, how = list(measured.stimuli.ids), "by name"
+    if names is None or ids == image_ids(len(ids)):
+        unnamed = submission if names is None else data
+        how = f"on trust, in the order of the rows: no names of the images in {unnamed}"
+        warn(f"{submission}: joined with {data} {how}")
+    else:
+        predicted = in_order(predicted, names, ImageNames(ids, data))
+    found = algonauts2019.score(predicted, measured, ceilings="published" if published else "recomputed")
+    return {name: {**row, "joined": how} for name, row in found.items()}
 
 
 def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[str, list[str]]:
-    """Write a submission from `target=file` pairs, each file one RDM (image, image); the names of its files."""
-    predicted = {target: np.asarray(read_array(Path(file))) for target, file in parse_assignments(rdms).items()}
+    """Write a submission from `target=file` pairs, each file one RDM (image, image); the names of its files.
+
+    Files that name their images are put into the order of the first that does.
+    """
+    opened = {target: read_rdms(file) for target, file in parse_assignments(rdms).items()}
+    reference = next((file for file in opened.values() if file.names is not None), next(iter(opened.values())))
+    predicted = {}
+    for target, file in opened.items():
+        models, how = _models(align(file, reference)[0]), align(file, reference)[1]
+        if len(models) != 1:
+            raise InputError(f"{file.path}: one RDM (image, image) is needed, it holds {', '.join(models)}")
+        if how != "by name" and reference.names is not None:
+            raise InputError(f"{file.path}: holds no names of its images, but {reference.path} does; give them in both")
+        predicted[target] = next(iter(models.values()))
+    if reference.names is None:
+        warn("no names of the images in these files: their rows are taken to be in the challenge's order, on trust")
     return {"files": [str(path) for path in write_submission(out, predicted, file_format=file_format)]}
 
 

@@ -11,18 +11,20 @@ A set is any folder with target_fmri or target_meg as .mat (either MATLAB versio
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
-from pulvinar.data.dissimilarity_files import FMRI_PREFIX, OFFICIAL_NAMES, image_ids
-from pulvinar.data.image_files import ImageFiles, find_images
+from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, require_all_pairs
+from pulvinar.data.dissimilarity_files import FMRI_PREFIX, OFFICIAL_NAMES, image_ids, names_of_images
+from pulvinar.data.image_files import ImageFiles, list_images
+from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.matlab_files import read_matlab, read_matlab_structs, write_matlab_7_3
 from pulvinar.data.stimuli import ReadImage, Stimuli
 from pulvinar.errors import FileError, InputError
+from pulvinar.progress import warn
 from pulvinar.storage import read_arrays, read_json, write_arrays, write_bytes
 
 SET_FOLDERS = {78: "Test_Data", 92: "Training_Data/92_Image_Set", 118: "Training_Data/118_Image_Set"}
@@ -66,22 +68,49 @@ def read_set(folder: Path, files: Sequence[Path]) -> Dissimilarities:
     Raises `FileError`, `InputError`, `DegenerateError` or `NotFoundError` naming the file.
     """
     targets: dict[str, SubjectRDMs] = {}
+    names: dict[str, ImageNames | None] = {}
     for file in files:
-        for name, target in read_targets(file).items():
+        found, own = read_named_targets(file)
+        for name, target in found.items():
             if name in targets:
                 raise InputError(f"{file}: {name} stands in another file of {folder} too")
-            targets[name] = target
+            targets[name], names[name] = target, own
     counts = {name: target.n_images for name, target in targets.items()}
     n_images = next(iter(counts.values()))
     if len(set(counts.values())) != 1:
         raise InputError(f"{folder}: RDMs over different numbers of images: {counts}")
-    stimuli = _read_stimuli(folder, n_images)
-    planted = find_truth(folder) is not None
-    return Dissimilarities(name=f"algonauts2019, {n_images} images", stimuli=stimuli, targets=targets, simulated=planted)
+    named = next((own for own in names.values() if own is not None), None)
+    stimuli = _read_stimuli(folder, n_images, named)
+    listed = ImageNames(list(stimuli.ids), str(folder))
+    on_trust = {
+        f"order of {name}": f"no names of the images in the file of {name}" for name, own in names.items() if own is None
+    }
+    if on_trust:
+        warn(f"{folder}: RDMs of {', '.join(name for name, own in names.items() if own is None)} hold no names; their rows are "
+             f"taken in the order of the images, on trust")  # fmt: skip
+    return Dissimilarities(
+        name=f"algonauts2019, {n_images} images",
+        stimuli=stimuli,
+        targets={name: _in_order(target, names[name], listed) for name, target in targets.items()},
+        on_trust=on_trust,
+        simulated=find_truth(folder) is not None,
+    )
+
+
+def _in_order(target: SubjectRDMs, names: ImageNames | None, listed: ImageNames) -> SubjectRDMs:
+    if names is None:
+        return target
+    rows = names.order_of(listed, what="images")
+    return replace(target, rdms=target.rdms[..., rows[:, None], rows])
 
 
 def read_targets(path: Path) -> dict[str, SubjectRDMs]:
     """evc, it, meg_early, meg_late, as far as the file has them (under the challenge's names or these)."""
+    return read_named_targets(path)[0]
+
+
+def read_named_targets(path: Path) -> tuple[dict[str, SubjectRDMs], ImageNames | None]:
+    """`read_targets`, and the names of the images in the file's order, where it is an .npz that holds them."""
     arrays = read_matlab(path) if path.suffix.lower() == ".mat" else read_arrays(path)
     known = {name: _target_name(name) for name in arrays if _target_name(name) in TARGETS}
     if not known:
@@ -91,7 +120,8 @@ def read_targets(path: Path) -> dict[str, SubjectRDMs]:
         )
     if len(set(known.values())) != len(known):
         raise InputError(f"{path}: two arrays stand for the same target: {known}")
-    return {target: _subject_rdms(path, target, name, arrays[name]) for name, target in known.items()}
+    targets = {target: _subject_rdms(path, target, name, arrays[name]) for name, target in known.items()}
+    return targets, names_of_images(path, arrays, next(iter(targets.values())).n_images)
 
 
 def _target_name(name: str) -> str:
@@ -105,9 +135,11 @@ def _subject_rdms(path: Path, target: str, name: str, values: np.ndarray) -> Sub
     if n_times and target not in WINDOW_MS:
         raise InputError(f"{path}: '{name}' has a time axis {values.shape}; fMRI RDMs are (subject, image, image)")
     try:
-        return SubjectRDMs(name=target, rdms=values, times=times)
+        rdms = SubjectRDMs(name=target, rdms=values, times=times)
+        require_all_pairs(rdms)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
+    return rdms
 
 
 def _refuse_reversed_axes(path: Path, name: str, values: np.ndarray) -> None:
@@ -121,8 +153,8 @@ def _refuse_reversed_axes(path: Path, name: str, values: np.ndarray) -> None:
         )
 
 
-def _read_stimuli(folder: Path, n_images: int) -> Stimuli:
-    ids, read_image = _read_images(folder, n_images)
+def _read_stimuli(folder: Path, n_images: int, named: ImageNames | None) -> Stimuli:
+    ids, read_image = _read_images(folder, n_images, named)
     features: dict[str, np.ndarray] = {}
     if (folder / FEATURES).is_file():
         features = {name: np.asarray(values, np.float32) for name, values in read_arrays(folder / FEATURES).items()}
@@ -134,36 +166,52 @@ def _read_stimuli(folder: Path, n_images: int) -> Stimuli:
         raise InputError(f"{folder}: {error}") from error
 
 
-def _read_images(folder: Path, n_images: int) -> tuple[list[str], ReadImage | None]:
-    """Ids in the order of the RDMs, and the images by row."""
-    named = {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d+images(\.mat)?", path.name)}
-    table, pictures = named.get(f"{n_images}images.mat"), named.get(f"{n_images}images")
-    if named and table is None and pictures is None:
-        raise InputError(f"{folder}: RDMs over {n_images} images, but the images are {', '.join(sorted(named))}")
+def _read_images(folder: Path, n_images: int, named: ImageNames | None) -> tuple[list[str], ReadImage | None]:
+    """Ids in the order of the RDMs, and the images by row. named: names in a file of RDMs, where one holds them."""
+    there = {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d+images(\.mat)?", path.name)}
+    table, pictures = there.get(f"{n_images}images.mat"), there.get(f"{n_images}images")
+    if there and table is None and pictures is None:
+        raise InputError(f"{folder}: RDMs over {n_images} images, but the images are {', '.join(sorted(there))}")
     if table is None and pictures is None:
-        return image_ids(n_images), None
+        return image_ids(n_images) if named is None else list(named.ids), None
     if table is None:
-        return _folder_images(pictures, n_images)
-    ids = _matlab_names(table, n_images)
+        return _folder_images(pictures, n_images, named)
+    listed = ImageNames(_matlab_names(table, n_images), str(table))
     if pictures is None:
-        return ids, _MatlabImages(table)
-    files = find_images(pictures)
-    missing = [name for name in ids if name not in files]
-    if missing:
-        raise InputError(f"{pictures}: {len(missing)} of the images that {table.name} names are missing, e.g. {missing[:3]}")
-    return ids, ImageFiles([files[name] for name in ids])
+        return list(listed.ids), _MatlabImages(table)
+    files, paths = list_images(pictures)
+    rows = files.order_of(listed, what="images")
+    return list(listed.ids), ImageFiles([paths[row] for row in rows])
 
 
-def _folder_images(pictures: Path | None, n_images: int) -> tuple[list[str], ReadImage]:
-    files = find_images(pictures or "")
-    ids = sorted(files, key=lambda name: (int((re.findall(r"\d+", name) or ["0"])[-1]), name))
-    if len(ids) != n_images:
-        raise InputError(f"{pictures}: {len(ids)} images for RDMs over {n_images}")
-    return ids, ImageFiles([files[name] for name in ids])
+def _folder_images(pictures: Path | None, n_images: int, named: ImageNames | None) -> tuple[list[str], ReadImage]:
+    """The images of a folder by the names in the RDMs' file; without these by the number that ends each name, or sorted."""
+    files, paths = list_images(pictures or "")
+    if len(files) != n_images:
+        raise InputError(f"{pictures}: {len(files)} images for RDMs over {n_images}")
+    if named is not None:
+        rows = files.order_of(named, what="images").tolist()
+    else:
+        rows = _numbered_order(files)
+    return [files.ids[row] for row in rows], ImageFiles([paths[row] for row in rows])
+
+
+def _numbered_order(files: ImageNames) -> list[int]:
+    """Rows by the last number in each name; refused where that is no order and the sorted names may be another one."""
+    found = [re.findall(r"\d+", name) for name in files.ids]
+    numbers = [int(parts[-1]) if parts else -1 for parts in found]
+    by_name = sorted(range(len(files)), key=lambda row: files.ids[row])
+    by_number = sorted(range(len(files)), key=lambda row: (numbers[row], files.ids[row]))
+    if len(set(numbers)) < len(numbers) and by_number != by_name:
+        raise InputError(
+            f"{files.origin}: which image is in which row of the RDMs? Sorted by name and by the number in it they have different "
+            "orders. Store the names beside the RDMs (.npz with 'ids')"
+        )
+    return by_number
 
 
 def _matlab_names(table: Path, n_images: int) -> list[str]:
-    ids = [Path(str(element[NAMES])).stem for element in read_matlab_structs(table, STRUCT, [NAMES])]
+    ids = [str(element[NAMES]) for element in read_matlab_structs(table, STRUCT, [NAMES])]
     if len(ids) != n_images:
         raise InputError(f"{table}: {len(ids)} images for RDMs over {n_images}")
     return ids

@@ -58,6 +58,15 @@ class SubjectRDMs:
         return int(np.isnan(self.rdms).sum()) // 2 if self.rdms.dtype.kind == "f" else 0
 
 
+def require_all_pairs(target: SubjectRDMs) -> None:
+    """Raise `InputError` where pairs are missing: what is fitted or submitted needs all of them."""
+    if target.n_missing_pairs:
+        raise InputError(
+            f"RDMs '{target.name}': {target.n_missing_pairs} pairs are missing (NaN); a fit needs all of them. Leave out the "
+            "images or subjects that lack them (`pulvinar rsa` compares RDMs with missing pairs)"
+        )
+
+
 def _check_stack(rdms: np.ndarray, name: str) -> None:
     if hint := _axes_hint(_square_numbers(rdms, name)):
         first = np.nan_to_num(rdms[0].astype(np.float64))
@@ -205,11 +214,7 @@ class Dissimilarities:
         if not self.targets:
             raise InputError(f"{self.name}: no RDMs of any subject")
         for target in self.targets.values():
-            if target.n_missing_pairs:
-                raise InputError(
-                    f"RDMs '{target.name}': {target.n_missing_pairs} pairs are missing (NaN); a fit needs all of them. Leave out "
-                    "the images or subjects that lack them (`pulvinar rsa` compares RDMs with missing pairs)"
-                )
+            require_all_pairs(target)
             if target.n_images != len(self.stimuli):
                 raise InputError(
                     f"RDMs '{target.name}' are over {target.n_images} images, but there are {len(self.stimuli)} images"

@@ -118,7 +118,7 @@ def read_npz_arrays(path: str | os.PathLike[str]) -> RDMArrays:
         raise type(error)(f"{path}: {error}") from error
     for name, why in left_out.items():
         warn(f"{path}: '{name}' is left out, it is no RDM over the {n_images} images: {why}")
-    names = _names(path, arrays, n_images or 0)
+    names = names_of_images(path, arrays, n_images or 0)
     return RDMArrays(path=path, targets=targets, models=models, names=names, arrays=arrays, left_out=left_out)
 
 
@@ -128,7 +128,8 @@ def _common_size(sizes: Mapping[str, int]) -> int | None:
     return next(iter(sizes.values()), None)
 
 
-def _names(path: Path, arrays: Mapping[str, np.ndarray], n_images: int) -> ImageNames | None:
+def names_of_images(path: Path, arrays: Mapping[str, np.ndarray], n_images: int) -> ImageNames | None:
+    """The names of the images that stand beside the RDMs of a file (`ids`, `conditions`, ...); None if there are none."""
     keys = [key for key in (*ID_KEYS, *CONDITION_KEYS) if key in arrays]
     if len(keys) > 1:
         raise InputError(f"{path}: names of the images stand in {' and '.join(keys)}; keep one of them")
@@ -171,9 +172,7 @@ def _is_measured(name: str, values: np.ndarray) -> bool:
     return square or (_is_named(name) and values.ndim >= 2) or (values.ndim == 3 and values.dtype.kind == "f")
 
 
-def _targets(
-    squares: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
-) -> tuple[list[SubjectRDMs], dict[str, str]]:
+def _targets(squares: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]) -> tuple[list[SubjectRDMs], dict[str, str]]:
     """RDMs of subjects, and arrays that are none and whose name does not claim it, beside others that are -> why."""
     stacks = {name: values for name, values in squares.items() if _is_measured(name, values)}
     subjects = [str(name) for name in arrays.get(SUBJECTS, ())]

@@ -49,10 +49,10 @@ def _require_other_names(folder: Path, loose: Sequence[Path], inner: Sequence[Pa
         )
 
 
-def open_images(source: str) -> tuple[dict[str, Path], PictureOptions]:
-    """Id -> file, and how the files are read, of `FOLDER?name=value&name=value` (`PictureOptions`)."""
+def open_images(source: str) -> tuple[ImageNames, list[Path], PictureOptions]:
+    """`list_images`, and how the files are read, of `FOLDER?name=value&name=value` (`PictureOptions`)."""
     folder, options = parse_source(source, PictureOptions, name="images")
-    return find_images(folder), options
+    return *list_images(folder), options
 
 
 def read_image(path: str | os.PathLike[str], options: PictureOptions | None = None) -> np.ndarray:

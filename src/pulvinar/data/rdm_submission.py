@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.dissimilarities import check_rdm
-from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES, TRACKS
+from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES, TRACKS, names_of_images
+from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.matlab_files import read_matlab
 from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
@@ -127,6 +128,11 @@ def read_submission(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     read, and its .zip files if it has none of them. Every RDM is checked: raises `FileError`, `InputError`,
     `DegenerateError` naming file and RDM.
     """
+    return read_named_submission(path)[0]
+
+
+def read_named_submission(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], ImageNames | None]:
+    """`read_submission`, and the names of the images in its order, where an .npz file holds them; all files must agree."""
     path = Path(path)
     if not path.is_dir():
         return _read_file(require_file(path, "submission"))
@@ -137,16 +143,29 @@ def read_submission(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     raise FileError(f"{path}: no submission in this folder: submit_fmri or submit_meg as .mat, .npy or .zip is needed")
 
 
-def _joined(parts: Mapping[Path, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+Part = tuple[dict[str, np.ndarray], ImageNames | None]
+
+
+def _joined(parts: Mapping[Path, Part]) -> Part:
     rdms: dict[str, np.ndarray] = {}
-    for path, part in parts.items():
+    named = next((names for _, names in parts.values() if names is not None), None)
+    for path, (part, names) in parts.items():
         if twice := set(part) & set(rdms):
             raise InputError(f"{path}: {', '.join(sorted(twice))} stand in another file of this submission too")
-        rdms |= part
-    return rdms
+        if named is not None and names is None:
+            raise InputError(f"{path}: holds no names of its images, but {named.origin} does; give them in both, or in neither")
+        rdms |= part if names is None or named is None else in_order(part, names, named)
+    return rdms, named
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def in_order(rdms: Mapping[str, np.ndarray], names: ImageNames, wanted: ImageNames) -> dict[str, np.ndarray]:
+    """Predicted RDMs in the order of the wanted images; both must be of the same images (the first three are named)."""
+    rows = names.order_of(wanted, what="images")
+    wanted.order_of(names, what="images")
+    return {target: rdm[rows[:, None], rows] for target, rdm in rdms.items()}
+
+
+def _read_file(path: Path) -> Part:
     suffix = path.suffix.lower()
     if suffix == ".zip":
         return _read_zip(path)
@@ -158,9 +177,10 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     if not found:
         raise InputError(f"{path}: none of {', '.join(OFFICIAL_NAMES)} is in it; there are: {', '.join(arrays) or 'no arrays'}")
     try:
-        return check_predictions(found, None)
+        rdms = check_predictions(found, None)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
+    return rdms, names_of_images(path, arrays, len(next(iter(rdms.values()))))
 
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
@@ -171,7 +191,7 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
     return {name: table[name] for name in table.dtype.names}
 
 
-def _read_zip(path: Path) -> dict[str, np.ndarray]:
+def _read_zip(path: Path) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         with reading(path, ".zip file"), zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if Path(member.filename).name.startswith("submit_")]

@@ -12,7 +12,7 @@ contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; wi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +22,15 @@ from pulvinar.config import build, parse_assignments, setting
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
-from pulvinar.data.image_files import ImageFiles
+from pulvinar.data.image_files import ImageFiles, list_images
+from pulvinar.data.image_ids import ids_of_mentions
 from pulvinar.data.nod_writer import SOURCES, TRUTH, Generated, write_world
-from pulvinar.data.pictures import SUFFIXES
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
-from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
+from pulvinar.errors import DegenerateError, FileError, InputError
 from pulvinar.progress import log, track
 from pulvinar.storage import reading, require_file
 
@@ -87,7 +87,13 @@ def load(source: str) -> Experiment:
         raise FileError(f"{place}: no sub-XX/results there")
     atlas = read_cortex(options.atlas) if options.atlas else None
     subjects = {name: _subject(place / name / "results", name, atlas, options) for name in names}
-    ids = sorted({stimulus for responses in subjects.values() for stimulus in responses.stimulus_ids})
+    shown = [stimulus for responses in subjects.values() for stimulus in responses.stimulus_ids]
+    id_of = ids_of_mentions(shown, origin=str(place))
+    subjects = {
+        name: replace(responses, stimulus_ids=[id_of[stimulus] for stimulus in responses.stimulus_ids])
+        for name, responses in subjects.items()
+    }
+    ids = sorted(set(id_of.values()))
     stimuli = Stimuli(
         ids=ids,
         sources=sources_of(root / SOURCES, ids),
@@ -117,11 +123,9 @@ def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
     if not folder.is_dir():
         log(f"{folder} is not there; going on without images")
         return None
-    files = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "."}
-    missing = [name for name in ids if name not in files]
-    if missing:
-        raise NotFoundError(f"{folder}: {len(missing)} of {len(ids)} pictures are missing, e.g. {missing[:3]}")
-    return ImageFiles([files[name] for name in ids])
+    names, paths = list_images(folder)
+    rows = names.rows(ids, origin=str(root / "derivatives"), what="pictures")
+    return ImageFiles([paths[row] for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +190,10 @@ def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Opti
 
 
 def _labels(path: Path) -> list[str]:
-    """Stimulus ids of the trials: file names without folder and suffix."""
+    """The pictures of the trials as the file names them; `load` makes ids of them, over all subjects."""
     with reading(require_file(path, "list of pictures"), "text"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    return [Path(line.strip()).stem for line in lines if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _standardised(maps: CorticalMaps, zscore: ZScore) -> np.ndarray:

@@ -88,6 +88,22 @@ def over_subjects(tables: Mapping[str, Sequence[Row]], *, score: str = SCORE, se
     return found_rows
 
 
+def require_same_images(predictions: Mapping[str, Mapping[str, Row]]) -> None:
+    """Raise `InputError` where runs were scored on other test images of a subject; the first three ids are named.
+
+    predictions: run -> subject -> arrays with `id`. The order of the images does not matter.
+    """
+    first, *others = predictions.items()
+    for name, own in others:
+        for subject in sorted(set(own) & set(first[1])):
+            ids, wanted = (set(map(str, run[subject]["id"])) for run in (own, first[1]))
+            if ids != wanted:
+                odd = sorted(ids ^ wanted)
+                raise InputError(
+                    f"{name}: other test images of {subject} than {first[0]}: {len(odd)} stand in one of them only, e.g. {odd[:3]}"
+                )
+
+
 def _regions(rows: Sequence[Row]) -> list[Region]:
     return list(dict.fromkeys((row["roi"], row["hemisphere"]) for row in rows))
 

@@ -14,7 +14,6 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
-from pulvinar.storage import fingerprint
 from pulvinar.training.decoding import Rows
 
 LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
