@@ -19,6 +19,18 @@ def write(tmp_path, text, name="trials.csv"):
         ("x.csv", "\ufeffstimulus;run\r\na;1\r\nb;2\r\n\r\n"),
         ("x.tsv", "stimulus\trun\na\t1\n\nb\t2"),
         ("x.csv", '"stimulus","run"\n"a",1\n"b","2"\n'),
+        ("x.csv", '"stimulus","run"\n" a ",1\n"b\u00a0","2"\n'),
+        ("x.csv", "stimulus,run\ra,1\rb,2\r"),
+        ("x.csv", "stimulus\trun\na\t1\nb\t2\n"),
+        ("x.tsv", "stimulus,run\na,1\nb,2\n"),
+        ("x.csv", "sep=;\nstimulus;run\na;1\nb;2\n"),
+        ("x.csv", "\ufeffSEP=\t\r\nstimulus\trun\r\na\t1\r\nb\t2\r\n"),
+        ("x.csv", "stimulus,run,,\na,1,,\n,,,\nb,2,,\n"),
+        ("x.csv", "stimulus,run\na,1,\nb,2,\n,,\n"),
+        ("x.csv", ",stimulus,run\n0,a,1\n1,b,2\n"),
+        ("x.csv", "Unnamed: 0;stimulus;run\n0;a;1\n1;b;2\n"),
+        ("x.csv", "stimulus;run\na;1\nb;2\n".encode("utf-16")),
+        ("x.csv", "stimulus,run\na,1\nb,2\n".encode("utf-32")),
     ],
 )
 def test_the_usual_dialects_give_the_same_columns(tmp_path, name, text):
@@ -41,7 +53,9 @@ def test_lines_are_counted_as_an_editor_does(tmp_path):
         ("x.csv", "stimulus\n", InputError, "the table is empty"),
         ("x.csv", "a,b\n1,2\n3\n", InputError, r"x\.csv: line 3 has 1 cells, the header has 2"),
         ("x.csv", "a,a\n1,2\n", InputError, r"stand twice in the header: \['a'\]"),
-        ("x.csv", b"a,b\n\xff,1\n", FileError, "cannot be read as a UTF-8 table"),
+        ("x.csv", b"a,b\n\xff,1\n", FileError, "cannot be read as a UTF-8 table: byte 0xff in line 2.* save it as UTF-8"),
+        ("x.csv", "a,b\n1,2\n".encode("utf-16-le"), FileError, "holds zero bytes"),
+        ("x.csv", "a,A\n1,2\n", InputError, r"stand twice in the header: \['A', 'a'\]"),
         ("x.csv", b"PK\x03\x04\x00\x00", (FileError, InputError), "x.csv"),
         ("x.csv", 'a,b\n"1,2\n', FileError, "cannot be read as a UTF-8 table"),
         ("x.xlsx", "a,b\n1,2\n", FileError, r"tables are read from \.csv and \.tsv, not from '\.xlsx'"),
@@ -78,3 +92,14 @@ def test_missing_columns_and_cells_are_named(tmp_path):
     other = write(tmp_path, "stimulus\na\n", "other.csv")
     with pytest.raises(InputError, match=r"other\.csv: no column 'run', which .*trials\.csv has"):
         read_trials([write(tmp_path, "stimulus,run\na,1\n"), other])
+
+
+def test_columns_are_found_in_any_case_and_none_has_many_words(tmp_path):
+    trials = read_trials([write(tmp_path, "Stimulus,SESSION,Split\na,ses-3,test\nb,2.0,n/a\n")])
+    assert (trials.stimulus_ids, trials.sessions.tolist()) == (["a", "b"], [3, 2])
+    assert trials.attributes == {"split": ["test", ""]}
+    for word in ("n/a", "NaN", "nan", "NULL", ""):
+        with pytest.raises(InputError, match="column 'stimulus' is empty in 1 rows, first in line 3"):
+            read_trials([write(tmp_path, f"stimulus,run\na,1\n{word},1\n")])
+        with pytest.raises(InputError, match="column 'session' is empty in 1 rows"):
+            read_trials([write(tmp_path, f"stimulus,session\na,1\nb,{word}\n")])

@@ -329,7 +329,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
-    """What a finished run predicts for a folder of images (file names sorted), as .npy, or .npz with `id`; ids and files as .csv."""
+    """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; names of the rows as .csv."""
     from pulvinar.data.image_files import ImageFiles, find_images
     from pulvinar.data.pictures import PictureOptions
     from pulvinar.data.source_options import parse_source

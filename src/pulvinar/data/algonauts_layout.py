@@ -82,11 +82,10 @@ def read_set(folder: Path, files: Sequence[Path]) -> Dissimilarities:
     named = next((own for own in names.values() if own is not None), None)
     stimuli = _read_stimuli(folder, n_images, named)
     listed = ImageNames(list(stimuli.ids), str(folder))
-    on_trust = {
-        f"order of {name}": f"no names of the images in the file of {name}" for name, own in names.items() if own is None
-    }
+    unnamed = [name for name, own in names.items() if own is None]
+    on_trust = {f"order of {name}": f"no names of the images in the file of {name}" for name in unnamed}
     if on_trust:
-        warn(f"{folder}: RDMs of {', '.join(name for name, own in names.items() if own is None)} hold no names; their rows are "
+        warn(f"{folder}: RDMs of {', '.join(unnamed)} hold no names; their rows are "
              f"taken in the order of the images, on trust")  # fmt: skip
     return Dissimilarities(
         name=f"algonauts2019, {n_images} images",
@@ -189,10 +188,7 @@ def _folder_images(pictures: Path | None, n_images: int, named: ImageNames | Non
     files, paths = list_images(pictures or "")
     if len(files) != n_images:
         raise InputError(f"{pictures}: {len(files)} images for RDMs over {n_images}")
-    if named is not None:
-        rows = files.order_of(named, what="images").tolist()
-    else:
-        rows = _numbered_order(files)
+    rows = _numbered_order(files) if named is None else files.order_of(named, what="images").tolist()
     return [files.ids[row] for row in rows], ImageFiles([paths[row] for row in rows])
 
 
@@ -204,8 +200,8 @@ def _numbered_order(files: ImageNames) -> list[int]:
     by_number = sorted(range(len(files)), key=lambda row: (numbers[row], files.ids[row]))
     if len(set(numbers)) < len(numbers) and by_number != by_name:
         raise InputError(
-            f"{files.origin}: which image is in which row of the RDMs? Sorted by name and by the number in it they have different "
-            "orders. Store the names beside the RDMs (.npz with 'ids')"
+            f"{files.origin}: which image is in which row of the RDMs? Sorted by name and by number they have "
+            "different orders. Store the names beside the RDMs (.npz with 'ids')"
         )
     return by_number
 

@@ -22,7 +22,8 @@ class SubjectRDMs:
     """What was measured at one place (an ROI, or a time window of MEG), in every subject.
 
     rdms: (subject, image, image), or (subject, time, image, image), symmetric, zero diagonal, not negative on the whole
-    (1 - Pearson r lies in [0, 2]; crossnobis may be negative), missing pairs NaN (`tidy_rdm`). times: of MEG, in milliseconds from stimulus onset.
+    (1 - Pearson r lies in [0, 2]; crossnobis may be negative), missing pairs NaN (`tidy_rdm`). times: of MEG, in milliseconds
+    from stimulus onset.
     """
 
     name: str

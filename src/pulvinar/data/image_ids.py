@@ -19,29 +19,10 @@ import numpy as np
 from pulvinar.errors import InputError, NotFoundError
 
 SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".tga",
-        ".avif",
-        ".heic",
-        ".svg",
-        ".eps",
-        ".mp4",
-    ]
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".jp2", ".tga", ".avif", ".heic", ".svg", ".eps", ".mp4"),
+    )
 )
 SAME_SUFFIX = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 N_SHOWN = 3

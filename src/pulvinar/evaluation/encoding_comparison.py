@@ -100,7 +100,8 @@ def require_same_images(predictions: Mapping[str, Mapping[str, Row]]) -> None:
             if ids != wanted:
                 odd = sorted(ids ^ wanted)
                 raise InputError(
-                    f"{name}: other test images of {subject} than {first[0]}: {len(odd)} stand in one of them only, e.g. {odd[:3]}"
+                    f"{name}: other test images of {subject} than {first[0]}: {len(odd)} stand in one of them only, e.g. "
+                    f"{odd[:3]}"
                 )
 
 
