@@ -53,7 +53,7 @@ def declare(commands: Commands) -> None:
     ceiling.add_argument("file", help="RDMs of subjects: .npz, .npy, or an rsatoolbox .h5")
     compare = kinds.add("compare", _rsa_compare, "model RDMs against measured ones: r, null, interval, percent of the ceiling")
     compare.add_argument("predicted", help="RDM of a model, or several: .npy, .npz, or an rsatoolbox .h5")
-    compare.add_argument("measured", help="RDMs of subjects over the same images in the same order")
+    compare.add_argument("measured", help="RDMs of subjects over the same images (joined by name)")
     compare.add_argument("--beyond", help="file of confound models; adds the partial correlation beyond them")
     compare.add_argument("--permutations", type=int, default=1000, help="permutations of images (default 1000)")
     compare.add_argument("--bootstrap", type=int, default=1000, help="resamples of images and subjects (default 1000)")
