@@ -67,5 +67,9 @@ def declare(commands: Commands) -> None:
     submit.add_argument("--out", required=True, help="the folder to write; must not exist")
     submit.add_argument("--format", default="mat", help="mat (default) or npy")
     for command in (ceiling, compare):
-        command.add_argument("--method", default="spearman", help="spearman (default), pearson, kendall, cosine, whitened_...")
+        command.add_argument(
+            "--method",
+            default="spearman",
+            help="spearman (default), pearson, tau-a, tau-b (Kendall's), cosine, whitened_cosine, whitened_pearson",
+        )
         command.add_argument("--target", help="only the measured RDMs of this name")

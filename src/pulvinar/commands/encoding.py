@@ -3,7 +3,7 @@
 Each writes its result into the first run's artifacts/, where the report finds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -271,6 +271,11 @@ def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     return result
 
 
+def _left_out(found: Mapping[str, float]) -> str:
+    count = found["n_voxels_without_r"]
+    return f"; {count} voxels that do not vary over the test images left out" if count else ""
+
+
 def comparison_text(result: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     n_subjects = len(result["rows"][0]["subjects"])
@@ -285,6 +290,6 @@ def comparison_text(result: dict[str, Any]) -> str:
             if found is None
             else f"{name} minus first, all voxels: {found['difference']:+.4f} "
             f"{interval_text((found['low'], found['high']), '{:+.4f}'.format)} (95 %, over images and subjects), p over "
-            f"images {found['p_value_images']:.4f}"
+            f"images {found['p_value_images']:.4f}{_left_out(found)}"
         )
     return "\n".join(lines)

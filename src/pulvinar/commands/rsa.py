@@ -15,7 +15,7 @@ from pulvinar.data.rdm_submission import in_order, read_named_submission, write_
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.metrics.resampling import LEVEL, interval_text
 from pulvinar.progress import warn
-from pulvinar.rsa.compare import check_method, partial_spearman
+from pulvinar.rsa.compare import check_method, name_of, partial_spearman
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
 from pulvinar.rsa.noise_ceiling import Ceiling, noise_ceiling
 from pulvinar.rsa.rdm import condense
@@ -28,7 +28,7 @@ FEWEST_PAIRS = 3
 
 def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -> dict[str, Row]:
     """Target -> upper and lower ceiling of r squared (`upper`, `lower`) and of r (`upper_r`, `lower_r`), subjects, images."""
-    check_method(method)
+    method = check_method(method)
     result = {}
     for name, rdms in _measured(read_rdms(file), target).items():
         try:
@@ -37,7 +37,8 @@ def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -
             found = dataclasses.asdict(noise_ceiling(kept.of(rdms)[..., kept.scored], method=method))
         except InputError as error:
             raise type(error)(f"{file}: '{name}': {error}") from error
-        result[name] = found | {"n_images": len(kept.images), "n_missing_pairs": kept.n_missing}
+        del found["n_pairs"]
+        result[name] = found | {"method": method, "n_images": len(kept.images), "n_missing_pairs": kept.n_missing}
     return result
 
 
@@ -58,7 +59,7 @@ def compare(
     RDMs lacks (NaN) are left out of all, and counted.
     beyond: a file of confound models; adds `partial_r`, the Spearman correlation beyond them (None: they explain it all).
     """
-    check_method(method)
+    method = check_method(method)
     if min(n_permutations, n_bootstrap) < 1:
         raise InputError(f"resamples: 1 or more are needed, {n_permutations} permutations and {n_bootstrap} bootstrap came")
     reference = read_rdms(measured)
@@ -235,7 +236,7 @@ def score_as_text(result: Mapping[str, Row]) -> str:
 
 def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
-    lines = [f"{result['method']}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
+    lines = [f"{name_of(result['method'])}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
     lines += [f"images of {which} joined {how}" for which, how in result["joined"].items()]
     for row in result["rows"]:
         between = interval_text(row["r_interval"], "{:+.4f}".format) or "[none]"
@@ -257,7 +258,8 @@ def as_text(result: Mapping[str, Any]) -> str:
 
 def ceiling_as_text(result: Mapping[str, Row]) -> str:
     """Table of `ceiling`."""
-    lines = [f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs"]
+    lines = [f"r: {name_of(next(iter(result.values()))['method'])}"] if result else []
+    lines.append(f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs")
     for name, row in result.items():
         numbers = " ".join(f"{row[key]:9.4f}" for key in ("lower", "upper", "lower_r", "upper_r"))
         lines.append(f"{name:16} {numbers}  {row['n_subjects']:8d}  {row['n_images']:6d}  {row['n_missing_pairs']:13d}")

@@ -1,17 +1,20 @@
 """Decoder: an image embedding from responses of voxels, by the network of cross_subject_decoder for one subject."""
 
-from numbers import Integral
-from typing import Any, Self
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from pulvinar.config import build
+from pulvinar.config import LARGEST_SEED, build
 from pulvinar.errors import ConfigError, DegenerateError, InputError
+from pulvinar.estimators.parameters import ParameterError, check_parameters
 from pulvinar.models.decoder import Decoded, SharedDecoder, input_layer
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_settings import DecodingSettings
@@ -65,6 +68,19 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     True
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden": [Interval(Integral, 1, None, closed="left")],
+        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, np.inf, closed="neither")],
+        "weight_decay": [Interval(Real, 0, np.inf, closed="left")],
+        "temperature": [Interval(Real, 0, np.inf, closed="neither")],
+        "prior_weight": [Interval(Real, 0, np.inf, closed="left")],
+        "random_state": [Interval(Integral, 0, LARGEST_SEED, closed="left")],
+    }
+
     def __init__(
         self,
         hidden: int = 256,
@@ -93,12 +109,14 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Train on responses X (trial, voxel) and embeddings y (trial, dim), (trial, token, dim) or (trial,).
 
-        Raises ValueError (`InputError`, `DegenerateError`) for what cannot be used or learned from.
+        Numbers (trial,) are a quantity, never classes: a warning comes where they look like classes. Raises ValueError
+        (`InputError`, `DegenerateError`) for what cannot be used or learned from.
         """
         settings = self._settings()
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         target = self._targets(y)
         check_consistent_length(X, target)
+        _warn_of_classes(target)
         self._shape = target.shape[1:]
         flat = target.reshape(len(target), -1)
         self._mean = flat.mean(0)
@@ -160,19 +178,30 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return target
 
     def _settings(self) -> DecodingSettings:
-        if not isinstance(self.random_state, Integral) or isinstance(self.random_state, bool):
-            raise InputError(f"random_state: a whole number is needed, {self.random_state!r} came")
+        check_parameters(self)
         given = {name: value for name, value in self.get_params().items() if name not in ("random_state", "temperature")}
         temperatures = {"temperature": self.temperature, "soft_temperature": self.temperature}
         try:
             return build(DecodingSettings, {**given, **temperatures, "seed": int(self.random_state)}, name="Decoder")
         except ConfigError as error:
-            raise InputError(str(error).replace("decoding.", "Decoder.")) from error
+            raise ParameterError(str(error).replace("decoding.", "Decoder.")) from error
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True  # top-1 among many is no R2
         return tags
+
+
+def _warn_of_classes(target: np.ndarray) -> None:
+    """Whole numbers that repeat are often codes of classes, and the distance between codes means nothing."""
+    values = np.unique(target)
+    if target[0].size == 1 and len(values) <= len(target) / 2 and (values == np.round(values)).all():
+        warnings.warn(
+            f"y: {len(values)} different whole numbers are taken as a quantity; for classes give one-hot rows (trial, class), or "
+            "an embedding of the stimuli",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 _CPU = torch.device("cpu")

@@ -1,18 +1,22 @@
 """RDMRegressor: scales of features, stage by stage, so that their dissimilarities match measured ones."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pulvinar.data.dissimilarities import check_rdm
-from pulvinar.errors import InputError
-from pulvinar.rsa.compare import compare
-from pulvinar.rsa.rdm import condense, expand
+from pulvinar.errors import DegenerateError, InputError
+from pulvinar.estimators.parameters import check_parameters, refuse_parameter
+from pulvinar.rsa.compare import ALIASES, METHODS, compare
+from pulvinar.rsa.rdm import condense, count_images, expand
 from pulvinar.selection.stage_mask import Features, feature_products
 from pulvinar.training.aggregation import Layout, MeasuredRDMs, ScaleSettings, nested_scales
 
@@ -36,7 +40,7 @@ class RDMRegressor(BaseEstimator):
         Pearson over the whole embedding (paper), or every channel centred over its positions.
     use_reliability : bool, default=True
         Pairs on which subjects differ weigh less (the paper's equation 1).
-    identity_weights : sequence of float, default=(0.03, 0.3)
+    identity_weights : iterable of float, default=(0.03, 0.3)
         Pulls to the start that inner folds choose among; 0 for none.
     non_negative : bool, default=False
         Whether scales are kept at 0 or above.
@@ -50,6 +54,9 @@ class RDMRegressor(BaseEstimator):
         The network that turns images into features, where X is images.
     pool : int, default=4
         Where X is images: maps are averaged to pool x pool places; 0 leaves them.
+    comparison : str, default="spearman"
+        What `score` compares RDMs by, one of `pulvinar.rsa.compare.METHODS`: tau-a and tau-b, for example. Inner folds always
+        choose by Spearman.
     random_state : int, RandomState instance or None, default=0
         Draws the folds. The same integer gives the same scales.
 
@@ -65,6 +72,8 @@ class RDMRegressor(BaseEstimator):
         (identity weight, step) -> Spearman correlation with the mean RDM on pairs of held-out images.
     n_features_in_ : int
         Features of all stages together.
+    n_missing_pairs_ : ndarray of shape (n_subjects,)
+        Pairs that a subject's RDM does not have (NaN). They are left out.
 
     Examples
     --------
@@ -78,6 +87,25 @@ class RDMRegressor(BaseEstimator):
     True
     """
 
+    # where scikit-learn routes metadata, `groups` is asked for: a fit that never hears of them would leak in silence
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "resolution": [StrOptions({"stage", "channel", "feature"})],
+        "loss": [StrOptions({"correlation", "l1", "mse"})],
+        "balance": [StrOptions({"none", "stage", "channel"})],
+        "centring": [StrOptions({"embedding", "channel"})],
+        "use_reliability": ["boolean"],
+        "identity_weights": [Interval(Real, 0, np.inf, closed="left"), Iterable],
+        "non_negative": ["boolean"],
+        "learning_rate": [Interval(Real, 0, np.inf, closed="neither")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "n_folds": [Interval(Integral, 2, None, closed="left")],
+        "backbone": [HasMethods(["__call__"]), HasMethods(["stages"]), None],
+        "pool": [Interval(Integral, 0, None, closed="left")],
+        "comparison": [StrOptions({*METHODS, *ALIASES})],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
         *,
@@ -86,13 +114,14 @@ class RDMRegressor(BaseEstimator):
         balance: Literal["none", "stage", "channel"] = "none",
         centring: Literal["embedding", "channel"] = "embedding",
         use_reliability: bool = True,
-        identity_weights: Sequence[float] = (0.03, 0.3),
+        identity_weights: float | Iterable[float] = (0.03, 0.3),
         non_negative: bool = False,
         learning_rate: float = 0.02,
         n_steps: int = 160,
         n_folds: int = 4,
         backbone: Any = None,
         pool: int = 4,
+        comparison: str = "spearman",
         random_state: Any = 0,
     ) -> None:
         self.resolution = resolution
@@ -100,29 +129,44 @@ class RDMRegressor(BaseEstimator):
         self.balance = balance
         self.centring = centring
         self.use_reliability = use_reliability
-        self.identity_weights = identity_weights
+        self.identity_weights = tuple(identity_weights) if isinstance(identity_weights, Iterator) else identity_weights
         self.non_negative = non_negative
         self.learning_rate = learning_rate
         self.n_steps = n_steps
         self.n_folds = n_folds
         self.backbone = backbone
         self.pool = pool
+        self.comparison = comparison
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Learn the scales.
 
-        X: per stage an array (image, feature) or (image, channel, height, width), as a list or a dict by name; or images, uint8
-        (image, height, width, 3) or a list of them, where `backbone` is given. y: RDMs (subject, image, image), or one (image,
-        image). groups: (image,), such as source pictures; images of a group are never on both sides of an inner fold.
+        X: per stage an array (image, feature) or (image, channel, height, width), as a list or a dict by name; one array (image,
+        feature) is a single stage; or images, uint8 (image, height, width, 3) or a list of them, where `backbone` is given.
+        y: RDMs (subject, image, image) or one (image, image), or condensed as scipy's squareform and rsatoolbox have them, (subject,
+        pair) or (pair,), pairs in the order (0, 1), (0, 2), ..., (1, 2), .... NaN: a pair that was not measured; it is left out,
+        and so is the diagonal. groups: (image,), such as source pictures; images of a group are never on both sides of an
+        inner fold.
 
         Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used.
         """
-        self._check_settings()
-        maps = self._maps(X)
+        identity_weights = self._checked_settings()
+        maps = self._maps(X, reset=True)
         features = self._products(maps)
         rdms = _measured(y, features.n_images)
-        names = [str(row) for row in range(features.n_images)] if groups is None else [str(group) for group in groups]
+        self.n_missing_pairs_ = torch.isnan(rdms[:, 0]).sum(1).numpy()
+        if self.n_missing_pairs_.any():
+            n_pairs = rdms.shape[-1]
+            warnings.warn(
+                f"y: {int(self.n_missing_pairs_.sum())} of {n_pairs * len(rdms)} pairs are missing (NaN; at most "
+                f"{int(self.n_missing_pairs_.max())} of {n_pairs} in a subject) and are left out",
+                UserWarning,
+                stacklevel=2,
+            )
+        names = [str(row) for row in range(features.n_images)]
+        if groups is not None:
+            names = [str(group) for group in column_or_1d(groups)]
         if len(names) != features.n_images:
             raise InputError(f"groups: one for each of {features.n_images} images is needed, {len(names)} came")
         measured = MeasuredRDMs(rdms, time_sampling="average", use_reliability=self.use_reliability)
@@ -139,7 +183,7 @@ class RDMRegressor(BaseEstimator):
             torch.ones(features.n_images, 1, dtype=torch.bool),
             names,
             settings=settings,
-            identity_weights=tuple(self.identity_weights),
+            identity_weights=identity_weights,
             n_folds=self.n_folds,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )[0]
@@ -155,7 +199,7 @@ class RDMRegressor(BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The predicted RDM of new images: (image, image), symmetric, in [0, 2], zero diagonal."""
         check_is_fitted(self, "scales_")
-        maps = self._maps(X)
+        maps = self._maps(X, reset=False)
         shapes = {name: tuple(values.shape[1:]) for name, values in maps.items()}
         if shapes != self._shapes:
             raise InputError(f"X: stages of {self._shapes} were fitted, {shapes} came")
@@ -163,21 +207,26 @@ class RDMRegressor(BaseEstimator):
         return expand(condensed.double()).clamp(0, 2).numpy()
 
     def score(self, X: Any, y: Any) -> float:
-        """Mean over subjects of the signed Spearman correlation of the predicted with the measured RDM, in [-1, 1]."""
-        predicted = condense(torch.from_numpy(self.predict(X)))
-        rdms = _measured(y, len(self.predict(X)))
-        return float(compare(predicted, rdms[:, 0]).mean())
+        """Mean over subjects of the signed similarity (`comparison`) of the predicted with the measured RDM, in [-1, 1].
 
-    def _check_settings(self) -> None:
-        for name, least in (("n_steps", 1), ("n_folds", 2), ("pool", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: {least} or more is needed, {getattr(self, name)} came")
-        if not len(self.identity_weights) or min(self.identity_weights) < 0:
-            raise InputError(f"identity_weights: one or more numbers of 0 or more are needed, {self.identity_weights} came")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate: above 0 is needed, {self.learning_rate} came")
+        A subject's missing pairs (NaN) are left out.
+        """
+        check_parameters(self)
+        square = self.predict(X)
+        predicted, rdms = condense(torch.from_numpy(square)), _measured(y, len(square))[:, 0]
+        return float(np.mean([_similarity(predicted, rdm, self.comparison) for rdm in rdms]))
 
-    def _maps(self, X: Any) -> dict[str, torch.Tensor]:
+    def _checked_settings(self) -> tuple[float, ...]:
+        """The identity weights, of settings that fit."""
+        check_parameters(self)
+        weights: Any = self.identity_weights
+        given = list(weights) if isinstance(weights, Iterable) else [weights]
+        fits = [isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < np.inf for value in given]
+        if not given or not all(fits):
+            raise refuse_parameter(self, "identity_weights", "one or more numbers of 0 or more")
+        return tuple(float(value) for value in given)
+
+    def _maps(self, X: Any, *, reset: bool) -> dict[str, torch.Tensor]:
         """Stage -> float32 (image, channel, height, width)."""
         if self.backbone is not None:
             from pulvinar.models.backbones import extract
@@ -185,6 +234,12 @@ class RDMRegressor(BaseEstimator):
             return {
                 name: torch.from_numpy(values) for name, values in extract(self.backbone, X, pool=self.pool or None).items()
             }
+        if not isinstance(X, Mapping | list | tuple) or (isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) == 1):
+            if getattr(X, "ndim", 2) == 4:
+                return {"stage 1": _as_maps("stage 1", X)}
+            X = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=3 if reset else 2)
+            return {"stage 1": _as_maps("stage 1", X)}
+        self.__dict__.pop("feature_names_in_", None)
         named = dict(X) if isinstance(X, Mapping) else {f"stage {place}": values for place, values in enumerate(X, start=1)}
         if not named:
             raise InputError("X: features of one stage or more are needed, none came")
@@ -209,13 +264,49 @@ def _as_maps(name: str, values: Any) -> torch.Tensor:
 
 
 def _measured(y: Any, n_images: int) -> torch.Tensor:
-    """(subject, 1, pair)."""
+    """(subject, 1, pair), NaN where a pair is missing."""
+    if y is None:
+        raise InputError("RDMRegressor requires y to be passed, but the target y is None")
     rdms = np.asarray(y, dtype=np.float64)
+    if rdms.ndim in (1, 2) and not (rdms.ndim == 2 and rdms.shape[0] == rdms.shape[1]):
+        rdms = rdms.reshape(-1, rdms.shape[-1])
+        if rdms.shape[1] != n_images * (n_images - 1) // 2:
+            raise InputError(f"y: {_shape_hint(rdms.shape[1])} for features of {n_images} images")
+        rdms = expand(torch.from_numpy(rdms)).numpy()
     rdms = rdms[None] if rdms.ndim == 2 else rdms
     if rdms.ndim != 3:
         raise InputError(f"y: RDMs (subject, image, image) or (image, image) are needed, {rdms.shape} came")
-    for subject, rdm in enumerate(rdms):
-        check_rdm(rdm, f"y, subject {subject}")
+    whole = [_condensed(rdm, f"y, subject {subject}") for subject, rdm in enumerate(rdms)]
     if rdms.shape[-1] != n_images:
         raise InputError(f"y: RDMs over {rdms.shape[-1]} images for features of {n_images} images")
-    return condense(torch.from_numpy(rdms[:, None]))
+    return torch.stack(whole)[:, None]
+
+
+def _shape_hint(n_pairs: int) -> str:
+    try:
+        return f"condensed RDMs over {count_images(n_pairs)} images"
+    except InputError:
+        return f"rows of {n_pairs}, which are neither square nor condensed RDMs,"
+
+
+def _condensed(rdm: np.ndarray, name: str) -> torch.Tensor:
+    """(pair,) of a square RDM; one side of a pair stands for both, and the diagonal may be missing."""
+    if rdm.ndim != 2 or rdm.shape[0] != rdm.shape[1]:
+        raise InputError(f"{name}: a square matrix is needed, {rdm.shape} came")
+    missing = np.isnan(rdm)
+    rdm = np.where(missing, rdm.T, rdm)
+    rdm = np.where(np.eye(len(rdm), dtype=bool) & np.isnan(rdm), 0.0, rdm)
+    missing = np.isnan(rdm)
+    there = rdm[~missing & ~np.eye(len(rdm), dtype=bool)]
+    if len(there) < 2 * 3:
+        raise DegenerateError(f"{name}: {len(there) // 2} pairs were measured (others are NaN); 3 or more are needed")
+    check_rdm(np.where(missing, there.mean(), rdm), name)
+    return condense(torch.from_numpy(rdm))
+
+
+def _similarity(predicted: torch.Tensor, measured: torch.Tensor, method: str) -> float:
+    """Over the pairs that were measured."""
+    there = torch.isfinite(measured)
+    if not bool(there.all()) and method.startswith("whitened"):
+        raise InputError(f"y: {int((~there).sum())} pairs are missing, and {method} needs all")
+    return float(compare(predicted[there], measured[there], method=method))

@@ -1,19 +1,24 @@
 """RidgeEncoder: responses of voxels from features of images, with a penalty (and a layer) per voxel."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, Literal, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.model_selection import check_cv
-from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, check_cv
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _get_feature_names, check_is_fitted, column_or_1d, validate_data
 
 from pulvinar.errors import InputError
-from pulvinar.metrics.encoding import correlations
+from pulvinar.estimators.parameters import check_parameters, refuse_parameter
+from pulvinar.metrics.encoding import correlations, varying
 from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import BandedRidge, fit_banded
 from pulvinar.training.encoder import ALPHAS, best_layers
@@ -30,11 +35,13 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    alphas : sequence of float, default=(0.1, 1, ..., 1e11)
-        Penalties to choose from, on the squared weights, in units of the features' sum of squares over images.
+    alphas : float or iterable of float, default=(0.1, 1, ..., 1e11)
+        Penalties to choose from, on the squared weights, in units of the features' sum of squares over images. Any iterable; an
+        iterator is kept as the tuple of its values.
     cv : int, "loo" or splitter, default=5
-        Folds that choose alpha and layer: a number (consecutive folds, unshuffled, as himalaya and scikit-learn), "loo" for
-        leave-one-out in closed form, or a scikit-learn splitter. The score is minus the squared error, averaged over folds.
+        Folds that choose alpha and layer: a number (consecutive folds, unshuffled, as himalaya and scikit-learn; with `groups`
+        of `fit` scikit-learn's GroupKFold), "loo" for leave-one-out in closed form, a scikit-learn splitter, which gets
+        `groups`, or an iterable of (train, held out). The score is minus the squared error, averaged over folds.
     fit_intercept : bool, default=True
     layer : {"voxel", "roi", "single", "concatenated", "banded"}, default="voxel"
         With several layers (X a list of arrays): which one predicts. The best of each voxel; of each ROI (`rois` of `fit`), by
@@ -49,7 +56,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Voxels in memory at a time.
     device : str, default="cpu"
         A torch device.
-    random_state : int, default=0
+    random_state : int, RandomState instance or None, default=0
         Seed of the draws of banded ridge; nothing else is random.
 
     Attributes
@@ -67,6 +74,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     coef_ : ndarray of shape (n_voxels, n_features)
         Computed when asked for; features of all layers side by side.
     n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,), where X (or every layer) has names
 
     Examples
     --------
@@ -79,9 +87,23 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     [0.1, 0.1, 0.1]
     """
 
+    # where scikit-learn routes metadata, `groups` is asked for: a fit that never hears of runs would leak in silence
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "alphas": [Interval(Real, 0, None, closed="neither"), Iterable],
+        "cv": ["cv_object", StrOptions({"loo"})],
+        "fit_intercept": ["boolean"],
+        "layer": [StrOptions(set(CHOICES))],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "voxels_per_block": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
-        alphas: Iterable[float] = ALPHAS,
+        alphas: float | Iterable[float] = ALPHAS,
         *,
         cv: Any = 5,
         fit_intercept: bool = True,
@@ -90,9 +112,9 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_draws: int = 50,
         voxels_per_block: int = 4096,
         device: str = "cpu",
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
-        self.alphas = alphas
+        self.alphas = tuple(alphas) if isinstance(alphas, Iterator) else alphas  # an iterator has one walk in it
         self.cv = cv
         self.fit_intercept = fit_intercept
         self.layer = layer
@@ -102,64 +124,65 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, rois: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, rois: Any = None, groups: Any = None) -> Self:
         """Choose alpha (and layer) of every voxel by cross-validation, then fit all images.
 
         X: features (image, feature), or a list of such arrays, one per layer. y: responses (image, voxel) or (image,).
-        rois: a label per voxel, for layer="roi". Raises ValueError (`InputError`) for what cannot be used.
+        rois: a label per voxel, for layer="roi". groups: (image,), such as runs, or pictures that images are crops or repeats
+        of; images of a group are on one side of every fold of `cv`. Raises ValueError (`InputError`) for what cannot be used.
         """
         alphas = self._checked_settings()
         self._sizes: list[int] = []
         self._banded: BandedRidge | None = None
-        self._given_list = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+        self._given_list = _is_list(X)
         layers = self._checked_layers(X, reset=True)
         if y is None:
             raise InputError("RidgeEncoder requires y to be passed, but the target y is None")
-        y = check_array(y, dtype=layers[0].dtype, ensure_2d=False, input_name="y")
+        y = check_array(y, dtype=layers[0].dtype, ensure_2d=False, allow_nd=True, input_name="y")
         if y.ndim > 2:
             raise InputError(f"y: (image, voxel) is needed, {y.shape} came")
         check_consistent_length(layers[0], y)
         self._flat = y.ndim == 1
         responses = y.reshape(len(y), -1)
-        groups = self._checked_rois(rois, responses.shape[1])
-        if self.layer == "banded":
-            return self._fit_banded(layers, responses, alphas)
-        return self._fit_ridge(layers, _tensor(responses), torch.from_numpy(alphas), groups)
+        sharing, folds = self._checked_rois(rois, responses.shape[1]), self._folds(layers[0], responses, groups)
+        if folds is not None and self.layer == "banded":
+            return self._fit_banded(layers, responses, alphas, folds)
+        return self._fit_ridge(layers, _tensor(responses), torch.from_numpy(alphas), sharing, folds)
 
     def _checked_settings(self) -> np.ndarray:
-        alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
-        if alphas.ndim != 1 or not len(alphas) or not (np.isfinite(alphas) & (alphas > 0)).all():
-            raise InputError(f"alphas: numbers above 0 are needed, {self.alphas!r} came")
-        if self.layer not in CHOICES:
-            raise InputError(f"layer: one of {', '.join(CHOICES)} is needed, {self.layer!r} came")
-        for name in ("n_components", "n_draws", "voxels_per_block"):
-            value = getattr(self, name)
-            if value is None and name == "n_components":
-                continue
-            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
-                raise InputError(f"{name}: a whole number of 1 or more is needed, {value!r} came")
-        if isinstance(self.cv, str) and self.cv != "loo":
-            raise InputError(f"cv: a number of folds, 'loo' or a splitter is needed, {self.cv!r} came")
-        if self.cv == "loo" and self.layer == "banded":
+        """The alphas, ascending, of settings that go together."""
+        check_parameters(self)
+        alphas = self._sorted_alphas()
+        if self.layer == "banded" and isinstance(self.cv, str):
             raise InputError("cv: banded ridge is searched over folds, not by leave-one-out in closed form; give a number")
+        if self.n_components is not None and (self.layer == "banded" or isinstance(self.cv, str)):
+            what = "banded ridge" if self.layer == "banded" else "leave-one-out in closed form"
+            raise InputError(f"n_components: {what} keeps all components, {self.n_components} came; give none, or folds")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise refuse_parameter(self, "device", f"a device of torch that is here ({str(error).splitlines()[0]})") from error
+        return alphas
+
+    def _sorted_alphas(self) -> np.ndarray:
+        given: list[Any] = list(self.alphas) if isinstance(self.alphas, Iterable) else [self.alphas]
+        try:
+            alphas = np.array(given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise refuse_parameter(self, "alphas", "numbers above 0") from error
+        bad = alphas.ndim != 1 or not len(alphas) or not (np.isfinite(alphas) & (alphas > 0)).all()
+        if bad or any(isinstance(alpha, str | bool | np.bool_) for alpha in given):
+            raise refuse_parameter(self, "alphas", "one or more finite numbers above 0 (a row of them)")
         return np.sort(alphas)
 
     def _checked_layers(self, X: Any, *, reset: bool) -> list[np.ndarray]:
-        """The layers as arrays of one floating type, with as many images each."""
-        several = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
-        if not several:
+        """The layers as arrays of one floating type, with as many images each, and the features that were fitted."""
+        if not _is_list(X):
             if not reset and self._given_list and len(self._sizes) > 1:
                 raise InputError(f"X: a list of {len(self._sizes)} layers is needed, as in fit; {type(X).__name__} came")
             layers = [validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=2 if reset else 1)]
         else:
-            layers = [check_array(values, dtype=[np.float64, np.float32]) for values in X]
-            check_consistent_length(*layers)
-            dtype = np.result_type(*layers)
-            layers = [values.astype(dtype, copy=False) for values in layers]
-            if reset and len(layers[0]) < 2:
-                raise InputError("X: 2 images or more are needed")
-            if reset:
-                self.n_features_in_ = sum(values.shape[1] for values in layers)
+            layers = self._checked_list(X, reset=reset)
         sizes = [values.shape[1] for values in layers]
         if reset:
             self._sizes = sizes
@@ -167,12 +190,37 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise InputError(f"X: layers of {self._sizes} features were fitted, {sizes} came")
         return layers
 
+    def _checked_list(self, X: Sequence[Any], *, reset: bool) -> list[np.ndarray]:
+        layers = [
+            check_array(values, dtype=[np.float64, np.float32], input_name=f"X, layer {number}")
+            for number, values in enumerate(X)
+        ]
+        check_consistent_length(*layers)
+        dtype = np.result_type(*layers)
+        if reset and len(layers[0]) < 2:
+            raise InputError("X: 2 images or more are needed")
+        names = [_get_feature_names(values) for values in X]
+        if reset:
+            self._layer_names = names
+            self.n_features_in_ = sum(values.shape[1] for values in layers)
+            self.__dict__.pop("feature_names_in_", None)
+            if all(of_layer is not None for of_layer in names):
+                self.feature_names_in_ = np.concatenate(names)
+        elif self._given_list:
+            for number, (fitted, came) in enumerate(zip(self._layer_names, names, strict=False)):
+                if fitted is not None and came is not None and list(fitted) != list(came):
+                    raise InputError(
+                        f"X, layer {number}: The feature names should match those that were passed during fit, in their order; "
+                        f"{list(came[:3])} came, {list(fitted[:3])} were fitted"
+                    )
+        return [values.astype(dtype, copy=False) for values in layers]
+
     def _checked_rois(self, rois: Any, n_voxels: int) -> np.ndarray:
         """A group of voxels that shares a layer, per voxel."""
-        if self.layer == "single":
-            return np.zeros(n_voxels, np.int64)
         if self.layer != "roi":
-            return np.arange(n_voxels)
+            if rois is not None:
+                warnings.warn(f"rois: they count with layer='roi' only, not with {self.layer!r}", UserWarning, stacklevel=3)
+            return np.zeros(n_voxels, np.int64) if self.layer == "single" else np.arange(n_voxels)
         if rois is None:
             raise InputError("rois: layer='roi' needs a label per voxel (fit(X, y, rois=...)), none came")
         labels = np.asarray(rois)
@@ -180,22 +228,39 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise InputError(f"rois: labels of shape {labels.shape} came for {n_voxels} voxels")
         return np.unique(labels, return_inverse=True)[1]
 
-    def _folds(self, layers: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+    def _folds(self, X: np.ndarray, responses: np.ndarray, groups: Any) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Training and held-out images of each fold; None for leave-one-out."""
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
         if isinstance(self.cv, str):
+            if groups is not None:
+                raise InputError("groups: leave-one-out in closed form holds out single images; give cv=LeaveOneGroupOut()")
             return None
-        splitter = check_cv(self.cv)
-        pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in splitter.split(layers[0])]
-        if any(not len(train) or not len(held_out) for train, held_out in pairs):
-            raise InputError("cv: a fold has no training or no held-out images")
-        return [(train.to(self.device), held_out.to(self.device)) for train, held_out in pairs]
+        count = self.cv is None or isinstance(self.cv, Integral)
+        splitter = check_cv(GroupKFold(self.cv or 5) if count and groups is not None else self.cv)
+        folds = [(_rows(train), _rows(held_out)) for train, held_out in splitter.split(X, responses, groups)]
+        for train, held_out in folds:
+            if not len(train) or not len(held_out):
+                raise InputError("cv: a fold has no training or no held-out images")
+            if groups is not None and np.isin(groups[train], groups[held_out]).any():
+                warnings.warn("groups: the folds of cv have images of one group on both sides", UserWarning, stacklevel=3)
+                break
+        return folds
 
     def _fit_ridge(
-        self, layers: list[np.ndarray], responses: torch.Tensor, alphas: torch.Tensor, groups: np.ndarray
-    ) -> Self:  # fmt: skip
+        self,
+        layers: list[np.ndarray],
+        responses: torch.Tensor,
+        alphas: torch.Tensor,
+        sharing: np.ndarray,
+        rows: list[tuple[np.ndarray, np.ndarray]] | None,
+    ) -> Self:
         if self.layer == "concatenated":
             layers = [np.concatenate(layers, axis=1)]
-        folds, blocks = self._folds(layers), ridge.blocks_of(responses.shape[1], self.voxels_per_block)
+        folds = None if rows is None else [(self._on_device(train), self._on_device(held_out)) for train, held_out in rows]
         n_voxels = responses.shape[1]
+        blocks = ridge.blocks_of(n_voxels, self.voxels_per_block)
         scores, places = np.empty((len(layers), n_voxels)), np.empty((len(layers), n_voxels), np.int64)
         ready: dict[int, ridge_layer.Layer] = {}  # layers that are small enough to keep for the last fit
 
@@ -210,13 +275,15 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             for block, of_block in found:
                 place, best = ridge.best_alpha(of_block.cpu(), alphas)
                 places[number, block], scores[number, block] = place.numpy(), best.numpy()
-        variance = np.maximum(responses.numpy().var(0), np.finfo(np.float32).tiny)
-        self.best_layers_ = best_layers(scores / variance, groups)
+        self.best_layers_ = best_layers(in_units_of_variance(scores, responses.numpy()), sharing)
         chosen = (self.best_layers_, np.arange(n_voxels))
         self.layer_scores_, self.cv_scores_ = scores, scores[chosen]
         self.best_alphas_ = alphas.numpy()[places[chosen]].astype(layers[0].dtype)
         self._refit(layers, responses, ready)
         return self
+
+    def _on_device(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(rows).to(self.device)
 
     def _prepare(self, values: np.ndarray, alphas: torch.Tensor) -> ridge_layer.Layer:
         features = _tensor(values).to(self.device)
@@ -262,20 +329,27 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         axes = ridge.axes(layer, part, features=features, weights=weights.to(self.device) if few else None)
         return _Fitted(number, voxels, layer, part, axes, None if few else weights)
 
-    def _fit_banded(self, layers: list[np.ndarray], responses: np.ndarray, alphas: np.ndarray) -> Self:
+    def _fit_banded(
+        self,
+        layers: list[np.ndarray],
+        responses: np.ndarray,
+        alphas: np.ndarray,
+        folds: list[tuple[np.ndarray, np.ndarray]],
+    ) -> Self:
         self._fitted = []
         fitted = fit_banded(
             layers,
             responses,
             alphas,
-            self.cv,
+            folds,
             fit_intercept=self.fit_intercept,
             n_draws=self.n_draws,
             voxels_per_block=self.voxels_per_block,
-            seed=int(self.random_state),
+            seed=seed_of(self.random_state),
         )
         self.best_layers_ = np.zeros(responses.shape[1], np.int64)
         self.best_alphas_, self.cv_scores_, self.shares_ = fitted.alphas, fitted.cv_scores, fitted.shares
+        self.layer_scores_ = fitted.cv_scores[None]
         self._banded = fitted
         return self
 
@@ -300,9 +374,33 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def voxel_scores(self, X: Any, y: Any) -> np.ndarray:
         """Pearson r of predicted and measured responses, per voxel (voxel,); NaN where either is constant."""
+        predicted, measured = self._predicted_and_measured(X, y)
+        return correlations(predicted, measured)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Mean R2 over the voxels whose responses y vary over these images; a warning says how many do not.
+
+        scikit-learn's R2 of a constant target is 1 or 0, which says nothing about the model. NaN, with a warning, where no
+        voxel varies.
+        """
+        predicted, measured = self._predicted_and_measured(X, y)
+        varies = varying(measured)
+        if not varies.any():
+            warnings.warn(f"y: no voxel varies over these {len(measured)} images; R2 is not defined", UndefinedMetricWarning, 2)
+            return float("nan")
+        if not varies.all():
+            left_out = f"{int((~varies).sum())} of {len(varies)} voxels do not vary over these images"
+            warnings.warn(f"y: {left_out} and are left out of the mean R2", UserWarning, stacklevel=2)
+        return float(r2_score(measured[:, varies], predicted[:, varies], sample_weight=sample_weight))
+
+    def _predicted_and_measured(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Both (image, voxel)."""
         predicted = self.predict(X)
-        measured = np.asarray(y, predicted.dtype).reshape(len(predicted), -1)
-        return correlations(predicted.reshape(measured.shape), measured)
+        measured = check_array(y, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name="y")
+        check_consistent_length(predicted, measured)
+        if measured.reshape(len(measured), -1).shape != predicted.reshape(len(predicted), -1).shape or measured.ndim > 2:
+            raise InputError(f"y: responses {predicted.shape} are predicted, {measured.shape} came")
+        return predicted.reshape(len(predicted), -1), measured.reshape(len(measured), -1)
 
     @property
     def coef_(self) -> np.ndarray:
@@ -357,6 +455,28 @@ class _Fitted:
         """Weights of the features (feature, voxel)."""
         axes = (ridge.axes(self.layer, self.part) if self.axes is None else self.axes).cpu()
         return axes if self.weights is None else axes @ self.weights
+
+
+def _is_list(X: Any) -> bool:
+    """Whether X is layers, not one array."""
+    return isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+
+
+def in_units_of_variance(scores: np.ndarray, responses: np.ndarray) -> np.ndarray:
+    """Scores (layer, voxel) over the voxels' variances; 0 for a voxel that does not vary, so that it has no say in a layer."""
+    varies, variance = varying(responses), responses.var(0, dtype=np.float64)
+    return np.where(varies, scores / np.where(varies, variance, 1.0), 0.0)
+
+
+def _rows(of_fold: Any) -> np.ndarray:
+    """Indices, from indices or a mask."""
+    rows: np.ndarray = np.asarray(of_fold)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+
+def seed_of(random_state: Any) -> int:
+    """The integer itself, or one drawn."""
+    return int(random_state) if isinstance(random_state, Integral) else int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

@@ -3,21 +3,25 @@
 Importing this module does not load torch, nilearn or nibabel.
 """
 
+import copy
 import functools
+import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.estimators.parameters import check_parameters
 from pulvinar.selection.cross_fitted_mask import (
     N_HALVINGS,
     VOXELS_PER_BLOCK,
@@ -32,6 +36,8 @@ from pulvinar.selection.voxel_mask import voxel_budget
 
 # Widths that sigma="auto" tries, in voxel spacings. Wider ones did not select better (docs/methods/voxel_selector.md).
 WIDTHS = (1.0, 0.7, 0.0)
+MANY_NUMBERS = 5  # different whole numbers from which labels may well be ratings (ours)
+Target = Literal["auto", "classes", "embedding"]
 FEWEST_GROUPS = 4  # fewer cannot be halved into halves that have folds
 
 
@@ -64,8 +70,13 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         Steps of the mask.
     step_size : float, default=0.07
         Size of a step: the logarithm of the mask moves by this times the gradient in its root mean squares.
+    target : {"auto", "classes", "embedding"}, default="auto"
+        What y holds: a class per trial, or numbers to be predicted (an embedding, or a quantity such as ratings). "auto" takes
+        text, truth values and whole numbers (trial,) as classes, everything else as numbers; it warns where whole numbers
+        have five or more values.
     masker : nilearn masker, default=None
-        A fitted nilearn.maskers.NiftiMasker whose `transform` gave X: coordinates come from it. `clone` keeps it as it is.
+        A fitted nilearn.maskers.NiftiMasker or SurfaceMasker whose `transform` gave X: coordinates come from it. `clone` keeps
+        it as it is.
     geometry : pulvinar.data.geometry.Geometry, default=None
         Where the voxels are, instead of a masker; a volume, a surface mesh or points.
     random_state : int, RandomState instance or None, default=0
@@ -83,7 +94,9 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         The width of the low-pass in use.
     n_voxels_ : int
         The budget as a count.
-    mask_img_ : nibabel.Nifti1Image
+    target_ : str
+        What y was taken for, "classes" or "embedding".
+    mask_img_ : nibabel.Nifti1Image, or nilearn.surface.SurfaceImage
         The selection in the brain, 0 or 1. Only with a masker, or a geometry that is a volume.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,), where X has names
@@ -100,6 +113,21 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     [0, 1, 2, 3, 4]
     """
 
+    # where scikit-learn routes metadata, `groups` is asked for: a fit that never hears of runs would leak in silence
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_voxels": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
+        "sigma": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="left")],
+        "ridge": [Interval(Real, 0, np.inf, closed="neither")],
+        "n_folds": [Interval(Integral, 2, None, closed="left")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [Interval(Real, 0, np.inf, closed="neither")],
+        "target": [StrOptions({"auto", "classes", "embedding"})],
+        "masker": [HasMethods(["fit", "transform"]), None],
+        "geometry": [Geometry, None],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
         n_voxels: int | float = 0.5,
@@ -109,6 +137,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         n_folds: int = 8,
         n_steps: int = 10,
         step_size: float = 0.07,
+        target: Target = "auto",
         masker: Any = None,
         geometry: Geometry | None = None,
         random_state: Any = 0,
@@ -119,6 +148,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         self.n_folds = n_folds
         self.n_steps = n_steps
         self.step_size = step_size
+        self.target = target
         self.masker = masker
         self.geometry = geometry
         self.random_state = random_state
@@ -126,19 +156,21 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, coordinates: Any = None, groups: Any = None) -> Self:
         """Learn which voxels to keep.
 
-        X: responses (trial, voxel). y: class labels (trial,), an embedding (trial, dim), or a number per trial (trial,), not
-        all of them whole. coordinates: (voxel, 3) in mm. groups: (trial,), such as runs or stimulus ids; trials of a group
-        are never on both sides of an inner split.
+        X: responses (trial, voxel). y: class labels (trial,), an embedding (trial, dim), or a number per trial (trial,); which
+        of them, says `target`. coordinates: (voxel, 3) in mm. groups: (trial,), such as runs or stimulus ids; trials of a group
+        are never on both sides of an inner split. scikit-learn's metadata routing brings them unless
+        `set_fit_request(groups=False)` says not to.
 
         Inside `GridSearchCV`, give the positions as `geometry` or `masker`: scikit-learn splits fit parameters that happen to
         be as long as X. Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used, NaN among them.
         """
-        self._check_settings()
+        check_parameters(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        targets, labels = _targets(y, len(X))
+        targets, labels = _targets(y, len(X), self.target)
+        self.target_ = "embedding" if labels is None else "classes"
         self.n_voxels_ = self._budget(X.shape[1])
         geometry = self._find_geometry(coordinates, X.shape[1])
-        trials = _Trials(labels, _checked_groups(groups, len(X)), self.n_folds, self._generator())
+        trials = _Trials(labels, _checked_groups(groups, labels, len(X)), self.n_folds, self._generator())
 
         responses, varying = _standardised(X)
         self.mask_, self.scores_ = np.zeros(X.shape[1]), np.zeros(X.shape[1])
@@ -186,26 +218,13 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
 
     def __sklearn_clone__(self) -> Self:
         """An unfitted copy. A masker stays the same object: what was fitted on images cannot be fitted again from X."""
-        parameters = self.get_params(deep=False)
-        kept = {name: parameters.pop(name) for name in ("masker", "geometry")}
-        return type(self)(**{name: clone(value, safe=False) for name, value in parameters.items()}, **kept)
-
-    def _check_settings(self) -> None:
-        for name in ("n_folds", "n_steps"):
-            value, least = getattr(self, name), 2 if name == "n_folds" else 1
-            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-                raise InputError(f"{name}: a whole number of {least} or more is needed, {value!r} came")
-        for name in ("ridge", "step_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
-                raise InputError(f"{name}: a number above 0 is needed, {value!r} came")
-        sigma = self.sigma
-        if not (sigma == "auto" if isinstance(sigma, str) else isinstance(sigma, Real) and 0 <= float(sigma) < np.inf):
-            raise InputError(f"sigma: 'auto' or a number of 0 or more (voxel spacings) is needed, {sigma!r} came")
+        bare = copy.copy(self)
+        bare.masker = bare.geometry = None
+        found = BaseEstimator.__sklearn_clone__(bare)  # with what set_output and set_fit_request asked for
+        found.masker, found.geometry = self.masker, self.geometry
+        return found
 
     def _budget(self, n_candidates: int) -> int:
-        if not isinstance(self.n_voxels, Real):
-            raise InputError(f"n_voxels: a whole number or a share is needed, {self.n_voxels!r} came")
         count_or_share = int(self.n_voxels) if isinstance(self.n_voxels, np.integer) else self.n_voxels
         return voxel_budget(count_or_share, n_candidates)
 
@@ -234,12 +253,14 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         return geometry
 
     def _draw(self, geometry: Geometry | None) -> None:
-        """Set `mask_img_` where there is a volume to draw into; forget one of an earlier fit."""
+        """Set `mask_img_` where there is a brain to draw into; forget one of an earlier fit."""
         self.__dict__.pop("mask_img_", None)
         if geometry is not None and geometry.kind == "volume":
             import nibabel
 
             self.mask_img_ = nibabel.Nifti1Image(geometry.to_volume(self._support).astype(np.uint8), geometry.affine)
+        elif self.masker is not None:
+            self.mask_img_ = self.masker.inverse_transform(self._support.astype(np.float32))
 
 
 class _Trials:
@@ -267,32 +288,46 @@ def _no_low_pass(n_voxels: int) -> Callable[[float], Any]:
 
 
 def _geometry_of(masker: Any) -> Geometry:
-    """The voxels of a fitted nilearn masker, in the order of its columns."""
+    """The voxels, or vertices, of a fitted nilearn masker, in the order of its columns."""
     image = getattr(masker, "mask_img_", None)
-    if image is None:
-        raise InputError(f"masker: a fitted nilearn NiftiMasker is needed (it has mask_img_), {type(masker).__name__} came")
+    if image is None or any(hasattr(masker, name) for name in ("labels_img", "maps_img", "seeds")):
+        raise InputError(
+            "masker: a fitted nilearn NiftiMasker or SurfaceMasker is needed (it has mask_img_, a column per voxel), "
+            f"{type(masker).__name__} came; for parcels or spheres give their centres as `coordinates` of fit"
+        )
+    if hasattr(image, "mesh"):
+        return _geometry_of_surface(image)
     return Geometry.from_mask(np.asarray(image.dataobj) != 0, image.affine)
 
 
-def _targets(y: Any, n_trials: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _geometry_of_surface(image: Any) -> Geometry:
+    """The vertices of a nilearn SurfaceImage's mask, part after part; parts are moved apart, since inflated ones overlap."""
+    points, faces, vertices, n_before, edge = [], [], [], 0, 0.0
+    for name, mesh in image.mesh.parts.items():
+        place = np.asarray(mesh.coordinates, np.float64)
+        place = place + np.array([edge - place[:, 0].min(), 0.0, 0.0])
+        edge = place[:, 0].max() + np.ptp(place, axis=0).max()
+        points.append(place)
+        faces.append(np.asarray(mesh.faces) + n_before)
+        vertices.append(np.flatnonzero(np.asarray(image.data.parts[name]).reshape(-1)) + n_before)
+        n_before += len(place)
+    return Geometry.from_surface(np.concatenate(vertices), np.concatenate(points), np.concatenate(faces))
+
+
+def _targets(y: Any, n_trials: int, target: Target) -> tuple[np.ndarray, np.ndarray | None]:
     """Targets (trial, target), centred, of mean square 1, and the labels where y holds classes."""
     if y is None:
         raise InputError("VoxelSelector requires y to be passed, but the target y is None")
-    y = check_array(y, ensure_2d=False, dtype=None, input_name="y", ensure_min_samples=2)
+    y = check_array(y, ensure_2d=False, allow_nd=True, dtype=None, input_name="y", ensure_min_samples=2)
     if len(y) != n_trials:
         raise InputError(f"y: {len(y)} targets for {n_trials} trials of X; each trial needs one")
-    kind = type_of_target(y, input_name="y")
-    labels = column_or_1d(y, warn=True) if kind in ("binary", "multiclass") else None
-    if labels is not None:
-        n_classes = len(np.unique(labels))
-        if not 1 < n_classes < n_trials:
-            raise DegenerateError(
-                f"y: {n_classes} classes in {n_trials} trials; 2 or more, and a class with 2 trials, are needed"
-            )
+    kind = type_of_target(y, input_name="y") if y.ndim < 3 else "unknown"
+    if target == "classes" or (target == "auto" and kind in ("binary", "multiclass")):
+        labels = _labels(y, kind, is_guess=target == "auto")
         return class_targets(labels), labels
-    if kind == "unknown" or y.ndim > 2:
+    if kind == "unknown" or y.ndim > 2 or y.dtype.kind not in "biuf":
         raise InputError(
-            f"Unknown label type: y of {y.dtype} {y.shape}; labels (trial,) or an embedding (trial, dim) is needed"
+            f"Unknown label type: y of {y.dtype} {y.shape}; labels (trial,) or an embedding (trial, dim) of numbers is needed"
         )
     values = y.reshape(n_trials, -1).astype(np.float64)
     values = values - values.mean(0)
@@ -302,16 +337,62 @@ def _targets(y: Any, n_trials: int) -> tuple[np.ndarray, np.ndarray | None]:
     return values / scale, None
 
 
-def _checked_groups(groups: Any, n_trials: int) -> np.ndarray:
+def _labels(y: np.ndarray, kind: str, *, is_guess: bool) -> np.ndarray:
+    """Class of each trial (trial,); of one-hot rows the column. A warning where a guess may well be wrong."""
+    if kind == "multilabel-indicator" and y.ndim == 2 and (y != 0).sum(1).max() == (y != 0).sum(1).min() == 1:
+        return (y != 0).argmax(1)
+    if kind not in ("binary", "multiclass"):
+        raise InputError(
+            f"y: target='classes' needs a label per trial (trial,), or one-hot rows, {kind} {y.dtype} {y.shape} came; a "
+            "quantity or an embedding is taken by target='embedding'"
+        )
+    labels = column_or_1d(y, warn=True)
+    classes, counts = np.unique(labels, return_counts=True)
+    quantity = (
+        "; numbers that are a quantity, such as ratings, are taken by target='embedding'" if y.dtype.kind in "iuf" else ""
+    )
+    if not 1 < len(classes) < len(y):
+        raise DegenerateError(
+            f"y: {len(classes)} classes in {len(y)} trials; 2 or more, and a class with 2 trials, are needed{quantity}"
+        )
+    if is_guess and y.dtype.kind in "iuf" and len(classes) >= MANY_NUMBERS:
+        warnings.warn(
+            f"y: {len(classes)} different whole numbers ({classes[0]:g} to {classes[-1]:g}) are taken as classes, "
+            f"{counts.min()} to {counts.max()} trials each; target='classes' says that they are, target='embedding' that they "
+            "are a quantity, such as ratings",
+            UserWarning,
+            stacklevel=4,
+        )
+    return labels
+
+
+def _checked_groups(groups: Any, labels: np.ndarray | None, n_trials: int) -> np.ndarray:
     """A group per trial; each trial its own where none are given."""
     if groups is None:
         return np.arange(n_trials)
     groups = column_or_1d(groups)
     if len(groups) != n_trials:
         raise InputError(f"groups: {len(groups)} for {n_trials} trials; each trial needs one")
-    if len(np.unique(groups)) < 2:
-        raise DegenerateError(f"groups: all trials are in group {groups[0]!r}; 2 or more are needed to hold one out")
+    missing = [group is None or (isinstance(group, float) and np.isnan(group)) for group in groups.tolist()]
+    if any(missing):
+        raise InputError(f"groups: {sum(missing)} of {n_trials} trials have none (first trial {missing.index(True)})")
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise DegenerateError(f"groups: all trials are in group {names.tolist()[0]!r}; 2 or more are needed to hold one out")
+    if labels is not None:
+        _check_confounded(groups, labels)
     return groups
+
+
+def _check_confounded(groups: np.ndarray, labels: np.ndarray) -> None:
+    """A class that stands in one group is never both trained and held out."""
+    alone = [name for name in np.unique(labels).tolist() if len(np.unique(groups[labels == name])) < 2]
+    n_classes = len(np.unique(labels))
+    if len(alone) > n_classes - 2:
+        raise DegenerateError(
+            f"groups: {len(alone)} of {n_classes} classes ({', '.join(map(str, alone[:3]))}) stand in one group each, so that "
+            "a held-out class was never trained; classes must be spread over groups (runs)"
+        )
 
 
 def _standardised(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

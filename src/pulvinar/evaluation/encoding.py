@@ -120,7 +120,7 @@ def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permut
     r = scores.scored_correlations(given.predicted, given.measured)
     found = {"r": r, "p_value": test.p_values, "q_value": scores.false_discovery_rate(test.p_values)}
     if given.optimistic is not None:
-        found["r_optimistic"] = given.optimistic
+        found["r_optimistic"] = np.where(np.isfinite(r), given.optimistic, np.nan)
     if given.untuned is not None:
         found["r_untuned"] = scores.scored_correlations(given.untuned, given.measured)
     if given.ceiling.r2 is not None:
@@ -170,7 +170,7 @@ def score_regions(
             "null_mean": float(null.mean()),
             "null_percentile_95": float(np.percentile(null, 95)),
             "p_value": None if r is None else float((1 + (null >= r - 1e-12).sum()) / (1 + len(null))),
-            "share_significant": scores.mean_or_none((voxel_scores["q_value"][inside] <= DISCOVERY_RATE).astype(float)),
+            "share_significant": _share_significant(voxel_scores["q_value"][inside]),
         }
         for key, column in (
             ("r_optimistic", "r_optimistic"),
@@ -185,6 +185,12 @@ def score_regions(
         row |= {f"{key}_reason": reason for key, reason in reasons.items() if row.get(key) is None}
         rows.append(row)
     return rows
+
+
+def _share_significant(q_values: np.ndarray) -> float | None:
+    """Of the voxels that can be tested (NaN: one that does not vary); None where there is none."""
+    tested = q_values[np.isfinite(q_values)]
+    return float((tested <= DISCOVERY_RATE).mean()) if len(tested) else None
 
 
 def _over_untuned(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.errors import InputError
-from pulvinar.metrics.encoding import correlations
+from pulvinar.metrics.encoding import standardised, varying
 from pulvinar.metrics.resampling import paired_difference, sign_flip_p_value
 from pulvinar.progress import warn
 
@@ -119,7 +119,8 @@ def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed
     """Difference of mean r of two runs with an interval over images and subjects, from their predictions; None if not paired.
 
     ours, others: subject -> arrays id, predicted, measured. All subjects must have been shown the same test images. The score
-    of an image is its part of the correlations: the mean over voxels of the product of standardised responses.
+    of an image is its part of the correlations: the mean over voxels of the product of standardised responses. Voxels that do
+    not vary over the test images are left out and counted (n_voxels_without_r); where a run predicts a constant, r is 0.
     """
     ids = [tuple(arrays["id"].tolist()) for run in (ours, others) for arrays in run.values()]
     if set(ours) != set(others) or len({tuple(sorted(one)) for one in ids}) != 1:
@@ -132,6 +133,7 @@ def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed
         "difference": found.difference,
         "low": found.low,
         "high": found.high,
+        "n_voxels_without_r": sum(int((~varying(arrays["measured"])).sum()) for arrays in ours.values()),
         "p_value_images": found.p_value_images,
         "p_value_subjects": float(found.p_value_groups if found.p_value_groups is not None else np.nan),
     }
@@ -141,10 +143,6 @@ def _by_image(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """n x (part of image i in the mean r over voxels), images sorted by id; its mean over images is the mean r."""
     order = np.argsort(arrays["id"])
     predicted, measured = arrays["predicted"][order].astype(float), arrays["measured"][order].astype(float)
-    usable = np.isfinite(correlations(predicted, measured))
-    ours, theirs = (_standard(values[:, usable]) for values in (predicted, measured))
-    return (ours * theirs).mean(1)
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean(0)) / values.std(0)
+    varies = varying(measured)
+    ours, theirs = (np.nan_to_num(standardised(values[:, varies])) for values in (predicted, measured))
+    return len(order) * (ours * theirs).mean(1)

@@ -125,6 +125,19 @@ def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray
     return predicted[0], predicted[1]
 
 
+def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many voxels do not vary over the test images, of every subject that has such (its first row: all voxels)."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        firsts.setdefault(row["subject"], row)
+    return [
+        f"{subject}: {row['n_voxels_without_r']} of {row['n_voxels']} voxels do not vary over the test images, left out of "
+        "all means"
+        for subject, row in firsts.items()
+        if row.get("n_voxels_without_r")
+    ]
+
+
 def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     """The table that `pulvinar evaluate` prints."""
     head = f"{'subject':<10}{'roi':<16}{'side':<6}{'voxels':>7}  " + "".join(f"{name:>18}" for name in columns)
@@ -133,6 +146,7 @@ def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> 
         values = "".join(f"{'-':>18}" if row.get(name) is None else f"{row[name]:>18.3f}" for name in columns)
         lines.append(f"{row['subject']:<10}{row['roi']:<16}{row['hemisphere']:<6}{row['n_voxels']:>7}  {values}")
     first = evaluation["rows"][0]
+    lines += left_out_lines(evaluation["rows"])
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
     lines.append(
         f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "

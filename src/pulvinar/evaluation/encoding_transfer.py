@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.metrics.encoding import correlations
+from pulvinar.metrics.encoding import scored_correlations, varying
 from pulvinar.metrics.encoding_gain import Gain, gain
 from pulvinar.metrics.resampling import interval_text, sign_flip_p_value
 from pulvinar.progress import bar
@@ -31,8 +31,8 @@ FoldsOf = Callable[[str, EncodedSubject], Folds | None]  # name of a model, subj
 class Transfer:
     """One cell: backbone `model` on subject `subject`; is_own: it was tuned on that subject.
 
-    r, r_untuned: mean over voxels. gain: of the two, paired over test images (`metrics.encoding_gain`): difference with
-    interval and p, share of voxels improved with interval and chance.
+    r, r_untuned: mean over voxels but the n_voxels_without_r that do not vary over the test images. gain: of the two, paired
+    over test images (`metrics.encoding_gain`): difference with interval and p, share improved with interval and chance.
     """
 
     model: str
@@ -43,6 +43,7 @@ class Transfer:
     r: float
     r_untuned: float
     gain: Gain
+    n_voxels_without_r: int = 0
 
     @property
     def share_improved(self) -> float:
@@ -126,6 +127,7 @@ def transfer_matrix(
                     r=_mean_r(after[name], measured[name]),
                     r_untuned=_mean_r(before[name], measured[name]),
                     gain=found,
+                    n_voxels_without_r=int((~varying(measured[name])).sum()),
                 )
     return TransferMatrix(
         models=tuple(models),
@@ -160,8 +162,8 @@ def _predictions(
 
 
 def _mean_r(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """Mean over voxels; a prediction that does not vary counts 0."""
-    return float(np.nan_to_num(correlations(predicted, measured)).mean())
+    """Mean over the voxels that vary; a prediction that does not vary counts 0."""
+    return float(np.nanmean(scored_correlations(predicted, measured)))
 
 
 def _comparisons(
@@ -199,6 +201,10 @@ def _comparisons(
     ]
 
 
+def _left_out(cell: Transfer) -> str:
+    return f" ({cell.n_voxels_without_r} that do not vary left out)" if cell.n_voxels_without_r else ""
+
+
 def as_text(found: TransferMatrix) -> str:
     """The matrix for a terminal: percent of voxels improved, own in brackets; then the comparisons."""
     width = max(8, *(len(name) + 2 for name in (*found.models, *found.subjects)))
@@ -213,7 +219,7 @@ def as_text(found: TransferMatrix) -> str:
         f"{cell.model} on {cell.subject}: r {cell.r:.3f}, untuned {cell.r_untuned:.3f}, difference "
         f"{cell.gain.difference:+.4f} "
         f"{interval_text((cell.gain.difference_low, cell.gain.difference_high), '{:+.4f}'.format)} (95 %), "
-        f"p {cell.gain.difference_p_value:.3f}; {cell.n_voxels} voxels, {cell.n_images} images"
+        f"p {cell.gain.difference_p_value:.3f}; {cell.n_voxels} voxels{_left_out(cell)}, {cell.n_images} images"
         for cell in found.cells
     ]
     lines += [

@@ -21,9 +21,9 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import DegenerateError
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.progress import bar
-from pulvinar.rsa.compare import compare, partial_spearman
+from pulvinar.rsa.compare import compare, name_of, partial_spearman
 from pulvinar.rsa.inference import model_difference, score_rdm
-from pulvinar.rsa.noise_ceiling import noise_ceiling
+from pulvinar.rsa.noise_ceiling import noise_ceiling, subject_scores
 from pulvinar.rsa.rdm import condense, correlation_rdm
 from pulvinar.training.aggregation import folds_of_images
 
@@ -73,6 +73,7 @@ class Scored:
     n_permutations: int
     n_bootstrap: int
     seed: int
+    comparisons: Sequence[str] = ()
 
     @property
     def unseen(self) -> Tensor:
@@ -115,6 +116,10 @@ def score_row(name: str, predicted: Tensor, scored: Scored) -> dict[str, Any]:
         "percent_of_lower_ceiling": 100 * found.r2 / ceiling.lower,
         "subject_rho": found.subject_r,
         "n_pairs": found.n_pairs,
+    }
+    row["comparisons"] = {
+        name_of(name): float(subject_scores(rdm[pairs], measured[..., pairs], method=name).mean())
+        for name in scored.comparisons
     }
     row["mixed_pairs"] = _mixed(predicted, scored)
     row["rho_beyond_confounds"] = _partial(rdm, scored, exclude=name)
@@ -250,4 +255,4 @@ def _row_text(row: Mapping[str, Any]) -> str:
     lead = row.get("ours_minus_this")
     if lead is not None:
         text += f"  {lead['rho']:+.3f} {interval_text(lead['interval'], '{:+.3f}'.format)} p {lead['p_value']:.3f}"
-    return text
+    return text + "".join(f"  {name} {value:+.3f}" for name, value in row.get("comparisons", {}).items())

@@ -283,6 +283,7 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
             n_permutations=settings.n_permutations,
             n_bootstrap=settings.n_bootstrap,
             seed=settings.seed,
+            comparisons=settings.comparisons,
         )
         result["rows"] += [{"target": name, **row} for row in rsa.table(models, scored)]
         result["ceilings"][name] = rsa.ceilings(scored)

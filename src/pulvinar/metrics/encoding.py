@@ -8,7 +8,7 @@ it knows nothing must not gain by that.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pulvinar.errors import InputError
 from pulvinar.metrics.noise_ceiling import ceiling_r2, signal_to_noise
@@ -43,11 +43,21 @@ class PermutationTest:
 def standardised(values: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and length 1, float64; NaN where a column does not vary."""
     block = values.astype(np.float64)
-    largest = np.abs(block).max(0)
+    least = LEAST_SPREAD * np.abs(block).max(0) * np.sqrt(len(block))
     block -= block.mean(0)
     length = np.linalg.norm(block, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return block / np.where(length > LEAST_SPREAD * largest * np.sqrt(len(block)), length, np.nan)
+        return block / np.where(length > least, length, np.nan)
+
+
+def varying(values: Float[np.ndarray, "image voxel"]) -> Bool[np.ndarray, " voxel"]:
+    """Whether each column varies by more than rounding; what does not has no correlation and no R^2."""
+    return np.concatenate(
+        [
+            np.isfinite(standardised(values[:, start : start + VOXELS_PER_BLOCK])[0])
+            for start in range(0, values.shape[1], VOXELS_PER_BLOCK)
+        ]
+    )
 
 
 def correlations(
@@ -69,8 +79,7 @@ def scored_correlations(
     predicted: Float[np.ndarray, "image voxel"], measured: Float[np.ndarray, "image voxel"]
 ) -> Float[np.ndarray, " voxel"]:
     """`correlations` with 0 where the prediction does not vary; NaN only where the measured responses do not."""
-    varies = np.isfinite(standardised(measured)[0])
-    return np.where(varies, np.nan_to_num(correlations(predicted, measured)), np.nan)
+    return np.where(varying(measured), np.nan_to_num(correlations(predicted, measured)), np.nan)
 
 
 def _require_pairs(predicted: np.ndarray, measured: np.ndarray) -> None:
@@ -91,8 +100,8 @@ def explained_variance(
         block = measured[:, start : start + VOXELS_PER_BLOCK].astype(np.float64)
         residual = ((block - predicted[:, start : start + VOXELS_PER_BLOCK]) ** 2).sum(0)
         total = ((block - block.mean(0)) ** 2).sum(0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out[start : start + VOXELS_PER_BLOCK] = np.where(total > 0, 1 - residual / total, np.nan)
+        varies = varying(block)
+        out[start : start + VOXELS_PER_BLOCK] = np.where(varies, 1 - residual / np.where(varies, total, 1.0), np.nan)
     return out
 
 

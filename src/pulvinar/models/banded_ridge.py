@@ -76,8 +76,8 @@ def fit_banded(
     """Banded ridge by random search over `n_draws` Dirichlet draws of shares (the first is equal shares).
 
     folds: training and held-out images of each. Layers are scaled to kernels of equal mean diagonal (over all these images)
-    before the search, so that equal shares mean equal parts; `scales` undo that. Voxels are searched in units of their standard
-    deviation, in float64: himalaya gives an alpha that rounding makes unusable the score -1e5, which must be the worst there is.
+    before the search, so that equal shares mean equal parts; `scales` undo that. Voxels are searched in units of their spread,
+    in float64: himalaya gives an alpha that rounding makes unusable the score -1e5, which must be the worst there is.
     """
     with himalaya_backend():
         from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search

@@ -11,9 +11,10 @@ only the middle to alpha. A fold's products are those of all images less those o
 with itself once. Because 1 / (l + alpha) is smooth in l, predictions of several alphas are combinations of fewer. Keeping the
 first k eigenvectors is a principal component analysis of the fold's training images before the ridge.
 
-Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images, the
-intercept's direction 1 / sqrt(n) among what it keeps. With U the other left singular vectors of X,
-    r = (I - 11'/n - UU') y + U diag(alpha / (l + alpha)) U'y,    1 - h_ii = (I - 11'/n - UU')_ii + sum_k u_ik^2 alpha / (l_k + alpha)
+Leave-one-out in closed form (Allen 1974; Golub, Heath & Wahba 1979): e_i = r_i / (1 - h_ii), with the hat matrix of all images,
+the intercept's direction 1 / sqrt(n) among what it keeps. With U the other left singular vectors of X,
+    r = (I - 11'/n - UU') y + U diag(alpha / (l + alpha)) U'y,
+    1 - h_ii = (I - 11'/n - UU')_ii + sum_k u_ik^2 alpha / (l_k + alpha)
 Where U and the constant span everything (features outnumber images) the first terms are zero, not what rounding leaves of them:
 else r and 1 - h both vanish into rounding as alpha falls, and the smallest alpha wins. float64 throughout.
 """
@@ -266,7 +267,7 @@ def held_out_scores(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeftOut:
-    """What leave-one-out needs of a layer, float64: left singular vectors of the features of all images and squared singular values.
+    """What leave-one-out needs of a layer, float64: left singular vectors of all images' features, squared singular values.
 
     rest: what neither these nor the intercept explain of each image, (I - 11'/n - UU')_ii; None where they explain all.
     """
@@ -287,9 +288,8 @@ def left_out(layer: Layer) -> LeftOut:
     else:
         vectors, singular, _ = torch.linalg.svd(features, full_matrices=False)
         values = singular.square()
-    kept = values > torch.finfo(torch.float64).eps * max(features.shape) * values.max().clamp(
-        min=torch.finfo(torch.float64).tiny
-    )
+    rounding = torch.finfo(torch.float64)
+    kept = values > rounding.eps * max(features.shape) * values.max().clamp(min=rounding.tiny)
     values, vectors = values[kept], vectors[:, kept]
     n_left = n_images - int(layer.fit_intercept) - len(values)
     rest = 1 - (1 / n_images if layer.fit_intercept else 0.0) - vectors.square().sum(1)

@@ -79,8 +79,8 @@ def _key(axis: Axes, rows: Sequence[Row], with_ceiling: bool) -> None:
 def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.ndarray, np.ndarray] | None:
     """Layers, ROIs, inner held-out R^2 (layer, ROI) as means over voxels and subjects, and votes: voxels that took each layer.
 
-    A voxel that a layer predicts worse than its mean counts 0 (ours): else voxels without signal hide the others. None where a
-    run keeps no scores of layers, or has one layer only.
+    A voxel that a layer predicts worse than its mean counts 0 (ours): else voxels without signal hide the others. One that does
+    not vary (NaN) is left out. None where a run keeps no scores of layers, or has one layer only.
     """
     if not maps or len(maps[0].layer_names) < 2 or any("layer_scores" not in one.arrays for one in maps):
         return None
@@ -91,7 +91,9 @@ def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.nd
     for number, one in enumerate(maps):
         for (roi, side), inside in region_masks(one.arrays).items():
             if side == "both":
-                scores[:, names.index(roi), number] = np.maximum(one.arrays["layer_scores"][:, inside], 0).mean(1)
+                own = one.arrays["layer_scores"][:, inside & np.isfinite(one.arrays["layer_scores"]).all(0)]
+                if own.shape[1]:
+                    scores[:, names.index(roi), number] = np.maximum(own, 0).mean(1)
                 votes[:, names.index(roi)] += np.bincount(one.arrays["layer"][inside].astype(int), minlength=len(layers))
     return layers, names, np.nanmean(scores, axis=2), votes
 

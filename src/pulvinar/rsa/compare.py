@@ -1,7 +1,7 @@
-"""How alike two RDMs are: Spearman, Pearson, Kendall's tau-a, cosine, and cosine or Pearson after whitening.
+"""How alike two RDMs are: Spearman, Pearson, Kendall's tau-a and tau-b, cosine, and cosine or Pearson after whitening.
 
-All but tau-a are the inner product of two vectors of length 1 (`unit_vectors`): ranks or values less their mean, values as they
-are, or the whitened second moment matrix. Computed and returned in float64; leading axes broadcast.
+All but the taus are the inner product of two vectors of length 1 (`unit_vectors`): ranks or values less their mean, values as
+they are, or the whitened second moment matrix. Computed and returned in float64; leading axes broadcast.
 """
 
 import numpy as np
@@ -17,11 +17,13 @@ from pulvinar.rsa.rdm import expand
 METHODS = {
     "spearman": "rank correlation, ties share their average rank",
     "pearson": "linear correlation",
-    "kendall": "Kendall's tau-a: tied pairs count as neither; for models that predict ties (Nili et al. 2014)",
+    "tau-a": "Kendall's tau-a: tied pairs count as neither, so that ties cost; for models that predict ties (Nili et al. 2014)",
+    "tau-b": "Kendall's tau-b: tied pairs are left out of what could be reached; scipy's, and rsatoolbox's 'kendall'",
     "cosine": "cosine; for dissimilarities on a ratio scale, such as crossnobis",
     "whitened_cosine": "cosine after whitening by the covariance of the entries (Diedrichsen et al. 2021)",
     "whitened_pearson": "the same for dissimilarities less their mean",
 }
+ALIASES = {"kendall": "tau-a", "tau_a": "tau-a", "tau_b": "tau-b", "kendall_tau_a": "tau-a", "kendall_tau_b": "tau-b"}
 SMALLEST = 1e-10  # length of a vector, in units of its largest entry before centring, that counts as no variance
 
 
@@ -32,28 +34,36 @@ def compare(
     method: str = "spearman",
     noise_covariance: Float[Tensor, "image image"] | None = None,
 ) -> Float[Tensor, "*similarities"]:
-    """Similarity of condensed RDMs, in [-1, 1], by one of `METHODS`; leading axes broadcast: (pair,) and (subject, pair) give
-    (subject,).
+    """Similarity of condensed RDMs, in [-1, 1], by one of `METHODS` (or `ALIASES`: kendall is tau-a); leading axes broadcast:
+    (pair,) and (subject, pair) give (subject,).
 
     noise_covariance: of the patterns over images, for the whitened methods; the identity by default (then the whitened
-    cosine is the linear centred kernel alignment). rsatoolbox's names: spearman, corr, tau-a, cosine, cosine_cov, corr_cov.
+    cosine is the linear centred kernel alignment). rsatoolbox's names: spearman, corr, tau-a, tau-b (its 'kendall'), cosine,
+    cosine_cov, corr_cov.
     Raises `InputError` for another method and where pairs do not match or are not finite, `DegenerateError`
     for an RDM without variance (cosine: of zeros).
     """
-    check_method(method)
+    method = check_method(method)
     if predicted.shape[-1] != measured.shape[-1]:
         raise InputError(f"RDMs to compare: {predicted.shape[-1]} predicted pairs, {measured.shape[-1]} measured")
-    if method == "kendall":
-        return _kendall(predicted, measured)
+    if method in ("tau-a", "tau-b"):
+        return _kendall(predicted, measured, ties_count=method == "tau-a")
     first = unit_vectors(predicted, method=method, noise_covariance=noise_covariance, name="predicted RDM")
     second = unit_vectors(measured, method=method, noise_covariance=noise_covariance, name="measured RDM")
     return (first * second).sum(-1)
 
 
-def check_method(method: str) -> None:
-    """Raise `InputError` for a name that is not one of `METHODS`."""
-    if method not in METHODS:
-        raise InputError(f"'{method}' is not a way to compare RDMs{suggest(method, list(METHODS))}")
+def check_method(method: str) -> str:
+    """The name in `METHODS` that is meant; `InputError` where there is none."""
+    if method not in METHODS and method not in ALIASES:
+        raise InputError(f"'{method}' is not a way to compare RDMs{suggest(method, [*METHODS, *ALIASES])}")
+    return ALIASES.get(method, method)
+
+
+def name_of(method: str) -> str:
+    """The method as it is written beside a score: which tau it is, too."""
+    canonical = check_method(method)
+    return f"Kendall's {canonical}" if canonical.startswith("tau") else canonical
 
 
 def unit_vectors(
@@ -63,7 +73,7 @@ def unit_vectors(
     noise_covariance: Float[Tensor, "image image"] | None = None,
     name: str = "RDM",
 ) -> Float[Tensor, "*batch entry"]:
-    """Vectors of length 1 whose inner products are the similarity; for every method but kendall, which has none of this length.
+    """Vectors of length 1 whose inner products are the similarity; for every method but the taus, which have none so long.
 
     entry = pair, except for the whitened methods: those give the second moment matrix, (images - 1)^2 entries.
     """
@@ -154,18 +164,20 @@ def _second_moments(values: Tensor, noise_covariance: Tensor | None) -> Tensor:
     return (contrasts @ (-square / 2) @ contrasts.mT).flatten(-2)
 
 
-def _kendall(predicted: Tensor, measured: Tensor) -> Tensor:
-    """Tau-a = (concordant - discordant) / all, from scipy's tau-b (n log n) by putting the ties back into the denominator."""
+def _kendall(predicted: Tensor, measured: Tensor, *, ties_count: bool) -> Tensor:
+    """scipy's tau-b (n log n), or tau-a = (concordant - discordant) / all: its ties back in the denominator."""
     for rdms, name in ((predicted, "predicted RDM"), (measured, "measured RDM")):
         unit_vectors(rdms, method="pearson", name=name)  # its errors
     first, second = torch.broadcast_tensors(predicted.detach(), measured.detach())
     rows = zip(first.reshape(-1, first.shape[-1]).cpu().numpy(), second.reshape(-1, first.shape[-1]).cpu().numpy(), strict=True)
-    values = [_tau_a(one, other) for one, other in rows]
+    values = [_tau(one, other, ties_count=ties_count) for one, other in rows]
     return torch.tensor(values, dtype=torch.float64, device=first.device).reshape(first.shape[:-1])
 
 
-def _tau_a(first: np.ndarray, second: np.ndarray) -> float:
+def _tau(first: np.ndarray, second: np.ndarray, *, ties_count: bool) -> float:
+    tau_b = float(scipy.stats.kendalltau(first, second, method="asymptotic").statistic)
+    if not ties_count:
+        return tau_b
     n_pairs = len(first) * (len(first) - 1) / 2
     tied = [(counts * (counts - 1) / 2).sum() for counts in (np.unique(x, return_counts=True)[1] for x in (first, second))]
-    tau_b = scipy.stats.kendalltau(first, second, method="asymptotic").statistic
     return float(tau_b * np.sqrt((n_pairs - tied[0]) * (n_pairs - tied[1])) / n_pairs)

@@ -45,7 +45,7 @@ class ScoreOfRDM:
 
     r: mean over subjects, signed. r2: mean of squares, positive by chance alone. subject_r: of each subject.
     null_r, null_r2: images permuted. r_interval, r2_interval: bootstrap over images and subjects (images alone where there is
-    one subject), see `bootstrap_interval`; None for the methods that have no weighted form (Kendall, whitened).
+    one subject), see `bootstrap_interval`; None for the methods that have no weighted form (tau-a, tau-b, whitened).
     """
 
     r: float

@@ -54,7 +54,7 @@ def noise_ceiling(
     compares (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
     Raises `InputError` for fewer than 2 subjects, `DegenerateError` for a subject without variance.
     """
-    check_method(method)
+    method = check_method(method)
     if average not in AVERAGES:
         raise InputError(f"average: '{average}' is not a way to average subjects{suggest(average, AVERAGES)}")
     n_subjects = len(measured)
@@ -64,7 +64,7 @@ def noise_ceiling(
     if average == "normalised":
         if method.startswith("whitened"):
             raise InputError(f"average: 'normalised' is known for RDMs that are not whitened, {method} came")
-        ranked = method in ("spearman", "kendall")  # sums of ranks are exact, so their ties stay ties
+        ranked = method in ("spearman", "tau-a", "tau-b")  # sums of ranks are exact, so their ties stay ties
         values = average_ranks(values) if ranked else unit_vectors(values, method=method, name="subject")
     total = values.sum(0)
     try:

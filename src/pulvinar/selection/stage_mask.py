@@ -223,10 +223,21 @@ def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " ro
 
 
 def reliability_weights(rdms: Float[Tensor, "subject pair"]) -> Float[Tensor, " pair"]:
-    """Equation 1: w = (N + alpha mean N)^-beta, N the standard deviation over subjects; mean 1. One subject: all 1."""
-    if len(rdms) < 2:
+    """Equation 1: w = (N + alpha mean N)^-beta, N the standard deviation over subjects; mean 1. One subject: all 1.
+
+    N is over the subjects that have a pair (others are NaN); pairs of fewer than two get the mean of N (ours).
+    """
+    there = torch.isfinite(rdms)
+    counts = there.sum(0)
+    several = counts > 1
+    if not several.any():
         return torch.ones_like(rdms[0])
-    noise = rdms.std(0)
+    if there.all():
+        noise = rdms.std(0)
+    else:
+        centred = torch.where(there, rdms - rdms.nanmean(0), 0.0)
+        noise = (centred.square().sum(0) / (counts - 1).clamp_min(1)).sqrt()
+        noise = torch.where(several, noise, noise[several].mean())
     if not noise.mean() > 0:
         return torch.ones_like(noise)
     weights = (noise + NOISE_SHARE * noise.mean()) ** -NOISE_POWER
@@ -242,20 +253,22 @@ def rdm_loss(
     """Weighted reconstruction error of the RDMs of all subjects by one prediction, per column.
 
     l1, mse: mean over subjects and pairs (paper). correlation (ours): 1 - weighted Pearson r with the subjects' mean RDM, which
-    leaves gain and offset of the prediction free.
+    leaves gain and offset of the prediction free. Missing pairs (NaN) are left out; a mean is over the subjects that have one.
     """
-    total = weights.sum(0)
+    there = torch.isfinite(measured)
     if loss == "correlation":
-        mean = measured.mean(0)[:, None]
+        weights = weights * there.any(0)[:, None]
+        total = weights.sum(0)
+        mean = (measured.mean(0) if there.all() else measured.nanmean(0).nan_to_num())[:, None]
         ours = predicted - (weights * predicted).sum(0) / total
         theirs = mean - (weights * mean).sum(0) / total
         spread = ((weights * ours.square()).sum(0) * (weights * theirs.square()).sum(0)).clamp_min(1e-30).sqrt()
         return 1 - (weights * ours * theirs).sum(0) / spread
     error = torch.zeros_like(predicted)
-    for subject in measured:
-        gap = predicted - subject[:, None]
+    for subject, has in zip(measured, there, strict=True):
+        gap = torch.where(has[:, None], predicted - subject.nan_to_num()[:, None], 0.0)
         error = error + (gap.abs() if loss == "l1" else gap.square())
-    return (weights * error).sum(0) / (total * len(measured))
+    return (weights * error).sum(0) / (weights * there.sum(0)[:, None]).sum(0)
 
 
 def identity_penalty(scales: Float[Tensor, "scale column"]) -> Float[Tensor, " column"]:

@@ -174,7 +174,7 @@ def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fol
     e = (I - UU') y + U diag(alpha / (s^2 + alpha)) U'y for responses less their mean, the first term 0 where U spans all: the
     difference of y and its prediction would be rounding where both e and 1 - h are small, and the smallest alpha would win.
     """
-    exact = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
+    exact: type[np.floating] = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
     u, responses = fold.u.astype(exact), scaled.astype(exact)
     on_u = u.T @ responses
     outside = 0.0 if fold.spans_all else responses - u @ on_u

@@ -39,7 +39,10 @@ class ScaleSettings:
 
 
 class MeasuredRDMs:
-    """RDMs of the subjects (subject, time, pair) to be reproduced by one prediction; fMRI has one time point."""
+    """RDMs of the subjects (subject, time, pair) to be reproduced by one prediction; fMRI has one time point.
+
+    NaN where a subject has no pair.
+    """
 
     def __init__(self, rdms: Tensor, *, time_sampling: TimeSampling, use_reliability: bool) -> None:
         self.rdms = rdms.float()
@@ -51,6 +54,11 @@ class MeasuredRDMs:
         self.expected = torch.einsum("stp,t->sp", self.rdms, self.chances)
         weights = stage_mask.reliability_weights(self.expected)
         self.weights = weights if use_reliability else torch.ones_like(weights)
+
+    @property
+    def mean(self) -> Tensor:
+        """(pair,) over the subjects that have it; NaN where none has."""
+        return self.expected.mean(0) if torch.isfinite(self.expected).all() else self.expected.nanmean(0)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(subject, pair): each entry at a time of its own drawn from the Gaussian, or the average over time."""
@@ -277,9 +285,13 @@ def _starts(features: Features, balance: Balance, images: Tensor) -> Tensor:
 
 def held_out_score(predicted: Tensor, measured: Sequence[MeasuredRDMs], pairs: Tensor) -> float:
     """Spearman correlation of predicted entries (pair,) with the subjects' mean RDM at these places, averaged over targets."""
-    ours = _standard_ranks(predicted[None])
-    theirs = [_standard_ranks(target.expected[:, pairs].mean(0)[None]) for target in measured]
-    return float(sum((ours * other).sum() for other in theirs)) / len(theirs)
+    return float(sum(_rank_correlations(predicted[None], target.mean[pairs]).sum() for target in measured)) / len(measured)
+
+
+def _rank_correlations(predicted: Tensor, measured: Tensor) -> Tensor:
+    """Of each row of (row, pair) with (pair,), over the pairs that were measured."""
+    there = torch.isfinite(measured)
+    return (_standard_ranks(predicted[:, there]) * _standard_ranks(measured[there][None])).sum(1)
 
 
 def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], held_out: Sequence[Tensor], n_folds: int) -> Tensor:
@@ -291,10 +303,9 @@ def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], held_out:
         for fold in range(n_folds):
             inside = held_out[split * (n_folds + 1) + fold]
             pairs = inside[first] & inside[second]
-            ours = _standard_ranks(predicted[pairs, split, fold].T)
+            ours = predicted[pairs, split, fold].T
             for target in measured:
-                theirs = _standard_ranks(target.expected[:, pairs].mean(0)[None])
-                result[split] += (ours * theirs).sum(1) / (n_folds * len(measured))
+                result[split] += _rank_correlations(ours, target.mean[pairs]) / (n_folds * len(measured))
     return result
 
 

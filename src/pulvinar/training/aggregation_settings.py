@@ -1,11 +1,13 @@
 """Settings of learning to aggregate, the paper's configurations among them, and what each part of the training needs."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pulvinar.config import number_problems, setting
 from pulvinar.errors import InputError
+from pulvinar.rsa.compare import check_method
 from pulvinar.selection.stage_mask import Centring, Loss, Resolution
 from pulvinar.training.aggregation import ScaleSettings, TimeSampling
 from pulvinar.training.aggregation_features import Background, FeatureSettings, parse_layout
@@ -70,6 +72,7 @@ class AggregationConfig:
     n_repeats: int = setting(10, "repeats of the evaluation's folds")
     n_permutations: int = setting(300, "of images, for the null")
     n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals")
+    comparisons: tuple[str, ...] = setting((), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson")
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -108,11 +111,7 @@ class AggregationConfig:
             wrong.append(f"learning_to_aggregate.identity_weights are numbers of 0 or more, not {self.identity_weights}")
         if not self.layouts:
             wrong.append("learning_to_aggregate.layouts: one or more are needed, such as none:7")
-        for name in self.layouts:
-            try:
-                parse_layout(name)
-            except InputError as error:
-                wrong.append(f"learning_to_aggregate.layouts: {error}")
+        wrong += _refusals("layouts", self.layouts, parse_layout) + _refusals("comparisons", self.comparisons, check_method)
         if not 0 < self.crop_share <= 1:
             wrong.append(f"learning_to_aggregate.crop_share lies in (0, 1], not {self.crop_share}")
         if self.train == "all" and self.crops == "cached_crops":
@@ -168,3 +167,14 @@ class AggregationConfig:
             pool=parse_layout(self.layouts[0])[1] or None,
             identity_weight=self.identity_weights[0],
         )
+
+
+def _refusals(setting_name: str, names: Sequence[str], check: Callable[[str], Any]) -> list[str]:
+    """What a check says against each of these names."""
+    wrong = []
+    for name in names:
+        try:
+            check(name)
+        except InputError as error:
+            wrong.append(f"learning_to_aggregate.{setting_name}: {error}")
+    return wrong

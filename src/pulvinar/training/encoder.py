@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.errors import InputError
-from pulvinar.metrics.encoding import correlations
+from pulvinar.metrics.encoding import correlations, varying
 from pulvinar.models import partial_least_squares as pls
 from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import fit_banded
@@ -29,6 +29,7 @@ Layers = Mapping[str, np.ndarray]
 Read = Callable[[np.ndarray], np.ndarray]
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # (training rows, held-out rows)
 
+LEAST_VARIANCE = 1e-12  # of z-scored responses: less is rounding
 ALPHAS = tuple(float(10**power) for power in range(-1, 12))  # the paper's end at 1e7, too small for layers of large features
 
 
@@ -192,8 +193,8 @@ class EncoderTrainer:
             ridge.best_alpha(scores, order if self.settings.regression == "ridge" else 1 / order) for scores in self.scores
         ]
         places = torch.stack([place for place, _ in found]).numpy()
-        best = torch.stack([score for _, score in found]).double() / self.variance.double().clamp(min=1e-12)
-        layers = best_layers(best.numpy(), self.groups)
+        best = torch.stack([score for _, score in found]).double() / self.variance.double().clamp(min=LEAST_VARIANCE)
+        layers = best_layers(np.where(self._varies, best.numpy(), 0.0), self.groups)  # others have no say in a layer
         return layers, places[layers, np.arange(self.n_voxels)]
 
     def fit(self) -> State:
@@ -232,10 +233,16 @@ class EncoderTrainer:
     def held_out_scores(self) -> np.ndarray:
         """How well each layer explains each voxel on the inner held-out images, with its best penalty: R^2 (layer, voxel).
 
-        What the layer is chosen by: 1 - mean squared error / variance, on training images; not a score to report.
+        What the layer is chosen by: 1 - mean squared error / variance, on training images; not a score to report. NaN where a
+        voxel's responses to the training images do not vary.
         """
-        best = self.scores.amax(1).double() / self.variance.double().clamp(min=1e-12)
-        return (1 + best).numpy()
+        best = self.scores.amax(1).double() / self.variance.double().clamp(min=LEAST_VARIANCE)
+        return np.where(self._varies, (1 + best).numpy(), np.nan)
+
+    @property
+    def _varies(self) -> np.ndarray:
+        """(voxel,) whether its (z-scored) responses to the training images vary."""
+        return self.variance.numpy() > LEAST_VARIANCE
 
     def _solve_ridge(
         self, number: int, values: np.ndarray, voxels: np.ndarray, alphas: np.ndarray
@@ -295,7 +302,8 @@ class EncoderTrainer:
         """The r that would be reported if layer and penalty were chosen on the very images they are reported on: optimistic.
 
         new: features of the test images; measured: their responses (image, voxel). The layer of a group is that of the best
-        mean r, the penalty of a voxel that of its best r. None for a banded fit, whose search has no list of penalties.
+        mean r, the penalty of a voxel that of its best r. NaN where a voxel's measured responses do not vary. None for a banded
+        fit, whose search has no list of penalties.
         """
         if self.settings.layer_choice == "banded":
             return None
@@ -306,7 +314,8 @@ class EncoderTrainer:
             for block, predictions in self._all_predictions(number, flat(values), flat(others)):
                 r = np.stack([np.nan_to_num(correlations(predicted, measured[:, block])) for predicted in predictions])
                 best[number, block] = r.max(0)
-        return best[best_layers(best, self.groups), np.arange(self.n_voxels)]
+        chosen = best[best_layers(best, self.groups), np.arange(self.n_voxels)]
+        return np.where(varying(measured), chosen, np.nan)
 
     def _all_predictions(
         self, number: int, values: np.ndarray, new: np.ndarray

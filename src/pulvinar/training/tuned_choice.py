@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from pulvinar.metrics.encoding import mean_or_none
 from pulvinar.progress import log
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import EncoderSettings, Folds, Layers
@@ -52,6 +53,6 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
 
 
 def _mean(scores: np.ndarray | torch.Tensor, layers: np.ndarray | torch.Tensor) -> float:
-    """Mean over voxels of the chosen layer's R^2. scores: (layer, voxel); layers: (voxel,)."""
+    """Mean of the chosen layer's R^2 over the voxels that vary. scores: (layer, voxel), NaN for others; layers: (voxel,)."""
     every, chosen = np.asarray(scores), np.asarray(layers)
-    return float(every[chosen, np.arange(len(chosen))].mean())
+    return mean_or_none(every[chosen, np.arange(len(chosen))]) or 0.0
