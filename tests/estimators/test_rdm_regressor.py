@@ -71,7 +71,10 @@ def test_conventions_of_scikit_learn():
         (lambda stages, rdms: (stages, rdms[:, :-1, :-1]), "over 19 images"),
         (lambda stages, rdms: (stages, rdms[:, :-1]), "square"),
         (lambda stages, rdms: (stages, 1 - rdms), "diagonal"),
-        (lambda stages, rdms: (stages, np.where(np.eye(20), 0, np.nan)), "finite"),
+        (lambda stages, rdms: (stages, np.where(np.eye(20), 0, np.nan)), "0 pairs were measured"),
+        (lambda stages, rdms: (stages, np.where(np.eye(20, k=2) + np.eye(20, k=-2), np.inf, rdms)), "finite"),
+        (lambda stages, rdms: (stages, rdms[:, *np.triu_indices(19, 1)]), "condensed RDMs over 19 images"),
+        (lambda stages, rdms: (stages, rdms[:, 0, :5]), "rows of 5, which are neither square"),
         (lambda stages, rdms: (stages, rdms + np.triu(np.ones((20, 20)), 1)), "symmetric"),
         (lambda stages, rdms: (np.zeros((2, 20, 4, 4, 3), np.uint8), rdms), "backbone"),
         (lambda stages, rdms: ([], rdms), "one stage"),
@@ -82,6 +85,61 @@ def test_bad_input_is_named(change, message):
     X, y = change(stages, rdms)
     with pytest.raises(InputError, match=message):
         RDMRegressor(n_steps=2, n_folds=2).fit(X, y)
+
+
+UPPER = np.triu_indices(20, 1)
+QUICK = {"n_steps": 20, "n_folds": 2, "identity_weights": (0.03,)}
+
+
+@pytest.mark.parametrize("loss", ["correlation", "l1", "mse"])
+def test_condensed_rdms_and_a_missing_diagonal_change_nothing(loss):
+    """Invariance: the same RDMs in the forms in which people have them; one side of a pair is enough."""
+    stages, _, rdms = world(n_images=20)
+    square = RDMRegressor(loss=loss, **QUICK).fit(stages, rdms)
+    one_side = np.where(np.tri(20, k=-1, dtype=bool), np.nan, rdms)
+    for form in (rdms[:, *UPPER], np.where(np.eye(20, dtype=bool), np.nan, rdms), one_side):
+        found = RDMRegressor(loss=loss, **QUICK).fit(stages, form)
+        assert not found.n_missing_pairs_.any()
+        assert all(np.array_equal(a, b) for a, b in zip(found.scales_, square.scales_, strict=True))
+    assert square.score(stages, rdms[:, *UPPER]) == square.score(stages, rdms)
+
+
+@pytest.mark.parametrize("loss", ["correlation", "l1", "mse"])
+def test_missing_pairs_have_no_say_and_are_counted(loss):
+    """Invariance: what stood in a pair before it went missing in all subjects does not matter. Oracle of the score: scipy."""
+    stages, _, rdms = world(n_images=20)
+    missing = np.zeros((20, 20), bool)
+    missing[[2, 5, 9], [7, 11, 14]] = missing[[7, 11, 14], [2, 5, 9]] = True
+    gaps = np.where(missing, np.nan, rdms)
+    gaps[1, 0, 3] = gaps[1, 3, 0] = np.nan
+    with pytest.warns(UserWarning, match="16 of 950 pairs are missing .* at most 4 of 190 in a subject"):
+        found = RDMRegressor(loss=loss, **QUICK).fit(stages, gaps)
+    assert found.n_missing_pairs_.tolist() == [3, 4, 3, 3, 3]
+    whole = RDMRegressor(loss=loss, **QUICK).fit(stages, rdms)
+    assert np.isfinite(np.concatenate(found.scales_)).all()
+    assert 0 < np.abs(np.concatenate(found.scales_) - np.concatenate(whole.scales_)).max() < 0.2
+    predicted = found.predict(stages)[UPPER]
+    expected = []
+    for rdm in gaps:
+        there = np.isfinite(rdm[UPPER])
+        expected.append(scipy.stats.spearmanr(predicted[there], rdm[UPPER][there]).statistic)
+    assert found.score(stages, gaps) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("tau-b", "b"), ("tau_b", "b")])
+def test_the_score_by_kendalls_tau(name, variant):
+    """Oracle: scipy's kendalltau."""
+    stages, _, rdms = world(n_images=20)
+    model = RDMRegressor(comparison=name, **QUICK).fit(stages, rdms)
+    wanted = [scipy.stats.kendalltau(model.predict(stages)[UPPER], rdm[UPPER], variant=variant).statistic for rdm in rdms]
+    assert model.score(stages, rdms) == pytest.approx(np.mean(wanted), abs=1e-6)
+
+
+def test_one_array_is_one_stage():
+    stages, _, rdms = world(n_images=20)
+    listed, bare = RDMRegressor(**QUICK).fit([stages[1]], rdms), RDMRegressor(**QUICK).fit(stages[1], rdms)
+    np.testing.assert_array_equal(bare.scales_[0], listed.scales_[0])
+    assert bare.n_features_in_ == 8
 
 
 def test_other_stages_than_the_fitted_are_refused():

@@ -8,12 +8,14 @@ import torch
 from himalaya import backend as himalaya_backend
 from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.ridge import RidgeCV as HimalayaRidgeCV
+from sklearn import config_context
+from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import check_estimator
 
 from pulvinar.errors import InputError
 from pulvinar.estimators import RidgeEncoder
@@ -167,6 +169,114 @@ def test_banded_ridge_finds_the_layers_and_leaves_himalaya_as_it_was():
     assert banded.cv_scores_.mean() > both.cv_scores_.mean()
 
 
+@pytest.mark.parametrize("shape", [(40, 6), (24, 60)])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_banded_ridge_of_one_layer_is_plain_ridge_fold_by_fold(shape, fit_intercept, dtype):
+    """Oracle: the ridge above. Few images far from the origin, so that a mean with the held-out images in it would show."""
+    X, y, new = problem(shape, n_voxels=5, dtype=dtype)
+    y[:, 3] = 1000 * y[:, 3] + 5000  # beyond the score that himalaya gives to alphas that it rules out
+    settings = {"alphas": [1e-6, 0.1, 10.0, 1000.0], "cv": KFold(3), "fit_intercept": fit_intercept}
+    plain, banded = RidgeEncoder(**settings).fit(X, y), RidgeEncoder(layer="banded", **settings).fit(X, y)
+    tolerance = 1e-6 if dtype == np.float64 else 2e-3
+    np.testing.assert_allclose(banded.best_alphas_, plain.best_alphas_, rtol=1e-5)
+    np.testing.assert_allclose(banded.cv_scores_, plain.cv_scores_, rtol=tolerance)
+    np.testing.assert_allclose(banded.predict(new), plain.predict(new), rtol=tolerance, atol=tolerance * y.std())
+    np.testing.assert_allclose(banded.intercept_, plain.intercept_, rtol=tolerance, atol=tolerance * y.std(0))
+
+
+def test_banded_ridge_of_two_layers_does_not_see_the_held_out_mean():
+    """Invariance: a fold that is moved as a whole is predicted as badly by banded ridge as by plain ridge on both layers."""
+    rng = np.random.default_rng(0)
+    layers, y = [rng.standard_normal((30, 4)), rng.standard_normal((30, 4))], rng.standard_normal((30, 3))
+    y[20:] += 100
+    settings = {"alphas": [1e9], "cv": [(np.arange(20), np.arange(20, 30))]}
+    banded, plain = RidgeEncoder(layer="banded", n_draws=3, **settings), RidgeEncoder(layer="concatenated", **settings)
+    np.testing.assert_allclose(banded.fit(layers, y).cv_scores_, plain.fit(layers, y).cv_scores_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["voxel", "banded"])
+def test_groups_reach_the_splitter(layer):
+    """Oracle: scikit-learn's Ridge refitted without each group."""
+    X, y, _ = problem((60, 8), n_voxels=3, dtype=np.float64)
+    groups = np.random.default_rng(0).permutation(np.repeat([f"run {run}" for run in range(4)], 15))
+    for cv, splitter in ((LeaveOneGroupOut(), LeaveOneGroupOut()), (3, GroupKFold(3))):
+        ours = RidgeEncoder([10.0], cv=cv, layer=layer).fit(X, y, groups=groups)
+        folds = list(splitter.split(X, y, groups))
+        wanted = [-((y[b] - Ridge(10.0).fit(X[a], y[a]).predict(X[b])) ** 2).mean(0) for a, b in folds]
+        np.testing.assert_allclose(ours.cv_scores_, np.mean(wanted, 0), rtol=1e-6)
+    with pytest.warns(UserWarning, match="one group on both sides"):
+        RidgeEncoder([10.0], cv=KFold(3), layer=layer).fit(X, y, groups=groups)
+    with pytest.raises(InputError, match="cv=LeaveOneGroupOut"):
+        RidgeEncoder([10.0], cv="loo").fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+        RidgeEncoder([10.0], cv=LeaveOneGroupOut()).fit(X, y)
+
+
+def test_groups_come_by_metadata_routing():
+    X, y, _ = problem((60, 8), n_voxels=3, dtype=np.float64)
+    groups = np.repeat(np.arange(6), 10)
+    with config_context(enable_metadata_routing=True):
+        scores = cross_val_score(RidgeEncoder([10.0], cv=LeaveOneGroupOut()), X, y, cv=GroupKFold(3), params={"groups": groups})
+    assert scores.shape == (3,)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    "alphas", [range(1, 4), {3.0, 1.0, 2.0}, {1.0: "a", 2.0: "b", 3.0: "c"}, np.array([3, 1, 2]), iter([1, 3, 2.0])]
+)
+def test_any_iterable_of_alphas(alphas):
+    X, y, new = problem(TALL, n_voxels=3)
+    wanted = RidgeEncoder([1.0, 2.0, 3.0]).fit(X, y).predict(new)
+    encoder = RidgeEncoder(alphas)
+    for one in (encoder, encoder, clone(encoder)):  # a second fit and a copy see them too
+        np.testing.assert_array_equal(one.fit(X, y).predict(new), wanted)
+    assert RidgeEncoder(2).fit(X, y).best_alphas_.tolist() == [2.0] * 3
+
+
+def test_the_score_leaves_out_voxels_that_do_not_vary_and_says_how_many():
+    """Oracle: scikit-learn's R2 of the voxels that vary; of a constant voxel it is 1 or 0."""
+    X, y, _ = problem((60, 5), n_voxels=4, dtype=np.float64, noise=20.0)
+    dead = np.c_[y, np.full((60, 8), 7.1)]
+    wanted = RidgeEncoder(ALPHAS).fit(X[:40], y[:40]).score(X[40:], y[40:])
+    encoder = RidgeEncoder(ALPHAS).fit(X[:40], dead[:40])
+    with pytest.warns(UserWarning, match="8 of 12 voxels do not vary over these images and are left out"):
+        assert encoder.score(X[40:], dead[40:]) == pytest.approx(wanted)
+    assert wanted == pytest.approx(r2_score(y[40:], encoder.predict(X[40:])[:, :4]))
+    with pytest.warns(UndefinedMetricWarning, match="no voxel varies"):
+        assert np.isnan(encoder.score(X[40:], np.ones((20, 12))))
+    weight = np.arange(20.0)
+    with pytest.warns(UserWarning, match="8 of 12"):
+        weighted = encoder.score(X[40:], dead[40:], sample_weight=weight)
+    assert weighted == pytest.approx(r2_score(y[40:], encoder.predict(X[40:])[:, :4], sample_weight=weight))
+    with pytest.raises(InputError, match=r"\(20, 12\) are predicted, \(20, 4\) came"):
+        encoder.score(X[40:], y[40:])
+
+
+def test_voxels_that_do_not_vary_have_no_say_in_a_regions_layer():
+    """Planted truth: the second layer drives the region. The spread of .1 is rounding, which is no reason for a layer."""
+    layers, y = two_layers()
+    with_dead = np.c_[y[:, 10:14], np.full((200, 3), 0.1)]
+    fitted = RidgeEncoder(ALPHAS, layer="roi").fit(layers, with_dead, rois=np.zeros(7))
+    assert (fitted.best_layers_ == 1).all()
+
+
+def test_names_of_features_are_checked_layer_by_layer():
+    pandas = pytest.importorskip("pandas")
+    layers, y = two_layers()
+    frames = [
+        pandas.DataFrame(part, columns=[f"{name}{column}" for column in range(part.shape[1])])
+        for name, part in zip("ab", layers, strict=True)
+    ]
+    fitted = RidgeEncoder(ALPHAS).fit(frames, y)
+    assert fitted.n_features_in_ == len(fitted.feature_names_in_) == 40
+    assert fitted.feature_names_in_[15] == "b0"
+    np.testing.assert_array_equal(fitted.predict(frames), RidgeEncoder(ALPHAS).fit(layers, y).predict(layers))
+    with pytest.raises(InputError, match="layer 1: The feature names should match"):
+        fitted.predict([frames[0], frames[1][frames[1].columns[::-1]]])
+    assert not hasattr(fitted.fit(layers, y), "feature_names_in_")
+
+
 def test_one_voxel_and_scores():
     X, y, new = (values.astype(np.float64) for values in problem(TALL, n_voxels=3))
     ours = RidgeEncoder(ALPHAS).fit(X, y[:, 0])
@@ -194,6 +304,15 @@ def test_voxels_without_variance_are_predicted_by_their_mean():
         ({"layer": "voxels"}, "layer"),
         ({"layer": "roi"}, "rois"),
         ({"n_components": 0}, "n_components"),
+        ({"n_components": 5, "cv": "loo"}, "n_components: leave-one-out"),
+        ({"n_components": 5, "layer": "banded"}, "n_components: banded"),
+        ({"alphas": []}, "alphas"),
+        ({"alphas": "0.1"}, "alphas"),
+        ({"alphas": [[1.0, 2.0]]}, "alphas"),
+        ({"alphas": [1.0, np.inf]}, "alphas"),
+        ({"alphas": [True]}, "alphas"),
+        ({"cv": 1}, "cv"),
+        ({"device": "abacus"}, "device"),
         ({"layer": "banded", "cv": "loo"}, "banded"),
     ],
 )
@@ -214,10 +333,6 @@ def test_masks_and_layers_of_another_length_are_refused():
         fitted.predict([layers[1], layers[0]])
     with pytest.raises(ValueError, match="inconsistent"):
         fitted.fit([layers[0], layers[1][:100]], y)
-
-
-def test_scikit_learn_conventions():
-    check_estimator(RidgeEncoder(alphas=[0.1, 1.0, 10.0], cv=2), on_skip=None)
 
 
 def test_the_same_bits_twice():

@@ -3,31 +3,29 @@
 import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from nilearn.maskers import NiftiMasker
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
-from sklearn.feature_selection import f_classif
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.estimators import VoxelSelector
+from pulvinar.estimators.voxel_selector import _geometry_of
 
 ROOT = Path(__file__).resolve().parents[1]
 N_INFORMATIVE = 36
-
-
-@parametrize_with_checks([VoxelSelector(), VoxelSelector(n_voxels=1, sigma=0, n_folds=2, n_steps=2)])
-def test_scikit_learn_accepts_it(estimator, check):
-    check(estimator)
 
 
 def blocks(seed: int = 0, signal: float = 0.7):
@@ -231,7 +229,7 @@ sys.exit(", ".join({"torch", "nilearn", "nibabel"} & set(sys.modules)) or 0)
     ("settings", "change", "message"),
     [
         ({"n_voxels": 401}, {}, "n_voxels: .* 1 to 400"),
-        ({"n_voxels": 1.5}, {}, "n_voxels: a share"),
+        ({"n_voxels": 1.5}, {}, "'n_voxels' parameter of VoxelSelector must be"),
         ({"n_voxels": "many"}, {}, "n_voxels"),
         ({"sigma": -1.0}, {}, "sigma"),
         ({"sigma": "wide"}, {}, "sigma"),
@@ -247,6 +245,12 @@ sys.exit(", ".join({"torch", "nilearn", "nibabel"} & set(sys.modules)) or 0)
         ({"geometry": blocks()[3]}, {"coordinates": np.zeros((400, 3))}, "coordinates and geometry"),
         ({}, {"groups": np.zeros(36)}, "groups: all trials are in group"),
         ({}, {"groups": np.arange(35)}, "groups: 35 for 36"),
+        ({}, {"groups": [None] * 36}, "groups: 36 of 36 trials have none"),
+        ({}, {"groups": np.tile(np.arange(6), 6)}, "groups: 6 of 6 classes .* one group each"),
+        ({"target": "classes"}, {"y": np.linspace(0, 1, 36)}, "y: target='classes' needs a label"),
+        ({"target": "embedding"}, {}, "Unknown label type"),
+        ({"target": "labels"}, {}, "'target' parameter"),
+        ({}, {"y": np.stack([np.tile(list("abc"), 12)] * 2, 1)}, "Unknown label type"),
         ({}, {"y": np.arange(35)}, "y: 35 targets for 36"),
         ({}, {"y": np.zeros(36, int)}, "y: 1 classes"),
         ({}, {"y": np.arange(36)}, "y: 36 classes"),
@@ -269,6 +273,95 @@ def test_errors_are_our_own_where_the_check_is():
         VoxelSelector(0).fit(responses, labels)
     with pytest.raises(DegenerateError):
         VoxelSelector().fit(responses, np.ones(36, int))
+
+
+def test_a_copy_keeps_what_was_asked_of_output_and_metadata():
+    """Oracle: scikit-learn's own clone of its own selector."""
+    geometry = blocks()[3]
+    selector = VoxelSelector(3, geometry=geometry).set_output(transform="pandas")
+    copies = [clone(part) for part in (selector, SelectKBest(k=3).set_output(transform="pandas"))]
+    assert copies[0]._sklearn_output_config == copies[1]._sklearn_output_config
+    assert copies[0].geometry is geometry
+    with config_context(enable_metadata_routing=True):
+        asked = VoxelSelector().set_fit_request(coordinates=True, groups=False)
+        assert clone(asked).get_metadata_routing().fit.requests == {"coordinates": True, "groups": False}
+        assert clone(VoxelSelector()).get_metadata_routing().fit.requests == {"coordinates": None, "groups": True}
+
+
+class Recorded(VoxelSelector):
+    """Keeps the groups of every fit."""
+
+    seen: ClassVar[list] = []
+
+    def fit(self, X, y, coordinates=None, groups=None):
+        self.seen.append(None if groups is None else len(np.unique(groups)))
+        return super().fit(X, y, coordinates, groups)
+
+
+def test_cross_validation_brings_groups_and_pandas_output():
+    pandas = pytest.importorskip("pandas")
+    responses, labels, runs, *_ = blocks()
+    frame = pandas.DataFrame(responses[:, :20], columns=[f"voxel{number}" for number in range(20)])
+    Recorded.seen.clear()
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(Recorded(4, n_steps=1), SVC(kernel="linear")).set_output(transform="pandas")
+        found = cross_validate(pipeline, frame, labels, cv=GroupKFold(6), params={"groups": runs}, return_estimator=True)
+    assert Recorded.seen == [5] * 6
+    assert all(one[-1].feature_names_in_.tolist() == one[0].get_feature_names_out().tolist() for one in found["estimator"])
+
+
+def surface():
+    """Two meshes that overlap in space, as inflated hemispheres do, a fitted SurfaceMasker, and what it keeps."""
+    from nilearn.maskers import SurfaceMasker
+    from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+
+    side = np.stack(np.meshgrid(np.arange(8), np.arange(6), indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
+    points = np.c_[side * 2, np.zeros(48, np.float32)]
+    corners = np.array([8 * 0 + row * 6 + column for row in range(7) for column in range(5)])
+    faces = np.concatenate([np.c_[corners, corners + 1, corners + 6], np.c_[corners + 1, corners + 6, corners + 7]])
+    mesh = PolyMesh(left=InMemoryMesh(points, faces), right=InMemoryMesh(points + np.float32(0.3), faces))
+    inside = {"left": np.arange(48) % 7 != 3, "right": np.arange(48) % 5 != 1}
+    mask = SurfaceImage(mesh, PolyData(**{name: values.astype(np.float32) for name, values in inside.items()}))
+    return SurfaceMasker(mask_img=mask, standardize=None).fit(), inside, points, faces
+
+
+def test_a_surface_masker_says_where_vertices_are():
+    """Oracles: the mesh of each hemisphere by itself, nilearn's own way back. Planted: vertices in two patches."""
+    masker, inside, points, faces = surface()
+    n_left = int(inside["left"].sum())
+    geometry = _geometry_of(masker)
+    for side, part in (("left", np.arange(n_left)), ("right", np.arange(n_left, geometry.n_voxels))):
+        alone = Geometry.from_surface(np.flatnonzero(inside[side]), points, faces).low_pass(1.0)
+        both = geometry.low_pass(1.0).toarray()
+        np.testing.assert_allclose(both[np.ix_(part, part)], alone.toarray(), atol=1e-6)
+        assert (both[np.ix_(part, np.setdiff1d(np.arange(geometry.n_voxels), part))] == 0).all()
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], 15)
+    truth = np.isin(np.arange(geometry.n_voxels), [5, 6, 7, n_left + 8, n_left + 9])
+    responses = rng.standard_normal((30, geometry.n_voxels)) + 3 * np.outer(labels, truth)
+    selector = VoxelSelector(5, masker=masker).fit(responses, labels)
+    assert_array_equal(selector.get_support(), truth)
+    assert_array_equal(masker.transform(selector.mask_img_).ravel() > 0, truth)
+    assert clone(selector).masker is masker
+
+
+def test_what_y_is_taken_for_is_said_and_can_be_told():
+    rng = np.random.default_rng(0)
+    ratings = np.arange(60) % 30 + 1
+    responses = rng.standard_normal((60, 40))
+    responses[:, :4] += (ratings - 15)[:, None] / 5
+    with pytest.warns(UserWarning, match="30 different whole numbers .* target='embedding'"):
+        guessed = VoxelSelector(4).fit(responses, ratings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = VoxelSelector(4, target="embedding").fit(responses, ratings)
+        VoxelSelector(4).fit(responses, ratings % 4)
+        VoxelSelector(4).fit(responses, [f"class {rating % 6}" for rating in ratings])
+        classes = VoxelSelector(4, target="classes").fit(responses, ratings % 6)
+        one_hot = VoxelSelector(4, target="classes").fit(responses, np.eye(6)[ratings % 6])
+    assert (guessed.target_, told.target_, classes.target_) == ("classes", "embedding", "classes")
+    assert told.get_support(indices=True).tolist() == [0, 1, 2, 3]
+    assert_array_equal(one_hot.scores_, classes.scores_)
+    assert_array_equal(VoxelSelector(4).fit(responses, ratings + 0.5).scores_, told.scores_)
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_leave_one_out_refuses_an_image_that_fits_itself_and_a_choice_of_compone
     alphas = torch.tensor([1e-12]).double()
     with pytest.raises(DegenerateError, match="fits itself"):
         list(ridge.search(layer, None, alphas, lambda block: features, [slice(0, 5)]))
-    with pytest.raises(InputError, match="n_components: .* keeps all components, 2 came"):
+    with pytest.raises(InputError, match=r"n_components: .* keeps all components, 2 came"):
         list(ridge.search(layer, None, alphas, lambda block: features, [slice(0, 5)], n_components=2))
 
 

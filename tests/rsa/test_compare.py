@@ -7,13 +7,14 @@ import scipy.stats
 import torch
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.rsa.compare import METHODS, average_ranks, compare, partial_spearman, unit_vectors
+from pulvinar.rsa.compare import METHODS, average_ranks, compare, name_of, partial_spearman, unit_vectors
 from pulvinar.rsa.rdm import correlation_rdm, squared_euclidean_rdm
 
 OF_RSATOOLBOX = {
     "spearman": "spearman",
     "pearson": "corr",
-    "kendall": "tau-a",
+    "tau-a": "tau-a",
+    "tau-b": "tau-b",
     "cosine": "cosine",
     "whitened_cosine": "cosine_cov",
     "whitened_pearson": "corr_cov",
@@ -58,6 +59,17 @@ def test_spearman_and_ranks_are_those_of_scipy_with_ties() -> None:
     expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(first, second, strict=True)]
     found = compare(torch.from_numpy(first), torch.from_numpy(second))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_kendall_is_tau_a_and_tau_b_is_scipys(rdms: torch.Tensor) -> None:
+    """Of the RDM with ties, where the two differ; rsatoolbox's 'kendall' is tau-b."""
+    first, second = rdms[0].numpy(), rdms[-1].numpy()
+    found = {name: float(compare(rdms[0], rdms[-1], method=name)) for name in ("kendall", "tau-a", "tau_a", "tau-b", "tau_b")}
+    tau_b = scipy.stats.kendalltau(first, second).statistic
+    assert found["tau-b"] == found["tau_b"] == pytest.approx(tau_b)
+    assert found["kendall"] == found["tau-a"] == found["tau_a"]
+    assert abs(found["tau-a"] - tau_b) > 1e-3
+    assert (name_of("kendall"), name_of("tau-b"), name_of("spearman")) == ("Kendall's tau-a", "Kendall's tau-b", "spearman")
 
 
 def test_tau_a_is_the_count_of_pairs_of_pairs() -> None:

@@ -197,8 +197,8 @@ def _warn_of_classes(target: np.ndarray) -> None:
     values = np.unique(target)
     if target[0].size == 1 and len(values) <= len(target) / 2 and (values == np.round(values)).all():
         warnings.warn(
-            f"y: {len(values)} different whole numbers are taken as a quantity; for classes give one-hot rows (trial, class), or "
-            "an embedding of the stimuli",
+            f"y: {len(values)} different whole numbers are taken as a quantity; for classes give one-hot rows (trial, class), "
+            "or an embedding of the stimuli",
             UserWarning,
             stacklevel=3,
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pulvinar.data.dissimilarities import check_rdm
@@ -100,7 +100,7 @@ class RDMRegressor(BaseEstimator):
         "learning_rate": [Interval(Real, 0, np.inf, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
-        "backbone": [HasMethods(["__call__"]), HasMethods(["stages"]), None],
+        "backbone": [callable, None],
         "pool": [Interval(Integral, 0, None, closed="left")],
         "comparison": [StrOptions({*METHODS, *ALIASES})],
         "random_state": ["random_state"],
@@ -142,12 +142,12 @@ class RDMRegressor(BaseEstimator):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Learn the scales.
 
-        X: per stage an array (image, feature) or (image, channel, height, width), as a list or a dict by name; one array (image,
-        feature) is a single stage; or images, uint8 (image, height, width, 3) or a list of them, where `backbone` is given.
-        y: RDMs (subject, image, image) or one (image, image), or condensed as scipy's squareform and rsatoolbox have them, (subject,
-        pair) or (pair,), pairs in the order (0, 1), (0, 2), ..., (1, 2), .... NaN: a pair that was not measured; it is left out,
-        and so is the diagonal. groups: (image,), such as source pictures; images of a group are never on both sides of an
-        inner fold.
+        X: per stage an array (image, feature) or (image, channel, height, width), as a list or a dict by name; one array
+        (image, feature) is a single stage; or images, uint8 (image, height, width, 3) or a list of them, where `backbone` is
+        given. y: RDMs (subject, image, image) or one (image, image), or condensed ones as squareform and rsatoolbox have
+        them, (subject, pair) or (pair,), pairs in the order (0, 1), (0, 2), ..., (1, 2), .... NaN is a pair that was not
+        measured: it is left out, and so is the diagonal. groups: (image,), such as source pictures; images of a group are
+        never on both sides of an inner fold.
 
         Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used.
         """
@@ -234,9 +234,9 @@ class RDMRegressor(BaseEstimator):
             return {
                 name: torch.from_numpy(values) for name, values in extract(self.backbone, X, pool=self.pool or None).items()
             }
-        if not isinstance(X, Mapping | list | tuple) or (isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) == 1):
-            if getattr(X, "ndim", 2) == 4:
-                return {"stage 1": _as_maps("stage 1", X)}
+        if getattr(X, "ndim", 0) == 4:
+            return {"stage 1": _as_maps("stage 1", X)}
+        if _is_table(X):
             X = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=3 if reset else 2)
             return {"stage 1": _as_maps("stage 1", X)}
         self.__dict__.pop("feature_names_in_", None)
@@ -251,6 +251,15 @@ class RDMRegressor(BaseEstimator):
 
     def _products(self, maps: dict[str, torch.Tensor]) -> Features:
         return feature_products(maps, resolution=self.resolution, centring=self.centring)
+
+
+def _is_table(X: Any) -> bool:
+    """Whether X is one array (image, feature), of whatever kind, and no collection of stages."""
+    if isinstance(X, Mapping):
+        return False
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and np.ndim(X[0]) == 1
+    return getattr(X, "ndim", 2) <= 2
 
 
 def _as_maps(name: str, values: Any) -> torch.Tensor:

@@ -1,0 +1,57 @@
+"""scikit-learn's own checks of estimators, and of their arguments, on all four."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+from sklearn.base import clone
+from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
+
+from pulvinar.errors import InputError
+from pulvinar.estimators import Decoder, RDMRegressor, RidgeEncoder, VoxelSelector
+
+
+class RDMOfTarget(RDMRegressor):
+    """RDMRegressor with a target per image, as scikit-learn's checks give one: the RDM is that of the target."""
+
+    def fit(self, X, y, groups=None):
+        return super().fit(X, _rdm(y), groups)
+
+    def score(self, X, y):
+        return super().score(X, _rdm(y))
+
+
+def _rdm(y):
+    if y is None:
+        raise ValueError("RDMOfTarget requires y to be passed, but the target y is None")
+    values = np.unique(np.asarray(y).reshape(-1), return_inverse=True)[1]
+    return pdist(values[:, None] + 0.01 * np.arange(len(values))[:, None])
+
+
+@parametrize_with_checks(
+    [
+        Decoder(hidden=8, epochs=2),
+        RidgeEncoder(alphas=[0.1, 1.0, 10.0], cv=2),
+        VoxelSelector(),
+        VoxelSelector(n_voxels=1, sigma=0, n_folds=2, n_steps=2),
+        RDMOfTarget(n_steps=2, n_folds=2, identity_weights=(0.1,)),
+    ]
+)
+@pytest.mark.filterwarnings("ignore:y. .* different whole numbers")
+def test_scikit_learn_accepts_it(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "estimator", [Decoder(), RidgeEncoder(), VoxelSelector(), RDMRegressor()], ids=lambda one: type(one).__name__
+)
+def test_arguments_are_refused_as_scikit_learn_refuses_them(estimator):
+    """Oracle: scikit-learn's check of its own estimators: every argument, a wrong type and every wrong value."""
+    check_param_validation(type(estimator).__name__, clone(estimator))
+    name = next(iter(estimator._parameter_constraints))
+    with pytest.raises(
+        InputError, match=rf"^The '{name}' parameter of {type(estimator).__name__} must be .* Got \[None\] instead"
+    ):
+        estimator.set_params(**{name: [None]}).fit(np.eye(12), np.arange(12.0) % 3)
+    with pytest.raises(InvalidParameterError, match="Got True instead"):
+        clone(estimator).set_params(random_state=True).fit(np.eye(12), np.arange(12.0) % 3)
