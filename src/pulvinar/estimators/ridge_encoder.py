@@ -411,8 +411,8 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ends = np.array([0, ends[-1]])
         out = np.zeros((len(self.best_layers_), self.n_features_in_), self.best_alphas_.dtype)
         if self._banded is not None:
-            for number, (features, scale) in enumerate(zip(self._banded.features, self._banded.scales, strict=True)):
-                out[:, ends[number] : ends[number + 1]] = (self._banded.dual * scale).T @ features
+            for number, values in enumerate(self._banded.coefficients()):
+                out[:, ends[number] : ends[number + 1]] = values.T
         for fitted in self._fitted:
             values = fitted.coefficients().numpy()
             out[fitted.voxels, ends[fitted.number] : ends[fitted.number] + len(values)] = values.T

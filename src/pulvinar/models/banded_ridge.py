@@ -35,31 +35,33 @@ def himalaya_backend(name: str = "numpy") -> Iterator[Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BandedRidge:
-    """A banded fit: predictions are `sum_k shares[k] / alpha * (x_k - mean_k) X_k' dual + intercept`.
+    """A banded fit: predictions are `sum_k (x_k - mean_k) axes_k weights_k + intercept`.
 
-    features: each layer of the training images, centred. means: what was subtracted. scales: shares over alpha (layer, voxel).
-    alphas: (voxel,). cv_scores: minus the mean squared error over folds (voxel,).
+    means: of each layer's features. axes: (feature, image), the centred training images of a layer with more features than
+    images; None, and weights (feature, voxel) of the features themselves, of one with fewer: there the dual weights are
+    differences of large numbers that float32 would not hold. shares: of the layers (layer, voxel), summing to 1. alphas:
+    (voxel,). cv_scores: minus the mean squared error over folds (voxel,).
     """
 
-    features: Sequence[Float[np.ndarray, "image _"]]
     means: Sequence[Float[np.ndarray, " _"]]
-    scales: Float[np.ndarray, "layer voxel"]
-    dual: Float[np.ndarray, "image voxel"]
+    axes: Sequence[Float[np.ndarray, "_ image"] | None]
+    weights: Sequence[Float[np.ndarray, "_ voxel"]]
+    shares: Float[np.ndarray, "layer voxel"]
     intercept: Float[np.ndarray, " voxel"]
     alphas: Float[np.ndarray, " voxel"]
     cv_scores: Float[np.ndarray, " voxel"]
 
-    @property
-    def shares(self) -> Float[np.ndarray, "layer voxel"]:
-        """Share of each layer, summing to 1 over layers."""
-        return self.scales * self.alphas
-
     def predict(self, layers: Sequence[Float[np.ndarray, "new_image _"]]) -> Float[np.ndarray, "new_image voxel"]:
         """Predicted responses to new images."""
-        total = np.broadcast_to(self.intercept, (len(layers[0]), len(self.intercept))).astype(self.dual.dtype)
-        for values, features, mean, scale in zip(layers, self.features, self.means, self.scales, strict=True):
-            total += ((values - mean) @ features.T) @ (self.dual * scale)
+        total = np.broadcast_to(self.intercept, (len(layers[0]), len(self.intercept))).astype(self.intercept.dtype)
+        for values, mean, axes, weights in zip(layers, self.means, self.axes, self.weights, strict=True):
+            rows = values - mean
+            total += (rows if axes is None else rows @ axes) @ weights
         return total
+
+    def coefficients(self) -> list[Float[np.ndarray, "_ voxel"]]:
+        """Weights of each layer's features."""
+        return [values if axes is None else axes @ values for axes, values in zip(self.axes, self.weights, strict=True)]
 
 
 def fit_banded(
@@ -102,14 +104,22 @@ def fit_banded(
             n_targets_batch_refit=voxels_per_block,
         )
     scales = np.exp(np.asarray(deltas)) / size[:, None]  # share / alpha of the kernels as they are
-    dtype = responses.dtype
+    dtype, alphas_found = responses.dtype, 1 / scales.sum(0)
     intercept = responses.mean(0) + np.asarray(offset[0]) * spread if fit_intercept else np.zeros(len(spread))
+    found = [_layer_weights(values, np.asarray(dual) * spread * scale) for values, scale in zip(centred, scales, strict=True)]
     return BandedRidge(
-        features=centred,
         means=means,
-        scales=scales.astype(dtype),
-        dual=(np.asarray(dual) * spread).astype(dtype),
+        axes=[axes for axes, _ in found],
+        weights=[weights.astype(dtype) for _, weights in found],
+        shares=(scales * alphas_found).astype(dtype),
         intercept=intercept.astype(dtype),
-        alphas=(1 / scales.sum(0)).astype(dtype),
+        alphas=alphas_found.astype(dtype),
         cv_scores=np.asarray(scores).max(0) * spread**2,
     )
+
+
+def _layer_weights(centred: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Axes and weights of a layer (see `BandedRidge`) from its dual weights (image, voxel), float64."""
+    if centred.shape[1] > centred.shape[0]:
+        return centred.T, dual
+    return None, centred.T.astype(np.float64) @ dual

@@ -280,15 +280,10 @@ class EncoderTrainer:
             seed=self.settings.seed,
         )
         every, parts = torch.arange(self.n_voxels), {}
-        for number, (features, mean, scale) in enumerate(zip(fitted.features, fitted.means, fitted.scales, strict=True)):
-            tensors = [
-                torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (mean, features.T, fitted.dual * scale)
-            ]
-            parts[str(number)] = {
-                "layer": number,
-                "voxels": every,
-                **dict(zip(("mean", "axes", "weights"), tensors, strict=True)),
-            }
+        for number, (mean, axes, weights) in enumerate(zip(fitted.means, fitted.axes, fitted.weights, strict=True)):
+            arrays = {"mean": mean, "axes": np.eye(len(mean)) if axes is None else axes, "weights": weights}
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in arrays.items()}
+            parts[str(number)] = {"layer": number, "voxels": every, **tensors}
         return {
             "parts": parts,
             "centre": torch.from_numpy(fitted.intercept.astype(np.float32)),
