@@ -49,20 +49,25 @@ def test_ceiling_of_the_92_images(capsys: pytest.CaptureFixture[str], shared_dat
 
 def test_ceiling_of_every_kind_of_file(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
     expected = run(capsys, "ceiling", measured, "--target", "evc")["evc"]
-    assert sorted(expected) == [
-        "lower",
-        "lower_r",
-        "n_images",
-        "n_missing_pairs",
-        "n_pairs",
-        *("n_subjects", "upper", "upper_r"),
-    ]
+    counts = ["n_images", "n_missing_pairs", "n_pairs", "n_subjects"]
+    assert sorted(expected) == ["lower", "lower_r", "method", *counts, "upper", "upper_r"]
     np.save(tmp_path / "array.npy", rdms())
     rsatoolbox.rdm.RDMs(rdms()).save(str(tmp_path / "toolbox.h5"), file_type="hdf5")
     assert run(capsys, "ceiling", tmp_path / "array.npy")["array"] == pytest.approx(expected)
     assert run(capsys, "ceiling", tmp_path / "toolbox.h5")["toolbox"] == pytest.approx(expected)
     assert main(["rsa", "ceiling", str(measured)]) == 0
     assert f"{expected['upper']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "tau"), [("kendall", "tau-a"), ("tau-a", "tau-a"), ("tau-b", "tau-b"), ("tau_b", "tau-b")])
+def test_it_is_said_which_tau_it_is(capsys: pytest.CaptureFixture[str], measured: Path, name: str, tau: str) -> None:
+    assert run(capsys, "ceiling", measured, "--target", "evc", "--method", name)["evc"]["method"] == tau
+    assert main(["rsa", "ceiling", str(measured), "--method", name]) == 0
+    assert capsys.readouterr().out.startswith(f"r: Kendall's {tau}\n")
+    few = ("--permutations", "2", "--bootstrap", "2", "--method", name)
+    assert run(capsys, "compare", measured, measured, *few)["method"] == tau
+    assert main(["rsa", "compare", str(measured), str(measured), *few]) == 0
+    assert capsys.readouterr().out.startswith(f"Kendall's {tau}; null")
 
 
 def test_compare_is_scipy(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -
             found = dataclasses.asdict(noise_ceiling(kept.of(rdms)[..., kept.scored], method=method))
         except InputError as error:
             raise type(error)(f"{file}: '{name}': {error}") from error
-        del found["n_pairs"]
         result[name] = found | {"method": method, "n_images": len(kept.images), "n_missing_pairs": kept.n_missing}
     return result
 
