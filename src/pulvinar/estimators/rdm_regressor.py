@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -255,11 +256,11 @@ class RDMRegressor(BaseEstimator):
 
 def _is_table(X: Any) -> bool:
     """Whether X is one array (image, feature), of whatever kind, and no collection of stages."""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not scipy.sparse.issparse(X):
         return False
     if isinstance(X, list | tuple):
         return len(X) > 0 and np.ndim(X[0]) == 1
-    return getattr(X, "ndim", 2) <= 2
+    return bool(getattr(X, "ndim", 2) <= 2)
 
 
 def _as_maps(name: str, values: Any) -> torch.Tensor:
