@@ -15,7 +15,7 @@ import scipy.sparse
 from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -116,7 +116,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     # where scikit-learn routes metadata, `groups` is asked for: a fit that never hears of runs would leak in silence
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_voxels": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
+        "n_voxels": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
         "sigma": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="left")],
         "ridge": [Interval(Real, 0, np.inf, closed="neither")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
