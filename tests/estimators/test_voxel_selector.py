@@ -331,9 +331,7 @@ def test_a_surface_masker_says_where_vertices_are():
     n_left = int(inside["left"].sum())
     geometry = _geometry_of(masker)
     for side, part in (("left", np.arange(n_left)), ("right", np.arange(n_left, geometry.n_voxels))):
-        alone = Geometry.from_surface(np.flatnonzero(inside[side]), points, faces).low_pass(
-            0.9
-        )  # no path along edges is just 3 sigma long
+        alone = Geometry.from_surface(np.flatnonzero(inside[side]), points, faces).low_pass(0.9)
         both = geometry.low_pass(0.9).toarray()
         np.testing.assert_allclose(both[np.ix_(part, part)], alone.toarray(), atol=1e-6)
         assert (both[np.ix_(part, np.setdiff1d(np.arange(geometry.n_voxels), part))] == 0).all()

@@ -215,7 +215,7 @@ def _refuse_repeated(name: str, places: np.ndarray) -> None:
 def _edge_graph(points: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_array:
     """Mesh edges as a symmetric matrix (vertex, vertex) of lengths in mm."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.sort(edges, axis=1), axis=0)
+    edges = np.unique(np.sort(edges, axis=1), axis=0).astype(np.int32)  # what scipy 1.14 walks on
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
     half = scipy.sparse.coo_array((length, (edges[:, 0], edges[:, 1])), shape=(len(points), len(points)))
     return (half + half.T).tocsr()
