@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ class Reporter:
         self.quiet = False
         self.seconds_between_lines = 10.0
         self.interrupted = False
+        self._kept_by: list[Callable[[str], None]] = []
 
     def interrupt(self, signal_number: int = 0, frame: object = None) -> None:
         """What Ctrl-C does: raise KeyboardInterrupt here, and remember it.
@@ -36,11 +37,23 @@ class Reporter:
         """A line that is shown even when quiet."""
         sys.stderr.write(f"warning: {message}\n")
         sys.stderr.flush()
+        for keep in self._kept_by[-1:]:
+            keep(message)
+
+    @contextmanager
+    def keeping(self, keep: Callable[[str], None]) -> Iterator[None]:
+        """Warnings of the block are handed to `keep` too; of blocks inside each other, to the innermost."""
+        self._kept_by.append(keep)
+        try:
+            yield
+        finally:
+            self._kept_by.pop()
 
 
 REPORTER = Reporter()
 log = REPORTER.log
 warn = REPORTER.warn
+keeping = REPORTER.keeping
 
 
 class Bar:

@@ -15,8 +15,8 @@ from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, FileError, InputError
-from pulvinar.progress import log
-from pulvinar.storage import atomic_path, refuse_existing, write_arrays, write_text
+from pulvinar.progress import keeping, log
+from pulvinar.storage import atomic_path, refuse_existing, to_jsonable, write_arrays, write_json, write_text
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
 
@@ -121,14 +121,18 @@ def _without_truth(opened: Data) -> Data:
 def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
     plan = run.facts.get("backbone")
     if plan is None:
-        module.fit(config, opened, run)
+        with keeping(run.caution):
+            module.fit(config, opened, run)
         return
     if "path" in plan:
         folder = Path(plan["path"])
     else:
         folder = run.path / "backbone"
         _pretrain(module.BACKBONE, folder, plan["settings"], data, opened)
-    module.fit(config, opened, run, RunFolder.reopen(folder))
+    backbone = RunFolder.reopen(folder)
+    run.caution(*(f"backbone: {text}" for text in backbone.facts.get("cautions", ())))
+    with keeping(run.caution):
+        module.fit(config, opened, run, backbone)
 
 
 def refuse_useless_backbone(
@@ -288,7 +292,10 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
 
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
-    """Score a finished run on the outer test images, beside its controls. assignments: how (self-supervised runs)."""
+    """Score a finished run on the outer test images, beside its controls. assignments: how (self-supervised runs).
+
+    The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
+    """
     from pulvinar.report.tables import csv_text
 
     finished = RunFolder.reopen(run)
@@ -307,14 +314,37 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    result = module.evaluate(finished, opened, config, controls=controls, **scoring)
+    warned: list[str] = []
+    with keeping(warned.append):
+        result = module.evaluate(finished, opened, config, controls=controls, **scoring)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
-    return {"run": run, "seed": finished.facts["seed"], **result}
+    elsewhere = bool(result.get("changed")) or not result.get("own_images", True)
+    if not elsewhere and list(dict.fromkeys(warned)) != finished.facts.get("evaluation_cautions", []):
+        finished.facts["evaluation_cautions"] = list(dict.fromkeys(warned))
+        write_json(finished.path / "run.json", finished.facts)
+    return {"run": run, "seed": finished.facts["seed"], **result, **_finding(finished, result if elsewhere else None)}
+
+
+def _finding(finished: RunFolder, elsewhere: dict[str, Any] | None) -> dict[str, Any]:
+    """The headline of a run and its cautions; of an evaluation that is kept elsewhere, that one's."""
+    from pulvinar.report import findings, run_folder
+
+    read = run_folder.read(finished.path)
+    read = read if elsewhere is None else dataclasses.replace(read, evaluation=to_jsonable(elsewhere))
+    return {
+        "headline": " ".join([f"{findings.headline(read).lead}.", findings.headline(read).rest]),
+        "cautions": findings.cautions(read),
+    }
 
 
 def evaluation_text(result: dict[str, Any]) -> str:
-    """What `pulvinar evaluate` prints of a result."""
+    """What `pulvinar evaluate` prints of a result: the table, then the finding and its cautions."""
+    said = [result["headline"], *(f"caution: {text}" for text in result["cautions"])]
+    return "\n".join([_table_text(result), "", *said])
+
+
+def _table_text(result: dict[str, Any]) -> str:
     from pulvinar.report.tables import as_text, headroom
 
     method = RunFolder.reopen(result["run"]).method

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, gating_figures, tables
+from pulvinar.report.findings import cautions, headline
 from pulvinar.report.gating_runs import KINDS
 from pulvinar.report.run_folder import Run
 
@@ -28,29 +29,7 @@ ALT = {
 
 def title(run: Run) -> str:
     """Method and finding in one line."""
-    return f"{tables.label(run.method)}: {_lead(run)}"
-
-
-def _lead(run: Run) -> str:
-    if not run.rows:
-        return "not evaluated"
-    first = run.rows[0]
-    work = f" with {tables.percent(first['mac_share'])} of the multiply-adds" if first["mac_share"] < 1 else ""
-    return f"{tables.percent(first['linear'], 1)} by a linear probe{work}"
-
-
-def _rest(run: Run) -> str:
-    evaluation = run.evaluation
-    if evaluation is None:
-        return "The run was not evaluated."
-    dense = next((row for row in run.rows if row["branch"] == "dense"), None)
-    said = [f"Chance is {tables.percent(evaluation['chance'])} ({evaluation['n_test']:,} test images)"]
-    if dense is not None and dense is not run.rows[0]:
-        said.append(f"dense {tables.percent(dense['linear'], 1)}")
-    pixels = next((row for row in run.rows if row["branch"] == "pixels"), None)
-    if pixels is not None:
-        said.append(f"raw pixels {tables.percent(pixels['linear'], 1)}")
-    return "; ".join(said) + "."
+    return f"{tables.label(run.method)}: {headline(run).lead}"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -74,7 +53,7 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
     ours |= {"mac_share": run.rows[0]["mac_share"]} if run.rows else {}
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
+        elements.header(run, *headline(run), _tiles(run), cautions(run)),
         _controls(run, drawn),
         _elsewhere(run),
         _figure(drawn, "channels", "What the channels do", "Counted on the test images."),

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from pulvinar.report import tables
+from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.run_folder import Run
 from pulvinar.report.settings import facts_of_run, settings_table
 
@@ -47,15 +48,15 @@ def header(run: Run, lead: str, rest: str, numbers: Sequence[tuple[str, str, str
     data = run.facts.get("data") or {}
     facts = [tables.label(run.method), f"subject {data['target']}" if data.get("target") else "", str(data.get("name") or "")]
     line = " · ".join(escape(text) for text in facts if text)
-    items = "".join(f"<li>{escape(text)}</li>" for text in cautions)
-    box = f'<ul class="cautions">{items}</ul>' if items else ""
+    mark = f'<p class="simulated">{escape(SIMULATED)}</p>\n' if run.simulated else ""
     heading = f"<h1>{escape(lead)}<span>{escape(rest)}</span></h1>"
-    return f'<header><p class="run">{line}</p>\n{heading}\n{tiles(numbers)}\n{box}</header>'
+    return f'<header>{mark}<p class="run">{line}</p>\n{heading}\n{tiles(numbers)}\n{caution_list(cautions)}</header>'
 
 
-def unfinished(run: Run) -> list[str]:
-    """What a reader of an unfinished run must be warned of."""
-    return [] if run.facts.get("status") == "finished" else ["The run is not finished; what follows is what there is."]
+def caution_list(cautions: Sequence[str]) -> str:
+    """What a reader must be warned of, in a box; empty for nothing."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in cautions)
+    return f'<ul class="cautions">{items}</ul>' if items else ""
 
 
 def published(run: Run, ours: Mapping[str, object], *, warning: str) -> str:

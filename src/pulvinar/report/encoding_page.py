@@ -12,6 +12,7 @@ from pulvinar.evaluation import tuned_encoding
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, encoding_maps, tables
 from pulvinar.report import encoding_figures as pictures
+from pulvinar.report.findings import cautions, headline
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.storage import read_json
 
@@ -30,25 +31,12 @@ ANALYSES = ("transfer", "information", "classification", "salience", "comparison
 
 def title(run: Run) -> str:
     """Method and finding in one line."""
-    return f"{tables.label(run.method)}: {_lead(run)}"
+    return f"{tables.label(run.method)}: {headline(run).lead}"
 
 
 def _whole(run: Run) -> list[Row]:
     """The rows over all voxels, one per subject."""
     return [row for row in run.rows if row["roi"] == "all" and row["hemisphere"] == "both"]
-
-
-def _lead(run: Run) -> str:
-    scores = [row["r_nested"] for row in _whole(run) if row["r_nested"] is not None]
-    return f"r = {np.mean(scores):.3f} on held-out images, {len(scores)} subject(s)" if scores else "not evaluated"
-
-
-def _rest(run: Run) -> str:
-    if not _whole(run):
-        return "The run was not evaluated."
-    first = _whole(run)[0]
-    null = f"null: mean {first['null_mean']:+.3f}, 95th percentile {first['null_percentile_95']:+.3f}"
-    return f"{first['n_images']} test images that nothing was chosen on; {null}."
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -90,7 +78,7 @@ def table_files(run: Run) -> dict[str, str]:
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
+        elements.header(run, *headline(run), _tiles(run), cautions(run)),
         _regions(run, drawn),
         _maps(run, drawn),
         _layers(drawn),

@@ -1,35 +1,116 @@
-"""What a run found, in one sentence computed from its numbers, and what a reader must be warned of."""
+"""What a run found, said by one rule for every kind of run, and what a reader must be warned of.
 
-from typing import NamedTuple
+The rule: the score and its 95 % interval; the best *fair* control; chance; and every caution. A control is fair where it has
+seen no answer (no oracle) and has no larger budget (voxels, multiply-adds) than the run. One with a larger budget is named
+beside where it scores higher than the run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pulvinar.metrics.resampling import interval_text
 from pulvinar.report.run_folder import SCORE, Run
-from pulvinar.report.tables import count, in_sentence, percent, verdict
+from pulvinar.report.tables import count, in_sentence, percent, said_interval
+from pulvinar.training.loss_watch import troubles
+
+Row = Mapping[str, Any]
+SLACK = 1.02  # a control's multiply-adds may be this much above the run's: shares are met to within a channel
 
 
 class Headline(NamedTuple):
-    """The finding in two parts: voxels kept and score; then chance, and the control it is compared with."""
+    """The finding in two parts: what was done and the score with its interval; then the best fair control, and chance."""
 
     lead: str
     rest: str
 
 
-def headline(run: Run) -> Headline:
-    """'300 of 8,000 voxels kept; 61 % of 300 images identified' and 'Chance is 0.3 %; annotated ROI 58 % with 1,100 voxels.'
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """A control beside a score. value: larger is better. said: the value as written. larger: it has a larger budget.
 
-    A score that does not pass the 95th percentile of the permutation null is said not to be above chance.
+    difference: the 95 % interval of control minus run, None where it is not known. budget: what it took, as written.
     """
-    kept = _kept(run)
-    row = run.row(run.method)
-    if run.evaluation is None or row is None:
+
+    name: str
+    value: float
+    said: str
+    larger: bool = False
+    budget: str = ""
+    difference: Sequence[float] | None = None
+
+    @property
+    def standing(self) -> str:
+        """higher, lower or a tie, by the interval of the difference; empty where that is not known."""
+        if not interval_text(self.difference, str) or self.difference is None:
+            return ""
+        low, high = self.difference
+        return "higher" if low > 0 else "lower" if high < 0 else "a tie"
+
+    def __str__(self) -> str:
+        standing = f" ({self.standing})" if self.standing else ""
+        return f"{self.name} {self.said}{f' with {self.budget}' if self.budget else ''}{standing}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One score of a run: value (larger is better), `said` with its interval, its rivals without oracles, and chance."""
+
+    value: float
+    said: str
+    chance: str
+    rivals: Sequence[Rival] = field(default_factory=tuple)
+    of: str = ""  # which of several measurements
+
+    @property
+    def best_fair(self) -> Rival | None:
+        """The control with the highest score among those with no larger budget."""
+        return max((rival for rival in self.rivals if not rival.larger), key=lambda rival: rival.value, default=None)
+
+    @property
+    def rest(self) -> str:
+        """The best fair control, those with a larger budget that score higher than the run, chance."""
+        best = self.best_fair
+        said = f"Best fair control: {best}" if best is not None else "No fair control was scored"
+        above = [rival for rival in self.rivals if rival.larger and rival.value > self.value]
+        more = f"; with a larger budget: {max(above, key=lambda rival: rival.value)}" if above else ""
+        return f"{f'{self.of}: ' if self.of else ''}{said}{more}. {self.chance}."
+
+
+def headline(run: Run) -> Headline:
+    """The finding of a run in two parts."""
+    done = _done(run)
+    found = findings(run)
+    if not found:
         reason = "The run was not evaluated." if run.evaluation is None else "This run has no score."
-        return Headline(kept, reason)
-    lead = f"{kept}; {percent(row[SCORE])} of {count(run.evaluation.get('gallery_size'))} images identified"
-    return Headline(lead, f"{_chance(run)}{_control(run)}.")
+        return Headline(done or "not evaluated", reason)
+    said = "; ".join(f"{one.of}: {one.said}" if one.of else one.said for one in found)
+    return Headline(f"{done}; {said}" if done else said, " ".join(one.rest for one in found))
 
 
-def _kept(run: Run) -> str:
+def findings(run: Run) -> list[Finding]:
+    """The scores that a run is known by: one, of an RSA run one for each measurement; none before the evaluation."""
+    if run.evaluation is None:
+        return []
+    makers: dict[str, Callable[[Run, Row], list[Finding]]] = {
+        "decoding": _of_decoding,
+        "encoding": _of_encoding,
+        "pictures": _of_pictures,
+        "rsa": _of_rsa,
+        "self_supervised": _of_backbone,
+    }
+    return makers[run.topic](run, run.evaluation)
+
+
+# --- the score of each kind of run -----------------------------------------------------------------------------------------
+
+
+def _done(run: Run) -> str:
+    """What was selected; empty where nothing is."""
+    if run.topic != "decoding":
+        return ""
     selection = run.facts.get("selection") or {}
     if selection.get("n_voxels") is None:
         return "No selection was recorded"
@@ -37,34 +118,170 @@ def _kept(run: Run) -> str:
     return f"{count(selection['n_voxels'])}{candidates} voxels kept"
 
 
-def _chance(run: Run) -> str:
-    evaluation, row = run.evaluation or {}, run.row(run.method) or {}
-    said = f"Chance is {percent(evaluation.get('chance'))}"
+def _is_oracle(row: Row) -> bool:
+    """Whether a row has seen the answers."""
+    return bool(row.get("oracle") or row.get("sees_answer")) or "oracle" in f"{row['name']} {row.get('description')}".lower()
+
+
+def _with_interval(said: str, bounds: Sequence[float] | None, write: Callable[[float], str]) -> str:
+    return f"{said}, {said_interval(bounds, write)}"
+
+
+def _of_decoding(run: Run, evaluation: Row) -> list[Finding]:
+    ours = run.row(run.method)
+    if ours is None:
+        return []
+    rivals = [
+        Rival(
+            name=in_sentence(row["name"]),
+            value=row[SCORE],
+            said=f"{percent(row[SCORE])} {interval_text(row.get(f'{SCORE}_interval'), percent)}".strip(),
+            larger=(row.get("n_voxels") or 0) > (ours.get("n_voxels") or np.inf),
+            budget=f"{count(row['n_voxels'])} voxels" if row.get("n_voxels") is not None else "",
+            difference=row.get(f"difference_to_{run.method}_interval"),
+        )
+        for row in run.rows
+        if row["name"] != run.method and row.get(SCORE) is not None and not _is_oracle(row)
+    ]
+    said = f"{percent(ours[SCORE])} of {count(evaluation.get('gallery_size'))} images identified"
+    chance = f"Chance is {percent(evaluation.get('chance'))}"
     limit = (evaluation.get("null") or {}).get("percentile_95")
-    if limit is not None and row[SCORE] <= limit:
-        said += f", and the score is not above it (95th percentile of the null {percent(limit)})"
-    return said
+    if limit is not None and ours[SCORE] <= limit:
+        chance += f", and the score is not above it (95th percentile of the null {percent(limit)})"
+    said = _with_interval(said, ours.get(f"{SCORE}_interval"), percent)
+    return [Finding(value=ours[SCORE], said=said, rivals=rivals, chance=chance)]
 
 
-def _control(run: Run) -> str:
-    """The annotated ROI if it was scored, else all voxels, else the best control there is."""
-    controls = [row for row in run.rows if row["name"] != run.method and row.get(SCORE) is not None]
-    if not controls:
-        return "; no control was scored"
-    named = {row["name"]: row for row in controls}
-    row = named.get("annotated") or named.get("all") or max(controls, key=lambda row: row[SCORE])
-    voxels = f" with {count(row['n_voxels'])} voxels" if row.get("n_voxels") is not None else ""
-    tie = " (a tie)" if verdict(row, run.method) == "tie" else ""
-    return f"; {in_sentence(row['name'])} {percent(row[SCORE])}{voxels}{tie}"
+def _of_encoding(run: Run, evaluation: Row) -> list[Finding]:
+    rows = [row for row in run.rows if row["roi"] == "all" and row["hemisphere"] == "both" and row["r_nested"] is not None]
+    if not rows:
+        return []
+
+    def mean(key: str) -> float | None:
+        values = [row.get(key) for row in rows]
+        return None if any(value is None for value in values) else float(np.mean(np.array(values, float)))
+
+    write = "{:.3f}".format
+    r, limit = float(np.mean([row["r_nested"] for row in rows])), mean("null_percentile_95")
+    bounds = [mean("r_nested_low"), mean("r_nested_high")]
+    whose = f"{len(rows)} subjects" if len(rows) > 1 else str(rows[0]["subject"])
+    said = f"r = {write(r)} on held-out images ({whose})"
+    own = rows[0].get("difference_low"), rows[0].get("difference_high")  # of the run less the untuned backbone
+    rivals = []
+    if (untuned := mean("r_untuned")) is not None and all(row.get("encoded_with", "tuned") == "tuned" for row in rows):
+        turned = _turned(own) if len(rows) == 1 and None not in own else None
+        rivals.append(Rival(name="the untuned backbone", value=untuned, said=write(untuned), difference=turned))
+    if (baseline := mean("r_baseline")) is not None:
+        name = f"{evaluation.get('baseline') or 'baseline'} features"
+        rivals.append(Rival(name=name, value=baseline, said=write(baseline)))
+    chance = f"Images permuted: r = {(mean('null_mean') or 0.0):.3f}"
+    if limit is not None:
+        chance += f", 95th percentile {write(limit)}"
+        chance += ", and the score is not above it" if r <= limit else ""
+    return [Finding(value=r, said=f"{said}, {said_interval(bounds, write)}", rivals=rivals, chance=chance)]
+
+
+def _of_rsa(run: Run, evaluation: Row) -> list[Finding]:
+    made = []
+    for target in evaluation.get("ceilings") or {}:
+        ours, *others = [row for row in run.rows if row.get("target") == target]
+        rivals = [
+            Rival(
+                name=in_sentence(row["name"]),
+                value=row["percent"],
+                said=f"{row['percent']:.1f} % {interval_text(row.get('percent_interval'), '{:.1f}'.format)}".strip(),
+                difference=_turned((row.get("ours_minus_this") or {}).get("interval")),
+            )
+            for row in others
+            if not _is_oracle(row)
+        ]
+        said = f"{ours['percent']:.1f} % of the ceiling on unseen images"
+        above = ours["percent"] > ours["null_percent_95"]
+        chance = f"Images permuted: {ours['null_percent']:.1f} %, 95th percentile {ours['null_percent_95']:.1f} %"
+        chance += "" if above else ", and the score is not above it"
+        said = f"{said}{'' if above else ', not above chance'}"
+        said = _with_interval(said, ours.get("percent_interval"), "{:.1f}".format)
+        made.append(Finding(value=ours["percent"], said=said, rivals=rivals, chance=chance, of=target))
+    return made
+
+
+def _turned(bounds: Sequence[Any] | None) -> list[float] | None:
+    """The interval of b minus a from that of a minus b."""
+    return None if not bounds else [-bounds[1], -bounds[0]]
+
+
+def _of_backbone(run: Run, evaluation: Row) -> list[Finding]:
+    if not run.rows:
+        return []
+    ours, *others = run.rows
+
+    def write(share: float) -> str:
+        return percent(share, 1)
+
+    rivals = [
+        Rival(
+            name=in_sentence("raw pixels" if row["branch"] == "pixels" else row["name"]),
+            value=row["linear"],
+            said=f"{write(row['linear'])} {interval_text(row.get('linear_interval'), write)}".strip(),
+            larger=is_larger(row.get("mac_share"), ours["mac_share"]),
+            budget=f"{write(row['mac_share'])} of the multiply-adds" if row.get("mac_share") is not None else "",
+            difference=_pair(row.get("linear_difference")),
+        )
+        for row in others
+        if not _is_oracle(row)
+    ]
+    work = f" with {percent(ours['mac_share'])} of the multiply-adds" if ours["mac_share"] < 1 else ""
+    said = _with_interval(f"{write(ours['linear'])} by a linear probe{work}", ours.get("linear_interval"), write)
+    chance = f"Chance is {percent(evaluation['chance'])} ({evaluation['n_test']:,} test images)"
+    return [Finding(value=ours["linear"], said=said, rivals=rivals, chance=chance)]
+
+
+def is_larger(theirs: float | None, ours: float) -> bool:
+    """Whether a share of the multiply-adds is above another by more than a channel; None: no network, no multiply-adds."""
+    return theirs is not None and np.isfinite(theirs) and theirs > SLACK * ours
+
+
+def _pair(difference: Row | None) -> list[float] | None:
+    return [difference["low"], difference["high"]] if difference else None
+
+
+def _of_pictures(run: Run, evaluation: Row) -> list[Finding]:
+    if not run.rows:
+        return []
+    named = [name for name, facts in evaluation["metrics"].items() if facts["kind"] == "two_way"]
+    score = named[-1] if named else "pixcorr"
+    write: Callable[[float], str] = percent if named else "{:.2f}".format
+    ours = run.rows[0]
+    rivals = [
+        Rival(
+            name=row["name"],
+            value=row[score],
+            said=f"{write(row[score])} {interval_text(row.get(f'{score}_interval'), write)}".strip(),
+            difference=row.get(f"{score}_difference_interval"),
+        )
+        for row in run.rows[1:]
+        if not _is_oracle(row)
+    ]
+    said = f"two-way identification {write(ours[score])} ({score})" if named else f"PixCorr {write(ours[score])}"
+    said = _with_interval(said, ours.get(f"{score}_interval"), write)
+    said += f"; PixCorr {ours['pixcorr']:.2f}" if named else ""
+    null = ours.get("pixcorr_null") or {}
+    chance = "Chance is 50 %" if named else f"Images permuted: PixCorr {null.get('mean', 0.0):.2f}"
+    return [Finding(value=ours[score], said=said, rivals=rivals, chance=f"{chance} ({evaluation['n_images']} test images)")]
+
+
+# --- cautions --------------------------------------------------------------------------------------------------------------
 
 
 def cautions(run: Run) -> list[str]:
-    """What limits the numbers: an unfinished run, broken rules, the safety path, areas that were missed, unread lines."""
+    """What limits the numbers: an unfinished run, what training and scoring warned of, broken rules, rivals, missed areas."""
     said = []
     status = run.facts.get("status")
     if status != "finished":
         said.append(f"The run is not finished (status: {status}); what follows is what was written so far.")
     said += [f"A rule of evidence was broken: {rule}" for rule in (run.evaluation or {}).get("rules_broken") or ()]
+    said += [*(run.facts.get("cautions") or ()), *troubles(run.records), *_of_training(run)]
+    said += [*(run.facts.get("evaluation_cautions") or ()), *_rivals_above(run)]
     path = str((run.facts.get("selection") or {}).get("path") or "")
     if path.startswith("safety"):
         reason = path.removeprefix("safety").lstrip(": ") or "no reason was recorded"
@@ -76,7 +293,30 @@ def cautions(run: Run) -> list[str]:
         said.append(f"No voxel was kept in: {', '.join(missed)}.")
     if run.n_unread_lines:
         said.append(f"{run.n_unread_lines} line(s) of metrics.jsonl could not be read; the curves leave them out.")
+    return list(dict.fromkeys(said))
+
+
+def _of_training(run: Run) -> list[str]:
+    """A network that ended collapsed; a budget of multiply-adds that is not met on the test images."""
+    said = []
+    last = next((record for record in reversed(run.records) if "collapsing" in record), None)
+    if last is not None and last["collapsing"]:
+        said.append(f"The network was collapsing when the training ended (epoch {last.get('epoch')}).")
+    asked = (run.facts.get("budget") or {}).get("asked")
+    reached = next((row.get("mac_share") for row in run.rows), None)
+    if asked is not None and reached is not None and reached > 1.05 * asked + 0.005:
+        said.append(f"The budget was not met: {percent(asked, 1)} of the multiply-adds asked, {percent(reached, 1)} reached.")
     return said
+
+
+def _rivals_above(run: Run) -> list[str]:
+    """The best fair control, where it is better than the run by an interval that excludes zero."""
+    found = [(one, one.best_fair) for one in findings(run)]
+    return [
+        f"A fair control scores higher{f' ({one.of})' if one.of else ''}: {best.name} {best.said}."
+        for one, best in found
+        if best is not None and best.standing == "higher"
+    ]
 
 
 def coverage(run: Run) -> list[dict]:

@@ -97,7 +97,12 @@ def _rows_of(folder: Path) -> list[dict[str, Any]]:
                 "seed": int(facts["seed"]),
                 "mac_share": np.nan if row["mac_share"] is None else float(row["mac_share"]),
                 "correct": {kind: np.atleast_2d(correct[f"{kind}_{branch}"]).mean(0) for kind in KINDS},
-                "facts": {**known, "n_train": evaluation["n_train"], "data": facts["data"].get("name")},
+                "facts": {
+                    **known,
+                    "n_train": evaluation["n_train"],
+                    "data": facts["data"].get("name"),
+                    "chance": evaluation.get("chance"),
+                },
             }
         )
     return made

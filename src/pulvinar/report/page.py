@@ -6,6 +6,7 @@ The run's topic (run.json) says which page it is: each topic has a module here w
 
 import importlib
 import os
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -17,6 +18,8 @@ from pulvinar.report import run_folder
 from pulvinar.report.run_folder import Run
 from pulvinar.storage import write_text
 
+TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
+PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
 PAGES = {  # topic -> module
     "decoding": "decoding_page",
     "encoding": "encoding_page",
@@ -47,7 +50,7 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
     topic = topic_page(found)
     drawn = draw(found, topic)
     for name, text in topic.table_files(found).items():
-        write_text(found.folder / "artifacts" / name, text)
+        write_text(found.folder / "artifacts" / name, without_places(text))
     target = Path(out) if out is not None else found.folder / "report.html"
     write_text(target, _html(topic.title(found), topic.sections(found, drawn), found.folder.resolve().name))
     return target
@@ -55,10 +58,19 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
 
 def topic_page(run: Run) -> ModuleType:
     """The module that makes the page of the run's topic."""
-    name = str(run.facts.get("topic", "decoding"))
-    if name not in PAGES:
-        raise FileError(f"{run.folder / 'run.json'}: topic '{name}' has no page; there are: {', '.join(PAGES)}")
-    return importlib.import_module(f"pulvinar.report.{PAGES[name]}")
+    if run.topic not in PAGES:
+        raise FileError(f"{run.folder / 'run.json'}: topic '{run.topic}' has no page; there are: {', '.join(PAGES)}")
+    return importlib.import_module(f"pulvinar.report.{PAGES[run.topic]}")
+
+
+def without_places(text: str) -> str:
+    """Text or HTML in which a path of this machine is its last name alone; what stands in tags stays (figures are there).
+
+    >>> without_places("from /data/nsd/world and nsd:/data/nsd?subject=1 <a href='/x/y'>, 1/300")
+    "from world and nsd:nsd?subject=1 <a href='/x/y'>, 1/300"
+    """
+    parts = TAG.split(text)
+    return "".join(part if TAG.fullmatch(part) else PLACE.sub(r"\1", part) for part in parts)
 
 
 def _html(title: str, parts: Sequence[str], folder: str) -> str:
@@ -66,8 +78,8 @@ def _html(title: str, parts: Sequence[str], folder: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
+        f"<title>{escape(without_places(title))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        + without_places("\n".join(part for part in parts if part))
         + f"\n<footer>Made by pulvinar from the folder <code>{escape(folder)}</code>.</footer>\n"
         "</body>\n</html>\n"
     )

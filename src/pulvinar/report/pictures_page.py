@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, picture_grid, tables
 from pulvinar.report.drawing import BOTH, INK, MUTED, RULE, SELECTED_ONLY
+from pulvinar.report.findings import cautions, headline
 from pulvinar.report.run_folder import Run
 
 Row = Mapping[str, Any]
@@ -30,7 +31,7 @@ KINDS = {"two_way": "two-way", "distance": "distance", "pixcorr": "r, 425 px", "
 
 def title(run: Run) -> str:
     """Method and finding in one line."""
-    return f"{tables.label(run.method)}: {_lead(run)}"
+    return f"{tables.label(run.method)}: {headline(run).lead}"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -55,7 +56,7 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
     warning = "The published numbers are of other data and other generators: they say what is usual."
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
+        elements.header(run, *headline(run), _tiles(run), cautions(run)),
         _scores(run, drawn),
         *reconstructions(run),
         elements.published(run, run.rows[0] if run.rows else {}, warning=warning),
@@ -77,23 +78,6 @@ def reconstructions(run: Run) -> list[str]:
             f"<code>{escape(folder.name)}</code>.</small></p></section>"
         )
     return made
-
-
-def _lead(run: Run) -> str:
-    if run.evaluation is None:
-        return "not evaluated"
-    named = picture_grid.identification(run.evaluation)
-    ours = run.rows[0]
-    said = [f"PixCorr {ours['pixcorr']:.2f}"]
-    if named is not None:
-        said.append(f"two-way identification {tables.percent(ours[named])} ({named})")
-    return ", ".join(said)
-
-
-def _rest(run: Run) -> str:
-    if run.evaluation is None:
-        return "evaluation.json is not in its folder."
-    return f"{run.evaluation['n_images']} test images that nothing was trained on; chance of two-way identification 50 %."
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:

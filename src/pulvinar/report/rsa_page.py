@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, rsa_figures, tables
+from pulvinar.report.findings import cautions, headline
 from pulvinar.report.run_folder import Run, read_arrays
 
 Row = Mapping[str, Any]
@@ -32,28 +33,7 @@ def rows_of(run: Run, target: str) -> list[Row]:
 
 def title(run: Run) -> str:
     """Method and finding in one line."""
-    return f"{tables.label(run.method)}: {_lead(run)}"
-
-
-def _lead(run: Run) -> str:
-    said = []
-    for target in targets(run):
-        row = rows_of(run, target)[0]
-        above = "" if row["percent"] > row["null_percent_95"] else ", not above chance"
-        said.append(f"{target}: {row['percent']:.1f} % of the ceiling on unseen images{above}")
-    return "; ".join(said) or "not evaluated"
-
-
-def _rest(run: Run) -> str:
-    if run.evaluation is None:
-        return "The run was not evaluated."
-    said = []
-    for target in targets(run):
-        others = [row for row in rows_of(run, target)[1:] if not row["name"].startswith("confound")]
-        lower = [row for row in others if row["ours_minus_this"]["interval"][0] > 0]
-        if others:
-            said.append(f"{target}: higher than {len(lower)} of {len(others)} baselines by an interval that excludes zero")
-    return "; ".join(said) + ("." if said else "No baseline was scored.")
+    return f"{tables.label(run.method)}: {headline(run).lead}"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -103,7 +83,7 @@ def table_files(run: Run) -> dict[str, str]:
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
     """The parts of the page, in order."""
     return [
-        elements.header(run, _lead(run), _rest(run), _tiles(run), elements.unfinished(run)),
+        elements.header(run, *headline(run), _tiles(run), cautions(run)),
         *[_scores(run, target, drawn) for target in targets(run)],
         _rdms(drawn),
         *[_stages(target, drawn) for target in targets(run)],

@@ -73,6 +73,11 @@ class Run:
         return str(self.facts["method"])
 
     @property
+    def topic(self) -> str:
+        """Which page the run has: decoding, encoding, pictures, rsa or self_supervised."""
+        return str(self.facts.get("topic", "decoding"))
+
+    @property
     def simulated(self) -> bool:
         """Whether the data were planted, not measured; every picture of the run then says so."""
         return is_simulated(self.facts, self.evaluation)

@@ -1,6 +1,7 @@
 """How a run was made: the protocol of its evaluation, its data and versions, its settings."""
 
 from html import escape
+from pathlib import Path
 
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.tables import count, percent
@@ -56,7 +57,7 @@ def facts_of_run(run: Run) -> Facts:
     facts = [
         ("Method", run.method),
         ("Data", str(data.get("name") or "not recorded")),
-        ("Data path", str(data.get("path") or "")),
+        ("Data from", Path(str(data.get("path") or "").partition("?")[0]).name),
         ("Data fingerprint", str(data.get("fingerprint") or "")),
         ("Target subject", str(data.get("target") or "")),
         ("Seed", str(run.facts.get("seed", "not recorded"))),

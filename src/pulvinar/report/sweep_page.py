@@ -9,6 +9,7 @@ from typing import Any
 
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, gating_figures, run_folder, tables
+from pulvinar.report.findings import Finding, Rival, cautions, is_larger
 from pulvinar.report.gating_figures import NAMES, TITLES
 from pulvinar.report.gating_runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.storage import write_text
@@ -35,26 +36,54 @@ def page(folder: str | os.PathLike[str]) -> tuple[str, list[str]]:
     write_text(folder / "artifacts" / "comparisons.csv", tables.csv_text(flat))
     write_text(folder / "artifacts" / "comparisons.txt", as_text(entries))
     drawn = gating_figures.figure(folder)
-    lead = _lead(found, rows)
+    lead, rest = _headline(found, entries, rows)
     caption = f"Accuracy against the multiply-adds reached; bars are 95 % intervals, small dots single runs. {len(runs)} runs."
     alt = "Accuracy against the MAC share reached, of every group of runs and its controls"
     return lead, [
         f'<header><p class="run">{escape(folder.resolve().name)} · {len(runs)} self-supervised runs</p>\n'
-        f"<h1>{escape(lead)}<span>{escape(INTERVALS)}</span></h1></header>",
+        f"<h1>{escape(lead)}<span>{escape(rest)}</span></h1>\n<p>{escape(INTERVALS)}</p>\n{_cautions(runs)}</header>",
         f"<section>{elements.figure(drawn, 'accuracy', caption, alt=alt, format='svg')}</section>",
         *(_section(part) for part in entries),
         _published(runs, rows),
     ]
 
 
-def _lead(found: Sequence[Comparison], rows: Sequence[PooledRow]) -> str:
-    said = [
-        f"{tables.percent(comparison.reference.score('linear'), 1)} by a linear probe with "
-        f"{tables.percent(comparison.reference.mac_share, 1)} of the multiply-adds"
-        for comparison in found
-        if comparison.budget is not None
-    ]
-    return "; ".join(said) if said else f"{len({row.group for row in rows})} kinds of runs, no gates"
+def _headline(found: Sequence[Comparison], entries: Sequence[Sequence[Entry]], rows: Sequence[PooledRow]) -> tuple[str, str]:
+    """By the rule of report/findings.py: the reference at each budget, the best fair control there, chance."""
+    pairs = zip(found, entries, strict=True)
+    made = [_finding(comparison, part) for comparison, part in pairs if comparison.budget is not None]
+    if not made:
+        return f"{len({row.group for row in rows})} kinds of runs, no gates", ""
+    return "; ".join(one.said for one in made), " ".join(one.rest for one in made)
+
+
+def _finding(comparison: Comparison, entries: Sequence[Entry]) -> Finding:
+    def write(share: float) -> str:
+        return tables.percent(share, 1)
+
+    ours, rivals = entries[0], []
+    for entry in entries[1:]:
+        bounds = [entry.get(f"linear_minus_first_{end}") for end in ("low", "high")]
+        rivals.append(
+            Rival(
+                name=entry["name"],
+                value=entry["linear"],
+                said=f"{write(entry['linear'])} {interval_text(entry['linear_interval'], write)}",
+                larger=is_larger(entry["mac_share"], ours["mac_share"]),
+                difference=None if bounds[0] is None else bounds,
+            )
+        )
+    said = f"{write(ours['linear'])} by a linear probe with {write(ours['mac_share'])} of the multiply-adds"
+    said = f"{said}, {tables.said_interval(ours['linear_interval'], write)}"
+    chance = comparison.reference.facts.get("chance")
+    of_chance = "Chance was not recorded" if chance is None else f"Chance is {tables.percent(chance)}"
+    where = f"At {tables.percent(comparison.budget)}"
+    return Finding(value=ours["linear"], said=said, rivals=rivals, chance=of_chance, of=where)
+
+
+def _cautions(runs: Sequence[Path]) -> str:
+    """The cautions of every run, by its folder's name."""
+    return elements.caution_list([f"{run.name}: {text}" for run in runs for text in cautions(run_folder.read(run))])
 
 
 def name_of(row: PooledRow) -> str:

@@ -1,6 +1,6 @@
 """A run is a folder: settings, environment, metrics, checkpoints, predictions, artifacts. Everything in it appears whole.
 
-run.json        method, status (running | finished), seed, seconds, data, and what the method adds
+run.json        method, status (running | finished), seed, seconds, data, what the method adds, and `cautions` (warnings)
 config.toml     every setting, defaults too
 environment.json  versions, platform, threads
 metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
@@ -27,6 +27,7 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, warn
 from pulvinar.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.training import checkpoints
+from pulvinar.training.loss_watch import troubles
 from pulvinar.training.processes import is_first, wait
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
@@ -174,8 +175,19 @@ class RunFolder:
         path = self.path / "checkpoints" / f"{name}.safetensors"
         return checkpoints.load(path) if path.is_file() else None
 
+    def caution(self, *texts: str) -> None:
+        """Keep what a reader of the run's numbers must be warned of; on disk at once, each text once."""
+        kept = list(dict.fromkeys([*self.facts.get("cautions", ()), *texts]))
+        if texts and kept != self.facts.get("cautions"):
+            self.facts["cautions"] = kept
+            if is_first():
+                write_json(self.path / "run.json", self.facts)
+
     def finish(self, **facts: Any) -> None:
-        """Mark the fit as ended and record what it found."""
+        """Mark the fit as ended, record what it found, and warn of losses that rose."""
+        for text in troubles(self.records):
+            warn(text)
+            self.caution(text)
         self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
         write_json(self.path / "run.json", self.facts)
         log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
