@@ -1,7 +1,9 @@
 """A small made-up run folder, complete or with pieces left out, in the form that a finished run has."""
 
 import json
+import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,78 @@ def maps_file(places: Geometry, arrays: dict[str, np.ndarray]) -> dict[str, np.n
     held = {"coordinates": places.coordinates, **arrays}
     names = ("index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
     return held | {name: np.asarray(getattr(places, name)) for name in names if getattr(places, name) is not None}
+
+
+PAIR = re.compile(r"\[[+−-]?[\d.,]+\s*%?, [+−-]?[\d.,]+\s*%?\]")  # an interval in the one notation
+OTHERWISE = re.compile(r"\d\s*%? to [+−-]?\d|±|\d \([+−-]?\d[\d.]* to ")  # in another
+
+
+class _Blocks(HTMLParser):
+    """Pieces of a page whose intervals must say their level: (what, text, what stands over it)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str]] = []
+        self.heads: list[str] = []
+        self.column, self.depth, self.text, self.tag = 0, 0, "", ""
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "table":
+            self.heads = []
+        if tag == "tr":
+            self.column = 0
+        if tag in ("td", "th", "p", "dd", "li", "h1", "figcaption", "dt"):
+            self.tag, self.text = tag, ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != self.tag:
+            return
+        if tag in ("td", "th"):
+            over = self.heads[self.column] if self.column < len(self.heads) else ""
+            self.found.append((tag, self.text, over))
+            self.column += 1
+        else:
+            self.found.append((tag, self.text, self.text))
+        self.tag = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="session")
+def check_intervals() -> Callable[[Path], int]:
+    """check_intervals(folder): its report.html, CSV and text tables; every interval says 95 %. How many there were."""
+
+    def says(text: str) -> bool:
+        return "95 %" in text.replace("\u00a0", " ")
+
+    def of_page(html: str) -> int:
+        n_found, blocks = 0, _Blocks()
+        for part in re.split(
+            r"(?=<table)|(?<=</thead>)|(?<=</table>)", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+        ):
+            before = len(blocks.found)
+            blocks.feed(part)
+            if part.endswith("</thead>"):
+                blocks.heads = [text for tag, text, _ in blocks.found[before:] if tag == "th"]
+        for tag, text, over in blocks.found:
+            n_found += len(PAIR.findall(text))
+            assert not PAIR.search(text) or says(over), f"<{tag}> {text!r} under {over!r}"
+            assert tag not in ("td", "dd") or not OTHERWISE.search(text), f"<{tag}> {text!r}"
+            assert "interval" not in text or says(text) or "no interval" in text, f"<{tag}> {text!r}"
+        return n_found
+
+    def check(folder: Path) -> int:
+        n_found = of_page((folder / "report.html").read_text(encoding="utf-8"))
+        for path in sorted((folder / "artifacts").glob("*.txt")):
+            text = path.read_text(encoding="utf-8")
+            assert not PAIR.search(text) or says(text), path.name
+        for path in sorted((folder / "artifacts").glob("*.csv")):
+            names = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+            assert not [name for name in names if name.endswith(("_low", "_high", "_interval"))], path.name
+        return n_found
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,22 @@ def test_the_page_has_every_figure_and_says_what_is_drawn(built):
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
+def test_every_interval_of_the_page_says_its_level(built, check_intervals):
+    assert check_intervals(built) > 5
+    text = (built / "report.html").read_text()
+    assert "r = 0.300 on held-out images (2 subjects), 95\u00a0% interval [0.250, 0.350]" in text
+    assert "95th percentile 0.030" in text
+
+
+def test_colours_that_cut_values_say_so(built):
+    """Oracle: the counts of the values themselves."""
+    r = np.concatenate([np.linspace(0, 0.5, 998), [0.9, -0.2]])
+    assert encoding_maps.beyond_colours(np.full(9, 0.02)) == ""
+    limit = encoding_maps.largest_shown(r)
+    said = encoding_maps.beyond_colours(r)
+    assert f"{(r > limit).sum()} above the colours (to 0.90), 1 below 0 (to −0.20)" in said
+
+
 def test_analyses_that_are_not_there_are_left_out(tmp_path):
     folder = make(tmp_path / "run", subjects=("one",), analyses=False)
     page.build(folder)

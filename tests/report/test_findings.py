@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from pulvinar.report import run_folder
 from pulvinar.report.findings import cautions, coverage, headline
+from pulvinar.report.page import build
 from pulvinar.storage import read_json, write_json
 
 
@@ -16,10 +16,16 @@ def changed(run: Path, name: str, **values: object) -> run_folder.Run:
     return run_folder.read(run)
 
 
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
 def test_the_headline_is_computed_from_the_run(finished_run: Path) -> None:
     found = headline(run_folder.read(finished_run))
-    assert found.lead.replace("\u00a0", " ") == "300 of 8,188 voxels kept; 61 % of 300 images identified"
-    assert found.rest.replace("\u00a0", " ") == "Chance is 0.3 %; annotated ROI 58 % with 1,100 voxels (a tie)."
+    lead = "300 of 8,188 voxels kept; 61 % of 300 images identified, 95 % interval [55 %, 67 %]"
+    assert plain(found.lead) == lead
+    rest = "Best fair control: univariate (smoothed) 57 % [51 %, 63 %] with 300 voxels (a tie). Chance is 0.3 %."
+    assert plain(found.rest) == rest
 
 
 def test_a_score_within_the_null_is_said_not_to_be_above_chance(make_run, tmp_path: Path) -> None:
@@ -27,13 +33,34 @@ def test_a_score_within_the_null_is_said_not_to_be_above_chance(make_run, tmp_pa
     assert "the score is not above it (95th percentile of the null 61\u00a0%)" in headline(run).rest
 
 
-@pytest.mark.parametrize(
-    ("absent", "named"), [(set(), "annotated ROI"), ({"annotated"}, "all voxels"), ({"annotated", "all"}, "oracle")]
-)
-def test_the_control_named_is_the_annotated_roi_then_all_voxels_then_the_best(make_run, tmp_path, absent, named) -> None:
+def decoding_rows(rows: list[dict], **by_name: dict) -> list[dict]:
+    return [{**row, **by_name.get(row["name"], {})} for row in rows]
+
+
+def test_the_best_fair_control_is_no_oracle_and_has_no_larger_budget(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    rows = [row for row in read_json(folder / "evaluation.json")["rows"] if row["name"] not in absent]
-    assert named in headline(changed(folder, "evaluation.json", rows=rows)).rest
+    rows = read_json(folder / "evaluation.json")["rows"]
+    score, difference = "brain_to_image_top1", "difference_to_troi_interval"
+    better = {score: 0.9, difference: [0.2, 0.4]}
+    # of 8,188 voxels, and the oracle: not fair, however high; of a larger budget it is said beside
+    found = headline(changed(folder, "evaluation.json", rows=decoding_rows(rows, all=better, ceiling_oracle=better)))
+    assert "Best fair control: univariate (smoothed)" in found.rest
+    assert "with a larger budget: all voxels 90" in found.rest
+    # a flag makes an oracle too, whatever its name
+    told = decoding_rows(rows, univariate_smoothed={"oracle": True})
+    assert "Best fair control: ANOVA" in headline(changed(folder, "evaluation.json", rows=told)).rest
+    # fair and higher: named, and a caution
+    run = changed(folder, "evaluation.json", rows=decoding_rows(rows, random=better))
+    assert "Best fair control: random voxels 90" in headline(run).rest
+    assert any("fair control scores higher: random voxels" in text for text in cautions(run))
+
+
+def test_what_training_and_scoring_warned_of_is_a_caution(make_run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    run = changed(folder, "run.json", cautions=["the gates were moved"], evaluation_cautions=["ROI 'a' has 3 voxels"])
+    assert cautions(run) == ["the gates were moved", "ROI 'a' has 3 voxels"]
+    page = build(folder).read_text()
+    assert '<ul class="cautions"><li>the gates were moved</li>' in page
 
 
 def test_a_run_that_was_not_evaluated_or_has_no_selection(make_run, tmp_path: Path) -> None:

@@ -148,13 +148,45 @@ def test_a_sweep_has_one_page(sweep):
     assert "Every channel computed" in page
     assert page.count("<img") == 1
     lines = (sweep / "artifacts" / "comparisons.csv").read_text().splitlines()
-    assert lines[0].startswith("budget,name,branch,n_seeds,mac_share,mac_shares,knn,knn_low,knn_high,linear")
+    assert lines[0].startswith("budget,name,branch,n_seeds,mac_share,mac_shares,knn,knn_low_95,knn_high_95,linear")
     assert len(lines) == 1 + 5 + 5 + 3
     text = (sweep / "artifacts" / "comparisons.txt").read_text()
     (static,) = [line for line in text.splitlines() if line.startswith("dual 30 %: static mask")]
     rows = pool(find_runs(sweep))
     found = compare(find(rows, "dual_30_%", "static"), find(rows, "dual_30_%", "gated"), "linear")
-    assert f"{100 * found.difference:+.1f} {100 * found.low:+.1f} to {100 * found.high:+.1f}, " in static
+    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in (found.low, found.high))
+    assert f"[{low}, {high}] " in static
+
+
+def test_the_headline_of_a_sweep_names_the_best_fair_control_at_each_budget(sweep, check_intervals):
+    (dense,) = {name for name in ("dual 10 %: dense",)}
+    page = build(sweep).read_text()
+    head = page[page.index("<h1>") : page.index("</h1>")]
+    best = find(pool(find_runs(sweep)), "dual_10_%", "pruned")
+    assert "At 10\u00a0%: Best fair control: dual 10 %: pruned by magnitude" in head
+    assert f"{100 * best.score('linear'):.1f}" in head
+    assert dense not in head
+    assert check_intervals(sweep) > 20
+
+
+def test_every_mark_stands_at_its_own_share_and_accuracy(sweep):
+    """Oracle: the pooled rows. Marks of equal shares are not moved apart along the measured axis."""
+    rows = pool(find_runs(sweep))
+    drawn = gating_figures.draw_accuracy(rows)
+    for axis, kind in zip(drawn.axes, ("knn", "linear"), strict=True):
+        marks = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1}
+        expected = {(100 * row.mac_share, 100 * row.score(kind)) for row in rows if row.branch != "pixels"}
+        assert marks >= expected
+        low, high = axis.get_xlim()
+        assert low < min(share for share, _ in expected)
+        assert max(share for share, _ in expected) == pytest.approx(100) < high
+
+
+def test_a_share_of_nothing_has_a_place(sweep):
+    rows = [dataclasses.replace(row, mac_shares=row.mac_shares * 0) for row in pool(find_runs(sweep)) if row.branch == "gated"]
+    axis = gating_figures.draw_accuracy(rows).axes[0]
+    assert axis.get_xscale() == "linear"
+    assert axis.get_xlim()[0] < 0
 
 
 def test_runs_of_other_settings_are_not_pooled(sweep):

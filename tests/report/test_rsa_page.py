@@ -62,9 +62,29 @@ def run(tmp_path):
 def test_the_page_says_what_was_found(run):
     html = page.build(run).read_text()
     assert "it: 31.4 % of the ceiling on unseen images" in html
-    assert "it: higher than 1 of 2 baselines by an interval that excludes zero" in html
+    assert "it: higher than 1 of 2 baselines by a 95 % interval that excludes zero" in html
     assert html.count("<img") == 4
     assert (run / "artifacts" / "scores.csv").read_text().count("\n") == 5
+
+
+def test_the_headline_has_the_best_control_and_every_interval_its_level(run, check_intervals):
+    html = page.build(run).read_text()
+    assert "Best fair control: best stage 30.0 % [27.0, 33.0] (a tie)" in html
+    assert check_intervals(run) > 10
+
+
+def test_pairs_that_tie_share_a_rank():
+    """Oracle: scipy's average ranks; the order of equal pairs must not be drawn as a difference."""
+    rdm = squareform(np.array([1.0, 2, 2, 2, 2, 3]))
+    assert sorted(set(rsa_figures._ranks(rdm)[np.triu_indices(4, 1)])) == [0.0, 0.5, 1.0]
+
+
+def test_no_score_or_interval_is_cut_by_the_axis():
+    rows = [row("learning_to_aggregate", 118.0), row("unweighted", 5.0)]
+    rows[1]["percent_interval"] = [-7.0, 150.0]
+    low, high = rsa_figures.scores(rows, {"upper": 0.3, "lower": 0.2}, "learning_to_aggregate").axes[0].get_xlim()
+    assert low < -7
+    assert high > 150
 
 
 def test_a_score_below_the_null_is_said_not_to_be_above_chance(run):

@@ -67,7 +67,7 @@ def test_html_has_scores_intervals_and_signs() -> None:
     ours = row("troi", 0.614, brain_to_image_top1_interval=[0.5512, 0.67], n_voxels=1300)
     control = row("random", 0.1, [-0.56, -0.47], difference_to_troi=-0.514)
     html = tables.as_html([ours, control], "troi")
-    for text in ("61.4", "55.1 to 67.0", "1,300", "−51.4", "−56.0 to −47.0", '<span class="verdict lower">lower</span>'):
+    for text in ("61.4", "[55.1, 67.0]", "1,300", "−51.4", "[−56.0, −47.0]", '<span class="verdict lower">lower</span>'):
         assert text in html
 
 
@@ -83,7 +83,7 @@ def test_text_is_aligned_and_lists_reasons_below(finished_run: Path) -> None:
     lines = text.splitlines()
     assert len(lines) == 2 + 8 + 1
     assert len({len(line) for line in lines[:10]}) == 1
-    assert "61.0 [55.0 to 67.0]" in lines[2]
+    assert "61.0 [55.0, 67.0]" in lines[2]
     assert lines[-1] == "Noise ceiling: not available: one repeat of each image: a noise ceiling needs two"
 
 
@@ -95,7 +95,7 @@ def test_csv_holds_the_raw_values(finished_run: Path) -> None:
         line, score = read[given["name"]], given["brain_to_image_top1"]
         assert line["brain_to_image_top1"] == ("" if score is None else str(score))
         if score is not None:
-            bounds = [float(line[f"brain_to_image_top1_{end}"]) for end in ("low", "high")]
+            bounds = [float(line[f"brain_to_image_top1_{end}_95"]) for end in ("low", "high")]
             assert bounds == given["brain_to_image_top1_interval"]
     assert read["univariate_smoothed"]["verdict"] == "tie"
     assert read["ceiling"]["unavailable"].startswith("one repeat")

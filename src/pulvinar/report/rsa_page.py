@@ -112,7 +112,16 @@ def _scores(run: Run, target: str, drawn: Mapping[str, Path]) -> str:
     )
     alt = f"Models of {target} against the noise ceilings"
     figure = elements.figure(drawn, f"scores_{target}", caption, alt=alt, format="svg", narrow=True)
-    return f"<section><h2>{escape(target)}: against baselines and confounds</h2>\n{figure}\n{_table(run, target)}</section>"
+    heading = f"<h2>{escape(target)}: against baselines and confounds</h2>\n<p>{_standing(run, target)}</p>"
+    return f"<section>{heading}\n{figure}\n{_table(run, target)}</section>"
+
+
+def _standing(run: Run, target: str) -> str:
+    others = [row for row in rows_of(run, target)[1:] if not row["name"].startswith("confound")]
+    if not others:
+        return "No baseline was scored."
+    n_lower = sum(row["ours_minus_this"]["interval"][0] > 0 for row in others)
+    return f"{escape(target)}: higher than {n_lower} of {len(others)} baselines by a 95 % interval that excludes zero."
 
 
 def _table(run: Run, target: str) -> str:

@@ -63,14 +63,13 @@ def _finding(comparison: Comparison, entries: Sequence[Entry]) -> Finding:
 
     ours, rivals = entries[0], []
     for entry in entries[1:]:
-        bounds = [entry.get(f"linear_minus_first_{end}") for end in ("low", "high")]
         rivals.append(
             Rival(
                 name=entry["name"],
                 value=entry["linear"],
                 said=f"{write(entry['linear'])} {interval_text(entry['linear_interval'], write)}",
                 larger=is_larger(entry["mac_share"], ours["mac_share"]),
-                difference=None if bounds[0] is None else bounds,
+                difference=_bounds(entry),
             )
         )
     said = f"{write(ours['linear'])} by a linear probe with {write(ours['mac_share'])} of the multiply-adds"
@@ -79,6 +78,12 @@ def _finding(comparison: Comparison, entries: Sequence[Entry]) -> Finding:
     of_chance = "Chance was not recorded" if chance is None else f"Chance is {tables.percent(chance)}"
     where = f"At {tables.percent(comparison.budget)}"
     return Finding(value=ours["linear"], said=said, rivals=rivals, chance=of_chance, of=where)
+
+
+def _bounds(entry: Entry) -> list[float] | None:
+    """The interval of the linear accuracy less the first row's; None where they share no seed or test set."""
+    ends = [entry[key] for key in ("linear_minus_first_low", "linear_minus_first_high") if key in entry]
+    return ends or None
 
 
 def _cautions(runs: Sequence[Path]) -> str:

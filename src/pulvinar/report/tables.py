@@ -192,7 +192,7 @@ def headroom(found: Mapping[str, Any] | None) -> str:
     if not found:
         return ""
     gains = [
-        f"{in_sentence(name)} {_points(gain['difference'])} points [{' to '.join(map(_points, gain['interval']))}]"
+        f"{in_sentence(name)} {points(gain['difference'])} points {interval_text(gain['interval'], points)}"
         for name, gain in found["gains"].items()
     ]
     said = (
