@@ -82,3 +82,15 @@ def test_an_interrupt_that_was_swallowed_is_raised_again_at_the_next_step():
             shown.advance()
         shown.advance()
     assert shown.done == 2
+
+
+def test_warnings_are_kept_by_the_innermost_block(capsys):
+    outer, inner = [], []
+    with progress.keeping(outer.append):
+        progress.warn("a")
+        with progress.keeping(inner.append):
+            progress.warn("b")
+        progress.warn("c")
+    progress.warn("d")
+    assert (outer, inner) == (["a", "c"], ["b"])
+    assert capsys.readouterr().err.count("warning: ") == 4

@@ -10,7 +10,9 @@ from pulvinar.metrics.resampling import (
     paired_difference,
     percentile_interval,
     permutation_null,
+    share_interval,
     sign_flip_p_value,
+    wilson_interval,
 )
 
 
@@ -104,3 +106,40 @@ def test_paired_difference_swaps_sign_and_leaves_undrawn_images_out():
 def test_paired_difference_refuses_what_does_not_pair(shapes):
     with pytest.raises(InputError, match="paired difference"):
         paired_difference(np.zeros(shapes[0]), np.zeros(shapes[1]), generator=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(48, 48), (0, 48), (1, 1), (0, 1), (7, 20), (999, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilson_interval_is_that_of_scipy(n_right, n, level):
+    found = stats.binomtest(n_right, n).proportion_ci(confidence_level=level, method="wilson")
+    np.testing.assert_allclose(wilson_interval(n_right, n, level=level), (found.low, found.high), atol=1e-12)
+
+
+def test_a_share_without_spread_has_a_width_and_one_with_spread_its_bootstrap():
+    """Oracles: scipy's Wilson interval; numpy's quantiles."""
+    generator = np.random.default_rng(0)
+    resamples = bootstrap_shares(48, 500, generator)
+    for value in (0.0, 1.0):
+        values = np.full(48, value)
+        expected = stats.binomtest(int(48 * value), 48).proportion_ci(method="wilson")
+        np.testing.assert_allclose(share_interval(values, resamples @ values), (expected.low, expected.high), atol=1e-12)
+    seeds = np.ones((3, 48))  # three seeds on the same images are 48 images
+    assert share_interval(seeds, np.ones(500), n_units=48) == share_interval(np.ones(48), np.ones(500))
+    mixed = (np.arange(48) < 30).astype(float)
+    np.testing.assert_allclose(share_interval(mixed, resamples @ mixed), np.quantile(resamples @ mixed, [0.025, 0.975]))
+
+
+def test_a_difference_of_shares_that_is_the_same_on_all_images_has_a_width():
+    """Oracle: the lower Wilson bound of n of n; what may be left is at most that far away, and inside [-1, 1]."""
+    left = 1 - stats.binomtest(48, 48).proportion_ci(method="wilson").low
+    every, none = np.ones(48), np.zeros(48)
+    for a, b, low, high in ((every, every, -left, left), (every, none, 1 - left, 1.0), (none, every, -1.0, left - 1)):
+        found = paired_difference(a, b, generator=np.random.default_rng(0), of_shares=True)
+        np.testing.assert_allclose((found.low, found.high), (low, high), atol=1e-12)
+    assert paired_difference(every, every, generator=np.random.default_rng(0)).high == 0  # not known to be shares
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(2, 1), (-1, 4), (0, 0)])
+def test_a_share_that_is_none_is_refused(n_right, n):
+    with pytest.raises(InputError, match="0 to n right"):
+        wilson_interval(n_right, n)

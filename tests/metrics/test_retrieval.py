@@ -4,6 +4,7 @@ from math import comb
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import rankdata
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -251,3 +252,14 @@ def test_refuses_what_cannot_be_scored():
 def test_refuses_exclusions_that_do_not_fit(excluded, message):
     with pytest.raises(InputError, match=message):
         score(np.eye(3), np.eye(3), excluded=excluded)
+
+
+@pytest.mark.parametrize("direction", ["brain_to_image", "image_to_brain"])
+def test_all_or_none_right_has_the_interval_of_wilson(direction):
+    """Oracle: scipy. A bootstrap of 48 of 48 would say [1, 1]."""
+    true = np.eye(48)
+    for predicted, n_right in ((true, 48), (np.roll(true, 1, axis=0), 0)):
+        scores = retrieval_scores(predicted, true, generator=np.random.default_rng(0), n_permutations=10, n_bootstrap=50).scores
+        expected = stats.binomtest(n_right, 48).proportion_ci(method="wilson")
+        found = scores[f"{direction}_top1_low"], scores[f"{direction}_top1_high"]
+        np.testing.assert_allclose(found, (expected.low, expected.high), atol=1e-9)

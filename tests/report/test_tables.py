@@ -45,7 +45,7 @@ def test_standing_names_wins_ties_and_losses() -> None:
     ]
     assert tables.standing(rows, "troi") == (
         "TROI scores higher than 1 of 3: random voxels. "
-        "It ties (the interval of the difference holds zero) with 1 of 3: ANOVA. It scores lower than 1 of 3: all voxels."
+        "It ties (the 95 % interval of the difference holds zero) with 1 of 3: ANOVA. It scores lower than 1 of 3: all voxels."
     )
 
 
