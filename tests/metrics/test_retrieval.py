@@ -110,7 +110,8 @@ def test_null_of_perfect_predictions_is_fixed_points_of_permutations():
         np.testing.assert_allclose(scores[f"{direction}_top1_null_percentile_95"], 3 / 300)
         np.testing.assert_allclose(scores[f"{direction}_top1_above_null"], 1 - scores[f"{direction}_top1_null_mean"])
         assert scores[f"{direction}_top1_p_value"] == 1 / 4001
-        assert (scores[f"{direction}_top1_low"], scores[f"{direction}_top1_high"]) == (1, 1)
+        wilson = stats.binomtest(300, 300).proportion_ci(method="wilson")
+        np.testing.assert_allclose([scores[f"{direction}_top1_{end}"] for end in ("low", "high")], wilson, atol=1e-9)
 
 
 def test_first_by_query_is_the_slow_loop_with_exclusions():
