@@ -313,7 +313,7 @@ def _rivals_above(run: Run) -> list[str]:
     """The best fair control, where it is better than the run by an interval that excludes zero."""
     found = [(one, one.best_fair) for one in findings(run)]
     return [
-        f"A fair control scores higher{f' ({one.of})' if one.of else ''}: {best.name} {best.said}."
+        f"A fair control scores higher{f' ({one.of})' if one.of else ''}: {best.name} {best.said} (95 %)."
         for one, best in found
         if best is not None and best.standing == "higher"
     ]
