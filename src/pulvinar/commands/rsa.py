@@ -258,7 +258,9 @@ def as_text(result: Mapping[str, Any]) -> str:
 def ceiling_as_text(result: Mapping[str, Row]) -> str:
     """Table of `ceiling`."""
     lines = [f"r: {name_of(next(iter(result.values()))['method'])}"] if result else []
-    lines.append(f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs")
+    lines.append(
+        f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs"
+    )
     for name, row in result.items():
         numbers = " ".join(f"{row[key]:9.4f}" for key in ("lower", "upper", "lower_r", "upper_r"))
         lines.append(f"{name:16} {numbers}  {row['n_subjects']:8d}  {row['n_images']:6d}  {row['n_missing_pairs']:13d}")
