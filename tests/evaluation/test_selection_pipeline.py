@@ -16,14 +16,16 @@ from pulvinar.config import to_toml
 from pulvinar.data.responses import Responses
 from pulvinar.datasets.simulated import Config, simulate
 from pulvinar.errors import InputError, LeakError
-from pulvinar.evaluation.controls import control_selections
+from pulvinar.evaluation import decoding
+from pulvinar.evaluation.controls import Control, control_selections
 from pulvinar.evaluation.plain_ridge import ALPHAS
 from pulvinar.methods import cross_subject_decoder, troi
 from pulvinar.metrics.overlap import overlap
+from pulvinar.metrics.retrieval import near_duplicates, protocols_for
 from pulvinar.models.decoder import DecoderShape
 from pulvinar.storage import read_arrays
 from pulvinar.training.checkpoints import load
-from pulvinar.training.decoding_data import fit_embedding, held_out_data, training_data
+from pulvinar.training.decoding_data import Trials, fit_embedding, held_out_data, training_data
 from pulvinar.training.runs import RunFolder
 
 BUDGET = 40
@@ -286,6 +288,46 @@ def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, 
 def test_evaluating_twice_gives_the_same_numbers(evaluation, run, world):
     (run.path / "predictions" / "random.npz").unlink()  # computed again; the others are read
     assert troi.evaluate(run, world, SETTINGS) == evaluation
+
+
+def test_from_300_images_on_both_protocols_are_in_every_row():
+    """Oracle: `retrieval_scores` itself, and the rows' own numbers; near-duplicates stay in draws alone."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(320, 12)).astype(np.float32)
+    true[1] = true[0] + 1e-3
+    duplicates = near_duplicates(true, 0.95)
+    assert duplicates.sum() == 2
+    ids = tuple(map(str, range(320)))
+    trials = Trials(responses=torch.empty(320, 0), target=torch.from_numpy(true), stimulus_ids=ids)
+    test = decoding._Test(trials=trials, images=list(ids), true=true, duplicates=duplicates)
+    protocols = protocols_for(320)
+    assert (protocols, protocols_for(299)) == (("every_candidate", "draws"), ("every_candidate",))
+    ours, other = (
+        {name: decoding._score(true + noise * rng.normal(size=true.shape), test, 0, name) for name in protocols}
+        for noise in (1.0, 2.0)
+    )
+    control = Control(name="random", description="", selected=np.ones(3, bool))
+    for headline, second in (protocols, protocols[::-1]):
+        row = decoding._row(control, other, None, ours, "troi", 0, headline)
+        summary = decoding._summary([row], ours, test, "train_stats", None, 0.95, headline)
+        for direction in ("brain_to_image", "image_to_brain"):
+            key = f"{direction}_top1"
+            assert row[key] == other[headline].scores[key] != other[second].scores[key]
+            assert row[f"{second}_{key}"] == other[second].scores[key]
+            low, high = row[f"{second}_{key}_interval"]
+            assert low < row[f"{second}_{key}"] < high
+        less = other[headline].scores["brain_to_image_top1"] - ours[headline].scores["brain_to_image_top1"]
+        assert row["difference_to_troi"] == pytest.approx(less, abs=1e-12)
+        assert (summary["protocol"], set(summary["protocols"])) == (headline, set(protocols))
+        assert summary["protocols"][headline]["gallery_size"] == summary["gallery_size"]
+        assert any("near-duplicates" in rule for rule in summary["rules_broken"]) == (headline == "draws")
+    assert summary["protocols"]["draws"]["gallery_size"] == 300
+    assert summary["protocols"]["every_candidate"]["gallery_size"] == 320
+
+
+def test_draws_of_300_are_refused_before_the_fit_where_there_are_fewer_images(world):
+    with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 60 came; use every_candidate"):
+        troi.check_input(dataclasses.replace(SETTINGS, protocol="draws"), world)
 
 
 def test_a_run_that_has_not_finished_is_not_scored(tmp_path, world):

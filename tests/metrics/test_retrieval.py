@@ -185,7 +185,7 @@ def test_interval_of_top1_is_that_of_a_proportion():
 def test_thirty_draws_are_the_mean_over_galleries_of_300():
     """Closed form of an image: C(n - 1 - g, 299) / C(n - 1, 299), with g candidates above it in the whole set."""
     predicted, true = noisy(420, 2.0)
-    found = score(predicted, true, protocol="thirty_draws_of_300")
+    found = score(predicted, true, protocol="draws")
     whole = score(predicted, true)
     above = (whole.per_image["brain_to_image"].rank - 1).astype(int)
     expected = np.mean([comb(419 - g, 299) / comb(419, 299) for g in above])
@@ -197,7 +197,7 @@ def test_thirty_draws_are_the_mean_over_galleries_of_300():
 
 def test_thirty_draws_are_the_slow_loop():
     predicted, true = noisy(310, 2.0)
-    found = score(predicted, true, protocol="thirty_draws_of_300", n_permutations=5)
+    found = score(predicted, true, protocol="draws", n_permutations=5)
     generator, cosine = np.random.default_rng(0), cosine_similarities(predicted, true)
     draws = [np.sort(generator.choice(310, 300, replace=False)) for _ in range(30)]
     permutations = generator.permuted(np.tile(np.arange(310), (5, 1)), axis=1)
@@ -212,10 +212,10 @@ def test_thirty_draws_are_the_slow_loop():
 
 def test_draws_depend_on_the_seed_alone_and_300_images_draw_themselves():
     predicted, true = noisy(300, 2.0)
-    drawn, whole = score(predicted, true, protocol="thirty_draws_of_300").scores, score(predicted, true).scores
+    drawn, whole = score(predicted, true, protocol="draws").scores, score(predicted, true).scores
     np.testing.assert_allclose(drawn["image_to_brain_top1"], whole["image_to_brain_top1"])
     a, true = noisy(320, 2.0)
-    settings = {"protocol": "thirty_draws_of_300", "n_permutations": 3}
+    settings = {"protocol": "draws", "n_permutations": 3}
     first, second = score(a, true, **settings), score(true, true, **settings)
     counts = [found.per_image["image_to_brain"].n_draws for found in (first, second)]
     np.testing.assert_array_equal(*counts)
@@ -224,8 +224,8 @@ def test_draws_depend_on_the_seed_alone_and_300_images_draw_themselves():
 
 def test_refuses_what_cannot_be_scored():
     predicted, true = noisy(299, 1.0)
-    with pytest.raises(InputError, match="300 test images are needed, 299 came; use protocol='all'"):
-        score(predicted, true, protocol="thirty_draws_of_300")
+    with pytest.raises(InputError, match="300 test images are needed, 299 came; use protocol=every_candidate"):
+        score(predicted, true, protocol="draws")
     with pytest.raises(InputError, match="298 predicted but 299 true"):
         score(predicted[:298], true)
     with pytest.raises(InputError, match="12 and 11 dims"):

@@ -151,7 +151,7 @@ def evaluation(n_selected: int, overlap: dict | None) -> dict:
         "gallery_size": 300,
         "chance": 1 / 300,
         "null": {"mean": 0.0034, "percentile_95": 0.01},
-        "protocol": "all",
+        "protocol": "every_candidate",
         "scaling": "train_stats",
         "n_test_trials_averaged": 3,
         "reference": "planted",

@@ -144,6 +144,34 @@ def test_the_page_goes_where_it_is_told(make_run, tmp_path: Path) -> None:
     assert not (folder / "report.html").exists()
 
 
+def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
+    rows = [row | {"protocol": "draws", "gallery_size": 300} for row in read_json(folder / "published.json")]
+    write_json(folder / "published.json", rows)
+
+    def beside() -> str:
+        text = parse(page.build(folder)).text
+        return text[text.index("Published beside ours") : text.index("Settings and versions")]
+
+    assert "gallery of 300" in beside()
+    assert "61.0" not in beside()  # the headline's protocol is another one
+    assert "they stand apart" in beside()
+
+    evaluation = read_json(folder / "evaluation.json")
+    evaluation["rows"][0] |= {"draws_brain_to_image_top1": 0.434, "draws_brain_to_image_top1_interval": [0.4, 0.5]}
+    evaluation["protocols"] = {"every_candidate": {"gallery_size": 1000}, "draws": {"gallery_size": 300, "chance": 1 / 300}}
+    write_json(folder / "evaluation.json", evaluation)
+    assert "43.4" in beside()
+    assert "61.0" not in beside()
+    assert "apart" not in beside()
+    built = parse(page.build(folder)).text
+    assert "30 draws of 300 test images, mean over draws: gallery of 300, chance 0.33" in built
+    assert "top-1, %, 30 draws of 300" in built
+
+    write_json(folder / "published.json", [row | {"gallery_size": 50} for row in rows])
+    assert "43.4" not in beside()
+
+
 def test_words_of_the_run_cannot_become_markup(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
     bad = "<script>alert(1)</script>"

@@ -101,6 +101,15 @@ def test_csv_holds_the_raw_values(finished_run: Path) -> None:
     assert read["ceiling"]["unavailable"].startswith("one repeat")
 
 
+@pytest.mark.parametrize(("tells", "said"), [(False, "cannot tell a good selection"), (True, "something to win")])
+def test_what_the_truth_gains_is_said_with_its_interval(tells: bool, said: str) -> None:
+    gain = {"difference": 0.031, "interval": [-0.012, 0.0744]}
+    text = tables.headroom({"simplest": "univariate", "gains": {"true_best": gain}, "tells": tells})
+    assert "best true voxels (oracle) +3.1 points [−1.2, +7.4]" in text
+    assert said in text
+    assert tables.headroom(None) == ""
+
+
 def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
     ours = run.row(run.method) or {}

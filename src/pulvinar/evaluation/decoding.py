@@ -20,7 +20,15 @@ from pulvinar.evaluation.controls import N_CONTROLS, N_TRUTH, Control, control_s
 from pulvinar.evaluation.plain_ridge import ridge_outputs
 from pulvinar.metrics.overlap import coverage_per_area, overlap
 from pulvinar.metrics.resampling import LEVEL, paired_difference
-from pulvinar.metrics.retrieval import DIRECTIONS, Retrieval, mindeye2_labels, near_duplicates, retrieval_scores
+from pulvinar.metrics.retrieval import (
+    DIRECTIONS,
+    Protocol,
+    Retrieval,
+    mindeye2_labels,
+    near_duplicates,
+    protocols_for,
+    retrieval_scores,
+)
 from pulvinar.models.decoder import SharedDecoder
 from pulvinar.progress import bar, track
 from pulvinar.storage import read_arrays, write_arrays, write_json
@@ -33,6 +41,7 @@ from pulvinar.training.runs import RunFolder
 Evaluation = dict[str, Any]
 Fresh = Callable[[int], tuple[SharedDecoder, nn.Linear, torch.Generator]]
 N_EXAMPLES = 12
+NULL_OF = {"mean": "null_mean", "percentile_95": "null_percentile_95", "p_value": "p_value"}
 SIMPLEST = "univariate"  # the score per voxel that a selection has to beat to be worth its cost
 
 
@@ -71,9 +80,14 @@ def evaluate_selections(
     roi: str,
     near_duplicate: float,
     seed: int,
+    protocol: Protocol = "every_candidate",
     controls: bool = True,
 ) -> Evaluation:
-    """The table of the selection and its controls, written as evaluation.json with predictions and artifacts."""
+    """The table of the selection and its controls, written as evaluation.json with predictions and artifacts.
+
+    protocol: of the headline scores and of all differences; scores under the other one stand in the rows too where there are
+    300 test images or more.
+    """
     responses = experiment.subjects[experiment.target]
     candidates = usable_voxels(experiment, experiment.target, n_sessions=n_sessions, drop_bad_voxels=drop_bad_voxels)
     every = len(candidates) == responses.n_voxels
@@ -93,21 +107,23 @@ def evaluate_selections(
         every_control += track(others, "voxels of the controls", n_controls)
     refits = _Refits(fresh=fresh, settings=settings, train_shared=train_shared, train=train, candidates=candidates)
     predictions = _predictions(run, every_control, decoder, refits, test)
-    scored: dict[str, Retrieval] = {}
+    scored: dict[str, dict[Protocol, Retrieval]] = {}
     rows: list[dict[str, Any]] = []
     reference, reference_name = _reference(experiment, roi)
     with bar("scoring the selection and its controls", len(every_control)) as shown:
         for control in every_control:
             if control.selected is not None:
-                scored[control.name] = _score(predictions[control.name], test, seed)
-            rows.append(_row(control, scored.get(control.name), reference, scored.get(run.method), run.method, seed))
+                predicted = predictions[control.name]
+                scored[control.name] = {name: _score(predicted, test, seed, name) for name in protocols_for(len(test.images))}
+            rows.append(_row(control, scored.get(control.name), reference, scored[run.method], run.method, seed, protocol))
             top1 = rows[-1]["brain_to_image_top1"]
             shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
-    evaluation = _summary(rows, scored[run.method], test, scaling, reference_name, near_duplicate)
-    evaluation["headroom"] = _headroom(scored, seed)
+    ours, headline = scored[run.method], {name: found[protocol] for name, found in scored.items()}
+    evaluation = _summary(rows, ours, test, scaling, reference_name, near_duplicate, protocol)
+    evaluation["headroom"] = _headroom(headline, seed)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
     evaluation["rois"] = _known_rois(responses, decoder.selected)
-    _write_artifacts(run, experiment, test, scored[run.method], reference)
+    _write_artifacts(run, experiment, test, headline[run.method], reference)
     write_json(run.path / "evaluation.json", evaluation, sealed=True)
     return evaluation
 
@@ -205,9 +221,11 @@ def _kept(run: RunFolder, control: Control, outputs: Tensor, test: _Test) -> np.
     return predicted
 
 
-def _score(predicted: np.ndarray, test: _Test, seed: int) -> Retrieval:
+def _score(predicted: np.ndarray, test: _Test, seed: int, protocol: Protocol) -> Retrieval:
+    """Near-duplicates are not in each other's gallery; the papers' draws have all 300."""
     generator = np.random.default_rng([seed, 0x5C0])
-    return retrieval_scores(predicted, test.true, generator=generator, excluded=test.duplicates)
+    excluded = test.duplicates if protocol == "every_candidate" else None
+    return retrieval_scores(predicted, test.true, generator=generator, excluded=excluded, protocol=protocol)
 
 
 def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str | None]:
@@ -221,14 +239,15 @@ def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str
 
 def _row(
     control: Control,
-    retrieval: Retrieval | None,
+    scored: Mapping[Protocol, Retrieval] | None,
     reference: np.ndarray | None,
-    ours: Retrieval | None,
+    own: Mapping[Protocol, Retrieval],
     method: str,
     seed: int,
+    protocol: Protocol,
 ) -> dict[str, Any]:
-    """One row of the table: flat names, intervals as pairs."""
-    selected = control.selected
+    """One row of the table: flat names, intervals as pairs. Scores under another protocol have its name in front."""
+    selected, retrieval, ours = control.selected, None if scored is None else scored[protocol], own[protocol]
     row: dict[str, Any] = {
         "name": control.name,
         "description": control.description,
@@ -241,15 +260,20 @@ def _row(
         interval = None if retrieval is None else [retrieval.scores[f"{direction}_top1_{end}"] for end in ("low", "high")]
         row[f"{direction}_top1_interval"] = interval
         row[f"{direction}_top1_above_null"] = None if retrieval is None else retrieval.scores[f"{direction}_top1_above_null"]
+    for other in [name for name in own if name != protocol]:
+        for key in (f"{direction}_top1" for direction in DIRECTIONS):
+            there = None if scored is None else scored[other].scores
+            row[f"{other}_{key}"] = None if there is None else there[key]
+            row[f"{other}_{key}_interval"] = None if there is None else [there[f"{key}_low"], there[f"{key}_high"]]
     agreement = None if selected is None or reference is None else overlap(selected, reference)
     for score in ("precision", "recall", "dice"):
         row[score] = None if agreement is None else getattr(agreement, score)
     if control.unavailable:
         row["unavailable"] = control.unavailable
-    if retrieval is not None and ours is not None and control.name != method:
+    if retrieval is not None and control.name != method:
         for direction, prefix in zip(DIRECTIONS, ("", "image_to_brain_"), strict=True):
             generator = np.random.default_rng([seed, 0xD1F])
-            pair = [result.per_image[direction].top1 for result in (retrieval, ours)]
+            pair = [result.per_image[direction].weighted_top1 for result in (retrieval, ours)]
             difference = paired_difference(*pair, generator=generator, of_shares=True)
             row[f"{prefix}difference_to_{method}"] = difference.difference
             row[f"{prefix}difference_to_{method}_interval"] = [difference.low, difference.high]
@@ -265,45 +289,49 @@ def _headroom(scored: Mapping[str, Retrieval], seed: int) -> dict[str, Any] | No
     gains: dict[str, dict[str, Any]] = {}
     for name in ("true_voxels", "true_best"):
         if name in scored and SIMPLEST in scored:
-            pair = [scored[place].per_image["brain_to_image"].top1 for place in (name, SIMPLEST)]
-            gain = paired_difference(*pair, generator=np.random.default_rng([seed, 0xD1F]))
+            pair = [scored[place].per_image["brain_to_image"].weighted_top1 for place in (name, SIMPLEST)]
+            gain = paired_difference(*pair, generator=np.random.default_rng([seed, 0xD1F]), of_shares=True)
             gains[name] = {"difference": gain.difference, "interval": [gain.low, gain.high]}
     if not gains:
         return None
     return {"simplest": SIMPLEST, "gains": gains, "tells": any(gain["interval"][0] > 0 for gain in gains.values())}
 
 
+def _gallery(found: Retrieval) -> dict[str, Any]:
+    """Size, chance and permutation null (brain -> image) of a protocol's gallery."""
+    size = found.scores["gallery_size"]
+    null = {name: found.scores[f"brain_to_image_top1_{place}"] for name, place in NULL_OF.items()}
+    return {"gallery_size": round(size, 1) if size % 1 else int(size), "chance": found.scores["chance"], "null": null}
+
+
 def _summary(
     rows: list[dict[str, Any]],
-    ours: Retrieval,
+    ours: Mapping[Protocol, Retrieval],
     test: _Test,
     scaling: Mode,
     reference_name: str | None,
     near_duplicate: float,
+    protocol: Protocol,
 ) -> Evaluation:
-    scores = ours.scores
-    transductive = (
-        [] if scaling == "train_stats" else ["z-scored per session: sessions with test trials give their own statistics"]
-    )
+    n_duplicates, broken = int(test.duplicates.sum()), []
+    if scaling != "train_stats":
+        broken.append("z-scored per session: sessions with test trials give their own statistics")
+    if protocol == "draws" and n_duplicates:
+        broken.append("near-duplicates of the target stay in its gallery, as in the papers that draw galleries")
     return {
         "rows": rows,
         "interval_level": LEVEL,
-        "gallery_size": round(scores["gallery_size"], 1) if scores["gallery_size"] % 1 else int(scores["gallery_size"]),
+        **_gallery(ours[protocol]),
         "n_images": len(test.images),
-        "chance": scores["chance"],
-        "null": {
-            "mean": scores["brain_to_image_top1_null_mean"],
-            "percentile_95": scores["brain_to_image_top1_null_percentile_95"],
-            "p_value": scores["brain_to_image_top1_p_value"],
-        },
-        "protocol": ours.protocol,
+        "protocol": protocol,
+        "protocols": {name: _gallery(found) for name, found in ours.items()},
         "scaling": scaling,
         "n_test_trials_averaged": len(test.trials.stimulus_ids) / len(test.images),
-        "near_duplicates_left_out": int(test.duplicates.sum()),
+        "near_duplicates_left_out": n_duplicates if protocol == "every_candidate" else 0,
         "near_duplicate_cosine": near_duplicate,
         "reference": reference_name,
         "labels": {"mindeye2": mindeye2_labels},
-        "rules_broken": transductive,
+        "rules_broken": broken,
     }
 
 

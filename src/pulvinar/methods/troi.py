@@ -27,6 +27,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
+from pulvinar.metrics.retrieval import N_DRAWN, Protocol, protocols_for
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.progress import bar, log
 from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
@@ -54,9 +55,14 @@ from pulvinar.training.runs import RunFolder
 
 BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
-_PAPER = "NSD subj1, 1 hour of target, 3,000 voxels"
+_PAPER: dict[str, Any] = {  # "out of 300 candidates", as in MindEye2, whose scores are those of the paper
+    "setting": "NSD subj1, 1 hour of target, 3,000 voxels",
+    "protocol": "draws",
+    "gallery_size": N_DRAWN,
+    "unit": "percent",
+}
 PUBLISHED: list[dict[str, Any]] = [
-    {"table": table, "setting": _PAPER, "method": method, "metric": metric, "value": value, "unit": "percent"}
+    {"table": table, "method": method, "metric": metric, "value": value, **_PAPER}
     for table, method, forward, backward in (
         ("1", "TROI", 93.6, 85.3),
         ("1", "MindEye2, annotated ROI, 7 subjects", 94.0, 77.6),
@@ -95,6 +101,9 @@ class Config(DecodingSettings):
     lora_rank: int = setting(0, "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)")
     roi: str = setting("annotated", "ROI of the new subject for the annotated control; never used for the selection")
     near_duplicate: float = setting(0.95, "test images with embeddings of a larger cosine are not in each other's gallery")
+    protocol: Protocol = setting(
+        "every_candidate", "gallery of the headline: every_candidate, or draws (mean over 30 draws of 300, as the papers)"
+    )
 
     def problems(self) -> list[str]:
         """What is out of range."""
@@ -161,6 +170,9 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     responses = experiment.subjects[experiment.target]
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
+    n_images = len(set(experiment.split.test) & set(responses.stimulus_ids))
+    if config.protocol not in protocols_for(n_images):
+        raise InputError(f"troi.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
     candidates = usable_voxels(
         experiment, experiment.target, n_sessions=config.n_sessions, drop_bad_voxels=config.drop_bad_voxels
     )
@@ -414,5 +426,6 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
         roi=config.roi,
         near_duplicate=config.near_duplicate,
         seed=config.seed,
+        protocol=config.protocol,
         controls=controls,
     )

@@ -4,8 +4,8 @@ predicted: embeddings decoded from the brain, one row per test stimulus. true: e
 Both (stimulus, dim), tokens flattened; candidates are ranked by cosine similarity.
   brain_to_image   the query is a predicted embedding, the candidates are all true ones
   image_to_brain   the query is a true embedding, the candidates are all predicted ones
-Protocols: `all` (the whole test set is the gallery) and `thirty_draws_of_300` (30 draws of 300 test images without
-replacement, mean over draws, as in Scotti et al. 2024, MindEye2).
+Protocols: `every_candidate` (the whole test set is the gallery) and `draws` (30 draws of 300 test images without replacement,
+mean over draws, as in Scotti et al. 2024, MindEye2, and the papers that follow it).
 
 Ties are broken at random, in expectation: with g candidates above the right one and t others equal to it, its rank is
 1 + g + t/2, and it is among the first k with probability min(1, max(0, (k - g) / (t + 1))). Cosines are rounded to 12 decimals,
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics.resampling import bootstrap_shares, permutation_null, share_interval
 
-Protocol = Literal["all", "thirty_draws_of_300"]
+Protocol = Literal["every_candidate", "draws"]
 Direction = Literal["brain_to_image", "image_to_brain"]
 DIRECTIONS: tuple[Direction, ...] = ("brain_to_image", "image_to_brain")
 N_DRAWS, N_DRAWN = 30, 300  # Scotti et al. 2024
@@ -46,6 +46,11 @@ class PerImage:
     top5: Float[np.ndarray, " stimulus"]
     n_draws: Int[np.ndarray, " stimulus"]
     retrieved: Int[np.ndarray, "stimulus place"]
+
+    @property
+    def weighted_top1(self) -> Float[np.ndarray, " stimulus"]:
+        """top1 times the share of draws the image was in, so that the mean over all images is the score; never NaN."""
+        return np.where(self.n_draws > 0, self.top1, 0.0) * self.n_draws / self.n_draws.mean()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +88,11 @@ def cosine_similarities(
     return np.round(product / np.sqrt(square_rows)[:, None] / np.sqrt(square_columns), 12)
 
 
+def protocols_for(n_images: int) -> tuple[Protocol, ...]:
+    """The protocols that so many test images allow: draws from 300 on."""
+    return ("every_candidate", "draws") if n_images >= N_DRAWN else ("every_candidate",)
+
+
 def near_duplicates(true: Float[np.ndarray, "stimulus dim"], threshold: float) -> Bool[np.ndarray, "stimulus stimulus"]:
     """Pairs of different test images whose true embeddings have a cosine above the threshold (symmetric, diagonal False)."""
     if not -1 <= threshold <= 1:
@@ -97,7 +107,7 @@ def retrieval_scores(
     true: Float[np.ndarray, "stimulus dim"],
     *,
     generator: np.random.Generator,
-    protocol: Protocol = "all",
+    protocol: Protocol = "every_candidate",
     excluded: Bool[np.ndarray, "target candidate"] | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 2000,
@@ -161,10 +171,10 @@ def _whole_gallery(
 
 
 def _draws(n_stimuli: int, protocol: Protocol, generator: np.random.Generator) -> Sequence[Int[np.ndarray, " drawn"]]:
-    if protocol == "all":
+    if protocol == "draws" and n_stimuli < N_DRAWN:
+        raise InputError(f"protocol=draws: {N_DRAWN} test images are needed, {n_stimuli} came; use protocol=every_candidate")
+    if protocol == "every_candidate" or n_stimuli == N_DRAWN:  # 300 of 300 are the same 300 every time
         return [np.arange(n_stimuli)]
-    if n_stimuli < N_DRAWN:
-        raise InputError(f"{protocol}: {N_DRAWN} test images are needed, {n_stimuli} came; use protocol='all'")
     return [np.sort(generator.choice(n_stimuli, N_DRAWN, replace=False)) for _ in range(N_DRAWS)]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ from pulvinar.report import (
 from pulvinar.report.elements import absent
 from pulvinar.report.findings import cautions, coverage, headline
 from pulvinar.report.run_folder import SCORE, Run
-from pulvinar.report.settings import facts_of_evaluation
+from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation
 
 ALT = {
     "roi": "The selected voxels against the reference, and the learned weights, from the same places",
@@ -28,10 +29,7 @@ ALT = {
     "trials": "Test trials: the image that was seen and the five that were retrieved",
     "curves": "Voxels alive and losses over the epochs of each phase",
 }
-ELSEWHERE = (
-    "The published numbers are of another data set, other subjects and another gallery: they say what is usual, "
-    "not what is better."
-)
+ELSEWHERE = "The published numbers are of another data set and other subjects: they say what is usual, not what is better."
 
 
 def title(run: Run) -> str:
@@ -74,7 +72,7 @@ def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
         _trials(run, drawn),
         *pictures_page.reconstructions(run),
         _training(run, drawn),
-        elements.published(run, run.row(run.method) or {}, warning=ELSEWHERE),
+        _published(run),
         _evidence(run),
         elements.settings(run),
     ]
@@ -165,6 +163,39 @@ def _controls(run: Run, drawn: Mapping[str, Path]) -> str:
         f"image by image (brain → image): a tie is a 95 % interval of the "
         f"difference that holds zero.{labels}</small></p></section>"
     )
+
+
+def _published(run: Run) -> str:
+    """Published rows by protocol and gallery, each beside our number of the same; apart where we have none."""
+    groups: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for entry in run.published:
+        groups.setdefault((entry.get("protocol"), entry.get("gallery_size")), []).append(entry)
+    return "".join(
+        _published_under(run, entries, protocol=protocol, gallery_size=size) for (protocol, size), entries in groups.items()
+    )
+
+
+def _published_under(run: Run, entries: list[Mapping[str, Any]], *, protocol: str | None, gallery_size: int | None) -> str:
+    name = str(run.facts.get("data", {}).get("name", "these data"))
+    galleries = (run.evaluation or {}).get("protocols") or {}
+    ours, warning = _scores_under(run, protocol, entries), ELSEWHERE
+    if protocol is not None:
+        gallery = (galleries.get(protocol) or {}).get("gallery_size")
+        warning += f" Their gallery: {PROTOCOLS.get(protocol, protocol)}."
+        if gallery != gallery_size:
+            ours = {}
+            warning += " This run has no number of that protocol and size (it needs 300 test images), so they stand apart."
+        name += f", gallery of {tables.count(gallery)}" if ours else ""
+    beside = [(f"{tables.label(run.method)}, this run", name, ours)] if ours else []
+    return elements.published_beside(entries, beside, warning=warning)
+
+
+def _scores_under(run: Run, protocol: str | None, entries: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """This run's values of the published metrics under a protocol (None: as the headline); empty without a score."""
+    row, headline = run.row(run.method) or {}, (run.evaluation or {}).get("protocol")
+    prefix = "" if protocol in (None, headline) else f"{protocol}_"
+    keys = {str(entry["metric"]): f"{prefix}{entry['metric']}" for entry in entries}
+    return {metric: row[key] for metric, key in keys.items() if row.get(key) is not None}
 
 
 def _labels(run: Run) -> str:

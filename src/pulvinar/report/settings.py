@@ -6,7 +6,10 @@ from pathlib import Path
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.tables import count, percent
 
-PROTOCOLS = {"all": "every test image stands in one gallery"}
+PROTOCOLS = {
+    "every_candidate": "every test image stands in one gallery",
+    "draws": "30 draws of 300 test images, mean over draws",
+}
 SCALINGS = {
     "train_stats": "z-scored with the statistics of the training trials in use (train_stats)",
     "per_session": "z-scored with each session's own non-test trials (per_session): transductive",
@@ -23,8 +26,18 @@ def facts_of_evaluation(run: Run) -> Facts:
     protocol, scaling = str(evaluation.get("protocol")), str(evaluation.get("scaling"))
     averaged = evaluation.get("n_test_trials_averaged")
     rules = evaluation.get("rules_broken")
+    others = [
+        (
+            "Also scored",
+            f"{PROTOCOLS.get(name, name)}: gallery of {count(gallery.get('gallery_size'))}, chance "
+            f"{percent(gallery.get('chance'), 2)} (columns of the table)",
+        )
+        for name, gallery in (evaluation.get("protocols") or {}).items()
+        if name != protocol
+    ]
     return [
         ("Gallery", f"{count(evaluation.get('gallery_size'))} images; {PROTOCOLS.get(protocol, protocol)}"),
+        *others,
         ("Chance", percent(evaluation.get("chance"), 2)),
         ("Permutation null", _null(run)),
         ("Test trials", _averaged(averaged)),

@@ -42,6 +42,7 @@ METRICS = {
     "inception": "Inception, two-way",
     "swav": "SwAV distance",
 }
+GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
 NO_BREAK = "\u00a0"
 INTERVAL = f"[95{NO_BREAK}%]"  # in the head of a column with intervals
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
@@ -142,6 +143,11 @@ def columns(rows: Sequence[Row], method: str) -> list[Column]:
         Column("n_voxels", "voxels", "", count),
         Column(SCORE, "brain → image", "top-1, %", share),
         Column("image_to_brain_top1", "image → brain", "top-1, %", share),
+        *[
+            Column(f"{protocol}_{direction}_top1", heading, f"top-1, %, {gallery}", share)
+            for protocol, gallery in GALLERIES.items()
+            for direction, heading in (("brain_to_image", "brain → image"), ("image_to_brain", "image → brain"))
+        ],
         Column("brain_to_image_top5", "brain → image", "top-5, %", share),
         Column("brain_to_image_median_rank", "median rank", "brain → image", lambda value: f"{value:g}"),
         Column("precision", "precision", "", "{:.2f}".format),
@@ -195,9 +201,7 @@ def headroom(found: Mapping[str, Any] | None) -> str:
         f"{in_sentence(name)} {points(gain['difference'])} points {interval_text(gain['interval'], points)}"
         for name, gain in found["gains"].items()
     ]
-    said = (
-        f"Against the simplest score ({in_sentence(found['simplest'])}) the truth gains: {', '.join(gains)} (95 % intervals)."
-    )
+    said = f"Against the simplest score ({in_sentence(found['simplest'])}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
     if found["tells"]:
         return f"{said} So there is something to win here."
     return (
@@ -291,7 +295,8 @@ def published_html(published: Sequence[Row], ours: Sequence[tuple[str, str, Row]
     metrics = list(dict.fromkeys(str(row["metric"]) for row in published))
     grouped: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in published:
-        key = (str(row.get("table", "")), str(row.get("setting", "")), str(row.get("method", "")))
+        gallery = f", gallery of {row['gallery_size']}" if row.get("gallery_size") else ""
+        key = (str(row.get("table", "")), f"{row.get('setting', '')}{gallery}", str(row.get("method", "")))
         grouped.setdefault(key, {})[str(row["metric"])] = _published_value(row)
     heads = "".join(f'<th class="number">{escape(metric(name))}</th>' for name in metrics)
     body = [
