@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pulvinar.errors import FileError
-from pulvinar.report import page, tables
+from pulvinar.report import decoding_page, page, run_folder, tables
+from pulvinar.report.settings import facts_of_evaluation
 from pulvinar.storage import read_json, write_json
 
 VOID = {"meta", "img", "br"}
@@ -150,8 +151,7 @@ def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_
     write_json(folder / "published.json", rows)
 
     def beside() -> str:
-        text = parse(page.build(folder)).text
-        return text[text.index("Published beside ours") : text.index("Settings and versions")]
+        return decoding_page._published(run_folder.read(folder))
 
     assert "gallery of 300" in beside()
     assert "61.0" not in beside()  # the headline's protocol is another one
@@ -164,9 +164,9 @@ def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_
     assert "43.4" in beside()
     assert "61.0" not in beside()
     assert "apart" not in beside()
-    built = parse(page.build(folder)).text
-    assert "30 draws of 300 test images, mean over draws: gallery of 300, chance 0.33" in built
-    assert "top-1, %, 30 draws of 300" in built
+    facts = dict(facts_of_evaluation(run_folder.read(folder)))
+    assert facts["Also scored"].startswith("30 draws of 300 test images, mean over draws: gallery of 300, chance 0.33")
+    assert "top-1, %, 30 draws of 300" in tables.as_html(evaluation["rows"], "troi")
 
     write_json(folder / "published.json", [row | {"gallery_size": 50} for row in rows])
     assert "43.4" not in beside()

@@ -17,6 +17,7 @@ from pulvinar.training.decoding_data import Trials
 
 # In units of the mean squared singular value of the training responses; our choice of range.
 ALPHAS = tuple(10.0 ** np.arange(-3, 4.5, 0.5))
+DIMS_PER_BLOCK = 8192
 
 
 def ridge_outputs(
@@ -40,8 +41,11 @@ def ridge_outputs(
 
 def _narrow(targets: Float[Tensor, "image dim"]) -> Float[np.ndarray, "image column"]:
     """Columns with the inner products of the centred targets; no more of them than images."""
-    centred = (targets - targets.mean(0)).double()
+    centred = targets - targets.mean(0)
     if centred.shape[1] <= len(centred):
-        return centred.numpy()
-    values, vectors = np.linalg.eigh((centred @ centred.T).numpy())
+        return centred.double().numpy()
+    gram = torch.zeros(len(centred), len(centred), dtype=torch.float64)
+    for block in centred.split(DIMS_PER_BLOCK, dim=1):
+        gram += block.double() @ block.double().T
+    values, vectors = np.linalg.eigh(gram.numpy())
     return vectors * np.sqrt(np.maximum(values, 0.0))
