@@ -193,7 +193,7 @@ def create_run(
     plan: dict[str, Any] | None = None,
 ) -> RunFolder:
     """A new run folder of a method on opened data."""
-    facts = {
+    facts: dict[str, Any] = {
         "name": opened.name,
         "path": absolute(data),
         "target": opened.target if isinstance(opened, Experiment) else None,

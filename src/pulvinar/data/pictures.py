@@ -9,11 +9,11 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)
 REFUSE = "refuse"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # the EXIF tag
-TURNS = {  # orientation -> the picture upright, from (height, width, channel)
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # orientation -> the picture upright, from (height, width, channel)
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -204,7 +204,8 @@ def _channels(
 
 def _raw_mode(image: "Image") -> str:
     """How the bytes of a file that is not read yet are packed, in Pillow's words; empty where it does not say."""
-    packing = image.tile[0].args if getattr(image, "tile", None) else ""
+    tiles: Any = getattr(image, "tile", None)
+    packing = tiles[0].args if tiles else ""
     packing = packing[0] if isinstance(packing, tuple) and packing else packing
     return packing if isinstance(packing, str) else ""
 

@@ -222,7 +222,7 @@ class RDMRegressor(BaseEstimator):
         check_parameters(self)
         weights: Any = self.identity_weights
         given = list(weights) if isinstance(weights, Iterable) else [weights]
-        fits = [isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < np.inf for value in given]
+        fits = [isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < np.inf for value in given]
         if not given or not all(fits):
             raise refuse_parameter(self, "identity_weights", "one or more numbers of 0 or more")
         return tuple(float(value) for value in given)
