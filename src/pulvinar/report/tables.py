@@ -201,7 +201,8 @@ def headroom(found: Mapping[str, Any] | None) -> str:
         f"{in_sentence(name)} {points(gain['difference'])} points {interval_text(gain['interval'], points)}"
         for name, gain in found["gains"].items()
     ]
-    said = f"Against the simplest score ({in_sentence(found['simplest'])}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
+    simplest = in_sentence(found["simplest"])
+    said = f"Against the simplest score ({simplest}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
     if found["tells"]:
         return f"{said} So there is something to win here."
     return (
