@@ -1,7 +1,8 @@
 """Settings: a frozen dataclass, filled from a TOML file and `key=value` pairs; every mistake is reported at once.
 
 A method's `Config` is a frozen keyword-only dataclass whose type hints say what fits. Supported hints: bool, int, float,
-str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string under each field's `metadata["help"]`.
+str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string under each field's `metadata["help"]`; a setting
+that does nothing beside some values of others says so in `counts`, and `build` refuses it where a person gives it in vain.
 """
 
 import dataclasses
@@ -9,10 +10,11 @@ import difflib
 import json
 import math
 import os
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pulvinar.errors import ConfigError, FileError
@@ -22,9 +24,57 @@ ConfigType = TypeVar("ConfigType")
 LARGEST_SEED = 2**48
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with a default and one line that says what it does, its unit and source."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, *, counts: str = "") -> Any:
+    """A dataclass field with a default and one line that says what it does, its unit and source.
+
+    counts: with which values of other settings it does anything, such as "epochs>0 and prior!=linear or train=all"; empty:
+    always. `and` binds tighter than `or`; what a method has no setting for holds.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "counts": counts})
+
+
+_CONDITION = re.compile(r"(\w+)(!=|=|>|<)(\S+)")
+
+
+def holds(condition: str, config: Any) -> bool:
+    """Whether a condition of `setting` is true of a config."""
+    return any(all(_holds(part, config) for part in each.split(" and ")) for each in condition.split(" or "))
+
+
+def _holds(part: str, config: Any) -> bool:
+    found = _CONDITION.fullmatch(part)
+    if found is None:
+        raise ValueError(f"'{part}' is no condition; one looks like train=all, weight>0 or measures!=()")
+    name, sign, text = found.groups()
+    if not hasattr(config, name):
+        return True
+    value = getattr(config, name)
+    if sign in "<>":
+        return value is not None and (value > float(text) if sign == ">" else value < float(text))
+    return (value == convert(text, typing.get_type_hints(type(config))[name])) == (sign == "=")
+
+
+def idle_settings(config: Any) -> dict[str, str]:
+    """Settings that do nothing beside the others -> why. A config may add some by `idle(self)`, such as what a preset sets."""
+    effective = config.resolved() if hasattr(config, "resolved") else config
+    conditions = {field.name: field.metadata.get("counts", "") for field in dataclasses.fields(config)}
+    found = {
+        name: f"it counts with {condition} only"
+        for name, condition in conditions.items()
+        if condition and not holds(condition, effective)
+    }
+    return found | getattr(config, "idle", dict)()
+
+
+def _given_in_vain(config: Any, given: Collection[str], elsewhere: Mapping[str, str], name: str) -> list[str]:
+    """A line for every given setting that does nothing. Where all are given (a run's config.toml), defaults are no choice."""
+    default = {field.name: field.default for field in dataclasses.fields(config)}
+    is_record = set(default) <= set(given)
+    return [
+        f"{name}.{key}={getattr(config, key)} does nothing here: {why}{elsewhere.get(key, '')}"
+        for key, why in idle_settings(config).items()
+        if key in given and not (is_record and getattr(config, key) == default[key])
+    ]
 
 
 def number_problems(method: str, config: Any) -> list[str]:
@@ -127,10 +177,18 @@ def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
-def build(config_class: type[ConfigType], values: Mapping[str, Any], *, name: str) -> ConfigType:
+def build(
+    config_class: type[ConfigType],
+    values: Mapping[str, Any],
+    *,
+    name: str,
+    given: Collection[str] = (),
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> ConfigType:
     """The config from a mapping of raw values. `ConfigError` lists unknown keys, wrong types and failed checks together.
 
-    A config class may have `problems(self) -> list[str]` for checks that involve values; `build` adds its lines.
+    A config class may have `problems(self) -> list[str]` for checks that involve values; `build` adds its lines. given: names
+    that a person chose: one that does nothing beside the others is a mistake too, and `elsewhere` says where it would count.
     """
     hints = typing.get_type_hints(config_class)
     mistakes, kept = [], {}
@@ -147,6 +205,7 @@ def build(config_class: type[ConfigType], values: Mapping[str, Any], *, name: st
     except ConfigError as error:
         raise ConfigError("\n".join([*mistakes, str(error)])) from error
     mistakes += getattr(config, "problems", list)()
+    mistakes += _given_in_vain(config, given, elsewhere, name)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
@@ -161,7 +220,8 @@ def load(
 ) -> ConfigType:
     """The config of method `name`: defaults, then a TOML file, then `key=value` pairs (the last wins)."""
     values: dict[str, Any] = dict(read_toml(file)) if file is not None else {}
-    return build(config_class, values | parse_assignments(assignments), name=name)
+    values |= parse_assignments(assignments)
+    return build(config_class, values, name=name, given=values)
 
 
 def _toml_value(value: Any) -> str:
@@ -191,4 +251,9 @@ def to_toml(config: Any) -> str:
 def describe(config_class: type[Any]) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of a config class, for help texts."""
     hints = typing.get_type_hints(config_class)
-    return [(f.name, _describe(hints[f.name]), f.default, f.metadata.get("help", "")) for f in dataclasses.fields(config_class)]
+    return [(f.name, _describe(hints[f.name]), f.default, _help_of(f)) for f in dataclasses.fields(config_class)]
+
+
+def _help_of(field: "dataclasses.Field[Any]") -> str:
+    counts = field.metadata.get("counts")
+    return field.metadata.get("help", "") + (f" [counts with {counts}]" if counts else "")

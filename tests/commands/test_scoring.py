@@ -53,7 +53,7 @@ def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
     stored = read_json(folder / "evaluation.json")
     assert not stored["own_images"]
     assert stored["changed"] == {"k": 3, "metric": "cosine"}
-    assert stored["rows"][0]["linear"] == printed["linear_gated"]
+    assert stored["rows"][0]["linear"] == pytest.approx(printed["linear_gated"])
     assert len(stored["class_names"]) == 3
     assert {row["branch"] for row in stored["rows"]} >= {"gated", "dense", "pixels", "static", "random_gates"}
     assert read_arrays(folder / "predictions" / "correct.npz")["knn_gated"].shape == (20,)
@@ -80,7 +80,8 @@ def test_what_may_be_set_is_listed_and_mistakes_are_named(run, capsys):
 
 
 def test_a_method_that_is_scored_in_one_way_says_so(tmp_path):
-    (tmp_path / "run.json").write_text('{"method": "troi", "status": "finished", "seed": 0, "data": {}}')
+    (tmp_path / "run.json").write_text('{"method": "ridge_encoding", "status": "finished", "seed": 0, "data": {}}')
+    (tmp_path / "config.toml").write_text("")
     assert scoring_settings(str(tmp_path)) == []
-    with pytest.raises(ConfigError, match="troi is scored in one way; leave out k=2"):
+    with pytest.raises(ConfigError, match="ridge_encoding is scored in one way; leave out k"):
         evaluate(str(tmp_path), assignments=["k=2"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from pulvinar.commands import registry
 from pulvinar.commands.data import absolute, open_data
-from pulvinar.config import build, parse_assignments, read_toml, to_toml
+from pulvinar.config import build, idle_settings, parse_assignments, read_toml, to_toml
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
@@ -23,14 +23,26 @@ from pulvinar.training.runs import RunFolder
 Data = Experiment | ImageSet | Dissimilarities
 
 BACKBONE_PREFIX = "backbone."
-SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches")
+SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches", "roi")
 
 
-def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[Any, Any]:
+@dataclasses.dataclass
+class Part:
+    """A method whose settings were given: all of its raw values, those that a person chose, and where else one would count."""
+
+    name: str
+    module: ModuleType
+    values: dict[str, Any]
+    given: dict[str, Any]
+    elsewhere: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse_idle: bool = True) -> tuple[Any, Any]:
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
-    seed, feature, centre, scaling, drop_bad_voxels, precision and micro_batches are the method's.
+    seed, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. refuse_idle: a setting
+    that does nothing beside the others is a mistake too.
     """
     module = registry.module("methods", method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
@@ -46,18 +58,34 @@ def configs(method: str, file: str | None, assignments: Sequence[str]) -> tuple[
     backbone = getattr(module, "BACKBONE", None)
     if inner and backbone is None:
         mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(inner)}")
-    parts: list[tuple[str, ModuleType, dict[str, Any]]] = [(method, module, values)]
+    own = Part(method, module, values, given=values)
+    parts = [own]
     if backbone is not None:
-        shared: dict[str, Any] = {key: values[key] for key in SHARED_WITH_BACKBONE if key in values}
-        parts.append((backbone, registry.module("methods", backbone), {**shared, **inner}))
-    for name, part, given in parts:
+        other = registry.module("methods", backbone)
+        shared: dict[str, Any] = {key: values[key] for key in SHARED_WITH_BACKBONE if key in values and is_setting(other, key)}
+        parts.append(Part(backbone, other, {**shared, **inner}, given=inner))
+        own.elsewhere = {
+            field.name: f"; that of the {backbone} it reads is {BACKBONE_PREFIX}{field.name}"
+            for field in dataclasses.fields(other.Config)
+        }
+    for part in parts:
+        given = part.given if refuse_idle else ()
         try:
-            built[name] = build(part.Config, given, name=name)
+            built[part.name] = build(part.module.Config, part.values, name=part.name, given=given, elsewhere=part.elsewhere)
         except ConfigError as error:
             mistakes += str(error).splitlines()
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     return built[method], built.get(backbone) if backbone else None
+
+
+def idle(config: Any, backbone_config: Any) -> dict[str, str]:
+    """Settings that do nothing beside the others -> why; those of the backbone prefixed, all of them where none is trained."""
+    found = idle_settings(config)
+    if backbone_config is not None and not getattr(config, "pretrain", True):
+        return found | {BACKBONE_PREFIX + name: "pretrain=false trains no backbone" for name in vars(backbone_config)}
+    inner = {} if backbone_config is None else idle_settings(backbone_config)
+    return found | {BACKBONE_PREFIX + name: why for name, why in inner.items()}
 
 
 def is_setting(module: ModuleType, name: str) -> bool:
@@ -269,30 +297,40 @@ def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, op
         _fit(module, config, opened, run, data)
 
 
-def scoring_of(run: RunFolder, assignments: Sequence[str]) -> dict[str, Any]:
-    """How the run is to be scored, as the method's `evaluate` wants it: `scoring`, or nothing where there is no choice."""
-    defaults = getattr(registry.module("methods", run.method), "SCORING", None)
-    if defaults is None:
-        if assignments:
-            raise ConfigError(f"--set: a run of {run.method} is scored in one way; leave out {', '.join(assignments)}")
-        return {}
-    from pulvinar.evaluation.score_settings import ScoreSettings
+def scoring_of(run: RunFolder, assignments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The run's config with what its scores may have otherwise than its fit, and `scoring` for methods that take it.
 
-    return {"scoring": build(ScoreSettings, {**defaults, **parse_assignments(assignments)}, name="evaluate")}
+    A method's SCORING is a tuple of its own settings that count in the evaluation alone, or a dict of what it scores by
+    (evaluation/score_settings.py). `ConfigError` where anything else is given.
+    """
+    module = registry.module("methods", run.method)
+    given, recorded = parse_assignments(assignments), run.settings()
+    config = build(module.Config, recorded, name=run.method)
+    usual: dict[str, Any] | tuple[str, ...] = getattr(module, "SCORING", ())
+    if isinstance(usual, dict):
+        from pulvinar.evaluation.score_settings import ScoreSettings
+
+        return config, {"scoring": build(ScoreSettings, {**usual, **given}, name="evaluate", given=given)}
+    if wrong := [name for name in given if name not in usual]:
+        may = f"may be scored with another {' or '.join(usual)}" if usual else "is scored in one way"
+        raise ConfigError(f"--set: a run of {run.method} {may}; leave out {', '.join(wrong)}")
+    return build(module.Config, {**recorded, **given}, name=run.method) if given else config, {}
 
 
 def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of what `evaluate --set` may change; none where there is no choice."""
     from pulvinar.config import describe
 
-    scoring = scoring_of(RunFolder.reopen(run), ()).get("scoring")
-    if scoring is None:
-        return []
-    return [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
+    opened = RunFolder.reopen(run)
+    config, extra = scoring_of(opened, ())
+    scoring = extra.get("scoring", config)
+    names = getattr(registry.module("methods", opened.method), "SCORING", ())
+    rows = [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
+    return [row for row in rows if isinstance(names, dict) or row[0] in names]
 
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
-    """Score a finished run on the outer test images, beside its controls. assignments: how (self-supervised runs).
+    """Score a finished run on the outer test images, beside its controls. assignments: how, where there is a choice.
 
     The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
     """
@@ -306,8 +344,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
         )
     if not finished.finished:
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
-    scoring = scoring_of(finished, assignments)
-    config = build(module.Config, finished.settings(), name=finished.method)
+    config, scoring = scoring_of(finished, assignments)
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")

@@ -191,8 +191,9 @@ def _trained(
 ) -> RunFolder:
     """The run of picture_decoder inside `folder`, finished: opened, continued or made."""
     module = registry.module("methods", METHOD)
-    given: dict[str, Any] = {"seed": decoder.facts["seed"], **(read_toml(config_file) if config_file else {})}
-    config = build(module.Config, given | parse_assignments(assignments), name=METHOD)
+    given: dict[str, Any] = dict(read_toml(config_file)) if config_file else {}
+    given |= parse_assignments(assignments)
+    config = build(module.Config, {"seed": decoder.facts["seed"], **given}, name=METHOD, given=given)
     path = folder / METHOD
     if path.exists():
         run = RunFolder.reopen(path)

@@ -21,7 +21,7 @@ file.
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def _flat(table: dict[str, Any]) -> dict[str, Any]:
 def sweep(grid_file: str) -> dict[str, Any]:
     """Fit and evaluate every cell, one after the other; the table is written after each."""
     grid = read_toml(grid_file)
-    todo = cells(_with_all_targets(grid))
+    todo = _counting(cells(_with_all_targets(grid)))
     out, rows = Path(grid["out"]), []
     _check(out, todo)
     for number, cell in enumerate(todo, start=1):
@@ -171,6 +171,30 @@ def sweep(grid_file: str) -> dict[str, Any]:
     if stable:
         write_text(out / "stability.csv", csv_text(stable))
     return {"table": str(out / "table.csv"), "rows": rows, "stability": stable}
+
+
+def _counting(todo: list[Cell]) -> list[Cell]:
+    """The cells without the settings that do nothing in them; `ConfigError` for one that does nothing in any of its cells."""
+    vain: list[dict[str, str]] = []
+    for cell in todo:
+        try:
+            vain.append(fitting.idle(*fitting.configs(cell.method, None, cell.assignments, refuse_idle=False)))
+        except PulvinarError:  # said with all others' mistakes by the check
+            return todo
+    names = dict.fromkeys(name for cell in todo for name in cell.settings)
+    mistakes = []
+    for name in names:
+        why = [idle.get(name) for cell, idle in zip(todo, vain, strict=True) if name in cell.settings]
+        if all(why):
+            mistakes.append(f"'{name}' does nothing in any cell: {why[0]}")
+        elif any(why):
+            log(f"'{name}' counts in {why.count(None)} of {len(why)} cells; in the others it is left out")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return [
+        replace(cell, settings={name: value for name, value in cell.settings.items() if name not in idle})
+        for cell, idle in zip(todo, vain, strict=True)
+    ]
 
 
 def _with_all_targets(grid: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pulvinar.config import suggest
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
-from pulvinar.data.rois import ROIs
+from pulvinar.data.rois import ROIs, missing_roi
 from pulvinar.data.splits import Split, check_split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
@@ -419,9 +419,8 @@ def _damaged(folder: Path, names: Sequence[str]) -> str:
 
 
 def require_target_roi(experiment: Experiment, roi: str, subject: str) -> np.ndarray:
-    """The named ROI of a subject; `NotFoundError` says which ROIs the subject has."""
+    """The ROI of a subject that the setting `roi` names: (voxel,) bool; `NotFoundError` says which ones the subject has."""
     rois = experiment.subjects[subject].rois
     if roi not in rois:
-        there = ", ".join(rois) or "none"
-        raise NotFoundError(f"{subject} has no ROI '{roi}'; there are: {there}")
+        raise NotFoundError(missing_roi(rois, roi, subject))
     return rois[roi]

@@ -1,6 +1,7 @@
 """Named sets of voxels of one subject."""
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -36,3 +37,13 @@ class ROIs(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._masks)
+
+
+def missing_roi(there: Iterable[str], roi: str, subject: str) -> str:
+    """What is said where the setting `roi` names none of a subject's ROIs: those that are there, and how one is chosen."""
+    names = list(there)
+    said = f"roi: {subject} has no ROI '{roi}'; there are: {', '.join(names) or 'none'}"
+    if not names:
+        return f"{said} (rois of a description, docs/data.md)"
+    close = difflib.get_close_matches(roi, names, n=1, cutoff=0.5)
+    return f"{said}; choose one with --set roi={close[0] if close else 'NAME'}"

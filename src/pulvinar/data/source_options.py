@@ -12,4 +12,4 @@ def parse_source(source: str, options: type[Options], *, name: str) -> tuple[Pat
     """Folder and options of a source of data set `name`; `ConfigError` lists every mistake in the options."""
     folder, _, query = (source, "", "") if Path(source).is_dir() else source.partition("?")  # a name may hold a question mark
     values = parse_assignments([pair for pair in query.split("&") if pair])
-    return Path(folder), build(options, values, name=name)
+    return Path(folder), build(options, values, name=name, given=values)

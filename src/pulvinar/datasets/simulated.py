@@ -77,9 +77,13 @@ class Config:
     image_size: int = setting(64, "pixels along an edge of a stimulus")
     images: str | None = setting(None, "a folder of your own pictures (FOLDER?background=black) instead of the bundled ones")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
-    driver_weights: str | None = setting(None, "weights of that backbone, as `load_backbone` takes them; none: random")
-    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
-    driver_own: float = setting(0.0, "share of the change's variance that is each subject's own; 0: all follow one copy")
+    driver_weights: str | None = setting(
+        None, "weights of that backbone, as `load_backbone` takes them; none: random", counts="driver!=fixed"
+    )
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels", counts="driver!=fixed")
+    driver_own: float = setting(
+        0.0, "share of the change's variance that is each subject's own; 0: all follow one copy", counts="driver!=fixed"
+    )
 
     def problems(self) -> list[str]:
         """What does not fit together."""

@@ -91,9 +91,10 @@ def _annotated(responses: Responses, candidates: np.ndarray, roi: str) -> Contro
     if roi not in responses.rois:
         there = ", ".join(responses.rois) or "none"
         missing = f"{responses.subject} has no ROI '{roi}' (there are: {there})"
+        missing += "; choose one with --set roi=NAME" if responses.rois else ""
         return Control(name="annotated", description="the annotated ROI", selected=None, unavailable=missing)
     inside = responses.rois[roi] & np.isin(np.arange(responses.n_voxels), candidates)
-    reason = None if inside.any() else f"the ROI '{roi}' has no candidate voxel"
+    reason = None if inside.any() else f"roi: '{roi}' of {responses.subject} has no candidate voxel"
     return Control(
         name="annotated",
         description=f"the annotated ROI '{roi}', all its voxels",

@@ -122,6 +122,7 @@ def evaluate_selections(
     evaluation = _summary(rows, ours, test, scaling, reference_name, near_duplicate, protocol)
     evaluation["headroom"] = _headroom(headline, seed)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
+    evaluation["roi"] = roi
     evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, headline[run.method], reference)
     write_json(run.path / "evaluation.json", evaluation, sealed=True)
@@ -370,6 +371,7 @@ def _write_artifacts(
     """The reference beside the selection in maps.npz, and a dozen test trials with what was retrieved for them."""
     maps = read_arrays(run.path / "artifacts" / "maps.npz")
     truth = experiment.truth.get(experiment.target, {})
+    maps.pop("reference", None)  # of an evaluation before
     if reference is not None:
         maps["reference"] = reference
     if "area" in truth:

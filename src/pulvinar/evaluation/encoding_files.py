@@ -113,5 +113,5 @@ def hemisphere_places(maps: Mapping[str, np.ndarray], side: str, roi: str | None
         return np.flatnonzero(inside)
     if (roi, "both") not in regions:
         known = sorted({name for name, _ in regions})
-        raise NotFoundError(f"no encoded voxel is in an ROI '{roi}'; there are: {', '.join(known)}")
+        raise NotFoundError(f"roi: no encoded voxel is in an ROI '{roi}'; there are: {', '.join(known)}")
     return np.flatnonzero(regions[roi, "both"] & inside)

@@ -18,11 +18,15 @@ class ScoreSettings:
 
     k: int = setting(1, "nearest training images that vote (papers: 1)")
     metric: Metric = setting("euclidean", "between features: euclidean (papers) or cosine")
-    normalised: bool = setting(False, "features at length 1 before the neighbours (papers: in the table of distillation alone)")
+    normalised: bool = setting(
+        False,
+        "features at length 1 before the neighbours (papers: in the table of distillation alone)",
+        counts="metric=euclidean",
+    )
     weighting: Weighting = setting(
         "uniform", "of votes: uniform, distance (1 / distance) or exponential (exp(cosine / temperature))"
     )
-    temperature: float = setting(0.1, "of exponential votes")
+    temperature: float = setting(0.1, "of exponential votes", counts="weighting=exponential")
     linear: Recipe = setting("exact", "linear probe: exact (solved) or faithful (the papers' SGD)")
     crops: bool = setting(False, "faithful probe: random crops and flips, new in each of its 100 epochs (papers)")
     probe_seeds: int = setting(5, "seeds of the linear probe (papers: 5)")

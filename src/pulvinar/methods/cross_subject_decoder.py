@@ -46,6 +46,12 @@ class Config(DecodingSettings):
 
     roi: str = setting("annotated", "ROI of the other subjects that is their input")
 
+    def idle(self) -> dict[str, str]:
+        """Settings of MixCo, where no epoch has it (stage 1 of troi always has)."""
+        return (
+            {} if self.mixed_share > 0 else dict.fromkeys(("temperature", "mixing_beta"), "it counts with mixed_share>0 only")
+        )
+
 
 def check(config: Config, experiment: Experiment) -> tuple[Embedding, dict[str, Trials]]:
     """Everything that can be wrong with the input, before a run folder is made; and the training data."""
@@ -62,7 +68,7 @@ def check(config: Config, experiment: Experiment) -> tuple[Embedding, dict[str, 
             bad = responses.bad_voxels(training_trials(responses, experiment.split))
             voxels = voxels & ~np.isin(np.arange(responses.n_voxels), bad)
         if not voxels.any():
-            raise InputError(f"ROI '{config.roi}' of {name} has no voxels to learn from")
+            raise InputError(f"roi: '{config.roi}' of {name} has no voxels to learn from")
         data[name] = training_data(experiment, name, embedding, scaling=config.scaling, voxels=voxels)
     return embedding, data
 

@@ -40,7 +40,9 @@ class Config(SelfSupervisedConfig):
     mac_share: float = setting(
         1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)"
     )
-    narrowed: Literal["all", "inner"] = setting("all", "what is narrowed: every width alike, or the inner widths of the blocks")
+    narrowed: Literal["all", "inner"] = setting(
+        "all", "what is narrowed: every width alike, or the inner widths of the blocks", counts="mac_share<1"
+    )
 
     def problems(self) -> list[str]:
         """What is out of range."""

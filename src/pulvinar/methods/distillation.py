@@ -91,9 +91,11 @@ class Config:
     warm_share: float = setting(0.1, "share of the run in which the rate rises (SimReg: 0)")
     momentum: float = setting(0.9, "of SGD (both papers)")
     weight_decay: float = setting(1e-4, "of SGD, on all weights (both papers)")
-    student_temperature: float = setting(0.2, "of SEED's student similarities (paper)")
-    teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)")
-    queue: int = setting(65_536, "teacher embeddings that SEED compares with (paper); at most the training images")
+    student_temperature: float = setting(0.2, "of SEED's student similarities (paper)", counts="objective=seed")
+    teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)", counts="objective=seed")
+    queue: int = setting(
+        65_536, "teacher embeddings that SEED compares with (paper); at most the training images", counts="objective=seed"
+    )
     precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
 
     def problems(self) -> list[str]:

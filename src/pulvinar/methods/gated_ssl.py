@@ -34,6 +34,10 @@ class Config(GatedConfig):
 
     METHOD: ClassVar[str] = "gated_ssl"
 
+    def idle(self) -> dict[str, str]:
+        """What needs two passes through one network."""
+        return {"separate_norms": "every view is gated, so there is one pass and one set of batch-norms"}
+
 
 def check(config: Config, data: ImageSet) -> None:
     """What can be wrong with settings and images together, before a run folder is made."""

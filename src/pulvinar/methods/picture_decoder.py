@@ -75,37 +75,65 @@ class Config:
     width: int = setting(48, "channels of the image decoder (ours)")
     ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)")
     epochs: int = setting(3, "passes of the image decoder over the training images; 0: its linear part alone (ours)")
-    batch_size: int = setting(32, "images in a step (ours)")
-    learning_rate: float = setting(3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)")
-    embedding_noise: float = setting(0.1, "noise on the embeddings that the image decoder learns from, in their spreads (ours)")
+    batch_size: int = setting(32, "images in a step (ours)", counts="epochs>0")
+    learning_rate: float = setting(3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)", counts="epochs>0")
+    embedding_noise: float = setting(
+        0.1, "noise on the embeddings that the image decoder learns from, in their spreads (ours)", counts="epochs>0"
+    )
     autoencoder: str | None = setting(
-        None, "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components"
+        None,
+        "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components",
+        counts="low_level_epochs>0",
     )
     low_level_epochs: int = setting(60, "passes of the low-level branch over the trials; 0: no such branch (ours)")
-    low_level_hidden: int = setting(256, "width of the low-level branch (ours)")
-    low_level_dropout: float = setting(0.3, "share of voxels and hidden units dropped in its training (ours)")
-    low_level_rate: float = setting(1e-3, "peak rate of AdamW of the low-level branch (ours)")
-    contrastive: float = setting(0.1, "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)")
-    contrastive_temperature: float = setting(0.5, "of that term (ours)")
-    blend: float = setting(0.5, "share of the low-level picture in the blend of both, in pixels (ours; MindEye2: 0.25)")
+    low_level_hidden: int = setting(256, "width of the low-level branch (ours)", counts="low_level_epochs>0")
+    low_level_dropout: float = setting(
+        0.3, "share of voxels and hidden units dropped in its training (ours)", counts="low_level_epochs>0"
+    )
+    low_level_rate: float = setting(1e-3, "peak rate of AdamW of the low-level branch (ours)", counts="low_level_epochs>0")
+    contrastive: float = setting(
+        0.1, "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)", counts="low_level_epochs>0"
+    )
+    contrastive_temperature: float = setting(0.5, "of that term (ours)", counts="low_level_epochs>0 and contrastive>0")
+    blend: float = setting(
+        0.5,
+        "share of the low-level picture in the blend of both, in pixels (ours; MindEye2: 0.25)",
+        counts="low_level_epochs>0",
+    )
     prior: Prior = setting("linear", "linear: the decoder's regression head; diffusion: a prior trained on its output")
-    prior_epochs: int = setting(60, "passes of the prior over the trials (papers: 150, with the decoder)")
-    prior_rate: float = setting(3e-4, "peak rate of AdamW of the prior (MindEye2: 3e-4)")
-    prior_tokens: int = setting(1, "tokens that the embedding falls into (MindEye2: 256 of 1,664)")
-    prior_layers: int = setting(6, "transformer layers of the prior (MindEye2: 6)")
-    prior_heads: int = setting(4, "attention heads of the prior (MindEye2: 32, with 52 wide each)")
-    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)")
-    prior_samples: int = setting(8, "embeddings that are sampled and averaged for a picture (ours; papers: 1)")
-    condition_dropout: float = setting(0.2, "share of rows without their condition in the prior's training (MindEye2: 0.2)")
-    mix_prior_target: bool = setting(True, "mix the prior's target as its input (TROI equation 3); false: as MindEye2")
-    mixed_share: float = setting(1 / 3, "first part of the prior's epochs with mixed trials (paper: 1/3)")
-    mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of the weights (paper: 0.2)")
-    trial_batch_size: int = setting(24, "trials in a step of low-level branch and prior (paper: 24)")
+    prior_epochs: int = setting(
+        60, "passes of the prior over the trials (papers: 150, with the decoder)", counts="prior=diffusion"
+    )
+    prior_rate: float = setting(3e-4, "peak rate of AdamW of the prior (MindEye2: 3e-4)", counts="prior=diffusion")
+    prior_tokens: int = setting(1, "tokens that the embedding falls into (MindEye2: 256 of 1,664)", counts="prior=diffusion")
+    prior_layers: int = setting(6, "transformer layers of the prior (MindEye2: 6)", counts="prior=diffusion")
+    prior_heads: int = setting(4, "attention heads of the prior (MindEye2: 32, with 52 wide each)", counts="prior=diffusion")
+    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)", counts="prior=diffusion")
+    prior_samples: int = setting(
+        8, "embeddings that are sampled and averaged for a picture (ours; papers: 1)", counts="prior=diffusion"
+    )
+    condition_dropout: float = setting(
+        0.2, "share of rows without their condition in the prior's training (MindEye2: 0.2)", counts="prior=diffusion"
+    )
+    mix_prior_target: bool = setting(
+        True, "mix the prior's target as its input (TROI equation 3); false: as MindEye2", counts="prior=diffusion"
+    )
+    mixed_share: float = setting(
+        1 / 3, "first part of the prior's epochs with mixed trials (paper: 1/3)", counts="prior=diffusion"
+    )
+    mixing_beta: float = setting(
+        0.2, "both parameters of the Beta distribution of the weights (paper: 0.2)", counts="prior=diffusion and mixed_share>0"
+    )
+    trial_batch_size: int = setting(
+        24, "trials in a step of low-level branch and prior (paper: 24)", counts="low_level_epochs>0 or prior=diffusion"
+    )
     weight_decay: float = setting(0.05, "of AdamW in all parts, not on biases and norms")
     measures: tuple[str, ...] = setting(
         (), "networks that compare pictures in the evaluation, beside those without weights (docs/pictures.md)"
     )
-    weights: str | None = setting(None, "folder of files with the measures' weights; none: where their libraries keep them")
+    weights: str | None = setting(
+        None, "folder of files with the measures' weights; none: where their libraries keep them", counts="measures!=()"
+    )
 
     def problems(self) -> list[str]:
         """What is out of range."""

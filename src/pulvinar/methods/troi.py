@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pulvinar.config import setting
-from pulvinar.data.experiment import Experiment
+from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
@@ -55,6 +55,7 @@ from pulvinar.training.runs import RunFolder
 
 BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
+SCORING = ("roi", "near_duplicate")  # settings that `evaluate --set` may have otherwise than the fit
 _PAPER: dict[str, Any] = {  # "out of 300 candidates", as in MindEye2, whose scores are those of the paper
     "setting": "NSD subj1, 1 hour of target, 3,000 voxels",
     "protocol": "draws",
@@ -98,8 +99,13 @@ class Config(DecodingSettings):
     schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
     shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
-    lora_rank: int = setting(0, "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)")
-    roi: str = setting("annotated", "ROI of the new subject for the annotated control; never used for the selection")
+    lora_rank: int = setting(
+        0, "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)", counts="rewind!=none"
+    )
+    roi: str = setting(
+        "annotated",
+        "ROI of the new subject for the annotated control, never used for the selection; of the others for the pretraining",
+    )
     near_duplicate: float = setting(0.95, "test images with embeddings of a larger cosine are not in each other's gallery")
     protocol: Protocol = setting(
         "every_candidate", "gallery of the headline: every_candidate, or draws (mean over 30 draws of 300, as the papers)"
@@ -173,6 +179,8 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     n_images = len(set(experiment.split.test) & set(responses.stimulus_ids))
     if config.protocol not in protocols_for(n_images):
         raise InputError(f"troi.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
+    if config.roi != Config.roi and not any(config.roi in subject.rois for subject in experiment.subjects.values()):
+        require_target_roi(experiment, config.roi, experiment.target)
     candidates = usable_voxels(
         experiment, experiment.target, n_sessions=config.n_sessions, drop_bad_voxels=config.drop_bad_voxels
     )
@@ -399,6 +407,8 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
 def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> Evaluation:
     """The selection (against its controls at the same budget) on the outer test images; written into the run."""
     stored, experiment = stored_decoder(run.require(method="troi")), half_of(experiment, config.half)
+    if config.roi != run.settings()["roi"]:  # asked for in the evaluation
+        require_target_roi(experiment, config.roi, experiment.target)
     result = stored.state
 
     def fresh(n_voxels: int) -> tuple[SharedDecoder, nn.Linear, torch.Generator]:

@@ -21,7 +21,7 @@ from pulvinar.report import (
 from pulvinar.report.elements import absent
 from pulvinar.report.findings import cautions, coverage, headline
 from pulvinar.report.run_folder import SCORE, Run
-from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation
+from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
 
 ALT = {
     "roi": "The selected voxels against the reference, and the learned weights, from the same places",
@@ -104,7 +104,7 @@ def _voxels(run: Run, drawn: Mapping[str, Path], maps: list[Path]) -> str:
         return "<h2>Where the voxels are</h2>" + absent("No maps are in this run (artifacts/maps.npz): nothing to show.")
     reference = (run.evaluation or {}).get("reference")
     if run.maps.reference is None:
-        note = absent("No truth and no annotated ROI came with these data, so found and missed voxels cannot be told apart.")
+        note = absent(_no_reference(run))
     elif reference == "planted":
         note = "<p>Simulated data: which voxels carry image information is known, and the selection was not told.</p>"
     else:
@@ -120,6 +120,15 @@ def _voxels(run: Run, drawn: Mapping[str, Path], maps: list[Path]) -> str:
         f"<section><h2>Where the voxels are</h2>\n{note}\n{_figure(drawn, 'roi', caption, format='png')}\n"
         f"{_coverage(run)}\n{_map_files(run, maps)}</section>"
     )
+
+
+def _no_reference(run: Run) -> str:
+    """Why found and missed voxels cannot be told apart."""
+    if run.evaluation is None:
+        return "The run was not evaluated: no reference to tell found and missed voxels apart by is in it."
+    if said := other_rois(run.evaluation):
+        return f"Found and missed voxels cannot be told apart: {said}."
+    return "No truth and no annotated ROI came with these data, so found and missed voxels cannot be told apart."
 
 
 def _coverage(run: Run) -> str:

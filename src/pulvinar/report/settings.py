@@ -1,7 +1,9 @@
 """How a run was made: the protocol of its evaluation, its data and versions, its settings."""
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.tables import count, percent
@@ -42,9 +44,28 @@ def facts_of_evaluation(run: Run) -> Facts:
         ("Permutation null", _null(run)),
         ("Test trials", _averaged(averaged)),
         ("Scaling", SCALINGS.get(scaling, scaling)),
-        ("Reference voxels", str(evaluation.get("reference") or "none came with these data")),
+        ("Reference voxels", _reference(evaluation)),
         ("Rules broken", "; ".join(map(str, rules)) if rules else "none" if rules is not None else "not recorded"),
     ]
+
+
+def _reference(evaluation: Mapping[str, Any]) -> str:
+    """What found and missed voxels are told apart by."""
+    if not evaluation.get("reference"):
+        return other_rois(evaluation) or "none came with these data"
+    roi = f" (ROI {evaluation['roi']})" if evaluation["reference"] == "annotated" and "roi" in evaluation else ""
+    return f"{evaluation['reference']}{roi}"
+
+
+def other_rois(evaluation: Mapping[str, Any]) -> str:
+    """The ROIs that the data have, where none is the one that the setting names; empty where they have none."""
+    there = [str(row["roi"]) for row in evaluation.get("rois") or ()]
+    if not there:
+        return ""
+    return (
+        f"none of the ROIs of these data ({', '.join(there)}) is '{evaluation.get('roi', 'annotated')}'; "
+        "choose one with `pulvinar evaluate RUN --set roi=NAME`"
+    )
 
 
 def _averaged(n_trials: float | None) -> str:

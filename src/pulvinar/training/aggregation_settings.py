@@ -54,18 +54,24 @@ class AggregationConfig:
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
     use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
     identity_weights: tuple[float, ...] = setting((0.03,), "pull of the scales to their start; of several inner folds choose")
-    group_weight: float = setting(0.0, "group sparsity over stages (ours)")
-    stage_mean_weight: float = setting(0.0, "pull of the channels of a stage to their mean scale (ours)")
+    group_weight: float = setting(0.0, "group sparsity over stages (ours)", counts="train=mask and crops!=run_backbone")
+    stage_mean_weight: float = setting(
+        0.0, "pull of the channels of a stage to their mean scale (ours)", counts="train=mask and crops!=run_backbone"
+    )
     non_negative: bool = setting(False, "scales are not negative (ours)")
     learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)")
     epochs: int = setting(160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)")
-    batch_pairs: int | None = setting(None, "pairs in a step; none: all (paper: 40)")
+    batch_pairs: int | None = setting(
+        None, "pairs in a step; none: all (paper: 40)", counts="train=mask and crops!=run_backbone"
+    )
     early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
     crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
-    n_crops: int = setting(4, "cached crops beside the whole picture")
-    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)")
-    images_per_step: int = setting(10, "images whose pairs are a step where the network is run (10 are 45 pairs)")
-    network_rate: float = setting(1e-4, "Adam's rate of the network where everything is trained (ours)")
+    n_crops: int = setting(4, "cached crops beside the whole picture", counts="crops=cached_crops")
+    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", counts="crops!=none")
+    images_per_step: int = setting(
+        10, "images whose pairs are a step where the network is run (10 are 45 pairs)", counts="crops=run_backbone or train=all"
+    )
+    network_rate: float = setting(1e-4, "Adam's rate of the network where everything is trained (ours)", counts="train=all")
     time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
     n_inner_folds: int = setting(4, "folds over training images that choose")
     n_folds: int = setting(5, "folds over images of the evaluation")
@@ -117,6 +123,20 @@ class AggregationConfig:
         if self.train == "all" and self.crops == "cached_crops":
             wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
         return wrong + number_problems("learning_to_aggregate", self)
+
+    def idle(self) -> dict[str, str]:
+        """What the preset sets otherwise, and what is of the scales on cached products alone."""
+        found = {
+            name: f"preset={self.preset} sets it to {value}"
+            for name, value in PRESETS[self.preset].items()
+            if getattr(self, name) != value
+        }
+        whole = self.resolved()
+        if whole.runs_backbone and len(whole.identity_weights) > 1:
+            found["identity_weights"] = "where the network is run only the first one counts; give one"
+        if whole.runs_backbone and (len(whole.layouts) > 1 or not whole.layouts[0].startswith("none:")):
+            found["layouts"] = "where the network is run only the first one's places count; give one, such as none:7"
+        return found
 
     def resolved(self) -> Self:
         """These settings with the preset's put over them."""

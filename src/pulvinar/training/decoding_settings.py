@@ -42,24 +42,30 @@ class DecodingSettings:
     centre: bool = setting(True, "decode the embedding less its mean over training images (MindEye2: false)")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
-    hidden: int = setting(256, "width of the shared decoder (papers: 4096)")
-    n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)")
-    dropout: float = setting(0.15, "share of hidden units dropped in training (MindEye2: 0.15)")
-    mixer: Mixer = setting("residual", "residual: an MLP that starts linear (ours); compat: MindEye2's, linear in effect")
-    projector_width: int | None = setting(None, "of the projector; none: hidden, for tokens their dim (MindEye2)")
+    hidden: int = setting(256, "width of the shared decoder (papers: 4096)", counts="pretrain=false")
+    n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)", counts="pretrain=false")
+    dropout: float = setting(0.15, "share of hidden units dropped in training (MindEye2: 0.15)", counts="pretrain=false")
+    mixer: Mixer = setting(
+        "residual", "residual: an MLP that starts linear (ours); compat: MindEye2's, linear in effect", counts="pretrain=false"
+    )
+    projector_width: int | None = setting(
+        None, "of the projector; none: hidden, for tokens their dim (MindEye2)", counts="pretrain=false"
+    )
     epochs: int = setting(40, "passes over the trials (papers: 150)")
     batch_size: int = setting(24, "trials of each subject in a step (papers: 24)")
     learning_rate: float = setting(
         1e-3, "peak rate of AdamW, one-cycle; of input layers above 8,000 voxels times 8000 / voxels (MindEye2: 3e-4)"
     )
-    warm_share: float = setting(0.3, "share of the steps in which the rate rises")
+    warm_share: float = setting(0.3, "share of the steps in which the rate rises", counts="rewind!=kept_constant")
     weight_decay: float = setting(0.05, "of AdamW, not on biases and norms (MindEye2: 0.01)")
     clip_norm: float | None = setting(1.0, "longest gradient of a step; none: any (MindEye2)")
     mixed_share: float = setting(1 / 3, "first part of the epochs with MixCo, SoftCLIP afterwards (paper: 1/3)")
     mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2; MindEye2: 0.15)")
     temperature: float = setting(0.2, "of BiMixCo (MindEye2: 0.006, for long token embeddings)")
-    soft_temperature: float = setting(0.2, "of SoftCLIP, in its first epoch (MindEye2: 0.004)")
-    soft_temperature_end: float | None = setting(None, "of SoftCLIP in its last epoch; none: the same (.0075)")
+    soft_temperature: float = setting(0.2, "of SoftCLIP, in its first epoch (MindEye2: 0.004)", counts="mixed_share<1")
+    soft_temperature_end: float | None = setting(
+        None, "of SoftCLIP in its last epoch; none: the same (.0075)", counts="mixed_share<1"
+    )
     prior_weight: float = setting(5.0, "weight of the regression error beside the contrastive loss (epsilon of eq. 4; 30)")
     input_scale: float = setting(0.1, "initial weights of input layers: normal, this over sqrt(n_voxels) (MindEye2: .58)")
     precision: Precision = setting("float32", "float32, bfloat16 products, or auto: bfloat16 where the machine computes in it")

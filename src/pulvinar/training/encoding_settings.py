@@ -31,14 +31,16 @@ class EncodingConfig:
     regression: Regression = setting("ridge", "ridge or partial_least_squares")
     alphas: tuple[float, ...] = setting(EncoderSettings.alphas, "penalties to choose from, per voxel (paper: to 1e7)")
     n_pls_components: tuple[int, ...] = setting(
-        EncoderSettings.n_pls_components, "numbers of components of partial least squares"
+        EncoderSettings.n_pls_components,
+        "numbers of components of partial least squares",
+        counts="regression=partial_least_squares",
     )
     layer_choice: LayerChoice = setting(
         "voxel", "layer of each voxel, roi or single for all; concatenated; or banded (himalaya)"
     )
     pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all")
     folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)")
-    n_draws: int = setting(50, "draws of layer shares for banded ridge")
+    n_draws: int = setting(50, "draws of layer shares for banded ridge", counts="layer_choice=banded")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
     baseline: Baseline = setting("low_level", "features to beat: low_level (energy, colour), category (labels), both, none")

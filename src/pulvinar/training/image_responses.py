@@ -6,8 +6,9 @@ import numpy as np
 import scipy.sparse
 
 from pulvinar.data.responses import Responses
+from pulvinar.data.rois import missing_roi
 from pulvinar.data.scaling import Mode, mean_and_sd, require_trials_per_session
-from pulvinar.errors import InputError
+from pulvinar.errors import InputError, NotFoundError
 from pulvinar.progress import warn
 
 TRIALS_PER_BLOCK = 512
@@ -100,7 +101,9 @@ def choose_voxels(responses: Responses, rois: Sequence[str] | None) -> np.ndarra
             if name in responses.rois
             else [mark + name for mark in HEMISPHERES.values() if mark + name in responses.rois]
         )
-        mask = np.any([responses.rois[part] for part in parts or [name]], axis=0)
+        if not parts:
+            raise NotFoundError(missing_roi(responses.rois, name, responses.subject))
+        mask = np.any([responses.rois[part] for part in parts], axis=0)
         warn_if_few(name, int(mask.sum()), responses.subject)
         chosen |= mask
     if not chosen.any():

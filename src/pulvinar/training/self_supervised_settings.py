@@ -35,24 +35,28 @@ class SelfSupervisedConfig:
     width: float = setting(1.0, "multiplies every channel count (papers: 1)")
     stem: Stem = setting("auto", "cifar up to 64 pixels, imagenet above; papers: their padding-2 stem up to 64 pixels")
     projector_width: int = setting(2048, "width of the projector's three layers (papers: 2048)")
-    predictor_hidden: int = setting(512, "hidden width of SimSiam's predictor (paper: 512)")
+    predictor_hidden: int = setting(512, "hidden width of SimSiam's predictor (paper: 512)", counts="objective=simsiam")
     objective: Objective = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
-    invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses")
-    invariance_weight: float = setting(25.0, "of VICReg (paper: 25; its equation 1 mislabels the weights)")
-    variance_weight: float = setting(25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)")
-    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)")
-    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)")
-    barlow_scale: float = setting(0.024, "of Barlow Twins' whole loss (paper: 0.024)")
-    temperature: float = setting(0.5, "of SimCLR")
+    invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses", counts="objective=vicreg")
+    invariance_weight: float = setting(
+        25.0, "of VICReg (paper: 25; its equation 1 mislabels the weights)", counts="objective=vicreg and invariance=true"
+    )
+    variance_weight: float = setting(
+        25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)", counts="objective=vicreg"
+    )
+    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)", counts="objective=vicreg")
+    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)", counts="objective=barlow_twins")
+    barlow_scale: float = setting(0.024, "of Barlow Twins' whole loss (paper: 0.024)", counts="objective=barlow_twins")
+    temperature: float = setting(0.5, "of SimCLR", counts="objective=simclr")
     epochs: int = setting(100, "passes over the images (papers: 500)")
     batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)")
     optimizer: OptimizerName = setting("adamw", "adamw; papers, for 500 epochs: lars, for SimSiam sgd")
     learning_rate: float | None = setting(
         None, "peak rate for 256 images, times batch_size / 256; none: adamw 2e-3, lars .3, sgd .5"
     )
-    momentum: float = setting(0.9, "of lars and sgd")
+    momentum: float = setting(0.9, "of lars and sgd", counts="optimizer!=adamw")
     weight_decay: float = setting(1e-4, "not on gates, biases, batch-norms (papers: 1e-4, SimSiam 1e-5)")
-    trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)")
+    trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)", counts="optimizer=lars")
     vector_rate: float = setting(1.0, "rate of biases and batch-norms over that of matrices; lars in short runs: 0.03")
     clip_norm: float | None = setting(None, "longest gradient of a step; none: any (papers)")
     warm_share: float = setting(0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)")
@@ -144,29 +148,49 @@ class GatedConfig(SelfSupervisedConfig):
     budget: float = setting(0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included")
     budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
     gate_bias: float | None = setting(2.0, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
-    gated_convs: GatedConvs = setting("conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)")
+    gated_convs: GatedConvs = setting(
+        "conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)", counts="network=resnet50"
+    )
     gate_group: int = setting(1, "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)")
-    separate_norms: SeparateNorms = setting("blocks", "batch-norms that each pass has of its own: blocks (paper) or all")
+    separate_norms: SeparateNorms = setting(
+        "blocks", "batch-norms that each pass has of its own: blocks (paper) or all", counts="branches=dual"
+    )
     gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)")
     gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
-    penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)")
-    bound_weight: float = setting(1.0, "of the bound loss, in every budget mode (papers: 1)")
+    penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)", counts="budget_mode=penalty")
+    bound_weight: float = setting(1.0, "of the bound loss, in every budget mode (papers: 1)", counts="budget_mode!=none")
     bound_target: BoundTarget = setting(
-        "solved", "where the bounds start: solved from the budget, density (budget), sqrt (papers)"
+        "solved",
+        "where the bounds start: solved from the budget, density (budget), sqrt (papers)",
+        counts="budget_mode!=none and bound_weight>0",
     )
-    decide_weight: float = setting(0.0, "of the term that makes channels always or never open (ours; papers: 0)")
+    decide_weight: float = setting(
+        0.0, "of the term that makes channels always or never open (ours; papers: 0)", counts="budget_mode!=none"
+    )
     fix_gates: float | None = setting(
         None, "fix decided gates after this share of the run and at its end; none: never (papers)"
     )
-    fix_margin: float = setting(0.5, "a gate open, or shut, for at most this share of images is decided; 0.5: all are")
+    fix_margin: float = setting(
+        0.5, "a gate open, or shut, for at most this share of images is decided; 0.5: all are", counts="fix_gates!=none"
+    )
     constraint_rate: float = setting(
-        0.1, "of the multiplier, per step of 1,000 and unit of share; below budgets of .3 times (.3 / budget)^2"
+        0.1,
+        "of the multiplier, per step of 1,000 and unit of share; below budgets of .3 times (.3 / budget)^2",
+        counts="budget_mode=constraint",
     )
     constraint_stiffness: float = setting(
-        50.0, "weight of the constraint's quadratic term; below budgets of .3 times .3 / budget"
+        50.0,
+        "weight of the constraint's quadratic term; below budgets of .3 times .3 / budget",
+        counts="budget_mode=constraint",
     )
-    descent_share: float = setting(0.4, "share of the run in which the constraint's budget falls from the share at the start")
-    settle: bool = setting(True, "after training, shift all logits onto the budget; not in mode none")
+    descent_share: float = setting(
+        0.4,
+        "share of the run in which the constraint's budget falls from the share at the start",
+        counts="budget_mode=constraint",
+    )
+    settle: bool = setting(
+        True, "after training, shift all logits onto the budget; not in mode none", counts="budget_mode!=none"
+    )
     recalibrate: bool = setting(True, "after training, estimate the gated batch-norms anew with the gates of inference")
 
     def problems(self) -> list[str]:

@@ -23,7 +23,9 @@ class TuningConfig(EncodingConfig):
     backbone: str = setting(
         EMBEDDED, "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)"
     )
-    weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)")
+    weights: str | None = setting(
+        None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)", counts="backbone!=embedded"
+    )
     stages: tuple[str, ...] | None = setting(
         None, "modules to tap; none: one per resolution, and the output (paper: 8 layers of AlexNet)"
     )
@@ -38,7 +40,9 @@ class TuningConfig(EncodingConfig):
     )
     epochs: int = setting(30, "passes over the images at most (paper: 30)")
     patience: int | None = setting(
-        5, "epochs without a lower loss on held-out training images before the end (ours); none: all"
+        5,
+        "epochs without a lower loss on held-out training images before the end (ours); none: all",
+        counts="validation_share>0",
     )
     validation_share: float = setting(
         0.2, "share of training images held out from tuning, for epochs, layers and alphas (ours; paper: 0)"
@@ -46,6 +50,7 @@ class TuningConfig(EncodingConfig):
     fall_back: bool = setting(
         True,
         "encode with the untuned backbone unless the tuned predicts held-out training images better (ours; paper: never)",
+        counts="validation_share>0 and mac_budget=none and layer_choice!=banded",
     )
     batch_size: int = setting(128, "images a step, of one subject (paper: 1024)")
     learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)")
