@@ -18,6 +18,7 @@ import ast
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -72,8 +73,8 @@ def write_mutants(files: list[Path]) -> dict[str, list[str]]:
 class Runner:
     """A pytest plugin: instead of running the tests once, it runs those of every mutant in a forked process each."""
 
-    def __init__(self, mutants: dict[str, list[str]], results: dict[str, str], save) -> None:
-        self.mutants, self.results, self.save = mutants, results, save
+    def __init__(self, mutants: dict[str, list[str]], results: dict[str, str], save, at_most: int | None) -> None:
+        self.mutants, self.results, self.save, self.at_most = mutants, results, save, at_most
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -84,6 +85,9 @@ class Runner:
             for name in names
             if self.results.get(f"{module}.{name}") is None
         ]
+        if self.at_most is not None:
+            n_tried = sum(fate != NO_TEST for fate in self.results.values())
+            todo = random.Random(0).sample(todo, max(0, min(len(todo), self.at_most - n_tried)))
         gc.collect()
         gc.freeze()  # a forked process need not look through what is there already
         print(f"\n{len(session.items)} tests, {sum(seconds.values()):.0f} s; {len(todo)} mutants to try", flush=True)
@@ -184,7 +188,7 @@ def tests_of(file: str) -> tuple[str, ...]:
     return TESTS.get(file, (f"tests/{folder}/test_{name}",))
 
 
-def run(file: str, *, again: bool) -> dict[str, str]:
+def run(file: str, *, again: bool, at_most: int | None) -> dict[str, str]:
     """Mutant -> its fate, of one file; what an earlier run found stands, but for survivors where `again`."""
     stored = PLACE / f"{file.replace('/', '.')}.json"
     kept = json.loads(stored.read_text()) if stored.is_file() else {}
@@ -194,7 +198,7 @@ def run(file: str, *, again: bool) -> dict[str, str]:
     child = os.fork()  # a process that has imported nothing of the package yet
     if child == 0:
         sys.path.insert(0, str(PLACE / "src"))
-        runner = Runner(mutants, results, lambda: stored.write_text(json.dumps(results, indent=0)))
+        runner = Runner(mutants, results, lambda: stored.write_text(json.dumps(results, indent=0)), at_most)
         options = ["-q", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-m", "not slow"]
         os._exit(int(pytest.main([*options, *tests_of(file)], plugins=[runner])))
     os.waitpid(child, 0)
@@ -207,6 +211,7 @@ def main() -> None:
     parser.add_argument("what", nargs="+", help=f"{', '.join(FAMILIES)}, or files such as rsa/rdm.py")
     parser.add_argument("--show", action="store_true", help="show what the last run left alive, and stop")
     parser.add_argument("--again", action="store_true", help="try survivors again, after the tests have changed")
+    parser.add_argument("--at-most", type=int, metavar="N", help="of each file, N mutants drawn at random")
     options = parser.parse_args()
     PLACE.mkdir(parents=True, exist_ok=True)
     found: dict[str, str] = {}
@@ -217,7 +222,7 @@ def main() -> None:
             write_mutants([ROOT / "src" / "pulvinar" / file])
             show(found)
         else:
-            found |= run(file, again=options.again)
+            found |= run(file, again=options.again, at_most=options.at_most)
             print(table(found), flush=True)
 
 

@@ -45,5 +45,6 @@ def missing_roi(there: Iterable[str], roi: str, subject: str) -> str:
     said = f"roi: {subject} has no ROI '{roi}'; there are: {', '.join(names) or 'none'}"
     if not names:
         return f"{said} (rois of a description, docs/data.md)"
-    close = difflib.get_close_matches(roi, names, n=1, cutoff=0.5)
-    return f"{said}; choose one with --set roi={close[0] if close else 'NAME'}"
+    close = difflib.get_close_matches(roi.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    meant = next((name for name in names if close and name.lower() == close[0]), "NAME")
+    return f"{said}; choose one with --set roi={meant}"

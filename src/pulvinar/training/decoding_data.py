@@ -131,6 +131,14 @@ def choose_feature(experiment: Experiment, name: str | None) -> str:
     if len(there) == 1:
         return there[0]
     if not there:
+        if experiment.stimuli.labels is not None:
+            n_classes = len(set(experiment.stimuli.labels))
+            raise NotFoundError(
+                f"the stimuli have labels ({n_classes} classes) but no feature (embedding) to decode. Give the classes as one: "
+                "np.eye(n)[class] in an .npy, one row per stimulus, [stimuli] features.category = 'category.npy' in the "
+                "description; or `pulvinar data embed` the images; or choose voxels by their labels with "
+                "pulvinar.estimators.VoxelSelector"
+            )
         raise NotFoundError(
             "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
             "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
