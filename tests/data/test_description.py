@@ -154,3 +154,33 @@ def test_the_examples_of_the_document_are_valid_and_complete(tmp_path, number):
         shown = {key for subject in tomllib.loads(text)["subject"] for key in subject}
         assert shown == set(SubjectFiles.__dataclass_fields__)
         assert (description.target, list(description.features)) == ("sub-06", ["clip", "dino"])
+
+
+def test_numbers_that_nothing_can_be_computed_with(tmp_path):
+    found = mistakes(tmp_path, "split = { seed = -1 }\n" + PLAIN + "scale = inf\n")
+    assert found == ["sub-01: scale is a positive number, not inf", "split.seed is 0 or more, not -1"]
+
+
+def test_files_of_all_subjects_are_looked_at_before_anything_is_said(tmp_path):
+    """Two subjects with a wrong table each, and with wrong places each: both lines at once."""
+    import numpy as np
+
+    from pulvinar.datasets.arrays import read_description
+    from pulvinar.errors import PulvinarError
+
+    ids = [f"image-{number}" for number in range(10)]
+    for name in ("one", "two"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32))
+        np.save(tmp_path / f"{name}-places.npy", np.argwhere(np.ones((3, 1, 1))).astype(float))
+        (tmp_path / f"{name}.csv").write_text("image\n" + "\n".join(ids) + "\n")
+    subject = '[[subject]]\nname = "{0}"\nresponses = "{0}.npy"\ncoordinates = "{0}-places.npy"\ntrials = "{0}.csv"\n'
+    text = "[split]\ntest_share = 0.3\n" + "".join(subject.format(name) for name in ("one", "two"))
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(PulvinarError) as caught:
+        read_description(tmp_path / "study.toml")
+    assert [name for name in ("one.csv", "two.csv") if name in str(caught.value)] == ["one.csv", "two.csv"]
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").write_text("stimulus\n" + "\n".join(ids) + "\n")
+    with pytest.raises(PulvinarError) as caught:
+        read_description(tmp_path / "study.toml")
+    assert str(caught.value).count("4 voxels in the responses, 3 places") == 2

@@ -3,6 +3,7 @@
 Paths are relative to the folder of the description. docs/data.md shows each key.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def read_description_file(path: str | os.PathLike[str]) -> Description:
     )
     if names and description.target not in names:
         mistakes.append(f"target: no [[subject]] is named '{description.target}'{suggest(description.target, names)}")
+    if description.seed < 0:
+        mistakes.append(f"split.seed is 0 or more, not {description.seed}")
     if description.test_share is not None and not 0 < description.test_share < 1:
         mistakes.append(f"split.test_share is a number between 0 and 1, not {description.test_share}")
     for section in (top, stimuli, split):
@@ -178,7 +181,7 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
         found.append("responses in NIfTI need a mask (NIfTI, in the same grid)")
     if "vertices" in given and "surface" not in given:
         found.append("vertices needs surface, the mesh that they belong to")
-    if not subject.scale > 0:
+    if not (subject.scale > 0 and math.isfinite(subject.scale)):
         found.append(f"scale is a positive number, not {subject.scale}")
     if not 0 <= subject.affine_tolerance < 1:
         found.append(f"affine_tolerance is a length in mm from 0 to 1, not {subject.affine_tolerance}")

@@ -9,7 +9,7 @@ coordinates or GIFTI meshes; trial tables from CSV and TSV; stimuli from image f
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,15 +19,17 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_ids import ImageNames, ids_of_mentions
 from pulvinar.data.response_files import as_response_values, make_responses, read_subject
+from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
 from pulvinar.data.tables import Trials, read_trials
-from pulvinar.errors import InputError
+from pulvinar.errors import InputError, PulvinarError
 from pulvinar.progress import log
 
+Read = TypeVar("Read")
 FMRIPREP_ESTIMATE = (
     "mean of detrended, z-scored volumes {0:g} to {1:g} s after onset, z-scored over all volumes of a run: a simple "
     "estimate; single-trial betas (GLMsingle) are better"
@@ -37,12 +39,13 @@ FMRIPREP_ESTIMATE = (
 def read_description(path: str | os.PathLike[str]) -> Experiment:
     """The experiment whose files a description (TOML) lists; docs/data.md shows each key.
 
-    Raises `ConfigError` listing every mistake of the description at once, and then, for the first file that does not hold
-    what it should, `FileError`, `InputError` or `NotFoundError` naming it.
+    Raises `ConfigError` listing every mistake of the description at once; then, for files that do not hold what they should,
+    `FileError`, `InputError` or `NotFoundError` naming them: of all subjects at once, first their runs, then their tables,
+    then the stimuli and the split, then the responses and what belongs to their voxels.
     """
     description = read_description_file(path)
-    runs = {files.name: _find_runs(files) for files in description.subjects}
-    trials: Mapping[str, Trials] = {files.name: _read_trials(files, runs[files.name]) for files in description.subjects}
+    runs = _of_every(description, _find_runs)
+    trials: Mapping[str, Trials] = _of_every(description, lambda files: _read_trials(files, runs[files.name]))
     found = read_stimuli(
         images=description.images,
         features=description.features,
@@ -52,10 +55,12 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
     )
     stimuli, trials = found.stimuli, found.trials
     split = _split(description, stimuli, found.sides)
-    subjects = {}
-    for files in description.subjects:
+
+    def read(files: SubjectFiles) -> Responses:
         log(f"reading {files.name}: {len(trials[files.name].stimulus_ids)} trials")
-        subjects[files.name] = read_subject(files, trials[files.name], runs[files.name])
+        return read_subject(files, trials[files.name], runs[files.name])
+
+    subjects = _of_every(description, read)
     estimates = {
         f"responses of {files.name}": FMRIPREP_ESTIMATE.format(*files.window_s)
         for files in description.subjects
@@ -71,6 +76,21 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
     )
     notes = image_notes(stimuli)  # all pictures have been read, to see that no test image is among those for training
     return experiment.with_facts({"images": "; ".join(notes)}) if notes else experiment
+
+
+def _of_every(description: Description, read: Callable[[SubjectFiles], Read]) -> dict[str, Read]:
+    """Name -> what is read of every subject; what is wrong with several of them is said at once."""
+    found, mistakes = {}, []
+    for files in description.subjects:
+        try:
+            found[files.name] = read(files)
+        except PulvinarError as error:
+            mistakes.append(error)
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise type(mistakes[0])("\n".join(dict.fromkeys(map(str, mistakes)))) from mistakes[0]
+    return found
 
 
 def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:
