@@ -185,3 +185,54 @@ def test_pairs_of_chosen_images() -> None:
     assert between == [(2, 5), (4, 5), (0, 2), (0, 4)]
     with pytest.raises(InputError, match="stands in both"):
         pairs_between(torch.tensor([5, 0]), torch.tensor([0, 1]), 6)
+
+
+@pytest.mark.parametrize("rdm", [correlation_rdm, squared_euclidean_rdm, euclidean_rdm])
+def test_a_batch_of_patterns_is_one_after_the_other(rdm) -> None:
+    """Sizes all differ, so that no axis stands for another."""
+    batch = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 3, 5, 8)))
+    wanted = torch.stack([torch.stack([rdm(patterns) for patterns in row]) for row in batch])
+    torch.testing.assert_close(rdm(batch), wanted)
+    square = expand(wanted)
+    assert square.shape == (2, 3, 5, 5)
+    torch.testing.assert_close(condense(square), wanted)
+    spoilt = batch.clone()
+    spoilt[1, 2, 4, 7] = torch.nan
+    with pytest.raises(InputError, match=r"1, 2, 4"):
+        rdm(spoilt)
+
+
+def test_distances_far_from_the_origin_keep_their_digits() -> None:
+    """The same patterns around 3e6, where squares lose 13 of 16 digits; oracle: around 0."""
+    patterns = torch.from_numpy(np.random.default_rng(2).integers(-8, 8, (9, 6)).astype(float))
+    torch.testing.assert_close(squared_euclidean_rdm(patterns + 3e6), squared_euclidean_rdm(patterns), rtol=1e-9, atol=0)
+
+
+def test_half_precision_around_it_changes_nothing(patterns: torch.Tensor) -> None:
+    single = patterns.float()
+    wanted = [rdm(single) for rdm in (correlation_rdm, squared_euclidean_rdm)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [rdm(single) for rdm in (correlation_rdm, squared_euclidean_rdm)]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs)
+
+
+def test_two_features_and_two_images_are_enough() -> None:
+    torch.testing.assert_close(correlation_rdm(torch.tensor([[0.0, 1], [3, 5], [2, 0]])), torch.tensor([0.0, 2, 2]))
+    assert [count_images(n) for n in (1, 3, 6, 4950, 499_999_500_000)] == [2, 3, 4, 100, 1_000_000]
+    for n in (0, 2, 4, 4951):
+        with pytest.raises(InputError, match=f"{n} came"):
+            count_images(n)
+
+
+def test_a_precision_is_symmetric_within_rounding_and_the_result_has_the_patterns_type(patterns: torch.Tensor) -> None:
+    single, precision = patterns.float(), torch.eye(7)
+    precision[0, 1], precision[1, 0] = 0.5, 0.5 * (1 + 2e-5)  # as an inverse in float32 leaves it
+    conditions, folds = np.repeat(np.arange(6), 2), np.tile([0, 1], 6)
+    for found in (squared_mahalanobis_rdm(single, precision), crossnobis_rdm(single, conditions, folds, precision)):
+        assert found.dtype == torch.float32
+    for lower in (0.5 * (1 + 1e-3), 0.2):
+        precision[1, 0] = lower
+        with pytest.raises(InputError, match="symmetric"):
+            squared_mahalanobis_rdm(single, precision)
