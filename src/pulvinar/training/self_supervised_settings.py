@@ -158,7 +158,7 @@ class GatedConfig(SelfSupervisedConfig):
     gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)")
     gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
     penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)", counts="budget_mode=penalty")
-    bound_weight: float = setting(1.0, "of the bound loss, in every budget mode (papers: 1)", counts="budget_mode!=none")
+    bound_weight: float = setting(1.0, "of the bound loss (papers: 1)", counts="budget_mode!=none")
     bound_target: BoundTarget = setting(
         "solved",
         "where the bounds start: solved from the budget, density (budget), sqrt (papers)",
