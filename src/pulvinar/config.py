@@ -251,9 +251,11 @@ def to_toml(config: Any) -> str:
 def describe(config_class: type[Any]) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of a config class, for help texts."""
     hints = typing.get_type_hints(config_class)
-    return [(f.name, _describe(hints[f.name]), f.default, _help_of(f)) for f in dataclasses.fields(config_class)]
+    return [(f.name, _describe(hints[f.name]), f.default, _help_of(f, hints)) for f in dataclasses.fields(config_class)]
 
 
-def _help_of(field: "dataclasses.Field[Any]") -> str:
-    counts = field.metadata.get("counts")
-    return field.metadata.get("help", "") + (f" [counts with {counts}]" if counts else "")
+def _help_of(field: "dataclasses.Field[Any]", known: Collection[str]) -> str:
+    """The line of a setting, with what it counts with where that is a setting of the same method."""
+    counts = field.metadata.get("counts", "")
+    concerns = any(name in known for name, _, _ in _CONDITION.findall(counts))
+    return field.metadata.get("help", "") + (f" [counts with {counts}]" if concerns else "")
