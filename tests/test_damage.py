@@ -172,7 +172,10 @@ FORMS = {
         lambda folder: torch.save({"weight": torch.arange(60.0)}, folder / "a.pt"),
         lambda folder: fingerprint(read_weights(folder / "a.pt")["weight"].numpy()),
     ),
-    "embedding": Form(write_embedding, lambda folder: fingerprint(np.array(open_table(str(folder / "clip.npy"), n_rows=8)))),
+    "embedding": Form(
+        write_embedding,
+        lambda folder: fingerprint(np.array(open_table(str(folder / "clip.npy"), ids=[f"image-{row}" for row in range(8)]))),
+    ),
     "experiment": Form(lambda folder: experiments.save(experiment(), folder / "study"), everything),
     "checkpoint": Form(
         lambda folder: checkpoints.save(folder / "latest.safetensors", state(folder)),

@@ -89,7 +89,7 @@ def test_rows_without_names_need_a_single_order():
 
 def save(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((3, 3, 3), value, np.uint8)).save(path)
+    Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(path)
 
 
 def test_images_of_folders_inside_a_folder_stay_two(tmp_path):

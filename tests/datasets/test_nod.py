@@ -116,7 +116,7 @@ def test_pictures_and_categories_are_found(root):
     assert set(experiment.stimuli.labels) == {"n01441764", "n01442764"}
     assert len(experiment.split.test) == 5
     next((root / "stimuli").rglob("*.JPEG")).unlink()
-    with pytest.raises(NotFoundError, match="1 of 30 pictures are missing"):
+    with pytest.raises(NotFoundError, match="1 pictures are not among the 29 of"):
         nod.load(str(root))
 
 

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from onnx import helper
 
 from pulvinar.deploy import onnx_files
@@ -254,5 +255,5 @@ def test_networks_for_use_refuse_what_no_normalisation_leaves(make_network):
     images = torch.from_numpy(pixels(2))
     for wrong in (images * 255, (images * 255).to(torch.uint8), images.permute(0, 2, 3, 1), images * torch.nan):
         for use in (network, network.inspect, DynamicNetwork(network)):
-            with pytest.raises(InputError, match="images"):
+            with pytest.raises((InputError, TypeCheckError), match="images"):  # whole numbers: shapes are checked in tests
                 use(wrong)

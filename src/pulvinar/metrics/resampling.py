@@ -69,7 +69,7 @@ def percentile_interval(samples: Float[np.ndarray, " resample"], *, level: float
     return float(low), float(high)
 
 
-def wilson_interval(n_right: float, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+def wilson_interval(n_right: float | int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     """Score interval (low, high) of a share, n_right of n. Wilson 1927.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), p = n_right / n, z the normal quantile of
@@ -83,7 +83,8 @@ def wilson_interval(n_right: float, n: int, *, level: float = LEVEL) -> tuple[fl
     z = float(scipy.stats.norm.ppf((1 + level) / 2))
     middle, scale = share + z**2 / (2 * n), 1 + z**2 / n
     half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
+    low = 0.0 if share == 0 else float((middle - half) / scale)  # not what rounding leaves of 0 and 1
+    return low, 1.0 if share == 1 else float((middle + half) / scale)
 
 
 def share_interval(
@@ -104,7 +105,7 @@ def share_interval(
     return wilson_interval(float(values.flat[0]) * n_units, n_units, level=level)
 
 
-def interval_text(bounds: Sequence[float | None] | None, write: Callable[[float], str]) -> str:
+def interval_text(bounds: Sequence[float | int | None] | None, write: Callable[[float], str]) -> str:
     """An interval as it is written everywhere; empty where there is none.
 
     >>> interval_text((0.551, 0.67), "{:.2f}".format), interval_text(None, str)

@@ -20,6 +20,7 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pulvinar.errors import InputError
 from pulvinar.models.batch_norm import BatchNorm, n_processes
@@ -43,6 +44,7 @@ def spatial_mean(maps: Float[Tensor, "image channel height width"]) -> Float[Ten
     return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
+FEWEST_STRIDED = 8  # input channels of a strided 1x1 convolution that is left to torch: an AVX2 vector of float32
 FIXED_LOGIT = 1e4  # of a fixed gate; neither the shift nor the noise of training comes near it
 
 
@@ -126,7 +128,23 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.
     """A 3x3 or 1x1 convolution, or None where one side has no channel left."""
     if not inputs or not outputs:
         return None
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    kind = StridedPointwise if kernel == 1 and stride > 1 else nn.Conv2d
+    return kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride; with few inputs, the pixels are picked first and convolved without a stride.
+
+    The same numbers. On processors without AVX-512, torch (2.13 to 2.15, oneDNN) computes wrong weight gradients of strided 1x1
+    convolutions of 4 channels in channels-last order, or crashes (docs/log.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(image, channel, height, width), as of `nn.Conv2d`."""
+        if self.in_channels >= FEWEST_STRIDED:
+            return super().forward(input)
+        down, across = self.stride
+        return functional.conv2d(input[..., ::down, ::across], self.weight, self.bias)
 
 
 def _norms(passes: Sequence[str], channels: int) -> nn.ModuleDict:

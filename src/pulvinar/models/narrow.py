@@ -44,7 +44,7 @@ def cut_convolution(convolution: nn.Conv2d, *, outputs: Kept | None = None, inpu
     columns = _checked(inputs, convolution.in_channels, "inputs")
     _require_channels(len(rows), len(columns), "convolution")
     cut = nn.utils.skip_init(
-        nn.Conv2d,
+        type(convolution),
         len(columns),
         len(rows),
         convolution.kernel_size,
