@@ -94,10 +94,9 @@ def fit_command(world: Path, run: Path, settings: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "kills"),
     [
-        ((), [3, 5, 5, 6, 7, 4, 5, 4, 8, 3]),
-        (("pretrain=false", "shrink=false"), [7, 8, 5, 4]),
+        pytest.param((), [3, 5, 5, 6, 7, 4, 5, 4, 8, 3], id="pretrained", marks=pytest.mark.slow),
+        pytest.param(("pretrain=false", "shrink=false"), [7, 8, 5, 4], id="without pretraining, columns kept"),
     ],
-    ids=["pretrained", "without pretraining, columns kept"],
 )
 def test_run_killed_again_and_again_is_bit_identical(changes, kills, world, quick, tmp_path):
     settings = tuple(pair for pair in quick if not (changes and pair.startswith("backbone."))) + changes
