@@ -19,8 +19,8 @@ def draw(run: Run) -> Figure | None:
     if run.maps is None or run.evaluation is None:
         return None
     figure = Figure(figsize=(16, 9 - (STRIP if run.simulated else 0)))
-    figure.text(0.03, 0.955, headline(run).lead, size=25, weight="bold", va="top")
-    figure.text(0.03, 0.893, headline(run).rest, size=17, va="top", color=MUTED)
+    _line(figure, 0.955, headline(run).lead, size=25, weight="bold")
+    _line(figure, 0.893, headline(run).rest, size=17, color=MUTED)
     _voxels(figure, run.maps, str(run.evaluation.get("reference") or ""))
     has_trials = run.examples is not None and len(run.examples.rank) > 0
     bottom = 0.475 if has_trials else 0.1
@@ -29,6 +29,13 @@ def draw(run: Run) -> Figure | None:
     if run.examples is not None and has_trials:
         _trials(figure, run.examples, run.evaluation)
     return figure
+
+
+def _line(figure: Figure, height: float, text: str, *, size: float, **look: Any) -> None:
+    """Text from the left edge, as large as `size` or as small as it takes to end inside the picture."""
+    drawn = figure.text(0.03, height, text, size=size, va="top", **look)
+    width = drawn.get_window_extent().width / figure.bbox.width
+    drawn.set_fontsize(size * min(1.0, 0.94 / width) if width else size)
 
 
 def _voxels(figure: Figure, maps: Maps, reference: str) -> None:
