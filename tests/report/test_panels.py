@@ -69,7 +69,7 @@ def test_slices_have_right_on_the_right_and_the_back_below(flip: int) -> None:
 @pytest.mark.parametrize("flip", [1, -1])
 def test_views_are_named_after_where_the_viewer_stands(kind: str, flip: int) -> None:
     geometry, marked = one_corner(kind, flip)
-    shown = {panel.title.removesuffix(" (projection)"): panel for panel in panels.panels(geometry, marked, 3)}
+    shown = {panel.title.removesuffix("\n(projection)"): panel for panel in panels.panels(geometry, marked, 3)}
     assert all(("projection" in panel.title) == (kind == "points") for panel in shown.values())
     right, up = centre_of_red(painted(shown["from behind"], marked))
     assert right > 0.2

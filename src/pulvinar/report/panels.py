@@ -87,7 +87,7 @@ def _slices(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list[Pan
     places = chosen_slices(per_slice, n_panels - 1)
     heights = [place + 0.5 for place in places]
     size = (np.ptp(grid.index, axis=0) + 1 + 2 * MARGIN) * grid.zoom
-    side = Panel("from the right (projection)", partial(_paint_side, grid, heights), size[1], size[2])
+    side = Panel("from the right\n(projection)", partial(_paint_side, grid, heights), size[1], size[2])
     top = [Panel(_in_mm(grid.height[p]), partial(_paint_slice, grid, p), size[0], size[1]) for p in places]
     return [side, *top]
 
@@ -211,7 +211,7 @@ def _projections(geometry: Geometry, interest: np.ndarray, n_panels: int) -> lis
         directions = np.array(VIEWS[name], float)[:2]
         if name == "from above" or (np.abs(directions) @ extent > 0).all():
             flat = geometry.coordinates @ directions.T
-            found.append(Panel(f"{name} (projection)", partial(_paint_points, flat), *(2 * _frame(flat)[1])))
+            found.append(Panel(f"{name}\n(projection)", partial(_paint_points, flat), *(2 * _frame(flat)[1])))
     return found[:n_panels]
 
 
