@@ -6,12 +6,17 @@ libraries' own folders of weights and data are empty ones, and the environment s
 
 import atexit
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+# Compiled modules are kept, as for any user: a test that starts a process would otherwise compile torch each time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 USER = tempfile.TemporaryDirectory(prefix="pulvinar-tests-")
 atexit.register(USER.cleanup)

@@ -1,7 +1,9 @@
 """The experiment folder. Oracles: what was saved comes back; what docs/folder.md writes with h5py alone is read."""
 
+import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -15,7 +17,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
+from pulvinar.errors import FileError, InputError, LeakError, NotFoundError, PulvinarError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "folder.md"
 IDS = [f"s{row}" for row in range(8)]
@@ -113,6 +115,18 @@ def test_truth_is_not_given_to_methods_and_images_are_not_read_again():
     given = whole.without_truth()
     assert (given.truth, given.name, given.subjects is whole.subjects) == ({}, whole.name, True)
     assert "points" in whole.truth
+
+
+def test_images_are_read_again_where_a_file_of_the_same_size_took_their_place(tmp_path):
+    flat = [np.full((5, 5, 3), 10 * row + 5, np.uint8) for row in range(8)]  # PNG files of one size
+    stimuli = dataclasses.replace(complete().stimuli, read_image=flat.__getitem__)
+    folder = experiments.save(dataclasses.replace(complete(), stimuli=stimuli), tmp_path / "flat")
+    assert experiments.load(folder).stimuli.pixel_keys is not None
+    trained, tested = (experiments.image_path(folder, name) for name in (IDS[0], IDS[7]))
+    assert trained.stat().st_size == tested.stat().st_size
+    shutil.copy(trained, tested)
+    with pytest.raises(LeakError, match=r"share their pixels .*: 's0' .training. and 's7'"):
+        experiments.load(folder)
 
 
 def test_another_target_can_be_chosen(saved):

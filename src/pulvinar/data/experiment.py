@@ -4,7 +4,9 @@ The folder form is documented in docs/folder.md. It is written whole or not at a
 """
 
 import copy
+import dataclasses
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,7 @@ from pulvinar.storage import (
 FORMAT, VERSION = "pulvinar-experiment", 1
 CHECKSUMS = "checksums.json"
 N_IMAGES_COMPARED = 64
+BYTES_COMPARED = 2**28  # image files that are read when the folder is opened, to see that they are still the same
 SIMULATED = "simulated"  # the fact that says that responses were planted
 
 
@@ -118,10 +121,10 @@ def save(experiment: Experiment, folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     refuse_unwritable_names(experiment)
     with atomic_folder(folder) as temporary:
-        _write_images(experiment.stimuli, temporary)
+        stimuli = _write_images(experiment.stimuli, temporary)
         for responses in track(experiment.subjects.values(), "writing responses", len(experiment.subjects)):
             _write_responses(responses, temporary / "responses" / f"{responses.subject}.h5")
-        write_tables(experiment, temporary)
+        write_tables(dataclasses.replace(experiment, stimuli=stimuli), temporary)
     return folder
 
 
@@ -175,7 +178,9 @@ def write_stimulus_file(stimuli: Stimuli, folder: Path) -> None:
             file.create_dataset(f"features/{name}", data=np.asarray(values, np.float32))
         if stimuli.pixel_keys is not None and stimuli.read_image is not None:
             file.create_dataset("pixel_key", data=np.array(list(stimuli.pixel_keys), dtype=object), dtype=h5py.string_dtype())
-            file.create_dataset("image_bytes", data=_image_bytes([image_path(folder, name) for name in stimuli.ids]))
+            paths = [image_path(folder, name) for name in stimuli.ids]
+            file.create_dataset("image_bytes", data=_image_bytes(paths))
+            file.create_dataset("image_crc32", data=_image_checksums(paths))
 
 
 def image_path(folder: Path, stimulus_id: str) -> Path:
@@ -187,11 +192,31 @@ def _image_bytes(paths: list[Path]) -> np.ndarray:
     return np.array([path.stat().st_size if path.is_file() else -1 for path in paths], np.int64)
 
 
-def _write_images(stimuli: Stimuli, folder: Path) -> None:
-    if stimuli.read_image is not None:
-        (folder / "images").mkdir()
-        for row in track(range(len(stimuli)), "writing images", len(stimuli)):
-            Image.fromarray(stimuli.image(row)).save(image_path(folder, stimuli.ids[row]), compress_level=1)
+def _image_checksums(paths: list[Path]) -> np.ndarray:
+    """CRC-32 of every image file."""
+    return np.array([zlib.crc32(path.read_bytes()) for path in paths], np.uint32)
+
+
+def _are_those_of_the_keys(paths: list[Path], file: h5py.File) -> bool:
+    """Whether the image files are those that the pixel keys were made from: by size, and by checksum where that is quick."""
+    sizes = read_hdf5_array(file, "image_bytes") if "image_bytes" in file else np.zeros(0)
+    if not np.array_equal(_image_bytes(paths), sizes):
+        return False
+    few = sizes.sum() <= BYTES_COMPARED and "image_crc32" in file
+    return not few or np.array_equal(_image_checksums(paths), read_hdf5_array(file, "image_crc32"))
+
+
+def _write_images(stimuli: Stimuli, folder: Path) -> Stimuli:
+    """Write every image; the stimuli with what their pixels are, so that who opens the folder need not read them all."""
+    if stimuli.read_image is None:
+        return stimuli
+    (folder / "images").mkdir()
+    keys = []
+    for row in track(range(len(stimuli)), "writing images", len(stimuli)):
+        pixels = stimuli.image(row)
+        Image.fromarray(pixels).save(image_path(folder, stimuli.ids[row]), compress_level=1)
+        keys.append(fingerprint(pixels))
+    return dataclasses.replace(stimuli, pixel_keys=keys)
 
 
 def _write_responses(responses: Responses, path: Path) -> None:
@@ -291,11 +316,9 @@ def _read_stimuli(folder: Path) -> Stimuli:
         sources = _texts(file, "source") if "source" in file else ids
         labels = _texts(file, "label") if "label" in file else None
         features = {name: _numbers(file, name, values) for name, values in _group(file, "features").items()}
-        keys = _texts(file, "pixel_key") if "pixel_key" in file else None
-        sizes = read_hdf5_array(file, "image_bytes") if "image_bytes" in file else None
-    paths = [image_path(folder, name) for name in ids] if (folder / "images").is_dir() else []
-    if not np.array_equal(_image_bytes(paths), np.zeros(0) if sizes is None else sizes):
-        keys = None  # the images are not those that the keys were made from
+        paths = [image_path(folder, name) for name in ids] if (folder / "images").is_dir() else []
+        known = "pixel_key" in file and _are_those_of_the_keys(paths, file)
+        keys = _texts(file, "pixel_key") if known else None
     read_image = ImageFiles(paths) if paths else None
     return Stimuli(ids=ids, sources=sources, labels=labels, features=features, read_image=read_image, pixel_keys=keys)
 

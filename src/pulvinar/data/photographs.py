@@ -3,18 +3,20 @@
 The photographs ship inside scikit-image and scikit-learn (their data READMEs state the licences).
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pulvinar.data.pictures import PictureOptions, decode
-from pulvinar.errors import InputError
+from pulvinar.errors import InputError, NotFoundError
 
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
 TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}
 LARGEST_PICTURE = 640  # pixels along the longer edge; larger ones are reduced before cropping
 
+FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}  # where each library keeps its photographs
 # by kind
 BUNDLED = {
     "texture": ("skimage/brick.png", "skimage/grass.png", "skimage/gravel.png"),
@@ -33,14 +35,12 @@ BUNDLED = {
 
 
 def bundled_path(name: str) -> Path:
-    """Where a bundled photograph lies inside the installed library."""
-    import skimage
-    import sklearn
-
+    """Where a bundled photograph lies inside the installed library, which is not imported for it."""
     library, file = name.split("/")
-    if library == "skimage":
-        return Path(skimage.__file__).parent / "data" / file
-    return Path(sklearn.__file__).parent / "datasets" / "images" / file
+    found = find_spec(library)
+    if found is None or found.origin is None:
+        raise NotFoundError(f"{library} is not installed; its photographs are the stimuli of planted worlds")
+    return Path(found.origin).parent / FOLDERS[library] / file
 
 
 def read_picture(path: Path, options: PictureOptions | None = None) -> np.ndarray:
