@@ -15,22 +15,85 @@ import tomllib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pulvinar.errors import ConfigError, FileError
 from pulvinar.storage import require_file
 
 ConfigType = TypeVar("ConfigType")
-LARGEST_SEED = 2**48
+LARGEST_SEED = 2**48  # several are derived from one
 
 
-def setting(default: Any, help: str, *, counts: str = "") -> Any:
-    """A dataclass field with a default and one line that says what it does, its unit and source.
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What values a number may have; of a list every one of its numbers, and with `filled` there is one or more."""
 
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    filled: bool = False
+
+    def mistake(self, value: Any) -> str | None:
+        """What a value is instead of fitting, such as 'is above 0'; None where it fits. None itself and texts always fit."""
+        values = value if isinstance(value, tuple) else (value,)
+        if self.filled and not values:
+            return "has one value or more"
+        return None if all(self._fits(one) for one in values) else f"{'lies' if self._two_sided else 'is'} {self}"
+
+    def _fits(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return not (
+            (self.above is not None and not value > self.above)
+            or (self.at_least is not None and not value >= self.at_least)
+            or (self.below is not None and not value < self.below)
+            or (self.at_most is not None and not value <= self.at_most)
+        )
+
+    @property
+    def _two_sided(self) -> bool:
+        lower, upper = (self.above, self.at_least), (self.below, self.at_most)
+        return lower != (None, None) and upper != (None, None)
+
+    def __str__(self) -> str:
+        if self._two_sided:
+            left = f"({_number(self.above)}" if self.above is not None else f"[{_number(self.at_least)}"
+            right = f"{_number(self.below)})" if self.below is not None else f"{_number(self.at_most)}]"
+            return f"in {left}, {right}"
+        if self.at_least is not None:
+            return f"{_number(self.at_least)} or more"
+        words = (("above", self.above), ("below", self.below), ("at most", self.at_most))
+        return next((f"{word} {_number(value)}" for word, value in words if value is not None), "")
+
+
+ANY = Bounds()
+
+
+def _number(value: float | None) -> str:
+    return "2^48" if value == LARGEST_SEED else str(value)
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    filled: bool = False,
+    counts: str = "",
+) -> Any:
+    """A dataclass field with a default, one line that says what it does, its unit and source, and the values that fit.
+
+    above, at_least, below, at_most, filled: see `Bounds`; they are checked by `build` and shown wherever settings are listed.
     counts: with which values of other settings it does anything, such as "epochs>0 and prior!=linear or train=all"; empty:
     always. `and` binds tighter than `or`; what a method has no setting for holds.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "counts": counts})
+    bounds = Bounds(above=above, at_least=at_least, below=below, at_most=at_most, filled=filled)
+    return dataclasses.field(default=default, metadata={"help": help, "bounds": bounds, "counts": counts})
 
 
 _CONDITION = re.compile(r"(\w+)(!=|=|>|<)(\S+)")
@@ -77,13 +140,17 @@ def _given_in_vain(config: Any, given: Collection[str], elsewhere: Mapping[str, 
     ]
 
 
-def number_problems(method: str, config: Any) -> list[str]:
-    """What no method can compute with: a seed outside [0, 2^48) (several are derived from one), infinite numbers."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    wrong = [f"{method}.{name} is finite, not {value}" for name, value in values.items() if value in (math.inf, -math.inf)]
-    if not 0 <= values.get("seed", 0) < LARGEST_SEED:
-        wrong.append(f"{method}.seed lies in [0, 2^48), not {values['seed']}")
-    return wrong
+def mistakes_of(config: Any, name: str) -> list[str]:
+    """A line for every setting beyond its bounds or infinite, then what the config's own `problems()` says."""
+    wrong, hints = [], typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, bounds = getattr(config, field.name), field.metadata.get("bounds", ANY)
+        if value in (math.inf, -math.inf):
+            wrong.append(f"{name}.{field.name} is finite, not {value}")
+        elif mistake := bounds.mistake(value):
+            or_none = ", or none" if type(None) in typing.get_args(hints[field.name]) else ""
+            wrong.append(f"{name}.{field.name} {mistake}{or_none}, not {list(value) if isinstance(value, tuple) else value}")
+    return wrong + getattr(config, "problems", list)()
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -187,8 +254,9 @@ def build(
 ) -> ConfigType:
     """The config from a mapping of raw values. `ConfigError` lists unknown keys, wrong types and failed checks together.
 
-    A config class may have `problems(self) -> list[str]` for checks that involve values; `build` adds its lines. given: names
-    that a person chose: one that does nothing beside the others is a mistake too, and `elsewhere` says where it would count.
+    A config class may have `problems(self) -> list[str]` for what concerns several settings; `build` adds its lines. given:
+    names that a person chose: one that does nothing beside the others is a mistake too, and `elsewhere` says where it would
+    count.
     """
     hints = typing.get_type_hints(config_class)
     mistakes, kept = [], {}
@@ -204,7 +272,7 @@ def build(
         config = config_class(**kept)
     except ConfigError as error:
         raise ConfigError("\n".join([*mistakes, str(error)])) from error
-    mistakes += getattr(config, "problems", list)()
+    mistakes += mistakes_of(config, name)
     mistakes += _given_in_vain(config, given, elsewhere, name)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -251,7 +319,15 @@ def to_toml(config: Any) -> str:
 def describe(config_class: type[Any]) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of a config class, for help texts."""
     hints = typing.get_type_hints(config_class)
-    return [(f.name, _describe(hints[f.name]), f.default, _help_of(f, hints)) for f in dataclasses.fields(config_class)]
+    return [
+        (field.name, _what_fits(field, hints[field.name]), field.default, _help_of(field, hints))
+        for field in dataclasses.fields(config_class)
+    ]
+
+
+def _what_fits(field: "dataclasses.Field[Any]", hint: Any) -> str:
+    bounds = str(field.metadata.get("bounds", ANY))
+    return f"{_describe(hint)}, {bounds}" if bounds else _describe(hint)
 
 
 def _help_of(field: "dataclasses.Field[Any]", known: Collection[str]) -> str:

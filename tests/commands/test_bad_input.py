@@ -159,7 +159,7 @@ SETTINGS = [
     (["learning_rate=inf"], "troi.learning_rate is finite, not inf"),
     (["seed=-1"], "troi.seed lies in [0, 2^48), not -1"),
     (["n_sessions=3"], "n_sessions: 1 to 2 for sub-03, 3 came"),
-    (["n_sessions=0"], "n_sessions: 1 to 2 for sub-03, 0 came"),
+    (["n_sessions=0"], "troi.n_sessions is 1 or more, or none, not 0"),
     (["scaling=per_session"], "session 1 of sub-03 has 0 non-test trials"),
     (["scaling=per_session", "pretrain=false"], "session 1 of sub-03 has 0 non-test trials"),
     (["n_folds=90"], "n_folds: 100 trials in 90 folds leave a fold with 1; 2 or more are needed"),

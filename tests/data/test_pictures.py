@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pulvinar.config import mistakes_of
 from pulvinar.data import image_ids
 from pulvinar.data.image_files import ImageFiles, find_images
 from pulvinar.data.photographs import read_picture
@@ -210,9 +211,9 @@ def test_what_was_done_is_said_once_for_all_images(tmp_path, capsys):
 
 
 def test_options_that_do_not_fit():
-    assert PictureOptions(background="#a0B1c2", white=4095).problems() == []
-    assert "background is white" in PictureOptions(background="pink").problems()[0]
-    assert "white is a value from 1 to 65535" in PictureOptions(white=0).problems()[0]
+    assert mistakes_of(PictureOptions(background="#a0B1c2", white=4095), "pictures") == []
+    assert "background is white" in mistakes_of(PictureOptions(background="pink"), "pictures")[0]
+    assert mistakes_of(PictureOptions(white=0), "pictures") == ["pictures.white lies in [1, 65535], or none, not 0"]
 
 
 def test_a_jpeg_with_a_second_picture_inside_gives_the_first(tmp_path):

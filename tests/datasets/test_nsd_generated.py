@@ -153,7 +153,12 @@ def test_mistakes_in_the_settings_are_listed(tmp_path):
         simulate(
             str(tmp_path / "out"), layout="nsd", assignments=["n_subjects=9", "n_sessions=0", "n_test_repeats=4", "n_voxel=3"]
         )
-    for part in ("n_subjects is 1 to 8", "n_sessions is 1 to 40", "n_test_repeats is 1 to 3", "did you mean 'n_voxels'"):
+    for part in (
+        "n_subjects lies in [1, 8]",
+        "n_sessions lies in [1, 40]",
+        "n_test_repeats lies in [1, 3]",
+        "did you mean 'n_voxels'",
+    ):
         assert part in str(caught.value)
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.config import build
+from pulvinar.config import build, mistakes_of
 from pulvinar.data.splits import Split
 from pulvinar.datasets.simulated import BUNDLED, Config, bundled_path, simulate
 from pulvinar.errors import ConfigError, FileError, InputError, LeakError
@@ -244,11 +244,11 @@ def test_blank_pictures_are_refused_instead_of_searched_for_ever(tmp_path):
     ],
 )
 def test_settings_out_of_range_are_named(name, value):
-    assert any(f"simulated.{name}" in line and str(value) in line for line in Config(**{name: value}).problems())
+    assert any(f"simulated.{name}" in line and str(value) in line for line in mistakes_of(Config(**{name: value}), "simulated"))
     with pytest.raises(ConfigError, match=name):
         build(Config, {name: value}, name="simulated")
 
 
 def test_settings_at_their_defaults_fit_and_all_mistakes_come_at_once():
-    assert Config().problems() == []
-    assert len(Config(n_voxels=1, n_trials=1, responsive_share=0.9, irrelevant_share=0.2).problems()) == 3
+    assert mistakes_of(Config(), "simulated") == []
+    assert len(mistakes_of(Config(n_voxels=1, n_trials=1, responsive_share=0.9, irrelevant_share=0.2), "simulated")) == 3

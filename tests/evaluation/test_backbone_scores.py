@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.config import mistakes_of
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
 from pulvinar.evaluation.backbone_scores import as_text, gated_features, score_backbone
@@ -192,7 +193,7 @@ def test_a_probe_on_crops_equals_the_pieces_called_one_by_one(data):
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
-    assert message in " ".join(ScoreSettings(**settings).problems())
+    assert message in " ".join(mistakes_of(ScoreSettings(**settings), "evaluate"))
 
 
 def test_resizing_equals_pillows(data):

@@ -10,7 +10,7 @@ import torch
 
 from pulvinar.commands import registry
 from pulvinar.commands.fit import Data, kind_of
-from pulvinar.config import build, to_toml
+from pulvinar.config import build, mistakes_of, to_toml
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
@@ -151,7 +151,7 @@ def test_method_declares_what_it_is(method):
     assert module.NEEDS
     assert isinstance(module.PUBLISHED, list)
     assert all({"table", "setting", "method", "metric", "value", "unit"} <= set(row) for row in module.PUBLISHED)
-    assert not module.Config().problems()
+    assert not mistakes_of(module.Config(), method)
     assert all(field.metadata["help"] for field in dataclasses.fields(module.Config))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.config import mistakes_of
 from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
 from pulvinar.evaluation.backbone_scores import gated_features
@@ -139,5 +140,5 @@ def test_what_does_not_fit_is_refused(data, teacher, tmp_path):
     other = dataclasses.replace(data, train=data.train[:, :8, :8], test=data.test[:, :8, :8])
     with pytest.raises(InputError, match=r"the teacher saw 16 x 16"):
         distillation.check(quick, other, teacher)
-    wrong = Config(momentum=1.5, budget=0, epochs=0, teacher_branch="both").problems()
+    wrong = mistakes_of(Config(momentum=1.5, budget=0, epochs=0, teacher_branch="both"), "distillation")
     assert len(wrong) == 4

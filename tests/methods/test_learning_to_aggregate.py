@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pulvinar.config import to_toml
+from pulvinar.config import mistakes_of, to_toml
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError
@@ -131,7 +131,7 @@ def test_presets_are_table_1():
     meg = method.Config(preset="meg_early").resolved()
     assert (meg.roi, meg.train, meg.epochs, meg.time_sampling) == (("meg_early",), "all", 40, "gaussian")
     assert (evc.loss, evc.learning_rate, evc.batch_pairs, evc.crop_share) == ("l1", 1e-2, 40, 0.875)
-    assert not any(method.Config(preset=name).problems() for name in PRESETS)
+    assert not any(mistakes_of(method.Config(preset=name), "learning_to_aggregate") for name in PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, changes, 
 
 
 def test_settings_out_of_range_are_all_named():
-    problems = method.Config(
+    config = method.Config(
         layouts=("none-7",), identity_weights=(-1.0,), crop_share=0.0, epochs=0, mean=(0.5,), train="all", crops="cached_crops"
-    ).problems()
+    )
+    problems = mistakes_of(config, "learning_to_aggregate")
     for name in ("layouts", "identity_weights", "crop_share", "epochs", "mean", "crops"):
         assert any(name in problem for problem in problems), name

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from pulvinar.config import mistakes_of
 from pulvinar.datasets.simulated import Config, simulate
 from pulvinar.models.backbones import load_backbone
 from pulvinar.models.perturbed import perturb
@@ -49,5 +50,7 @@ def test_with_a_share_of_their_own_subjects_follow_other_features():
 
 
 def test_a_share_above_one_is_refused():
-    assert "simulated.driver_own lies in [0, 1], not 1.5" in Config(driver="perturbed:squeezenet1_0", driver_own=1.5).problems()
+    assert mistakes_of(Config(driver="perturbed:squeezenet1_0", driver_own=1.5), "simulated") == [
+        "simulated.driver_own lies in [0, 1], not 1.5"
+    ]
     assert "driver is fixed" in Config(driver_own=0.5).problems()[0]

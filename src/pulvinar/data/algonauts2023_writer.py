@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.progress import track
@@ -42,28 +42,22 @@ Plant = Callable[..., Experiment]
 class Generated:
     """What world to plant in the challenge's layout."""
 
-    seed: int = setting(0, "changes pictures, areas, tuning and noise")
-    n_subjects: int = setting(2, "subj01 and on (challenge: 8)")
-    n_vertices: int = setting(1200, "vertices of both hemispheres, 200 to 20,000 (challenge: about 39,500)")
-    n_images: int = setting(300, "training pictures of each subject (challenge: 8,779 to 9,841)")
-    shared_share: float = setting(0.1, "share of them that all subjects see")
-    n_test_images: int = setting(60, "pictures of the challenge's test, without responses (challenge: 159 to 395)")
-    responsive_share: float = setting(0.5, "share of vertices that respond to pictures")
-    ceiling_median: float = setting(0.5, "median r^2 noise ceiling of responsive vertices, mean of three trials")
-    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged")
-    pixels: int = setting(128, "pixels along an edge of the files (challenge: 425)")
-
-    def problems(self) -> list[str]:
-        """What does not fit together."""
-        wrong = number_problems("algonauts2023", self)
-        wrong += [] if 1 <= self.n_subjects <= 8 else [f"algonauts2023.n_subjects is 1 to 8, not {self.n_subjects}"]
-        for name, least, most in (("n_vertices", 200, 18_000), ("n_images", 20, 9841), ("n_test_images", 10, 1000)):
-            if not least <= getattr(self, name) <= most:
-                wrong.append(f"algonauts2023.{name} is {least} to {most}, not {getattr(self, name)}")
-        for name in ("shared_share", "responsive_share", "ceiling_median"):
-            if not 0 < getattr(self, name) < 1:
-                wrong.append(f"algonauts2023.{name} lies between 0 and 1, not {getattr(self, name)}")
-        return wrong
+    seed: int = setting(0, "changes pictures, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
+    n_subjects: int = setting(2, "subj01 and on (challenge: 8)", at_least=1, at_most=8)
+    n_vertices: int = setting(
+        1200, "vertices of both hemispheres, 200 to 20,000 (challenge: about 39,500)", at_least=200, at_most=18_000
+    )
+    n_images: int = setting(300, "training pictures of each subject (challenge: 8,779 to 9,841)", at_least=20, at_most=9841)
+    shared_share: float = setting(0.1, "share of them that all subjects see", above=0, below=1)
+    n_test_images: int = setting(
+        60, "pictures of the challenge's test, without responses (challenge: 159 to 395)", at_least=10, at_most=1000
+    )
+    responsive_share: float = setting(0.5, "share of vertices that respond to pictures", above=0, below=1)
+    ceiling_median: float = setting(
+        0.5, "median r^2 noise ceiling of responsive vertices, mean of three trials", above=0, below=1
+    )
+    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged", at_least=16)
+    pixels: int = setting(128, "pixels along an edge of the files (challenge: 425)", at_least=16)
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:

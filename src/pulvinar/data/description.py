@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pulvinar.config import convert, read_toml, suggest
+from pulvinar.config import convert, mistakes_of, read_toml, suggest
 from pulvinar.data.array_files import ARRAY_SUFFIXES
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
 from pulvinar.data.fmriprep import WINDOW_S
@@ -117,7 +117,7 @@ def _picture_options(stimuli: "_Section", mistakes: list[str]) -> PictureOptions
     options = PictureOptions(
         background=stimuli.value("background", str, PictureOptions.background), white=stimuli.value("white", int, None)
     )
-    mistakes += [f"stimuli.{problem}" for problem in options.problems()]
+    mistakes += mistakes_of(options, "stimuli")
     return options
 
 

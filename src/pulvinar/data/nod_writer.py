@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses
 from pulvinar.progress import track
@@ -36,33 +36,17 @@ Plant = Callable[..., Experiment]
 class Generated:
     """What world to plant in NOD's layout."""
 
-    seed: int = setting(0, "changes pictures, areas, tuning and noise")
-    n_subjects: int = setting(1, "sub-01 and on (NOD: 30)")
-    n_vertices: int = setting(1000, "vertices of both hemispheres (NOD: 59,412)")
-    n_sessions: int = setting(2, "sessions of ImageNet pictures (NOD: 1 or 4)")
-    n_runs: int = setting(2, "runs of a session (NOD: 10)")
-    n_trials: int = setting(60, "pictures of a run (NOD: 100)")
-    responsive_share: float = setting(0.5, "share of vertices that respond to pictures")
-    ceiling_median: float = setting(0.6, "median r^2 noise ceiling of responsive vertices, were there three trials")
-    image_size: int = setting(64, "pixels along an edge of a picture")
-
-    def problems(self) -> list[str]:
-        """What does not fit together."""
-        wrong = number_problems("nod", self)
-        limits = (
-            ("n_subjects", 1, 30),
-            ("n_vertices", 200, 50_000),
-            ("n_sessions", 1, 9),
-            ("n_runs", 1, 20),
-            ("n_trials", 10, 200),
-        )
-        for name, least, most in limits:
-            if not least <= getattr(self, name) <= most:
-                wrong.append(f"nod.{name} is {least} to {most}, not {getattr(self, name)}")
-        for name in ("responsive_share", "ceiling_median"):
-            if not 0 < getattr(self, name) < 1:
-                wrong.append(f"nod.{name} lies between 0 and 1, not {getattr(self, name)}")
-        return wrong
+    seed: int = setting(0, "changes pictures, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
+    n_subjects: int = setting(1, "sub-01 and on (NOD: 30)", at_least=1, at_most=30)
+    n_vertices: int = setting(1000, "vertices of both hemispheres (NOD: 59,412)", at_least=200, at_most=50_000)
+    n_sessions: int = setting(2, "sessions of ImageNet pictures (NOD: 1 or 4)", at_least=1, at_most=9)
+    n_runs: int = setting(2, "runs of a session (NOD: 10)", at_least=1, at_most=20)
+    n_trials: int = setting(60, "pictures of a run (NOD: 100)", at_least=10, at_most=200)
+    responsive_share: float = setting(0.5, "share of vertices that respond to pictures", above=0, below=1)
+    ceiling_median: float = setting(
+        0.6, "median r^2 noise ceiling of responsive vertices, were there three trials", above=0, below=1
+    )
+    image_size: int = setting(64, "pixels along an edge of a picture", at_least=16)
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 from pulvinar.data.nsd_surface_writer import write_surface
@@ -43,40 +43,30 @@ Plant = Callable[..., Experiment]
 class Generated:
     """What world to plant, and which of its files to write."""
 
-    seed: int = setting(0, "changes pictures, heads, areas, tuning, noise and design")
-    n_subjects: int = setting(4, "subj01 and on")
-    n_voxels: int = setting(3000, "places in a head")
-    n_sessions: int = setting(2, "sessions of each subject, 750 trials each (NSD: 30 to 40)")
-    n_test_images: int = setting(150, "shared images shown in these sessions (NSD: 1000)")
-    n_test_repeats: int = setting(3, "presentations of each of them, 1 to 3")
+    seed: int = setting(0, "changes pictures, heads, areas, tuning, noise and design", at_least=0, below=LARGEST_SEED)
+    n_subjects: int = setting(4, "subj01 and on", at_least=1, at_most=N_SUBJECTS)
+    n_voxels: int = setting(3000, "places in a head", at_least=200)
+    n_sessions: int = setting(
+        2, "sessions of each subject, 750 trials each (NSD: 30 to 40)", at_least=1, at_most=N_TRIALS // TRIALS_PER_SESSION
+    )
+    n_test_images: int = setting(150, "shared images shown in these sessions (NSD: 1000)", at_least=10, at_most=N_SHARED)
+    n_test_repeats: int = setting(3, "presentations of each of them, 1 to 3", at_least=1, at_most=N_REPEATS)
     format: Literal["hdf5", "nifti", "both"] = setting("hdf5", "of the volume betas")
     surface: bool = setting(False, "write betas on a (small) fsaverage as well")
     missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
-    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425")
+    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425", at_least=16, at_most=PIXELS)
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(None, "weights of that backbone; none: random")
-    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels")
-    tuning_dim: int = setting(24, "feature dimensions each area encodes")
+    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels", at_least=0)
+    tuning_dim: int = setting(24, "feature dimensions each area encodes", at_least=1)
 
     def problems(self) -> list[str]:
         """What does not fit together."""
-        wrong = number_problems("nsd", self)
-        wrong += [] if 1 <= self.n_subjects <= N_SUBJECTS else [f"nsd.n_subjects is 1 to 8, not {self.n_subjects}"]
-        if not 1 <= self.n_sessions <= N_TRIALS // TRIALS_PER_SESSION:
-            wrong.append(f"nsd.n_sessions is 1 to 40, not {self.n_sessions}")
-        if not 1 <= self.n_test_repeats <= N_REPEATS:
-            wrong.append(f"nsd.n_test_repeats is 1 to 3, not {self.n_test_repeats}")
         n_test = self.n_test_images * self.n_test_repeats
-        if not (10 <= self.n_test_images <= N_SHARED and n_test <= 0.8 * self.n_sessions * TRIALS_PER_SESSION):
-            wrong.append(
-                f"nsd.n_test_images: 10 to 1000, and with their repeats at most 80 % of the trials; {n_test} trials came"
-            )
-        if self.n_voxels < 200:
-            wrong.append(f"nsd.n_voxels is 200 or more, not {self.n_voxels}")
-        if not 16 <= self.image_size <= PIXELS:
-            wrong.append(f"nsd.image_size is 16 to 425, not {self.image_size}")
-        return wrong
+        if n_test > 0.8 * self.n_sessions * TRIALS_PER_SESSION:
+            return [f"nsd.n_test_images: with their repeats at most 80 % of the trials; {n_test} trials came"]
+        return []
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:

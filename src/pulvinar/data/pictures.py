@@ -82,16 +82,15 @@ class PictureOptions:
     """How files of pictures are read; behind a folder as ?name=value&name=value."""
 
     background: str = setting("white", "under transparent pixels: white, black, grey (128), #rrggbb; or refuse")
-    white: int | None = setting(None, "value of white in pictures of 16 bits a colour; none: 65535. (12 bits in 16: 4095)")
+    white: int | None = setting(
+        None, "value of white in pictures of 16 bits a colour; none: 65535. (12 bits in 16: 4095)", at_least=1, at_most=65535
+    )
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        wrong = []
+        """What cannot be read."""
         if self.background != REFUSE and _colour(self.background) is None:
-            wrong.append(f"background is {', '.join(COLOURS)}, #rrggbb or {REFUSE}, not '{self.background}'")
-        if self.white is not None and not 1 <= self.white <= 65535:
-            wrong.append(f"white is a value from 1 to 65535, not {self.white}")
-        return wrong
+            return [f"background is {', '.join(COLOURS)}, #rrggbb or {REFUSE}, not '{self.background}'"]
+        return []
 
 
 def _colour(name: str) -> tuple[int, ...] | None:

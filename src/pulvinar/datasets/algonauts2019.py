@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pulvinar.config import build, number_problems, setting
+from pulvinar.config import LARGEST_SEED, build, setting
 from pulvinar.data import photographs
 from pulvinar.data.algonauts_layout import (
     TARGETS,
@@ -198,30 +198,27 @@ FeatureFunction = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 class Config:
     """What world `generate` plants."""
 
-    seed: int = setting(0, "changes pictures, scales, network and noise")
+    seed: int = setting(0, "changes pictures, scales, network and noise", at_least=0, below=LARGEST_SEED)
     sets: tuple[int, ...] = setting((92, 118), "numbers of images, one set each; the sets share no photograph")
-    n_subjects: int = setting(15, "people, each with noise of their own")
-    n_times: int = setting(20, "time points of MEG, spread evenly over each window")
-    noise: float = setting(1.5, "fMRI: standard deviation of a subject's noise, in units of the RDM's over pairs")
-    meg_noise: float = setting(1.5, "MEG: the same at each time point, in units of the RDM's at the peak")
-    noise_autocorrelation: float = setting(0.7, "MEG: correlation of the noise between successive time points")
-    signal_window: float = setting(0.25, "MEG: width (standard deviation) of the signal around mid-window, in window lengths")
-    image_size: int = setting(0, "pixels along an edge; 0 takes the distributed sizes (92 set: 175, others 300)")
+    n_subjects: int = setting(15, "people, each with noise of their own", at_least=2)
+    n_times: int = setting(20, "time points of MEG, spread evenly over each window", at_least=1)
+    noise: float = setting(1.5, "fMRI: standard deviation of a subject's noise, in units of the RDM's over pairs", at_least=0)
+    meg_noise: float = setting(1.5, "MEG: the same at each time point, in units of the RDM's at the peak", at_least=0)
+    noise_autocorrelation: float = setting(
+        0.7, "MEG: correlation of the noise between successive time points", at_least=0, below=1
+    )
+    signal_window: float = setting(
+        0.25, "MEG: width (standard deviation) of the signal around mid-window, in window lengths", above=0
+    )
+    image_size: int = setting(0, "pixels along an edge; 0 takes the distributed sizes (92 set: 175, others 300)", at_least=0)
 
     def problems(self) -> list[str]:
         """What does not fit together."""
-        lines = number_problems("algonauts2019", self)
+        lines = []
         if not self.sets or min(self.sets) < 3 or len(set(self.sets)) != len(self.sets) or len(self.sets) > 8:
             lines.append(f"algonauts2019.sets: 1 to 8 different numbers of images, each 3 or more, not {list(self.sets)}")
-        for name, least in (("n_subjects", 2), ("n_times", 1), ("noise", 0), ("meg_noise", 0), ("image_size", 0)):
-            if getattr(self, name) < least:
-                lines.append(f"algonauts2019.{name} is {least} or more, not {getattr(self, name)}")
         if 0 < self.image_size < 16:
             lines.append(f"algonauts2019.image_size is 16 or more (or 0), not {self.image_size}")
-        if not 0 <= self.noise_autocorrelation < 1:
-            lines.append(f"algonauts2019.noise_autocorrelation lies in [0, 1), not {self.noise_autocorrelation}")
-        if not self.signal_window > 0:
-            lines.append(f"algonauts2019.signal_window is above 0, not {self.signal_window}")
         return lines
 
 

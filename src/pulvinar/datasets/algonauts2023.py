@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.config import build, parse_assignments, setting
+from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
 from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, TRUTH, Generated, write_world
 from pulvinar.data.array_files import read_array
 from pulvinar.data.experiment import SIMULATED, Experiment
@@ -49,18 +49,15 @@ class Options:
 
     subjects: tuple[str, ...] = setting((), "such as 1,2,5; none: all whose folder is there")
     target: str | None = setting(None, "the new subject; none: the first")
-    test_share: float = setting(0.15, "share of the training pictures that are the outer test (the paper's authors: 0.15)")
-    seed: int = setting(0, "of the choice of test pictures")
+    test_share: float = setting(
+        0.15, "share of the training pictures that are the outer test (the paper's authors: 0.15)", above=0, below=1
+    )
+    seed: int = setting(0, "of the choice of test pictures", at_least=0, below=LARGEST_SEED)
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        wrong = [] if 0 < self.test_share < 1 else [f"algonauts2023.test_share lies between 0 and 1, not {self.test_share}"]
-        if self.seed < 0:
-            wrong.append(f"algonauts2023.seed is 0 or more, not {self.seed}")
         names = (*self.subjects, *((self.target,) if self.target else ()))
-        return wrong + [
-            f"algonauts2023: subjects are 1 to 8, not {name!r}" for name in names if _number(name) not in range(1, 9)
-        ]
+        return [f"algonauts2023: subjects are 1 to 8, not {name!r}" for name in names if _number(name) not in range(1, 9)]
 
 
 def _number(name: str) -> int:

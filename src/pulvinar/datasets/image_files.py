@@ -32,14 +32,11 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 class Options(PictureOptions):
     """How a folder is read; given after it as ?name=value&name=value."""
 
-    size: int | None = setting(None, "pixels a side: shorter side to it, central square; none: images must have one size")
+    size: int | None = setting(
+        None, "pixels a side: shorter side to it, central square; none: images must have one size", at_least=1
+    )
     skip_corrupt: bool = setting(False, "leave out files that cannot be read instead of refusing them")
     cache: str | None = setting(None, "folder for the decoded pixels; none: they are held in memory")
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        wrong = [] if self.size is None or self.size > 0 else [f"image_files.size is 1 or more, not {self.size}"]
-        return wrong + super().problems()
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:

@@ -28,13 +28,9 @@ class Options(PictureOptions):
     """What to read; given after the folder as ?name=value&name=value."""
 
     classes: str | None = setting(None, "text file with the name of a class folder first on each line; must be given")
-    size: int = setting(SIDE, "pixels a side: shorter side to it, central square")
+    size: int = setting(SIDE, "pixels a side: shorter side to it, central square", at_least=1)
     skip_corrupt: bool = setting(False, "leave out files that cannot be read instead of refusing them")
     cache: str | None = setting(None, "folder for the decoded pixels, 19 GB at 224 pixels; none: they are held in memory")
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        return ([] if self.size > 0 else [f"imagenet100.size is 1 or more, not {self.size}"]) + super().problems()
 
 
 def load(path: str | os.PathLike[str]) -> ImageSet:

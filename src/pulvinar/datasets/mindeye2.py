@@ -51,7 +51,7 @@ class Options:
 
     subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are there")
     target: str | None = setting(None, "the new subject; none: the first of the subjects")
-    sessions: int | None = setting(None, "first sessions (train tars) of each subject; none: all there are")
+    sessions: int | None = setting(None, "first sessions (train tars) of each subject; none: all there are", at_least=1)
     test: Literal["new_test", "test"] = setting("new_test", "test trials: of 1000 images, or of the older 982")
     mask: str | None = setting(None, "nsdgeneral.nii.gz with {subject} in its path; says where the voxels are")
     features: tuple[str, ...] = setting((), "embeddings, .npy or file.h5:dataset; none: the files in features/ of the folder")
@@ -60,10 +60,7 @@ class Options:
     def problems(self) -> list[str]:
         """What is out of range."""
         given = [*self.subjects, *([self.target] if self.target else [])]
-        wrong = [f"mindeye2: subjects are 1 to 8, not {name!r}" for name in given if subject_number(name) is None]
-        if self.sessions is not None and self.sessions < 1:
-            wrong.append(f"mindeye2.sessions is 1 or more, not {self.sessions}")
-        return wrong
+        return [f"mindeye2: subjects are 1 to 8, not {name!r}" for name in given if subject_number(name) is None]
 
 
 def load(source: str) -> Experiment:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pulvinar.config import build, parse_assignments, setting
+from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
@@ -53,19 +53,18 @@ class Options:
     subjects: tuple[str, ...] = setting((), "such as 1,2; none: all whose results are there")
     target: str | None = setting(None, "the new subject; none: the first")
     atlas: str | None = setting(None, "HCP-MMP atlas, a .dlabel.nii of your own")
-    n_vertices: int = setting(50, "vertices of largest receptive-field R2 per area and hemisphere; all if fewer (paper: 50)")
+    n_vertices: int = setting(
+        50, "vertices of largest receptive-field R2 per area and hemisphere; all if fewer (paper: 50)", at_least=1
+    )
     zscore: ZScore = setting("run", "each run over all its values (as the authors), or each vertex within its run")
     images: bool = setting(True, "open stimuli/imagenet where it is there")
-    test_share: float = setting(0.15, "share of the pictures that are the outer test")
-    seed: int = setting(0, "of the choice of test pictures")
+    test_share: float = setting(0.15, "share of the pictures that are the outer test", above=0, below=1)
+    seed: int = setting(0, "of the choice of test pictures", at_least=0, below=LARGEST_SEED)
 
     def problems(self) -> list[str]:
         """What is out of range."""
-        wrong = [] if 0 < self.test_share < 1 else [f"nod.test_share lies between 0 and 1, not {self.test_share}"]
-        wrong += [] if self.n_vertices >= 1 else [f"nod.n_vertices is 1 or more, not {self.n_vertices}"]
-        wrong += [] if self.seed >= 0 else [f"nod.seed is 0 or more, not {self.seed}"]
         names = (*self.subjects, *((self.target,) if self.target else ()))
-        return wrong + [f"nod: subjects are numbers, not {name!r}" for name in names if not name.removeprefix("sub-").isdigit()]
+        return [f"nod: subjects are numbers, not {name!r}" for name in names if not name.removeprefix("sub-").isdigit()]
 
 
 def _name(text: str) -> str:

@@ -60,7 +60,9 @@ class Options:
 
     subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are on disk")
     target: str | None = setting(None, "the new subject; none: the first of the subjects")
-    sessions: int | None = setting(None, "first sessions of each subject to take training trials from; none: all on disk")
+    sessions: int | None = setting(
+        None, "first sessions of each subject to take training trials from; none: all on disk", at_least=1
+    )
     test_sessions: Literal["all", "same"] = setting("all", "sessions to take test trials from: all on disk, or the same")
     test: TestSet = setting("shared1000", "test images")
     missing: Literal["refuse", "skip"] = setting("refuse", "what to do about a session that is not there")
@@ -70,26 +72,19 @@ class Options:
     voxels: str = setting(WHOLE, "brain, or a ROI file (nsdgeneral, streams, ...): its voxels above 0")
     box: str | None = setting(None, "only voxels in a box: 60x40x40, 60x40x40@ROI, fit:ROI or 10:70,0:40,20:60")
     others: str | None = setting(None, "voxels of the subjects beside the target (no box for them); none: as for the target")
-    repeats: int | None = setting(None, "trials averaged, for the noise ceiling; none: as the test images come")
+    repeats: int | None = setting(None, "trials averaged, for the noise ceiling; none: as the test images come", at_least=1)
     features: tuple[str, ...] = setting((), "embeddings, .npy or file.h5:dataset; none: the files in features/ of the folder")
     images: bool = setting(True, "open nsd_stimuli.hdf5 where it is there")
-    image_size: int | None = setting(None, "pixels along an edge; none: 425, as stored")
+    image_size: int | None = setting(None, "pixels along an edge; none: 425, as stored", at_least=1)
     check_pixels: bool = setting(
         False, "compare the pixels of all test and training images (slow) instead of trusting the table"
     )
     check_affine: bool = setting(True, "refuse volumes of a subject whose affines differ by more than 0.001 mm")
-    memory_gb: float = setting(8.0, "sessions kept in memory, in all")
+    memory_gb: float = setting(8.0, "sessions kept in memory, in all", above=0)
 
     def problems(self) -> list[str]:
         """What is out of range or does not go together."""
-        wrong = [
-            f"nsd.{name} is 1 or more, not {value}"
-            for name in ("sessions", "repeats", "image_size")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        if not self.memory_gb > 0:
-            wrong.append(f"nsd.memory_gb is above 0, not {self.memory_gb}")
-        wrong += [f"nsd.subjects are 1 to 8, not {name!r}" for name in self.subjects if subject_number(name) is None]
+        wrong = [f"nsd.subjects are 1 to 8, not {name!r}" for name in self.subjects if subject_number(name) is None]
         if self.target is not None and subject_number(self.target) is None:
             wrong.append(f"nsd.target is 1 to 8, not {self.target!r}")
         if self.space == "fsaverage" and (self.box is not None or self.format is not None):

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.ndimage
 import torch
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.photographs import BUNDLED, TEST_CROPS, TRAINING_CROPS, bundled_path, crops, read_picture
@@ -57,71 +57,55 @@ N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
 class Config:
     """What world to plant."""
 
-    seed: int = setting(0, "changes pictures, heads, areas, tuning and noise")
-    n_subjects: int = setting(4, "the last one is the new subject")
-    n_voxels: int = setting(8000, "places in the new subject's head; the others' differ by up to 10 %")
-    responsive_share: float = setting(0.1, "share of voxels that respond to images")
-    irrelevant_share: float = setting(0.03, "share of voxels that are reliable but carry no image information")
-    scattered_share: float = setting(0.25, "share of each area's voxels that lie scattered around its core")
-    ceiling_median: float = setting(0.35, "median r^2 noise ceiling of responsive voxels, mean of three repeats")
-    ceiling_spread: float = setting(1.2, "standard deviation of the log odds of the ceiling over voxels")
-    tuning_dim: int = setting(24, "feature dimensions each area encodes")
-    n_trials: int = setting(600, "single training trials of the new subject (one session)")
-    n_pretraining_trials: int = setting(1000, "training trials of each other subject")
-    repeated_share: float = setting(0.1, "share of the new subject's training images that are shown twice")
-    n_test_images: int = setting(300, "test images, shown to the new subject")
-    n_test_repeats: int = setting(3, "presentations of each test image")
-    noise_smoothness: float = setting(1.2, "width (voxels) of the spatially smooth noise")
-    noise_autocorrelation: float = setting(0.3, "correlation of the noise between successive trials")
-    embedding_dim: int = setting(64, "dimensions of the target embedding")
-    image_size: int = setting(64, "pixels along an edge of a stimulus")
+    seed: int = setting(0, "changes pictures, heads, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
+    n_subjects: int = setting(4, "the last one is the new subject", at_least=1)
+    n_voxels: int = setting(8000, "places in the new subject's head; the others' differ by up to 10 %", at_least=200)
+    responsive_share: float = setting(0.1, "share of voxels that respond to images", at_least=0, below=1)
+    irrelevant_share: float = setting(
+        0.03, "share of voxels that are reliable but carry no image information", at_least=0, below=1
+    )
+    scattered_share: float = setting(
+        0.25, "share of each area's voxels that lie scattered around its core", at_least=0, below=1
+    )
+    ceiling_median: float = setting(
+        0.35, "median r^2 noise ceiling of responsive voxels, mean of three repeats", at_least=0, below=1
+    )
+    ceiling_spread: float = setting(1.2, "standard deviation of the log odds of the ceiling over voxels", at_least=0)
+    tuning_dim: int = setting(24, "feature dimensions each area encodes", at_least=1)
+    n_trials: int = setting(600, "single training trials of the new subject (one session)", at_least=20)
+    n_pretraining_trials: int = setting(1000, "training trials of each other subject", at_least=20)
+    repeated_share: float = setting(0.1, "share of the new subject's training images that are shown twice", at_least=0, below=1)
+    n_test_images: int = setting(300, "test images, shown to the new subject", at_least=10)
+    n_test_repeats: int = setting(3, "presentations of each test image", at_least=1)
+    noise_smoothness: float = setting(1.2, "width (voxels) of the spatially smooth noise", at_least=0)
+    noise_autocorrelation: float = setting(0.3, "correlation of the noise between successive trials", at_least=0, below=1)
+    embedding_dim: int = setting(64, "dimensions of the target embedding", at_least=2)
+    image_size: int = setting(64, "pixels along an edge of a stimulus", at_least=16)
     images: str | None = setting(None, "a folder of your own pictures (FOLDER?background=black) instead of the bundled ones")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
     driver_weights: str | None = setting(
         None, "weights of that backbone, as `load_backbone` takes them; none: random", counts="driver!=fixed"
     )
-    driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels", counts="driver!=fixed")
+    driver_strength: float = setting(
+        0.6, "how much it is changed: spread of log gains of its channels", at_least=0, counts="driver!=fixed"
+    )
     driver_own: float = setting(
-        0.0, "share of the change's variance that is each subject's own; 0: all follow one copy", counts="driver!=fixed"
+        0.0,
+        "share of the change's variance that is each subject's own; 0: all follow one copy",
+        at_least=0,
+        at_most=1,
+        counts="driver!=fixed",
     )
 
     def problems(self) -> list[str]:
         """What does not fit together."""
-        lines = number_problems("simulated", self)
-        for name, least in (
-            ("n_subjects", 1),
-            ("n_voxels", 200),
-            ("n_trials", 20),
-            ("n_test_images", 10),
-            ("n_test_repeats", 1),
-            ("n_pretraining_trials", 20),
-            ("tuning_dim", 1),
-            ("image_size", 16),
-            ("embedding_dim", 2),
-        ):
-            if getattr(self, name) < least:
-                lines.append(f"simulated.{name} is {least} or more, not {getattr(self, name)}")
-        for name in (
-            "responsive_share",
-            "irrelevant_share",
-            "scattered_share",
-            "ceiling_median",
-            "repeated_share",
-            "noise_autocorrelation",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                lines.append(f"simulated.{name} lies in [0, 1), not {getattr(self, name)}")
-        if not 0 <= self.driver_own <= 1:
-            lines.append(f"simulated.driver_own lies in [0, 1], not {self.driver_own}")
+        lines = []
         if self.responsive_share + self.irrelevant_share > 1:
             lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
         if self.driver != "fixed" and not self.driver.startswith("perturbed:"):
             lines.append(f"simulated.driver is fixed or perturbed:NAME, not {self.driver}")
         if self.driver == "fixed" and (self.driver_own or self.driver_weights):
             lines.append("simulated.driver_own and driver_weights are of a perturbed backbone; driver is fixed")
-        for name in ("seed", "ceiling_spread", "noise_smoothness", "driver_strength"):
-            if not getattr(self, name) >= 0:
-                lines.append(f"simulated.{name} is 0 or more, not {getattr(self, name)}")
         return lines
 
 

@@ -1,7 +1,6 @@
 """How a self-supervised backbone is scored: `pulvinar evaluate RUN --set …`."""
 
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Any
 
 from pulvinar.config import setting
@@ -16,7 +15,7 @@ class ScoreSettings:
     Pixels and controls get one probe seed with the exact recipe, which has no chance in it but the choice of the L2 weight.
     """
 
-    k: int = setting(1, "nearest training images that vote (papers: 1)")
+    k: int = setting(1, "nearest training images that vote (papers: 1)", at_least=1)
     metric: Metric = setting("euclidean", "between features: euclidean (papers) or cosine")
     normalised: bool = setting(
         False,
@@ -26,18 +25,15 @@ class ScoreSettings:
     weighting: Weighting = setting(
         "uniform", "of votes: uniform, distance (1 / distance) or exponential (exp(cosine / temperature))"
     )
-    temperature: float = setting(0.1, "of exponential votes", counts="weighting=exponential")
+    temperature: float = setting(0.1, "of exponential votes", above=0, counts="weighting=exponential")
     linear: Recipe = setting("exact", "linear probe: exact (solved) or faithful (the papers' SGD)")
     crops: bool = setting(False, "faithful probe: random crops and flips, new in each of its 100 epochs (papers)")
-    probe_seeds: int = setting(5, "seeds of the linear probe (papers: 5)")
-    batch_size: int = setting(256, "images that go through the network at once")
+    probe_seeds: int = setting(5, "seeds of the linear probe (papers: 5)", at_least=1)
+    batch_size: int = setting(256, "images that go through the network at once", at_least=1)
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        counts = ("k", "probe_seeds", "batch_size")
-        wrong = [f"{name} is 1 or more, not {getattr(self, name)}" for name in counts if getattr(self, name) < 1]
-        if not (self.temperature > 0 and isfinite(self.temperature)):
-            wrong.append(f"temperature is above 0, not {self.temperature}")
+        """What does not go together."""
+        wrong = []
         if self.weighting == "exponential" and self.metric != "cosine":
             wrong.append("weighting=exponential is defined on the cosine; set metric=cosine too")
         if self.crops and self.linear != "faithful":

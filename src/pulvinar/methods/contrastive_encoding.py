@@ -39,22 +39,15 @@ class Config(TuningConfig):
 
     METHOD: ClassVar[str] = "contrastive_encoding"
 
-    temperature: float = setting(0.3, "of the similarities (paper: 0.3)")
+    temperature: float = setting(0.3, "of the similarities (paper: 0.3)", above=0)
     learn_temperature: bool = setting(False, "the temperature is a parameter, not below 0.01 (ours, as in CLIP)")
     symmetric: bool = setting(False, "mean of both directions, as CLIP (paper: for each image a softmax over brains)")
-    hidden: int | None = setting(None, "width of the head; none: 0.8 of the voxels, pooled their mean (paper), 16 to 1024")
-    output: int | None = setting(None, "dimensions compared; none: 0.2 of the voxels, pooled a quarter of hidden (paper)")
-
-    def problems(self) -> list[str]:
-        """What is out of range or does not go together."""
-        wrong = super().problems()
-        if self.temperature <= 0:
-            wrong.append(f"contrastive_encoding.temperature is above 0, not {self.temperature}")
-        for name in ("hidden", "output"):
-            value = getattr(self, name)
-            if value is not None and value < 2:
-                wrong.append(f"contrastive_encoding.{name} is 2 or more, not {value}")
-        return wrong
+    hidden: int | None = setting(
+        None, "width of the head; none: 0.8 of the voxels, pooled their mean (paper), 16 to 1024", at_least=2
+    )
+    output: int | None = setting(
+        None, "dimensions compared; none: 0.2 of the voxels, pooled a quarter of hidden (paper)", at_least=2
+    )
 
 
 def check(config: Config, experiment: Experiment) -> None:

@@ -38,16 +38,11 @@ class Config(SelfSupervisedConfig):
     METHOD: ClassVar[str] = "dense_ssl"
 
     mac_share: float = setting(
-        1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)"
+        1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)", above=0, at_most=1
     )
     narrowed: Literal["all", "inner"] = setting(
         "all", "what is narrowed: every width alike, or the inner widths of the blocks", counts="mac_share<1"
     )
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        wrong = [] if 0 < self.mac_share <= 1 else [f"dense_ssl.mac_share lies in (0, 1], not {self.mac_share}"]
-        return super().problems() + wrong
 
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size, narrowed where asked."""

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.errors import InputError
 from pulvinar.evaluation.decoder_runs import OpenedDecoder, open_decoder, require_decoder_run
@@ -68,66 +68,104 @@ PUBLISHED: list[dict[str, Any]] = [
 class Config:
     """Settings of the parts that make pictures."""
 
-    seed: int = setting(0, "initial weights, order of images and trials, noise")
-    picture_size: int = setting(64, "side of the pictures that the embedded decoder makes, in pixels, a multiple of 8")
-    n_images: int = setting(20_000, "training images that the image decoder learns from, at most")
-    n_components: int = setting(256, "principal components of the pixels, the embedded autoencoder's latents (ours)")
-    width: int = setting(48, "channels of the image decoder (ours)")
-    ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)")
-    epochs: int = setting(3, "passes of the image decoder over the training images; 0: its linear part alone (ours)")
-    batch_size: int = setting(32, "images in a step (ours)", counts="epochs>0")
-    learning_rate: float = setting(3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)", counts="epochs>0")
+    seed: int = setting(0, "initial weights, order of images and trials, noise", at_least=0, below=LARGEST_SEED)
+    picture_size: int = setting(
+        64, "side of the pictures that the embedded decoder makes, in pixels, a multiple of 8", at_least=SMALLEST_SIDE
+    )
+    n_images: int = setting(20_000, "training images that the image decoder learns from, at most", above=0)
+    n_components: int = setting(256, "principal components of the pixels, the embedded autoencoder's latents (ours)", above=0)
+    width: int = setting(48, "channels of the image decoder (ours)", above=0)
+    ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)", at_least=0)
+    epochs: int = setting(
+        3, "passes of the image decoder over the training images; 0: its linear part alone (ours)", at_least=0
+    )
+    batch_size: int = setting(32, "images in a step (ours)", above=0, counts="epochs>0")
+    learning_rate: float = setting(
+        3e-4, "peak rate of AdamW of the image decoder, one-cycle (ours)", above=0, counts="epochs>0"
+    )
     embedding_noise: float = setting(
-        0.1, "noise on the embeddings that the image decoder learns from, in their spreads (ours)", counts="epochs>0"
+        0.1,
+        "noise on the embeddings that the image decoder learns from, in their spreads (ours)",
+        at_least=0,
+        counts="epochs>0",
     )
     autoencoder: str | None = setting(
         None,
         "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components",
         counts="low_level_epochs>0",
     )
-    low_level_epochs: int = setting(60, "passes of the low-level branch over the trials; 0: no such branch (ours)")
-    low_level_hidden: int = setting(256, "width of the low-level branch (ours)", counts="low_level_epochs>0")
+    low_level_epochs: int = setting(60, "passes of the low-level branch over the trials; 0: no such branch (ours)", at_least=0)
+    low_level_hidden: int = setting(256, "width of the low-level branch (ours)", above=0, counts="low_level_epochs>0")
     low_level_dropout: float = setting(
-        0.3, "share of voxels and hidden units dropped in its training (ours)", counts="low_level_epochs>0"
+        0.3,
+        "share of voxels and hidden units dropped in its training (ours)",
+        at_least=0,
+        at_most=1,
+        counts="low_level_epochs>0",
     )
-    low_level_rate: float = setting(1e-3, "peak rate of AdamW of the low-level branch (ours)", counts="low_level_epochs>0")
+    low_level_rate: float = setting(
+        1e-3, "peak rate of AdamW of the low-level branch (ours)", above=0, counts="low_level_epochs>0"
+    )
     contrastive: float = setting(
-        0.1, "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)", counts="low_level_epochs>0"
+        0.1,
+        "weight of the contrastive term beside L1 in the low-level branch (MindEye2: 0.1)",
+        at_least=0,
+        counts="low_level_epochs>0",
     )
-    contrastive_temperature: float = setting(0.5, "of that term (ours)", counts="low_level_epochs>0 and contrastive>0")
+    contrastive_temperature: float = setting(0.5, "of that term (ours)", above=0, counts="low_level_epochs>0 and contrastive>0")
     blend: float = setting(
         0.5,
         "share of the low-level picture in the blend of both, in pixels (ours; MindEye2: 0.25)",
+        at_least=0,
+        at_most=1,
         counts="low_level_epochs>0",
     )
     prior: Prior = setting("linear", "linear: the decoder's regression head; diffusion: a prior trained on its output")
     prior_epochs: int = setting(
-        60, "passes of the prior over the trials (papers: 150, with the decoder)", counts="prior=diffusion"
+        60, "passes of the prior over the trials (papers: 150, with the decoder)", above=0, counts="prior=diffusion"
     )
-    prior_rate: float = setting(3e-4, "peak rate of AdamW of the prior (MindEye2: 3e-4)", counts="prior=diffusion")
-    prior_tokens: int = setting(1, "tokens that the embedding falls into (MindEye2: 256 of 1,664)", counts="prior=diffusion")
-    prior_layers: int = setting(6, "transformer layers of the prior (MindEye2: 6)", counts="prior=diffusion")
-    prior_heads: int = setting(4, "attention heads of the prior (MindEye2: 32, with 52 wide each)", counts="prior=diffusion")
-    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)", counts="prior=diffusion")
+    prior_rate: float = setting(3e-4, "peak rate of AdamW of the prior (MindEye2: 3e-4)", above=0, counts="prior=diffusion")
+    prior_tokens: int = setting(
+        1, "tokens that the embedding falls into (MindEye2: 256 of 1,664)", above=0, counts="prior=diffusion"
+    )
+    prior_layers: int = setting(6, "transformer layers of the prior (MindEye2: 6)", above=0, counts="prior=diffusion")
+    prior_heads: int = setting(
+        4, "attention heads of the prior (MindEye2: 32, with 52 wide each)", above=0, counts="prior=diffusion"
+    )
+    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)", above=0, counts="prior=diffusion")
     prior_samples: int = setting(
-        8, "embeddings that are sampled and averaged for a picture (ours; papers: 1)", counts="prior=diffusion"
+        8, "embeddings that are sampled and averaged for a picture (ours; papers: 1)", above=0, counts="prior=diffusion"
     )
     condition_dropout: float = setting(
-        0.2, "share of rows without their condition in the prior's training (MindEye2: 0.2)", counts="prior=diffusion"
+        0.2,
+        "share of rows without their condition in the prior's training (MindEye2: 0.2)",
+        at_least=0,
+        at_most=1,
+        counts="prior=diffusion",
     )
     mix_prior_target: bool = setting(
         True, "mix the prior's target as its input (TROI equation 3); false: as MindEye2", counts="prior=diffusion"
     )
     mixed_share: float = setting(
-        1 / 3, "first part of the prior's epochs with mixed trials (paper: 1/3)", counts="prior=diffusion"
+        1 / 3,
+        "first part of the prior's epochs with mixed trials (paper: 1/3)",
+        at_least=0,
+        at_most=1,
+        counts="prior=diffusion",
     )
     mixing_beta: float = setting(
-        0.2, "both parameters of the Beta distribution of the weights (paper: 0.2)", counts="prior=diffusion and mixed_share>0"
+        0.2,
+        "both parameters of the Beta distribution of the weights (paper: 0.2)",
+        above=0,
+        counts="prior=diffusion and mixed_share>0",
     )
     trial_batch_size: int = setting(
-        24, "trials in a step of low-level branch and prior (paper: 24)", counts="low_level_epochs>0 or prior=diffusion"
+        24,
+        "trials in a step of low-level branch and prior (paper: 24)",
+        above=0,
+        counts="low_level_epochs>0 or prior=diffusion",
     )
-    weight_decay: float = setting(0.05, "of AdamW in all parts, not on biases and norms")
+    weight_decay: float = setting(0.05, "of AdamW in all parts, not on biases and norms", at_least=0)
     measures: tuple[str, ...] = setting(
         (), "networks that compare pictures in the evaluation, beside those without weights (docs/pictures.md)"
     )
@@ -136,24 +174,13 @@ class Config:
     )
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        positive = ["n_images", "n_components", "width", "batch_size", "learning_rate", "low_level_hidden"]
-        positive += ["low_level_rate", "contrastive_temperature", "prior_epochs", "prior_rate", "prior_tokens", "prior_layers"]
-        positive += ["prior_heads", "prior_head_dim", "prior_samples", "mixing_beta", "trial_batch_size"]
-        wrong = [
-            f"picture_decoder.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0
-        ]
-        for name in ("epochs", "ridge", "embedding_noise", "low_level_epochs", "contrastive", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                wrong.append(f"picture_decoder.{name} is 0 or more, not {getattr(self, name)}")
-        for name in ("blend", "low_level_dropout", "condition_dropout", "mixed_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                wrong.append(f"picture_decoder.{name} lies in [0, 1], not {getattr(self, name)}")
-        if self.picture_size % GRID or self.picture_size < SMALLEST_SIDE:
-            wrong.append(f"picture_decoder.picture_size is a multiple of 8, 16 or more, not {self.picture_size}")
+        """What does not divide."""
+        wrong = []
+        if self.picture_size % GRID:
+            wrong.append(f"picture_decoder.picture_size is a multiple of {GRID}, not {self.picture_size}")
         if self.width % 2:
             wrong.append(f"picture_decoder.width is even, not {self.width}")
-        return wrong + number_problems("picture_decoder", self)
+        return wrong
 
     def shape(self, *, dim: int, n_voxels: int) -> PartsShape:
         """What the networks are built from."""

@@ -38,8 +38,8 @@ class Config(TuningConfig):
     METHOD: ClassVar[str] = "regression_tuning"
     OBJECTIVE: ClassVar[Objective] = "regression"
 
-    epochs: int = setting(75, "passes over the images at most (paper: 75)")
-    learning_rate: float = setting(2.5e-5, "of Adam, backbone (paper: 2.5e-5)")
+    epochs: int = setting(75, "passes over the images at most (paper: 75)", at_least=1)
+    learning_rate: float = setting(2.5e-5, "of Adam, backbone (paper: 2.5e-5)", above=0)
 
 
 def check(config: Config, experiment: Experiment) -> None:

@@ -46,20 +46,16 @@ class Config(EncodingConfig):
     backbone: str | None = setting(None, "network of torchvision or timm whose stages are the layers (instead of feature)")
     weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random")
     stages: tuple[str, ...] | None = setting(None, "modules to tap; none: one per resolution")
-    n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)")
-    image_size: int | None = setting(None, "pixels along an edge of the network's input; none: the weights' own")
-    pool: int | None = setting(None, "average each map to pool x pool places; none: whole maps")
-    outer_folds: int | None = setting(None, "folds in which every image is a test image once; none: the data's own split")
+    n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)", at_least=1)
+    image_size: int | None = setting(None, "pixels along an edge of the network's input; none: the weights' own", at_least=1)
+    pool: int | None = setting(None, "average each map to pool x pool places; none: whole maps", at_least=1)
+    outer_folds: int | None = setting(
+        None, "folds in which every image is a test image once; none: the data's own split", at_least=2
+    )
 
     def problems(self) -> list[str]:
         """What is out of range or does not go together."""
         wrong = super().problems()
-        for name in ("image_size", "pool", "n_stages"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                wrong.append(f"ridge_encoding.{name} is 1 or more, not {value}")
-        if self.outer_folds is not None and self.outer_folds < 2:
-            wrong.append(f"ridge_encoding.outer_folds is 2 or more, not {self.outer_folds}")
         if self.backbone is not None and self.feature is not None:
             wrong.append("ridge_encoding.backbone and feature both say what the layers are; give one of them")
         if self.backbone is None:

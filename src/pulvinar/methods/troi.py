@@ -84,41 +84,47 @@ class Config(DecodingSettings):
     METHOD: ClassVar[str] = "troi"
 
     n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
-    n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are")
+    n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are", at_least=1)
     half: Half = setting("both", "learn from one half of the training images (a, b), for the stability of the mask")
     pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
-    n_folds: int = setting(4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)")
-    n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)")
-    epochs_per_round: int = setting(12, "passes over the trials in a round (ours)")
-    mask_batch_size: int = setting(12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)")
-    mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)")
-    l1_weight: float = setting(1e-3, "psi, times the sum of the mask; above 8,000 voxels times 8000 / voxels (ours)")
-    threshold: float = setting(0.1, "th: voxels at or below it are cut (ours)")
-    sigma: float = setting(1.0, "standard deviation of the Gaussian low-pass, in voxel spacings (ours)")
+    n_folds: int = setting(
+        4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)", above=0
+    )
+    n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)", above=0)
+    epochs_per_round: int = setting(12, "passes over the trials in a round (ours)", above=0)
+    mask_batch_size: int = setting(
+        12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)", above=0
+    )
+    mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)", above=0)
+    l1_weight: float = setting(
+        1e-3, "psi, times the sum of the mask; above 8,000 voxels times 8000 / voxels (ours)", at_least=0
+    )
+    threshold: float = setting(0.1, "th: voxels at or below it are cut (ours)", at_least=0)
+    sigma: float = setting(1.0, "standard deviation of the Gaussian low-pass, in voxel spacings (ours)", at_least=0)
     low_pass: Combine = setting("geometric", "geometric (ours), smooth (paper), or none")
     schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
     shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
     lora_rank: int = setting(
-        0, "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)", counts="rewind!=none"
+        0,
+        "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)",
+        at_least=0,
+        counts="rewind!=none",
     )
     roi: str = setting(
         "annotated",
         "ROI of the new subject for the annotated control, never used for the selection; of the others for the pretraining",
     )
-    near_duplicate: float = setting(0.95, "test images with embeddings of a larger cosine are not in each other's gallery")
+    near_duplicate: float = setting(
+        0.95, "test images with embeddings of a larger cosine are not in each other's gallery", at_least=-1, at_most=1
+    )
     protocol: Protocol = setting(
         "every_candidate", "gallery of the headline: every_candidate, or draws (mean over 30 draws of 300, as the papers)"
     )
 
     def problems(self) -> list[str]:
-        """What is out of range."""
+        """What does not go together, or depends on whether it is a count or a share."""
         wrong = super().problems()
-        positive = ["n_rounds", "epochs_per_round", "mask_batch_size", "mask_learning_rate", "n_folds"]
-        wrong += [f"troi.{name} is above 0, not {getattr(self, name)}" for name in positive if not getattr(self, name) > 0]
-        for name in ("l1_weight", "sigma", "threshold"):
-            if not getattr(self, name) >= 0:
-                wrong.append(f"troi.{name} is 0 or more, not {getattr(self, name)}")
         if self.lora_rank and not self.pretrain:
             wrong.append("troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
         if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.errors import InputError
 from pulvinar.rsa.compare import check_method
 from pulvinar.selection.stage_mask import Centring, Loss, Resolution
@@ -35,12 +35,12 @@ PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty
 class AggregationConfig:
     """Settings of the fit, and of its evaluation."""
 
-    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given")
+    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given", at_least=0, below=LARGEST_SEED)
     preset: Preset = setting("none", "a configuration of the paper's table 1; it wins over the settings that it names")
     roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
     backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
     weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
-    image_size: int | None = setting(None, "pixels; none: what the weights were trained on")
+    image_size: int | None = setting(None, "pixels; none: what the weights were trained on", at_least=1)
     mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
@@ -48,81 +48,64 @@ class AggregationConfig:
     background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
     centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
     layouts: tuple[str, ...] = setting(
-        ("none:7", "channel:3"), "what has equal variance at the start (none, stage, channel) : maps averaged to n x n"
+        ("none:7", "channel:3"),
+        "what has equal variance at the start (none, stage, channel) : maps averaged to n x n",
+        filled=True,
     )
     train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
     use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
-    identity_weights: tuple[float, ...] = setting((0.03,), "pull of the scales to their start; of several inner folds choose")
-    group_weight: float = setting(0.0, "group sparsity over stages (ours)", counts="train=mask and crops!=run_backbone")
+    identity_weights: tuple[float, ...] = setting(
+        (0.03,), "pull of the scales to their start; of several inner folds choose", at_least=0, filled=True
+    )
+    group_weight: float = setting(
+        0.0, "group sparsity over stages (ours)", at_least=0, counts="train=mask and crops!=run_backbone"
+    )
     stage_mean_weight: float = setting(
-        0.0, "pull of the channels of a stage to their mean scale (ours)", counts="train=mask and crops!=run_backbone"
+        0.0,
+        "pull of the channels of a stage to their mean scale (ours)",
+        at_least=0,
+        counts="train=mask and crops!=run_backbone",
     )
     non_negative: bool = setting(False, "scales are not negative (ours)")
-    learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)")
-    epochs: int = setting(160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)")
+    learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)", above=0)
+    epochs: int = setting(
+        160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)", above=0
+    )
     batch_pairs: int | None = setting(
-        None, "pairs in a step; none: all (paper: 40)", counts="train=mask and crops!=run_backbone"
+        None, "pairs in a step; none: all (paper: 40)", at_least=1, counts="train=mask and crops!=run_backbone"
     )
     early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
     crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
-    n_crops: int = setting(4, "cached crops beside the whole picture", counts="crops=cached_crops")
-    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", counts="crops!=none")
+    n_crops: int = setting(4, "cached crops beside the whole picture", above=0, counts="crops=cached_crops")
+    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", above=0, at_most=1, counts="crops!=none")
     images_per_step: int = setting(
-        10, "images whose pairs are a step where the network is run (10 are 45 pairs)", counts="crops=run_backbone or train=all"
+        10,
+        "images whose pairs are a step where the network is run (10 are 45 pairs)",
+        at_least=3,
+        counts="crops=run_backbone or train=all",
     )
-    network_rate: float = setting(1e-4, "Adam's rate of the network where everything is trained (ours)", counts="train=all")
+    network_rate: float = setting(
+        1e-4, "Adam's rate of the network where everything is trained (ours)", at_least=0, counts="train=all"
+    )
     time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
-    n_inner_folds: int = setting(4, "folds over training images that choose")
-    n_folds: int = setting(5, "folds over images of the evaluation")
-    n_repeats: int = setting(10, "repeats of the evaluation's folds")
-    n_permutations: int = setting(300, "of images, for the null")
-    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals")
+    n_inner_folds: int = setting(4, "folds over training images that choose", at_least=2)
+    n_folds: int = setting(5, "folds over images of the evaluation", at_least=2)
+    n_repeats: int = setting(10, "repeats of the evaluation's folds", above=0)
+    n_permutations: int = setting(300, "of images, for the null", above=0)
+    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals", above=0)
     comparisons: tuple[str, ...] = setting((), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson")
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        positive = [
-            "learning_rate",
-            "epochs",
-            "n_crops",
-            "n_repeats",
-            "n_permutations",
-            "n_bootstrap",
-            "n_inner_folds",
-            "n_folds",
-        ]
-        wrong = [
-            f"learning_to_aggregate.{name} is above 0, not {getattr(self, name)}"
-            for name in positive
-            if not getattr(self, name) > 0
-        ]
-        for name, least in (
-            ("images_per_step", 3),
-            ("batch_pairs", 1),
-            ("n_inner_folds", 2),
-            ("n_folds", 2),
-            ("image_size", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                wrong.append(f"learning_to_aggregate.{name} is {least} or more, not {value}")
-        for name in ("group_weight", "stage_mean_weight", "network_rate"):
-            if not getattr(self, name) >= 0:
-                wrong.append(f"learning_to_aggregate.{name} is 0 or more, not {getattr(self, name)}")
+        """What does not go together, and what cannot be read."""
+        wrong = []
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
-        if not self.identity_weights or min(self.identity_weights) < 0:
-            wrong.append(f"learning_to_aggregate.identity_weights are numbers of 0 or more, not {self.identity_weights}")
-        if not self.layouts:
-            wrong.append("learning_to_aggregate.layouts: one or more are needed, such as none:7")
         wrong += _refusals("layouts", self.layouts, parse_layout) + _refusals("comparisons", self.comparisons, check_method)
-        if not 0 < self.crop_share <= 1:
-            wrong.append(f"learning_to_aggregate.crop_share lies in (0, 1], not {self.crop_share}")
         if self.train == "all" and self.crops == "cached_crops":
             wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
-        return wrong + number_problems("learning_to_aggregate", self)
+        return wrong
 
     def idle(self) -> dict[str, str]:
         """What the preset sets otherwise, and what is of the scales on cached products alone."""

@@ -9,24 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.scaling import Mode
 from pulvinar.models.decoder import DecoderShape, Mixer
 from pulvinar.training.precision import Precision
-
-POSITIVE = (
-    "hidden",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "temperature",
-    "soft_temperature",
-    "mixing_beta",
-    "micro_batches",
-)
-NOT_NEGATIVE = ("n_blocks", "weight_decay", "prior_weight", "input_scale", "lora_rank")
-POSITIVE_OR_NONE = ("soft_temperature_end", "clip_norm", "projector_width")
-SHARES = ("mixed_share", "dropout", "warm_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,56 +21,59 @@ class DecodingSettings:
 
     METHOD: ClassVar[str] = "decoding"
 
-    seed: int = setting(0, "initial weights, folds, order of trials, mixing")
+    seed: int = setting(0, "initial weights, folds, order of trials, mixing", at_least=0, below=LARGEST_SEED)
     feature: str | None = setting(
         None, "embedding to decode: its name, or a file of one (docs/embeddings.md); none: the only one there is"
     )
     centre: bool = setting(True, "decode the embedding less its mean over training images (MindEye2: false)")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
-    hidden: int = setting(256, "width of the shared decoder (papers: 4096)", counts="pretrain=false")
-    n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)", counts="pretrain=false")
-    dropout: float = setting(0.15, "share of hidden units dropped in training (MindEye2: 0.15)", counts="pretrain=false")
+    hidden: int = setting(256, "width of the shared decoder (papers: 4096)", above=0, counts="pretrain=false")
+    n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)", at_least=0, counts="pretrain=false")
+    dropout: float = setting(
+        0.15, "share of hidden units dropped in training (MindEye2: 0.15)", at_least=0, at_most=1, counts="pretrain=false"
+    )
     mixer: Mixer = setting(
         "residual", "residual: an MLP that starts linear (ours); compat: MindEye2's, linear in effect", counts="pretrain=false"
     )
     projector_width: int | None = setting(
-        None, "of the projector; none: hidden, for tokens their dim (MindEye2)", counts="pretrain=false"
+        None, "of the projector; none: hidden, for tokens their dim (MindEye2)", above=0, counts="pretrain=false"
     )
-    epochs: int = setting(40, "passes over the trials (papers: 150)")
-    batch_size: int = setting(24, "trials of each subject in a step (papers: 24)")
+    epochs: int = setting(40, "passes over the trials (papers: 150)", above=0)
+    batch_size: int = setting(24, "trials of each subject in a step (papers: 24)", above=0)
     learning_rate: float = setting(
-        1e-3, "peak rate of AdamW, one-cycle; of input layers above 8,000 voxels times 8000 / voxels (MindEye2: 3e-4)"
+        1e-3, "peak rate of AdamW, one-cycle; of input layers above 8,000 voxels times 8000 / voxels (MindEye2: 3e-4)", above=0
     )
-    warm_share: float = setting(0.3, "share of the steps in which the rate rises", counts="rewind!=kept_constant")
-    weight_decay: float = setting(0.05, "of AdamW, not on biases and norms (MindEye2: 0.01)")
-    clip_norm: float | None = setting(1.0, "longest gradient of a step; none: any (MindEye2)")
-    mixed_share: float = setting(1 / 3, "first part of the epochs with MixCo, SoftCLIP afterwards (paper: 1/3)")
-    mixing_beta: float = setting(0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2; MindEye2: 0.15)")
-    temperature: float = setting(0.2, "of BiMixCo (MindEye2: 0.006, for long token embeddings)")
-    soft_temperature: float = setting(0.2, "of SoftCLIP, in its first epoch (MindEye2: 0.004)", counts="mixed_share<1")
+    warm_share: float = setting(
+        0.3, "share of the steps in which the rate rises", at_least=0, at_most=1, counts="rewind!=kept_constant"
+    )
+    weight_decay: float = setting(0.05, "of AdamW, not on biases and norms (MindEye2: 0.01)", at_least=0)
+    clip_norm: float | None = setting(1.0, "longest gradient of a step; none: any (MindEye2)", above=0)
+    mixed_share: float = setting(
+        1 / 3, "first part of the epochs with MixCo, SoftCLIP afterwards (paper: 1/3)", at_least=0, at_most=1
+    )
+    mixing_beta: float = setting(
+        0.2, "both parameters of the Beta distribution of MixCo weights (paper: 0.2; MindEye2: 0.15)", above=0
+    )
+    temperature: float = setting(0.2, "of BiMixCo (MindEye2: 0.006, for long token embeddings)", above=0)
+    soft_temperature: float = setting(0.2, "of SoftCLIP, in its first epoch (MindEye2: 0.004)", above=0, counts="mixed_share<1")
     soft_temperature_end: float | None = setting(
-        None, "of SoftCLIP in its last epoch; none: the same (.0075)", counts="mixed_share<1"
+        None, "of SoftCLIP in its last epoch; none: the same (.0075)", above=0, counts="mixed_share<1"
     )
-    prior_weight: float = setting(5.0, "weight of the regression error beside the contrastive loss (epsilon of eq. 4; 30)")
-    input_scale: float = setting(0.1, "initial weights of input layers: normal, this over sqrt(n_voxels) (MindEye2: .58)")
+    prior_weight: float = setting(
+        5.0, "weight of the regression error beside the contrastive loss (epsilon of eq. 4; 30)", at_least=0
+    )
+    input_scale: float = setting(
+        0.1, "initial weights of input layers: normal, this over sqrt(n_voxels) (MindEye2: .58)", at_least=0
+    )
     precision: Precision = setting("float32", "float32, bfloat16 products, or auto: bfloat16 where the machine computes in it")
-    micro_batches: int = setting(1, "parts that a step is computed in, for less memory (exact: gradient caching)")
+    micro_batches: int = setting(1, "parts that a step is computed in, for less memory (exact: gradient caching)", above=0)
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        name, wrong = self.METHOD, []
-        for fields, fits, text in (
-            (POSITIVE, lambda x: x > 0, "is above 0"),
-            (POSITIVE_OR_NONE, lambda x: x is None or x > 0, "is above 0, or none"),
-            (NOT_NEGATIVE, lambda x: x >= 0, "is 0 or more"),
-            (SHARES, lambda x: 0 <= x <= 1, "lies in [0, 1]"),
-        ):
-            there = [field for field in fields if hasattr(self, field)]
-            wrong += [f"{name}.{field} {text}, not {getattr(self, field)}" for field in there if not fits(getattr(self, field))]
+        """What does not go together."""
         if self.micro_batches > self.batch_size:
-            wrong.append(f"{name}.micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}")
-        return wrong + number_problems(name, self)
+            return [f"{self.METHOD}.micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}"]
+        return []
 
     def training(self) -> "TrainingSettings":
         """What the trainer needs of these."""

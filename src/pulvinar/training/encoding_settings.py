@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import Split
@@ -23,46 +23,44 @@ class EncodingConfig:
 
     METHOD: ClassVar[str] = "ridge_encoding"
 
-    seed: int = setting(0, "folds, permutations, draws of banded ridge, random weights of a backbone without weights")
+    seed: int = setting(
+        0,
+        "folds, permutations, draws of banded ridge, random weights of a backbone without weights",
+        at_least=0,
+        below=LARGEST_SEED,
+    )
     roi: tuple[str, ...] | None = setting(
         None, "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels"
     )
     subjects: tuple[str, ...] | None = setting(None, "whose responses; none: the experiment's target")
     regression: Regression = setting("ridge", "ridge or partial_least_squares")
-    alphas: tuple[float, ...] = setting(EncoderSettings.alphas, "penalties to choose from, per voxel (paper: to 1e7)")
+    alphas: tuple[float, ...] = setting(
+        EncoderSettings.alphas, "penalties to choose from, per voxel (paper: to 1e7)", above=0, filled=True
+    )
     n_pls_components: tuple[int, ...] = setting(
         EncoderSettings.n_pls_components,
         "numbers of components of partial least squares",
+        above=0,
+        filled=True,
         counts="regression=partial_least_squares",
     )
     layer_choice: LayerChoice = setting(
         "voxel", "layer of each voxel, roi or single for all; concatenated; or banded (himalaya)"
     )
-    pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all")
-    folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)")
-    n_draws: int = setting(50, "draws of layer shares for banded ridge", counts="layer_choice=banded")
+    pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all", at_least=1)
+    folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)", at_least=2)
+    n_draws: int = setting(50, "draws of layer shares for banded ridge", at_least=1, counts="layer_choice=banded")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
     baseline: Baseline = setting("low_level", "features to beat: low_level (energy, colour), category (labels), both, none")
-    n_permutations: int = setting(1000, "permutations of test images for p-values")
-    voxels_per_block: int = setting(4096, "voxels in memory at a time")
+    n_permutations: int = setting(1000, "permutations of test images for p-values", at_least=1)
+    voxels_per_block: int = setting(4096, "voxels in memory at a time", at_least=1)
 
     def problems(self) -> list[str]:
-        """What is out of range or does not go together."""
-        wrong = number_problems(self.METHOD, self)
-        for name in ("pca", "n_draws", "n_permutations", "voxels_per_block"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                wrong.append(f"{self.METHOD}.{name} is 1 or more, not {value}")
-        if self.folds < 2:
-            wrong.append(f"{self.METHOD}.folds is 2 or more, not {self.folds}")
-        for name in ("alphas", "n_pls_components"):
-            values = getattr(self, name)
-            if not values or min(values) <= 0:
-                wrong.append(f"{self.METHOD}.{name} are one or more numbers above 0, not {list(values)}")
+        """What does not go together."""
         if self.regression == "partial_least_squares" and self.layer_choice == "banded":
-            wrong.append(f"{self.METHOD}.layer_choice=banded is a ridge; regression=partial_least_squares needs another choice")
-        return wrong
+            return [f"{self.METHOD}.layer_choice=banded is a ridge; regression=partial_least_squares needs another choice"]
+        return []
 
     def encoder(self) -> EncoderSettings:
         """What the trainer of the ridge needs of these."""

@@ -3,11 +3,10 @@
 Paper values that differ from a default stand in its help. The papers train 500 epochs; schedules are shares of the run here.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pulvinar.config import number_problems, setting
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.models.gated_resnet import SeparateNorms
 from pulvinar.models.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_shape
 from pulvinar.objectives.self_supervised import Objective
@@ -30,70 +29,59 @@ class SelfSupervisedConfig:
 
     METHOD: ClassVar[str] = "self_supervised"
 
-    seed: int = setting(0, "initial weights, order of images, views, noise of the gates")
+    seed: int = setting(0, "initial weights, order of images, views, noise of the gates", at_least=0, below=LARGEST_SEED)
     network: Network = setting("resnet18", "resnet18 (papers), resnet34 or resnet50")
-    width: float = setting(1.0, "multiplies every channel count (papers: 1)")
+    width: float = setting(1.0, "multiplies every channel count (papers: 1)", above=0)
     stem: Stem = setting("auto", "cifar up to 64 pixels, imagenet above; papers: their padding-2 stem up to 64 pixels")
-    projector_width: int = setting(2048, "width of the projector's three layers (papers: 2048)")
-    predictor_hidden: int = setting(512, "hidden width of SimSiam's predictor (paper: 512)", counts="objective=simsiam")
+    projector_width: int = setting(2048, "width of the projector's three layers (papers: 2048)", above=0)
+    predictor_hidden: int = setting(
+        512, "hidden width of SimSiam's predictor (paper: 512)", above=0, counts="objective=simsiam"
+    )
     objective: Objective = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
     invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses", counts="objective=vicreg")
     invariance_weight: float = setting(
-        25.0, "of VICReg (paper: 25; its equation 1 mislabels the weights)", counts="objective=vicreg and invariance=true"
+        25.0,
+        "of VICReg (paper: 25; its equation 1 mislabels the weights)",
+        at_least=0,
+        counts="objective=vicreg and invariance=true",
     )
     variance_weight: float = setting(
-        25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)", counts="objective=vicreg"
+        25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)", at_least=0, counts="objective=vicreg"
     )
-    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)", counts="objective=vicreg")
-    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)", counts="objective=barlow_twins")
-    barlow_scale: float = setting(0.024, "of Barlow Twins' whole loss (paper: 0.024)", counts="objective=barlow_twins")
-    temperature: float = setting(0.5, "of SimCLR", counts="objective=simclr")
-    epochs: int = setting(100, "passes over the images (papers: 500)")
-    batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)")
+    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)", at_least=0, counts="objective=vicreg")
+    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)", at_least=0, counts="objective=barlow_twins")
+    barlow_scale: float = setting(
+        0.024, "of Barlow Twins' whole loss (paper: 0.024)", at_least=0, counts="objective=barlow_twins"
+    )
+    temperature: float = setting(0.5, "of SimCLR", above=0, counts="objective=simclr")
+    epochs: int = setting(100, "passes over the images (papers: 500)", above=0)
+    batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)", at_least=2)
     optimizer: OptimizerName = setting("adamw", "adamw; papers, for 500 epochs: lars, for SimSiam sgd")
     learning_rate: float | None = setting(
-        None, "peak rate for 256 images, times batch_size / 256; none: adamw 2e-3, lars .3, sgd .5"
+        None, "peak rate for 256 images, times batch_size / 256; none: adamw 2e-3, lars .3, sgd .5", above=0
     )
-    momentum: float = setting(0.9, "of lars and sgd", counts="optimizer!=adamw")
-    weight_decay: float = setting(1e-4, "not on gates, biases, batch-norms (papers: 1e-4, SimSiam 1e-5)")
-    trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)", counts="optimizer=lars")
-    vector_rate: float = setting(1.0, "rate of biases and batch-norms over that of matrices; lars in short runs: 0.03")
-    clip_norm: float | None = setting(None, "longest gradient of a step; none: any (papers)")
-    warm_share: float = setting(0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)")
+    momentum: float = setting(0.9, "of lars and sgd", at_least=0, at_most=1, counts="optimizer!=adamw")
+    weight_decay: float = setting(1e-4, "not on gates, biases, batch-norms (papers: 1e-4, SimSiam 1e-5)", at_least=0)
+    trust_coefficient: float = setting(0.02, "of LARS (paper: 0.02)", at_least=0, counts="optimizer=lars")
+    vector_rate: float = setting(
+        1.0, "rate of biases and batch-norms over that of matrices; lars in short runs: 0.03", at_least=0
+    )
+    clip_norm: float | None = setting(None, "longest gradient of a step; none: any (papers)", above=0)
+    warm_share: float = setting(
+        0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)", at_least=0, at_most=1
+    )
     swap_views: bool = setting(False, "draw anew each step which view goes through which branch (paper: fixed)")
-    crop_smallest: float = setting(0.2, "smallest share of the image in a view (paper: 0.2)")
-    blur: float = setting(0.0, "probability of blurring the first (gated) view (paper: 0)")
-    blur_second: float = setting(0.0, "probability of blurring the second (dense) view (paper: 0; CIFAR-100 0.2)")
-    solarise: float = setting(0.1, "probability of solarising a view (paper: 0.1)")
+    crop_smallest: float = setting(0.2, "smallest share of the image in a view (paper: 0.2)", at_least=0, at_most=1)
+    blur: float = setting(0.0, "probability of blurring the first (gated) view (paper: 0)", at_least=0, at_most=1)
+    blur_second: float = setting(
+        0.0, "probability of blurring the second (dense) view (paper: 0; CIFAR-100 0.2)", at_least=0, at_most=1
+    )
+    solarise: float = setting(0.1, "probability of solarising a view (paper: 0.1)", at_least=0, at_most=1)
     precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
     compiled: bool = setting(False, "compile the network with torch.compile")
-    micro_batches: int = setting(1, "parts that a batch is computed in (exact for every loss; batch-norm sees the parts)")
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        name, wrong = self.METHOD, []
-        for field in ("projector_width", "predictor_hidden", "epochs", "batch_size", "width", "micro_batches", "temperature"):
-            if not getattr(self, field) > 0:
-                wrong.append(f"{name}.{field} is above 0, not {getattr(self, field)}")
-        for field in (
-            "invariance_weight",
-            "variance_weight",
-            "covariance_weight",
-            "redundancy_weight",
-            "vector_rate",
-            "weight_decay",
-        ):
-            if not getattr(self, field) >= 0:
-                wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
-        for field in ("learning_rate", "clip_norm"):
-            if getattr(self, field) is not None and not getattr(self, field) > 0:
-                wrong.append(f"{name}.{field} is above 0, not {getattr(self, field)}")
-        for field in ("momentum", "warm_share", "crop_smallest", "blur", "blur_second", "solarise"):
-            if not 0 <= getattr(self, field) <= 1:
-                wrong.append(f"{name}.{field} lies in [0, 1], not {getattr(self, field)}")
-        if self.batch_size == 1:
-            wrong.append(f"{name}.batch_size is 2 or more, not 1")
-        return wrong + number_problems(name, self)
+    micro_batches: int = setting(
+        1, "parts that a batch is computed in (exact for every loss; batch-norm sees the parts)", above=0
+    )
 
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size."""
@@ -145,47 +133,61 @@ class SelfSupervisedConfig:
 class GatedConfig(SelfSupervisedConfig):
     """Settings of methods with gates."""
 
-    budget: float = setting(0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included")
+    budget: float = setting(
+        0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included", above=0, at_most=1
+    )
     budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
     gate_bias: float | None = setting(2.0, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")
     gated_convs: GatedConvs = setting(
         "conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)", counts="network=resnet50"
     )
-    gate_group: int = setting(1, "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)")
+    gate_group: int = setting(
+        1, "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)", at_least=1
+    )
     separate_norms: SeparateNorms = setting(
         "blocks", "batch-norms that each pass has of its own: blocks (paper) or all", counts="branches=dual"
     )
-    gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)")
-    gates_open_share: float = setting(0.0, "share of the run, at its start, with every gate open (papers: 0)")
-    penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)", counts="budget_mode=penalty")
-    bound_weight: float = setting(1.0, "of the bound loss (papers: 1)", counts="budget_mode!=none")
+    gate_rate: float = setting(5.0, "rate of the gates over that of the other weights (papers: 1)", at_least=0)
+    gates_open_share: float = setting(
+        0.0, "share of the run, at its start, with every gate open (papers: 0)", at_least=0, below=1
+    )
+    penalty_weight: float = setting(5.0, "of the quadratic penalty (papers: 5)", at_least=0, counts="budget_mode=penalty")
+    bound_weight: float = setting(1.0, "of the bound loss (papers: 1)", at_least=0, counts="budget_mode!=none")
     bound_target: BoundTarget = setting(
         "solved",
         "where the bounds start: solved from the budget, density (budget), sqrt (papers)",
         counts="budget_mode!=none and bound_weight>0",
     )
     decide_weight: float = setting(
-        0.0, "of the term that makes channels always or never open (ours; papers: 0)", counts="budget_mode!=none"
+        0.0, "of the term that makes channels always or never open (ours; papers: 0)", at_least=0, counts="budget_mode!=none"
     )
     fix_gates: float | None = setting(
-        None, "fix decided gates after this share of the run and at its end; none: never (papers)"
+        None, "fix decided gates after this share of the run and at its end; none: never (papers)", at_least=0, at_most=1
     )
     fix_margin: float = setting(
-        0.5, "a gate open, or shut, for at most this share of images is decided; 0.5: all are", counts="fix_gates!=none"
+        0.5,
+        "a gate open, or shut, for at most this share of images is decided; 0.5: all are",
+        at_least=0,
+        at_most=0.5,
+        counts="fix_gates!=none",
     )
     constraint_rate: float = setting(
         0.1,
         "of the multiplier, per step of 1,000 and unit of share; below budgets of .3 times (.3 / budget)^2",
+        at_least=0,
         counts="budget_mode=constraint",
     )
     constraint_stiffness: float = setting(
         50.0,
         "weight of the constraint's quadratic term; below budgets of .3 times .3 / budget",
+        at_least=0,
         counts="budget_mode=constraint",
     )
     descent_share: float = setting(
         0.4,
         "share of the run in which the constraint's budget falls from the share at the start",
+        at_least=0,
+        at_most=1,
         counts="budget_mode=constraint",
     )
     settle: bool = setting(
@@ -194,30 +196,7 @@ class GatedConfig(SelfSupervisedConfig):
     recalibrate: bool = setting(True, "after training, estimate the gated batch-norms anew with the gates of inference")
 
     def problems(self) -> list[str]:
-        """What is out of range."""
-        name, wrong = self.METHOD, super().problems()
-        if not 0 < self.budget <= 1:
-            wrong.append(f"{name}.budget is a share in (0, 1], not {self.budget}")
-        if not 0 <= self.gates_open_share < 1:
-            wrong.append(f"{name}.gates_open_share lies in [0, 1), not {self.gates_open_share}")
-        if self.fix_gates is not None and not 0 <= self.fix_gates <= 1:
-            wrong.append(f"{name}.fix_gates lies in [0, 1] or is none, not {self.fix_gates}")
-        if not 0 <= self.fix_margin <= 0.5:
-            wrong.append(f"{name}.fix_margin lies in [0, 0.5], not {self.fix_margin}")
+        """What does not go together."""
         if self.fix_gates is not None and self.budget_mode == "none":
-            wrong.append(f"{name}.fix_gates needs a budget; budget_mode is none")
-        if self.gate_group < 1:
-            wrong.append(f"{name}.gate_group is 1 channel or more, not {self.gate_group}")
-        for field in (
-            "penalty_weight",
-            "bound_weight",
-            "decide_weight",
-            "constraint_rate",
-            "constraint_stiffness",
-            "gate_rate",
-        ):
-            if not getattr(self, field) >= 0:
-                wrong.append(f"{name}.{field} is 0 or more, not {getattr(self, field)}")
-        if self.gate_bias is not None and not math.isfinite(self.gate_bias):
-            wrong.append(f"{name}.gate_bias is a number, not {self.gate_bias}")
-        return wrong
+            return [f"{self.METHOD}.fix_gates needs a budget; budget_mode is none"]
+        return []

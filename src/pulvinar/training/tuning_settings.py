@@ -29,52 +29,48 @@ class TuningConfig(EncodingConfig):
     stages: tuple[str, ...] | None = setting(
         None, "modules to tap; none: one per resolution, and the output (paper: 8 layers of AlexNet)"
     )
-    n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)")
-    image_size: int | None = setting(None, "pixels along an edge; none: 96, embedded 64, a run its own (paper: 224)")
-    pool: int | None = setting(6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)")
+    n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)", at_least=1)
+    image_size: int | None = setting(
+        None, "pixels along an edge; none: 96, embedded 64, a run its own (paper: 224)", at_least=1
+    )
+    pool: int | None = setting(
+        6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)", at_least=1
+    )
     tuned: str = setting("all", "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)")
     voxels: str = setting("all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)")
     pooled: bool = setting(False, "one backbone for several subjects, each with its own brain-side map")
     tuned_on: tuple[str, ...] | None = setting(
         None, "whose responses tune; none: each encoded subject its own backbone, pooled: all subjects"
     )
-    epochs: int = setting(30, "passes over the images at most (paper: 30)")
+    epochs: int = setting(30, "passes over the images at most (paper: 30)", at_least=1)
     patience: int | None = setting(
         5,
         "epochs without a lower loss on held-out training images before the end (ours); none: all",
+        at_least=1,
         counts="validation_share>0",
     )
     validation_share: float = setting(
-        0.2, "share of training images held out from tuning, for epochs, layers and alphas (ours; paper: 0)"
+        0.2,
+        "share of training images held out from tuning, for epochs, layers and alphas (ours; paper: 0)",
+        at_least=0,
+        at_most=0.5,
     )
     fall_back: bool = setting(
         True,
         "encode with the untuned backbone unless the tuned predicts held-out training images better (ours; paper: never)",
         counts="validation_share>0 and mac_budget=none and layer_choice!=banded",
     )
-    batch_size: int = setting(128, "images a step, of one subject (paper: 1024)")
-    learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)")
-    head_learning_rate: float | None = setting(None, "of Adam, head; none: as the backbone (paper)")
+    batch_size: int = setting(128, "images a step, of one subject (paper: 1024)", at_least=2)
+    learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)", above=0)
+    head_learning_rate: float | None = setting(None, "of Adam, head; none: as the backbone (paper)", above=0)
     precision: Literal["float32", "bfloat16"] = setting("float32", "of the backbone; losses are float32")
-    mac_budget: float | None = setting(None, "MAC share that a gated backbone is held to; none: the share it came with")
+    mac_budget: float | None = setting(
+        None, "MAC share that a gated backbone is held to; none: the share it came with", above=0, at_most=1
+    )
 
     def problems(self) -> list[str]:
-        """What is out of range or does not go together."""
+        """What does not go together, and what cannot be read."""
         wrong = super().problems()
-        for name in ("image_size", "pool", "n_stages", "epochs", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                wrong.append(f"{self.METHOD}.{name} is 1 or more, not {value}")
-        if self.batch_size < 2:
-            wrong.append(f"{self.METHOD}.batch_size is 2 or more, not {self.batch_size}")
-        for name in ("learning_rate", "head_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                wrong.append(f"{self.METHOD}.{name} is above 0, not {value}")
-        if not 0 <= self.validation_share <= 0.5:
-            wrong.append(f"{self.METHOD}.validation_share lies in [0, 0.5], not {self.validation_share}")
-        if self.mac_budget is not None and not 0 < self.mac_budget <= 1:
-            wrong.append(f"{self.METHOD}.mac_budget lies in (0, 1], not {self.mac_budget}")
         if self.stages is not None and self.n_stages is not None:
             wrong.append(f"{self.METHOD}.stages and n_stages both say which stages; give one of them")
         if self.tuned_on is not None and len(self.tuned_on) > 1 and not self.pooled:
