@@ -18,7 +18,7 @@ from pulvinar.storage import atomic_path, checksum, fingerprint, read_json, read
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there
-DECODED_BY = 2  # raised when the pixels of a file, or what stands in the cache, come out otherwise
+DECODED_BY = 3  # raised when the pixels of a file, or what stands in the cache, come out otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
