@@ -76,7 +76,7 @@ def test_ids_beside_the_rows(tmp_path):
     np.savez(tmp_path / "numbers.npz", id=np.array([7, 3]))
     assert read_ids(tmp_path / "numbers.npz") == ["7", "3"]
     np.savez(tmp_path / "bad.npz", id=np.array([[7, 3]]))
-    with pytest.raises(InputError, match="must be a list of stimulus ids"):
+    with pytest.raises(InputError, match="must be a list of names"):
         read_ids(tmp_path / "bad.npz")
 
 

@@ -167,7 +167,9 @@ def test_colours_that_are_not_as_the_file_says_are_said(tmp_path):
     picture.save(tmp_path / "a.png", pnginfo=linear)
     assert decode(tmp_path / "a.png").notes == ("colours taken as they stand, without the file's gamma of 1",)
     picture.save(tmp_path / "a.png", icc_profile=b"no profile")
-    assert decode(tmp_path / "a.png").notes == ("colours taken as they stand, without the colour profile 'that cannot be read'",)
+    assert decode(tmp_path / "a.png").notes == (
+        "colours taken as they stand, without the colour profile 'that cannot be read'",
+    )
 
 
 def test_what_is_no_picture_is_refused_with_what_is_read(tmp_path):

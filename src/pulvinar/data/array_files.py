@@ -70,9 +70,9 @@ def read_ids(path: str | os.PathLike[str]) -> list[str] | None:
 
 
 def as_names(ids: np.ndarray, what: str) -> list[str]:
-    """Names from an array of text or whole numbers; `InputError` for anything else."""
+    """Names, such as stimulus ids, from an array of text or whole numbers; `InputError` for anything else."""
     if ids.ndim != 1 or ids.dtype.kind not in "OSUiu":
-        raise InputError(f"{what} must be a list of stimulus ids, an array of {ids.dtype} and shape {ids.shape} came")
+        raise InputError(f"{what} must be a list of names, an array of {ids.dtype} and shape {ids.shape} came")
     try:
         return [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
     except UnicodeDecodeError as error:
