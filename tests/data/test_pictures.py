@@ -123,7 +123,7 @@ def test_transparency_of_palettes_and_single_colours(tmp_path):
 
 @pytest.mark.parametrize(("bits", "key"), [(2, 0), (2, 2), (4, 5), (4, 15)])
 def test_a_transparent_grey_of_few_bits(tmp_path, bits, key):
-    """Oracle: the grey by its definition, v / (2^bits - 1). Pillow widens the pixels to 8 bits, and not the transparent grey."""
+    """Oracle: the grey by its definition, v / (2^bits - 1). Pillow widens the pixels, and not the transparent grey."""
     values = GENERATOR.integers(0, 2**bits, (6, 10), dtype=np.uint8)
     (tmp_path / "a.png").write_bytes(png_of_few_bits(values, bits=bits, key=key))
     grey = np.repeat((values * (255 // (2**bits - 1)))[..., None], 3, 2)

@@ -20,7 +20,7 @@ from pulvinar.storage import atomic_path, checksum, fingerprint, read_json, read
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there
 LIKE_A_SIDE = re.compile(
-    rf"({'|'.join((*TRAIN_NAMES, *TEST_NAMES))})[-_ ]*(set|images?|imgs?|pictures?|photos?|data|dataset|split|stimuli|samples?)\d*"
+    rf"({'|'.join((*TRAIN_NAMES, *TEST_NAMES))})[-_ ]*(set|images?|imgs?|pictures?|photos?|data|dataset|split|stimuli)\d*"
 )
 DECODED_BY = 3  # raised when the pixels of a file, or what stands in the cache, come out otherwise
 
