@@ -35,6 +35,9 @@ Loss = Literal["l1", "mse", "correlation"]
 NOISE_SHARE = 0.25  # alpha of equation 1
 NOISE_POWER = 1.0  # beta of equation 1
 SMALLEST_VARIANCE = 1e-3  # of a balanced channel, as a share of the mean: a silent channel is not blown up
+UNRESOLVED = (
+    1e4  # times the rounding of squares: what an embedding varies by less has errors above 1e-4 in its distances (ours)
+)
 
 
 def _pairs(n_images: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -160,7 +163,7 @@ def feature_products(
     """The products of every pair of images, computed once, from the stages' maps, in their precision. Differentiable.
 
     One overall factor makes the mean variance of the embeddings 1, so that precision and rates do not depend on the network.
-    Raises `InputError` for features that are not finite, `DegenerateError` where no embedding has any variance.
+    Raises `InputError` for features that are not finite, `DegenerateError` where an image's embedding has no variance.
     """
     for name, values in maps.items():
         if not torch.isfinite(values).all():
@@ -172,9 +175,8 @@ def feature_products(
     stage = torch.cat([torch.full((part[0].shape[1],), place) for place, part in enumerate(parts)])
     between, own, sums = (torch.cat([part[index] for part in parts], dim=1) for index in range(3))
     lengths = torch.cat([part[3] for part in parts])
-    size = (own.sum(1) - sums.sum(1).square() / lengths.sum()).mean()
-    if not size > 0:
-        raise DegenerateError("features: no image's embedding has any variance")
+    squares = own.sum(1)
+    size = _checked_size(squares - sums.sum(1).square() / lengths.sum(), squares)
     return FeatureProducts(
         stages=tuple(maps),
         between=between / size,
@@ -201,10 +203,26 @@ def _stage_products(values: Tensor, resolution: Resolution) -> tuple[Tensor, Ten
 def _feature_maps(centred: Mapping[str, Tensor]) -> FeatureMaps:
     values = torch.cat([part.flatten(1) for part in centred.values()], dim=1)
     stage = torch.cat([torch.full((part[0].numel(),), place) for place, part in enumerate(centred.values())])
-    size = (values - values.mean(1, keepdim=True)).square().sum(1).mean().sqrt()
-    if not size > 0:
-        raise DegenerateError("features: no image's embedding has any variance")
+    size = _checked_size((values - values.mean(1, keepdim=True)).square().sum(1), values.square().sum(1)).sqrt()
     return FeatureMaps(stages=tuple(centred), values=values / size, stage=stage)
+
+
+def _checked_size(spread: Float[Tensor, " image"], squares: Float[Tensor, " image"]) -> Tensor:
+    """Mean over images of an embedding's squares about its own mean; `DegenerateError` where those of an image are rounding.
+
+    squares: of the features as they are. A closed form takes one sum of squares from another, and what is left of an embedding
+    far from 0 is the difference of two large numbers.
+    """
+    told = spread > UNRESOLVED * torch.finfo(spread.dtype).eps * squares
+    if not bool(told.any()):
+        raise DegenerateError("features: no image's embedding has any variance, or all lie too far from 0 to tell it")
+    if not bool(told.all()):
+        image = int((~told).nonzero()[0, 0])
+        raise DegenerateError(
+            f"features: the embedding of image {image} (from 0) has no variance, or too little for its size, and so no "
+            f"correlation ({int((~told).sum())} of {len(told)} images). Leave such images out, or subtract each feature's mean"
+        )
+    return spread.mean()
 
 
 def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
