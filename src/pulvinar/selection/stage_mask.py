@@ -35,9 +35,6 @@ Loss = Literal["l1", "mse", "correlation"]
 NOISE_SHARE = 0.25  # alpha of equation 1
 NOISE_POWER = 1.0  # beta of equation 1
 SMALLEST_VARIANCE = 1e-3  # of a balanced channel, as a share of the mean: a silent channel is not blown up
-UNRESOLVED = (
-    1e4  # times the rounding of squares: what an embedding varies by less has errors above 1e-4 in its distances (ours)
-)
 
 
 def _pairs(n_images: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -169,14 +166,16 @@ def feature_products(
         if not torch.isfinite(values).all():
             raise InputError(f"features of stage '{name}': not finite")
     centred = {name: _centre(values, centring) for name, values in maps.items()}
+    _require_varying(centred)
     if resolution == "feature":
         return _feature_maps(centred)
     parts = [_stage_products(values, resolution) for values in centred.values()]
     stage = torch.cat([torch.full((part[0].shape[1],), place) for place, part in enumerate(parts)])
     between, own, sums = (torch.cat([part[index] for part in parts], dim=1) for index in range(3))
     lengths = torch.cat([part[3] for part in parts])
-    squares = own.sum(1)
-    size = _checked_size(squares - sums.sum(1).square() / lengths.sum(), squares)
+    size = (own.sum(1) - sums.sum(1).square() / lengths.sum()).mean()
+    if not size > 0:
+        raise DegenerateError("features: no image's embedding has any variance")
     return FeatureProducts(
         stages=tuple(maps),
         between=between / size,
@@ -203,26 +202,22 @@ def _stage_products(values: Tensor, resolution: Resolution) -> tuple[Tensor, Ten
 def _feature_maps(centred: Mapping[str, Tensor]) -> FeatureMaps:
     values = torch.cat([part.flatten(1) for part in centred.values()], dim=1)
     stage = torch.cat([torch.full((part[0].numel(),), place) for place, part in enumerate(centred.values())])
-    size = _checked_size((values - values.mean(1, keepdim=True)).square().sum(1), values.square().sum(1)).sqrt()
+    size = (values - values.mean(1, keepdim=True)).square().sum(1).mean().sqrt()
+    if not size > 0:
+        raise DegenerateError("features: no image's embedding has any variance")
     return FeatureMaps(stages=tuple(centred), values=values / size, stage=stage)
 
 
-def _checked_size(spread: Float[Tensor, " image"], squares: Float[Tensor, " image"]) -> Tensor:
-    """Mean over images of an embedding's squares about its own mean; `DegenerateError` where those of an image are rounding.
-
-    squares: of the features as they are. A closed form takes one sum of squares from another, and what is left of an embedding
-    far from 0 is the difference of two large numbers.
-    """
-    told = spread > UNRESOLVED * torch.finfo(spread.dtype).eps * squares
-    if not bool(told.any()):
-        raise DegenerateError("features: no image's embedding has any variance, or all lie too far from 0 to tell it")
-    if not bool(told.all()):
-        image = int((~told).nonzero()[0, 0])
+def _require_varying(centred: Mapping[str, Tensor]) -> None:
+    """`DegenerateError` for an image all of whose features are equal: it correlates with none, 0 / 0."""
+    lowest = torch.stack([values.detach().flatten(1).amin(1) for values in centred.values()]).amin(0)
+    highest = torch.stack([values.detach().flatten(1).amax(1) for values in centred.values()]).amax(0)
+    flat = (lowest == highest).nonzero().flatten().tolist()
+    if flat:
         raise DegenerateError(
-            f"features: the embedding of image {image} (from 0) has no variance, or too little for its size, and so no "
-            f"correlation ({int((~told).sum())} of {len(told)} images). Leave such images out, or subtract each feature's mean"
+            f"features: the embedding of image {flat[0]} (from 0) has no variance, and so no correlation ({len(flat)} of "
+            f"{len(lowest)} images). Leave such images out"
         )
-    return spread.mean()
 
 
 def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
