@@ -9,6 +9,7 @@ import datetime
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -28,6 +29,10 @@ CACHE_VARIABLE = "PULVINAR_CACHE"
 SEAL = "sha256_of_the_rest"  # the key under which a sealed JSON file carries its own checksum
 LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
 LARGEST_FILL = 2**28  # bytes of a dataset that may be mere fill value
+SCALING = {
+    "scale_factor": 1,
+    "add_offset": 0,
+}  # attributes of a dataset, and where they change nothing (cfconventions.org, 8.1)
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -176,6 +181,8 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]
     if not is_zipfile(path):
         raise FileError(f"{path}: cannot be read as an .npz archive: it is none (empty, cut short, or another format)")
     with reading(path, "an .npz archive"), ZipFile(path) as archive:
+        if len(set(archive.namelist())) < len(archive.namelist()):
+            raise ValueError("arrays of one name stand in it twice")
         for member in archive.infolist():
             archive.open(member).close()  # the name inside must be that of the directory
         yield _Arrays(archive)
@@ -277,6 +284,8 @@ def read_hdf5_array(file: h5py.File | h5py.Group, name: str) -> np.ndarray:
         raise NotFoundError(f"{file.file.filename}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
     with reading(file.file.filename, f"HDF5, dataset '{name}'"):
         _refuse_impossible_size(file.file.filename, name, node)
+        refuse_fill(file.file.filename, name, node)
+        _refuse_scaling(file.file.filename, name, node)
         return node.asstr()[...] if h5py.check_string_dtype(node.dtype) else node[...]
 
 
@@ -285,6 +294,35 @@ def _refuse_impossible_size(filename: str, name: str, node: h5py.Dataset) -> Non
     stored = node.id.get_storage_size()
     if node.shape is not None and node.nbytes > max(LARGEST_FILL, LARGEST_COMPRESSION * stored):
         raise FileError(f"{filename}: dataset '{name}' states {node.nbytes} bytes but holds {stored}; the file is damaged")
+
+
+def refuse_fill(filename: str, name: str, node: h5py.Dataset) -> None:
+    """HDF5 gives a fill value, 0 as a rule, for what was never written or is not there, and says nothing."""
+    missing = ""
+    if node.is_virtual:
+        sources = {Path(filename).parent / source.file_name for source in node.virtual_sources() if source.file_name != "."}
+        missing = ", ".join(f"{source} is not there" for source in sorted(sources) if not source.is_file())
+    elif node.external:
+        missing = f"its values lie in {node.external[0][0]}, and nothing tells whether that is whole; copy them into one file"
+    elif node.chunks and node.shape:
+        n_chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
+        written = node.id.get_num_chunks()
+        missing = f"{n_chunks - written} of its {n_chunks} chunks were never written" if written < n_chunks else ""
+    elif node.size and not node.id.get_storage_size():
+        missing = "nothing was ever written into it"
+    if missing:
+        raise FileError(f"{filename}: dataset '{name}' is not whole: {missing}. Make or copy the file again")
+
+
+def _refuse_scaling(filename: str, name: str, node: h5py.Dataset) -> None:
+    """netCDF's convention keeps numbers as (value - add_offset) / scale_factor; taken as they are they would be others."""
+    stated = {key: np.ravel(node.attrs[key]) for key in SCALING if key in node.attrs}
+    odd = [f"{key} = {value[0]}" for key, value in stated.items() if len(value) != 1 or value[0] != SCALING[key]]
+    if odd:
+        raise FileError(
+            f"{filename}: dataset '{name}' has the attributes {', '.join(odd)}, which are not applied here; store the values "
+            "themselves, or remove the attributes"
+        )
 
 
 def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
@@ -297,6 +335,7 @@ def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
         if not isinstance(node, h5py.Dataset):
             raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
         with reading(path, f"HDF5, dataset '{name}'"):
+            _refuse_scaling(str(path), name, node)
             offset, shape, dtype, chunks = node.id.get_offset(), node.shape, node.dtype, node.chunks
         if chunks is not None or offset is None or not dtype.isnative or dtype.hasobject:
             return read_hdf5_array(file, name)

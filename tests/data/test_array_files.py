@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shutil
+from zipfile import ZipFile
 
 import h5py
 import numpy as np
@@ -76,7 +77,7 @@ def test_ids_beside_the_rows(tmp_path):
     np.savez(tmp_path / "numbers.npz", id=np.array([7, 3]))
     assert read_ids(tmp_path / "numbers.npz") == ["7", "3"]
     np.savez(tmp_path / "bad.npz", id=np.array([[7, 3]]))
-    with pytest.raises(InputError, match="must be a list of stimulus ids"):
+    with pytest.raises(InputError, match="must be a list of names"):
         read_ids(tmp_path / "bad.npz")
 
 
@@ -153,3 +154,61 @@ def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
         file.create_dataset("betas", shape=(2**40, 1000), dtype="f4", chunks=(1000, 1000))
     with pytest.raises(FileError, match="states 4398046511104000 bytes but holds 0"):
         read_array(tmp_path / "x.h5")
+
+
+def test_hdf5_that_would_be_filled_up_is_refused(tmp_path):
+    """What was never written, or lies elsewhere and is gone, HDF5 gives as 0, without a word."""
+    path, values = tmp_path / "a.h5", np.ones((8, 6), np.float32)
+
+    def refused(words: str) -> None:
+        with pytest.raises(FileError, match=rf"a\.h5: dataset 'x' is not whole: .*{words}"):
+            read_array(path)
+        path.unlink()
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (8, 6), "f4", chunks=(4, 6))[:4] = values[:4]
+    refused("1 of its 2 chunks were never written")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (8, 6), "f4")
+    refused("nothing was ever written")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (8, 6), "f4", external=[(str(tmp_path / "raw"), 0, values.nbytes)])[...] = values
+    refused("copy them into one file")
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["x"] = values
+    layout = h5py.VirtualLayout((8, 6), "f4")
+    layout[:] = h5py.VirtualSource("source.h5", "x", (8, 6))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("x", layout)
+    np.testing.assert_array_equal(read_array(path), values)
+    (tmp_path / "source.h5").unlink()
+    refused(r"source\.h5 is not there")
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": True}])
+def test_hdf5_with_a_scale_in_its_attributes_is_refused(tmp_path, options):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        stored = file.create_dataset("x", data=np.arange(12, dtype=np.int16).reshape(3, 4), **options)
+        stored.attrs["scale_factor"], stored.attrs["add_offset"] = 1.0, np.zeros(1)
+    assert read_array(tmp_path / "a.h5").sum() == 66
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["x"].attrs["scale_factor"] = 0.5
+    with pytest.raises(FileError, match=r"a\.h5: dataset 'x' has the attributes scale_factor = 0\.5, which are not applied"):
+        read_array(tmp_path / "a.h5")
+
+
+def test_more_than_one_array_in_one_place_is_refused(tmp_path):
+    with (tmp_path / "two.npy").open("wb") as file:
+        np.save(file, np.arange(6.0))
+        np.save(file, np.arange(6.0) * 2)
+    with pytest.raises(FileError, match=r"two\.npy.*176 bytes follow its array of float64 \(6,\)"):
+        read_array(tmp_path / "two.npy")
+    np.savez(tmp_path / "one.npz", x=np.arange(3))
+    with ZipFile(tmp_path / "one.npz") as archive:
+        content = archive.read("x.npy")
+    with ZipFile(tmp_path / "twice.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", content)
+    with pytest.raises(FileError, match=r"twice\.npz.*arrays of one name stand in it twice"):
+        read_array(tmp_path / "twice.npz")

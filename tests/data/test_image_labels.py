@@ -36,6 +36,10 @@ def test_labels_from_1_with_names(capsys):
     assert (made.train.tolist(), made.test.tolist()) == (Y.tolist(), TESTED.tolist())
     assert made.notes == ("labels 1 to 4 are the 4 class names in order",)
     assert as_labels(np.array([1, 2]), None, names, name="few").train.tolist() == [1, 2]  # from 0, the first class is missing
+    assert as_labels(np.array([1, 2]), None, names, name="few").notes == (
+        "labels 1 to 2 count the class names from 0: none is 'a'",
+    )
+    assert as_labels(Y, TESTED, names, name="few").notes == ()
     unlabelled = as_labels(np.array([-1, 4, 1]), None, names, name="few")
     assert unlabelled.train.tolist() == [-1, 3, 0]
 
@@ -54,6 +58,8 @@ def test_labels_from_1_with_names(capsys):
         (np.eye(4, dtype=int)[Y], np.eye(5, dtype=int)[TESTED], (), "one-hot labels of 4 classes in training, 5 in the test"),
         (Y.astype(float), TESTED, (), "whole numbers, float64 came"),
         (Y - 2, TESTED, (), "train label -2"),
+        (Y, np.array([-1, 2, 0]), ("a", "b", "c", "d"), "test label -1; labels are 0 or more"),
+        (np.where(Y > 1, 1, -1), np.array([1, 1, 1]), (), "train labels -1 and 1; -1 means that an image has no label"),
     ],
 )
 def test_what_does_not_fit_is_refused(train, test, names, words):

@@ -35,16 +35,27 @@ def test_a_test_image_in_the_training_set_is_refused():
     assert copies(IMAGES[:5], IMAGES[[8, 0, 3]]).tolist() == [0, 3]
 
 
+def test_a_training_image_in_two_classes_is_said(capsys):
+    twice = IMAGES[[0, 1, 2, 3, 4, 1, 2]]
+    made = image_set(train=twice, train_labels=np.array([0, 1, 0, -1, 1, 0, 0]), class_names=("cat", "dog"))
+    said = "1 training images stand in a second class too, e.g. rows 1 and 5 in dog and cat"
+    assert made.notes == (said,)
+    assert said in capsys.readouterr().err
+    assert image_set(train=twice, train_labels=np.array([0, 1, 0, -1, 1, -1, 0])).notes == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"train": IMAGES[:7].astype(float)}, "uint8"),
         ({"train": IMAGES[:7, ..., :1]}, "uint8"),
         ({"test": IMAGES[7:, :2]}, r"test images \(2, 6, 3\)"),
-        ({"train_labels": np.zeros(6, int)}, "6 train labels for 7 images"),
+        ({"train_labels": np.zeros(6, int)}, r"train labels of shape \(6,\) for 7 images"),
         ({"train_labels": np.zeros(7)}, "whole numbers"),
         ({"test_labels": np.array([0, 1, -1])}, "test label -1"),
         ({"class_names": ("a",)}, "not one of the 1 classes"),
+        ({"class_names": ("a", "a")}, "class names stand twice: a, a"),
+        ({"train_labels": np.int64(1)}, r"train labels of shape \(\) for 7 images"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, words):

@@ -92,3 +92,19 @@ def test_other_files_and_missing_parts_are_named(files, tmp_path):
             read_matlab_structs(path, "visual_stimuli", ["label"])
     with pytest.raises(InputError, match="numbers are needed"):
         write_matlab_7_3(tmp_path / "text.mat", {"a": np.array(["x"])})
+
+
+def test_an_empty_array_of_version_7_3_has_no_values(tmp_path):
+    """MATLAB stores its shape in place of values."""
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["x"] = np.array([0, 3], np.uint64)
+        file["x"].attrs["MATLAB_class"], file["x"].attrs["MATLAB_empty"] = np.bytes_("double"), np.uint8(1)
+    assert read_matlab(tmp_path / "a.mat")["x"].shape == (0, 3)
+
+
+def test_a_name_that_stands_twice_in_version_5_is_refused(tmp_path):
+    for number in (1, 2):
+        scipy.io.savemat(tmp_path / f"{number}.mat", {"x": np.full((2, 2), number)})
+    (tmp_path / "a.mat").write_bytes((tmp_path / "1.mat").read_bytes() + (tmp_path / "2.mat").read_bytes()[128:])
+    with pytest.raises(FileError, match=r"a\.mat.*Duplicate variable name"):
+        read_matlab(tmp_path / "a.mat")

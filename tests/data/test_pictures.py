@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from pulvinar.config import mistakes_of
 from pulvinar.data import image_ids
@@ -35,6 +35,35 @@ def png_16(pixels, *, colour_type: int, key: tuple[int, ...] = ()) -> bytes:
     transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + transparent + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def png_of_few_bits(values, *, bits: int, key: int) -> bytes:
+    """A grey PNG of 2 or 4 bits, one of whose greys is transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    places = np.arange(bits - 1, -1, -1)
+    rows = b"".join(b"\0" + np.packbits((row[:, None] >> places & 1).ravel()).tobytes() for row in values)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0))
+    parts = [head, chunk(b"tRNS", struct.pack(">H", key)), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(values, **tags: tuple[int, ...]) -> bytes:
+    """A TIFF of one strip from the format's description: (height, width, sample); tags by number, as t262=(0,)."""
+    given = {256: (values.shape[1],), 257: (values.shape[0],), 258: (8 * values.itemsize,) * values.shape[2], 259: (1,)}
+    given |= {262: (1,), 277: (values.shape[2],), 278: (values.shape[0],), 279: (values.nbytes,)}
+    given |= {int(name[1:]): numbers for name, numbers in tags.items()}
+    entries, extra, start = [], b"", 8 + 2 + 12 * (len(given) + 1) + 4
+    for tag, numbers in sorted({**given, 273: (0,)}.items()):
+        content = struct.pack(f"<{len(numbers)}H", *numbers)
+        if len(content) > 4:
+            content, extra = struct.pack("<I", start + len(extra)), extra + content
+        entries.append((tag, len(numbers), content.ljust(4, b"\0")))
+    strip = struct.pack("<I", start + len(extra))
+    table = [struct.pack("<HHI", tag, 4 if tag == 273 else 3, n) + (strip if tag == 273 else at) for tag, n, at in entries]
+    return struct.pack("<2sHIH", b"II", 42, 8, len(table)) + b"".join(table) + bytes(4) + extra + values.tobytes()
 
 
 def tiff_16(path, pixels, **kwargs) -> None:
@@ -91,6 +120,63 @@ def test_transparency_of_palettes_and_single_colours(tmp_path):
         np.testing.assert_array_equal(decode(tmp_path / name).pixels[..., 1], expected, err_msg=name)
     where = (COLOURS[2, 3] == COLOURS).all(-1)[..., None]
     np.testing.assert_array_equal(decode(tmp_path / "rgb.png").pixels, np.where(where, 255, COLOURS))
+
+
+@pytest.mark.parametrize(("bits", "key"), [(2, 0), (2, 2), (4, 5), (4, 15)])
+def test_a_transparent_grey_of_few_bits(tmp_path, bits, key):
+    """Oracle: the grey by its definition, v / (2^bits - 1). Pillow widens the pixels, and not the transparent grey."""
+    values = GENERATOR.integers(0, 2**bits, (6, 10), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(png_of_few_bits(values, bits=bits, key=key))
+    grey = np.repeat((values * (255 // (2**bits - 1)))[..., None], 3, 2)
+    expected = np.where((values == key)[..., None], (255, 0, 0), grey)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", PictureOptions(background="#ff0000")).pixels, expected)
+
+
+def test_tiff_that_would_be_read_as_other_numbers_is_refused(tmp_path):
+    """Each of these Pillow reads without a word: inverted, as noise, shifted by 128, black."""
+    deep, few = DEEP[..., :1], COLOURS[..., :1]
+    cases = {
+        "WhiteIsZero": tiff(deep, t262=(0,)),
+        "in a plane for each": tiff(DEEP[..., :3], t262=(2,), t284=(2,)),
+        "with a sign": tiff(few, t339=(2,)),
+        "palette of 8 bits": tiff(few, t262=(3,), t320=tuple(range(256)) * 3),
+        "packed as 'RGBa;16L'": tiff(DEEP, t262=(2,), t338=(1,)),
+    }
+    for what, content in cases.items():
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(InputError, match=rf"a\.tif.*{what}"):
+            decode(tmp_path / "a.tif")
+    readable = {"inverted": tiff(few, t262=(0,)), "palette": tiff(few, t262=(3,), t320=tuple(range(0, 65536, 257)) * 3)}
+    for what, content in readable.items():
+        (tmp_path / "a.tif").write_bytes(content)
+        expected = np.repeat(255 - few if what == "inverted" else few, 3, 2)
+        np.testing.assert_array_equal(decode(tmp_path / "a.tif").pixels, expected)
+
+
+def test_colours_that_are_not_as_the_file_says_are_said(tmp_path):
+    picture = Image.fromarray(COLOURS)
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.save(tmp_path / "a.png", icc_profile=plain)
+    assert decode(tmp_path / "a.png").notes == ()
+    other = plain.replace("sRGB built-in".encode("utf-16-be"), "Display P3 ng".encode("utf-16-be"))
+    picture.save(tmp_path / "a.png", icc_profile=other)
+    found = decode(tmp_path / "a.png")
+    assert found.notes == ("colours taken as they stand, without the colour profile 'Display P3 ng'",)
+    np.testing.assert_array_equal(found.pixels, COLOURS)
+    linear = PngImagePlugin.PngInfo()
+    linear.add(b"gAMA", struct.pack(">I", 100_000))
+    picture.save(tmp_path / "a.png", pnginfo=linear)
+    assert decode(tmp_path / "a.png").notes == ("colours taken as they stand, without the file's gamma of 1",)
+    picture.save(tmp_path / "a.png", icc_profile=b"no profile")
+    assert decode(tmp_path / "a.png").notes == (
+        "colours taken as they stand, without the colour profile 'that cannot be read'",
+    )
+
+
+def test_what_is_no_picture_is_refused_with_what_is_read(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"<html>404</html>")
+    with pytest.raises(FileError, match=r"a\.jpg.*none of PNG, JPEG, .*in a form that is read$"):
+        decode(tmp_path / "a.jpg")
 
 
 def test_drawings_that_the_background_swallows_are_refused(tmp_path):

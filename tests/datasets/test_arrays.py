@@ -93,6 +93,15 @@ def test_several_files_follow_each_other(folder):
     assert np.array_equal(read(folder, HEAD + text).subjects["sub-01"].values, VOLUME[INSIDE].T)
 
 
+@pytest.mark.parametrize("names", [("one.nii.gz", "one.nii.gz"), ("one.nii.gz", "copy.nii.gz")])
+def test_a_run_that_comes_twice_is_refused(folder, names):
+    for name in ("one.nii.gz", "copy.nii.gz"):
+        nifti(folder / name, VOLUME[..., :10])
+    text = NIFTI.replace('"betas.nii.gz"', f'["{names[0]}", "{names[1]}"]')
+    with pytest.raises(InputError, match=rf"{names[0]} and .*{names[1]} hold the same numbers; a run is listed twice"):
+        read(folder, HEAD + text)
+
+
 def test_int16_files_of_one_scale_stay_int16(folder):
     stored = GENERATOR.integers(-3000, 3000, (4, 5, 3, 20)).astype(np.int16)
     for name, part in (("one.nii.gz", stored[..., :12]), ("two.nii.gz", stored[..., 12:])):

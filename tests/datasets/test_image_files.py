@@ -239,6 +239,26 @@ def test_options_of_pictures_reach_the_files_and_the_cache(tmp_path, pictures, c
         image_files.load(f"{tmp_path / 'set'}?background=pink")
 
 
+def test_folders_that_read_like_sides_are_no_classes(class_folder):
+    folder, _ = class_folder
+    for side in ("train", "test"):
+        (folder / side / "cat").rename(folder / f"{side}_images")
+        (folder / side / "dog").rename(folder / f"{side}-dogs")
+        (folder / side).rmdir()
+    with pytest.raises(InputError, match="'test_images' reads like a side, not like a class; name it train or test"):
+        image_files.load(folder)
+
+
+def test_options_that_stand_twice_and_names_with_a_question_mark(tmp_path, pictures):
+    write_arrays(tmp_path / "a?b.npz", x_train=pictures(4, 8), class_names=np.array([b"cat", b"dog"]), y_train=np.arange(4) % 2)
+    assert image_files.load(tmp_path / "a?b.npz").class_names == ("cat", "dog")
+    with pytest.raises(ConfigError, match="an option stands twice"):
+        image_files.load(f"{tmp_path}?size=8&size=9")
+    write_arrays(tmp_path / "bytes.npz", x_train=pictures(4, 8))
+    with pytest.raises(ConfigError, match="white counts for images of uint16, uint8 came"):
+        image_files.load(f"{tmp_path / 'bytes.npz'}?white=255")
+
+
 def test_arrays_of_an_npz_in_other_numbers(tmp_path, pictures, capsys):
     images = pictures(6, 8)
     write_arrays(tmp_path / "unit.npz", x_train=(images / 255).astype(np.float32), labels=np.arange(6))

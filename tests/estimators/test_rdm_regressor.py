@@ -147,3 +147,11 @@ def test_other_stages_than_the_fitted_are_refused():
     model = RDMRegressor(n_steps=2, n_folds=2).fit(stages, rdms)
     with pytest.raises(InputError, match="were fitted"):
         model.predict(stages[:1])
+
+
+def test_stages_of_a_mapping_are_known_by_name():
+    stages, _, rdms = world(n_images=20)
+    named = {"late": stages[1], "later": stages[1][:, ::-1] + 1.0}
+    model = RDMRegressor(n_steps=4, n_folds=2).fit(named, rdms)
+    turned = model.predict(dict(reversed(named.items())))
+    np.testing.assert_array_equal(turned, model.predict(named))

@@ -151,3 +151,14 @@ def test_features_that_cannot_be_used_are_named():
         feature_products(bad)
     with pytest.raises(DegenerateError, match="variance"):
         feature_products({"flat": torch.ones(4, 2, 3, 3)})
+
+
+@pytest.mark.parametrize("resolution", ["stage", "channel", "feature"])
+@pytest.mark.parametrize("value", [0.0, 5.0])
+def test_an_image_whose_embedding_does_not_vary_is_refused(resolution, value):
+    """Its correlations are 0 / 0: distances of 1, or 2, came out of rounding."""
+    features = {"late": torch.randn(6, 8, 1, 1, generator=torch.Generator().manual_seed(0))}
+    feature_products(features, resolution=resolution)
+    features["late"][3] = value
+    with pytest.raises(DegenerateError, match=r"the embedding of image 3 \(from 0\) has no variance.*1 of 6 images"):
+        feature_products(features, resolution=resolution)

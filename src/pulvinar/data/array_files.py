@@ -1,5 +1,6 @@
 """Arrays of numbers from .npy, .npz and HDF5 files: memory-mapped where the file allows it, never unpickled."""
 
+import math
 import os
 from pathlib import Path
 from zipfile import is_zipfile
@@ -70,9 +71,9 @@ def read_ids(path: str | os.PathLike[str]) -> list[str] | None:
 
 
 def as_names(ids: np.ndarray, what: str) -> list[str]:
-    """Names from an array of text or whole numbers; `InputError` for anything else."""
+    """Names, such as stimulus ids, from an array of text or whole numbers; `InputError` for anything else."""
     if ids.ndim != 1 or ids.dtype.kind not in "OSUiu":
-        raise InputError(f"{what} must be a list of stimulus ids, an array of {ids.dtype} and shape {ids.shape} came")
+        raise InputError(f"{what} must be a list of names, an array of {ids.dtype} and shape {ids.shape} came")
     try:
         return [name.decode() if isinstance(name, bytes) else str(name) for name in ids.tolist()]
     except UnicodeDecodeError as error:
@@ -121,18 +122,32 @@ def _read_npy(path: Path, array: str | None) -> np.ndarray:
         hdf5_text = str(path.with_suffix(".hdf5"))
         raise FileError(PICKLE_REFUSED.format(path=path, path_text=str(path), hdf5_text=hdf5_text))
     with reading(path, "a .npy array"):
+        _refuse_more_than_an_array(path)
         if _npy_shape_is_mappable(path):
             return np.load(path, mmap_mode="r", allow_pickle=False)
         return np.load(path, allow_pickle=False)
 
 
-def _npy_shape_is_mappable(path: Path) -> bool:
-    """Whether there is a byte of data to map (an array of size 0 cannot be)."""
+def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of the array in a .npy file, and where its values start."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, _ = read_header(file)
-    return 0 not in shape
+        shape, _, dtype = read_header(file)
+        return shape, dtype, file.tell()
+
+
+def _npy_shape_is_mappable(path: Path) -> bool:
+    """Whether there is a byte of data to map (an array of size 0 cannot be)."""
+    return 0 not in _npy_header(path)[0]
+
+
+def _refuse_more_than_an_array(path: Path) -> None:
+    """Several arrays saved into one open .npy file follow each other, and numpy reads the first."""
+    shape, dtype, start = _npy_header(path)
+    more = path.stat().st_size - start - math.prod(shape) * dtype.itemsize
+    if more > 0:
+        raise ValueError(f"{more} bytes follow its array of {dtype} {shape}; several arrays belong into an .npz")
 
 
 def _names_in_npz(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pulvinar.data.pixels import from_unit_range
 from pulvinar.errors import InputError, NotFoundError
-from pulvinar.storage import open_hdf5, reading
+from pulvinar.storage import open_hdf5, reading, refuse_fill
 
 
 class HDF5Images:
@@ -25,6 +25,7 @@ class HDF5Images:
             images = file.get(name)
             if not isinstance(images, h5py.Dataset):
                 raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
+            refuse_fill(str(path), name, images)
             shape, kind = images.shape, images.dtype
         bytes_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3 and kind == np.uint8
         self.channels_first = len(shape) == 4 and shape[1] == 3 and shape[3] != 3 and kind.kind == "f"

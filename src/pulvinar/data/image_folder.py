@@ -1,6 +1,7 @@
 """Pictures of a folder as one array of one size, by class folders where there are any."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from pulvinar.storage import atomic_path, checksum, fingerprint, read_json, read
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there
-DECODED_BY = 2  # raised when the pixels of a file, or what stands in the cache, come out otherwise
+LIKE_A_SIDE = re.compile(
+    rf"({'|'.join((*TRAIN_NAMES, *TEST_NAMES))})[-_ ]*(set|images?|imgs?|pictures?|photos?|data|dataset|split|stimuli)\d*"
+)
+DECODED_BY = 3  # raised when the pixels of a file, or what stands in the cache, come out otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +154,8 @@ def _sides(root: Path) -> tuple[Path, Path | None, list[str]]:
     if train is None:
         if test is not None:
             raise FileError(f"{root}: has {test.name}/ but no train/")
+        if sides := [name for name in named if LIKE_A_SIDE.fullmatch(name)]:
+            raise InputError(f"{root}: '{named[sides[0]].name}' reads like a side, not like a class; name it train or test")
         return root, None, []
     used = (train, test)
     beside = sorted([*content.pictures, *(path for path in content.folders if path not in used), *content.others])

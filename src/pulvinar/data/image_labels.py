@@ -66,7 +66,11 @@ def _by_name(train: np.ndarray | None, test: np.ndarray | None, class_names: Seq
         side = next(side for side, values in given.items() if int(values.max()) == highest)
         raise InputError(f"{name}: {side} label {highest} is not one of the {len(class_names)} classes")
     if not counts_from_1:
-        return Labels(train=train, test=test, class_names=class_names)
+        lowest = min((int(values[values >= 0].min(initial=highest)) for values in given.values()), default=0)
+        notes = (
+            (f"labels {lowest} to {highest} count the class names from 0: none is '{class_names[0]}'",) if lowest > 0 else ()
+        )
+        return Labels(train=train, test=test, class_names=class_names, notes=notes)
     note = f"labels 1 to {highest} are the {highest} class names in order"
     shifted = [None if values is None else np.where(values > 0, values.astype(np.int64) - 1, -1) for values in (train, test)]
     return Labels(train=shifted[0], test=shifted[1], class_names=class_names, notes=(note,))
@@ -76,6 +80,11 @@ def _by_number(train: np.ndarray | None, test: np.ndarray | None, name: str) -> 
     numbers = np.unique(train[train >= 0]) if train is not None else np.zeros(0, int)
     if not len(numbers):
         return Labels(train=train, test=test, class_names=())
+    if train is not None and len(numbers) == 1 and (train == -1).any():
+        raise InputError(
+            f"{name}: train labels -1 and {numbers[0]}; -1 means that an image has no label, which leaves one class. Number "
+            "the classes from 0 (or give class_names, if there is one class)"
+        )
     strangers = np.setdiff1d(test, numbers) if test is not None else np.zeros(0, int)
     if len(strangers):
         raise InputError(

@@ -34,8 +34,10 @@ class ImageSet:
     def __post_init__(self) -> None:
         for side, images, labels in (("train", self.train, self.train_labels), ("test", self.test, self.test_labels)):
             require_pixels(images, f"{self.name}: {side} images")
-            if labels is not None and len(labels) != len(images):
-                raise InputError(f"{self.name}: {len(labels)} {side} labels for {len(images)} images")
+            if labels is not None and np.shape(labels)[:1] != (len(images),):
+                raise InputError(f"{self.name}: {side} labels of shape {np.shape(labels)} for {len(images)} images")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise InputError(f"{self.name}: class names stand twice: {', '.join(self.class_names)}")
         self._take_labels()
         if len(self.test) and self.train.shape[1:] != self.test.shape[1:]:
             raise InputError(f"{self.name}: training images are {self.train.shape[1:]}, test images {self.test.shape[1:]}")
@@ -45,6 +47,7 @@ class ImageSet:
                 f"{self.name}: {len(shared)} training images stand in the test set too, e.g. training row {shared[0]}; "
                 "leave them out of one side"
             )
+        self._say_contradictions()
 
     def _take_labels(self) -> None:
         """The labels as indices of the classes, however they were written."""
@@ -54,6 +57,23 @@ class ImageSet:
             object.__setattr__(self, name, value)
         for note in labels.notes:
             log(f"{self.name}: {note}")
+
+    def _say_contradictions(self) -> None:
+        """A picture that stands in two classes teaches neither; of sets that come with some (CIFAR-100), it is said."""
+        if self.train_labels is None:
+            return
+        first: dict[int, int] = {}
+        rows = np.flatnonzero(self.train_labels >= 0).tolist()
+        same = [(first.setdefault(hash(self.train[row].tobytes()), row), row) for row in rows]
+        pairs = [pair for pair in same if self.train_labels[pair[0]] != self.train_labels[pair[1]]]
+        if pairs:
+            names = [self.class_names[label] if self.class_names else label for label in self.train_labels[list(pairs[0])]]
+            note = (
+                f"{len(pairs)} training images stand in a second class too, e.g. rows {pairs[0][0]} and {pairs[0][1]} in "
+                f"{names[0]} and {names[1]}"
+            )
+            warn(f"{self.name}: {note}")
+            object.__setattr__(self, "notes", (*self.notes, note))
 
     @property
     def size(self) -> tuple[int, int]:

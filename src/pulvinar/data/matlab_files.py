@@ -5,6 +5,7 @@ version 7.3 file h5py sees (92, 92, 15). The kind is told from the content, neve
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def _require_fields(path: str | os.PathLike[str], name: str, fields: Sequence[st
 def _load_version_5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     import scipy.io
 
-    with reading(path, "MATLAB version 5 file"), Path(path).open("rb") as file:
+    with reading(path, "MATLAB version 5 file"), Path(path).open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error", scipy.io.matlab.MatReadWarning)  # one name twice: which of them?
         return {name: values for name, values in scipy.io.loadmat(file).items() if isinstance(values, np.ndarray)}
 
 
@@ -111,7 +113,9 @@ def _matlab_class(node: h5py.Dataset | h5py.Group) -> str:
 
 
 def _values(file: h5py.File, name: str) -> np.ndarray:
-    """A dataset with its axes turned back to MATLAB's order."""
+    """A dataset with its axes turned back to MATLAB's order; of an empty array MATLAB stores the shape in place of values."""
+    if file[name].attrs.get("MATLAB_empty", 0):
+        return np.zeros([int(size) for size in np.ravel(read_hdf5_array(file, name))])
     return read_hdf5_array(file, name).T
 
 

@@ -60,6 +60,10 @@ COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)
 REFUSE = "refuse"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # the EXIF tag
+BITS, PHOTOMETRIC, PLANAR, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 284, 320, 339  # tags of TIFF
+STEP_OF_GREY = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits -> what 8 bits have for a step of it
+SRGB = re.compile(r"srgb|^c2|^urgb|61966", re.IGNORECASE)  # names that profiles of sRGB go by
+PLAIN_GAMMA = 1 / 2.2
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # orientation -> the picture upright, from (height, width, channel)
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -127,9 +131,10 @@ def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) 
             notes.append("the first of several pictures in one .jpg")
         elif frames > 1:
             raise InputError(f"{path}: {frames} frames or pages; which one was seen? Save that one as a picture of its own")
-        if image.mode == "CMYK":
-            notes.append("CMYK taken as red, green and blue without a colour profile")
+        notes += _colour_notes(image)
         mode, raw = image.mode, _raw_mode(image)
+        if image.format == "TIFF":
+            _refuse_misread_tiff(image, path)
         orientation = image.getexif().get(ORIENTATION, 1)
         colours, alpha = _channels(image, raw, path, options, notes)
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))  # some formats have turned it by themselves in reading
@@ -142,9 +147,12 @@ def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) 
 
 
 def _opened(path: Path) -> "Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    return Image.open(whole_image(path), formats=_formats())
+    try:
+        return Image.open(whole_image(path), formats=_formats())
+    except UnidentifiedImageError as error:
+        raise ValueError(f"its content is none of {', '.join(_formats())} in a form that is read") from error
 
 
 def whole_image(path: Path) -> io.BytesIO:
@@ -184,7 +192,7 @@ def _channels(
     image: "Image", raw: str, path: Path, options: PictureOptions, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours uint8 (height, width, 3), and alpha (height, width) in [0, 1] or None; as stored, not turned."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM") or re.search(r"[A-Z];16[BLN]$", raw):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM") or re.search(r"[A-Za-z];16[BLN]$", raw):
         notes.append("16 bits a colour scaled to 8")
         return _from_16_bits(image, raw, path, options)
     if image.mode == "F":
@@ -197,8 +205,53 @@ def _channels(
         )
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB")), None
+    _widen_transparent_grey(image, raw)
     values = np.asarray(image.convert("RGBA"))
     return values[..., :3], values[..., 3] / np.float32(255)
+
+
+def _widen_transparent_grey(image: "Image", raw: str) -> None:
+    """The transparent grey of a PNG of 2 or 4 bits on the scale of 8, to which Pillow widens the pixels but not it."""
+    key, step = image.info.get("transparency"), STEP_OF_GREY.get(raw)
+    if step is not None and isinstance(key, int) and key <= 255 // step:
+        image.info["transparency"] = key * step
+
+
+def _refuse_misread_tiff(image: "Image", path: Path) -> None:
+    """`InputError` for what a TIFF may hold and Pillow reads as other numbers, without a word."""
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    many, colours = max(tags.get(BITS, (1,))) > 8, tags.get(COLOUR_MAP, ())
+    found = {
+        "more than 8 bits a colour with black and white exchanged (WhiteIsZero)": many and tags.get(PHOTOMETRIC) == 0,
+        "more than 8 bits a colour in a plane for each": many and tags.get(PLANAR) == 2,
+        "whole numbers with a sign": not image.mode.startswith("I") and 2 in tags.get(SAMPLE_FORMAT, (1,)),
+        "a palette of 8 bits a colour where TIFF has 16": 0 < max(colours, default=0) < 256,
+    }
+    for what in (what for what, is_so in found.items() if is_so):
+        raise InputError(f"{path}: TIFF with {what} is not read; save it as PNG, or as TIFF of 8 or 16 bits, black at 0")
+
+
+def _colour_notes(image: "Image") -> list[str]:
+    """What of the file's colours is taken otherwise than it says."""
+    if image.mode == "CMYK":
+        return ["CMYK taken as red, green and blue without a colour profile"]
+    if image.mode == "LAB":
+        return ["L*a*b* turned into red, green and blue"]
+    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma", PLAIN_GAMMA)
+    if profile:
+        name = _profile_name(profile)
+        return [] if SRGB.search(name) else [f"colours taken as they stand, without the colour profile '{name}'"]
+    is_plain = "srgb" in image.info or abs(gamma - PLAIN_GAMMA) < 0.02
+    return [] if is_plain else [f"colours taken as they stand, without the file's gamma of {gamma:.3g}"]
+
+
+def _profile_name(profile: bytes) -> str:
+    try:
+        from PIL import ImageCms
+
+        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "without a name"
+    except (ImportError, OSError, ImageCms.PyCMSError):  # a Pillow without littleCMS, or no profile
+        return "that cannot be read"
 
 
 def _raw_mode(image: "Image") -> str:

@@ -129,10 +129,24 @@ def _read_values(files: SubjectFiles, mask: Mask | None) -> tuple[np.ndarray, fl
         raise InputError(f"responses of {files.name}: the files {_names(files)} hold {widths} voxels; the same are needed")
     if len(parts) == 1:
         return parts[0]
+    _refuse_the_same_twice(files, [values for values, _ in parts])
     scales = {scale for _, scale in parts}
     if len(scales) == 1 and all(values.dtype == np.int16 for values, _ in parts):
         return np.concatenate([values for values, _ in parts]), scales.pop()
     return np.concatenate([values.astype(np.float32) * np.float32(scale) for values, scale in parts]), 1.0
+
+
+def _refuse_the_same_twice(files: SubjectFiles, parts: Sequence[np.ndarray]) -> None:
+    """A run that is listed twice, or was copied under another name, would count as a repetition without noise."""
+    for later in range(1, len(parts)):
+        for earlier in range(later):
+            one, other = parts[earlier], parts[later]
+            if one.shape == other.shape and np.array_equal(one[:1], other[:1]) and np.array_equal(one, other):
+                names = [f"{path}{f' ({array})' if array else ''}" for path, array in files.responses]
+                raise InputError(
+                    f"responses of {files.name}: {names[earlier]} and {names[later]} hold the same numbers; a run is listed "
+                    "twice, or was copied"
+                )
 
 
 def _read_part(place: NamedArray, mask: Mask | None) -> tuple[np.ndarray, float]:

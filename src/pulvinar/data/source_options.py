@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from pulvinar.config import build, parse_assignments
+from pulvinar.errors import ConfigError
 
 Options = TypeVar("Options")
 
 
 def parse_source(source: str, options: type[Options], *, name: str) -> tuple[Path, Options]:
     """Folder and options of a source of data set `name`; `ConfigError` lists every mistake in the options."""
-    folder, _, query = (source, "", "") if Path(source).is_dir() else source.partition("?")  # a name may hold a question mark
-    values = parse_assignments([pair for pair in query.split("&") if pair])
+    folder, _, query = (source, "", "") if Path(source).exists() else source.partition("?")  # a name may hold a question mark
+    pairs = [pair for pair in query.split("&") if pair]
+    values = parse_assignments(pairs)
+    if len(values) < len(pairs):
+        raise ConfigError(f"{source}: an option stands twice; give each once")
     return Path(folder), build(options, values, name=name, given=values)

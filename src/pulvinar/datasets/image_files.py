@@ -11,16 +11,18 @@ data/pictures.py say what they do); of an .npz `FILE.npz?white=4095`, the value 
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pulvinar.config import setting
+from pulvinar.data.array_files import as_names
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions, say_left_out
-from pulvinar.data.pixels import as_pixels
+from pulvinar.data.pixels import as_pixels, kind
 from pulvinar.data.source_options import parse_source
 from pulvinar.errors import ConfigError, FileError, NotFoundError
 from pulvinar.storage import read_arrays
@@ -72,6 +74,9 @@ def read_npz(path: str | os.PathLike[str], *, white: int | None = None) -> Image
             images[name] = as_pixels(arrays[name], f"{path}: {name}", white=white)
             if (came := arrays[name].dtype) != np.uint8:
                 notes.append(f"{name}: {came} scaled to 8 bits")
+    kinds = sorted({kind(arrays[name]) for name in images})
+    if white is not None and "uint16" not in kinds:
+        raise ConfigError(f"{path}: white counts for images of uint16, {' and '.join(kinds)} came")
     train = images["x_train"]
     return ImageSet(
         name=Path(path).stem,
@@ -79,6 +84,10 @@ def read_npz(path: str | os.PathLike[str], *, white: int | None = None) -> Image
         test=images.get("x_test", np.zeros((0, *train.shape[1:]), np.uint8)),
         train_labels=arrays.get("y_train"),
         test_labels=arrays.get("y_test") if "x_test" in arrays else None,
-        class_names=tuple(str(name) for name in arrays.get("class_names", ())),
+        class_names=_class_names(arrays, path),
         notes=notes,
     )
+
+
+def _class_names(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> tuple[str, ...]:
+    return tuple(as_names(arrays["class_names"], f"{path}: 'class_names'")) if "class_names" in arrays else ()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pulvinar.config import LARGEST_SEED, build
 from pulvinar.errors import ConfigError, DegenerateError, InputError
+from pulvinar.estimators.inputs import refuse_masked
 from pulvinar.estimators.parameters import ParameterError, check_parameters
 from pulvinar.models.decoder import Decoded, SharedDecoder, input_layer
 from pulvinar.training.decoding import DecoderTrainer
@@ -113,6 +114,7 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (`InputError`, `DegenerateError`) for what cannot be used or learned from.
         """
         settings = self._settings()
+        refuse_masked(X=X, y=y)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         target = self._targets(y)
         check_consistent_length(X, target)
@@ -123,7 +125,7 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._spread = float(np.sqrt(np.mean((flat - self._mean) ** 2)))
         if not self._spread > 0:
             raise DegenerateError("y: the embedding is the same in all trials")
-        self._voxel_mean, sd = X.mean(0), X.std(0)
+        self._voxel_mean, sd = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
         self._voxel_sd = np.where(sd > 0, sd, 1.0)
         n_tokens = self._shape[0] if len(self._shape) == 2 else 1
         generator = torch.Generator().manual_seed(int(self.random_state))

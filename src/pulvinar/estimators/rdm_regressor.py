@@ -11,10 +11,11 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.estimators.inputs import checked_names, listed, refuse_masked
 from pulvinar.estimators.parameters import check_parameters, refuse_parameter
 from pulvinar.rsa.compare import ALIASES, METHODS, compare
 from pulvinar.rsa.rdm import condense, count_images, expand
@@ -153,6 +154,7 @@ class RDMRegressor(BaseEstimator):
         Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used.
         """
         identity_weights = self._checked_settings()
+        refuse_masked(X=list(X.values()) if isinstance(X, Mapping) else X, y=y)
         maps = self._maps(X, reset=True)
         features = self._products(maps)
         rdms = _measured(y, features.n_images)
@@ -167,9 +169,7 @@ class RDMRegressor(BaseEstimator):
             )
         names = [str(row) for row in range(features.n_images)]
         if groups is not None:
-            names = [str(group) for group in column_or_1d(groups)]
-        if len(names) != features.n_images:
-            raise InputError(f"groups: one for each of {features.n_images} images is needed, {len(names)} came")
+            names = [str(name) for name in checked_names(groups, features.n_images, argument="groups", what="image")]
         measured = MeasuredRDMs(rdms, time_sampling="average", use_reliability=self.use_reliability)
         settings = ScaleSettings(
             loss=self.loss,
@@ -204,6 +204,7 @@ class RDMRegressor(BaseEstimator):
         shapes = {name: tuple(values.shape[1:]) for name, values in maps.items()}
         if shapes != self._shapes:
             raise InputError(f"X: stages of {self._shapes} were fitted, {shapes} came")
+        maps = {name: maps[name] for name in self._shapes}  # stages are known by name, in whatever order they come
         condensed = self._products(maps).rdm(self._flat_scales[:, None])[:, 0]
         return expand(condensed.double()).clamp(0, 2).numpy()
 
@@ -220,8 +221,7 @@ class RDMRegressor(BaseEstimator):
     def _checked_settings(self) -> tuple[float, ...]:
         """The identity weights, of settings that fit."""
         check_parameters(self)
-        weights: Any = self.identity_weights
-        given = list(weights) if isinstance(weights, Iterable) else [weights]
+        given = listed(self.identity_weights)
         fits = [isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < np.inf for value in given]
         if not given or not all(fits):
             raise refuse_parameter(self, "identity_weights", "one or more numbers of 0 or more")
@@ -277,7 +277,11 @@ def _measured(y: Any, n_images: int) -> torch.Tensor:
     """(subject, 1, pair), NaN where a pair is missing."""
     if y is None:
         raise InputError("RDMRegressor requires y to be passed, but the target y is None")
-    rdms = np.asarray(y, dtype=np.float64)
+    given = np.asarray(y)
+    if isinstance(y, Mapping) or given.dtype.kind not in "biufO":
+        what = f"a mapping of {', '.join(map(str, y))}" if isinstance(y, Mapping) else str(given.dtype)
+        raise InputError(f"y: an array or a list of RDMs of numbers is needed, {what} came")
+    rdms = given.astype(np.float64)
     if rdms.ndim in (1, 2) and not (rdms.ndim == 2 and rdms.shape[0] == rdms.shape[1]):
         rdms = rdms.reshape(-1, rdms.shape[-1])
         if rdms.shape[1] != n_images * (n_images - 1) // 2:

@@ -1,7 +1,7 @@
 """RidgeEncoder: responses of voxels from features of images, with a penalty (and a layer) per voxel."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
@@ -14,9 +14,11 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _get_feature_names, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import _get_feature_names, check_is_fitted, validate_data
 
+from pulvinar.data.array_files import single_precision
 from pulvinar.errors import InputError
+from pulvinar.estimators.inputs import checked_names, listed, refuse_masked, rows_of_fold
 from pulvinar.estimators.parameters import check_parameters, refuse_parameter
 from pulvinar.metrics.encoding import correlations, varying
 from pulvinar.models import ridge, ridge_layer
@@ -135,10 +137,14 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._sizes: list[int] = []
         self._banded: BandedRidge | None = None
         self._given_list = _is_list(X)
+        refuse_masked(X=X, y=y)
         layers = self._checked_layers(X, reset=True)
         if y is None:
             raise InputError("RidgeEncoder requires y to be passed, but the target y is None")
-        y = check_array(y, dtype=layers[0].dtype, ensure_2d=False, allow_nd=True, input_name="y")
+        y = check_array(y, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name="y")
+        if layers[0].dtype == np.float32:
+            y = single_precision(y.reshape(len(y), -1), "y").reshape(y.shape)
+        y = y.astype(layers[0].dtype, copy=False)
         if y.ndim > 2:
             raise InputError(f"y: (image, voxel) is needed, {y.shape} came")
         check_consistent_length(layers[0], y)
@@ -165,18 +171,20 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return alphas
 
     def _sorted_alphas(self) -> np.ndarray:
-        given: list[Any] = list(self.alphas) if isinstance(self.alphas, Iterable) else [self.alphas]
+        given = listed(self.alphas)
         try:
             alphas = np.array(given, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise refuse_parameter(self, "alphas", "numbers above 0") from error
         bad = alphas.ndim != 1 or not len(alphas) or not (np.isfinite(alphas) & (alphas > 0)).all()
-        if bad or any(isinstance(alpha, str | bool | np.bool_) for alpha in given):
+        if bad or any(isinstance(alpha, str | bool | np.bool_) for alpha in given) or isinstance(self.alphas, str | bytes):
             raise refuse_parameter(self, "alphas", "one or more finite numbers above 0 (a row of them)")
         return np.sort(alphas)
 
     def _checked_layers(self, X: Any, *, reset: bool) -> list[np.ndarray]:
         """The layers as arrays of one floating type, with as many images each, and the features that were fitted."""
+        if isinstance(X, Mapping):
+            raise InputError(f"X: one array, or a list of layers, is needed; a mapping of {', '.join(map(str, X))} came")
         if not _is_list(X):
             if not reset and self._given_list and len(self._sizes) > 1:
                 raise InputError(f"X: a list of {len(self._sizes)} layers is needed, as in fit; {type(X).__name__} came")
@@ -223,26 +231,32 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return np.zeros(n_voxels, np.int64) if self.layer == "single" else np.arange(n_voxels)
         if rois is None:
             raise InputError("rois: layer='roi' needs a label per voxel (fit(X, y, rois=...)), none came")
-        labels = np.asarray(rois)
-        if labels.shape != (n_voxels,):
-            raise InputError(f"rois: labels of shape {labels.shape} came for {n_voxels} voxels")
-        return np.unique(labels, return_inverse=True)[1]
+        return np.unique(checked_names(rois, n_voxels, argument="rois", what="voxel"), return_inverse=True)[1]
 
     def _folds(self, X: np.ndarray, responses: np.ndarray, groups: Any) -> list[tuple[np.ndarray, np.ndarray]] | None:
         """Training and held-out images of each fold; None for leave-one-out."""
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
+            groups = checked_names(groups, len(X), argument="groups", what="image")
         if isinstance(self.cv, str):
             if groups is not None:
                 raise InputError("groups: leave-one-out in closed form holds out single images; give cv=LeaveOneGroupOut()")
             return None
         count = self.cv is None or isinstance(self.cv, Integral)
         splitter = check_cv(GroupKFold(self.cv or 5) if count and groups is not None else self.cv)
-        folds = [(_rows(train), _rows(held_out)) for train, held_out in splitter.split(X, responses, groups)]
+        folds = [
+            (rows_of_fold(train, len(X)), rows_of_fold(held_out, len(X)))
+            for train, held_out in splitter.split(X, responses, groups)
+        ]
+        if not folds:
+            raise InputError("cv: one fold or more is needed, none came")
         for train, held_out in folds:
             if not len(train) or not len(held_out):
                 raise InputError("cv: a fold has no training or no held-out images")
+            if shared := np.intersect1d(train, held_out).tolist():
+                raise InputError(
+                    f"cv: a fold has {len(shared)} images on both sides (first image {shared[0]}); alpha would be chosen on "
+                    "images that were fitted"
+                )
             if groups is not None and np.isin(groups[train], groups[held_out]).any():
                 warnings.warn("groups: the folds of cv have images of one group on both sides", UserWarning, stacklevel=3)
                 break
@@ -466,12 +480,6 @@ def in_units_of_variance(scores: np.ndarray, responses: np.ndarray) -> np.ndarra
     """Scores (layer, voxel) over the voxels' variances; 0 for a voxel that does not vary, so that it has no say in a layer."""
     varies, variance = varying(responses), responses.var(0, dtype=np.float64)
     return np.where(varies, scores / np.where(varies, variance, 1.0), 0.0)
-
-
-def _rows(of_fold: Any) -> np.ndarray:
-    """Indices, from indices or a mask."""
-    rows: np.ndarray = np.asarray(of_fold)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
 def seed_of(random_state: Any) -> int:

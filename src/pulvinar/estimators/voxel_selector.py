@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.errors import DegenerateError, InputError
+from pulvinar.estimators.inputs import checked_names, refuse_masked
 from pulvinar.estimators.parameters import check_parameters
 from pulvinar.selection.cross_fitted_mask import (
     N_HALVINGS,
@@ -165,6 +166,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         be as long as X. Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used, NaN among them.
         """
         check_parameters(self)
+        refuse_masked(X=X, y=y, coordinates=coordinates)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         targets, labels = _targets(y, len(X), self.target)
         self.target_ = "embedding" if labels is None else "classes"
@@ -370,12 +372,7 @@ def _checked_groups(groups: Any, labels: np.ndarray | None, n_trials: int) -> np
     """A group per trial; each trial its own where none are given."""
     if groups is None:
         return np.arange(n_trials)
-    groups = column_or_1d(groups)
-    if len(groups) != n_trials:
-        raise InputError(f"groups: {len(groups)} for {n_trials} trials; each trial needs one")
-    missing = [group is None or (isinstance(group, float) and np.isnan(group)) for group in groups.tolist()]
-    if any(missing):
-        raise InputError(f"groups: {sum(missing)} of {n_trials} trials have none (first trial {missing.index(True)})")
+    groups = checked_names(groups, n_trials, argument="groups", what="trial")
     names = np.unique(groups)
     if len(names) < 2:
         raise DegenerateError(f"groups: all trials are in group {names.tolist()[0]!r}; 2 or more are needed to hold one out")

@@ -160,12 +160,13 @@ def feature_products(
     """The products of every pair of images, computed once, from the stages' maps, in their precision. Differentiable.
 
     One overall factor makes the mean variance of the embeddings 1, so that precision and rates do not depend on the network.
-    Raises `InputError` for features that are not finite, `DegenerateError` where no embedding has any variance.
+    Raises `InputError` for features that are not finite, `DegenerateError` where an image's embedding has no variance.
     """
     for name, values in maps.items():
         if not torch.isfinite(values).all():
             raise InputError(f"features of stage '{name}': not finite")
     centred = {name: _centre(values, centring) for name, values in maps.items()}
+    _require_varying(centred)
     if resolution == "feature":
         return _feature_maps(centred)
     parts = [_stage_products(values, resolution) for values in centred.values()]
@@ -205,6 +206,18 @@ def _feature_maps(centred: Mapping[str, Tensor]) -> FeatureMaps:
     if not size > 0:
         raise DegenerateError("features: no image's embedding has any variance")
     return FeatureMaps(stages=tuple(centred), values=values / size, stage=stage)
+
+
+def _require_varying(centred: Mapping[str, Tensor]) -> None:
+    """`DegenerateError` for an image all of whose features are equal: it correlates with none, 0 / 0."""
+    lowest = torch.stack([values.detach().flatten(1).amin(1) for values in centred.values()]).amin(0)
+    highest = torch.stack([values.detach().flatten(1).amax(1) for values in centred.values()]).amax(0)
+    flat = (lowest == highest).nonzero().flatten().tolist()
+    if flat:
+        raise DegenerateError(
+            f"features: the embedding of image {flat[0]} (from 0) has no variance, and so no correlation ({len(flat)} of "
+            f"{len(lowest)} images). Leave such images out"
+        )
 
 
 def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
