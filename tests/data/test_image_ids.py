@@ -62,6 +62,14 @@ def test_what_names_no_image_or_two_is_refused(wanted, error, message):
         known.rows(wanted, origin="y")
 
 
+def test_images_of_a_list_have_a_row_each():
+    known = ImageNames(["cat.png", "01.png"], "x")
+    for listed in (["cat", "cat.png"], ["01", "faces/01"]):
+        with pytest.raises(InputError, match="are two images, but x has one for both"):
+            known.order_of(ImageNames(listed, "y"))
+    assert known.rows(["cat", "cat.png"], origin="y").tolist() == [0, 0]
+
+
 def test_a_folder_is_compared_as_far_as_both_have_one():
     known = ImageNames(["faces/01.png", "houses/01.png", "pear.png"], "x")
     wanted = ["stimuli\\houses\\01.png", "/data/faces/01", "pear", "set1/pear.jpg"]

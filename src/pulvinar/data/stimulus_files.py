@@ -142,7 +142,7 @@ def _attribute(name: str, rows: Table | None, named: ImageNames | None, trials: 
 def _in_order(files: tuple[ImageNames, list[Path]], listed: ImageNames, ids: Sequence[str]) -> list[Path]:
     """The image file of every id. listed: the list of stimuli, whose names find the files."""
     found, paths = files
-    rows = found.rows(listed.names, origin=listed.origin, what="stimuli")
+    rows = found.order_of(listed, what="stimuli")
     if len(found) > len(listed):
         log(f"{found.origin}: {len(found) - len(listed)} of {len(found)} images are not in the stimulus table and stay unused")
     file_of = {name: paths[row] for name, row in zip(listed.ids, rows, strict=True)}
@@ -162,7 +162,7 @@ def _read_feature(
     values = read_array(path, array)
     if values.ndim < 2:
         raise InputError(f"{path}: feature '{name}' must be (stimulus, dim), an array of shape {values.shape} came")
-    own_ids = read_ids(path)
+    own_ids = read_ids(path, len(values))
     if own_ids is None:
         if len(values) != len(ids):
             raise InputError(f"{path}: feature '{name}' has {len(values)} rows for {len(ids)} stimuli")
@@ -174,6 +174,6 @@ def _read_feature(
         return np.asarray(values, np.float32)
     if len(own_ids) != len(values):
         raise InputError(f"{path}: feature '{name}' has {len(values)} rows, but {len(own_ids)} ids")
-    rows = ImageNames(own_ids, str(path)).rows(listed.names, origin=listed.origin, what=f"stimuli (feature '{name}')")
+    rows = ImageNames(own_ids, str(path)).order_of(listed, what=f"stimuli (feature '{name}')")
     row_of = dict(zip(listed.ids, rows, strict=True))
     return np.asarray(values[[row_of[stimulus] for stimulus in ids]], np.float32)
