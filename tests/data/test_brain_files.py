@@ -249,3 +249,9 @@ def test_a_mask_of_shares_is_said(tmp_path, capsys):
     assert "holds 2 values above 0 (1 to 3; labels?); every voxel" in capsys.readouterr().err
     read_mask(mask_file(tmp_path))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "unit", "found"), [(0.8, "sec", 0.8), (1.3, "sec", 1.3), (1300.0, "msec", 1.3)])
+def test_a_repetition_time_in_single_precision_is_what_was_meant(tmp_path, seconds, unit, found):
+    write(tmp_path / "run.nii", np.zeros((2, 2, 2, 3), np.float32), seconds=seconds, unit=unit)
+    assert read_series_header(tmp_path / "run.nii") == (3, found)

@@ -82,6 +82,8 @@ def test_mentions_of_one_image_are_one_id():
     assert found == {"01.png": "01", "01": "01", "faces/01": "01", "02": "02", "a/x.png": "a/x", "b/x.png": "b/x"}
     with pytest.raises(InputError, match="'x' could be each of"):
         ids_of_mentions(["a/x", "b/x", "x"], origin="t")
+    with pytest.raises(InputError, match=r"t: '\.' names no image"):
+        ids_of_mentions(["a", "."], origin="t")
     for one, other in (("3", "0003"), ("img3", "IMG3"), ("12", "12.0")):
         with pytest.raises(InputError, match="one image"):
             ids_of_mentions([one, other], origin="t")

@@ -140,7 +140,7 @@ def _seconds_per_volume(header) -> float | None:
     zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
     if len(zooms) < 4 or unit not in UNITS:
         return None
-    seconds = float(zooms[3]) * UNITS[unit]
+    seconds = float(str(zooms[3])) * UNITS[unit]  # single precision: .8 is stored as .800000012
     return seconds if np.isfinite(seconds) and seconds > 0 else None
 
 
@@ -179,7 +179,11 @@ def above_0(values: np.ndarray, who: str) -> np.ndarray:
     inside = np.nan_to_num(values, nan=0.0) > 0
     found = np.unique(values[inside])
     if len(found) > 1:
-        what = "shares between 0 and 1" if found[0] < 1 else f"{len(found)} values above 0 ({found[0]:g} to {found[-1]:g}; labels?)"
+        what = (
+            "shares between 0 and 1"
+            if found[0] < 1
+            else f"{len(found)} values above 0 ({found[0]:g} to {found[-1]:g}; labels?)"
+        )
         warn(f"{who}: holds {what}; every voxel above 0 is inside, {int(inside.sum())} of {inside.size}")
     return inside
 

@@ -106,6 +106,9 @@ def ids_of_mentions(names: Iterable[str], *, origin: str) -> dict[str, str]:
     ids that differ only in case, leading zeros or signs that are not seen: without a list of images nobody can tell.
     """
     written = {name: _parts(name) for name in dict.fromkeys(names)}
+    for name, one in written.items():
+        if not one.stem:
+            raise InputError(f"{origin}: '{name}' names no image")
     images: dict[str, list[_Parts]] = defaultdict(list)
     image_of: dict[str, tuple[str, int]] = {}
     for name, one in sorted(written.items(), key=lambda item: (-len(item[1].folders), not item[1].suffix, item[0])):

@@ -20,7 +20,12 @@ from pulvinar.storage import reading, require_file
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 ATTRIBUTES = ("source", "label", "split")
-NONE_WORDS = frozenset(("", "n/a", "na", "#n/a", "<na>", "nan", "none", "null"))  # in lower case; what tables write for nothing
+NONE_WORDS = frozenset(  # in lower case; what tables write for nothing: pandas' list, MATLAB's words, and a dash
+    (
+        *("", "n/a", "na", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("none", "null", "<missing>", "<undefined>", "[]", "-"),
+    )
+)
 SEPARATOR_LINE = re.compile(r"sep=(.)[;,\t ]*(?:\n|$)", re.IGNORECASE)  # of spreadsheets
 BLANKS = " \t\n\v\f\u00a0\u2007\u202f\u3000\ufeff"
 
