@@ -12,7 +12,7 @@ from pulvinar.data.image_ids import ImageNames, ids_of_mentions, row_order
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import ATTRIBUTES, Table, Trials, read_table
-from pulvinar.errors import InputError
+from pulvinar.errors import InputError, of_every
 from pulvinar.progress import log, warn
 
 SIDES = ("train", "test", "")
@@ -53,15 +53,13 @@ def read_stimuli(
     files = list_images(images) if images is not None else None
     named, where = _named(rows, files, features)
     if named is None:
-        trials, ids = _joined_mentions(trials)
+        joined, ids = _joined_mentions(trials)
     else:
-        trials, ids = {subject: _joined(own, named) for subject, own in trials.items()}, sorted_ids(named, where)
-    given = {name: _attribute(name, rows, named, trials) for name in ATTRIBUTES}
+        joined, ids = of_every(trials, lambda subject: _joined(trials[subject], named)), sorted_ids(named, where)
+    given = {name: _attribute(name, rows, named, joined) for name in ATTRIBUTES}
     listed = ImageNames(ids, "the trial tables") if named is None else named
     on_trust: dict[str, str] = {}
-    read = {}
-    for name, (path, array) in features.items():
-        read[name] = _read_feature(name, path, array, listed, ids, where, on_trust)
+    read = of_every(features, lambda name: _read_feature(name, *features[name], listed, ids, where, on_trust))
     stimuli = Stimuli(
         ids=ids,
         sources=[given["source"].get(name) or name for name in ids],
@@ -70,7 +68,7 @@ def read_stimuli(
         read_image=None if files is None else ImageFiles(_in_order(files, listed, ids), pictures),
     )
     sides = {name: side for name, side in given["split"].items() if side}
-    return StimulusFiles(stimuli=stimuli, trials=trials, sides=sides, on_trust=on_trust)
+    return StimulusFiles(stimuli=stimuli, trials=joined, sides=sides, on_trust=on_trust)
 
 
 def sorted_ids(named: ImageNames, where: str) -> list[str]:
