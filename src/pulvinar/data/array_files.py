@@ -143,7 +143,7 @@ def _id_key(names: list[str], path: Path) -> str | None:
 
 
 def _ids_beside(path: Path, counts: set[int]) -> list[str] | None:
-    """Names in the table of the same name. counts: how many rows there may be."""
+    """Names in the table of the same name. counts: how many rows there may be; empty: any number."""
     for table in (path.with_suffix(suffix) for suffix in TABLE_SUFFIXES):
         if table.is_file() and (column := _naming_column(found := read_table(table), counts)) is not None:
             return found.full_column(column)
@@ -152,10 +152,10 @@ def _ids_beside(path: Path, counts: set[int]) -> list[str] | None:
 
 def _naming_column(table: Table, counts: set[int]) -> str | None:
     usual = next((name for name in ID_COLUMNS if table.has(name)), None)
-    if usual is not None or not {len(table), len(table) + 1} & counts:
+    if usual is not None or (counts and not {len(table), len(table) + 1} & counts):
         return usual
     column = only_names(table.columns, str(table.path), ID_COLUMNS[0])
-    if column is not None and len(table) not in counts:
+    if column is not None and counts and len(table) not in counts:
         raise InputError(f"{table.path}: {len(table)} rows under '{column}' for {len(table) + 1}; is its header line missing?")
     return column
 
