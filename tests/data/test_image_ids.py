@@ -62,6 +62,11 @@ def test_what_names_no_image_or_two_is_refused(wanted, error, message):
         known.rows(wanted, origin="y")
 
 
+def test_suffixes_are_compared_by_what_they_mean():
+    known = ImageNames(["cat.jpg", "cat.png", "dog.tif", "dog.png"], "x")
+    assert known.rows(["cat.JPEG", "cat.PNG", "dog.tiff"], origin="y").tolist() == [0, 1, 2]
+
+
 def test_images_of_a_list_have_a_row_each():
     known = ImageNames(["cat.png", "01.png"], "x")
     for listed in (["cat", "cat.png"], ["01", "faces/01"]):
