@@ -80,13 +80,16 @@ def test_a_folder_is_compared_as_far_as_both_have_one():
     wanted = ["stimuli\\houses\\01.png", "/data/faces/01", "pear", "set1/pear.jpg"]
     assert known.rows(wanted, origin="y").tolist() == [1, 0, 2, 2]
     assert not known.has("cars/01.png")
+    assert ImageNames(["b/a/01", "a/01"], "x").rows(["a/01"], origin="y").tolist() == [1]
 
 
 def test_mentions_of_one_image_are_one_id():
     found = ids_of_mentions(["01.png", "01", "faces/01", "02", "a/x.png", "b/x.png"], origin="t")
     assert found == {"01.png": "01", "01": "01", "faces/01": "01", "02": "02", "a/x.png": "a/x", "b/x.png": "b/x"}
-    with pytest.raises(InputError, match="'x' could be each of"):
-        ids_of_mentions(["a/x", "b/x", "x"], origin="t")
+    for several in (["a/x", "b/x", "x"], ["01", "faces/01", "houses/01"]):
+        with pytest.raises(InputError, match="could be each of"):
+            ids_of_mentions(several, origin="t")
+    assert len(set(ids_of_mentions(["a/x", "x.jpg", "x.png"], origin="t").values())) == 2
     with pytest.raises(InputError, match=r"t: '\.' names no image"):
         ids_of_mentions(["a", "."], origin="t")
     for one, other in (("3", "0003"), ("img3", "IMG3"), ("12", "12.0")):
@@ -97,7 +100,13 @@ def test_mentions_of_one_image_are_one_id():
 def test_rows_without_names_need_a_single_order():
     assert row_order(ImageNames(["a.png", "b.png"], "x"), rows_of="f") == "the sorted image names"
     assert "'img10'" in row_order(ImageNames(["img1.png", "img2.png", "img10.png"], "x"), rows_of="f")
-    for names in (["cat.png", "cat-2.png"], ["cat.png", "cat (3).png"], ["a/1.png", "b/0.png"], ["a.b.png", "a.jpg"]):
+    for names in (
+        ["cat.png", "cat-2.png"],
+        ["cat.png", "cat (3).png"],
+        ["a/1.png", "b/0.png"],
+        ["a/1.png", "a!/2.png"],
+        ["a.b.png", "a.jpg"],
+    ):
         with pytest.raises(InputError, match=r"f: its rows have no names.*array 'id'"):
             row_order(ImageNames(names, "x"), rows_of="f")
 
