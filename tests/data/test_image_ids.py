@@ -99,12 +99,15 @@ def test_mentions_of_one_image_are_one_id():
 
 def test_rows_without_names_need_a_single_order():
     assert row_order(ImageNames(["a.png", "b.png"], "x"), rows_of="f") == "the sorted image names"
+    assert "sorted without regard to case would be 'a'" in row_order(ImageNames(["a.png", "B.png"], "x"), rows_of="f")
     assert "'img10'" in row_order(ImageNames(["img1.png", "img2.png", "img10.png"], "x"), rows_of="f")
     for names in (
         ["cat.png", "cat-2.png"],
         ["cat.png", "cat (3).png"],
         ["a/1.png", "b/0.png"],
         ["a/1.png", "a!/2.png"],
+        ["a-b/1.png", "a/2.png"],
+        ["a/1.png", "a/2.png", "b/1.png", "b/2.png"],
         ["a.b.png", "a.jpg"],
     ):
         with pytest.raises(InputError, match=r"f: its rows have no names.*array 'id'"):

@@ -27,3 +27,5 @@ def test_names_mean_numbers(labels, numbers):
 def test_a_fraction_is_refused():
     with pytest.raises(InputError, match=r"t\.csv: session '1\.5' is not a whole number"):
         session_numbers(["1", "1.5"], "session", "t.csv")
+    with pytest.raises(InputError, match=r"run '99999999999999999999' is too large a number"):
+        session_numbers(["99999999999999999999"], "run", "t.csv")
