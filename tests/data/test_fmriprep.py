@@ -8,6 +8,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
+from pulvinar.data.bids import entities, of_scan
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.fmriprep import detrended_zscores, find_runs, read_responses, trials_of
 from pulvinar.errors import FileError, InputError, NotFoundError
@@ -402,6 +403,11 @@ def test_two_series_with_one_table_are_said(tmp_path, capsys):
     assert "which are taken for two runs" in said
 
 
+@pytest.mark.parametrize("key", ["space", "res", "den", "desc", "cohort", "label", "hemi", "part", "echo", "rec"])
+def test_forms_of_a_scan_are_one_scan(key):
+    assert of_scan(entities(f"sub-01_acq-a_run-01_{key}-x_bold.nii.gz")) == {"sub": "01", "acq": "a", "run": "1"}
+
+
 def test_a_form_is_chosen_by_its_entities(tmp_path):
     runs = named(tmp_path, ("run-1", "run-01_res-2", "run-2_res-2"), ["b/task-look_events.tsv"], entities={"res": "2"})
     assert ["res-2" in run.bold.name for run in runs] == [True, True]
@@ -435,6 +441,7 @@ def test_unpacked_series_are_read_and_a_second_copy_is_refused(tmp_path):
         [("d/sub-01/func/task-look_bold.json", 4.0), ("d/task-look_bold.json", 3.0)],
         [("b/task-look_bold.json", 4.0)],
         [("b/bold.json", 4.0)],
+        [("b/sub-01/func/sub-01_task-look_run-1_echo-1_part-mag_bold.json", 4.0)],
         [("b/sub-01/func/sub-01_task-look_run-1_bold.json", 4.0), ("b/task-look_bold.json", 3.0)],
     ],
 )
