@@ -221,3 +221,16 @@ def test_the_92_images(shared_data: Path) -> None:
     assert other.target("hit_session1").subjects == ("BE", "KO", "SN", "TI")
     assert other.target("behaviour").subjects[15] == "subj16"
     assert len(other.models) == 9
+
+
+def test_an_empty_diagonal_is_no_missing_pair() -> None:
+    stack = rdms(2).astype(np.float64)
+    stack[:, np.arange(6), np.arange(6)] = np.nan
+    target = SubjectRDMs(name="it", rdms=stack)
+    assert target.n_missing_pairs == 0
+    assert np.array_equal(target.rdms, rdms(2))
+
+
+def test_an_rdm_without_any_pair_is_refused() -> None:
+    with pytest.raises(InputError, match=r"RDMs 'it' of subj02: every pair is missing"):
+        SubjectRDMs(name="it", rdms=np.stack([rdms(), np.full((N_IMAGES, N_IMAGES), np.nan)]))
