@@ -103,3 +103,9 @@ def test_suggest_and_describe():
     assert rows["steps"] == ("a whole number", 100, "how many steps")
     assert rows["limit"][0] == "a number or none"
     assert rows["layers"][0] == "a list of text"
+
+
+def test_a_setting_with_two_values_is_refused():
+    assert config.parse_assignments(["roi=V1", "seed=1", "roi=V1"]) == {"roi": "V1", "seed": "1"}
+    with pytest.raises(ConfigError, match=r"'roi' is given as V1 and IT; keep one of them \(a list is written key=a,b\)"):
+        config.parse_assignments(["roi=V1", "seed=1", "roi=IT"])

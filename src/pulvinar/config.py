@@ -237,11 +237,17 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
-    """`["a=1", "b=2"]` as a dict; ConfigError lists every pair without an equals sign."""
+    """`["a=1", "b=2"]` as a dict; ConfigError lists every pair without an equals sign, and every key with two values."""
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise ConfigError("settings are given as key=value; these are not: " + ", ".join(repr(pair) for pair in wrong))
-    return {key.strip(): value.strip() for key, value in (pair.split("=", 1) for pair in pairs)}
+    values: dict[str, list[str]] = {}
+    for key, value in (pair.split("=", 1) for pair in pairs):
+        values.setdefault(key.strip(), []).append(value.strip())
+    twice = [f"'{key}' is given as {' and '.join(found)}" for key, found in values.items() if len(set(found)) > 1]
+    if twice:
+        raise ConfigError(f"{'; '.join(twice)}; keep one of them (a list is written key=a,b)")
+    return {key: found[-1] for key, found in values.items()}
 
 
 def build(
@@ -286,7 +292,7 @@ def load(
     file: str | os.PathLike[str] | None = None,
     assignments: Sequence[str] = (),
 ) -> ConfigType:
-    """The config of method `name`: defaults, then a TOML file, then `key=value` pairs (the last wins)."""
+    """The config of method `name`: defaults, then a TOML file, then `key=value` pairs (which win)."""
     values: dict[str, Any] = dict(read_toml(file)) if file is not None else {}
     values |= parse_assignments(assignments)
     return build(config_class, values, name=name, given=values)

@@ -3,6 +3,12 @@
 Each is also the builtin that a caller would catch. The command line prints them on one line and exits with code 2.
 """
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Key = TypeVar("Key")
+Read = TypeVar("Read")
+
 
 class PulvinarError(Exception):
     """Anything pulvinar refuses, with the reason."""
@@ -37,3 +43,18 @@ class FileError(PulvinarError, OSError):
 
 class MissingDependencyError(PulvinarError, ImportError):
     """An optional library is not installed; the message has the command that installs it."""
+
+
+def of_every(keys: Iterable[Key], read: Callable[[Key], Read]) -> dict[Key, Read]:
+    """Key -> what is read of it; what is wrong with several of them is said at once."""
+    found, mistakes = {}, []
+    for key in keys:
+        try:
+            found[key] = read(key)
+        except PulvinarError as error:
+            mistakes.append(error)
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise type(mistakes[0])("\n".join(dict.fromkeys(map(str, mistakes)))) from mistakes[0]
+    return found

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import ZipFile, is_zipfile
 
 import h5py
@@ -171,7 +171,7 @@ def write_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def open_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
+def open_npz(path: str | os.PathLike[str]) -> Iterator["ZippedArrays"]:
     """The arrays of an .npz file by name, each read to its end, checksum included, when asked for.
 
     `FileError` for a missing, damaged or other file. The content is looked at first: numpy takes whatever is no zip archive
@@ -185,10 +185,10 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]
             raise ValueError("arrays of one name stand in it twice")
         for member in archive.infolist():
             archive.open(member).close()  # the name inside must be that of the directory
-        yield _Arrays(archive)
+        yield ZippedArrays(archive)
 
 
-class _Arrays(Mapping[str, np.ndarray]):
+class ZippedArrays(Mapping[str, np.ndarray]):
     """Arrays of an open zip archive, as `numpy.load` names them."""
 
     def __init__(self, archive: ZipFile) -> None:
@@ -204,9 +204,28 @@ class _Arrays(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._members)
 
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of an array, without its values."""
+        with self._archive.open(self._members[name]) as file:
+            return read_npy_header(file)
+
+
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the .npy array that begins here."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
 
 def read_npy_member(archive: ZipFile, member: str) -> np.ndarray:
     """An array in a zip archive; its stream is read to the end, where the checksum (CRC-32) is compared."""
+    with archive.open(member) as file:
+        if read_npy_header(file)[1].hasobject:
+            raise FileError(
+                f"{archive.filename}: array '{member.removesuffix('.npy')}' holds Python objects (a pickle), which are never "
+                "opened here. Store text as text: numpy.array(names, dtype=str)"
+            )
     with archive.open(member) as file:
         values = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):

@@ -76,6 +76,9 @@ def test_ids_beside_the_rows(tmp_path):
     assert read_ids(tmp_path / "packed.hdf5") is None
     np.savez(tmp_path / "numbers.npz", id=np.array([7, 3]))
     assert read_ids(tmp_path / "numbers.npz") == ["7", "3"]
+    np.savez(tmp_path / "numbers.npz", id=np.array(["7", "3"], object))
+    with pytest.raises(FileError, match=r"numbers\.npz: array 'id' holds Python objects.*dtype=str"):
+        read_ids(tmp_path / "numbers.npz")
     np.savez(tmp_path / "bad.npz", id=np.array([[7, 3]]))
     with pytest.raises(InputError, match="must be a list of names"):
         read_ids(tmp_path / "bad.npz")
@@ -212,3 +215,43 @@ def test_more_than_one_array_in_one_place_is_refused(tmp_path):
             archive.writestr("x.npy", content)
     with pytest.raises(FileError, match=r"twice\.npz.*arrays of one name stand in it twice"):
         read_array(tmp_path / "twice.npz")
+
+
+@pytest.mark.parametrize("key", ["image_names", "labels", "id"])
+def test_names_under_any_key_are_found(tmp_path, key):
+    names, layers = [f"img{row}" for row in range(20)], ["a", "b"]
+    np.savez(tmp_path / "x.npz", betas=VALUES, layers=layers, kind=["cat", "dog"] * 10, **{key: np.array(names)})
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["betas"], file["layers"], file[key] = VALUES, layers, names
+    for name in ("x.npz", "x.h5"):
+        assert read_ids(tmp_path / name) == names
+        assert np.array_equal(read_array(tmp_path / name), VALUES)
+
+
+def test_names_that_could_be_two_lists_are_refused(tmp_path):
+    names = [f"img{row}" for row in range(20)]
+    np.savez(tmp_path / "x.npz", betas=VALUES, shown=names, seen=names[::-1])
+    with pytest.raises(InputError, match=r"x\.npz: shown, seen could each name the rows; call the right one 'ids'"):
+        read_ids(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("x.csv", "number,stimulus\n{}"),
+        ("x.tsv", "id\tstimulus\n{}"),
+        ("x.csv", "score,kind\n{}"),
+    ],
+)
+def test_a_table_beside_names_the_rows_under_any_header(tmp_path, table, found):
+    np.save(tmp_path / "x.npy", VALUES)
+    unnamed = "kind" in found
+    cells = [("cat" if unnamed else f"img{row}") for row in range(20)]
+    separator = "\t" if table.endswith("tsv") else ","
+    rows = "".join(f"{cell if 'id' in found and not unnamed else row}{separator}{cell}\n" for row, cell in enumerate(cells))
+    (tmp_path / table).write_text(found.format(rows))
+    assert read_ids(tmp_path / "x.npy") == (None if unnamed else cells)
+    (tmp_path / "x.tsv").unlink(missing_ok=True)
+    (tmp_path / "x.csv").write_text("".join(f"img{row}\n" for row in range(20)))
+    with pytest.raises(InputError, match=r"x\.csv: 19 rows under 'img0' for 20; is its header line missing"):
+        read_ids(tmp_path / "x.npy")

@@ -243,6 +243,15 @@ def test_values_that_single_precision_cannot_tell_apart_are_refused(tmp_path):
 def test_a_mask_of_shares_is_said(tmp_path, capsys):
     write(tmp_path / "mask.nii.gz", np.where(INSIDE, 0.7, 1e-6).astype(np.float32))
     assert read_mask(tmp_path / "mask.nii.gz").n_voxels == 60
-    assert "every voxel above 0 is inside, 60 of 60" in capsys.readouterr().err
+    assert "holds shares between 0 and 1; every voxel above 0 is inside, 60 of 60" in capsys.readouterr().err
+    write(tmp_path / "atlas.nii.gz", np.where(INSIDE, 3, 1).astype(np.int16))
+    assert read_mask(tmp_path / "atlas.nii.gz").n_voxels == 60
+    assert "holds 2 values above 0 (1 to 3; labels?); every voxel" in capsys.readouterr().err
     read_mask(mask_file(tmp_path))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "unit", "found"), [(0.8, "sec", 0.8), (1.3, "sec", 1.3), (1300.0, "msec", 1.3)])
+def test_a_repetition_time_in_single_precision_is_what_was_meant(tmp_path, seconds, unit, found):
+    write(tmp_path / "run.nii", np.zeros((2, 2, 2, 3), np.float32), seconds=seconds, unit=unit)
+    assert read_series_header(tmp_path / "run.nii") == (3, found)

@@ -162,6 +162,7 @@ def test_ids_have_the_digits_they_need() -> None:
 def test_ids_of_the_file_are_kept(write) -> None:
     names = np.array(list("abcdef"))
     assert read_npz(write(fmri_evc=rdms(2), ids=names)).stimuli.ids == list(names)
+    assert read_npz(write(fmri_evc=rdms(2), images=names)).stimuli.ids == list(names)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_a_subject_without_variance_is_named(write) -> None:
 
 
 def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"cannot be read as an \.npz archive"):
+    with pytest.raises(FileError, match=r"holds Python objects"):
         read_npz(write(fmri_evc=np.array([{"a": 1}], dtype=object)))
     with pytest.raises(FileError, match="no such file"):
         read_npz(tmp_path / "none.npz")
@@ -220,3 +221,16 @@ def test_the_92_images(shared_data: Path) -> None:
     assert other.target("hit_session1").subjects == ("BE", "KO", "SN", "TI")
     assert other.target("behaviour").subjects[15] == "subj16"
     assert len(other.models) == 9
+
+
+def test_an_empty_diagonal_is_no_missing_pair() -> None:
+    stack = rdms(2).astype(np.float64)
+    stack[:, np.arange(6), np.arange(6)] = np.nan
+    target = SubjectRDMs(name="it", rdms=stack)
+    assert target.n_missing_pairs == 0
+    assert np.array_equal(target.rdms, rdms(2))
+
+
+def test_an_rdm_without_any_pair_is_refused() -> None:
+    with pytest.raises(InputError, match=r"RDMs 'it' of subj02: every pair is missing"):
+        SubjectRDMs(name="it", rdms=np.stack([rdms(), np.full((N_IMAGES, N_IMAGES), np.nan)]))

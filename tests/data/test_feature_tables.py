@@ -71,3 +71,16 @@ def test_what_cannot_be_read_is_named(files):
     np.save(files / "vector.npy", np.zeros(9))
     with pytest.raises(InputError, match=r"\(image, dim\) or \(image, token, dim\) are needed"):
         open_table(f"{files}/vector.npy", ids=IDS)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors"])
+def test_rows_are_found_by_the_names_in_the_table_beside(tmp_path, suffix):
+    order = [3, 8, 1, 0, 2, 7, 5, 6, 4]
+    if suffix == "npy":
+        np.save(tmp_path / "x.npy", POOLED[order])
+    else:
+        save_file({"pooled": POOLED[order]}, tmp_path / "x.safetensors")
+    (tmp_path / "x.csv").write_text("image\n" + "".join(f"{IDS[row]}.png\n" for row in order))
+    np.testing.assert_array_equal(open_table(f"{tmp_path}/x.{suffix}", ids=IDS), POOLED)
+    _, rows = read_rows(f"{tmp_path}/x.{suffix}", np.array([4, 2, 4]), n_rows=9, ids=[IDS[4], IDS[2], IDS[4]])
+    np.testing.assert_array_equal(rows, POOLED[[4, 2, 4]])

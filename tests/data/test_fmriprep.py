@@ -8,6 +8,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
+from pulvinar.data.bids import entities, of_scan
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.fmriprep import detrended_zscores, find_runs, read_responses, trials_of
 from pulvinar.errors import FileError, InputError, NotFoundError
@@ -143,6 +144,7 @@ PLAIN = {"RepetitionTime": 2.0}
         (2.0, {"RepetitionTime": 2000}, None),
         (0.0, PLAIN, None),
         (2.0004, PLAIN, None),
+        (2.0, {"RepetitionTime": 1.9999999}, None),
         (1.0, None, 2.0),
         (0.0, None, 2000),
         (1.0, PLAIN, 2.0),
@@ -185,6 +187,18 @@ def test_a_start_in_milliseconds_goes_with_such_a_repetition_time(tmp_path):
     assert timed(tmp_path, sidecar=sidecar) == [3, 10, 16, 22]
 
 
+def test_a_slice_time_that_is_not_stated_is_said(tmp_path, capsys):
+    for sidecar, said in (
+        (PLAIN, 0),
+        (PLAIN | {"SliceTimingCorrected": False}, 0),
+        (PLAIN | {"SliceTimingCorrected": True}, 1),
+    ):
+        assert timed(tmp_path, sidecar=sidecar) == FIRST
+        assert capsys.readouterr().err.count("says SliceTimingCorrected, but no StartTime") == said
+    timed(tmp_path, sidecar=PLAIN | {"SliceTimingCorrected": True, "StartTime": 1.0})
+    assert "SliceTimingCorrected" not in capsys.readouterr().err
+
+
 def test_volumes_of_a_run_with_a_pause_are_taken_at_their_own_times(tmp_path, capsys):
     """Oracle: volumes are averaged in a slow loop over the times that VolumeTiming states."""
     times = [2.0 * volume + (20.0 if volume >= 20 else 0.0) for volume in range(N_VOLUMES)]  # 0 to 38 s, 60 to 98 s
@@ -216,7 +230,7 @@ def test_a_trial_before_the_run_is_left_out(tmp_path, capsys):
     assert "1 of 2 trials are left out; they are not inside the run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["n/a", "N/A", "nan", "NaN", "NAN", "", " ", '""', "NA", "none"])
+@pytest.mark.parametrize("word", ["n/a", "N/A", "nan", "NaN", "NAN", "", " ", '""', "NA", "none", "-", "#NA", "<undefined>"])
 def test_rows_without_a_stimulus_are_no_trials(tmp_path, word):
     write_run(tmp_path / "d", "sub-01_task-look", sidecar=PLAIN)
     write_events(tmp_path / "b", "sub-01_task-look", ["3\t1\tx\ta.png", f"9\t1\tfix\t{word}", f"n/a\t1\tbutton\t{word}"])
@@ -233,6 +247,8 @@ def test_rows_without_a_stimulus_are_no_trials(tmp_path, word):
         ("14,5\t1\tx\tb.png", "onset '14,5' in line 3"),
         ("1_4\t1\tx\tb.png", "onset '1_4' in line 3"),
         ("3\t1\tx\ta.png", "two rows show 'a.png' at 3 s"),
+        ("3.05\t1\tx\ta.png", "two rows show 'a.png' at 3 and 3.05 s"),
+        ("20000\t1\tx\tb.png", "1 of 2 trials have their window.*the last onset is 20000. Are onsets in seconds"),
         ("5\t1\tresponse\ta.png", r"'a\.png' stands on rows of the types 'x', 'response'.*trial_type = \['x'\]"),
     ],
 )
@@ -241,6 +257,40 @@ def test_rows_that_cannot_be_trials_are_refused(tmp_path, row, message):
     write_events(tmp_path / "b", "sub-01_task-look", ["3\t1\tx\ta.png", row])
     with pytest.raises(InputError, match=message):
         find_runs(tmp_path / "d", events=tmp_path / "b")
+
+
+@pytest.mark.parametrize("column", ["trial_type", "event_type", "type", "Event", "condition"])
+def test_rows_of_responses_are_seen_by_any_column_of_kinds(tmp_path, column):
+    """Beside a column of categories too, and where that one is filtered; a column of codes is none."""
+    write_run(tmp_path / "d", "sub-01_task-look", sidecar=PLAIN)
+    (tmp_path / "b").mkdir()
+    rows = "".join(
+        f"{onset}\tface\t{kind}\ta.png\n" for onset, kind in ((3, "stim"), (6, "press"), (20, "stim"), (23, "press"))
+    )
+    for other in ("category", "trial_type"):
+        if other == column:
+            continue
+        (tmp_path / "b" / "sub-01_task-look_events.tsv").write_text(f"onset\t{other}\t{column}\tstim_file\n{rows}")
+        for settings in ({}, {"trial_type": ["face"]} if other == "trial_type" else {}):
+            with pytest.raises(InputError, match=r"of the types 'stim', 'press'.*trial_type = \['stim'\]"):
+                find_runs(tmp_path / "d", events=tmp_path / "b", **settings)
+        chosen = find_runs(tmp_path / "d", events=tmp_path / "b", type_column=column, trial_type=["stim"])
+        assert list(chosen[0].onsets) == [3.0, 20.0]
+        every = find_runs(tmp_path / "d", events=tmp_path / "b", type_column=other, trial_type=["face"])
+        assert list(every[0].onsets) == [3.0, 6.0, 20.0, 23.0]
+    codes = rows.replace("stim\ta", "1\ta").replace("press", "2")
+    if column in ("Event", "condition"):
+        (tmp_path / "b" / "sub-01_task-look_events.tsv").write_text(f"onset\tcategory\t{column}\tstim_file\n{codes}")
+        assert len(find_runs(tmp_path / "d", events=tmp_path / "b")[0].onsets) == 4
+
+
+def test_rows_close_to_each_other_are_said(tmp_path, capsys):
+    write_run(tmp_path / "d", "sub-01_task-look", sidecar=PLAIN)
+    write_events(tmp_path / "b", "sub-01_task-look", ["3\t1\tx\ta.png", "3\t1\tx\tb.png", "4.5\t1\tx\ta.png", "7\t1\tx\ta.png"])
+    assert len(find_runs(tmp_path / "d", events=tmp_path / "b")[0].onsets) == 4
+    said = capsys.readouterr().err
+    assert "1 rows show the stimulus of a row less than 2 s before" in said
+    assert "1 rows show another stimulus at the time of a row before" in said
 
 
 def test_trials_are_chosen_by_their_type(tmp_path):
@@ -320,6 +370,9 @@ def test_tables_are_found_from_the_root_of_the_data_too(tmp_path):
         "b/sub-01/func/old/task-look_events.tsv",
         "b/sub-01/func/sub-01_task-look_events.tsv",
         "b/sub-01/func/sub-01_task-look_run-1_desc-clean_events.tsv",
+        "b/sub-01/func/sub-01_task-look_run-1_events.tsv.gz",
+        "b/sub-01/func/sub-01_task-look_run-01_events.TSV",
+        "b/sub-01/func/sub-01_task-look_run-1_events.csv",
     ],
 )
 def test_two_tables_for_one_run_are_refused(tmp_path, other):
@@ -339,6 +392,20 @@ def test_two_tables_for_one_run_are_refused(tmp_path, other):
 def test_two_series_for_one_run_are_refused(tmp_path, second, message):
     with pytest.raises(InputError, match=message):
         named(tmp_path, ("run-1", second), ["b/task-look_events.tsv"])
+
+
+def test_two_series_with_one_table_are_said(tmp_path, capsys):
+    tables = ["b/task-look_events.tsv"]
+    assert len(named(tmp_path, ("run-1", "run-2"), tables)) == 2
+    assert capsys.readouterr().err == ""
+    assert len(named(tmp_path, ("acq-b_run-1",))) == 3
+    assert "acq-b_run-1" in (said := capsys.readouterr().err)
+    assert "which are taken for two runs" in said
+
+
+@pytest.mark.parametrize("key", ["space", "res", "den", "desc", "cohort", "label", "hemi", "part", "echo", "rec"])
+def test_forms_of_a_scan_are_one_scan(key):
+    assert of_scan(entities(f"sub-01_acq-a_run-01_{key}-x_bold.nii.gz")) == {"sub": "01", "acq": "a", "run": "1"}
 
 
 def test_a_form_is_chosen_by_its_entities(tmp_path):
@@ -374,6 +441,7 @@ def test_unpacked_series_are_read_and_a_second_copy_is_refused(tmp_path):
         [("d/sub-01/func/task-look_bold.json", 4.0), ("d/task-look_bold.json", 3.0)],
         [("b/task-look_bold.json", 4.0)],
         [("b/bold.json", 4.0)],
+        [("b/sub-01/func/sub-01_task-look_run-1_echo-1_part-mag_bold.json", 4.0)],
         [("b/sub-01/func/sub-01_task-look_run-1_bold.json", 4.0), ("b/task-look_bold.json", 3.0)],
     ],
 )
@@ -394,6 +462,10 @@ def test_sidecars_that_disagree_are_refused(tmp_path):
     ):
         named(tmp_path, (), sidecars=[("d/task-look_bold.json", 2.0), ("b/task-look_bold.json", 4.0)])
     assert len(named(tmp_path, (), repetition_time=2.0)) == 1
+    (tmp_path / "d" / "task-look_bold.json").write_text("[2.0]")
+    with pytest.raises(FileError, match=r"task-look_bold\.json: a sidecar is a JSON object.*\[2\.0\] came"):
+        named(tmp_path, ())
+    (tmp_path / "d" / "task-look_bold.json").write_text('{"RepetitionTime": 2.0}')
     with pytest.raises(InputError, match=r"says RepetitionTime = .* beside it says .*keep one of them"):
         named(tmp_path, (), sidecars=[("d/bold.json", 4.0)], repetition_time=None)
 
@@ -437,7 +509,7 @@ def test_spaces_and_tasks_are_chosen(study):
         ),
         (
             lambda d, b: write_events(b / "ses-01" / "func", "sub-01_ses-01_task-look_run-01", ["99\t1\tx\ta.png"]),
-            "no trial has its window",
+            r"0 of 1 trials have their window of 4 to 8 s inside the run.*the last onset is 99\. Are onsets in seconds",
         ),
         (
             lambda d, b: next(b.rglob("*events.tsv")).write_text("onset\tduration\n1\t1\n"),

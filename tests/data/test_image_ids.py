@@ -62,18 +62,36 @@ def test_what_names_no_image_or_two_is_refused(wanted, error, message):
         known.rows(wanted, origin="y")
 
 
+def test_suffixes_are_compared_by_what_they_mean():
+    known = ImageNames(["cat.jpg", "cat.png", "dog.tif", "dog.png"], "x")
+    assert known.rows(["cat.JPEG", "cat.PNG", "dog.tiff"], origin="y").tolist() == [0, 1, 2]
+
+
+def test_images_of_a_list_have_a_row_each():
+    known = ImageNames(["cat.png", "01.png"], "x")
+    for listed in (["cat", "cat.png"], ["01", "faces/01"]):
+        with pytest.raises(InputError, match="are two images, but x has one for both"):
+            known.order_of(ImageNames(listed, "y"))
+    assert known.rows(["cat", "cat.png"], origin="y").tolist() == [0, 0]
+
+
 def test_a_folder_is_compared_as_far_as_both_have_one():
     known = ImageNames(["faces/01.png", "houses/01.png", "pear.png"], "x")
     wanted = ["stimuli\\houses\\01.png", "/data/faces/01", "pear", "set1/pear.jpg"]
     assert known.rows(wanted, origin="y").tolist() == [1, 0, 2, 2]
     assert not known.has("cars/01.png")
+    assert ImageNames(["b/a/01", "a/01"], "x").rows(["a/01"], origin="y").tolist() == [1]
 
 
 def test_mentions_of_one_image_are_one_id():
     found = ids_of_mentions(["01.png", "01", "faces/01", "02", "a/x.png", "b/x.png"], origin="t")
     assert found == {"01.png": "01", "01": "01", "faces/01": "01", "02": "02", "a/x.png": "a/x", "b/x.png": "b/x"}
-    with pytest.raises(InputError, match="'x' could be each of"):
-        ids_of_mentions(["a/x", "b/x", "x"], origin="t")
+    for several in (["a/x", "b/x", "x"], ["01", "faces/01", "houses/01"]):
+        with pytest.raises(InputError, match="could be each of"):
+            ids_of_mentions(several, origin="t")
+    assert len(set(ids_of_mentions(["a/x", "x.jpg", "x.png"], origin="t").values())) == 2
+    with pytest.raises(InputError, match=r"t: '\.' names no image"):
+        ids_of_mentions(["a", "."], origin="t")
     for one, other in (("3", "0003"), ("img3", "IMG3"), ("12", "12.0")):
         with pytest.raises(InputError, match="one image"):
             ids_of_mentions([one, other], origin="t")
@@ -81,8 +99,17 @@ def test_mentions_of_one_image_are_one_id():
 
 def test_rows_without_names_need_a_single_order():
     assert row_order(ImageNames(["a.png", "b.png"], "x"), rows_of="f") == "the sorted image names"
+    assert "sorted without regard to case would be 'a'" in row_order(ImageNames(["a.png", "B.png"], "x"), rows_of="f")
     assert "'img10'" in row_order(ImageNames(["img1.png", "img2.png", "img10.png"], "x"), rows_of="f")
-    for names in (["cat.png", "cat-2.png"], ["cat.png", "cat (3).png"], ["a/1.png", "b/0.png"], ["a.b.png", "a.jpg"]):
+    for names in (
+        ["cat.png", "cat-2.png"],
+        ["cat.png", "cat (3).png"],
+        ["a/1.png", "b/0.png"],
+        ["a/1.png", "a!/2.png"],
+        ["a-b/1.png", "a/2.png"],
+        ["a/1.png", "a/2.png", "b/1.png", "b/2.png"],
+        ["a.b.png", "a.jpg"],
+    ):
         with pytest.raises(InputError, match=r"f: its rows have no names.*array 'id'"):
             row_order(ImageNames(names, "x"), rows_of="f")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from pulvinar.data.matlab_files import write_matlab_7_3
 from pulvinar.data.rdm_submission import OFFICIAL_OF, read_submission, submission_files, write_submission
 from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
 
@@ -111,3 +112,18 @@ def test_bad_files_are_refused_by_name(tmp_path):
     np.savez(tmp_path / "twice" / "submit_more.npz", evc=RDMS["evc"])
     with pytest.raises(InputError, match="evc stand in another file"):
         read_submission(tmp_path / "twice")
+
+
+def test_names_in_a_matlab_file_are_not_passed_over(tmp_path):
+    rdm, names = random_rdm(0), [f"img{row}" for row in range(6)]
+    for key, refused in (("ids", True), ("names", True), ("remark", False)):
+        scipy.io.savemat(tmp_path / "submit_fmri.mat", {"EVC_RDMs": rdm, "IT_RDMs": rdm, key: np.array(names, object)})
+        write_matlab_7_3(tmp_path / "new.mat", {"EVC_RDMs": rdm, "IT_RDMs": rdm}, {key: [{"name": name} for name in names]})
+        for path in (tmp_path / "submit_fmri.mat", tmp_path / "new.mat"):
+            if refused:
+                with pytest.raises(
+                    InputError, match=f"{path.name}: '{key}' names the images, but text of .mat files is not read"
+                ):
+                    read_submission(path)
+            else:
+                assert set(read_submission(path)) == {"evc", "it"}

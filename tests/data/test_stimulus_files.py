@@ -1,5 +1,7 @@
 """Stimuli from files. Oracles: the pixels and rows that were written, found again under their ids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +105,18 @@ def test_unknown_stimuli_name_the_trial_table(tmp_path):
         read(images=write_images(tmp_path), trials=shown("a", "z", "z"))
     stimuli, _ = read(images=tmp_path / "images", trials=shown("images/a.png"))
     assert list(stimuli.ids) == ["a", "b", "c"]
+
+
+def test_what_is_wrong_with_several_tables_or_features_is_said_at_once(tmp_path):
+    images = write_images(tmp_path)
+    tables = {name: replace(shown(f"not {name}")["sub-01"], origin=f"{name}.csv") for name in ("one", "two")}
+    with pytest.raises(NotFoundError, match=r"(?s)one\.csv: 1 stimulus ids.*two\.csv: 1 stimulus ids"):
+        read(images=images, trials=tables)
+    for name in ("one", "two"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 2)))
+    features = {name: (tmp_path / f"{name}.npy", None) for name in ("one", "two")}
+    with pytest.raises(InputError, match=r"(?s)feature 'one' has 2 rows for 3.*feature 'two' has 2 rows for 3"):
+        read(images=images, features=features)
 
 
 def test_missing_and_doubled_images_are_refused(tmp_path):

@@ -316,6 +316,15 @@ def test_rois_ceilings_and_parts_that_do_not_fit(folder, line, message):
         read(folder, HEAD + text + line)
 
 
+def test_a_roi_of_several_labels_is_said(folder, capsys):
+    n_voxels = int(INSIDE.sum())
+    for labels, said in ((np.arange(n_voxels) % 2, 0), (np.arange(n_voxels) % 3, 1)):
+        np.save(folder / "labels.npy", labels)
+        found = read(folder, HEAD + NIFTI + 'rois.V1 = "labels.npy"')
+        assert np.array_equal(found.subjects["sub-01"].rois["V1"], labels > 0)
+        assert capsys.readouterr().err.count("labels.npy: ROI 'V1': holds 2 values above 0 (1 to 2; labels?)") == said
+
+
 def test_haxby_comes_back_voxel_by_voxel(shared_data, tmp_path):
     with np.load(shared_data / "haxby2001" / "haxby2001_sub1_dev.npz") as data:
         bold, mask, affine, target, run, names = (data[k] for k in ("bold", "mask", "affine", "target", "run", "label_names"))

@@ -54,9 +54,11 @@ def test_any_order_of_a_file_gives_the_same_r(capsys, tmp_path, data):
     np.savez(tmp_path / "same.npz", model=model, ids=NAMES)
     np.savez(tmp_path / "turned.npz", model=turned, conditions=[f"stimuli\\{name}" for name in names])
     write_toolbox(tmp_path / "turned.h5", turned[None], [name.removesuffix(".png") for name in names])
+    np.savez(tmp_path / "other_key.npz", model=turned, image_names=names, category=["a", "b", "c"] * 3)
+    np.savez(tmp_path / "images.npz", model=turned, images=names)
     np.save(tmp_path / "turned.npy", turned)
     (tmp_path / "turned.csv").write_text("row,file\n" + "".join(f"{row},{name}\n" for row, name in enumerate(names)))
-    for name in ("same.npz", "turned.npz", "turned.h5", "turned.npy"):
+    for name in ("same.npz", "turned.npz", "other_key.npz", "images.npz", "turned.h5", "turned.npy"):
         found, said = compare(capsys, tmp_path / name, tmp_path / "measured.npz")
         assert found["rows"][0]["r"] == pytest.approx(spearman(model, subjects), abs=1e-12)
         assert (found["joined"], said) == ({"predicted": "by name"}, "")
@@ -146,6 +148,7 @@ def test_turned_axes_and_similarities_are_refused(capsys, tmp_path, data):
         "similar": (1 - subjects, "the diagonal must be zero"),
         "similar_0": ((1 - subjects) * (1 - np.eye(N)), "are below 0: similarities, not dissimilarities"),
         "one_side": (changed(subjects, (0, 2, 3), np.nan), "is missing (NaN) on one side only"),
+        "pairs_first": (subjects[:3, *UPPER].T, "or 3 RDMs of 9 images with the pairs on the first axis"),
         "infinite": (changed(subjects, (0, [2, 3], [3, 2]), np.inf), "infinite"),
     }
     np.save(tmp_path / "m.npy", model)
@@ -158,3 +161,16 @@ def test_turned_axes_and_similarities_are_refused(capsys, tmp_path, data):
     found, _ = compare(capsys, tmp_path / "m.npy", tmp_path / "crossed.npz")
     assert found["rows"][0]["r"] == pytest.approx(-spearman(model, subjects), abs=1e-12)
     assert "r is far below 0" in found["cautions"][0]
+
+
+def test_models_of_one_name_are_told_apart(capsys, tmp_path, data):
+    model, subjects, _ = data
+    np.savez(tmp_path / "measured.npz", fmri_it=subjects, ids=NAMES)
+    write_toolbox(tmp_path / "models.h5", np.stack([model, subjects[0]]), NAMES)
+    for names, told in ((["a", "a"], ["a_1", "a_2"]), (["a", "b"], ["a", "b"])):
+        with h5py.File(tmp_path / "models.h5", "a") as file:
+            file["rdm_descriptors"].pop("name", None)
+            file["rdm_descriptors/name"] = np.array(names, dtype="S")
+        rows = compare(capsys, tmp_path / "models.h5", tmp_path / "measured.npz")[0]["rows"]
+        assert [row["predicted"] for row in rows] == told
+        assert rows[0]["r"] == pytest.approx(spearman(model, subjects), abs=1e-12)

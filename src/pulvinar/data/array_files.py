@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -9,15 +10,16 @@ import h5py
 import numpy as np
 
 from pulvinar.config import suggest
-from pulvinar.data.tables import read_table
+from pulvinar.data.tables import TABLE_SUFFIXES, Table, read_table
 from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, reading, require_file
+from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, read_npy_header, reading, require_file
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)
 GLMSINGLE_BETAS = "betasmd"
 ID_KEYS = ("id", "ids", "image_ids", "stimulus_ids")  # arrays that name the rows
-ID_COLUMNS = ("id", "file")  # the same of a .csv beside
+ID_COLUMNS = ("id", "file")  # the same of a table beside
+TEXT = "SUO"  # kinds of dtypes that can be names
 
 PICKLE_REFUSED = """{path}: holds Python objects (a pickle), which are never opened here: unpickling a file can run any code.
 GLMsingle writes such a file unless its option is opt['wanthdf5'] = 1. Run it so, or re-save a file that you trust as HDF5:
@@ -50,24 +52,78 @@ def read_array(path: str | os.PathLike[str], array: str | None = None) -> np.nda
     return values
 
 
-def read_ids(path: str | os.PathLike[str]) -> list[str] | None:
-    """The names of a file's rows: its array `id` (or `ids`, `image_ids`, `stimulus_ids`), or those of the .csv beside it.
+def read_ids(path: str | os.PathLike[str], n_rows: int | None = None) -> list[str] | None:
+    """The names of a file's rows: its array `id` (or `ids`, `image_ids`, `stimulus_ids`), or those of the table beside it.
 
-    That is a table of the same name with a column `id` or `file`, one line per row, as `predict` and `data embed`
-    write it beside a .npy. None if there are no names.
+    That is a .csv or .tsv of the same name with a column `id` or `file`, one line per row, as `predict` and `data embed`
+    write it beside a .npy. Where nothing is called so, the only texts that are as many as the rows and all different are the
+    names (`only_names`). None if there are no names. n_rows: how many rows there are, where their number is not that of the
+    first axis of an array in the file.
     """
     path = require_file(path)
-    ids, where = None, path
+    held = _held(path)
+    counts = {shape[0] for shape, kind in held.values() if shape and kind not in TEXT} if n_rows is None else {n_rows}
+    key = _id_key([name for name in held if name], path)
+    if key is None:
+        fitting = [name for name, (shape, kind) in held.items() if kind in TEXT and len(shape) == 1 and shape[0] in counts]
+        key = only_names({name: as_names(_read_named(path, name), f"{path}: '{name}'") for name in fitting}, str(path), "ids")
+    return _ids_beside(path, counts) if key is None else as_names(_read_named(path, key), f"{path}: '{key}'")
+
+
+def only_names(texts: Mapping[str, Sequence[str]], origin: str, usual: str) -> str | None:
+    """Which of several lists of texts names the rows: the only one whose texts are all different and not all numbers.
+
+    None if there is none. `InputError` where several could; usual: what the right one should be called.
+    """
+    fitting = [key for key, names in texts.items() if len(set(names)) == len(names) > 1 and not all(map(_is_number, names))]
+    if len(fitting) > 1:
+        raise InputError(f"{origin}: {', '.join(fitting)} could each name the rows; call the right one '{usual}'")
+    return fitting[0] if fitting else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return not text
+    return True
+
+
+def _held(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind of dtype of the arrays of a file by name ('' in a .npy), as far as they are told without their values."""
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        with open_npz(path) as archive, reading(path, "an .npz archive"):
+            return {name: (shape, dtype.kind) for name in archive for shape, dtype in [archive.header(name)]}
+    if suffix in HDF5_SUFFIXES:
+        with open_hdf5(path) as file, reading(path, "HDF5"):
+            nodes = {name: node for name, node in file.items() if isinstance(node, h5py.Dataset)}
+            return {name: (node.shape or (), _hdf5_kind(node.dtype)) for name, node in nodes.items()}
+    if suffix == ".npy":
+        with reading(path, "a .npy array"), path.open("rb") as file:
+            shape, dtype = read_npy_header(file)
+            return {"": (shape, dtype.kind)}
+    return {}
+
+
+def texts_in(path: Path) -> set[str]:
+    """Names of the arrays of a file that hold text, not numbers."""
+    return {name for name, (_, kind) in _held(path).items() if kind in TEXT}
+
+
+def _hdf5_kind(dtype: np.dtype) -> str:
+    """Kind of an HDF5 dtype: text has that of fixed-length text, whatever else is stored as objects (references) has 'V'."""
+    if h5py.check_string_dtype(dtype):
+        return "S"
+    return "V" if dtype.hasobject else dtype.kind
+
+
+def _read_named(path: Path, name: str) -> np.ndarray:
+    """An array of names of an .npz or HDF5 file."""
     if path.suffix.lower() == ".npz":
-        key = _id_key(_names_in_npz(path), path)
-        ids = None if key is None else _read_npz(path, key)
-    elif path.suffix.lower() in HDF5_SUFFIXES:
-        with open_hdf5(path) as file:
-            key = _id_key(list(file), path)
-            ids = None if key is None else read_hdf5_array(file, key)
-    if ids is None:
-        return _ids_beside(path)
-    return as_names(ids, f"{where}: '{key}'")
+        return _read_npz(path, name)
+    with open_hdf5(path) as file:
+        return read_hdf5_array(file, name)
 
 
 def as_names(ids: np.ndarray, what: str) -> list[str]:
@@ -87,13 +143,22 @@ def _id_key(names: list[str], path: Path) -> str | None:
     return found[0] if found else None
 
 
-def _ids_beside(path: Path) -> list[str] | None:
-    table = path.with_suffix(".csv")
-    if not table.is_file():
-        return None
-    found = read_table(table)
-    column = next((name for name in ID_COLUMNS if found.has(name)), None)
-    return None if column is None else found.full_column(column)
+def _ids_beside(path: Path, counts: set[int]) -> list[str] | None:
+    """Names in the table of the same name. counts: how many rows there may be; empty: any number."""
+    for table in (path.with_suffix(suffix) for suffix in TABLE_SUFFIXES):
+        if table.is_file() and (column := _naming_column(found := read_table(table), counts)) is not None:
+            return found.full_column(column)
+    return None
+
+
+def _naming_column(table: Table, counts: set[int]) -> str | None:
+    usual = next((name for name in ID_COLUMNS if table.has(name)), None)
+    if usual is not None or (counts and not {len(table), len(table) + 1} & counts):
+        return usual
+    column = only_names(table.columns, str(table.path), ID_COLUMNS[0])
+    if column is not None and counts and len(table) not in counts:
+        raise InputError(f"{table.path}: {len(table)} rows under '{column}' for {len(table) + 1}; is its header line missing?")
+    return column
 
 
 def _choose(path: Path, names: list[str], array: str | None) -> str:
@@ -101,7 +166,7 @@ def _choose(path: Path, names: list[str], array: str | None) -> str:
         if array not in names:
             raise NotFoundError(f"{path}: no array '{array}'{suggest(array, names) if names else '; there is none'}")
         return array
-    candidates = [name for name in names if name not in ID_KEYS]
+    candidates = [name for name in names if name not in ID_KEYS and name not in texts_in(path)]
     if GLMSINGLE_BETAS in candidates:
         return GLMSINGLE_BETAS
     if len(candidates) != 1:
@@ -128,24 +193,17 @@ def _read_npy(path: Path, array: str | None) -> np.ndarray:
         return np.load(path, allow_pickle=False)
 
 
-def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape and type of the array in a .npy file, and where its values start."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        return shape, dtype, file.tell()
-
-
 def _npy_shape_is_mappable(path: Path) -> bool:
     """Whether there is a byte of data to map (an array of size 0 cannot be)."""
-    return 0 not in _npy_header(path)[0]
+    with path.open("rb") as file:
+        return 0 not in read_npy_header(file)[0]
 
 
 def _refuse_more_than_an_array(path: Path) -> None:
     """Several arrays saved into one open .npy file follow each other, and numpy reads the first."""
-    shape, dtype, start = _npy_header(path)
-    more = path.stat().st_size - start - math.prod(shape) * dtype.itemsize
+    with path.open("rb") as file:
+        shape, dtype = read_npy_header(file)
+        more = path.stat().st_size - file.tell() - math.prod(shape) * dtype.itemsize
     if more > 0:
         raise ValueError(f"{more} bytes follow its array of {dtype} {shape}; several arrays belong into an .npz")
 

@@ -26,6 +26,7 @@ OF_DERIVATIVES = (
     "echo",
     "rec",
 )  # forms of one and the same scan
+EVENTS = ("_events.tsv", "_events.tsv.gz", "_events.csv")  # endings in any case; what is no .tsv claims its run all the same
 NOT_RAW = ("derivatives", "sourcedata", "code", "stimuli")  # folders of a dataset that hold no raw data
 
 
@@ -80,8 +81,9 @@ class EventFiles:
         fitting = [path for path in self.paths if of_scan(entities(path.name)).items() <= own.items()]
         if not fitting:
             wanted = "_".join(f"{key}-{value}" for key, value in own.items()) + "_events.tsv"
-            shown = [path.name for path in self.paths][:4]
-            raise FileError(f"{self.folder}: no {wanted} for {run} (nor one that holds for it); there are: {shown}")
+            there = [path.name for path in self.paths or visible_files(self.folder, "**/*events*")][:4]
+            shown = f"there are: {', '.join(there)}" if there else "there is no file of events"
+            raise FileError(f"{self.folder}: no {wanted} for {run} (nor one that holds for it); {shown}")
         levels = {path: _level(path, self.root, own) for path in fitting}
         astray = [path for path, level in levels.items() if level is None]
         nearest = max((level for level in levels.values() if level is not None), default=None)
@@ -95,13 +97,17 @@ class EventFiles:
 
 
 def find_events(folder: Path) -> EventFiles:
-    """Every `*_events.tsv` under a folder, and those in the folders above it up to the dataset's root."""
+    """Every table of events under a folder, and those in the folders above it up to the dataset's root."""
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of events")
     root = dataset_root(folder)
-    below = [path for path in visible_files(folder, "**/*_events.tsv") if not _outside_raw(path.relative_to(folder).parts[:-1])]
-    above = [path for place in _above(folder, root) for path in visible_files(place, "*_events.tsv")]
+    below = [path for path in _tables(folder, "**/*") if not _outside_raw(path.relative_to(folder).parts[:-1])]
+    above = [path for place in _above(folder, root) for path in _tables(place, "*")]
     return EventFiles(folder=folder, root=root, paths=[*below, *above])
+
+
+def _tables(folder: Path, pattern: str) -> list[Path]:
+    return [path for path in visible_files(folder, pattern) if path.name.lower().endswith(EVENTS)]
 
 
 def _outside_raw(folders: Sequence[str]) -> bool:
@@ -146,8 +152,12 @@ def sidecar_values(name: str, folder: Path, keys: Sequence[str]) -> dict[str, St
             if not its.items() <= own.items():
                 continue
             content = read_json(path)
+            if not isinstance(content, dict):
+                raise FileError(
+                    f'{path}: a sidecar is a JSON object, such as {{"RepetitionTime": 2.0}}; {_short(content)} came'
+                )
             for key in keys:
-                if isinstance(content, dict) and key in content:
+                if key in content:
                     _keep(found, key, len(place.parts), Stated(value=content[key], path=path))
     return {key: stated for key, (_, stated) in found.items()}
 

@@ -140,7 +140,7 @@ def _seconds_per_volume(header) -> float | None:
     zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
     if len(zooms) < 4 or unit not in UNITS:
         return None
-    seconds = float(zooms[3]) * UNITS[unit]
+    seconds = float(str(zooms[3])) * UNITS[unit]  # single precision: .8 is stored as .800000012
     return seconds if np.isfinite(seconds) and seconds > 0 else None
 
 
@@ -165,18 +165,27 @@ class Mask:
 def read_mask(path: str | os.PathLike[str], *, tolerance: float = AFFINE_TOLERANCE) -> Mask:
     """A mask from a NIfTI file: the voxels above 0 (NaN counts as outside); `InputError` if there is none.
 
-    A mask of shares (a probability map) is taken at the same threshold, and said. tolerance: see `Mask`.
+    See `above_0` for masks of shares and of labels. tolerance: see `Mask`.
     """
     volume = read_volume(path)
-    values = _single(volume)
-    inside = values > 0
+    inside = above_0(_single(volume), str(volume.path))
     if not inside.any():
         raise InputError(f"{volume.path}: the mask is empty; no voxel is above 0")
-    if ((values > 0) & (values < 1)).any():
-        warn(
-            f"{volume.path}: holds shares between 0 and 1; every voxel above 0 is inside, {int(inside.sum())} of {inside.size}"
-        )
     return Mask(path=volume.path, inside=inside, affine=volume.affine, tolerance=tolerance)
+
+
+def above_0(values: np.ndarray, who: str) -> np.ndarray:
+    """Which voxels are inside a mask or ROI, bool: those above 0. Shares (a probability map) and several labels are said."""
+    inside = np.nan_to_num(values, nan=0.0) > 0
+    found = np.unique(values[inside])
+    if len(found) > 1:
+        what = (
+            "shares between 0 and 1"
+            if found[0] < 1
+            else f"{len(found)} values above 0 ({found[0]:g} to {found[-1]:g}; labels?)"
+        )
+        warn(f"{who}: holds {what}; every voxel above 0 is inside, {int(inside.sum())} of {inside.size}")
+    return inside
 
 
 def _single(volume: Volume) -> np.ndarray:

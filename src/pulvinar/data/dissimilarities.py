@@ -181,6 +181,16 @@ def from_condensed(values: np.ndarray) -> np.ndarray:
     return square
 
 
+def refuse_turned_pairs(shape: tuple[int, ...], name: str) -> None:
+    """Raise `InputError` where condensed RDMs (subject, pair) look turned: more subjects than pairs, and as many as pairs."""
+    turned = images_of_pairs(shape[0]) if len(shape) == 2 and shape[0] > shape[1] else None
+    if turned is not None:
+        raise InputError(
+            f"{name}: {shape} came: {shape[0]} RDMs of {images_of_pairs(shape[1])} images, or {shape[1]} RDMs of {turned} "
+            "images with the pairs on the first axis? Pairs stand on the last one; save square RDMs, (subject, image, image)"
+        )
+
+
 def images_of_pairs(n_pairs: int) -> int | None:
     """Of how many images (3 or more) these are all pairs; None where it is no such number.
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.array_files import ID_KEYS, as_names
+from pulvinar.data.array_files import ID_KEYS, TEXT, as_names, only_names
 from pulvinar.data.dissimilarities import (
     Dissimilarities,
     SubjectRDMs,
     from_condensed,
     images_of_pairs,
     refuse_similarities,
+    refuse_turned_pairs,
     tidy_rdm,
 )
 from pulvinar.data.image_ids import ImageNames
@@ -35,6 +36,7 @@ MEASURED_PREFIXES = (FMRI_PREFIX, "meg_")  # a single matrix of such a name is t
 MODEL_STACK, MODEL_NAMES = "model_rdms", "model_names"
 IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE = "images", "category", "subjects", "times", "measure"
 CONDITION_KEYS = ("names", "conditions", "conds", "stimuli")  # name the images too, beside those of any file (ID_KEYS)
+OTHER_TEXTS = (CATEGORY, SUBJECTS, MODEL_NAMES, MEASURE, "category_labels")
 NOT_RDMS = (
     *(IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE, MODEL_STACK, MODEL_NAMES, "category_vectors", "category_labels"),
     *(*ID_KEYS, *CONDITION_KEYS),
@@ -129,16 +131,26 @@ def _common_size(sizes: Mapping[str, int]) -> int | None:
 
 
 def names_of_images(path: Path, arrays: Mapping[str, np.ndarray], n_images: int) -> ImageNames | None:
-    """The names of the images that stand beside the RDMs of a file (`ids`, `conditions`, ...); None if there are none."""
+    """The names of the images that stand beside the RDMs of a file (`ids`, `conditions`, ...); None if there are none.
+
+    Where nothing is called so, the only texts that are as many as the images and all different (`only_names`).
+    """
     keys = [key for key in (*ID_KEYS, *CONDITION_KEYS) if key in arrays]
     if len(keys) > 1:
         raise InputError(f"{path}: names of the images stand in {' and '.join(keys)}; keep one of them")
-    if not keys:
+    key = keys[0] if keys else _unusual_key(path, arrays, n_images)
+    if key is None:
         return None
-    found = as_names(arrays[keys[0]], f"{path}: '{keys[0]}'")
+    found = as_names(arrays[key], f"{path}: '{key}'")
     if len(found) != n_images:
-        raise InputError(f"{path}: '{keys[0]}' has {len(found)} names, but the RDMs are over {n_images} images")
+        raise InputError(f"{path}: '{key}' has {len(found)} names, but the RDMs are over {n_images} images")
     return ImageNames(found, str(path))
+
+
+def _unusual_key(path: Path, arrays: Mapping[str, np.ndarray], n_images: int) -> str | None:
+    texts = {name: values for name, values in arrays.items() if values.dtype.kind in TEXT and name not in OTHER_TEXTS}
+    fitting = {name: as_names(values, f"{path}: '{name}'") for name, values in texts.items() if values.shape == (n_images,)}
+    return only_names(fitting, str(path), ID_KEYS[1])
 
 
 def _is_numeric(values: np.ndarray) -> bool:
@@ -162,6 +174,8 @@ def _squares(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, values in numbers.items():
         n_images = images_of_pairs(values.shape[-1]) if 0 < values.ndim < 3 and name not in square else None
         condensed = n_images is not None and (_is_named(name) or n_images in sizes or not sizes)
+        if condensed:
+            refuse_turned_pairs(values.shape, f"'{name}'")
         found[name] = from_condensed(values) if condensed else values
     return found
 
@@ -235,6 +249,7 @@ def _models(
 def _stimuli(found: RDMArrays) -> Stimuli:
     arrays, n_images = found.arrays, found.n_images
     images = arrays.get(IMAGES)
+    images = None if images is not None and images.dtype.kind in TEXT else images  # names, not pixels
     read_image: Callable[[int], np.ndarray] | None = None
     if images is not None:
         try:

@@ -5,7 +5,8 @@ Some tables repeat the stimulus on rows of responses or fixations; those must no
 type, and a stimulus on rows of several types is refused until they are.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +14,28 @@ import numpy as np
 
 from pulvinar.data.tables import Table, is_none, read_table
 from pulvinar.errors import InputError, NotFoundError
-from pulvinar.progress import log
+from pulvinar.progress import log, warn
 
 STIMULUS_COLUMNS = ("stimulus", "stim_file")
 TYPE_COLUMNS = ("trial_type", "event_type")
+LIKELY_TYPE_COLUMNS = ("type", "event", "condition")  # where their words are few and no numbers
+CHOOSE = "trial_type (and type_column) choose rows"
+SAME_TRIAL_S = 0.1  # two rows of one stimulus nearer than this are one trial
+CLOSE_S = 2.0  # two rows of one stimulus nearer than this are hardly two trials of an fMRI run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """What one run showed: names of the stimuli as the table writes them, onsets in s (trial,), and the type of each row."""
+    """What one run showed: names of the stimuli as the table writes them, onsets in s (trial,), and the type of each row.
+
+    others: the same of further columns that may say what kind of row it is -> type of each row.
+    """
 
     path: Path
     names: Sequence[str]
     onsets: np.ndarray
     types: Sequence[str]
+    others: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +43,7 @@ class Rows:
     """Which rows of an events table are trials, and where their stimulus stands.
 
     stimulus_column: 'stimulus' or 'stim_file' without it. trial_type: the types that are trials; all without it.
-    type_column: where the types stand; 'trial_type' or 'event_type' without it.
+    type_column: where the types stand; without it the first of `_type_columns`.
     """
 
     stimulus_column: str | None = None
@@ -44,7 +53,8 @@ class Rows:
     def read(self, path: Path) -> Shown:
         """The trials of one table; `InputError` or `NotFoundError` naming the line or column that does not fit."""
         table = read_table(path)
-        types = self._types(table)
+        type_column = self._type_column(table)
+        types = [""] * len(table) if type_column is None else table.column(type_column)
         if self.trial_type and not set(types) & set(self.trial_type):
             raise NotFoundError(
                 f"{path}: no row has one of the types {', '.join(self.trial_type)}; there are: {', '.join(sorted(set(types)))}"
@@ -52,15 +62,22 @@ class Rows:
         column = self._stimulus_column(table)
         names, onsets, kept = [], [], []
         cells = zip(table.lines, table.column(column), table.column("onset"), types, strict=True)
-        for line, name, onset, kind in cells:
+        for row, (line, name, onset, kind) in enumerate(cells):
             if (self.trial_type and kind not in self.trial_type) or is_none(name):
                 continue
             names.append(name)
             onsets.append(_seconds(onset, path, line))
-            kept.append(kind)
+            kept.append(row)
         if not names:
             raise InputError(f"{path}: no row has a stimulus in column '{column}'")
-        shown = Shown(path=path, names=names, onsets=np.array(onsets), types=kept)
+        others = [name for name in _type_columns(table) if name not in (type_column, column)]
+        shown = Shown(
+            path=path,
+            names=names,
+            onsets=np.array(onsets),
+            types=[types[row] for row in kept],
+            others={name: [table.column(name)[row] for row in kept] for name in others if self.type_column is None},
+        )
         _refuse_repeated_rows(shown)
         return shown
 
@@ -73,31 +90,52 @@ class Rows:
             )
         return column
 
-    def _types(self, table: Table) -> list[str]:
-        """The type of every row; '' for all where the table has none."""
-        there = next((name for name in TYPE_COLUMNS if table.has(name)), None)
-        column = self.type_column or (there or TYPE_COLUMNS[0] if self.trial_type else there)
-        return [""] * len(table) if column is None else table.column(column)
+    def _type_column(self, table: Table) -> str | None:
+        """Where the types stand; None where the table has none and none is asked for."""
+        there = next(iter(_type_columns(table)), None)
+        return self.type_column or (there or TYPE_COLUMNS[0] if self.trial_type else there)
 
     def require_one_type_each(self, runs: Sequence[Shown]) -> None:
-        """`InputError` where a stimulus stands on rows of several types and nobody said which of them are trials."""
-        counts: dict[str, int] = {}
-        types_of: dict[str, dict[str, Path]] = {}
-        for shown in runs:
-            for name, kind in zip(shown.names, shown.types, strict=True):
-                counts[kind] = counts.get(kind, 0) + 1
-                types_of.setdefault(name, {}).setdefault(kind, shown.path)
-        several = {name: found for name, found in types_of.items() if len(found) > 1}
-        if several and not self.trial_type:
-            name, found = next(iter(several.items()))
-            kinds = list(dict.fromkeys(kind for own in several.values() for kind in own))
-            raise InputError(
-                f"{next(iter(found.values()))}: '{name}' stands on rows of the types {', '.join(map(repr, found))} "
-                f"({len(several)} stimuli do); are all of them trials? Say which: trial_type = {kinds[:1]} or {kinds}"
-            )
+        """`InputError` where a stimulus stands on rows of several types and nobody said which of them are trials.
+
+        The same for every other column that may say what kind of row it is, unless `type_column` says which one counts.
+        """
+        if not self.trial_type:
+            _refuse_several_types(runs, {shown.path: shown.types for shown in runs}, "")
+        for column in dict.fromkeys(name for shown in runs for name in shown.others):
+            types = {shown.path: shown.others.get(column, [""] * len(shown.names)) for shown in runs}
+            _refuse_several_types(runs, types, f"type_column = '{column}' and ")
+        counts = Counter(kind for shown in runs for kind in shown.types)
         if len(counts) > 1:
             said = ", ".join(f"{kind or 'none'} {count}" for kind, count in counts.items())
             log(f"{runs[0].path.parent}: trials by type: {said}")
+
+
+def _type_columns(table: Table) -> list[str]:
+    """Columns that may say what kind of row it is, the usual ones first."""
+    likely = {name: set(table.column(name)) for name in LIKELY_TYPE_COLUMNS if table.has(name)}
+    few = [name for name, kinds in likely.items() if 2 * len(kinds) <= len(table) and not all(map(_is_code, kinds))]
+    return [*(name for name in TYPE_COLUMNS if table.has(name)), *few]
+
+
+def _is_code(cell: str) -> bool:
+    return is_none(cell) or cell.lstrip("+-").replace(".", "", 1).isdigit()
+
+
+def _refuse_several_types(runs: Sequence[Shown], types: Mapping[Path, Sequence[str]], column: str) -> None:
+    """column: what to set beside trial_type, where the types are not those of the usual column."""
+    types_of: dict[str, dict[str, Path]] = {}
+    for shown in runs:
+        for name, kind in zip(shown.names, types[shown.path], strict=True):
+            types_of.setdefault(name, {}).setdefault(kind, shown.path)
+    several = {name: found for name, found in types_of.items() if len(found) > 1}
+    if several:
+        name, found = next(iter(several.items()))
+        kinds = list(dict.fromkeys(kind for own in several.values() for kind in own))
+        raise InputError(
+            f"{next(iter(found.values()))}: '{name}' stands on rows of the types {', '.join(map(repr, found))} "
+            f"({len(several)} stimuli do); are all of them trials? Say which: {column}trial_type = {kinds[:1]} or {kinds}"
+        )
 
 
 def _seconds(cell: str, path: Path, line: int) -> float:
@@ -111,8 +149,20 @@ def _seconds(cell: str, path: Path, line: int) -> float:
 
 
 def _refuse_repeated_rows(shown: Shown) -> None:
-    seen: set[tuple[str, float]] = set()
-    for name, onset in zip(shown.names, shown.onsets.tolist(), strict=True):
-        if (name, onset) in seen:
-            raise InputError(f"{shown.path}: two rows show '{name}' at {onset:g} s; one trial is one row")
-        seen.add((name, onset))
+    """One trial is one row; rows of one stimulus close to each other, and of two stimuli at one time, are said."""
+    close, at_once = 0, 0
+    order = np.argsort(shown.onsets, kind="stable")
+    last: dict[str, float] = {}
+    for row, earlier in zip(order.tolist(), [-1, *order.tolist()], strict=False):
+        name, onset = shown.names[row], float(shown.onsets[row])
+        gap = onset - last.get(name, -np.inf)
+        if gap < SAME_TRIAL_S:
+            when = f"{onset:g}" if gap == 0 else f"{last[name]:g} and {onset:g}"
+            raise InputError(f"{shown.path}: two rows show '{name}' at {when} s; one trial is one row")
+        close += gap < CLOSE_S
+        at_once += earlier >= 0 and onset - shown.onsets[earlier] < SAME_TRIAL_S
+        last[name] = onset
+    if close:
+        warn(f"{shown.path}: {close} rows show the stimulus of a row less than {CLOSE_S:g} s before; are both trials? {CHOOSE}")
+    if at_once:
+        warn(f"{shown.path}: {at_once} rows show another stimulus at the time of a row before; are both trials? {CHOOSE}")

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from pulvinar import checksums
-from pulvinar.data.array_files import ID_KEYS, read_ids
+from pulvinar.data.array_files import ID_KEYS, read_ids, texts_in
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.progress import warn
@@ -42,9 +42,9 @@ def is_table(place: str) -> bool:
 def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
     """The array (image, dim) or (image, token, dim) of a file, a row per id, a memory map wherever the file allows.
 
-    Rows are found by the names that stand in the file or in the .csv beside it (`array_files.read_ids`). Without any, the .json
-    of `pulvinar data embed` says whether the rows are those of these ids in this order; without that, the order is taken on
-    trust, with a warning. Raises `InputError` for another number of rows, or rows of other images, `NotFoundError` for an
+    Rows are found by the names that stand in the file or in the table beside it (`array_files.read_ids`). Without any, the
+    .json of `pulvinar data embed` says whether the rows are those of these ids in this order; without that, the order is taken
+    on trust, with a warning. Raises `InputError` for another number of rows, or rows of other images, `NotFoundError` for an
     unknown NAME or ids without a row.
     """
     text, name = _split_name(place)
@@ -54,10 +54,10 @@ def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
         checksums.require(path, expected, written_in=path.with_suffix(".json").name)
     stamp = path.stat()
     table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
-    names = read_ids(path)
+    names = read_ids(path, len(table))
     if names is not None:
         _require_rows(path, table, len(names), "names beside them")
-        rows = ImageNames(names, str(path)).rows(ids, origin="these data", what="stimuli")
+        rows = ImageNames(names, str(path)).rows(ids, origin="these data", what="stimuli", different=True)
         return table if np.array_equal(rows, np.arange(len(table))) else np.asarray(table[rows])
     _require_rows(path, table, len(ids), "stimuli")
     known = made_from(place).get("stimuli")
@@ -83,7 +83,8 @@ def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] =
     path = require_file(text, "file of features")
     names = read_ids(path) if ids else None
     if names is not None:
-        rows, n_rows = ImageNames(names, str(path)).rows(ids, origin="these data", what="stimuli"), len(names)
+        own = ImageNames(names, str(path))
+        rows, n_rows = own.rows(ids, origin="these data", what="stimuli", different=True), len(own)
     if path.suffix.lower() not in (".h5", ".hdf5"):
         stamp = path.stat()
         table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
@@ -148,7 +149,7 @@ def _from_safetensors(path: Path, name: str) -> np.ndarray:
 
 
 def _chosen(path: Path, there: list[str], name: str) -> str:
-    there = [key for key in there if key not in ID_KEYS]
+    there = [key for key in there if key not in ID_KEYS and key not in texts_in(path)]
     chosen = name or (there[0] if len(there) == 1 else "")
     if chosen not in there:
         raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(there) or 'none'}")

@@ -29,7 +29,8 @@ from pulvinar.progress import track, warn
 BOLD_SUFFIXES, MASK_SUFFIXES = ("_bold.nii.gz", "_bold.nii"), ("_mask.nii.gz", "_mask.nii")
 PREPROCESSED, BRAIN = "preproc", "brain"  # values of `desc`
 WINDOW_S = (4.0, 8.0)
-MARGIN_S = 1e-6
+FAR_BEYOND = 10  # run lengths: an onset beyond them is in another unit
+MARGIN_S = 1e-4  # by which a volume may miss the window: rounding of a repetition time, over hundreds of volumes
 VOXELS_AT_ONCE = 20_000  # float64 copies of nilearn: 300 volumes of this many voxels are 48 MB
 
 
@@ -81,6 +82,7 @@ def find_runs(
     bolds = _chosen(folder, {**(entities or {}), **{key: value for key, value in named.items() if value is not None}})
     tables = find_events(events)
     table_of = {bold: tables.of(bold.name) for bold in bolds}
+    _say_shared(table_of)
     shown = {path: rows.read(path) for path in dict.fromkeys(table_of.values())}
     rows.require_one_type_each(list(shown.values()))
     times = {bold: volume_times(bold, raw=events, repetition_time=repetition_time) for bold in bolds}
@@ -219,10 +221,11 @@ def _mask_of(bold: Path) -> Path:
 def _run(bold: Path, shown: Shown, volumes: VolumeTimes, window_s: tuple[float, float], drop_unmeasured: bool) -> Run:
     first, last = shown.onsets + window_s[0], shown.onsets + window_s[1]
     inside = (shown.onsets >= min(volumes.times[0], 0.0)) & (first >= volumes.times[0]) & (last <= volumes.end)
-    if not inside.any():
+    if not inside.any() or shown.onsets.max() > FAR_BEYOND * volumes.end:
         raise InputError(
-            f"{shown.path}: no trial has its window of {window_s[0]:g} to {window_s[1]:g} s inside the run, which ends at "
-            f"{volumes.end:g} s; are onsets in seconds?"
+            f"{shown.path}: {int(inside.sum())} of {len(inside)} trials have their window of {window_s[0]:g} to "
+            f"{window_s[1]:g} s inside the run, which ends at {volumes.end:g} s; the last onset is {shown.onsets.max():g}. Are "
+            "onsets in seconds?"
         )
     _say_left_out(shown, ~inside, "they are not inside the run")
     within = (volumes.times >= first[:, None] - MARGIN_S) & (volumes.times <= last[:, None] + MARGIN_S)  # (trial, volume)
@@ -240,6 +243,19 @@ def _run(bold: Path, shown: Shown, volumes: VolumeTimes, window_s: tuple[float, 
         onsets=shown.onsets[trials],
         volumes=[np.flatnonzero(within[trial]) for trial in trials],
     )
+
+
+def _say_shared(table_of: Mapping[Path, Path]) -> None:
+    """Two series of one run number (other acq, dir, ...) with one table are said: BIDS lets a table hold for both."""
+    seen: dict[tuple[Path, tuple[str | None, ...]], Path] = {}
+    for bold, table in table_of.items():
+        own = bids.entities(bold.name)
+        other = seen.setdefault((table, tuple(own.get(key) for key in ("sub", "ses", "task", "run"))), bold)
+        if other != bold:
+            warn(
+                f"{table}: holds for both {other.name} and {bold.name}, which are taken for two runs; choose one with "
+                "entities if they are one"
+            )
 
 
 def _say_left_out(shown: Shown, out: np.ndarray, why: str) -> None:

@@ -106,6 +106,9 @@ def ids_of_mentions(names: Iterable[str], *, origin: str) -> dict[str, str]:
     ids that differ only in case, leading zeros or signs that are not seen: without a list of images nobody can tell.
     """
     written = {name: _parts(name) for name in dict.fromkeys(names)}
+    for name, one in written.items():
+        if not one.stem:
+            raise InputError(f"{origin}: '{name}' names no image")
     images: dict[str, list[_Parts]] = defaultdict(list)
     image_of: dict[str, tuple[str, int]] = {}
     for name, one in sorted(written.items(), key=lambda item: (-len(item[1].folders), not item[1].suffix, item[0])):
@@ -147,11 +150,11 @@ class ImageNames:
     def __len__(self) -> int:
         return len(self.names)
 
-    def rows(self, wanted: Sequence[str], *, origin: str, what: str = "stimulus ids") -> np.ndarray:
-        """Row of each wanted name: int64 (wanted,).
+    def rows(self, wanted: Sequence[str], *, origin: str, what: str = "stimulus ids", different: bool = False) -> np.ndarray:
+        """Row of each wanted name: int64 (wanted,). different: no two of the wanted names are spellings of one image.
 
         Raises `NotFoundError` with the first three that are not there (and what they may have meant), `InputError` for a name
-        that fits several images, and for two names that are no spelling of each other and fit one image.
+        that fits several images, and for two names that are no spelling of each other (or `different`) and fit one image.
         """
         found = {name: self._find(name, origin) for name in dict.fromkeys(wanted)}
         missing = [name for name, row in found.items() if row is None]
@@ -160,7 +163,7 @@ class ImageNames:
                 f"{origin}: {len(missing)} {what} are not among the {len(self)} of {self.origin}, e.g. {_shown(missing)}"
                 f"{self._hint(missing)}; there are {_shown(self.ids)}{', ...' if len(self) > N_SHOWN else ''}"
             )
-        self._refuse_two_for_one(found, origin)
+        self._refuse_two_for_one(found, origin, different)
         return np.array([found[name] for name in wanted], dtype=np.int64)
 
     def has(self, name: str) -> bool:
@@ -169,7 +172,7 @@ class ImageNames:
 
     def order_of(self, wanted: "ImageNames", what: str = "stimulus ids") -> np.ndarray:
         """Rows that put these images into the order of the wanted ones, each of which must be there once."""
-        return self.rows(list(wanted.names), origin=wanted.origin, what=what)
+        return self.rows(list(wanted.names), origin=wanted.origin, what=what, different=True)
 
     def _find(self, name: str, origin: str) -> int | None:
         one = _parts(name)
@@ -183,11 +186,11 @@ class ImageNames:
             raise InputError(f"{origin}: '{name}' could be each of {_shown(candidates)} of {self.origin}")
         return fitting[0][0] if fitting else None
 
-    def _refuse_two_for_one(self, found: Mapping[str, int | None], origin: str) -> None:
+    def _refuse_two_for_one(self, found: Mapping[str, int | None], origin: str, different: bool) -> None:
         names_of: dict[int | None, list[str]] = defaultdict(list)
         for name, row in found.items():
             for other in names_of[row]:
-                if not _parts(name).is_image(_parts(other)):
+                if different or not _parts(name).is_image(_parts(other)):
                     raise InputError(
                         f"{origin}: '{other}' and '{name}' are two images, but {self.origin} has one for both, "
                         f"'{self.names[row or 0]}'"

@@ -56,6 +56,15 @@ def read_matlab(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return {name: _values(file, name) for name in numeric if _matlab_class(file[name]) != "char"}
 
 
+def left_out_of_matlab(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the variables that `read_matlab` leaves out: text, cells and structs."""
+    read = read_matlab(path)
+    if matlab_version(path) == "5":
+        return [name for name in _load_version_5(path) if name not in read]
+    with open_hdf5(path) as file:
+        return [name for name in file if name not in read and name != REFERENCES]
+
+
 def read_matlab_structs(path: str | os.PathLike[str], name: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     """The elements of a struct array, each a dict of these fields: text as str, numbers as arrays in MATLAB's order.
 

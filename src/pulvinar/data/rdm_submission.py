@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.data.array_files import ID_KEYS
 from pulvinar.data.dissimilarities import check_rdm
-from pulvinar.data.dissimilarity_files import OFFICIAL_NAMES, TRACKS, names_of_images
+from pulvinar.data.dissimilarity_files import CONDITION_KEYS, OFFICIAL_NAMES, TRACKS, names_of_images
 from pulvinar.data.image_ids import ImageNames
-from pulvinar.data.matlab_files import read_matlab
+from pulvinar.data.matlab_files import left_out_of_matlab, read_matlab
 from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
 
@@ -173,6 +174,12 @@ def _read_file(path: Path) -> Part:
     if suffix not in readers:
         raise FileError(f"{path}: a submission is a folder or a {', '.join([*readers, '.zip'])} file")
     arrays = readers[suffix](path)
+    unread = [name for name in (left_out_of_matlab(path) if suffix == ".mat" else ()) if name in (*ID_KEYS, *CONDITION_KEYS)]
+    if unread:
+        raise InputError(
+            f"{path}: '{unread[0]}' names the images, but text of .mat files is not read; save RDMs and names as an .npz, or "
+            "leave it out where the rows are in the order of the data"
+        )
     found = {name: values for name, values in arrays.items() if OFFICIAL_NAMES.get(name, name) in OFFICIAL_OF}
     if not found:
         raise InputError(f"{path}: none of {', '.join(OFFICIAL_NAMES)} is in it; there are: {', '.join(arrays) or 'no arrays'}")

@@ -10,6 +10,7 @@ from pulvinar.data.array_files import read_array, single_precision
 from pulvinar.data.brain_files import (
     VOLUME_SUFFIXES,
     Mask,
+    above_0,
     read_mask,
     read_surface,
     read_volume,
@@ -196,7 +197,7 @@ def _read_geometry(files: SubjectFiles, mask: Mask | None) -> Geometry:
 
 
 def _read_roi(name: str, place: NamedArray, mask: Mask | None, n_voxels: int) -> np.ndarray:
-    roi = _per_voxel(f"ROI '{name}'", place, mask, n_voxels) > 0
+    roi = above_0(_per_voxel(f"ROI '{name}'", place, mask, n_voxels), f"{place[0]}: ROI '{name}'")
     if not roi.any():
         raise InputError(f"{place[0]}: ROI '{name}' has no voxel above 0 among the {n_voxels} of the responses")
     return roi

@@ -8,7 +8,7 @@ import numpy as np
 from pulvinar.errors import InputError
 from pulvinar.progress import log
 
-NUMBERED = re.compile(r"(?P<prefix>\D*?)[-_ ]?0*(?P<number>\d+)(?:\.(?P<fraction>\d+))?")
+NUMBERED = re.compile(r"(?P<prefix>\D*?)[-_ ]?0*(?P<number>\d+)(?:[.,](?P<fraction>\d+))?")
 PLAIN_PREFIXES = frozenset(("", "ses", "sess", "session", "run"))  # those of BIDS and their spellings; all mean the number
 LARGEST = 2**62
 
@@ -16,9 +16,9 @@ LARGEST = 2**62
 def session_numbers(labels: Sequence[str], what: str, origin: str) -> np.ndarray:
     """Sessions or runs as whole numbers, int64 (trial,): what their names say, whatever prefix they share.
 
-    `ses-10`, `ses-02` are 10 and 2; `10`, `10.0` and `010` are 10; `day1`, `day2` are 1 and 2. Names without a number, or
-    with different words before it, are numbered from 0 in order of first appearance, and said. Raises `InputError` for a
-    fraction.
+    `ses-10`, `ses-02` are 10 and 2; `10`, `10.0`, `10,0` and `010` are 10; `day1`, `day2` are 1 and 2. Names without a
+    number, or with different words before it, are numbered from 0 in order of first appearance, and said. Raises
+    `InputError` for a fraction.
 
     >>> session_numbers(["ses-10", "ses-02", "10.0"], "session", "trials.csv").tolist()
     [10, 2, 10]

@@ -12,7 +12,7 @@ from pulvinar.data.image_ids import ImageNames, ids_of_mentions, row_order
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import ATTRIBUTES, Table, Trials, read_table
-from pulvinar.errors import InputError
+from pulvinar.errors import InputError, of_every
 from pulvinar.progress import log, warn
 
 SIDES = ("train", "test", "")
@@ -53,15 +53,13 @@ def read_stimuli(
     files = list_images(images) if images is not None else None
     named, where = _named(rows, files, features)
     if named is None:
-        trials, ids = _joined_mentions(trials)
+        joined, ids = _joined_mentions(trials)
     else:
-        trials, ids = {subject: _joined(own, named) for subject, own in trials.items()}, sorted_ids(named, where)
-    given = {name: _attribute(name, rows, named, trials) for name in ATTRIBUTES}
+        joined, ids = of_every(trials, lambda subject: _joined(trials[subject], named)), sorted_ids(named, where)
+    given = {name: _attribute(name, rows, named, joined) for name in ATTRIBUTES}
     listed = ImageNames(ids, "the trial tables") if named is None else named
     on_trust: dict[str, str] = {}
-    read = {}
-    for name, (path, array) in features.items():
-        read[name] = _read_feature(name, path, array, listed, ids, where, on_trust)
+    read = of_every(features, lambda name: _read_feature(name, *features[name], listed, ids, where, on_trust))
     stimuli = Stimuli(
         ids=ids,
         sources=[given["source"].get(name) or name for name in ids],
@@ -70,7 +68,7 @@ def read_stimuli(
         read_image=None if files is None else ImageFiles(_in_order(files, listed, ids), pictures),
     )
     sides = {name: side for name, side in given["split"].items() if side}
-    return StimulusFiles(stimuli=stimuli, trials=trials, sides=sides, on_trust=on_trust)
+    return StimulusFiles(stimuli=stimuli, trials=joined, sides=sides, on_trust=on_trust)
 
 
 def sorted_ids(named: ImageNames, where: str) -> list[str]:
@@ -142,7 +140,7 @@ def _attribute(name: str, rows: Table | None, named: ImageNames | None, trials: 
 def _in_order(files: tuple[ImageNames, list[Path]], listed: ImageNames, ids: Sequence[str]) -> list[Path]:
     """The image file of every id. listed: the list of stimuli, whose names find the files."""
     found, paths = files
-    rows = found.rows(listed.names, origin=listed.origin, what="stimuli")
+    rows = found.order_of(listed, what="stimuli")
     if len(found) > len(listed):
         log(f"{found.origin}: {len(found) - len(listed)} of {len(found)} images are not in the stimulus table and stay unused")
     file_of = {name: paths[row] for name, row in zip(listed.ids, rows, strict=True)}
@@ -162,7 +160,7 @@ def _read_feature(
     values = read_array(path, array)
     if values.ndim < 2:
         raise InputError(f"{path}: feature '{name}' must be (stimulus, dim), an array of shape {values.shape} came")
-    own_ids = read_ids(path)
+    own_ids = read_ids(path, len(values))
     if own_ids is None:
         if len(values) != len(ids):
             raise InputError(f"{path}: feature '{name}' has {len(values)} rows for {len(ids)} stimuli")
@@ -174,6 +172,6 @@ def _read_feature(
         return np.asarray(values, np.float32)
     if len(own_ids) != len(values):
         raise InputError(f"{path}: feature '{name}' has {len(values)} rows, but {len(own_ids)} ids")
-    rows = ImageNames(own_ids, str(path)).rows(listed.names, origin=listed.origin, what=f"stimuli (feature '{name}')")
+    rows = ImageNames(own_ids, str(path)).order_of(listed, what=f"stimuli (feature '{name}')")
     row_of = dict(zip(listed.ids, rows, strict=True))
     return np.asarray(values[[row_of[stimulus] for stimulus in ids]], np.float32)

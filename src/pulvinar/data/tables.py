@@ -20,7 +20,12 @@ from pulvinar.storage import reading, require_file
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 ATTRIBUTES = ("source", "label", "split")
-NONE_WORDS = frozenset(("", "n/a", "na", "#n/a", "<na>", "nan", "none", "null"))  # in lower case; what tables write for nothing
+NONE_WORDS = frozenset(  # in lower case; what tables write for nothing: pandas' list, MATLAB's words, and a dash
+    (
+        *("", "n/a", "na", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("none", "null", "<missing>", "<undefined>", "[]", "-"),
+    )
+)
 SEPARATOR_LINE = re.compile(r"sep=(.)[;,\t ]*(?:\n|$)", re.IGNORECASE)  # of spreadsheets
 BLANKS = " \t\n\v\f\u00a0\u2007\u202f\u3000\ufeff"
 
@@ -96,8 +101,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     header = rows[0][1]
     repeated = sorted({name for name in header if sum(name.casefold() == other.casefold() for other in header) > 1})
     if repeated:
-        raise InputError(f"{path}: column names stand twice in the header: {repeated}")
+        odd = any(not name or name.replace(".", "").isdigit() for name in header)
+        hint = "; is the header line missing, or does a title stand above it?" if odd else ""
+        raise InputError(f"{path}: column names stand twice in the header: {repeated}{hint}")
     for line, row in rows[1:]:
+        if row == header:
+            raise InputError(f"{path}: line {line} repeats the header; leave it out (were tables put one after the other?)")
         if len(row) != len(header):
             raise InputError(f"{path}: line {line} has {len(row)} cells, the header has {len(header)}")
     columns = {name: [row[place] for _, row in rows[1:]] for place, name in enumerate(header)}
@@ -219,5 +228,5 @@ def sources_of(path: Path, ids: Sequence[str]) -> Sequence[str]:
         return ids
     table = read_table(path)
     sources = table.full_column("source")
-    rows = ImageNames(table.full_column("id"), str(path)).rows(ids, origin=str(path.parent), what="pictures")
+    rows = ImageNames(table.full_column("id"), str(path)).rows(ids, origin=str(path.parent), what="pictures", different=True)
     return [sources[row] for row in rows]

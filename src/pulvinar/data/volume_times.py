@@ -17,9 +17,9 @@ import numpy as np
 from pulvinar.data.bids import Stated, sidecar_values
 from pulvinar.data.brain_files import read_series_header
 from pulvinar.errors import InputError
-from pulvinar.progress import log
+from pulvinar.progress import log, warn
 
-KEYS = ("RepetitionTime", "VolumeTiming", "StartTime")
+KEYS = ("RepetitionTime", "VolumeTiming", "StartTime", "SliceTimingCorrected")
 SHORTEST_S, LONGEST_S = 0.05, 30.0  # of a volume
 MILLISECONDS_FROM = 100.0
 LOST_S = 1.0  # what tools write that do not know the repetition time
@@ -116,6 +116,11 @@ def _repetition_time(bold: Path, stated: Mapping[str, Stated], header: float | N
 def _start(stated: Mapping[str, Stated]) -> float:
     """StartTime in s, 0 without one; read in the unit of the repetition time beside it."""
     if "StartTime" not in stated:
+        if "SliceTimingCorrected" in stated and stated["SliceTimingCorrected"].value is True:
+            warn(
+                f"{stated['SliceTimingCorrected'].path}: says SliceTimingCorrected, but no StartTime: to which moment of "
+                "each volume is not known; its beginning is taken (fMRIPrep's usual one is the middle, half a repetition time)"
+            )
         return 0.0
     place = stated["StartTime"]
     value, step = place.value, stated["RepetitionTime"].value if "RepetitionTime" in stated else 0.0
@@ -136,7 +141,9 @@ def _volume_timing(place: Stated, n_volumes: int) -> np.ndarray:
     value = place.value
     numbers = isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
     if not numbers or len(value) != n_volumes:
-        came = f"{len(value)} entries" if isinstance(value, list) else repr(value)
+        came = repr(value)
+        if isinstance(value, list):
+            came = f"{len(value)} entries" if numbers else f"{len(value)} entries, the first {value[:1]},"
         raise InputError(f"{place.path}: VolumeTiming is a list of {n_volumes} times, one for each volume; {came} came")
     times = np.array(value, float)
     steps = np.diff(times)

@@ -26,7 +26,7 @@ from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
 from pulvinar.data.tables import Trials, read_trials
-from pulvinar.errors import InputError, PulvinarError
+from pulvinar.errors import InputError, of_every
 from pulvinar.progress import log
 
 Read = TypeVar("Read")
@@ -80,17 +80,8 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
 
 def _of_every(description: Description, read: Callable[[SubjectFiles], Read]) -> dict[str, Read]:
     """Name -> what is read of every subject; what is wrong with several of them is said at once."""
-    found, mistakes = {}, []
-    for files in description.subjects:
-        try:
-            found[files.name] = read(files)
-        except PulvinarError as error:
-            mistakes.append(error)
-    if len(mistakes) == 1:
-        raise mistakes[0]
-    if mistakes:
-        raise type(mistakes[0])("\n".join(dict.fromkeys(map(str, mistakes)))) from mistakes[0]
-    return found
+    files = {subject.name: subject for subject in description.subjects}
+    return of_every(files, lambda name: read(files[name]))
 
 
 def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:

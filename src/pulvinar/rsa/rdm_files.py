@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.array_files import read_array, read_ids
-from pulvinar.data.dissimilarities import SubjectRDMs, from_condensed, images_of_pairs, refuse_similarities, tidy_rdm
+from pulvinar.data.dissimilarities import (
+    SubjectRDMs,
+    from_condensed,
+    images_of_pairs,
+    refuse_similarities,
+    refuse_turned_pairs,
+    tidy_rdm,
+)
 from pulvinar.data.dissimilarity_files import read_npz_arrays
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.errors import InputError
 from pulvinar.progress import log
-from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, pattern_names, read_rdm_file
+from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, StoredRDMs, pattern_names, read_rdm_file
 
 Arrays = Mapping[str, np.ndarray]  # name -> (subject, [time,] image, image), or (image, image) for a model
 
@@ -55,7 +62,8 @@ def read_rdms(path: str) -> RDMFile:
         return RDMFile(path=path, targets=targets, models=found.models, names=found.names)
     if suffix in (*SUFFIXES, *PICKLES):
         return _of_rsatoolbox(path)
-    array, ids = _square(np.asarray(read_array(path)), path), read_ids(path)
+    array = _square(np.asarray(read_array(path)), path)
+    ids = read_ids(path, array.shape[-1])
     if ids is not None and len(ids) != array.shape[-1]:
         raise InputError(f"{path}: RDMs over {array.shape[-1]} images, but {len(ids)} names")
     names = None if ids is None else ImageNames(ids, path)
@@ -74,6 +82,7 @@ def _square(array: np.ndarray, path: str) -> np.ndarray:
     """(image, image), (subject, image, image) or (subject, time, image, image), from condensed RDMs too."""
     n_images = images_of_pairs(array.shape[-1]) if array.ndim in (1, 2) and array.dtype.kind in "biuf" else None
     if n_images is not None and (array.ndim == 1 or array.shape[0] != array.shape[1]):
+        refuse_turned_pairs(array.shape, path)
         log(f"{path}: {array.shape} is read as condensed RDMs of {n_images} images, pairs of the upper triangle in row order")
         return from_condensed(array)
     if array.ndim not in (2, 3, 4):
@@ -93,16 +102,23 @@ def _checked(rdm: np.ndarray, name: str, measure: str | None = None) -> np.ndarr
 def _of_rsatoolbox(path: str) -> RDMFile:
     """Its RDMs are the subjects of one target, and each is a model."""
     stored, name = read_rdm_file(path), Path(path).stem
-    labels = stored.rdm_descriptors.get("name", [f"{name}_{row}" for row in range(1, stored.dissimilarities.shape[0] + 1)])
+    labels = _labels_of(stored, name)
     rdms = [_checked(rdm, f"{path}: '{label}'", stored.measure) for label, rdm in zip(labels, stored.matrices(), strict=True)]
     try:
         names = pattern_names(stored)
         found = None if names is None else ImageNames(names, path)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
-    return RDMFile(
-        path=path, targets={name: np.stack(rdms)}, models=dict(zip(map(str, labels), rdms, strict=True)), names=found
-    )
+    return RDMFile(path=path, targets={name: np.stack(rdms)}, models=dict(zip(labels, rdms, strict=True)), names=found)
+
+
+def _labels_of(stored: StoredRDMs, stem: str) -> list[str]:
+    """A name of its own for each RDM of an rsatoolbox file: its descriptor `name`, numbered where that is not enough."""
+    count = len(stored.dissimilarities)
+    labels = [str(label) for label in stored.rdm_descriptors.get("name", ())]
+    if labels and len(set(labels)) == count:
+        return labels
+    return [f"{label}_{row}" for row, label in enumerate(labels or [stem] * count, start=1)]
 
 
 def align(file: RDMFile, reference: RDMFile) -> tuple[RDMFile, str]:

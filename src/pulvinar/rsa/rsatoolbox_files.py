@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pulvinar.data.array_files import only_names
 from pulvinar.data.dissimilarities import check_rdm, from_condensed
 from pulvinar.errors import FileError, InputError
 from pulvinar.rsa.rdm import count_images
@@ -79,11 +80,9 @@ def pattern_names(rdms: StoredRDMs) -> list[str] | None:
     for name in NAMING_DESCRIPTORS:
         if name in texts:
             return texts[name]
-    others = {name: values for name, values in texts.items() if name != INDEX and not _are_numbers(values)}
-    if len(others) > 1:
-        raise InputError(f"pattern_descriptors: {', '.join(others)} could each name the images; call the right one 'conds'")
-    if others:
-        return next(iter(others.values()))
+    key = only_names(texts, "pattern_descriptors", NAMING_DESCRIPTORS[0])
+    if key is not None:
+        return texts[key]
     index = texts.get(INDEX)
     if index is not None and index != [str(number) for number in range(rdms.n_images)]:
         raise InputError(
@@ -97,10 +96,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
-
-
-def _are_numbers(values: list[str]) -> bool:
-    return all(value.replace(".", "", 1).lstrip("+-").isdigit() for value in values)
 
 
 def from_matrices(rdms: np.ndarray, **others: Any) -> StoredRDMs:
