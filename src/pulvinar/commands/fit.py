@@ -231,7 +231,7 @@ def create_run(
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust
-    return RunFolder.create(
+    run = RunFolder.create(
         out,
         method=method,
         config_toml=to_toml(config),
@@ -241,6 +241,8 @@ def create_run(
         backbone=plan,
         topic=getattr(module, "TOPIC", "decoding"),
     )
+    run.caution(*_trust_cautions(opened))
+    return run
 
 
 def _on_trust(opened: Data) -> dict[str, str]:
@@ -248,6 +250,12 @@ def _on_trust(opened: Data) -> dict[str, str]:
     if isinstance(opened, Dissimilarities):
         return dict(opened.on_trust)
     return dict(opened.facts.get("on_trust") or {}) if isinstance(opened, Experiment) else {}
+
+
+def _trust_cautions(opened: Data) -> list[str]:
+    """The same as a caution of the numbers that come of it."""
+    found = [f"{what} ({how})" for what, how in _on_trust(opened).items()]
+    return [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
 
 
 def _reopen(out: str, method: str, config: Any, backbone_config: Any, *, given: bool) -> RunFolder:
@@ -351,7 +359,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    warned: list[str] = []
+    warned = _trust_cautions(opened)
     with keeping(warned.append):
         result = module.evaluate(finished, opened, config, controls=controls, **scoring)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
