@@ -175,6 +175,25 @@ def refuse_useless_backbone(
         raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or 'backbone'}")
     if backbone is not None and settings:
         raise ConfigError(f"backbone {backbone} has its settings already; leave out {', '.join(settings)}")
+    if backbone is not None:
+        _refuse_settings_of_backbone(method, config, backbone, config_file, assignments)
+
+
+def _refuse_settings_of_backbone(
+    method: str, config: Any, backbone: str, config_file: str | None, assignments: Sequence[str]
+) -> None:
+    """Settings that the finished backbone was trained with (OF_BACKBONE of a method), given otherwise than it has them."""
+    names = getattr(registry.module("methods", method), "OF_BACKBONE", ())
+    given = (set(read_toml(config_file)) if config_file else set()) | set(parse_assignments(assignments))
+    recorded = RunFolder.reopen(backbone).settings() if names else {}
+    is_record = {field.name for field in dataclasses.fields(config)} <= given
+    wrong = [
+        f"{method}.{name}={getattr(config, name)} does nothing here: {backbone} was trained with {name}={recorded[name]}"
+        for name in names
+        if name in given and name in recorded and getattr(config, name) != recorded[name]
+    ]
+    if wrong and not (is_record and all(getattr(config, name) == getattr(type(config), name) for name in names)):
+        raise ConfigError("\n".join(wrong))
 
 
 def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from pulvinar.training.runs import RunFolder
 METHOD = "picture_decoder"
 DEFAULT_COUNT = 24
 N_RETRIEVED = 3
+N_STEPS, GUIDANCE = 20, 7.5  # of a large generator, where nothing is said
 
 
 def reconstruct(
@@ -40,8 +41,8 @@ def reconstruct(
     data: str | None = None,
     measures: Sequence[str] = (),
     weights: str | None = None,
-    n_steps: int = 20,
-    guidance: float = 7.5,
+    n_steps: int | None = None,
+    guidance: float | None = None,
     controls: bool = True,
     config_file: str | None = None,
     assignments: Sequence[str] = (),
@@ -53,6 +54,10 @@ def reconstruct(
     named as test stimuli choose these, others are what is retrieved from.
     """
     kind, place = parse(generator)
+    idle = [f"{name} {value}" for name, value in (("--steps", n_steps), ("--guidance", guidance)) if value is not None]
+    if kind == "embedded" and idle:
+        raise ConfigError(f"{', '.join(idle)} does nothing here: it counts with a large --generator (unclip:PLACE, ...) only")
+    n_steps, guidance = N_STEPS if n_steps is None else n_steps, GUIDANCE if guidance is None else guidance
     source = RunFolder.reopen(run)
     of_pictures = source.method == METHOD
     decoder = decoder_run_of(source.require(method=METHOD)) if of_pictures else require_decoder_run(source)
