@@ -165,7 +165,7 @@ def declare(commands: Commands) -> None:
     evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
     evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop")
     evaluate.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how the run is scored, where there is a choice (--settings)"
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how it is scored, where there is a choice"
     )
     predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
     predict.add_argument("run", help="run folder")

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from types import ModuleType
 from typing import Any
 
@@ -409,15 +410,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def _table_text(result: dict[str, Any]) -> str:
-    from pulvinar.report.tables import as_text, headroom
+    from pulvinar.report.tables import headroom
+    from pulvinar.report.text_table import as_text
 
     method = RunFolder.reopen(result["run"]).method
     module = registry.module("methods", method)
     if hasattr(module, "as_text"):
         return module.as_text(result)
     null = result["null"]
+    table = as_text(result["rows"], method, get_terminal_size((120, 24)).columns)
     return (
-        f"{as_text(result['rows'], method)}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
+        f"{table}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})\n{headroom(result.get('headroom'))}"
     ).rstrip()
 
