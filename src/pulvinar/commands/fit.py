@@ -150,18 +150,30 @@ def _without_truth(opened: Data) -> Data:
 def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
     plan = run.facts.get("backbone")
     if plan is None:
-        with keeping(run.caution):
-            module.fit(config, opened, run)
+        fit_from(module, config, opened, run)
         return
     if "path" in plan:
         folder = Path(plan["path"])
     else:
         folder = run.path / "backbone"
         _pretrain(module.BACKBONE, folder, plan["settings"], data, opened)
-    backbone = RunFolder.reopen(folder)
-    run.caution(*(f"backbone: {text}" for text in backbone.facts.get("cautions", ())))
+    fit_from(module, config, opened, run, RunFolder.reopen(folder))
+
+
+def fit_from(module: ModuleType, config: Any, opened: Data, run: RunFolder, backbone: RunFolder | None = None) -> None:
+    """Fit, and keep as cautions of the run what is warned of, and those of every run that it reads."""
+    from pulvinar.report import findings, run_folder
+
+    read = {} if backbone is None else {"backbone": backbone.path}
+    read |= {name: Path(value) for name, value in vars(config).items() if isinstance(value, str) and _is_run(value)}
+    for name, place in read.items():
+        run.caution(*(f"{name}: {text}" for text in findings.cautions(run_folder.read(place))))
     with keeping(run.caution):
-        module.fit(config, opened, run, backbone)
+        module.fit(config, opened, run, *([] if backbone is None else [backbone]))
+
+
+def _is_run(place: str) -> bool:
+    return bool(place) and (Path(place) / "run.json").is_file()
 
 
 def refuse_useless_backbone(

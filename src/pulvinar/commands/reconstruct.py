@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
-from pulvinar.commands.fit import create_run, require_same_data
+from pulvinar.commands.fit import create_run, fit_from, require_same_data
 from pulvinar.config import build, parse_assignments, read_toml, suggest
 from pulvinar.data.experiment import Experiment, image_path
 from pulvinar.data.image_files import ImageFiles, open_images, read_image
@@ -216,7 +216,7 @@ def _trained(
         module.check(config, experiment, decoder)
         plan = {"path": str(decoder.path.resolve())}
         run = create_run(path, METHOD, module, config, data or decoder.facts["data"]["path"], experiment, plan)
-    module.fit(config, experiment, run, decoder)
+    fit_from(module, config, experiment, run, decoder)
     return RunFolder.reopen(path)
 
 
