@@ -236,7 +236,7 @@ def _generated(opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, make:
     embedding = decoded.embedding[torch.from_numpy(rows)]
     if make is None:
         return opened.embedded_pictures(embedding)
-    own = embedding * opened.decoder.embedding.spread + torch.from_numpy(np.asarray(opened.decoder.embedding.mean))
+    own = embedding * opened.decoder.embedding.spread + torch.tensor(opened.decoder.embedding.mean)
     made = []
     for row, values in track(list(zip(rows, own, strict=True)), "generating pictures", len(rows)):
         path = folder / "generated" / image_path(folder, decoded.ids[row]).name
@@ -276,7 +276,7 @@ def _retrieved(
 
 def _unit_range(pixels: np.ndarray) -> Tensor:
     """(3, height, width) in [0, 1] of uint8 (height, width, 3)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+    return torch.tensor(pixels).permute(2, 0, 1).float() / 255  # a copy: pixels of a file may not be written to
 
 
 def _by_pixels(ours: np.ndarray, gallery: np.ndarray) -> np.ndarray:
