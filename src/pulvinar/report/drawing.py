@@ -73,6 +73,8 @@ def save(
     if simulated:
         place: dict[str, Any] = {"ha": "left", "va": "center", "size": 10, "weight": "bold", "color": SELECTED_ONLY}
         figure.text(0.1 / width, 1 + 0.5 * STRIP / height, SIMULATED, **place).set_in_layout(False)
+        for legend in figure.legends:  # else those at the top of the figure move up into the strip, as the page grows
+            legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     for kind in formats:
         with atomic_path(folder / f"{name}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata[kind], bbox_inches=page)
