@@ -127,7 +127,8 @@ def test_the_right_image_is_framed_and_the_rank_said(finished_run: Path) -> None
 def test_the_mark_of_simulated_data_stands_on_no_legend(place: str, tmp_path: Path) -> None:
     """Oracle: pixels of the mark's strip; a legend alone must leave it white."""
     made = Figure(figsize=(6, 2.5), layout="constrained")
-    made.subplots().plot([0, 1], label="a line that is named")
+    axis = made.subplots()
+    axis.plot([0, 1], label="a line that is named")
     made.legend(loc=place)
     with mock.patch.object(drawing, "SIMULATED", ""):
         drawing.save(made, tmp_path, "marked", simulated=True, formats=("png",), dpi=100)
@@ -135,3 +136,4 @@ def test_the_mark_of_simulated_data_stands_on_no_legend(place: str, tmp_path: Pa
         pixels = np.asarray(picture.convert("L"))
     assert pixels[: int(100 * drawing.STRIP)].min() == 255
     assert pixels[int(100 * drawing.STRIP) :].min() < 100
+    assert made.legends[0].get_window_extent().y0 >= axis.get_window_extent().y1  # nor on the axes
