@@ -56,7 +56,7 @@ def bare(axis: Axes) -> None:
 
 def _keep_legends(figure: Figure) -> None:
     """Tie legends outside of the axes to the figure as it is laid out, not to the page, which the strip makes longer."""
-    outside = [legend for legend in figure.legends if legend._outside_loc]
+    outside = [legend for legend in figure.legends if getattr(legend, "_outside_loc", None)]
     if outside:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
