@@ -107,3 +107,20 @@ def test_no_registry_and_no_place_of_one_machine_is_named() -> None:
         absolute = [place for place in PLACES if re.search(rf"(?<![\w.~/}}]){re.escape(place)}", text)]
         named += [f"{path.relative_to(ROOT)}: {place}" for place in absolute]
     assert not named
+
+
+def _without_section(text: str, title: str) -> str:
+    """The text without one section: docs/nsd.md's is written anew from its benchmark."""
+    return re.sub(rf"^## {title}.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_intervals_of_the_documents_are_in_the_one_notation():
+    """docs/words.md: `.68 [.63, .73]`; two numbers in brackets without a comma, or with a word between, are another one."""
+    number = r"[-+−]?(?:\d+\.?\d*|\.\d+)"
+    other = re.compile(rf"\[{number}(?: | to |; | – )+{number}\]|interval {number} to {number}")
+    found = [
+        f"{path.name}: {match.group()}"
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for match in other.finditer(_without_section(path.read_text(encoding="utf-8"), "Four subjects who see photographs"))
+    ]
+    assert found == []

@@ -17,6 +17,7 @@ class Reporter:
         self.seconds_between_lines = 10.0
         self.interrupted = False
         self._kept_by: list[Callable[[str], None]] = []
+        self._said: set[str] = set()
 
     def interrupt(self, signal_number: int = 0, frame: object = None) -> None:
         """What Ctrl-C does: raise KeyboardInterrupt here, and remember it.
@@ -33,10 +34,12 @@ class Reporter:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
 
-    def warn(self, message: str) -> None:
-        """A line that is shown even when quiet."""
-        sys.stderr.write(f"warning: {message}\n")
-        sys.stderr.flush()
+    def warn(self, message: str, *, once: bool = False) -> None:
+        """A line that is shown even when quiet; once: only the first time, though it is kept (`keeping`) every time."""
+        if not (once and message in self._said):
+            sys.stderr.write(f"warning: {message}\n")
+            sys.stderr.flush()
+        self._said.add(message)
         for keep in self._kept_by[-1:]:
             keep(message)
 

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from pulvinar.cli import main
 from pulvinar.commands import fit as fitting
 from pulvinar.commands.data import open_experiment
-from pulvinar.commands.reconstruct import choose, reconstruct
+from pulvinar.commands.reconstruct import _unit_range, choose, reconstruct
 from pulvinar.data.experiment import load
 from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.report import pictures_page
@@ -267,3 +268,12 @@ def test_data_that_cannot_give_pictures(run, spoil, said):
     changed = dataclasses.replace(experiment, stimuli=stimuli, split=split, subjects=subjects)
     with pytest.raises(InputError, match=said):
         picture_decoder.check(picture_decoder.Config(), changed, RunFolder.reopen(run))
+
+
+def test_pixels_that_may_not_be_written_to_are_taken_without_a_warning():
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    pixels.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = _unit_range(pixels)
+    np.testing.assert_allclose(found[1, 1, 2], pixels[1, 2, 1] / 255)

@@ -9,7 +9,7 @@ import pytest
 
 from pulvinar.cli import main
 from pulvinar.commands import fit as fitting
-from pulvinar.errors import ConfigError, NotFoundError
+from pulvinar.errors import ConfigError, InputError, NotFoundError
 from pulvinar.report import page
 from pulvinar.storage import read_json
 
@@ -49,9 +49,15 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
     assert 'roi = "V1"' in (run / "config.toml").read_text()  # the fit keeps what it was made with
     with pytest.raises(NotFoundError, match="roi: sub-03 has no ROI 'v1'; there are: V1, V2; choose one with --set roi=V1"):
         fitting.evaluate(str(run), assignments=["roi=v1"])
-    with pytest.raises(ConfigError, match="may be scored with another roi or near_duplicate; leave out n_voxels"):
+    with pytest.raises(ConfigError, match="may be scored with another roi or near_duplicate or protocol; leave out n_voxels"):
         fitting.evaluate(str(run), assignments=["n_voxels=3"])
-    assert [row[:1] + row[2:3] for row in fitting.scoring_settings(str(run))] == [("roi", "V1"), ("near_duplicate", 0.95)]
+    assert [row[:1] + row[2:3] for row in fitting.scoring_settings(str(run))] == [
+        ("roi", "V1"),
+        ("near_duplicate", 0.95),
+        ("protocol", "every_candidate"),
+    ]
+    with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 30 came"):
+        fitting.evaluate(str(run), assignments=["protocol=draws"])
 
 
 def test_a_missing_roi_names_the_setting_and_what_there_is(named, quick, tmp_path, capsys):

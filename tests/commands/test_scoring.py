@@ -2,14 +2,22 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pulvinar.cli import main
-from pulvinar.commands.fit import evaluate, fit, scoring_settings
+from pulvinar.commands.fit import evaluate, fit, fit_from, scoring_settings
 from pulvinar.errors import ConfigError
-from pulvinar.storage import read_arrays, read_json
+from pulvinar.methods import distillation
+from pulvinar.progress import warn
+from pulvinar.report import run_folder
+from pulvinar.report.findings import cautions
+from pulvinar.storage import read_arrays, read_json, write_json
+from pulvinar.training.runs import RunFolder
+
+EMPTY = {"config_toml": "", "data": {"name": "made up", "path": "own.npz", "fingerprint": ""}}
 
 
 def write_images(path: Path, *, size: int, classes: int, seed: int = 0) -> Path:
@@ -85,3 +93,25 @@ def test_a_method_that_is_scored_in_one_way_says_so(tmp_path):
     assert scoring_settings(str(tmp_path)) == []
     with pytest.raises(ConfigError, match="ridge_encoding is scored in one way; leave out k"):
         evaluate(str(tmp_path), assignments=["k=2"])
+
+
+def test_a_student_has_the_cautions_of_every_run_that_it_learns_from(tmp_path):
+    """Planted: what training and scoring of the teacher warned of, and what its page says of it (a budget that was missed)."""
+    teacher, gates = (RunFolder.create(tmp_path / name, method="dual_gating", seed=0, **EMPTY) for name in ("teacher", "gates"))
+    for one, text in ((teacher, "epoch 1: collapsing"), (gates, "epoch 2: rising")):
+        facts = {**one.facts, "status": "finished", "cautions": [text], "evaluation_cautions": ["few test images"]}
+        write_json(one.path / "run.json", facts | {"budget": {"asked": 0.01}})
+    rows = [{"name": "dual_gating", "branch": "gated", "mac_share": 0.5}]
+    write_json(teacher.path / "evaluation.json", {"rows": rows})
+    student = RunFolder.create(tmp_path / "student", method="distillation", seed=0, **EMPTY)
+    taught = []
+    module = SimpleNamespace(fit=lambda *given: (warn("the loss rose"), taught.append(given)))
+    config = distillation.Config(gates=str(gates.path))
+    fit_from(module, config, None, student, RunFolder.reopen(teacher.path))
+    assert len(taught) == 1
+    said = read_json(student.path / "run.json")["cautions"]
+    assert {"backbone: epoch 1: collapsing", "backbone: few test images", "gates: epoch 2: rising", "the loss rose"} <= set(
+        said
+    )
+    assert any(text.startswith("backbone: The budget was not met: 1.0") for text in said)
+    assert set(said) <= set(cautions(run_folder.read(student.path)))

@@ -8,10 +8,11 @@ import pytest
 
 from pulvinar.cli import main
 from pulvinar.commands import registry
-from pulvinar.commands.fit import configs
+from pulvinar.commands.fit import configs, fit, refuse_useless_backbone
 from pulvinar.commands.sweep import cells, sweep
 from pulvinar.config import build, holds, setting, to_toml
 from pulvinar.errors import ConfigError
+from pulvinar.training.runs import RunFolder
 
 MINDEYE2 = Path(__file__).resolve().parents[2] / "benchmarks" / "mindeye2_settings.toml"
 METHODS = {name: registry.module("methods", name).Config for name in registry.names("methods")}
@@ -110,6 +111,32 @@ def test_a_sweep_s_setting_counts_somewhere_or_is_refused(world, tmp_path):
 
     shared = _counting(cells({**grid, "set": {"hidden": 16}, "grid": {"pretrain": [True, False]}}))
     assert [cell.settings for cell in shared] == [{"pretrain": True}, {"pretrain": False, "hidden": 16}]
+
+
+def test_what_a_finished_backbone_has_made_up_is_not_set_beside_it(finished, world, tmp_path):
+    """The backbone was trained with centre=true; the same again says nothing new, and a record of all settings is taken."""
+    backbone, method, config = str(finished / "backbone"), "troi", METHODS["troi"]
+    said = r"troi.centre=False does nothing here: .*backbone was trained with centre=True"
+    with pytest.raises(ConfigError, match=said):
+        fit(method, data=str(world), out=str(tmp_path / "run"), assignments=["centre=false"], backbone=backbone)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "given.toml").write_text("centre = false\n")
+    with pytest.raises(ConfigError, match=said):
+        refuse_useless_backbone(method, config(centre=False), backbone, str(tmp_path / "given.toml"), [])
+    refuse_useless_backbone(method, config(centre=True), backbone, None, ["centre=true"])
+    recorded = RunFolder.reopen(backbone)
+    (tmp_path / "other").mkdir()
+    for file in ("run.json", "config.toml"):
+        text = (recorded.path / file).read_text()
+        (tmp_path / "other" / file).write_text(text.replace("centre = true", "centre = false"))
+    (tmp_path / "all.toml").write_text(to_toml(config()))
+    refuse_useless_backbone(method, config(), str(tmp_path / "other"), str(tmp_path / "all.toml"), [])
+
+
+@pytest.mark.parametrize(("option", "value"), [("--steps", "5"), ("--guidance", "3"), ("--steps", "20")])
+def test_what_a_large_generator_takes_is_refused_without_one(option, value, finished, capsys):
+    assert main(["reconstruct", str(finished), option, value]) == 2
+    assert f"{option} {value} does nothing here".replace("3 does", "3.0 does") in capsys.readouterr().err
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,12 +42,22 @@ def write_subject(root: Path, subject: str, ids: list[int], test_ids: list[int],
     return written
 
 
+def write_challenge(root: Path) -> dict[str, tuple[np.ndarray, list[int]]]:
+    """Two subjects who share ten training pictures; subject 2 saw one of subject 1's test pictures in training.
+
+    By subject what was written: responses of both hemispheres (picture, vertex), and the pictures' numbers.
+    """
+    tests, written = list(range(100, 100 + N_TEST)), {}
+    shown = {"subj01": list(range(N_TRAINING)), "subj02": [*range(20, 20 + N_TRAINING - 1), 100]}
+    for seed, (subject, numbers) in enumerate(shown.items(), start=1):
+        halves = write_subject(root, subject, numbers, tests[seed - 1 :], seed)
+        written[subject] = np.hstack([halves["lh"], halves["rh"]]), numbers
+    return written
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two subjects who share ten training pictures; subject 2 saw one of subject 1's test pictures in training."""
-    tests = list(range(100, 100 + N_TEST))
-    write_subject(tmp_path, "subj01", list(range(N_TRAINING)), tests, seed=1)
-    write_subject(tmp_path, "subj02", [*range(20, 20 + N_TRAINING - 1), 100], tests[1:], seed=2)
+    write_challenge(tmp_path)
     return tmp_path
 
 

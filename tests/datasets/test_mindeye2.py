@@ -54,14 +54,19 @@ def write_subject(root: Path, subject: str, generator: np.random.Generator) -> d
     return {"betas": betas, "shown": shown, "test": test, "train": train, "inside": inside}
 
 
-@pytest.fixture
-def files(tmp_path):
+def write_files(root: Path) -> dict[str, dict]:
+    """Two subjects and the images, in the layout; what was written, by subject."""
     generator = np.random.default_rng(0)
-    with h5py.File(tmp_path / "coco_images_224_float16.hdf5", "w") as file:
+    with h5py.File(root / "coco_images_224_float16.hdf5", "w") as file:
         images = file.create_dataset("images", (73_000, 3, 224, 224), np.float16, chunks=(1, 3, 224, 224))
         images[100] = np.stack([np.full((224, 224), level) for level in (0.0, 0.5, 1.0)])
         images[100, 0, 3, 7] = 0.2  # red, row 3, column 7
-    return tmp_path, {subject: write_subject(tmp_path, subject, generator) for subject in ("subj01", "subj02")}
+    return {subject: write_subject(root, subject, generator) for subject in ("subj01", "subj02")}
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path, write_files(tmp_path)
 
 
 def test_rows_images_and_sessions_are_those_of_the_tars(files):

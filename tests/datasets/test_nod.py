@@ -13,6 +13,7 @@ from pulvinar.datasets import nod
 from pulvinar.errors import FileError, InputError, NotFoundError
 
 N_LEFT, N_RIGHT, N_MESH = 40, 44, 60
+RUNS = {1: "1", 2: "02", 3: "3"}  # names that do not sort as their numbers
 
 
 def places() -> BrainModelAxis:
@@ -41,44 +42,53 @@ def write_atlas(path: Path) -> None:
     nibabel.save(nibabel.Cifti2Image(labels, header), path)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+def write_folder(root: Path) -> tuple[np.ndarray, list[str]]:
+    """One subject in the layout: its betas (trial, cortical vertex) in the order of sessions and runs, and its pictures."""
     rng, number = np.random.default_rng(0), 0
-    results = tmp_path / "derivatives/ciftify/sub-03/results"
+    results = root / "derivatives/ciftify/sub-03/results"
+    written, shown = [], []
     for session in (1, 2):
-        for run in (1, 2, 10):
+        for run in RUNS.values():
             folder = results / f"ses-imagenet{session:02d}_task-imagenet_run-{run}"
             names = []
             for _ in range(5):
                 names.append(f"n0144{session}764_{number:04d}")
-                picture = tmp_path / "stimuli/imagenet" / names[-1].split("_")[0] / f"{names[-1]}.JPEG"
+                picture = root / "stimuli/imagenet" / names[-1].split("_")[0] / f"{names[-1]}.JPEG"
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 255, (9, 8, 3)).astype(np.uint8)).save(picture)
                 number += 1
             values = 3 + 2 * rng.standard_normal((5, N_LEFT + 4 + N_RIGHT))
             write_scalars(folder / f"{folder.name}_beta.dscalar.nii", values, names)
+            written.append(np.delete(values, slice(N_LEFT, N_LEFT + 4), axis=1))
+            shown += names
             (folder / f"{folder.name}_label.txt").write_text(
                 "\n".join(f"{name.split('_')[0]}/{name}.JPEG" for name in names) + "\n"
             )
     fields = rng.random((4, N_LEFT + 4 + N_RIGHT))
     write_scalars(results / "ses-prf_task-prf/ses-prf_task-prf_params.dscalar.nii", fields, ["ang", "ecc", "rfsize", "R2"])
-    write_atlas(tmp_path / "atlas.dlabel.nii")
+    write_atlas(root / "atlas.dlabel.nii")
+    return np.concatenate(written), shown
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folder(tmp_path)
     return tmp_path
 
 
 def betas(root: Path, session: int, run: int) -> np.ndarray:
-    name = f"ses-imagenet{session:02d}_task-imagenet_run-{run}"
+    name = f"ses-imagenet{session:02d}_task-imagenet_run-{RUNS[run]}"
     folder = root / "derivatives/ciftify/sub-03/results" / name
     values = np.asarray(nibabel.load(folder / f"{name}_beta.dscalar.nii").dataobj)
     return np.delete(values, slice(N_LEFT, N_LEFT + 4), axis=1)
 
 
 def test_runs_are_scored_over_all_their_values_in_their_order(root):
-    """Oracle: numpy on the files: run 10 comes after run 2, subcortex is left out, z over the cortex of a run."""
+    """Oracle: numpy on the files: run 02 comes after run 1, subcortex is left out, z over the cortex of a run."""
     experiment = nod.load(f"{root}?images=false")
     responses = experiment.subjects["sub-03"]
     assert responses.n_trials == 30
-    assert responses.runs[:15].tolist() == [1] * 5 + [2] * 5 + [10] * 5
+    assert responses.runs[:15].tolist() == [1] * 5 + [2] * 5 + [3] * 5
     values = betas(root, 2, 2).astype(np.float64)
     wanted = (values - values.mean()) / values.std()
     np.testing.assert_allclose(
@@ -121,7 +131,7 @@ def test_pictures_and_categories_are_found(root):
 
 
 def test_files_that_do_not_fit_are_named(root):
-    folder = root / "derivatives/ciftify/sub-03/results/ses-imagenet01_task-imagenet_run-2"
+    folder = root / "derivatives/ciftify/sub-03/results/ses-imagenet01_task-imagenet_run-02"
     label = folder / f"{folder.name}_label.txt"
     label.write_text(label.read_text().rpartition("n01441764/")[0])
     with pytest.raises(InputError, match="4 pictures for the 5 trials"):
@@ -132,7 +142,7 @@ def test_files_that_do_not_fit_are_named(root):
     file = folder / f"{folder.name}_beta.dscalar.nii"
     file.write_bytes(file.read_bytes()[:1000])
     label.write_text("\n".join("abcde"))
-    with pytest.raises(FileError, match="run-2_beta"):
+    with pytest.raises(FileError, match="run-02_beta"):
         nod.load(f"{root}?images=false")
     with pytest.raises(FileError, match="sub-XX/results"):
         nod.load(str(root / "stimuli"))

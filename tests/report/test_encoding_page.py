@@ -1,5 +1,7 @@
 """The page of an encoding run: brain maps on fsaverage5, slices and other meshes, layers by ROI, and panels of the analyses."""
 
+import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -132,6 +134,34 @@ def test_every_interval_of_the_page_says_its_level(built, check_intervals):
     text = (built / "report.html").read_text()
     assert "r = 0.300 on held-out images (2 subjects), 95\u00a0% interval [0.250, 0.350]" in text
     assert "95th percentile 0.030" in text
+
+
+def test_voxels_that_means_are_without_are_counted_wherever_a_mean_is_shown(tmp_path):
+    """Planted counts: 3 dead voxels of 50, 2 predicted as a constant; other numbers would be other voxels'."""
+    folder = make(tmp_path / "run", subjects=("one",))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for one in evaluation["rows"]:
+        one |= {"n_voxels_without_r": 3, "n_voxels_predicted_constant": 2}
+    write_json(folder / "evaluation.json", evaluation)
+    transfer = json.loads((folder / "artifacts" / "transfer.json").read_text())
+    for cell in transfer["cells"]:
+        cell["n_voxels_without_r"] = 4
+    write_json(folder / "artifacts" / "transfer.json", transfer)
+    over = {"run": "b", "roi": "all", "hemisphere": "both", "subjects": ["one"], "mean": 0.3, "p_value": 0.5}
+    whole = {"difference": 0.01, "low": -0.02, "high": 0.04, "n_voxels_without_r": 5, "p_value_images": 0.2}
+    comparison = {"rows": [over | {"difference": 0.01, "difference_p_value": 0.5}], "whole": {"b": whole, "c": None}}
+    write_json(folder / "artifacts" / "comparison.json", comparison)
+    page.build(folder)
+    text = (folder / "report.html").read_text()
+    assert "one: 3 of 50 voxels do not vary over the test images, left out of all means." in text
+    assert "one: 2 of 50 voxels are predicted as a constant, counted as r = 0." in text
+    assert text.count("<small>3 left out</small>") == 5  # a row of each region
+    assert "one: (4 that do not vary over the test images left out)." in text
+    assert "all voxels (5 that do not vary over the test images left out): +0.0100 [-0.0200, +0.0400] (95 %" in text
+    assert "n_voxels_without_r" in (folder / "artifacts" / "scores.csv").read_text()
+    clean = make(tmp_path / "clean", subjects=("one",))
+    page.build(clean)
+    assert "left out" not in re.sub(r"1 left out", "", (clean / "report.html").read_text())  # of salience
 
 
 def test_colours_that_cut_values_say_so(built):

@@ -1,6 +1,7 @@
 """Figures are written whole, show the right colours, and have the numbers of the run."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pulvinar.report import curves_figure, decoding_page, figures, run_folder, score_figure, trial_figure
+from pulvinar.report import curves_figure, decoding_page, drawing, figures, run_folder, score_figure, trial_figure
 from pulvinar.report.drawing import BOTH, REFERENCE_ONLY, SELECTED_ONLY
 
 NAMES = ("roi", "curves", "scores", "trials", "summary")
@@ -120,3 +121,19 @@ def test_the_right_image_is_framed_and_the_rank_said(finished_run: Path) -> None
             inside = [image for image in axis.images if image.get_extent()[0] == pytest.approx(frames[0].get_x())]
             np.testing.assert_array_equal(inside[0].get_array(), examples.seen[trial])
         assert axis.texts[0].get_text() == f"rank {rank}"
+
+
+@pytest.mark.parametrize("place", ["outside upper left", "outside upper center", "outside upper right"])
+def test_the_mark_of_simulated_data_stands_on_no_legend(place: str, tmp_path: Path) -> None:
+    """Oracle: pixels of the mark's strip; a legend alone must leave it white."""
+    made = Figure(figsize=(6, 2.5), layout="constrained")
+    axis = made.subplots()
+    axis.plot([0, 1], label="a line that is named")
+    made.legend(loc=place)
+    with mock.patch.object(drawing, "SIMULATED", ""):
+        drawing.save(made, tmp_path, "marked", simulated=True, formats=("png",), dpi=100)
+    with Image.open(tmp_path / "marked.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels[: int(100 * drawing.STRIP)].min() == 255
+    assert pixels[int(100 * drawing.STRIP) :].min() < 100
+    assert made.legends[0].get_window_extent().y0 >= axis.get_window_extent().y1  # nor on the axes

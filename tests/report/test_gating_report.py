@@ -189,6 +189,22 @@ def test_a_share_of_nothing_has_a_place(sweep):
     assert axis.get_xlim()[0] < 0
 
 
+def test_a_sweep_of_planted_data_says_so_over_the_page(sweep):
+    assert "SIMULATED" not in build(sweep).read_text()
+    path = next(sweep.glob("dual*/run.json"))
+    facts = json.loads(path.read_text())
+    write_json(path, facts | {"data": facts["data"] | {"simulated": True}})
+    assert '<header><p class="simulated">SIMULATED' in build(sweep).read_text()
+
+
+def test_a_training_without_health_curves_is_one_panel_of_numbers_alone():
+    records = [{"epoch": n, "loss": 1.0 / (n + 1), "term": 0.5, "collapsing": n == 2} for n in range(3)]
+    made = gating_figures.draw_curves(records, None)
+    assert [text.get_text() for text in made.axes[0].get_legend().get_texts()] == ["loss", "term"]
+    width, height = made.get_size_inches()
+    assert width >= 2.5 * height
+
+
 def test_runs_of_other_settings_are_not_pooled(sweep):
     (folder,) = sweep.glob("dual_10*seed=2")
     write_text(folder / "config.toml", "seed = 2\nbudget = 0.1\nepochs = 40\nwidth = 0.25\n")

@@ -1,5 +1,6 @@
 """Left is left, whatever the affine; outlines and agreement against slow loops."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,26 @@ def test_points_on_a_plane_or_a_line_are_drawn() -> None:
         shown = panels.panels(geometry, np.ones(30, bool), 3)
         assert len(shown) == n_views
         assert painted(shown[0], np.arange(30) < 5).min() < 0.3
+
+
+def test_a_flat_mesh_seen_edge_on_is_drawn_without_a_warning() -> None:
+    """A sheet in one plane: from some sides it is a line."""
+    places = np.argwhere(np.ones((6, 5)))
+    corner = np.array([x * 5 + y for x, y in places if x < 5 and y < 4])
+    faces = np.concatenate(
+        [np.stack(face, 1) for face in ([corner, corner + 1, corner + 5], [corner + 1, corner + 6, corner + 5])]
+    )
+    geometry = Geometry.from_surface(np.arange(30), np.column_stack([places, np.zeros(30)]).astype(float), faces)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for view in panels.VIEWS:
+            right, up, toward = np.array(panels.VIEWS[view], float)
+            flat = geometry.mesh_coordinates @ np.stack([right, up, toward]).T
+            rendering = panels._Rendering(flat=flat, faces=faces, slope=np.ones(len(faces)), vertex=np.arange(30))
+            axis = Figure().subplots()
+            rendering.paint(axis, np.zeros((30, 3)), np.arange(30.0))
+            assert np.ptp(axis.get_xlim()) > 0
+            assert np.ptp(axis.get_ylim()) > 0
 
 
 def test_chosen_slices_are_filled_ones_and_no_more_than_asked() -> None:

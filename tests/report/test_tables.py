@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.report import run_folder, tables
+from pulvinar.report.text_table import as_text
 
 INTERVAL = "difference_to_troi_interval"
 
@@ -79,12 +80,80 @@ def test_html_shows_the_reason_of_an_unavailable_row_and_escapes_it() -> None:
 
 def test_text_is_aligned_and_lists_reasons_below(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
-    text = tables.as_text(run.rows, run.method)
+    text = as_text(run.rows, run.method)
     lines = text.splitlines()
     assert len(lines) == 2 + 8 + 1
     assert len({len(line) for line in lines[:10]}) == 1
     assert "61.0 [55.0, 67.0]" in lines[2]
     assert lines[-1] == "Noise ceiling: not available: one repeat of each image: a noise ceiling needs two"
+
+
+def _wide_rows() -> list[dict]:
+    """Rows as an evaluation of a planted world has them: every column, intervals in most, long names, a missing control."""
+    named = ("troi", "random", "univariate_smoothed", "true_best", "ceiling_oracle")
+    made = []
+    for number, name in enumerate(named):
+        score = 0.5 + 0.01 * number
+        bounds = [score - 0.05, score + 0.05]
+        keys = [f"{place}{direction}_top1" for place in ("", "draws_") for direction in ("brain_to_image", "image_to_brain")]
+        made.append(
+            {"name": name, "n_voxels": 1300, "precision": 0.9, "recall": 0.8, "dice": 0.85, "brain_to_image_median_rank": 1.0}
+            | {"brain_to_image_top5": 0.9, "brain_to_image_top5_interval": [0.85, 0.95]}
+            | dict.fromkeys(keys, score)
+            | {f"{key}_interval": bounds for key in keys}
+            | ({} if name == "troi" else {"difference_to_troi": -0.1, INTERVAL: [-0.2, -0.05]})
+        )
+    return [
+        *made,
+        {
+            "name": "ceiling",
+            "unavailable": "0 stimuli have repeats among the training trials of sub-03, two or more are needed",
+        },
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_table_of_a_terminal_fits_it_and_loses_no_key_column(width: int) -> None:
+    """Oracle: every value of the columns that matter, in every block the name of its row."""
+    rows = _wide_rows()
+    text = as_text(rows, "troi", width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    for words in (
+        "brain → image",
+        "image → brain",
+        "precision",
+        "minus TROI",
+        "50.0 [45.0, 55.0]",
+        "−10.0 [−20.0, −5.0]",
+        "lower",
+    ):
+        assert words in text
+    tops = [line for line in lines if line.startswith("Best true voxels (oracle)")]
+    assert len(tops) == text.count("\n\n") + 1
+    assert "draws of 300" not in text  # they repeat the headline's numbers
+    assert (
+        "On the page of the run and in its scores.csv: brain → image (top-5, %); median rank" in text.replace("\n", " ")
+    ) == (width < 200)
+    assert "Dice" in text
+    assert ("90.0 [85.0, 95.0]" in text) == (width == 200)
+    rows[1]["draws_brain_to_image_top1"] = 0.7
+    assert "30 draws of 300" in as_text(rows, "troi", 400)
+    assert "draws_brain_to_image_top1" in tables.as_csv(_wide_rows(), "troi")
+    assert "30 draws of 300" in as_text(_wide_rows(), "troi")  # the file keeps all
+
+
+def test_no_oracle_counts_as_a_control() -> None:
+    rows = [
+        row("troi"),
+        row("random", interval=[-0.3, -0.2]),
+        row("true_best", interval=[0.1, 0.2], oracle=True),
+        row("ceiling_oracle", interval=[-0.1, 0.1]),
+    ]
+    assert tables.standing(rows, "troi") == (
+        "TROI scores higher than 1 of 1: random voxels. Oracles, which have seen an answer and are not counted: "
+        "best true voxels (oracle) (higher), noise ceiling (oracle) (tie)."
+    )
 
 
 def test_csv_holds_the_raw_values(finished_run: Path) -> None:

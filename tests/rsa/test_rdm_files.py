@@ -160,7 +160,7 @@ def test_turned_axes_and_similarities_are_refused(capsys, tmp_path, data):
     np.savez(tmp_path / "crossed.npz", fmri_it=(1 - subjects) * (1 - np.eye(N)), measure="crossnobis")
     found, _ = compare(capsys, tmp_path / "m.npy", tmp_path / "crossed.npz")
     assert found["rows"][0]["r"] == pytest.approx(-spearman(model, subjects), abs=1e-12)
-    assert "r is far below 0" in found["cautions"][0]
+    assert "r is far below 0" in found["cautions"][-1]
 
 
 def test_models_of_one_name_are_told_apart(capsys, tmp_path, data):

@@ -163,9 +163,9 @@ def declare(commands: Commands) -> None:
     evaluate.add_argument("run", help="run folder")
     evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
     evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
-    evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop (self-supervised runs)")
+    evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop")
     evaluate.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how a self-supervised run is scored"
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how it is scored, where there is a choice"
     )
     predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
     predict.add_argument("run", help="run folder")
@@ -190,8 +190,8 @@ def declare(commands: Commands) -> None:
         default="embedded",
         help="embedded (default, needs no weights), or unclip:PLACE, sdxl_ip_adapter:PLACE, kandinsky:PLACE (docs/pictures.md)",
     )
-    made.add_argument("--steps", type=int, default=20, help="denoising steps of such a generator (default 20)")
-    made.add_argument("--guidance", type=float, default=7.5, help="its classifier-free guidance (default 7.5)")
+    made.add_argument("--steps", type=int, help="denoising steps of such a generator (default 20)")
+    made.add_argument("--guidance", type=float, help="its classifier-free guidance (default 7.5)")
     made.add_argument("--data", help="the data, if they have moved")
     made.add_argument("--measures", nargs="+", default=[], help="networks that compare pictures (docs/pictures.md)")
     made.add_argument("--weights", help="folder of files with the measures' weights")

@@ -3,7 +3,7 @@
 Each writes its result into the first run's artifacts/, where the report finds it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -271,11 +271,6 @@ def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     return result
 
 
-def _left_out(found: Mapping[str, float]) -> str:
-    count = found["n_voxels_without_r"]
-    return f"; {count} voxels that do not vary over the test images left out" if count else ""
-
-
 def comparison_text(result: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     n_subjects = len(result["rows"][0]["subjects"])
@@ -285,11 +280,5 @@ def comparison_text(result: dict[str, Any]) -> str:
         gap = "" if row["difference"] is None else f"{row['difference']:>+13.4f}{row['difference_p_value']:>8.3f}"
         lines.append(f"{row['run']:<20}{row['roi']:<14}{row['hemisphere']:<6}{row['mean']:>8.4f}{row['p_value']:>8.3f}{gap}")
     for name, found in result["whole"].items():
-        lines.append(
-            f"{name} minus first, all voxels: not of the same images and voxels, no interval"
-            if found is None
-            else f"{name} minus first, all voxels: {found['difference']:+.4f} "
-            f"{interval_text((found['low'], found['high']), '{:+.4f}'.format)} (95 %, over images and subjects), p over "
-            f"images {found['p_value_images']:.4f}{_left_out(found)}"
-        )
+        lines.append(encoding_comparison.whole_text(name, found))
     return "\n".join(lines)

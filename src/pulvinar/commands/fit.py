@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from types import ModuleType
 from typing import Any
 
@@ -149,18 +150,30 @@ def _without_truth(opened: Data) -> Data:
 def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
     plan = run.facts.get("backbone")
     if plan is None:
-        with keeping(run.caution):
-            module.fit(config, opened, run)
+        fit_from(module, config, opened, run)
         return
     if "path" in plan:
         folder = Path(plan["path"])
     else:
         folder = run.path / "backbone"
         _pretrain(module.BACKBONE, folder, plan["settings"], data, opened)
-    backbone = RunFolder.reopen(folder)
-    run.caution(*(f"backbone: {text}" for text in backbone.facts.get("cautions", ())))
+    fit_from(module, config, opened, run, RunFolder.reopen(folder))
+
+
+def fit_from(module: ModuleType, config: Any, opened: Data, run: RunFolder, backbone: RunFolder | None = None) -> None:
+    """Fit, and keep as cautions of the run what is warned of, and those of every run that it reads."""
+    from pulvinar.report import findings, run_folder
+
+    read = {} if backbone is None else {"backbone": backbone.path}
+    read |= {name: Path(value) for name, value in vars(config).items() if isinstance(value, str) and _is_run(value)}
+    for name, place in read.items():
+        run.caution(*(f"{name}: {text}" for text in findings.cautions(run_folder.read(place))))
     with keeping(run.caution):
-        module.fit(config, opened, run, backbone)
+        module.fit(config, opened, run, *([] if backbone is None else [backbone]))
+
+
+def _is_run(place: str) -> bool:
+    return bool(place) and (Path(place) / "run.json").is_file()
 
 
 def refuse_useless_backbone(
@@ -175,6 +188,25 @@ def refuse_useless_backbone(
         raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or 'backbone'}")
     if backbone is not None and settings:
         raise ConfigError(f"backbone {backbone} has its settings already; leave out {', '.join(settings)}")
+    if backbone is not None:
+        _refuse_settings_of_backbone(method, config, backbone, config_file, assignments)
+
+
+def _refuse_settings_of_backbone(
+    method: str, config: Any, backbone: str, config_file: str | None, assignments: Sequence[str]
+) -> None:
+    """Settings that the finished backbone was trained with (OF_BACKBONE of a method), given otherwise than it has them."""
+    names = getattr(registry.module("methods", method), "OF_BACKBONE", ())
+    given = (set(read_toml(config_file)) if config_file else set()) | set(parse_assignments(assignments))
+    recorded = RunFolder.reopen(backbone).settings() if names else {}
+    is_record = {field.name for field in dataclasses.fields(config)} <= given
+    wrong = [
+        f"{method}.{name}={getattr(config, name)} does nothing here: {backbone} was trained with {name}={recorded[name]}"
+        for name in names
+        if name in given and name in recorded and getattr(config, name) != recorded[name]
+    ]
+    if wrong and not (is_record and all(getattr(config, name) == getattr(type(config), name) for name in names)):
+        raise ConfigError("\n".join(wrong))
 
 
 def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
@@ -231,7 +263,7 @@ def create_run(
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust
-    return RunFolder.create(
+    run = RunFolder.create(
         out,
         method=method,
         config_toml=to_toml(config),
@@ -241,6 +273,8 @@ def create_run(
         backbone=plan,
         topic=getattr(module, "TOPIC", "decoding"),
     )
+    run.caution(*_trust_cautions(opened))
+    return run
 
 
 def _on_trust(opened: Data) -> dict[str, str]:
@@ -248,6 +282,12 @@ def _on_trust(opened: Data) -> dict[str, str]:
     if isinstance(opened, Dissimilarities):
         return dict(opened.on_trust)
     return dict(opened.facts.get("on_trust") or {}) if isinstance(opened, Experiment) else {}
+
+
+def _trust_cautions(opened: Data) -> list[str]:
+    """The same as a caution of the numbers that come of it."""
+    found = [f"{what} ({how})" for what, how in _on_trust(opened).items()]
+    return [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
 
 
 def _reopen(out: str, method: str, config: Any, backbone_config: Any, *, given: bool) -> RunFolder:
@@ -351,7 +391,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     opened = open_data(kind_of(module), data or source["path"], target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    warned: list[str] = []
+    warned = _trust_cautions(opened)
     with keeping(warned.append):
         result = module.evaluate(finished, opened, config, controls=controls, **scoring)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
@@ -382,15 +422,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def _table_text(result: dict[str, Any]) -> str:
-    from pulvinar.report.tables import as_text, headroom
+    from pulvinar.report.tables import headroom
+    from pulvinar.report.text_table import as_text
 
     method = RunFolder.reopen(result["run"]).method
     module = registry.module("methods", method)
     if hasattr(module, "as_text"):
         return module.as_text(result)
     null = result["null"]
+    table = as_text(result["rows"], method, get_terminal_size((120, 24)).columns)
     return (
-        f"{as_text(result['rows'], method)}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
+        f"{table}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})\n{headroom(result.get('headroom'))}"
     ).rstrip()
 

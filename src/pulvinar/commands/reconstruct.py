@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
-from pulvinar.commands.fit import create_run, require_same_data
+from pulvinar.commands.fit import create_run, fit_from, require_same_data
 from pulvinar.config import build, parse_assignments, read_toml, suggest
 from pulvinar.data.experiment import Experiment, image_path
 from pulvinar.data.image_files import ImageFiles, open_images, read_image
@@ -29,6 +29,7 @@ from pulvinar.training.runs import RunFolder
 METHOD = "picture_decoder"
 DEFAULT_COUNT = 24
 N_RETRIEVED = 3
+N_STEPS, GUIDANCE = 20, 7.5  # of a large generator, where nothing is said
 
 
 def reconstruct(
@@ -40,8 +41,8 @@ def reconstruct(
     data: str | None = None,
     measures: Sequence[str] = (),
     weights: str | None = None,
-    n_steps: int = 20,
-    guidance: float = 7.5,
+    n_steps: int | None = None,
+    guidance: float | None = None,
     controls: bool = True,
     config_file: str | None = None,
     assignments: Sequence[str] = (),
@@ -53,6 +54,10 @@ def reconstruct(
     named as test stimuli choose these, others are what is retrieved from.
     """
     kind, place = parse(generator)
+    idle = [f"{name} {value}" for name, value in (("--steps", n_steps), ("--guidance", guidance)) if value is not None]
+    if kind == "embedded" and idle:
+        raise ConfigError(f"{', '.join(idle)} does nothing here: it counts with a large --generator (unclip:PLACE, ...) only")
+    n_steps, guidance = N_STEPS if n_steps is None else n_steps, GUIDANCE if guidance is None else guidance
     source = RunFolder.reopen(run)
     of_pictures = source.method == METHOD
     decoder = decoder_run_of(source.require(method=METHOD)) if of_pictures else require_decoder_run(source)
@@ -211,7 +216,7 @@ def _trained(
         module.check(config, experiment, decoder)
         plan = {"path": str(decoder.path.resolve())}
         run = create_run(path, METHOD, module, config, data or decoder.facts["data"]["path"], experiment, plan)
-    module.fit(config, experiment, run, decoder)
+    fit_from(module, config, experiment, run, decoder)
     return RunFolder.reopen(path)
 
 
@@ -231,7 +236,7 @@ def _generated(opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, make:
     embedding = decoded.embedding[torch.from_numpy(rows)]
     if make is None:
         return opened.embedded_pictures(embedding)
-    own = embedding * opened.decoder.embedding.spread + torch.from_numpy(np.asarray(opened.decoder.embedding.mean))
+    own = embedding * opened.decoder.embedding.spread + torch.tensor(opened.decoder.embedding.mean)
     made = []
     for row, values in track(list(zip(rows, own, strict=True)), "generating pictures", len(rows)):
         path = folder / "generated" / image_path(folder, decoded.ids[row]).name
@@ -271,7 +276,7 @@ def _retrieved(
 
 def _unit_range(pixels: np.ndarray) -> Tensor:
     """(3, height, width) in [0, 1] of uint8 (height, width, 3)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+    return torch.tensor(pixels).permute(2, 0, 1).float() / 255  # a copy: pixels of a file may not be written to
 
 
 def _by_pixels(ours: np.ndarray, gallery: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ def compare(
         "n_bootstrap": n_bootstrap,
         "interval_level": LEVEL,
         "rows": rows,
-        "cautions": _cautions(rows),
+        "cautions": [*_trusted(joined), *_cautions(rows)],
     }
 
 
@@ -106,6 +106,11 @@ def _aligned_models(path: str, reference: RDMFile) -> tuple[RDMArrays, str]:
     if how != "by name":
         warn(f"{path}: joined with {reference.path} {how}")
     return _models(file), how
+
+
+def _trusted(joined: Mapping[str, str]) -> list[str]:
+    """Which files were joined otherwise than by the names of their images."""
+    return [f"images of {which} were joined {how}, not by name" for which, how in joined.items() if how != "by name"]
 
 
 def _cautions(rows: Sequence[Row]) -> list[str]:
@@ -230,7 +235,8 @@ def score_as_text(result: Mapping[str, Row]) -> str:
         if "r2" in row:
             numbers = f" {row['r']:+8.4f} {row['r2']:8.4f} {row['lower_ceiling']:9.4f} {row['ceiling']:9.4f}"
         lines.append(f"{name:10}{numbers} {row['percent']:11.2f}")
-    return "\n".join(lines)
+    how = next((row["joined"] for row in result.values()), "by name")
+    return "\n".join([*lines, *(f"caution: {text}" for text in _trusted({"the submission": how}))])
 
 
 def as_text(result: Mapping[str, Any]) -> str:

@@ -29,11 +29,13 @@ def find_folder(
     raise FileError(f"{path}: {there}; {name} is read from its binary version: {url}")
 
 
-def read_records(path: str | os.PathLike[str], *, n_labels: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (image, side, side, 3) and labels int64 (image, n_labels) of a file of records.
+def read_records(path: str | os.PathLike[str], *, n_classes: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (image, side, side, 3) and labels int64 (image, kind of label) of a file of records.
 
-    A record is `n_labels` bytes, then the pixels colour by colour, row by row. `FileError` if there is no whole number of them.
+    A record is a byte for each kind of label, 0 to its `n_classes` - 1, then the pixels colour by colour, row by row.
+    `FileError` if there is no whole number of them, `InputError` for a label that is none of these.
     """
+    n_labels = len(n_classes)
     length = n_labels + 3 * side * side
     content = read_bytes(path)
     if not len(content) or len(content) % length:
@@ -42,7 +44,10 @@ def read_records(path: str | os.PathLike[str], *, n_labels: int, side: int) -> t
         )
     records = content.reshape(-1, length)
     pixels = records[:, n_labels:].reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pixels), records[:, :n_labels].astype(np.int64)
+    labels = records[:, :n_labels].astype(np.int64)
+    for own, n in zip(labels.T, n_classes, strict=True):
+        require_classes(path, own, first=0, last=n - 1)
+    return np.ascontiguousarray(pixels), labels
 
 
 def read_planes(path: str | os.PathLike[str], *, side: int) -> np.ndarray:
@@ -63,6 +68,13 @@ def read_bytes(path: str | os.PathLike[str], *, n_expected: int | None = None) -
     if n_expected is not None and len(content) != n_expected:
         raise FileError(f"{path}: {len(content)} labels for {n_expected} images")
     return content
+
+
+def require_classes(path: str | os.PathLike[str], labels: np.ndarray, *, first: int, last: int) -> None:
+    """`InputError` naming the file unless its labels are `first` to `last`."""
+    strange = np.flatnonzero((labels < first) | (labels > last))
+    if len(strange):
+        raise InputError(f"{path}: labels are {first} to {last}; record {strange[0] + 1} has label {labels[strange[0]]}")
 
 
 def read_class_names(path: str | os.PathLike[str], *, n_classes: int) -> tuple[str, ...]:

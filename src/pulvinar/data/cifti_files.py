@@ -18,6 +18,7 @@ class CorticalMaps:
     """Maps on cortex: values (map, place), the hemisphere ('lh', 'rh') and vertex number of each place, and label names.
 
     labels: key -> name of each map of a .dlabel.nii; empty for others. columns: places among all greyordinates of the file.
+    names: of the maps, where the file has them.
     """
 
     path: Path
@@ -26,6 +27,7 @@ class CorticalMaps:
     vertex: np.ndarray
     columns: np.ndarray
     labels: tuple[dict[int, str], ...] = ()
+    names: tuple[str, ...] = ()
 
     def places_of(self, side: np.ndarray, vertex: np.ndarray) -> np.ndarray:
         """Where these vertices are here; -1 for those that are not."""
@@ -49,8 +51,9 @@ def read_cortex(path: str | os.PathLike[str]) -> CorticalMaps:
             raise FileError(f"{path}: its columns are not places in the brain")
         values = np.asarray(image.dataobj)
         labels = tuple(rows.label) if isinstance(rows, nibabel.cifti2.LabelAxis) else ()
-    names = {side: np.flatnonzero(places.name == structure) for side, structure in CORTEX.items()}
-    columns = np.concatenate(list(names.values()))
+        map_names = tuple(map(str, rows.name)) if isinstance(rows, nibabel.cifti2.ScalarAxis) else ()
+    structures = {side: np.flatnonzero(places.name == structure) for side, structure in CORTEX.items()}
+    columns = np.concatenate(list(structures.values()))
     if not len(columns):
         raise InputError(f"{path}: has no cortical vertices")
     if values.ndim != 2 or values.shape[1] != len(places):
@@ -58,8 +61,9 @@ def read_cortex(path: str | os.PathLike[str]) -> CorticalMaps:
     return CorticalMaps(
         path=path,
         values=values[:, columns],
-        side=np.concatenate([np.full(len(found), side) for side, found in names.items()]),
+        side=np.concatenate([np.full(len(found), side) for side, found in structures.items()]),
         vertex=np.asarray(places.vertex)[columns],
         columns=columns,
         labels=tuple({int(key): str(entry[0]) for key, entry in table.items()} for table in labels),
+        names=map_names,
     )

@@ -62,15 +62,10 @@ def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
     _require_rows(path, table, len(ids), "stimuli")
     known = made_from(place).get("stimuli")
     if known is None:
-        _say_on_trust(str(path))
+        warn(f"{path}: holds no names; its rows are taken in the order of the stimuli, on trust", once=True)
     elif known != fingerprint(*ids):
         raise InputError(f"{place}: embeddings of other images, or in another order; make them from these data")
     return table
-
-
-@functools.cache
-def _say_on_trust(path: str) -> None:
-    warn(f"{path}: holds no names; its rows are taken in the order of the stimuli, on trust")
 
 
 def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] = ()) -> tuple[str, np.ndarray]:

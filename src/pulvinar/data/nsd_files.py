@@ -73,6 +73,10 @@ def read_design(path: Path) -> Design:
         raise FileError(f"{path}: subjectim is (subject, 10000), {images.shape} came")
     for name, values, last in (("masterordering", order, images.shape[1]), ("subjectim", images, N_IMAGES)):
         _require_one_based(path, name, values, last)
+    twice = [number for number, own in enumerate(images, start=1) if len(np.unique(own)) < len(own)]
+    if len(images) != N_SUBJECTS or twice:
+        why = f"a subject ({twice[0]}) sees an image in two columns" if twice else f"{len(images)} rows came"
+        raise FileError(f"{path}: subjectim has a row of different images for each of the {N_SUBJECTS} subjects; {why}")
     first = images[:, :N_SHARED]
     if (first != first[:1]).any() or set(first[0].tolist()) != set(shared.tolist()):
         raise FileError(
@@ -106,12 +110,24 @@ def stimulus_id(row: int) -> str:
     return f"nsd{row:05d}"
 
 
-def read_photographs(path: Path) -> dict[int, str]:
-    """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file."""
+def read_photographs(path: Path, design: Design) -> dict[int, str]:
+    """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file.
+
+    `FileError` unless it has each of the 73,000 images once and calls those shared that the design does.
+    """
     if not path.is_file():
         return {}
     with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
-        return {int(line["nsdId"]): f"coco{line['cocoId']}" for line in csv.DictReader(file)}
+        lines = list(csv.DictReader(file))
+        rows = [int(line["nsdId"]) for line in lines]
+        photographs = [int(line["cocoId"]) for line in lines]
+        shared = {row for row, line in zip(rows, lines, strict=True) if line.get("shared1000", "").lower() in ("true", "1")}
+    if sorted(rows) != list(range(N_IMAGES)):
+        came = f"{len(rows)} lines, {min(rows)} to {max(rows)}, {len(set(rows))} different" if rows else "no line"
+        raise FileError(f"{path}: nsdId counts each image once, 0 to {N_IMAGES - 1}; {came} came")
+    if shared and shared != set(design.images[0, :N_SHARED].tolist()):
+        raise FileError(f"{path}: its shared images (shared1000) are not those of {design.path.name}")
+    return {row: f"coco{photograph}" for row, photograph in zip(rows, photographs, strict=True)}
 
 
 # --- volumes and labels -----------------------------------------------------------------------------------------------

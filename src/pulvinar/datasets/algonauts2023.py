@@ -22,6 +22,7 @@ from pulvinar.data.array_files import read_array
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
 from pulvinar.data.image_files import ImageFiles, find_images
+from pulvinar.data.nsd_files import N_IMAGES
 from pulvinar.data.responses import Responses
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.data.rois import ROIs
@@ -133,6 +134,9 @@ def _pictures(folder: Path, split: str) -> dict[str, Path]:
         words = stem.split("_")
         if len(words) != 2 or not words[1].startswith("nsd-"):
             raise InputError(f"{path}: names like train-0001_nsd-00013.png are needed")
+        number = words[1].removeprefix("nsd-")
+        if not number.isdigit() or int(number) >= N_IMAGES:
+            raise InputError(f"{path}: {words[1]} is no picture of NSD, whose numbers are 00000 to {N_IMAGES - 1}")
         if words[0].split("-")[-1] != f"{place:0{len(words[0].split('-')[-1])}d}":
             raise FileError(f"{images}: picture number {place} is missing; {path.name} comes in its place")
         if words[1] in found:
@@ -203,6 +207,8 @@ def _rois(folder: Path, sizes: Mapping[str, int]) -> ROIs:
             labels = read_array(path)
             if labels.shape != (sizes[side],):
                 raise InputError(f"{path}: {labels.shape} labels for {sizes[side]} vertices")
+            if strangers := sorted(set(np.unique(labels).tolist()) - {0, *names}):
+                raise InputError(f"{path}: label {strangers[0]:g} is no region; they are 0 (none) to {max(names)}")
             for number, name in names.items():
                 inside = np.zeros(n_vertices, bool)
                 part = slice(0, n_left) if side == "lh" else slice(n_left, n_vertices)

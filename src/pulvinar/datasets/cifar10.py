@@ -24,9 +24,9 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     Python version, the MATLAB version) says which one is read; a file cut short is named.
     """
     folder = find_folder(path, FOLDER, TRAIN[0], name="CIFAR-10", url=URL, foreign=("data_batch_1", "data_batch_1.mat"))
-    parts = [read_records(folder / file, n_labels=1, side=32) for file in TRAIN]
+    parts = [read_records(folder / file, n_classes=(10,), side=32) for file in TRAIN]
     images, labels = (np.concatenate([part[index] for part in parts]) for index in (0, 1))
-    test, test_labels = read_records(folder / TEST, n_labels=1, side=32)
+    test, test_labels = read_records(folder / TEST, n_classes=(10,), side=32)
     train, train_labels = without_copies(images, labels[:, 0], test, name="CIFAR-10")
     return ImageSet(
         name="cifar10",

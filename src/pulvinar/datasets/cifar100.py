@@ -10,6 +10,7 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 LICENCE = "none stated; the page asks for the citation"
 SHAPES = {"train": (50_000, 32, 32, 3), "test": (10_000, 32, 32, 3), "classes": 100}
 FOLDER = "cifar-100-binary"
+N_CLASSES = (20, 100)  # coarse and fine, as the labels stand in a record
 FINE = 1  # the second label of a record; the first is one of 20 coarse classes
 
 
@@ -20,8 +21,8 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     are left out of training, with a warning. `FileError` for another download says which one is read.
     """
     folder = find_folder(path, FOLDER, "train.bin", name="CIFAR-100", url=URL, foreign=("train", "train.mat"))
-    images, labels = read_records(folder / "train.bin", n_labels=2, side=32)
-    test, test_labels = read_records(folder / "test.bin", n_labels=2, side=32)
+    images, labels = read_records(folder / "train.bin", n_classes=N_CLASSES, side=32)
+    test, test_labels = read_records(folder / "test.bin", n_classes=N_CLASSES, side=32)
     train, train_labels = without_copies(images, labels[:, FINE], test, name="CIFAR-100")
     return ImageSet(
         name="cifar100",

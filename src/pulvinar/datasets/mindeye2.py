@@ -113,16 +113,23 @@ def _trials(root: Path, name: str, options: Options) -> _Trials:
 
 def _read_tar(path: Path) -> np.ndarray:
     """Image row and row of the betas of every sample, in its order: int64 (trial, 2)."""
-    found = []
+    found, samples = [], set()
     with require_file(path, "tar of trials").open("rb") as file:
         file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
         if file.read() != bytes(tarfile.BLOCKSIZE):  # Python's reader takes a missing end for the end
             raise FileError(f"{path}: cannot be read as a webdataset tar: truncated, its end is missing")
     with reading(path, "a webdataset tar"), tarfile.open(path) as archive:
         for member in archive:
-            if member.name.rpartition("/")[2].partition(".")[2] == "behav.npy":
+            sample, _, kind = member.name.rpartition("/")[2].partition(".")
+            if not member.isfile() or not sample:  # a folder, or a hidden file of the system
+                continue
+            samples.add(sample)
+            if kind == "behav.npy":
                 content = archive.extractfile(member)
                 found.append(np.load(io.BytesIO(content.read() if content else b""), allow_pickle=False))
+        _require_end(path, archive.offset)
+    if len(found) != len(samples):
+        raise InputError(f"{path}: {len(samples)} samples, {len(found)} of them with a behav.npy; each needs one")
     if not found or any(behav.shape != (1, N_COLUMNS) for behav in found):
         shapes = sorted({behav.shape for behav in found})
         raise InputError(f"{path}: a behav.npy of shape (1, {N_COLUMNS}) in every sample is needed; {shapes or 'none'} came")
@@ -130,6 +137,15 @@ def _read_tar(path: Path) -> np.ndarray:
     if not ((table >= 0) & (table == np.floor(table))).all() or (table[:, 0] >= N_IMAGES).any():
         raise InputError(f"{path}: behav.npy: images (column {IMAGE_COLUMN}) are 0 to {N_IMAGES - 1}, rows (column 5) from 0")
     return table.astype(np.int64)
+
+
+def _require_end(path: Path, offset: int) -> None:
+    """Nothing but zeros from here: Python's reader takes a damaged header in the middle for the end of the archive."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while block := file.read(2**20):
+            if block.strip(b"\0"):
+                raise FileError(f"{path}: cannot be read as a webdataset tar: a header is damaged near byte {offset}")
 
 
 def _responses(root: Path, name: str, trials: _Trials, options: Options) -> Responses:

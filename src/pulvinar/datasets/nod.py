@@ -13,7 +13,7 @@ contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; wi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +31,7 @@ from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
 from pulvinar.errors import DegenerateError, FileError, InputError
-from pulvinar.progress import log, track
+from pulvinar.progress import log, track, warn
 from pulvinar.storage import reading, require_file
 
 CITATION = (
@@ -53,6 +53,7 @@ class Options:
     subjects: tuple[str, ...] = setting((), "such as 1,2; none: all whose results are there")
     target: str | None = setting(None, "the new subject; none: the first")
     atlas: str | None = setting(None, "HCP-MMP atlas, a .dlabel.nii of your own")
+    missing: Literal["refuse", "skip"] = setting("refuse", "what to do about a run that is not there")
     n_vertices: int = setting(
         50, "vertices of largest receptive-field R2 per area and hemisphere; all if fewer (paper: 50)", at_least=1
     )
@@ -137,7 +138,7 @@ class _Run:
     run: int
 
 
-def _runs(results: Path) -> list[_Run]:
+def _runs(results: Path, options: Options) -> list[_Run]:
     found = []
     for folder in sorted(results.glob("ses-imagenet*_task-imagenet_run-*")):
         session, _, run = folder.name.partition("_task-imagenet_run-")
@@ -157,11 +158,24 @@ def _runs(results: Path) -> list[_Run]:
         other = by_number.setdefault((one.session, one.run), one)
         if other is not one:
             raise InputError(f"{results}: {other.betas.parent.name} and {one.betas.parent.name} are one run; keep one of them")
+    _require_all_runs(results, set(by_number), options)
     return [by_number[number] for number in sorted(by_number)]
 
 
+def _require_all_runs(results: Path, there: set[tuple[int, int]], options: Options) -> None:
+    """`FileError` naming the runs before the last one of the subject's longest session that are not there, in any session."""
+    sessions, last = {session for session, _ in there}, max(run for _, run in there)
+    missing = sorted({(session, run) for session in sessions for run in range(1, last + 1)} - there)
+    if not missing:
+        return
+    said = ", ".join(f"session {session} run {run}" for session, run in missing)
+    if options.missing == "refuse":
+        raise FileError(f"{results}: {said}: not there; fetch it, or go on without it with missing=skip")
+    log(f"{results}: without {said}")
+
+
 def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Options) -> Responses:
-    runs = _runs(results)
+    runs = _runs(results, options)
     first = read_cortex(runs[0].betas)
     kept, rois = _choose_vertices(results, name, first, atlas, options)
     values, ids, sessions, numbers = [], [], [], []
@@ -172,6 +186,7 @@ def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Opti
         shown = _labels(one.labels)
         if len(shown) != len(maps.values):
             raise InputError(f"{one.labels}: {len(shown)} pictures for the {len(maps.values)} trials of {one.betas.name}")
+        _require_same_order(one, maps.names, shown)
         values.append(_standardised(maps, options.zscore)[:, kept])
         ids += shown
         sessions += [one.session] * len(shown)
@@ -193,6 +208,17 @@ def _labels(path: Path) -> list[str]:
     with reading(require_file(path, "list of pictures"), "text"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def _require_same_order(run: _Run, maps: Sequence[str], shown: Sequence[str]) -> None:
+    """`InputError` where the maps of the betas bear the names of the pictures in another order than the list has them."""
+    named, listed = ([PurePosixPath(name).stem for name in names] for names in (maps, shown))
+    if named != listed and sorted(named) == sorted(listed):
+        row = next(row for row, (one, other) in enumerate(zip(named, listed, strict=True)) if one != other)
+        raise InputError(
+            f"{run.labels}: trial {row + 1} shows {listed[row]}, but its map in {run.betas.name} is called {named[row]}; "
+            "the pictures are in another order than the maps"
+        )
 
 
 def _standardised(maps: CorticalMaps, zscore: ZScore) -> np.ndarray:
@@ -226,6 +252,8 @@ def _choose_vertices(
     empty = [area for area, places in chosen.items() if not len(places)]
     if len(empty) == len(chosen):
         raise InputError(f"{atlas.path}: none of its labels is L_V1_ROI to R_V4_ROI on vertices of {maps.path.name}")
+    if empty:
+        warn(f"{atlas.path}: {name} has no vertex in {', '.join(empty)}; going on with the other areas")
     kept = np.unique(np.concatenate(list(chosen.values())))
     return kept, {area: np.isin(kept, places) for area, places in chosen.items() if len(places)}
 

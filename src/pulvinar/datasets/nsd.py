@@ -141,7 +141,7 @@ def load(source: str) -> NSDExperiment:
     planted = (root / TRUTH).is_file()
     return NSDExperiment(
         name=f"{'Planted world in NSD layout' if planted else 'Natural Scenes Dataset'} ({', '.join(names)})",
-        stimuli=_stimuli(root, shown, options),
+        stimuli=_stimuli(root, shown, design, options),
         subjects=subjects,
         split=_split(design, trials, rows, options),
         target=target,
@@ -290,7 +290,7 @@ def _responses(
 # --- stimuli ----------------------------------------------------------------------------------------------------------
 
 
-def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
+def _stimuli(root: Path, rows: np.ndarray, design: Design, options: Options) -> Stimuli:
     """The images shown. The 73,000 are different photographs by the dataset's own table, so `pixel_keys` are their rows."""
     ids = [nsd_files.stimulus_id(row) for row in rows]
     path = root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
@@ -304,7 +304,7 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     )
     if not places:
         log(f"no embedding of the images: methods that decode need one; put it into {root / 'features'}, or give features=FILE")
-    sources = nsd_files.read_photographs(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv")
+    sources = nsd_files.read_photographs(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv", design)
     return Stimuli(
         ids=ids,
         sources=[sources.get(int(row), name) for row, name in zip(rows, ids, strict=True)],

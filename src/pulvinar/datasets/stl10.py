@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.binary_images import find_folder, read_bytes, read_class_names, read_planes
+from pulvinar.data.binary_images import find_folder, read_bytes, read_class_names, read_planes, require_classes
 from pulvinar.data.image_set import ImageSet, without_copies
 
 CITATION = "Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011."
@@ -41,5 +41,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
 
 def _labelled(folder: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
     images = read_planes(folder / f"{side}_X.bin", side=SIDE)
-    labels = read_bytes(folder / f"{side}_y.bin", n_expected=len(images)).astype(np.int64) - 1
-    return images, labels
+    place = folder / f"{side}_y.bin"
+    labels = read_bytes(place, n_expected=len(images)).astype(np.int64)
+    require_classes(place, labels, first=1, last=10)
+    return images, labels - 1

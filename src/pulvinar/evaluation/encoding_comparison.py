@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pulvinar.errors import InputError
+from pulvinar.evaluation.encoding_transfer import left_out
 from pulvinar.metrics.encoding import standardised, varying
-from pulvinar.metrics.resampling import paired_difference, sign_flip_p_value
+from pulvinar.metrics.resampling import interval_text, paired_difference, sign_flip_p_value
 from pulvinar.progress import warn
 
 Row = Mapping[str, Any]
@@ -137,6 +138,17 @@ def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed
         "p_value_images": found.p_value_images,
         "p_value_subjects": float(found.p_value_groups if found.p_value_groups is not None else np.nan),
     }
+
+
+def whole_text(name: str, found: Mapping[str, float] | None) -> str:
+    """What `crossed_interval` found of a run and the first one, in a line."""
+    if found is None:
+        return f"{name} minus first, all voxels: not of the same images and voxels, no interval"
+    between = interval_text((found["low"], found["high"]), "{:+.4f}".format)
+    return (
+        f"{name} minus first, all voxels{left_out(int(found['n_voxels_without_r']))}: {found['difference']:+.4f} {between} "
+        f"(95 %, over images and subjects), p over images {found['p_value_images']:.4f}"
+    )
 
 
 def _by_image(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -126,15 +126,22 @@ def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray
 
 
 def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How many voxels do not vary over the test images, of every subject that has such (its first row: all voxels)."""
+    """How many voxels do not vary over the test images, or are predicted as a constant (counted as r = 0), of every subject
+    that has such (its first row: all voxels)."""
     firsts: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         firsts.setdefault(row["subject"], row)
-    return [
+    said = [
         f"{subject}: {row['n_voxels_without_r']} of {row['n_voxels']} voxels do not vary over the test images, left out of "
         "all means"
         for subject, row in firsts.items()
         if row.get("n_voxels_without_r")
+    ]
+    return said + [
+        f"{subject}: {row['n_voxels_predicted_constant']} of {row['n_voxels']} voxels are predicted as a constant, counted as "
+        "r = 0"
+        for subject, row in firsts.items()
+        if row.get("n_voxels_predicted_constant")
     ]
 
 

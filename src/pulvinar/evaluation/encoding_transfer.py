@@ -201,8 +201,9 @@ def _comparisons(
     ]
 
 
-def _left_out(cell: Transfer) -> str:
-    return f" ({cell.n_voxels_without_r} that do not vary left out)" if cell.n_voxels_without_r else ""
+def left_out(n_voxels: int) -> str:
+    """How many voxels a mean over voxels is without, as a remark; nothing where none is left out."""
+    return f" ({n_voxels} that do not vary over the test images left out)" if n_voxels else ""
 
 
 def as_text(found: TransferMatrix) -> str:
@@ -219,7 +220,8 @@ def as_text(found: TransferMatrix) -> str:
         f"{cell.model} on {cell.subject}: r {cell.r:.3f}, untuned {cell.r_untuned:.3f}, difference "
         f"{cell.gain.difference:+.4f} "
         f"{interval_text((cell.gain.difference_low, cell.gain.difference_high), '{:+.4f}'.format)} (95 %), "
-        f"p {cell.gain.difference_p_value:.3f}; {cell.n_voxels} voxels{_left_out(cell)}, {cell.n_images} images"
+        f"p {cell.gain.difference_p_value:.3f}; {cell.n_voxels} voxels{left_out(cell.n_voxels_without_r)}, "
+        f"{cell.n_images} images"
         for cell in found.cells
     ]
     lines += [

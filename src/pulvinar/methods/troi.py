@@ -55,7 +55,8 @@ from pulvinar.training.runs import RunFolder
 
 BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
-SCORING = ("roi", "near_duplicate")  # settings that `evaluate --set` may have otherwise than the fit
+OF_BACKBONE = ("centre",)  # settings that a finished run given as the backbone has already made up
+SCORING = ("roi", "near_duplicate", "protocol")  # settings that `evaluate --set` may have otherwise than the fit
 _PAPER: dict[str, Any] = {  # "out of 300 candidates", as in MindEye2, whose scores are those of the paper
     "setting": "NSD subj1, 1 hour of target, 3,000 voxels",
     "protocol": "draws",
@@ -182,9 +183,7 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     responses = experiment.subjects[experiment.target]
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
-    n_images = len(set(experiment.split.test) & set(responses.stimulus_ids))
-    if config.protocol not in protocols_for(n_images):
-        raise InputError(f"troi.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
+    _require_protocol(config, experiment)
     if config.roi != Config.roi and not any(config.roi in subject.rois for subject in experiment.subjects.values()):
         require_target_roi(experiment, config.roi, experiment.target)
     candidates = usable_voxels(
@@ -200,6 +199,12 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     if config.lora_rank and find_spec("peft") is None:
         raise MissingDependencyError("lora_rank: peft is not installed; run: pip install 'pulvinar[encoding]'")
     return candidates, voxel_budget(config.n_voxels, len(candidates))
+
+
+def _require_protocol(config: Config, experiment: Experiment) -> None:
+    n_images = len(set(experiment.split.test) & set(experiment.subjects[experiment.target].stimulus_ids))
+    if config.protocol not in protocols_for(n_images):
+        raise InputError(f"troi.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
 
 
 def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
@@ -413,6 +418,7 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
 def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> Evaluation:
     """The selection (against its controls at the same budget) on the outer test images; written into the run."""
     stored, experiment = stored_decoder(run.require(method="troi")), half_of(experiment, config.half)
+    _require_protocol(config, experiment)
     if config.roi != run.settings()["roi"]:  # asked for in the evaluation
         require_target_roi(experiment, config.roi, experiment.target)
     result = stored.state

@@ -22,6 +22,7 @@ from pulvinar.report.elements import absent
 from pulvinar.report.findings import cautions, coverage, headline
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
+from pulvinar.report.text_table import as_text
 
 ALT = {
     "roi": "The selected voxels against the reference, and the learned weights, from the same places",
@@ -59,7 +60,7 @@ def table_files(run: Run) -> dict[str, str]:
     """File name -> text of the score table, for artifacts/."""
     if not run.rows:
         return {}
-    return {"scores.csv": tables.as_csv(run.rows, run.method), "scores.txt": tables.as_text(run.rows, run.method)}
+    return {"scores.csv": tables.as_csv(run.rows, run.method), "scores.txt": as_text(run.rows, run.method)}
 
 
 def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:

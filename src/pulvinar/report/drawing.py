@@ -54,6 +54,16 @@ def bare(axis: Axes) -> None:
     axis.set_aspect("equal")
 
 
+def _keep_legends(figure: Figure) -> None:
+    """Tie legends outside of the axes to the figure as it is laid out, not to the page, which the strip makes longer."""
+    outside = [legend for legend in figure.legends if getattr(legend, "_outside_loc", None)]
+    if outside:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    for legend in outside:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+
+
 def save(
     figure: Figure,
     folder: Path,
@@ -73,6 +83,7 @@ def save(
     if simulated:
         place: dict[str, Any] = {"ha": "left", "va": "center", "size": 10, "weight": "bold", "color": SELECTED_ONLY}
         figure.text(0.1 / width, 1 + 0.5 * STRIP / height, SIMULATED, **place).set_in_layout(False)
+        _keep_legends(figure)
     for kind in formats:
         with atomic_path(folder / f"{name}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata[kind], bbox_inches=page)

@@ -43,12 +43,17 @@ def tiles(numbers: Sequence[tuple[str, str, str]]) -> str:
     return f'<dl class="key">{cells}</dl>' if numbers else ""
 
 
+def simulated_mark(simulated: bool) -> str:
+    """What stands over a page of planted data; nothing for measured ones."""
+    return f'<p class="simulated">{escape(SIMULATED)}</p>\n' if simulated else ""
+
+
 def header(run: Run, lead: str, rest: str, numbers: Sequence[tuple[str, str, str]], cautions: Sequence[str]) -> str:
     """Method and data, the finding in two parts, the numbers to remember, and what a reader must be warned of."""
     data = run.facts.get("data") or {}
     facts = [tables.label(run.method), f"subject {data['target']}" if data.get("target") else "", str(data.get("name") or "")]
     line = " · ".join(escape(text) for text in facts if text)
-    mark = f'<p class="simulated">{escape(SIMULATED)}</p>\n' if run.simulated else ""
+    mark = simulated_mark(run.simulated)
     heading = f"<h1>{escape(lead)}<span>{escape(rest)}</span></h1>"
     return f'<header>{mark}<p class="run">{line}</p>\n{heading}\n{tiles(numbers)}\n{caution_list(cautions)}</header>'
 

@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.evaluation import tuned_encoding
+from pulvinar.evaluation.encoding_comparison import whole_text
+from pulvinar.evaluation.encoding_run import left_out_lines
+from pulvinar.evaluation.encoding_transfer import left_out
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report import elements, encoding_maps, tables
 from pulvinar.report import encoding_figures as pictures
@@ -71,7 +74,17 @@ def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if not run.rows:
         return {}
-    names = ("subject", "roi", "hemisphere", "n_voxels", "r_nested", "r_nested_low", "r_nested_high", *list(COLUMNS)[1:])
+    names = (
+        "subject",
+        "roi",
+        "hemisphere",
+        "n_voxels",
+        "n_voxels_without_r",
+        "r_nested",
+        "r_nested_low",
+        "r_nested_high",
+        *list(COLUMNS)[1:],
+    )
     return {"scores.csv": tables.csv_text([{name: row.get(name) for name in names} for row in run.rows])}
 
 
@@ -109,7 +122,14 @@ def _regions(run: Run, drawn: Mapping[str, Path]) -> str:
         return heading + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
     caption = "Bars: mean over subjects, both hemispheres."
     figure = elements.figure(drawn, "rois", caption, alt="Nested r of every ROI", format="svg", narrow=True)
-    return f"<section>{heading}\n{figure}\n{_table(run.rows)}{_tuning(run)}{_reasons(run.rows[0])}</section>"
+    return (
+        f"<section>{heading}\n{figure}\n{_table(run.rows)}{_left_out(run.rows)}{_tuning(run)}{_reasons(run.rows[0])}</section>"
+    )
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    """Voxels that the means over voxels are without."""
+    return "".join(f"<p>{escape(line)}.</p>" for line in left_out_lines(rows))
 
 
 def _tuning(run: Run) -> str:
@@ -169,11 +189,17 @@ def _transfer(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
     caption = (
         f"Percent of voxels with a higher r than on the untuned backbone ({escape(str(result['data']))}). Outlined: tuned on "
         f"that subject. *: difference of mean r, p below .05 over images. {escape(tests)}"
-        f"{' (signs of subjects flipped).' if tests else ''}"
+        f"{' (signs of subjects flipped).' if tests else ''}{_left_out_of_transfer(result)}"
     )
     return "<h2>Transfer</h2>" + elements.figure(
         drawn, "transfer", caption, alt="Share of voxels improved", format="svg", narrow=True
     )
+
+
+def _left_out_of_transfer(result: Mapping[str, Any]) -> str:
+    """Of every encoded subject; all backbones are scored on the same voxels."""
+    counts = {cell["subject"]: cell.get("n_voxels_without_r", 0) for cell in result["cells"]}
+    return "".join(f" {escape(subject)}:{left_out(count)}." for subject, count in counts.items() if count)
 
 
 def _information(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
@@ -250,24 +276,40 @@ def _comparison(result: Mapping[str, Any], drawn: Mapping[str, Path]) -> str:
     heads = "".join(f'<th class="number">{name}</th>' for name in ("r", "p", "minus first", "p"))
     head = f"<tr><th>run</th><th>ROI</th><th>side</th>{heads}</tr>"
     said = f"Signs of whole subjects flipped, two-sided; {n_subjects} subjects cannot give p below {2 / 2**n_subjects:.3g}."
+    whole = "".join(f"<p>{escape(whole_text(name, found))}.</p>" for name, found in (result.get("whole") or {}).items())
     return (
         f"<h2>Over subjects</h2><p>{said}</p>"
-        f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>{whole}'
     )
 
 
 def _table(rows: Sequence[Row]) -> str:
     columns = COLUMNS | {key: name for key, name in OF_TUNED.items() if any(row.get(key) is not None for row in rows)}
-    heads = "".join(f'<th class="number">{escape(name)}</th>' for name in columns.values())
+    below = {"r_nested": tables.INTERVAL}
+    heads = "".join(
+        f'<th class="number">{escape(name)}<small>{below.get(key, "")}</small></th>' for key, name in columns.items()
+    )
     body = "".join(
         f'<tr><th scope="row">{escape(row["subject"])}</th><td>{escape(row["roi"])}</td><td>{escape(row["hemisphere"])}</td>'
-        f'<td class="number">{row["n_voxels"]:,}</td>'
-        + "".join(f'<td class="number">{"–" if row.get(key) is None else format(row[key], ".3f")}</td>' for key in columns)
+        + elements.number_cell(f"{row['n_voxels']:,}", _n_left_out(row))
+        + "".join(_score(row, key) for key in columns)
         + "</tr>"
         for row in rows
     )
     head = f'<tr><th>subject</th><th>ROI</th><th>side</th><th class="number">voxels</th>{heads}</tr>'
     return f'<div class="wide"><table class="scores"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _score(row: Row, key: str) -> str:
+    if row.get(key) is None:
+        return elements.number_cell("–")
+    ends = (row["r_nested_low"], row["r_nested_high"]) if key == "r_nested" else None
+    return elements.number_cell(f"{row[key]:.3f}", interval_text(ends, "{:.3f}".format) if ends else "")
+
+
+def _n_left_out(row: Row) -> str:
+    count = row.get("n_voxels_without_r")
+    return f"{count:,} left out" if count else ""
 
 
 def _reasons(row: Row) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pulvinar.metrics.resampling import interval_text
 from pulvinar.report.run_folder import SCORE, Run
-from pulvinar.report.tables import count, in_sentence, percent, said_interval
+from pulvinar.report.tables import count, in_sentence, is_oracle, percent, said_interval
 from pulvinar.training.loss_watch import troubles
 
 Row = Mapping[str, Any]
@@ -118,11 +118,6 @@ def _done(run: Run) -> str:
     return f"{count(selection['n_voxels'])}{candidates} voxels kept"
 
 
-def _is_oracle(row: Row) -> bool:
-    """Whether a row has seen the answers."""
-    return bool(row.get("oracle") or row.get("sees_answer")) or "oracle" in f"{row['name']} {row.get('description')}".lower()
-
-
 def _with_interval(said: str, bounds: Sequence[float] | None, write: Callable[[float], str]) -> str:
     return f"{said}, {said_interval(bounds, write)}"
 
@@ -141,7 +136,7 @@ def _of_decoding(run: Run, evaluation: Row) -> list[Finding]:
             difference=row.get(f"difference_to_{run.method}_interval"),
         )
         for row in run.rows
-        if row["name"] != run.method and row.get(SCORE) is not None and not _is_oracle(row)
+        if row["name"] != run.method and row.get(SCORE) is not None and not is_oracle(row)
     ]
     said = f"{percent(ours[SCORE])} of {count(evaluation.get('gallery_size'))} images identified"
     chance = f"Chance is {percent(evaluation.get('chance'))}"
@@ -193,7 +188,7 @@ def _of_rsa(run: Run, evaluation: Row) -> list[Finding]:
                 difference=_turned((row.get("ours_minus_this") or {}).get("interval")),
             )
             for row in others
-            if not _is_oracle(row)
+            if not is_oracle(row)
         ]
         said = f"{ours['percent']:.1f} % of the ceiling on unseen images"
         above = ours["percent"] > ours["null_percent_95"]
@@ -228,7 +223,7 @@ def _of_backbone(run: Run, evaluation: Row) -> list[Finding]:
             difference=_pair(row.get("linear_difference")),
         )
         for row in others
-        if not _is_oracle(row)
+        if not is_oracle(row)
     ]
     work = f" with {percent(ours['mac_share'])} of the multiply-adds" if ours["mac_share"] < 1 else ""
     said = _with_interval(f"{write(ours['linear'])} by a linear probe{work}", ours.get("linear_interval"), write)
@@ -260,7 +255,7 @@ def _of_pictures(run: Run, evaluation: Row) -> list[Finding]:
             difference=row.get(f"{score}_difference_interval"),
         )
         for row in run.rows[1:]
-        if not _is_oracle(row)
+        if not is_oracle(row)
     ]
     said = f"two-way identification {write(ours[score])} ({score})" if named else f"PixCorr {write(ours[score])}"
     said = _with_interval(said, ours.get(f"{score}_interval"), write)

@@ -201,7 +201,7 @@ def draw_channels(channels: Mapping[str, Any]) -> Figure:
 def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] | None) -> Figure:
     """The loss and its terms over epochs; beside them the MAC share with the budget asked, and the health of the features."""
     there = [(key, title) for key, title in CURVES if any(record.get(key) is not None for record in records)]
-    made = Figure(figsize=(2.9 * (1 + len(there)), 2.9), layout="constrained")
+    made = Figure(figsize=(2.9 * max(3, 1 + len(there)), 2.9), layout="constrained")  # one or two panels are not blown up
     axes = made.subplots(1, 1 + len(there), squeeze=False)[0]
     epochs = [record.get("epoch", n + 1) for n, record in enumerate(records)]
     own = {
@@ -215,7 +215,12 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
         "images_per_second",
     }
     terms = [key for key in dict.fromkeys(key for record in records for key in record) if key not in own]
-    numbers = [key for key in terms if all(isinstance(record.get(key), int | float) for record in records)]
+    values_of = {key: [record.get(key) for record in records] for key in terms}
+    numbers = [
+        key
+        for key, values in values_of.items()
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    ]
     for colour, key in zip((INK, *group_colours(len(numbers))), ["loss", *numbers], strict=True):
         values = [record.get(key, np.nan) for record in records]
         axes[0].plot(epochs, values, color=colour, linewidth=1.8 if key == "loss" else 1.1, label=key.replace("_", " "))

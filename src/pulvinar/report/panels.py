@@ -171,8 +171,10 @@ class _Rendering:
         painted = colour[middle] * (0.62 + 0.38 * self.slope[shown])[:, None]
         outlines = list(self.flat[corners][:, :, :2])
         axis.add_collection(PolyCollection(outlines, facecolors=painted, edgecolors=painted, linewidths=0.25, rasterized=True))
-        low, high = self.flat.min(0), self.flat.max(0)
-        axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        low, high = self.flat[:, :2].min(0), self.flat[:, :2].max(0)
+        spare = np.where(high > low, 0.0, max(float((high - low).max()), 1.0) / 6)  # a mesh that is seen edge-on
+        (left, bottom), (right, top) = low - spare, high + spare
+        axis.set(xlim=(left, right), ylim=(bottom, top))
         bare(axis)
 
 

@@ -40,7 +40,7 @@ def page(folder: str | os.PathLike[str]) -> tuple[str, list[str]]:
     caption = f"Accuracy against the multiply-adds reached; bars are 95 % intervals, small dots single runs. {len(runs)} runs."
     alt = "Accuracy against the MAC share reached, of every group of runs and its controls"
     return lead, [
-        f'<header><p class="run">{escape(folder.resolve().name)} · {len(runs)} self-supervised runs</p>\n'
+        f'<header>{_mark(runs)}<p class="run">{escape(folder.resolve().name)} · {len(runs)} self-supervised runs</p>\n'
         f"<h1>{escape(lead)}<span>{escape(rest)}</span></h1>\n<p>{escape(INTERVALS)}</p>\n{_cautions(runs)}</header>",
         f"<section>{elements.figure(drawn, 'accuracy', caption, alt=alt, format='svg')}</section>",
         *(_section(part) for part in entries),
@@ -84,6 +84,10 @@ def _bounds(entry: Entry) -> list[float] | None:
     """The interval of the linear accuracy less the first row's; None where they share no seed or test set."""
     ends = [entry[key] for key in ("linear_minus_first_low", "linear_minus_first_high") if key in entry]
     return ends or None
+
+
+def _mark(runs: Sequence[Path]) -> str:
+    return elements.simulated_mark(any(run_folder.read(run).simulated for run in runs))
 
 
 def _cautions(runs: Sequence[Path]) -> str:

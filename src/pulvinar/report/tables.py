@@ -1,4 +1,4 @@
-"""The scores beside their controls: as HTML, as text for a terminal, as CSV; and what is published beside ours.
+"""The scores beside their controls: as HTML and CSV (text_table.py: as text); and what is published beside ours.
 
 A control is compared with the run by the paired difference of their scores (control minus run) and its interval: where the
 interval holds zero the comparison is a tie, whichever score is larger. Without an interval it is 'not told'.
@@ -158,6 +158,16 @@ def columns(rows: Sequence[Row], method: str) -> list[Column]:
     return [column for column in every if any(row.get(column.key) is not None for row in rows)]
 
 
+def told_columns(rows: Sequence[Row], method: str) -> list[Column]:
+    """`columns` without those under another protocol that repeat the headline's in every row (300 images: one draw of 300)."""
+    again = {f"{protocol}_{key}": key for protocol in GALLERIES for key in (SCORE, "image_to_brain_top1")}
+    return [
+        column
+        for column in columns(rows, method)
+        if column.key not in again or any(row.get(column.key) != row.get(again[column.key]) for row in rows)
+    ]
+
+
 def verdict(row: Row, method: str) -> str:
     """'lower', 'tie' or 'higher' than the run, 'not told' without an interval, 'run' for itself, 'none' without a score.
 
@@ -173,11 +183,22 @@ def verdict(row: Row, method: str) -> str:
     return "lower" if bounds[1] < 0 else "higher" if bounds[0] > 0 else "tie"
 
 
+def is_oracle(row: Row) -> bool:
+    """Whether a row has seen an answer, by its own word, or by that of its name or description."""
+    return bool(row.get("oracle") or row.get("sees_answer")) or "oracle" in f"{row['name']} {row.get('description')}".lower()
+
+
 def standing(rows: Sequence[Row], method: str) -> str:
-    """One sentence per verdict that occurred: which controls the run beats, ties with and loses to."""
+    """One sentence per verdict that occurred: which controls (no oracles) the run beats, ties with and loses to."""
     groups: dict[str, list[str]] = {"lower": [], "tie": [], "higher": [], "not told": []}
     for row in rows:
-        groups.get(verdict(row, method), []).append(in_sentence(row["name"]))
+        if not is_oracle(row):
+            groups.get(verdict(row, method), []).append(in_sentence(row["name"]))
+    oracles = [
+        f"{in_sentence(row['name'])} ({VERDICTS[kind]})"
+        for row in rows
+        if is_oracle(row) and (kind := verdict(row, method)) in groups
+    ]
     n_controls, ours = sum(map(len, groups.values())), label(method)
     if not n_controls:
         return "No control was scored, so nothing can be said about what the selection is worth."
@@ -190,6 +211,8 @@ def standing(rows: Sequence[Row], method: str) -> str:
     said = [f"{words[kind]} {len(names)} of {n_controls}: {', '.join(names)}." for kind, names in groups.items() if names]
     if not groups["lower"]:
         said.insert(0, f"{ours} beats none of its {n_controls} controls.")
+    if oracles:
+        said.append(f"Oracles, which have seen an answer and are not counted: {', '.join(oracles)}.")
     return " ".join(said)
 
 
@@ -212,7 +235,7 @@ def headroom(found: Mapping[str, Any] | None) -> str:
 
 def as_html(rows: Sequence[Row], method: str) -> str:
     """The table as HTML; a row that is not available shows its reason instead of scores."""
-    shown = columns(rows, method)
+    shown = told_columns(rows, method)
     heads = "".join(f'<th class="number">{escape(c.heading)}<small>{escape(c.head(rows))}</small></th>' for c in shown)
     body = "\n".join(_html_row(row, shown, method) for row in rows)
     against = f"<th>against {escape(label(method))}</th>"
@@ -230,24 +253,6 @@ def _html_row(row: Row, shown: Sequence[Column], method: str) -> str:
     kind = verdict(row, method)
     mark = f'<td><span class="verdict {kind.replace(" ", "-")}">{VERDICTS[kind]}</span></td>'
     return f'<tr class="{kind.replace(" ", "-")}">{name}{cells}{mark}</tr>'
-
-
-def as_text(rows: Sequence[Row], method: str) -> str:
-    """The table in aligned columns for a terminal, reasons of unavailable rows below it."""
-    shown = columns(rows, method)
-    available = [row for row in rows if not row.get("unavailable")]
-    lines = [["", *(f"{c.heading} {c.head(rows)}".strip() for c in shown), f"against {label(method)}"]]
-    for row in available:
-        cells = [c.value(row) + (f" {c.interval(row)}" if c.interval(row) else "") for c in shown]
-        lines.append([label(row["name"]), *cells, VERDICTS[verdict(row, method)]])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
-    text += [f"{label(row['name'])}: not available: {row['unavailable']}" for row in rows if row.get("unavailable")]
-    return "\n".join(text) + "\n"
 
 
 def as_csv(rows: Sequence[Row], method: str) -> str:
