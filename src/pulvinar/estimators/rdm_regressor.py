@@ -228,7 +228,7 @@ class RDMRegressor(BaseEstimator):
         return tuple(float(value) for value in given)
 
     def _maps(self, X: Any, *, reset: bool) -> dict[str, torch.Tensor]:
-        """Stage -> float32 (image, channel, height, width)."""
+        """Stage -> (image, channel, height, width), float64 but for maps of single precision."""
         if self.backbone is not None:
             from pulvinar.models.backbones import extract
 
@@ -270,7 +270,9 @@ def _as_maps(name: str, values: Any) -> torch.Tensor:
             f"X, {name}: (image, feature) or (image, channel, height, width) is needed, {array.dtype} {array.shape} came"
             + ("; give `backbone` to fit images" if array.dtype == np.uint8 else "")
         )
-    return torch.from_numpy(array.astype(np.float32).reshape(*array.shape, *(1,) * (4 - array.ndim)))
+    single = array.ndim == 4 and array.dtype in (np.float16, np.float32)  # maps are large
+    array = array.astype(np.float32 if single else np.float64)  # products lose what stands far from 0
+    return torch.from_numpy(array.reshape(*array.shape, *(1,) * (4 - array.ndim)))
 
 
 def _measured(y: Any, n_images: int) -> torch.Tensor:

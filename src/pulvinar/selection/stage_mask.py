@@ -59,6 +59,11 @@ class FeatureProducts:
     stage: Int[Tensor, " scale"]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the products, and of scales that are learnt from them."""
+        return self.own.dtype
+
+    @property
     def n_images(self) -> int:
         """How many images."""
         return len(self.own)
@@ -106,6 +111,11 @@ class FeatureMaps:
     stages: tuple[str, ...]
     values: Float[Tensor, "image scale"]
     stage: Int[Tensor, " scale"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the features, and of scales that are learnt from them."""
+        return self.values.dtype
 
     @property
     def n_images(self) -> int:

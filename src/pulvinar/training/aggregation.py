@@ -277,7 +277,7 @@ def _nested_block(
 def _starts(features: Features, balance: Balance, images: Tensor) -> Tensor:
     """(scale, column): the identity of every column, from its own training images."""
     if balance == "none":
-        return torch.ones(features.n_scales, images.shape[1])
+        return torch.ones(features.n_scales, images.shape[1], dtype=features.dtype)
     return torch.stack(
         [stage_mask.starting_scales(features, balance, torch.nonzero(column)[:, 0]) for column in images.T], dim=1
     )
