@@ -50,6 +50,8 @@ def test_channels_that_may_choose_decide_and_those_that_pay_for_it_do_not():
 
 def test_schedule_waits_for_the_budget_and_ends_whole():
     assert [decide_schedule(done, start=0.4) for done in (0.0, 0.4, 0.7, 1.0)] == pytest.approx([0.0, 0.0, 0.5, 1.0])
+    assert decide_schedule(1.5, start=0.5) == 1.0
+    assert decide_schedule(1.0, start=1.0) == 0.0  # no part of the run is left for it
 
 
 @pytest.mark.parametrize(("group", "n_channels"), [(1, 5), (2, 5), (4, 8), (16, 5)])
@@ -86,7 +88,7 @@ def test_one_mask_takes_the_most_probable_channels_up_to_the_budget():
     def share(masks):
         return 0.05 + 0.1 * float(masks[0].sum()) / 7 + 0.85 * float(masks[1].sum()) / 5
 
-    for budget in (0.06, 0.3, 0.55, 0.99):
+    for budget in (0.05, 0.06, 0.3, 0.55, 0.99):
         found = one_mask(chances, share, budget)
         order = torch.cat(chances).sort(descending=True).values
         tried = [[part >= least for part in chances] for least in [2.0, *order.tolist()]]
