@@ -24,6 +24,7 @@ def test_noise_is_standard_logistic():
     noise = logistic_noise(2000, 10, generator(1))
     assert noise.dtype == torch.float32
     assert torch.isfinite(noise).all()
+    assert logistic_noise(2, 3, generator(), device="meta").device.type == "meta"
     assert kstest(noise.flatten().numpy(), "logistic").pvalue > 0.01
 
 
@@ -59,7 +60,7 @@ def test_gates_and_noise_have_the_type_that_is_named():
     for given, wanted in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)):
         logits = torch.linspace(-1, 1, 12, dtype=given).view(4, 3).requires_grad_()
         gates = straight_through_gate(logits, logistic_noise(4, 3, generator()))
-        assert gates.dtype == wanted
+        assert gates.dtype == straight_through_gate(logits, None).dtype == wanted
         assert open_gates(logits).dtype == given
         assert not open_gates(logits).requires_grad
 
