@@ -25,9 +25,9 @@ def problem(widths=(40, 5), dtype=np.float64):
     return [part.astype(dtype) for part in layers], responses.astype(dtype), [part.astype(dtype) for part in new]
 
 
-def fit(layers, responses, **changes):
+def fit(layers, responses, *, alphas=ALPHAS, **changes):
     settings = {"fit_intercept": True, "n_draws": 6, "voxels_per_block": 2, "seed": 3}
-    return fit_banded(layers, responses, ALPHAS, FOLDS, **(settings | changes))
+    return fit_banded(layers, responses, alphas, FOLDS, **(settings | changes))
 
 
 def slow(layers, responses, new, *, fit_intercept, n_draws, seed):
@@ -66,7 +66,7 @@ def slow(layers, responses, new, *, fit_intercept, n_draws, seed):
 @pytest.mark.parametrize("widths", [(40, 5), (5, 24, 7), (30,)], ids=str)
 def test_the_search_is_the_slow_loop_over_draws_alphas_and_folds(widths, fit_intercept):
     layers, responses, new = problem(widths)
-    found = fit(layers, responses, fit_intercept=fit_intercept)
+    found = fit(layers, responses, fit_intercept=fit_intercept, n_draws=6 if len(widths) > 1 else 0)  # one layer has one share
     wanted = slow(layers, responses, new, fit_intercept=fit_intercept, n_draws=6, seed=3)
     varied = [0, 1, 2, 4] if fit_intercept else [0, 1, 2, 3, 4]  # for the constant voxel every draw is as good
     np.testing.assert_allclose(found.shares[:, varied], wanted["shares"][:, varied], rtol=1e-7)
@@ -90,6 +90,27 @@ def test_draws_follow_the_seed_and_blocks_of_voxels_do_not_count():
     assert (whole.cv_scores > more.cv_scores).any()
 
 
+@pytest.mark.parametrize("unit", [1e5, 1e-8])
+def test_the_unit_of_the_responses_does_not_count(unit):
+    """Invariance; the smallest alpha is ruled out by himalaya, by a score that large responses would undercut."""
+    layers, responses, new = problem((60,))
+    alphas = np.array([1e-22, 10.0, 300.0])
+    plain, scaled = fit(layers, responses, alphas=alphas), fit(layers, unit * responses, alphas=alphas)
+    varied = [0, 1, 2, 4]
+    np.testing.assert_allclose(scaled.alphas[varied], plain.alphas[varied])
+    assert plain.alphas.min() > 1
+    np.testing.assert_allclose(scaled.cv_scores[varied], unit**2 * plain.cv_scores[varied])
+    np.testing.assert_allclose(scaled.predict(new), unit * plain.predict(new))
+
+
+def test_nothing_is_printed_and_layers_that_are_missing_are_refused(capfd):
+    layers, responses, new = problem()
+    found = fit(layers, responses)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="zip"):
+        found.predict(new[:1])
+
+
 def test_everything_has_the_type_of_the_responses():
     layers, responses, new = problem(dtype=np.float32)
     for fit_intercept in (True, False):
@@ -101,16 +122,24 @@ def test_everything_has_the_type_of_the_responses():
         np.testing.assert_allclose(found.predict(new), exact.predict(new), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1])
+@pytest.mark.parametrize("value", [[0, 0, 0, 0], [0.1, 1 / 3, 7.7, -0.3]], ids=["zeros", "numbers without an exact mean"])
 def test_a_layer_that_does_not_vary_has_no_share(value):
     """Oracle: scikit-learn's Ridge on the other layer alone, at the alpha that was found."""
     layers, responses, new = problem(dtype=np.float32)
     found = fit([np.full((24, 4), value, np.float32), layers[1]], responses)
-    np.testing.assert_array_equal(found.shares, np.repeat([[0], [1]], 5, axis=1))
+    np.testing.assert_allclose(found.shares, np.repeat([[0], [1]], 5, axis=1))
     assert found.alphas.min() > 0.1  # as large as those asked for
     model = [Ridge(alpha).fit(layers[1], column) for alpha, column in zip(found.alphas, responses.T, strict=True)]
     wanted = np.stack([one.predict(new[1]) for one in model], axis=1)
     np.testing.assert_allclose(found.predict([np.full((6, 4), value, np.float32), new[1]]), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_constant_layer_counts_where_no_intercept_is_fitted():
+    layers, responses, _ = problem()
+    found = fit([np.full((24, 4), 0.5), layers[1]], responses, fit_intercept=False)
+    assert found.shares[0].min() > 0
+    zeros = fit([np.zeros((24, 4)), layers[1]], responses, fit_intercept=False)
+    np.testing.assert_allclose(zeros.shares, np.repeat([[0], [1]], 5, axis=1))
 
 
 def test_without_any_layer_that_varies_the_mean_is_predicted():

@@ -86,7 +86,7 @@ def test_leave_one_out_is_exact_where_a_stimulus_is_almost_all_of_a_dimension():
     generator = np.random.default_rng(6)
     embedding = np.c_[generator.normal(0, 1, (24, 3)), np.arange(24) == 5, np.arange(24) == 6]
     responses = (embedding[:, :3] @ generator.normal(0, 1, (3, 4))) + 1e-3 * generator.normal(0, 1, (24, 4))
-    settings = {"seed": 0, "n_folds": 3, "alphas": (1e-7, 1.0), "choose_alpha": "per_voxel"}
+    settings = {"seed": 0, "n_folds": 3, "alphas": (2e-9, 1.0), "choose_alpha": "per_voxel"}
     found = cross_validated_encoding_r2(responses, embedding, np.arange(24), **settings)
     np.testing.assert_allclose(found, slow_encoding_r2(responses, embedding, np.arange(24), **settings), atol=1e-4)
     assert found.min() > 0.99
@@ -144,6 +144,16 @@ def test_encoding_r2_does_not_depend_on_units_or_offset():
     tiny = cross_validated_encoding_r2(1e-6 * responses, 1e-6 * embedding, stimulus, seed=0)
     np.testing.assert_allclose(tiny, plain, atol=1e-4)
     np.testing.assert_allclose(anova_f(1e-8 * responses, stimulus % 3), anova_f(responses, stimulus % 3))
+
+
+def test_wide_embeddings_do_not_depend_on_units_offset_or_place():
+    """Invariance; columns stand where the blocks of 8,192 that the Gram matrix is summed over meet."""
+    responses, embedding, stimulus = encoding_world(40, 6, 4, seed=2)
+    plain = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)
+    wide = np.zeros((len(stimulus), 8200))
+    wide[:, 8189:8195] = embedding[:, ::-1]  # the largest dimensions last
+    for given in (wide, 1e-6 * wide, wide.astype(np.float32), wide + 1e7):
+        np.testing.assert_allclose(cross_validated_encoding_r2(responses, given, stimulus, seed=0), plain, atol=1e-4)
 
 
 def test_constant_voxels_score_zero():
@@ -236,7 +246,9 @@ def test_refuses_what_cannot_be_used():
         cross_validated_encoding_r2(responses, differing, stimulus, seed=0)
     with pytest.raises(InputError, match="trials but"):
         cross_validated_encoding_r2(responses, embedding[1:], stimulus, seed=0)
-    with pytest.raises(InputError, match="stimulus ids"):
+    with pytest.raises(InputError, match=f"{len(stimulus)} trials but 7 labels; each"):
+        anova_f(responses, stimulus[:7])
+    with pytest.raises(InputError, match=f"trials but {len(stimulus) - 1} stimulus ids; each"):
         cross_validated_encoding_r2(responses, embedding, stimulus[1:], seed=0)
     with pytest.raises(InputError, match="alphas"):
         cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=(1.0, 0.0))

@@ -86,7 +86,7 @@ def fit_banded(
         from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
         means = [values.mean(0) if fit_intercept else np.zeros(values.shape[1], values.dtype) for values in layers]
-        centred = [values - mean for values, mean in zip(layers, means, strict=True)]
+        centred = [values - means[place] for place, values in enumerate(layers)]
         kernels = np.stack([values @ values.T for values in (part.astype(np.float64) for part in centred)])
         varies = np.array([np.ptp(part, axis=0).any() if fit_intercept else part.any() for part in centred])
         varies |= not varies.any()
@@ -98,7 +98,7 @@ def fit_banded(
             kernels / size[:, None, None],
             (responses - (responses.mean(0) if fit_intercept else 0)) / spread,
             n_iter=n_draws if len(layers) > 1 else np.ones((1, 1)),
-            alphas=alphas.astype(np.float64) / size[varies].mean(),
+            alphas=alphas / size[varies].mean(),
             cv=folds,
             fit_intercept=fit_intercept,
             return_weights="dual",
@@ -110,7 +110,7 @@ def fit_banded(
     scales = np.exp(np.asarray(deltas)) / size[:, None]  # share / alpha of the kernels as they are
     dtype, alphas_found = responses.dtype, 1 / scales.sum(0)
     intercept = responses.mean(0) + np.asarray(offset[0]) * spread if fit_intercept else np.zeros(len(spread))
-    found = [_layer_weights(values, np.asarray(dual) * spread * scale) for values, scale in zip(centred, scales, strict=True)]
+    found = [_layer_weights(values, np.asarray(dual) * spread * scales[place]) for place, values in enumerate(centred)]
     return BandedRidge(
         means=means,
         axes=[axes for axes, _ in found],
@@ -126,4 +126,4 @@ def _layer_weights(centred: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray | 
     """Axes and weights of a layer (see `BandedRidge`) from its dual weights (image, voxel), float64."""
     if centred.shape[1] > centred.shape[0]:
         return centred.T, dual
-    return None, centred.T.astype(np.float64) @ dual
+    return None, centred.T @ dual  # in float64, the type of the dual weights
