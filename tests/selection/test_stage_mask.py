@@ -173,17 +173,18 @@ def test_losses_leave_out_missing_pairs():
     assert float(flat) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("unit", [1e3, 1e-4])
 @pytest.mark.parametrize("centring", ["embedding", "channel"])
-def test_embeddings_have_a_mean_variance_of_one_whatever_the_network(centring):
+def test_embeddings_have_a_mean_variance_of_one_whatever_the_network(unit, centring):
     """Closed form: mean over images of the sum of squares about the embedding's mean; one factor for all, so RDMs agree."""
-    large = {name: 1000 * values for name, values in maps().items()}
+    given = {name: unit * values for name, values in maps().items()}
     for resolution in ("stage", "channel"):
-        features = feature_products(large, resolution=resolution, centring=centring)
+        features = feature_products(given, resolution=resolution, centring=centring)
         about = features.own.sum(1) - features.sums.sum(1).square() / features.lengths.sum()
         assert float(about.mean()) == pytest.approx(1)
         assert features.lengths.sum() == 5 * 36 + 7 * 12 + 4
         assert (features.n_images, features.n_scales) == (8, {"stage": 3, "channel": 16}[resolution])
-    features = feature_products(large, resolution="feature", centring=centring)
+    features = feature_products(given, resolution="feature", centring=centring)
     about = features.values - features.values.mean(1, keepdim=True)
     assert float(about.square().sum(1).mean()) == pytest.approx(1)
     assert (features.n_images, features.n_scales) == (8, 268)
@@ -232,10 +233,10 @@ def test_a_pair_of_no_weight_does_not_count():
 
 
 def test_penalties_by_hand():
-    scales, stage = torch.tensor([[1.0], [3.0], [0.0]]), torch.tensor([0, 0, 1])
-    assert float(identity_penalty(scales)) == pytest.approx((0 + 4 + 1) / 3)
-    assert float(group_penalty(scales, stage)) == pytest.approx((np.sqrt((1 + 9) / 2) + 0) / 2, abs=1e-5)
-    assert float(stage_mean_penalty(scales, stage)) == pytest.approx((1 + 1 + 0) / 3)
+    scales, stage = torch.tensor([[1.0], [3.0], [0.0], [4.0]]), torch.tensor([0, 0, 1, 2])
+    assert float(identity_penalty(scales)) == pytest.approx((0 + 4 + 1 + 9) / 4)
+    assert float(group_penalty(scales, stage)) == pytest.approx((np.sqrt((1 + 9) / 2) + 0 + 4) / 3, abs=1e-5)
+    assert float(stage_mean_penalty(scales, stage)) == pytest.approx((1 + 1 + 0 + 0) / 4)
 
 
 def test_features_that_cannot_be_used_are_named():

@@ -171,13 +171,15 @@ def _chosen_alphas(
 def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fold) -> Float32[np.ndarray, "alpha voxel"]:
     """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included.
 
-    e = (I - UU') y + U diag(alpha / (s^2 + alpha)) U'y for responses less their mean, the first term 0 where U spans all: the
-    difference of y and its prediction would be rounding where both e and 1 - h are small, and the smallest alpha would win.
+    e = (I - cc' - UU') y + U diag(alpha / (s^2 + alpha)) U'y, c the intercept's direction (what rounding left of the mean grows
+    by 1 / (1 - h)), the first term 0 where U and c span all: the difference of y and its prediction would be rounding where both
+    e and 1 - h are small, and the smallest alpha would win.
     """
     exact: type[np.floating] = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
     u, responses = fold.u.astype(exact), scaled.astype(exact)
     on_u = u.T @ responses
-    outside = 0.0 if fold.spans_all else responses - u @ on_u
+    intercept = fold.root_counts.astype(exact) / np.linalg.norm(fold.root_counts)
+    outside = 0.0 if fold.spans_all else responses - u @ on_u - np.outer(intercept, intercept @ responses)
     errors = np.empty((len(fold.alphas), scaled.shape[1]), np.float32)
     for place, alpha in enumerate(fold.alphas.astype(exact)):
         damping = alpha / (fold.s.astype(exact) ** 2 + alpha)
