@@ -73,6 +73,7 @@ def test_class_targets_give_the_between_class_variance():
     voxel -= voxel.mean()
     by_class = sum((labels == name).mean() * voxel[labels == name].mean() ** 2 for name in "abc")
     np.testing.assert_allclose(np.sum((class_targets(labels).T @ voxel / 16) ** 2), by_class, rtol=1e-12)
+    np.testing.assert_allclose(class_targets(labels).mean(0), 0, atol=1e-12)
 
 
 def test_folds_keep_groups_together_and_deal_classes_evenly():
@@ -88,8 +89,9 @@ def test_folds_keep_groups_together_and_deal_classes_evenly():
     again = assign_folds(names[shuffled], labels[shuffled], 5, np.random.default_rng(1))
     assert all(len(np.unique(again[groups[shuffled] == group])) == 1 for group in range(20))
     assert all((again[labels[shuffled] == label] == fold).sum() == 3 for label in range(4) for fold in range(5))
-    drawn = [assign_folds(groups, None, 5, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)]
-    assert drawn[0] == drawn[1] != drawn[2]
+    for names in (None, labels):
+        drawn = [assign_folds(groups, names, 5, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)]
+        assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_blocks_of_voxels_give_the_whole(monkeypatch):
@@ -150,6 +152,38 @@ def test_mask_is_that_of_the_steps_spelled_out(monkeypatch, budget, slack):
     np.testing.assert_allclose(learned.score, score, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(np.flatnonzero(learned.kept), kept)
     np.testing.assert_allclose(np.array(learned.path), np.array(path), rtol=1e-4)
+
+
+@pytest.mark.parametrize("strong", ["informative", "noise"])
+def test_a_voxel_that_stands_out_moves_by_three_root_mean_squares(strong):
+    """Oracle: the step spelled out, in which one of 30 slopes is beyond the bound, upwards or downwards."""
+    rng = np.random.default_rng(0)
+    targets, responses = rng.standard_normal((12, 2)), 0.1 * rng.standard_normal((12, 30))
+    responses[:, 5] = 0.2 * targets[:, 0] if strong == "informative" else 3 * rng.standard_normal(12)
+    responses, folds = responses.astype(np.float32), np.arange(12) % 3
+    low_pass = Geometry.from_mask(np.ones((30, 1, 1), bool), np.eye(4)).low_pass(1.0)
+    settings = CrossFitSettings(budget=30, ridge=RIDGE, n_steps=1, step_size=0.3)
+    mask = learn_mask(responses, targets, folds, low_pass, settings).mask
+    np.testing.assert_allclose(mask, slow_mask(responses.astype(float), targets, folds, low_pass, settings)[0], rtol=1e-3)
+    moved = np.log(mask / np.median(mask))
+    assert abs(moved[5]) == pytest.approx(0.9, abs=0.06)  # 3 x .3; the others hardly move
+    assert (moved[5] > 0) == (strong == "informative")
+
+
+def test_the_unit_of_the_targets_does_not_count():
+    responses, targets, _, _ = planted(0, scattered=False)
+    responses, folds = responses[:, :60], np.arange(60) % 6
+    low_pass = Geometry.from_mask(np.ones((10, 6, 1), bool), np.eye(4)).low_pass
+    settings = CrossFitSettings(budget=10, ridge=10.0, n_steps=3, step_size=0.07, slack=2.0)
+    halves = [np.arange(60) % 2 == 0]
+    found = []
+    for unit in (1.0, 1e-4):
+        learned = learn_mask(responses, unit * targets, folds, low_pass(1.0), settings)
+        gains = choose_width(
+            responses, unit * targets, halves, lambda trials: trials % 3, low_pass, (0.0, 1.0), budget=10, ridge=10.0
+        )[1]
+        found.append([*learned.mask, *gains, *(step.held_out_r2 for step in learned.path)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
 
 
 def test_responses_that_say_nothing_leave_the_mask_as_it_is():

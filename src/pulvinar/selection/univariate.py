@@ -172,8 +172,8 @@ def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fol
     """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included.
 
     e = (I - cc' - UU') y + U diag(alpha / (s^2 + alpha)) U'y, c the intercept's direction (what rounding left of the mean grows
-    by 1 / (1 - h)), the first term 0 where U and c span all: the difference of y and its prediction would be rounding where both
-    e and 1 - h are small, and the smallest alpha would win.
+    by 1 / (1 - h)), the first term 0 where U and c span all: the difference of y and its prediction would be rounding where
+    both e and 1 - h are small, and the smallest alpha would win.
     """
     exact: type[np.floating] = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
     u, responses = fold.u.astype(exact), scaled.astype(exact)
