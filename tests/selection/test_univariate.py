@@ -225,8 +225,8 @@ def test_every_trial_is_compared_with_its_stimulus():
         differing[trial, 1] += 1
         with pytest.raises(InputError, match=f"stimulus 'image-{trial % 10}' have"):
             cross_validated_encoding_r2(np.zeros((130, 1)), differing, names, seed=0)
-    embedding[0] = np.nan
-    with pytest.raises(InputError, match="stimulus 'image-0' have"):
+    embedding[0], names[0] = np.nan, "alone"
+    with pytest.raises(InputError, match="stimulus 'alone' have"):
         cross_validated_encoding_r2(np.zeros((130, 1)), embedding, names, seed=0)
 
 
