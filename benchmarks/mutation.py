@@ -36,9 +36,6 @@ FAMILIES = {
     "objectives": ["objectives"],
     "ridge": ["models/ridge.py", "models/banded_ridge.py"],
 }
-TESTS = {  # of modules whose tests do not stand in tests/FOLDER/test_MODULE.py
-    "models/banded_ridge.py": ("tests/training/test_encoder.py", "tests/estimators/test_ridge_encoder.py"),
-}
 SPEAKING = {"warn", "log"}
 KILLED, SURVIVED, TIMED_OUT, NO_TEST = "killed", "survived", "timeout", "no test"
 
@@ -182,10 +179,10 @@ def files_of(what: str) -> list[str]:
     return [path.relative_to(package).as_posix() for path in files]
 
 
-def tests_of(file: str) -> tuple[str, ...]:
+def tests_of(file: str) -> str:
     """The tests of a file."""
     folder, _, name = file.rpartition("/")
-    return TESTS.get(file, (f"tests/{folder}/test_{name}",))
+    return f"tests/{folder}/test_{name}"
 
 
 def run(file: str, *, again: bool, at_most: int | None) -> dict[str, str]:
@@ -200,7 +197,7 @@ def run(file: str, *, again: bool, at_most: int | None) -> dict[str, str]:
         sys.path.insert(0, str(PLACE / "src"))
         runner = Runner(mutants, results, lambda: stored.write_text(json.dumps(results, indent=0)), at_most)
         options = ["-q", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-m", "not slow"]
-        os._exit(int(pytest.main([*options, *tests_of(file)], plugins=[runner])))
+        os._exit(int(pytest.main([*options, tests_of(file)], plugins=[runner])))
     os.waitpid(child, 0)
     return json.loads(stored.read_text()) if stored.is_file() else {}
 

@@ -39,6 +39,104 @@ def test_predictions_of_all_alphas_are_those_of_one_solution_each(n_images, n_fe
     torch.testing.assert_close(mean.double(), outcome.mean(0), atol=1e-6, rtol=1e-6)
 
 
+FOLDS = {
+    "whole": [(range(7, 40), range(7)), ([*range(7), *range(20, 40)], range(7, 20)), (range(20), range(20, 40))],
+    "some are in no fold": [(range(3, 30), range(3)), (range(16), range(30, 38))],
+    "as many as there are, on both sides": [(range(30), range(25, 35)), (range(10, 40), range(5, 15))],
+    "one": [(range(8, 40), range(8))],
+}
+
+
+@pytest.mark.parametrize("folds", FOLDS.values(), ids=FOLDS)
+@pytest.mark.parametrize("n_features", [1, 12, 70])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.float64, 1e-6), (torch.float64, 1e4), (torch.float32, 1.0)])
+def test_scores_of_a_search_are_those_of_refits(folds, n_features, fit_intercept, dtype, unit):
+    """Oracle: scikit-learn's Ridge fold by fold, in any unit of the features; some blocks of voxels are left out."""
+    from sklearn.linear_model import Ridge
+
+    features, responses = problem(40, n_features, decay=0.3, dtype=dtype)
+    features, responses = unit * features, responses + 3
+    alphas, blocks = unit**2 * torch.tensor([0.1, 10.0, 300.0], dtype=torch.float64), [slice(0, 3), slice(5, 7)]
+    layer = ridge_layer.prepare(features, fit_intercept=fit_intercept, smallest_alpha=float(alphas[0]))
+    pairs = [(torch.tensor([*train]), torch.tensor([*held_out])) for train, held_out in folds]
+    X, y = features.double().numpy(), responses.double().numpy()
+    wanted = torch.zeros(3, 7, dtype=torch.float64)
+    for row, alpha in enumerate(alphas.tolist()):
+        for train, held_out in folds:
+            model = Ridge(alpha, fit_intercept=fit_intercept, solver="svd").fit(X[[*train]], y[[*train]])
+            wanted[row] -= torch.from_numpy(((model.predict(X[[*held_out]]) - y[[*held_out]]) ** 2).mean(0)) / len(folds)
+    for n_voxels in (None, 100_000):
+        found = list(ridge.search(layer, pairs, alphas, lambda block: responses[:, block], blocks, n_voxels=n_voxels))
+        assert [block for block, _ in found] == blocks
+        for block, scores in found:
+            assert scores.dtype == dtype
+            tolerance = 1e-7 if dtype == torch.float64 else 1e-3
+            torch.testing.assert_close(scores.double(), wanted[:, block], rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("n_components", [1, 4, 100])
+@pytest.mark.parametrize("n_features", [12, 70])
+def test_few_components_are_those_of_a_principal_component_analysis(n_components, n_features):
+    """Oracle: scikit-learn's PCA and Ridge of the training images of each fold; of all images for `whole`."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+
+    features, responses = problem(40, n_features, decay=0.3)
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=1.0)
+    assert layer.reduction is None
+    pairs = [(torch.tensor([*train]), torch.tensor([*held_out])) for train, held_out in FOLDS["whole"]]
+    settings = {"n_components": n_components}
+    [(_, found)] = ridge.search(layer, pairs, torch.tensor([2.0]).double(), lambda block: responses, [slice(0, 7)], **settings)
+    wanted = torch.zeros(7, dtype=torch.float64)
+    for train, held_out in pairs:
+        pipeline = make_pipeline(PCA(min(n_components, n_features, len(train)), svd_solver="full"), Ridge(2.0))
+        predicted = pipeline.fit(features[train], responses[train]).predict(features[held_out])
+        wanted -= (torch.from_numpy(predicted) - responses[held_out]).square().mean(0) / 3
+    torch.testing.assert_close(found[0], wanted)
+    part = ridge.whole(layer, **settings)
+    assert len(part.eigenvalues) == min(n_components, n_features, 39)
+    assert len(part.held_out) == 0
+
+
+@pytest.mark.parametrize("n_features", [1, 12, 70])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(("dtype", "alpha"), [(torch.float64, 0.5), (torch.float32, 0.5), (torch.float32, 1e-3)])
+def test_new_images_are_predicted_as_by_scikit_learn(monkeypatch, n_features, fit_intercept, dtype, alpha):
+    """Oracle: scikit-learn's Ridge with an alpha per voxel; by rows, by axes, and by weights of the features."""
+    from sklearn.linear_model import Ridge
+
+    monkeypatch.setattr(ridge, "ROWS_PER_BLOCK", 7)
+    features, responses = problem(50, n_features, decay=1.5, dtype=dtype)
+    features, new, responses = features[:40], features[40:], responses[:40] + 3
+    alphas = alpha * torch.arange(1, 8, dtype=torch.float64)
+    layer = ridge_layer.prepare(features, fit_intercept=fit_intercept, smallest_alpha=alpha)
+    part = ridge.whole(layer)
+    assert part.rows.dtype == part.vectors.dtype == dtype
+    centre = responses.mean(0) if fit_intercept else torch.zeros(7, dtype=dtype)
+    model = Ridge(alphas.numpy(), fit_intercept=fit_intercept, solver="cholesky")
+    wanted = torch.from_numpy(model.fit(features.double().numpy(), responses.double().numpy()).predict(new.double().numpy()))
+    tolerance = 1e-8 if dtype == torch.float64 else 2e-3
+    for cross in (None, layer.features.T @ (responses - centre)):
+        sums, mean = ridge.moments(layer, part, responses - centre, cross=cross)
+        torch.testing.assert_close(mean, torch.zeros(7, dtype=dtype), atol=1e-5, rtol=0)
+        weights = ridge.weights(part, ridge.coordinates(part, sums), alphas)
+        assert weights.dtype == dtype
+        by_rows = ridge.rows_of(layer, part, new) @ weights
+        by_axes = (new - layer.mean) @ ridge.axes(layer, part) @ weights
+        by_weights = (new - layer.mean) @ ridge.axes(layer, part, weights=weights)
+        for predicted in (by_rows, by_axes, by_weights):
+            assert predicted.dtype == dtype
+            torch.testing.assert_close((predicted + centre).double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_blocks_are_consecutive_and_hold_every_voxel_once():
+    assert ridge.blocks_of(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 10)]
+    assert ridge.blocks_of(8, 4) == [slice(0, 4), slice(4, 8)]
+    assert ridge.blocks_of(3, 4) == [slice(0, 3)]
+
+
 @pytest.mark.parametrize("shape", [(24, 80), (24, 24), (24, 23), (24, 5)], ids=str)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -107,6 +205,10 @@ def test_of_equal_scores_the_larger_alpha_is_taken():
     place, score = ridge.best_alpha(torch.tensor([[-1.0, -2.0], [-1.0, -1.0], [-1.0, -3.0]]), torch.tensor([1.0, 10.0, 100.0]))
     assert place.tolist() == [2, 1]
     torch.testing.assert_close(score, torch.tensor([-1.0, -1.0], dtype=torch.float64))
+    close = torch.tensor([[-1.0, -1.0], [-1.0 - 1e-12, -1.0 - 1e-8]], dtype=torch.float64)  # within rounding, and beyond it
+    place, score = ridge.best_alpha(close, torch.tensor([1.0, 10.0]))
+    assert place.tolist() == [1, 0]
+    torch.testing.assert_close(score, torch.tensor([-1.0 - 1e-12, -1.0], dtype=torch.float64), rtol=1e-15, atol=0)
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -44,6 +44,24 @@ def test_seed_reaches_the_teachers_entropy_at_the_teacher():
 
 
 def test_no_gradient_reaches_the_teacher():
-    teacher = rows(3, 1).requires_grad_()
-    seed_loss(rows(3, 0).requires_grad_(), teacher.detach(), rows(4, 2)).backward()
-    assert teacher.grad is None
+    for loss in (simreg_loss, lambda student, teacher: seed_loss(student, teacher, rows(4, 2))):
+        student, teacher = rows(3, 0).requires_grad_(), rows(3, 1).requires_grad_()
+        loss(student, teacher).backward()
+        assert student.grad.abs().min() > 0
+        assert teacher.grad is None
+
+
+def test_seeds_temperatures_are_the_papers_unless_given():
+    student, teacher, queue = rows(4, 0), rows(4, 1), rows(6, 2)
+    papers = seed_loss(student, teacher, queue, student_temperature=0.2, teacher_temperature=0.01)
+    assert seed_loss(student, teacher, queue) == papers
+
+
+def test_half_precision_embeddings_give_float32_losses():
+    student, teacher, queue = (rows(4, seed).bfloat16() for seed in range(3))
+    for found, exact in (
+        (simreg_loss(student, teacher), simreg_loss(student.double(), teacher.double())),
+        (seed_loss(student, teacher, queue), seed_loss(student.double(), teacher.double(), queue.double())),
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, exact, check_dtype=False, rtol=1e-5, atol=1e-6)

@@ -95,5 +95,20 @@ def test_half_precision_embeddings_give_float32_losses():
 
 
 def test_a_single_image_is_refused():
-    with pytest.raises(DegenerateError, match="2 or more"):
-        vicreg_terms(rows(1, 4), rows(1, 4))
+    for terms in (vicreg_terms, barlow_twins_terms, simclr_terms):
+        with pytest.raises(DegenerateError, match="2 or more"):
+            terms(rows(1, 4), rows(1, 4))
+        assert all(term.isfinite() for term in terms(rows(2, 4), rows(2, 4, seed=1)).values())
+
+
+def test_terms_of_vicreg_go_by_their_names():
+    first, second = rows(6, 4, seed=1), rows(6, 4, seed=2)
+    terms = vicreg_terms(first, second, invariance_weight=3.0, variance_weight=5.0, covariance_weight=7.0)
+    wanted = {
+        "invariance": 3 * (first - second).square().mean(),
+        "variance": 5 * (variance_term(first) + variance_term(second)),
+        "covariance": 7 * (covariance_term(first) + covariance_term(second)),
+    }
+    assert terms.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(terms[name], value)

@@ -10,11 +10,13 @@ from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import resnet_shape
 from pulvinar.selection.budget import (
     BudgetConstraint,
+    Shift,
     bisect_logit_shift,
     bound_loss,
     bound_schedule,
     bound_target,
     quadratic_penalty,
+    tightness,
 )
 from pulvinar.selection.channel_gate import logistic_noise, straight_through_gate
 
@@ -96,9 +98,9 @@ def test_constraint_by_hand_and_frozen_at_the_end():
 
 def test_constraint_descends_from_the_share_at_the_start():
     constraint = BudgetConstraint(budget=0.2, rate=0.0, stiffness=1.0, memory=0.0, descent_share=0.4)
-    for done, aim in ((0.0, 1.0), (0.1, 0.8), (0.2, 0.6), (0.4, 0.2), (0.9, 0.2)):
-        constraint.update(1.0, done)
-        assert constraint.error == pytest.approx(1.0 - aim)
+    for share, done, aim in ((1.0, 0.0, 1.0), (0.9, 0.1, 0.8), (0.5, 0.2, 0.6), (0.7, 0.4, 0.2), (0.6, 0.9, 0.2)):
+        constraint.update(share, done)
+        assert constraint.error == pytest.approx(share - aim)
 
 
 def test_constraint_is_restored_from_its_state():
@@ -112,6 +114,63 @@ def test_constraint_is_restored_from_its_state():
 def test_constraint_refuses_what_is_not_a_share():
     with pytest.raises(DegenerateError, match="nan"):
         BudgetConstraint(budget=0.3, rate=1.0, stiffness=1.0).update(math.nan, 0.0)
+
+
+def test_a_constraint_is_stiffer_by_how_much_its_budget_is_below_three_tenths():
+    assert [tightness(budget) for budget in (0.1, 0.15, 0.3, 0.6, 1.0)] == pytest.approx([3, 2, 1, 1, 1])
+
+
+def shifts_tried(share_at, budget: float, **settings) -> tuple[list[float], Shift]:
+    """Every shift that was tried, in order, and the one that was found."""
+    tried = []
+
+    def recorded(shift: float) -> float:
+        tried.append(shift)
+        return share_at(shift)
+
+    return tried, bisect_logit_shift(recorded, budget, **settings)
+
+
+@pytest.mark.parametrize(
+    ("budget", "tolerance", "tried", "found"),
+    [
+        (0.4375, 0.0, [0, 0.25, 0.5, 1, 2, 4, 3], 3),
+        (0.0625, 0.0, [0, -0.25, -0.5, -1, -2, -4, -3], -3),
+        (0.3125, 0.0, [0, 0.25, 0.5, 1], 1),  # met while it doubles
+        (0.1875, 0.0, [0, -0.25, -0.5, -1], -1),
+        (0.2578125, 0.0, [0, 0.25, 0.125], 0.125),  # between 0 and the first
+        (0.34375, 1 / 64, [0, 0.25, 0.5, 1, 2, 1.5], 1.5),
+        (0.34375, 1 / 32, [0, 0.25, 0.5, 1, 2], 1),  # as far from it as 2 is: the smaller shift
+        (0.34375, 3 / 32, [0], 0),  # exactly as near as is asked
+        (0.28125, 0.25 / 16, [0, 0.25, 0.5], 0.5),
+        (0.328125, 0.25 / 16, [0, 0.25, 0.5, 1, 2, 1.5], 1),  # 1.5 is at the tolerance, and so was 1
+    ],
+)
+def test_shifts_double_from_the_first_and_are_halved_in_between(budget, tolerance, tried, found):
+    """Worked by hand on a share of 1/4 + s/16, which is exact in binary."""
+    sequence, shift = shifts_tried(lambda s: 0.25 + s / 16, budget, first=0.25, tolerance=tolerance)
+    assert sequence == tried
+    assert shift == Shift(float(found), 0.25 + found / 16)
+
+
+def test_halving_stops_after_its_steps_and_doubling_at_the_largest():
+    def step(shift: float) -> float:
+        return 0.25 if shift < 1 / 3 else 0.75
+
+    sequence, found = shifts_tried(step, 0.45, first=0.25, n_steps=3)
+    assert (sequence, found) == ([0, 0.25, 0.5, 0.375, 0.3125, 0.34375], Shift(0.0, 0.25))
+    sequence, found = shifts_tried(step, 0.55, first=0.25)
+    assert (len(sequence), found) == (3 + 24, Shift(min(shift for shift in sequence if shift >= 1 / 3), 0.75))
+    for settings, tried in (
+        ({"first": 25.0}, [0, 25, 50, 100]),
+        ({"first": 100.0}, [0, 100]),
+        ({"largest": 0.05}, [0, 0.02, 0.04, 0.08]),
+    ):
+        sequence, found = shifts_tried(lambda s: 0.25 + s / 1000, 0.9, **settings, at_most=True)
+        assert sequence == pytest.approx(tried)
+        assert found == Shift(sequence[-1], 0.25 + sequence[-1] / 1000)
+        with pytest.raises(InputError, match=rf"shares of 0\.2500 to {found.share:.4f}, not 0\.9"):
+            bisect_logit_shift(lambda s: 0.25 + s / 1000, 0.9, **settings)
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5, 0.9])

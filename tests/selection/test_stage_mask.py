@@ -126,6 +126,101 @@ def test_losses_against_loops_and_numpy():
     assert float(rdm_loss(predicted, measured, even, "correlation")[0]) == pytest.approx(expected, abs=1e-5)
 
 
+GAPS = [(0, 1), (1, 1), (2, 1), (0, 4), (2, 7), (1, 9), (2, 9)]  # (subject, pair) that is missing: nobody has pair 1
+
+
+def with_gaps() -> torch.Tensor:
+    measured = torch.rand(3, 12, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    for subject, pair in GAPS:
+        measured[subject, pair] = torch.nan
+    return measured
+
+
+def test_reliability_is_over_the_subjects_that_have_a_pair():
+    """Oracle: equation 1 pair by pair; pairs of fewer than two subjects (1 and 9) have the mean of the others' N."""
+    measured = with_gaps().numpy()
+    found = [column[np.isfinite(column)] for column in measured.T]
+    noise = np.array([np.std(values, ddof=1) if len(values) > 1 else np.nan for values in found])
+    assert np.flatnonzero(np.isnan(noise)).tolist() == [1, 9]
+    noise[[1, 9]] = np.nanmean(noise)
+    expected = 1 / (noise + 0.25 * noise.mean())
+    torch.testing.assert_close(reliability_weights(with_gaps()), torch.from_numpy(expected / expected.mean()))
+    alone = torch.full((2, 4), torch.nan, dtype=torch.float64)
+    alone[0, :2], alone[1, 2:] = 0.5, 0.7
+    torch.testing.assert_close(reliability_weights(alone), torch.ones(4, dtype=torch.float64))
+
+
+def test_losses_leave_out_missing_pairs():
+    """Oracle: loops over the entries that are there; numpy's correlation with the mean of those that have a pair."""
+    generator = torch.Generator().manual_seed(9)
+    predicted, weights = (torch.rand(12, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    measured = with_gaps()
+    there = [(s, p) for s in range(3) for p in range(12) if (s, p) not in GAPS]
+    for loss, power in (("l1", 1), ("mse", 2)):
+        for column in range(2):
+            total = sum(weights[p, column] * abs(predicted[p, column] - measured[s, p]) ** power for s, p in there)
+            expected = total / sum(weights[p, column] for _, p in there)
+            torch.testing.assert_close(rdm_loss(predicted, measured, weights, loss)[column], expected)
+    rest = [pair for pair in range(12) if pair != 1]
+    mean = measured.nanmean(0)[rest].numpy()
+    found = rdm_loss(predicted, measured, weights, "correlation")
+    for column in range(2):
+        aweights = weights[rest, column].numpy()
+        covariance = np.cov(predicted[rest, column].numpy(), mean, aweights=aweights)
+        expected = 1 - covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+        assert float(found[column]) == pytest.approx(expected)
+    flat = rdm_loss(torch.ones(12, 1, dtype=torch.float64), measured, weights[:, :1], "correlation")
+    assert float(flat) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("unit", [1e3, 1e-4])
+@pytest.mark.parametrize("centring", ["embedding", "channel"])
+def test_embeddings_have_a_mean_variance_of_one_whatever_the_network(unit, centring):
+    """Closed form: mean over images of the sum of squares about the embedding's mean; one factor for all, so RDMs agree."""
+    given = {name: unit * values for name, values in maps().items()}
+    for resolution in ("stage", "channel"):
+        features = feature_products(given, resolution=resolution, centring=centring)
+        about = features.own.sum(1) - features.sums.sum(1).square() / features.lengths.sum()
+        assert float(about.mean()) == pytest.approx(1)
+        assert features.lengths.sum() == 5 * 36 + 7 * 12 + 4
+        assert (features.n_images, features.n_scales) == (8, {"stage": 3, "channel": 16}[resolution])
+    features = feature_products(given, resolution="feature", centring=centring)
+    about = features.values - features.values.mean(1, keepdim=True)
+    assert float(about.square().sum(1).mean()) == pytest.approx(1)
+    assert (features.n_images, features.n_scales) == (8, 268)
+    torch.testing.assert_close(features.variances(torch.arange(5)), features.values[:5].var(0, correction=0))
+
+
+@pytest.mark.parametrize("resolution", ["stage", "channel", "feature"])
+def test_an_embedding_of_zeros_is_as_far_from_all_as_uncorrelated_ones(resolution):
+    features = feature_products(maps(), resolution=resolution)
+    found = features.rdm(torch.zeros(features.n_scales, 1, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
+def test_a_silent_channel_is_not_blown_up():
+    """By hand: variances 1, 4 and 0, of which the last counts as a thousandth of their mean; mean square 1 in the end."""
+    values = torch.zeros(2, 3, 1, 1, dtype=torch.float64)
+    values[:, 0, 0, 0], values[:, 1, 0, 0] = torch.tensor([1.0, -1.0]), torch.tensor([2.0, -2.0])
+    factors = np.array([1, 4, (1 + 4) / 3 / 1000]) ** -0.5
+    wanted = torch.from_numpy(factors / np.sqrt(np.mean(factors**2)))
+    for resolution in ("channel", "feature"):
+        features = feature_products({"only": values}, resolution=resolution)
+        torch.testing.assert_close(starting_scales(features, "channel", torch.arange(2)), wanted)
+        torch.testing.assert_close(starting_scales(features, "stage", torch.arange(2)), torch.ones(3, dtype=torch.float64))
+
+
+def test_only_some_stages_of_single_features():
+    whole = feature_products(maps(), resolution="feature")
+    features = whole.only(["middle"])
+    assert features.n_scales == 84
+    assert features.stages == whole.stages == ("early", "middle", "late")
+    assert (features.stage == 1).all()
+    ones = torch.ones(84, 1, dtype=torch.float64)
+    alone = feature_products({"middle": maps()["middle"]}, resolution="feature")
+    torch.testing.assert_close(features.rdm(ones), alone.rdm(ones))
+
+
 def test_a_pair_of_no_weight_does_not_count():
     generator = torch.Generator().manual_seed(6)
     predicted, measured = torch.rand(12, 1, generator=generator), torch.rand(3, 12, generator=generator)
@@ -138,10 +233,10 @@ def test_a_pair_of_no_weight_does_not_count():
 
 
 def test_penalties_by_hand():
-    scales, stage = torch.tensor([[1.0], [3.0], [0.0]]), torch.tensor([0, 0, 1])
-    assert float(identity_penalty(scales)) == pytest.approx((0 + 4 + 1) / 3)
-    assert float(group_penalty(scales, stage)) == pytest.approx((np.sqrt((1 + 9) / 2) + 0) / 2, abs=1e-5)
-    assert float(stage_mean_penalty(scales, stage)) == pytest.approx((1 + 1 + 0) / 3)
+    scales, stage = torch.tensor([[1.0], [3.0], [0.0], [4.0]]), torch.tensor([0, 0, 1, 2])
+    assert float(identity_penalty(scales)) == pytest.approx((0 + 4 + 1 + 9) / 4)
+    assert float(group_penalty(scales, stage)) == pytest.approx((np.sqrt((1 + 9) / 2) + 0 + 4) / 3, abs=1e-5)
+    assert float(stage_mean_penalty(scales, stage)) == pytest.approx((1 + 1 + 0 + 0) / 4)
 
 
 def test_features_that_cannot_be_used_are_named():
@@ -151,6 +246,11 @@ def test_features_that_cannot_be_used_are_named():
         feature_products(bad)
     with pytest.raises(DegenerateError, match="variance"):
         feature_products({"flat": torch.ones(4, 2, 3, 3)})
+    with pytest.raises(DegenerateError, match="variance"):
+        feature_products({"flat": torch.ones(4, 2, 3, 3)}, resolution="feature")
+    bad["middle"][2, 1, 0, 0] = float("inf")
+    with pytest.raises(InputError, match="'middle'"):
+        feature_products(bad, resolution="feature")
 
 
 @pytest.mark.parametrize("resolution", ["stage", "channel", "feature"])

@@ -1,8 +1,11 @@
 """Oracles: scikit-learn (f_classif, Ridge in slow loops), scipy's F test, planted truth."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.cluster import KMeans
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import Ridge
 
@@ -49,7 +52,7 @@ def slow_encoding_r2(responses, embedding, stimulus, *, seed, n_folds, alphas, c
     return 1 - residual / total
 
 
-@pytest.mark.parametrize("n_dims", [6, 80])  # fewer and more than stimuli
+@pytest.mark.parametrize("n_dims", [1, 6, 18, 80])  # fewer than stimuli, a dimension short of all that is left, and more
 @pytest.mark.parametrize("choose_alpha", ["per_voxel", "global"])
 def test_encoding_r2_is_the_slow_loop_of_scikit_learn(monkeypatch, n_dims, choose_alpha):
     responses, embedding, stimulus = encoding_world(30, n_dims, 5, seed=1)
@@ -76,6 +79,39 @@ def test_a_stimulus_that_fits_itself_is_refused():
     embedding = np.c_[np.eye(30)[:, :5], np.random.default_rng(0).normal(0, 1e-3, (30, 2))]
     with pytest.raises(DegenerateError, match="at 1e-12 a stimulus fits itself"):
         cross_validated_encoding_r2(np.ones((30, 1)), embedding, np.arange(30), seed=0, alphas=(1.0, 1e-12))
+
+
+def test_leave_one_out_is_exact_where_a_stimulus_is_almost_all_of_a_dimension():
+    """Oracle: the slow loop. In float32 the error of such a stimulus at a tiny alpha would be rounding, and a large one win."""
+    generator = np.random.default_rng(6)
+    embedding = np.c_[generator.normal(0, 1, (24, 3)), np.arange(24) == 5, np.arange(24) == 6]
+    responses = (embedding[:, :3] @ generator.normal(0, 1, (3, 4))) + 1e-3 * generator.normal(0, 1, (24, 4))
+    settings = {"seed": 0, "n_folds": 3, "alphas": (2e-9, 1.0), "choose_alpha": "per_voxel"}
+    found = cross_validated_encoding_r2(responses, embedding, np.arange(24), **settings)
+    np.testing.assert_allclose(found, slow_encoding_r2(responses, embedding, np.arange(24), **settings), atol=1e-4)
+    assert found.min() > 0.99
+
+
+def test_dimensions_of_the_size_of_rounding_do_not_count():
+    """Invariance: alphas are in units of the mean squared singular value, of those that are any."""
+    responses, embedding, stimulus = encoding_world(30, 1, 4, seed=1)
+    beside = np.c_[embedding, 1e-8 * np.sin(17.0 * stimulus)]
+    settings = {"seed": 0, "alphas": (1.0, 3.0, 10.0)}
+    wanted = cross_validated_encoding_r2(responses, embedding, stimulus, **settings)
+    np.testing.assert_allclose(cross_validated_encoding_r2(responses, beside, stimulus, **settings), wanted, atol=1e-4)
+
+
+def test_five_folds_and_at_most_half_as_many_as_stimuli():
+    responses, embedding, stimulus = encoding_world(10, 3, 2, seed=0)
+    default = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)
+    np.testing.assert_array_equal(default, cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, n_folds=5))
+    with pytest.raises(InputError, match="2 to 5 for 10 stimuli, 6 came"):
+        cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, n_folds=6)
+    one = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=(1.0,))
+    several = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=(1.0, 1.0))
+    np.testing.assert_array_equal(one, several)
+    with pytest.raises(InputError, match="alphas"):
+        cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=())
 
 
 def test_encoding_r2_finds_planted_voxels_and_none_in_noise():
@@ -105,6 +141,19 @@ def test_encoding_r2_does_not_depend_on_units_or_offset():
     plain = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)
     scaled = cross_validated_encoding_r2(50 * responses - 7, 0.01 * embedding + 3, stimulus, seed=0)
     np.testing.assert_allclose(scaled, plain, atol=1e-4)
+    tiny = cross_validated_encoding_r2(1e-6 * responses, 1e-6 * embedding, stimulus, seed=0)
+    np.testing.assert_allclose(tiny, plain, atol=1e-4)
+    np.testing.assert_allclose(anova_f(1e-8 * responses, stimulus % 3), anova_f(responses, stimulus % 3))
+
+
+def test_wide_embeddings_do_not_depend_on_units_offset_or_place():
+    """Invariance; columns stand where the blocks of 8,192 that the Gram matrix is summed over meet."""
+    responses, embedding, stimulus = encoding_world(40, 6, 4, seed=2)
+    plain = cross_validated_encoding_r2(responses, embedding, stimulus, seed=0)
+    wide = np.zeros((len(stimulus), 8200))
+    wide[:, 8189:8195] = embedding[:, ::-1]  # the largest dimensions last
+    for given in (wide, 1e-6 * wide, wide.astype(np.float32), wide + 1e7):
+        np.testing.assert_allclose(cross_validated_encoding_r2(responses, given, stimulus, seed=0), plain, atol=1e-4)
 
 
 def test_constant_voxels_score_zero():
@@ -127,7 +176,10 @@ def test_anova_f_is_that_of_scikit_learn(monkeypatch):
 def test_anova_f_without_variance_inside_classes_is_infinite():
     labels = np.arange(12) % 3
     responses = np.stack([labels * 0.7, np.sin(np.arange(12.0))], axis=1)
-    found = anova_f(responses, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = anova_f(responses, labels)
+        assert anova_f(np.ones((12, 1)), labels) == 0
     assert np.isinf(found[0])
     np.testing.assert_allclose(found[1], stats.f_oneway(*[responses[labels == k, 1] for k in range(3)]).statistic)
 
@@ -140,6 +192,42 @@ def test_anova_labels_are_the_planted_clusters():
     labels = anova_labels(embedding, 3, seed=0)
     assert len({(a, b) for a, b in zip(planted.tolist(), labels.tolist(), strict=True)}) == 3
     np.testing.assert_array_equal(labels, anova_labels(embedding, 3, seed=0))
+
+
+def test_anova_labels_are_the_best_of_ten_starts_of_k_means():
+    """Oracle: scikit-learn. Points without clusters, for which 1, 9 and 11 starts end elsewhere (searched for)."""
+    embedding = np.random.default_rng(154).normal(0, 1, (60, 4))
+    directions = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    wanted = KMeans(8, n_init=10, random_state=0).fit_predict(directions)
+    np.testing.assert_array_equal(anova_labels(embedding, 8, seed=0), wanted)
+
+
+def test_anova_labels_need_rows_with_a_direction_and_fewer_clusters_than_rows():
+    embedding = np.eye(4)[[0, 0, 1, 1, 2]] + np.arange(5)[:, None] * 1e-3 * np.eye(4)[3]
+    assert len(set(anova_labels(embedding, 2, seed=0).tolist())) == 2
+    assert len(set(anova_labels(embedding, 4, seed=0).tolist())) == 4
+    with pytest.raises(InputError, match="2 to 4 for 5 trials, 5 came"):
+        anova_labels(embedding, 5, seed=0)
+    for bad in (0.0, np.nan, np.inf):
+        broken = embedding.copy()
+        broken[2] = bad
+        with pytest.raises(DegenerateError, match="no direction"):
+            anova_labels(broken, 2, seed=0)
+
+
+def test_every_trial_is_compared_with_its_stimulus():
+    """130 trials of 10 stimuli, one of which differs: named, wherever it stands."""
+    stimulus = np.arange(130) % 10
+    embedding = np.random.default_rng(0).normal(0, 1, (10, 3))[stimulus]
+    names = [f"image-{number}" for number in stimulus]
+    for trial in range(10, 130):
+        differing = embedding.copy()
+        differing[trial, 1] += 1
+        with pytest.raises(InputError, match=f"stimulus 'image-{trial % 10}' have"):
+            cross_validated_encoding_r2(np.zeros((130, 1)), differing, names, seed=0)
+    embedding[0], names[0] = np.nan, "alone"
+    with pytest.raises(InputError, match="stimulus 'alone' have"):
+        cross_validated_encoding_r2(np.zeros((130, 1)), embedding, names, seed=0)
 
 
 def test_top_voxels_takes_the_lowest_index_of_equals():
@@ -158,7 +246,9 @@ def test_refuses_what_cannot_be_used():
         cross_validated_encoding_r2(responses, differing, stimulus, seed=0)
     with pytest.raises(InputError, match="trials but"):
         cross_validated_encoding_r2(responses, embedding[1:], stimulus, seed=0)
-    with pytest.raises(InputError, match="stimulus ids"):
+    with pytest.raises(InputError, match=f"{len(stimulus)} trials but 7 labels; each"):
+        anova_f(responses, stimulus[:7])
+    with pytest.raises(InputError, match=f"trials but {len(stimulus) - 1} stimulus ids; each"):
         cross_validated_encoding_r2(responses, embedding, stimulus[1:], seed=0)
     with pytest.raises(InputError, match="alphas"):
         cross_validated_encoding_r2(responses, embedding, stimulus, seed=0, alphas=(1.0, 0.0))
@@ -171,6 +261,8 @@ def test_refuses_what_cannot_be_used():
         cross_validated_encoding_r2(responses, np.ones_like(embedding) * stimulus[:, None], stimulus, seed=0)
     with pytest.raises(InputError, match="voxel 1 has a value that is not finite"):
         anova_f(responses, stimulus % 2)
+    with pytest.raises(DegenerateError, match="more trials than classes"):
+        anova_f(np.eye(4), np.arange(4))
     with pytest.raises(DegenerateError, match="1 classes"):
         anova_f(responses, np.zeros(len(responses)))
     with pytest.raises(InputError, match="n_clusters"):

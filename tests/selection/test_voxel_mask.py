@@ -71,6 +71,44 @@ def test_exactly_the_budget_above_the_threshold_ends_the_rounds():
     assert np.flatnonzero(outcome.kept).tolist() == [0, 2, 6]
 
 
+def test_a_threshold_of_zero_counts_what_is_above_it():
+    outcome = closed([0.5, 0, 0.2, 0, 0, 0, 0.3, 0, 0, 0], threshold=0.0)
+    assert outcome.path == "threshold: exactly the budget"
+    assert np.flatnonzero(outcome.kept).tolist() == [0, 2, 6]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e9])
+@pytest.mark.parametrize("combine", ["geometric", "smooth", "none"])
+def test_of_too_many_voxels_those_with_the_largest_score_are_kept(unit, combine):
+    """Oracle: the score sorted. What lies below the threshold, which makes ties differ, must not count more than the score."""
+    rng, low_pass = np.random.default_rng(2), grid(5, 4, 3)
+    for _ in range(20):
+        mask = unit * rng.random(60)
+        settings = {"threshold": 0.3 * unit, "combine": combine, "budget": 5, "schedule": "geometric", "round_number": 4}
+        outcome = close_round(mask, low_pass, **settings, n_rounds=4)
+        assert outcome.path == "schedule"
+        np.testing.assert_array_equal(np.flatnonzero(outcome.kept), np.sort(np.argsort(-outcome.score)[:5]))
+
+
+def test_below_the_threshold_the_mask_decides_before_its_neighbours():
+    """Plain masks: voxel 2 of .08 is alone, voxel 6 of .07 stands among those of .06; of equals it is the neighbours'."""
+    low_pass = Geometry.from_mask(np.ones((10, 1, 1), bool), affine=np.eye(4)).low_pass(1.0)
+    outcome = closed([0.9, 0, 0.08, 0, 0, 0.06, 0.07, 0.06, 0, 0], low_pass, budget=2)
+    assert np.flatnonzero(outcome.kept).tolist() == [0, 2]
+    outcome = closed([0.9, 0, 0, 0.07, 0, 0, 0.07, 0.06, 0, 0], low_pass, budget=2)
+    assert np.flatnonzero(outcome.kept).tolist() == [0, 6]
+
+
+def test_rounds_follow_the_geometric_schedule_and_mean_unless_told_otherwise():
+    mask, low_pass = np.linspace(0.2, 1, 60)[np.random.default_rng(3).permutation(60)], grid(5, 4, 3)
+    settings = {"budget": 6, "threshold": 0.1, "round_number": 2, "n_rounds": 4}
+    ours = close_round(mask, low_pass, **settings)
+    named = close_round(mask, low_pass, **settings, combine="geometric", schedule="geometric")
+    np.testing.assert_array_equal(ours.kept, named.kept)
+    np.testing.assert_array_equal(ours.score, named.score)
+    assert ours.kept.sum() == survivors_allowed(60, 6, round_number=2, n_rounds=4) < 60
+
+
 def test_more_than_the_budget_goes_on_with_what_is_above_the_threshold():
     outcome = closed([0.5, 0.4, 0.2, 0.15, 0.12, 0.05, 0.3, 0.05, 0, 0])
     assert outcome.path is None

@@ -78,23 +78,27 @@ def fit_banded(
     """Banded ridge by random search over `n_draws` Dirichlet draws of shares (the first is equal shares).
 
     folds: training and held-out images of each. Layers are scaled to kernels of equal mean diagonal (over all these images)
-    before the search, so that equal shares mean equal parts; `scales` undo that. Voxels are searched in units of their spread,
+    before the search, so that equal shares mean equal parts; `scales` undo that. A layer that does not
+    vary (where no intercept is fitted: of zeros) has the share 0. Voxels are searched in units of their spread,
     in float64: himalaya gives an alpha that rounding makes unusable the score -1e5, which must be the worst there is.
     """
     with himalaya_backend():
         from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
         means = [values.mean(0) if fit_intercept else np.zeros(values.shape[1], values.dtype) for values in layers]
-        centred = [values - mean for values, mean in zip(layers, means, strict=True)]
+        centred = [values - means[place] for place, values in enumerate(layers)]
         kernels = np.stack([values @ values.T for values in (part.astype(np.float64) for part in centred)])
+        varies = np.array([np.ptp(part, axis=0).any() if fit_intercept else part.any() for part in centred])
+        varies |= not varies.any()
         size = np.maximum(np.trace(kernels, axis1=1, axis2=2) / len(responses), np.finfo(np.float32).tiny)
+        size[~varies] = np.inf  # so that a layer that says nothing has no share
         spread = responses.std(0, dtype=np.float64)
         spread = np.where(spread > 0, spread, 1.0)
         deltas, dual, scores, *offset = solve_multiple_kernel_ridge_random_search(
             kernels / size[:, None, None],
             (responses - (responses.mean(0) if fit_intercept else 0)) / spread,
             n_iter=n_draws if len(layers) > 1 else np.ones((1, 1)),
-            alphas=alphas.astype(np.float64) / size.mean(),
+            alphas=alphas / size[varies].mean(),
             cv=folds,
             fit_intercept=fit_intercept,
             return_weights="dual",
@@ -106,7 +110,7 @@ def fit_banded(
     scales = np.exp(np.asarray(deltas)) / size[:, None]  # share / alpha of the kernels as they are
     dtype, alphas_found = responses.dtype, 1 / scales.sum(0)
     intercept = responses.mean(0) + np.asarray(offset[0]) * spread if fit_intercept else np.zeros(len(spread))
-    found = [_layer_weights(values, np.asarray(dual) * spread * scale) for values, scale in zip(centred, scales, strict=True)]
+    found = [_layer_weights(values, np.asarray(dual) * spread * scales[place]) for place, values in enumerate(centred)]
     return BandedRidge(
         means=means,
         axes=[axes for axes, _ in found],
@@ -122,4 +126,4 @@ def _layer_weights(centred: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray | 
     """Axes and weights of a layer (see `BandedRidge`) from its dual weights (image, voxel), float64."""
     if centred.shape[1] > centred.shape[0]:
         return centred.T, dual
-    return None, centred.T.astype(np.float64) @ dual
+    return None, centred.T @ dual  # in float64, the type of the dual weights

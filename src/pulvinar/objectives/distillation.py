@@ -1,4 +1,4 @@
-"""Losses that make a student's features those of a frozen teacher, without labels: SimReg and SEED."""
+"""Losses that make a student's features those of a teacher without labels: SimReg, SEED. The teacher has no gradient."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 def simreg_loss(student: Float[Tensor, "image dim"], teacher: Float[Tensor, "image dim"]) -> Float[Tensor, ""]:
     """Mean over images of |s - t|^2 = 2 - 2 cos(s, t), both at length 1, in [0, 4]. Navaneet et al. 2021 (SimReg)."""
-    return 2 - 2 * functional.cosine_similarity(student.float(), teacher.float(), dim=1).mean()
+    return 2 - 2 * functional.cosine_similarity(student.float(), teacher.detach().float()).mean()
 
 
 def seed_loss(
@@ -25,11 +25,10 @@ def seed_loss(
 
         L = -1/n sum_i sum_j softmax_j(t_i . c_j / teacher_temperature) log softmax_j(s_i . c_j / student_temperature).
     """
-    student, teacher = (functional.normalize(part.float(), dim=1) for part in (student, teacher))
-    queue = functional.normalize(queue.float(), dim=1)
+    student, teacher, queue = (functional.normalize(part.float()) for part in (student, teacher.detach(), queue.detach()))
 
     def similarities(rows: Tensor) -> Tensor:
         return torch.cat([(rows * teacher).sum(1, keepdim=True), rows @ queue.T], 1)
 
-    targets = (similarities(teacher) / teacher_temperature).softmax(1).detach()
+    targets = (similarities(teacher) / teacher_temperature).softmax(1)
     return -(targets * (similarities(student) / student_temperature).log_softmax(1)).sum(1).mean()

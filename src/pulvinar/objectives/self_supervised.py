@@ -105,7 +105,7 @@ def simsiam_terms(first: Rows, second: Rows, *, predicted_first: Rows, predicted
 def simclr_terms(first: Rows, second: Rows, *, temperature: float = 0.5) -> dict[str, Tensor]:
     """NT-Xent over both views of a batch."""
     _require_images(first)
-    rows = functional.normalize(torch.cat([_precise(first), _precise(second)]), dim=1)
+    rows = functional.normalize(torch.cat([_precise(first), _precise(second)]))
     n_images = len(first)
     logits = rows @ rows.T / temperature
     itself = torch.eye(2 * n_images, dtype=torch.bool, device=rows.device)

@@ -35,8 +35,8 @@ def logistic_noise(
     index, n_parts = part
     shape = (n_images * n_parts, n_channels)
     uniform = torch.rand(shape, generator=generator, device=generator.device)[index * n_images : (index + 1) * n_images]
-    tiny = torch.finfo(torch.float32).eps / 2  # rand lies in [0, 1): 0 would be an infinite logit
-    return uniform.clamp(tiny, 1 - tiny).logit().to(device)
+    tiny = torch.finfo(torch.float32).eps / 2  # rand lies in [0, 1): 0 would be an infinite logit, and 1 - tiny is its largest
+    return uniform.clamp(min=tiny).logit().to(device)
 
 
 def n_groups(n_channels: int, group: int) -> int:

@@ -54,10 +54,10 @@ def anova_f(
         constant = (block == block[0]).all(0)
         block -= block.mean(0)
         means = _means_of_sorted(block, counts)
-        total = np.where(constant, 0.0, np.einsum("tv,tv->v", block, block))
+        total = np.where(constant, 0.0, _square_sums(block))
         between = counts @ means**2
         block -= np.repeat(means, counts, axis=0)
-        within = np.einsum("tv,tv->v", block, block)
+        within = _square_sums(block)
         within[within < 1e-14 * total] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
             f[columns] = np.where(total > 0, between / (n_classes - 1) / (within / (n_trials - n_classes)), 0.0)
@@ -143,11 +143,11 @@ def cross_validated_encoding_r2(
             shrink = fold.s[:, None] / (fold.s[:, None] ** 2 + fold.alphas[choice[columns]])
             predicted = fold.test_on_v @ (shrink * (fold.u.T @ scaled))
             held_out = trials[np.repeat(np.isin(np.arange(len(counts)), fold.test), counts)] - centre
-            total[columns] += np.einsum("tv,tv->v", held_out, held_out)
+            total[columns] += _square_sums(held_out)
             held_out -= np.repeat(predicted, counts[fold.test], axis=0)
-            residual[columns] += np.einsum("tv,tv->v", held_out, held_out)
+            residual[columns] += _square_sums(held_out)
         total[columns][(trials == trials[0]).all(0)] = 0.0
-    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
+    return 1 - np.divide(residual, total, out=np.ones_like(total), where=total > 0)
 
 
 def _chosen_alphas(
@@ -171,18 +171,20 @@ def _chosen_alphas(
 def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fold) -> Float32[np.ndarray, "alpha voxel"]:
     """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included.
 
-    e = (I - UU') y + U diag(alpha / (s^2 + alpha)) U'y for responses less their mean, the first term 0 where U spans all: the
-    difference of y and its prediction would be rounding where both e and 1 - h are small, and the smallest alpha would win.
+    e = (I - cc' - UU') y + U diag(alpha / (s^2 + alpha)) U'y, c the intercept's direction (what rounding left of the mean grows
+    by 1 / (1 - h)), the first term 0 where U and c span all: the difference of y and its prediction would be rounding where
+    both e and 1 - h are small, and the smallest alpha would win.
     """
     exact: type[np.floating] = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
     u, responses = fold.u.astype(exact), scaled.astype(exact)
     on_u = u.T @ responses
-    outside = 0.0 if fold.spans_all else responses - u @ on_u
+    intercept = fold.root_counts.astype(exact) / np.linalg.norm(fold.root_counts)
+    outside = 0.0 if fold.spans_all else responses - u @ on_u - np.outer(intercept, intercept @ responses)
     errors = np.empty((len(fold.alphas), scaled.shape[1]), np.float32)
     for place, alpha in enumerate(fold.alphas.astype(exact)):
         damping = alpha / (fold.s.astype(exact) ** 2 + alpha)
         left_out = (u @ (damping[:, None] * on_u) + outside) / fold.left[place, :, None].astype(exact)
-        errors[place] = np.einsum("tv,tv->v", left_out, left_out)
+        errors[place] = _square_sums(left_out)
     return errors
 
 
@@ -283,6 +285,11 @@ def _means_of_sorted(
 ) -> Float[np.ndarray, "group voxel"]:
     """Mean of each group; the trials are sorted by group."""
     return np.add.reduceat(trials, np.cumsum(counts) - counts, axis=0) / counts[:, None].astype(trials.dtype)
+
+
+def _square_sums(rows: Float[np.ndarray, "row voxel"]) -> Float[np.ndarray, " voxel"]:
+    """Sum of squares of each voxel, without a matrix of them."""
+    return np.einsum("tv,tv->v", rows, rows)
 
 
 def _blocks(n_voxels: int) -> Iterator[slice]:
