@@ -48,6 +48,7 @@ def test_equally_good_models_are_not_told_apart():
 
 def test_swaps_are_those_of_the_slow_loop():
     a, b, measured = (standardised(values) for values in predictions(noise_a=1.0, noise_b=2.0, n_images=20, n_voxels=4))
+    a, b, measured = a + 0.3, 2 * b - 1, measured * np.array([1, 2, 5, 0.1])  # of any mean and length; targets of any length
     swaps = np.random.default_rng(1).random((5, 20)) < 0.5
     for row, swap in zip(_swapped(swaps, a, b, measured), swaps, strict=True):
         one, two = np.where(swap[:, None], b, a), np.where(swap[:, None], a, b)
@@ -59,6 +60,9 @@ def test_the_model_against_itself_has_no_gain():
     found = gain(a, a, measured, generator=np.random.default_rng(0), n_permutations=20)
     assert (found.difference, found.difference_low, found.difference_high) == (0, 0, 0)
     assert found.share_improved == 0
+    assert (found.difference_p_value, found.share_improved_chance, found.share_improved_chance_95) == (1, 0, 0)
+    wilson = share_interval(np.zeros(25), np.zeros(1))
+    assert (found.share_improved_low, found.share_improved_high) == pytest.approx(wilson)
 
 
 def test_predictions_without_variance_count_as_zero():
@@ -111,10 +115,11 @@ def test_everything_is_the_slow_loop(monkeypatch, per_block):
 def test_a_share_of_all_voxels_has_the_width_of_as_many_units_as_are_independent(n_images, n_voxels):
     """Oracle: Wilson's interval of n of n, n no more than images or voxels; 500 resamples where nothing is said."""
     measured = np.random.default_rng(0).standard_normal((n_images, n_voxels))
-    found = gain(measured, -measured, measured, generator=np.random.default_rng(0), n_permutations=3)
     wilson = share_interval(np.ones(min(n_images, n_voxels)), np.ones(500))
-    assert (found.share_improved_low, found.share_improved_high) == pytest.approx(wilson)
-    assert found.difference == pytest.approx(2)
+    for other, difference in ((-measured, 2), (np.zeros_like(measured), 1)):
+        found = gain(measured / 7, other, measured, generator=np.random.default_rng(0), n_permutations=3)
+        assert (found.share_improved_low, found.share_improved_high) == pytest.approx(wilson)
+        assert found.difference == pytest.approx(difference)
     a, b, target = predictions(noise_a=1, noise_b=1.2, n_images=n_images, n_voxels=n_voxels)
     few = gain(a, b, target, generator=np.random.default_rng(0), n_permutations=3)
     assert few == gain(a, b, target, generator=np.random.default_rng(0), n_permutations=3, n_bootstrap=500)

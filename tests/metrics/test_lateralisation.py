@@ -10,7 +10,8 @@ from pulvinar.metrics.lateralisation import corrected_left_share, lateralisation
 def test_left_share_by_hand():
     maps = np.zeros((4, 1, 5))
     maps[0, 0, 0], maps[1, 0, 2], maps[2, 0, 3] = 2, 2, 2
-    np.testing.assert_allclose(left_share(maps), [1, 0.5, 0, np.nan])
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(left_share(maps), [1, 0.5, 0, np.nan])
     np.testing.assert_allclose(left_share(np.ones((1, 3, 4))), 0.5)
     with pytest.raises(InputError, match="0 or more"):
         left_share(-np.ones((1, 2, 2)))

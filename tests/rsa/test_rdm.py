@@ -98,7 +98,7 @@ def test_the_row_without_variance_is_named(patterns: torch.Tensor) -> None:
         patterns[5] = constant
         with pytest.raises(DegenerateError, match="pattern 5 has no variance over its 7 features"):
             correlation_rdm(patterns)
-        with pytest.raises(DegenerateError, match=r"pattern \(1, 5\) has no variance"):
+        with pytest.raises(DegenerateError, match=r"pattern \(1, 5\) has no variance over its 7 features"):
             correlation_rdm(torch.stack([patterns.roll(1, 0) * 0 + torch.arange(7), patterns]).float())
 
 
@@ -110,8 +110,10 @@ def test_the_row_that_is_not_finite_is_named(patterns: torch.Tensor, rdm) -> Non
 
 
 def test_one_feature_has_no_correlation() -> None:
-    with pytest.raises(InputError, match="2 features"):
-        correlation_rdm(torch.randn(4, 1))
+    for shape in ((4, 1), (2, 4, 1)):
+        with pytest.raises(InputError, match="2 features"):
+            correlation_rdm(torch.randn(shape))
+    assert correlation_rdm(torch.randn(3, 1, 2)).shape == (3, 0)
 
 
 def covariance(n_features: int) -> torch.Tensor:
@@ -207,7 +209,8 @@ def test_a_batch_of_patterns_is_one_after_the_other(rdm) -> None:
 def test_distances_far_from_the_origin_keep_their_digits() -> None:
     """The same patterns around 3e6, where squares lose 13 of 16 digits; oracle: around 0."""
     patterns = torch.from_numpy(np.random.default_rng(2).integers(-8, 8, (9, 6)).astype(float))
-    torch.testing.assert_close(squared_euclidean_rdm(patterns + 3e6), squared_euclidean_rdm(patterns), rtol=1e-9, atol=0)
+    for away in (torch.tensor(3e6), 3e6 * torch.arange(6)):
+        torch.testing.assert_close(squared_euclidean_rdm(patterns + away), squared_euclidean_rdm(patterns), rtol=1e-9, atol=0)
 
 
 def test_half_precision_around_it_changes_nothing(patterns: torch.Tensor) -> None:
@@ -276,13 +279,13 @@ def test_the_first_of_several_bad_rows_is_named(patterns: torch.Tensor) -> None:
     with pytest.raises(DegenerateError, match="pattern 8 has"):
         correlation_rdm(flat)
     patterns[[4, 9], [1, 0]] = torch.inf
-    for rdm in (
-        correlation_rdm,
-        squared_euclidean_rdm,
-        lambda rows: squared_mahalanobis_rdm(rows, torch.eye(7)),
-        lambda rows: crossnobis_rdm(rows, conditions, folds),
+    for name, rdm in (
+        ("correlation", correlation_rdm),
+        ("Euclidean", squared_euclidean_rdm),
+        ("Mahalanobis", lambda rows: squared_mahalanobis_rdm(rows, torch.eye(7))),
+        ("crossnobis", lambda rows: crossnobis_rdm(rows, conditions, folds)),
     ):
-        with pytest.raises(InputError, match="pattern 4 is not finite"):
+        with pytest.raises(InputError, match=f"^{name} RDM: pattern 4 is not finite"):
             rdm(patterns)
 
 

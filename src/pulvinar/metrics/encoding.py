@@ -210,7 +210,7 @@ def false_discovery_rate(p_values: Float[np.ndarray, " voxel"]) -> Float[np.ndar
         return q_values
     order = has[np.argsort(p_values[has])]
     scaled = p_values[order] * len(has) / np.arange(1, len(has) + 1)
-    q_values[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    q_values[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     return q_values
 
 
@@ -230,7 +230,7 @@ def mean_r_interval(
     ours, theirs = np.nan_to_num(standardised(predicted)), standardised(measured)
     has = np.isfinite(theirs[0])
     if not has.any():
-        return float("nan"), float("nan")
+        return np.nan, np.nan
     shares = bootstrap_shares(len(predicted), n_bootstrap, generator)
     total = np.zeros(n_bootstrap)
     for columns in np.array_split(np.flatnonzero(has), max(1, has.sum() // VOXELS_PER_BLOCK)):
