@@ -25,10 +25,10 @@ def log_ratio(x: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
 @pytest.mark.parametrize(("nats", "dim"), [(0.5, 1), (1.0, 8), (1.5, 32)])
 def test_interval_holds_the_information_of_a_gaussian_channel(nats, dim):
     """Oracle: the channel's mutual information in closed form; the temperature of the true log ratio is 1."""
-    x, y, rho = channel(nats, dim=dim, n=700, seed=3)
+    x, y, rho = channel(nats, dim=dim, n=450, seed=3)
     found = information_bound(log_ratio(x, y, rho), generator=np.random.default_rng(0), n_permutations=2, n_repeats=1)
     assert found.low < nats < found.high
-    assert found.high - found.low < 0.5
+    assert found.high - found.low < 0.6
     assert found.temperature == pytest.approx(1.0, abs=0.2)
     assert found.p_value == pytest.approx(1 / 3)
 
@@ -37,26 +37,26 @@ def test_intervals_hold_the_truth_in_most_channels():
     """30 channels of 1 nat, a 95 % interval: at least 25 hold it (binomial: P < 1e-3 for fewer)."""
     held = 0
     for seed in range(30):
-        x, y, rho = channel(1.0, dim=4, n=200, seed=seed)
+        x, y, rho = channel(1.0, dim=4, n=120, seed=seed)
         found = information_bound(
-            log_ratio(x, y, rho), generator=np.random.default_rng(seed), n_permutations=1, n_repeats=1, n_bootstrap=500
+            log_ratio(x, y, rho), generator=np.random.default_rng(seed), n_permutations=1, n_repeats=1, n_bootstrap=200
         )
         held += found.low < 1.0 < found.high
     assert held >= 25
 
 
 def test_cosine_is_a_lower_bound():
-    x, y, _ = channel(1.5, dim=32, n=400, seed=0)
-    found = information_bound(cosine_similarity(x, y), generator=np.random.default_rng(0), n_permutations=5)
+    x, y, _ = channel(1.5, dim=32, n=300, seed=0)
+    found = information_bound(cosine_similarity(x, y), generator=np.random.default_rng(0), n_permutations=1, n_repeats=2)
     assert 1.0 < found.nats < 1.55
 
 
 def test_shuffled_responses_hold_no_information():
     for seed in range(3):
-        x, y, _ = channel(1.5, dim=8, n=120, seed=seed)
-        shuffled = y[np.random.default_rng(seed).permutation(120)]
+        x, y, _ = channel(1.5, dim=8, n=80, seed=seed)
+        shuffled = y[np.random.default_rng(seed).permutation(80)]
         found = information_bound(cosine_similarity(x, shuffled), generator=np.random.default_rng(0), n_permutations=20)
-        assert abs(found.nats) < 0.06
+        assert abs(found.nats) < 0.08
         assert found.p_value > 0.05
 
 
