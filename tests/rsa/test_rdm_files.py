@@ -178,6 +178,9 @@ def test_a_file_is_read_as_models_or_as_subjects(tmp_path, data, capsys):
         found = read_rdms(str(tmp_path / f"{name}.npy"))
         assert (list(found.targets), found.models, found.n_images) == ([name], {}, 9)
         np.testing.assert_array_equal(found.targets[name], array)
+        (tmp_path / f"{name}.csv").write_text("row,file\n" + "".join(f"{row},{image}\n" for row, image in enumerate(NAMES)))
+        known = read_rdms(str(tmp_path / f"{name}.npy")).names
+        assert (list(known.names), known.origin) == (NAMES, str(tmp_path / f"{name}.npy"))
     for name, array, wanted in (("flat", model[UPPER], model), ("flats", subjects[:, *UPPER], subjects)):
         np.save(tmp_path / f"{name}.npy", array)
         found = read_rdms(str(tmp_path / f"{name}.npy"))
@@ -197,6 +200,7 @@ def test_a_file_that_is_wrong_is_named(tmp_path, data):
         read_rdms(str(tmp_path / "m.npy"))
     for name, array, error in (
         ("similar", (1 - model) * (1 - np.eye(N)), InputError),
+        ("similars", (1 - subjects) * (1 - np.eye(N)), InputError),
         ("turned", changed(model, (0, 1), 5.0), InputError),
         ("constant", np.stack([subjects[0], changed(subjects[1], (2, 2), 1.0)]), InputError),
     ):
