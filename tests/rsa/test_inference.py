@@ -197,15 +197,17 @@ def test_difference_is_paired() -> None:
 
 def test_standard_error_is_that_of_rsatoolbox() -> None:
     """Its correction of the dual bootstrap, on variances in every order, so that each bound is met."""
-    generator = np.random.default_rng(14)
-    for scales in itertools.permutations([1.0, 1.3, 2.0]):
+    generator, inside = np.random.default_rng(14), 0
+    for scales in itertools.chain(*map(itertools.permutations, ([1.0, 1.3, 2.0], [1.0, 1.05, 1.52]))):
         draws = np.array(scales)[:, None] * generator.standard_normal((3, 50))
         parts = dict(zip(("both", "images", "subjects"), draws, strict=True))
         variances = np.array([parts[name].var() for name in ("both", "subjects", "images")])
         expected = _dual_bootstrap(variances, n_rdm=5, n_pattern=12)
         assert standard_error(ResampledScores(**parts, n_images=12, n_subjects=5)) == pytest.approx(expected**0.5)
+        inside += max(variances[1] * 5 / 4, variances[2] * 12 / 11) < expected < variances[0]
         alone = standard_error(ResampledScores(**parts, n_images=12, n_subjects=1))
         assert alone == pytest.approx((variances[2] * 12 / 11) ** 0.5)
+    assert inside  # the formula itself, not one of its bounds
 
 
 def test_interval_is_that_of_the_t_distribution() -> None:
