@@ -140,6 +140,13 @@ def test_a_difference_of_shares_that_is_the_same_on_all_images_has_a_width():
     assert paired_difference(every, every, generator=np.random.default_rng(0)).high == 0  # not known to be shares
 
 
+def test_all_or_none_right_end_at_1_and_0_exactly():
+    """Closed form: at p = 1 the upper end is (1 + z^2 / n) / (1 + z^2 / n), of which rounding leaves a little more or less."""
+    for n in range(1, 60):
+        assert wilson_interval(n, n)[1] == 1
+        assert wilson_interval(0, n)[0] == 0
+
+
 @pytest.mark.parametrize(("n_right", "n"), [(2, 1), (-1, 4), (0, 0)])
 def test_a_share_that_is_none_is_refused(n_right, n):
     with pytest.raises(InputError, match="0 to n right"):
