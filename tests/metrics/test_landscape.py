@@ -58,6 +58,31 @@ def test_signed_squares_give_the_dissimilarity_back():
     np.testing.assert_allclose((signs * difference**2).sum(-1), given, atol=1e-12)
 
 
+def test_probabilities_that_sum_to_1_within_rounding_count_as_if_they_did():
+    """Oracle: the same probabilities divided by their sum; single precision is as good as double of the same numbers."""
+    rng = np.random.default_rng(3)
+    given = np.log(rng.dirichlet(np.ones(4), size=(3, 6)))
+    off = given + rng.uniform(-9e-5, 9e-5, size=(3, 6, 1))
+    np.testing.assert_allclose(bhattacharyya(off), bhattacharyya(given), rtol=0, atol=1e-12)
+    single = given.astype(np.float32)
+    found = bhattacharyya(single)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, bhattacharyya(single.astype(np.float64)))
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e13])
+def test_components_scale_with_the_dissimilarity(scale):
+    """Closed form: eigenvalues are linear in D, coordinates go with its root; equal models have no component."""
+    given = np.array([[0.0, 1, 9], [1, 0, 1], [9, 1, 0]], np.float32)
+    found, wanted = intensive_components(given * np.float64(scale)), intensive_components(given)
+    assert wanted.coordinates.dtype == np.float64
+    np.testing.assert_allclose(wanted.eigenvalues, [9 / 2, -5 / 6], rtol=1e-14)
+    np.testing.assert_allclose(found.eigenvalues, scale * wanted.eigenvalues, rtol=1e-12)
+    np.testing.assert_allclose(np.abs(found.coordinates), scale**0.5 * np.abs(wanted.coordinates), atol=1e-7 * scale**0.5)
+    equal = intensive_components(np.zeros((4, 4)))
+    assert (equal.coordinates.shape, equal.eigenvalues.size, equal.share.size) == ((4, 0), 0, 0)
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match=r"model 0, image 0 sum to 0\.5"):
         bhattacharyya(np.log(np.full((3, 2, 2), 0.25)))

@@ -64,7 +64,10 @@ def test_ceiling_with_mixed_repeats_is_the_published_formula():
 def test_constant_and_noiseless_voxels():
     stimulus = np.repeat(np.arange(30), 2)
     responses = np.stack([np.full(60, 0.1), np.random.default_rng(0).normal(0, 1, 30)[stimulus]], axis=1)
-    np.testing.assert_array_equal(signal_to_noise(responses, stimulus).ncsnr, [0.0, np.inf])
+    with np.errstate(all="raise"):  # neither is worth a warning
+        ncsnr = signal_to_noise(responses, stimulus).ncsnr
+        assert ceiling_r2(ncsnr, 2).tolist() == [0, 1]
+    np.testing.assert_array_equal(ncsnr, [0.0, np.inf])
 
 
 def test_too_few_repeats_are_unavailable_with_the_reason():
@@ -88,3 +91,43 @@ def test_refuses_what_cannot_be_used():
         ceiling_r2(np.ones(2), np.array([1, 0]))
     with pytest.raises(InputError, match="negative"):
         ceiling_r2(np.array([-1.0]), 1)
+
+
+def test_the_voxel_and_the_counts_are_right_in_later_blocks(monkeypatch):
+    monkeypatch.setattr(noise_ceiling, "VOXELS_PER_BLOCK", 3)
+    responses = np.random.default_rng(0).standard_normal((60, 9))
+    responses[7, 7] = np.inf
+    with pytest.raises(InputError, match="voxel 7 has a value that is not finite"):
+        signal_to_noise(responses, np.repeat(np.arange(30), 2))
+    mixed = signal_to_noise(responses[:, :2], np.repeat(np.arange(21), [1, *[2] * 19, 21]))
+    assert (mixed.n_repeated_stimuli, mixed.degrees_of_freedom) == (20, 19 + 20)
+    few = signal_to_noise(responses[:, :2], np.repeat(np.arange(20), [1, *[2] * 18, 23]))
+    assert (few.n_repeated_stimuli, few.degrees_of_freedom) == (19, 18 + 22)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_noise_below_a_millionth_of_the_spread_is_rounding(scale):
+    """Closed form: repeats m + a and m - a of 30 stimuli leave a noise variance of 2 a^2."""
+    m = np.tile([-1.0, 1.0], 15)[:, None]
+    ids = np.repeat(np.arange(30), 2)
+    total = 60 / 59
+    for a, ratio in ((6e-7, np.inf), (8e-7, np.sqrt(total / 2) / 8e-7)):
+        responses = scale * np.concatenate([m + a, m - a], axis=1).reshape(60, 1)
+        np.testing.assert_allclose(signal_to_noise(responses, ids).ncsnr, ratio, rtol=1e-5)
+
+
+def test_one_repeated_stimulus_is_the_least_there_is_and_single_precision_is_enough():
+    """Oracle: the formula, 1 - noise / total, in float64."""
+    responses = np.array([[1.0, 5], [2, 5.5], [4, 1], [8, 2]])
+    ids = ["a", "a", "b", "c"]
+    for minimum in (0, 1):
+        found = signal_to_noise(responses.astype(np.float32), ids, minimum_repeated_stimuli=minimum)
+        noise = np.array([0.5, 0.125])
+        np.testing.assert_allclose(found.ncsnr, np.sqrt(responses.var(0, ddof=1) / noise - 1), rtol=1e-12)
+        assert (found.n_repeated_stimuli, found.degrees_of_freedom) == (1, 1)
+    assert signal_to_noise(responses, list("abcd"), minimum_repeated_stimuli=0).reason.endswith("1 or more are needed")
+    single = np.float32([0.3, 1.7])
+    np.testing.assert_array_equal(ceiling_r2(single, 2), ceiling_r2(single.astype(float), np.array([2, 2])))
+    assert ceiling_r2(single, 1).dtype == np.float64
+    with pytest.raises(InputError, match="one trial or more"):
+        ceiling_r2(np.ones(2), np.zeros(0, int))

@@ -42,6 +42,15 @@ def test_coverage_counts_each_area_and_ignores_labels_of_none():
     assert (found["7"].n_voxels, found["7"].n_selected, found["7"].share, found["7"].covered) == (3, 0, 0.0, False)
 
 
+def test_areas_without_names_are_called_by_their_labels():
+    """From label 1 on; an area without a name keeps its label beside those that have one."""
+    areas, selected = np.array([3, 1, 1, 0, 3, -2]), np.array([0, 1, 0, 1, 0, 1], bool)
+    assert {name: area.share for name, area in coverage_per_area(selected, areas).items()} == {"1": 0.5, "3": 0.0}
+    assert list(coverage_per_area(selected, areas)) == ["1", "3"]
+    assert list(coverage_per_area(selected, areas, names={1: "V1"})) == ["V1", "3"]
+    assert coverage_per_area(selected, np.zeros(6, int)) == {}
+
+
 def test_different_numbers_of_voxels_are_refused():
     with pytest.raises(InputError, match="reference has 4 voxels, the selection 3"):
         overlap(np.zeros(3, bool), np.zeros(4, bool))
@@ -61,6 +70,16 @@ def test_stability_is_the_mean_dice_over_pairs_and_chance_is_what_random_sets_gi
     many = stability([rng.permutation(np.arange(200) < 40) for _ in range(60)])
     assert many.dice == pytest.approx(many.chance, abs=0.01)  # 1,770 pairs, spread .06 each
     assert stability([masks[0], masks[0]]).dice == 1
+
+
+def test_stability_of_sets_of_other_sizes_is_the_mean_over_their_pairs():
+    """Sizes 1, 2 and 4 of 8 voxels: Dice 2/3, 0 and 2 * 1 / 6; by chance 2 |A| |B| / 8 / (|A| + |B|)."""
+    sets = [np.isin(np.arange(8), chosen) for chosen in ([0], [0, 1], [1, 2, 3, 4])]
+    found = stability(sets)
+    assert found.dice == pytest.approx((2 / 3 + 0 + 1 / 3) / 3)
+    assert (found.low, found.high, found.n_pairs) == (0, pytest.approx(2 / 3), 3)
+    assert found.chance == pytest.approx((4 / 8 / 3 + 8 / 8 / 5 + 16 / 8 / 6) / 3)
+    assert stability([sets[0], sets[2]]).dice == 0
 
 
 def test_stability_needs_two_selections_that_are_not_empty():

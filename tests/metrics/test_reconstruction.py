@@ -103,6 +103,34 @@ def test_the_null_scores_each_reconstruction_against_another_image(pictures):
     np.testing.assert_allclose(reconstruction.mismatched_means(table, permutations), slow)
 
 
+@pytest.mark.parametrize("n_values", [4, 400])
+def test_a_row_whose_spread_is_below_rounding_counts_as_zero(n_values):
+    """Closed form: f (1 +- a) in turn has the spread f a; below 1e-12 of the largest value, f (1 + a), it is none."""
+    signs = np.tile([1.0, -1.0], n_values // 2)
+    rows = np.stack([f * (1 + a * signs) for f in (1e-3, 1, 1e3) for a in (0.9e-12, 1.1e-12)])
+    with np.errstate(all="raise"):
+        table = reconstruction.correlation_table(np.tile(signs, (6, 1)), rows)
+        same = reconstruction.pixel_correlation(*np.zeros((2, 2, 3, 3, 3)))
+    np.testing.assert_array_equal(table[:, ::2], np.zeros((6, 3)))
+    np.testing.assert_allclose(table[:, 1::2], 1, rtol=1e-6)
+    assert same.tolist() == [0, 0]
+
+
+def test_correlations_that_differ_by_less_than_12_decimals_tie():
+    """Two images are enough; 4e-13 apart they tie and count half, 4e-12 apart they do not."""
+    apart = [np.array([[0.3, 0.5], [0.3 - gap, 0.2]]) for gap in (4e-13, 4e-12)]
+    found = [reconstruction.two_way_identification(table) for table in apart]
+    assert [row.tolist() for row in found] == [[0.5, 0.0], [1.0, 0.0]]
+
+
+def test_pictures_of_11_pixels_and_numbers_of_8_bits_are_enough(pictures):
+    """Oracle: the same numbers in float64."""
+    made, seen = (np.rint(200 * values[:, :11, :11]) for values in pictures)
+    assert reconstruction.structural_similarity(made / 255, seen / 255).shape == (7,)
+    small = [values.astype(np.uint8) for values in (seen, made)]
+    np.testing.assert_array_equal(reconstruction.correlation_table(*small), reconstruction.correlation_table(seen, made))
+
+
 def test_refusals(pictures):
     made, seen = pictures
     with pytest.raises(InputError, match="same shape"):

@@ -7,6 +7,7 @@ from scipy import stats
 from pulvinar.errors import InputError
 from pulvinar.metrics.resampling import (
     bootstrap_shares,
+    interval_text,
     paired_difference,
     percentile_interval,
     permutation_null,
@@ -139,7 +140,123 @@ def test_a_difference_of_shares_that_is_the_same_on_all_images_has_a_width():
     assert paired_difference(every, every, generator=np.random.default_rng(0)).high == 0  # not known to be shares
 
 
+def test_all_or_none_right_end_at_1_and_0_exactly():
+    """Closed form: at p = 1 the upper end is (1 + z^2 / n) / (1 + z^2 / n), of which rounding leaves a little more or less."""
+    for n in range(1, 60):
+        assert wilson_interval(n, n)[1] == 1
+        assert wilson_interval(0, n)[0] == 0
+
+
 @pytest.mark.parametrize(("n_right", "n"), [(2, 1), (-1, 4), (0, 0)])
 def test_a_share_that_is_none_is_refused(n_right, n):
     with pytest.raises(InputError, match="0 to n right"):
         wilson_interval(n_right, n)
+
+
+@pytest.mark.parametrize("n_units", [3, 12])
+def test_sign_flips_are_the_loop_over_patterns(n_units):
+    """Drawn 1,000 at a time where 2^n patterns are too many; where they are not, nothing is drawn and the p is scipy's."""
+    differences = np.random.default_rng(5).normal(0.3, 1, n_units)
+    for n_permutations in (2**n_units, 2**n_units - 1, 1, 1500):
+        generator, same = np.random.default_rng(1), np.random.default_rng(1)
+        p_value = sign_flip_p_value(differences, generator=generator, n_permutations=n_permutations)
+        if 2**n_units <= n_permutations:
+            assert generator.random() == same.random()
+            assert p_value == pytest.approx(scipy_sign_flip(differences), rel=1e-12)
+            continue
+        b = 0
+        for start in range(0, n_permutations, 1000):
+            for flips in same.integers(0, 2, (min(1000, n_permutations - start), n_units)):
+                total = sum(-one if flip else one for one, flip in zip(differences, flips, strict=True))
+                b += abs(total) >= abs(differences.sum()) - 1e-9
+        assert p_value == (b + 1) / (n_permutations + 1)
+    assert sign_flip_p_value(np.ones(13), generator=np.random.default_rng(0)) == 2 / 2**13
+    drawn = 10_001 * sign_flip_p_value(np.ones(14), generator=np.random.default_rng(0))
+    assert drawn == pytest.approx(round(drawn), abs=1e-9)
+
+
+def test_paired_differences_are_the_loop_over_groups_and_images():
+    """Groups are drawn first, then images; an image that any group lacks is left out; then signs of images, then of groups."""
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(0, 1, (4, 15)), rng.normal(0, 1, (4, 15))
+    a[2, 3], b[0, 7] = np.nan, np.inf
+    settings = {"n_bootstrap": 40, "n_permutations": 30, "level": 0.8}
+    found = paired_difference(a, b, generator=np.random.default_rng(2), **settings)
+    kept = np.delete(a - b, [3, 7], axis=1)
+    generator = np.random.default_rng(2)
+    groups = generator.multinomial(4, np.full(4, 1 / 4), size=40)
+    images = generator.multinomial(13, np.full(13, 1 / 13), size=40)
+    means = [np.repeat(np.repeat(kept, g, axis=0), i, axis=1).mean() for g, i in zip(groups, images, strict=True)]
+    assert found.difference == pytest.approx(kept.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.1, 0.9])))
+    by_image = sign_flip_p_value(kept.mean(0), generator=generator, n_permutations=30)
+    assert (found.p_value_images, found.p_value_groups) == (by_image, pytest.approx(scipy_sign_flip(kept.mean(1))))
+    assert 0.05 < found.p_value_images < 1
+    single = a[0].astype(np.float32), b[1].astype(np.float32)
+    double = [values.astype(float) for values in single]
+    one, other = (paired_difference(*pair, generator=np.random.default_rng(2), **settings) for pair in (single, double))
+    assert one == other
+    with pytest.raises(InputError, match="no image with a score"):
+        paired_difference(np.full(3, np.nan), np.zeros(3), generator=generator)
+
+
+def test_what_is_done_where_nothing_is_said():
+    """2,000 resamples, 10,000 permutations, 95 %."""
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(0.5, 1, (2, 20))
+    default, said, few = (
+        paired_difference(a, b, generator=np.random.default_rng(0), **settings)
+        for settings in ({}, {"n_bootstrap": 2000, "n_permutations": 10_000, "level": 0.95}, {"n_permutations": 5})
+    )
+    assert default == said
+    assert few.p_value_images in [k / 6 for k in range(1, 7)]
+    values = rng.random(50)
+    assert percentile_interval(values) == percentile_interval(values, level=0.95)
+    assert wilson_interval(3, 7) == wilson_interval(3, 7, level=0.95)
+    half = np.full(6, 0.5)
+    assert share_interval(half, half) == wilson_interval(3, 6) == share_interval(half, half, level=0.95)
+    assert share_interval(half, half, level=0.5) == wilson_interval(3, 6, level=0.5)
+    assert share_interval(values, values, level=0.5) == percentile_interval(values, level=0.5)
+    assert share_interval(values, values) == percentile_interval(values)
+    for level in (0.0, 1.0, -0.1, 1.1):
+        for interval in (
+            lambda level: percentile_interval(values, level=level),
+            lambda level: wilson_interval(3, 7, level=level),
+        ):
+            with pytest.raises(InputError, match="level: between 0 and 1"):
+                interval(level)
+    same = paired_difference(half, half, generator=rng, of_shares=True, level=0.5)
+    assert same.high == pytest.approx(1 - wilson_interval(6, 6, level=0.5)[0])
+
+
+def test_what_differs_by_rounding_is_the_same():
+    """Scores that are 1e-13 apart are one score, and 1e-11 are two; so are a share of n and a little more than n."""
+    near, far = np.array([1.0, 1 - 1e-13]), np.array([1.0, 1 - 1e-11])
+    resampled = np.array([0.2, 0.4])
+    assert share_interval(near, resampled) == pytest.approx(wilson_interval(2, 2))
+    assert share_interval(far, resampled) == percentile_interval(resampled)
+    assert wilson_interval(1000 + 9e-10, 1000) == wilson_interval(1000, 1000)
+    assert wilson_interval(-9e-13, 1000) == wilson_interval(0, 1000)
+    for n_right, n in ((1000 + 2e-9, 1000), (-2e-12, 1000)):
+        with pytest.raises(InputError, match="0 to n right"):
+            wilson_interval(n_right, n)
+    assert permutation_null(0.5, np.array([0.5 - 1e-13, 0.1])).p_value == 2 / 3
+    assert permutation_null(0.5, np.array([0.5 - 1e-11])).p_value == 1 / 2
+    apart = paired_difference(np.ones(2), np.array([0.0, 1e-11]), generator=np.random.default_rng(0), of_shares=True)
+    assert apart.low > 0.9  # Wilson's would be far lower
+    close = paired_difference(np.ones(2), np.array([0.0, 1e-13]), generator=np.random.default_rng(0), of_shares=True)
+    assert close.low == pytest.approx(wilson_interval(2, 2)[0])
+
+
+def test_an_interval_in_words_and_shares_of_units():
+    assert interval_text((0.551, 0.67), "{:.2f}".format) == "[0.55, 0.67]"
+    assert interval_text([1, 2], str) == "[1, 2]"
+    for none in (None, (), (1.0,), (1.0, None), (None, 1.0), (np.nan, 1.0), (0.0, np.inf), (1, 2, 3)):
+        assert interval_text(none, str) == ""
+    shares = bootstrap_shares(1, 1, np.random.default_rng(0))
+    assert shares.tolist() == [[1.0]]
+    counts = np.random.default_rng(3).multinomial(5, np.full(5, 1 / 5), size=4)
+    np.testing.assert_array_equal(bootstrap_shares(5, 4, np.random.default_rng(3)), counts / 5)
+    for n_units, n_bootstrap in ((0, 1), (1, 0), (-1, 5)):
+        with pytest.raises(InputError, match="one unit and one resample or more"):
+            bootstrap_shares(n_units, n_bootstrap, np.random.default_rng(0))

@@ -11,7 +11,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics import retrieval
-from pulvinar.metrics.retrieval import cosine_similarities, mindeye2_labels, near_duplicates, retrieval_scores
+from pulvinar.metrics.retrieval import (
+    cosine_similarities,
+    mindeye2_labels,
+    near_duplicates,
+    protocols_for,
+    retrieval_scores,
+)
 
 DIRECTIONS = ("brain_to_image", "image_to_brain")
 
@@ -264,3 +270,99 @@ def test_all_or_none_right_has_the_interval_of_wilson(direction):
         expected = stats.binomtest(n_right, 48).proportion_ci(method="wilson")
         found = scores[f"{direction}_top1_low"], scores[f"{direction}_top1_high"]
         np.testing.assert_allclose(found, (expected.low, expected.high), atol=1e-9)
+
+
+def test_draws_with_exclusions_are_the_slow_loop_in_every_number(monkeypatch):
+    """4 draws of 8 of 17 images, some in none, some left out of galleries; scores, null and interval one by one."""
+    monkeypatch.setattr(retrieval, "N_DRAWN", 8)
+    monkeypatch.setattr(retrieval, "N_DRAWS", 4)
+    predicted, true = noisy(17, 3.0, n_dims=3)
+    excluded = near_duplicates(true, 0.7)
+    found = score(predicted, true, protocol="draws", excluded=excluded, n_permutations=30, n_bootstrap=40, n_retrieved=3)
+    generator, cosine = np.random.default_rng(0), cosine_similarities(predicted, true)
+    draws = [np.sort(generator.choice(17, 8, replace=False)) for _ in range(4)]
+    permutations = generator.permuted(np.tile(np.arange(17), (30, 1)), axis=1)
+    counts = generator.multinomial(17, np.full(17, 1 / 17), size=40)
+    galleries = [[d for d in draw if not excluded[i, d]] for draw in draws for i in draw]
+    sizes = np.array([len(gallery) for gallery in galleries])
+    assert 1 < sizes.min() < 8
+    assert (found.scores["n_images"], found.scores["gallery_size"]) == (17, sizes.mean())
+    assert found.scores["chance"] == pytest.approx((1 / sizes).mean())
+    n_draws = np.bincount(np.concatenate(draws), minlength=17)
+    assert (n_draws == 0).any()
+    for direction, queries in zip(DIRECTIONS, (cosine, cosine.T), strict=True):
+
+        def above(draw, target, query, queries=queries):
+            return sum(queries[query, c] > queries[query, target] for c in draw if not excluded[target, c])
+
+        ranks = [{int(target): 1 + above(draw, target, target) for target in draw} for draw in draws]
+        images = found.per_image[direction]
+        rank = [np.mean([r[i] for r in ranks if i in r]) if n_draws[i] else np.nan for i in range(17)]
+        np.testing.assert_allclose(images.rank, rank)
+        np.testing.assert_array_equal(images.n_draws, n_draws)
+        assert found.scores[f"{direction}_median_rank"] == np.mean([np.median(list(r.values())) for r in ranks])
+        for k in (1, 5):
+            hits = np.array([sum(r[i] <= k for r in ranks if i in r) for i in range(17)])
+            np.testing.assert_allclose(getattr(images, f"top{k}"), np.where(n_draws, hits / np.maximum(n_draws, 1), np.nan))
+            assert found.scores[f"{direction}_top{k}"] == pytest.approx(hits.sum() / 32)
+            resampled = (counts * hits).sum(1) / (counts * n_draws).sum(1)
+            ends = found.scores[f"{direction}_top{k}_low"], found.scores[f"{direction}_top{k}_high"]
+            assert 0 < hits.sum() < 32
+            assert ends == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+        null = [np.mean([above(d, i, p[i]) == 0 for d in draws for i in d]) for p in permutations]
+        assert found.scores[f"{direction}_top1_null_mean"] == pytest.approx(np.mean(null))
+        assert found.scores[f"{direction}_top1_null_percentile_95"] == pytest.approx(np.percentile(null, 95))
+        top1 = found.scores[f"{direction}_top1"]
+        assert found.scores[f"{direction}_top1_above_null"] == pytest.approx(top1 - np.mean(null))
+        as_high = np.sum(np.array(null) >= top1 - 1e-12)
+        assert found.scores[f"{direction}_top1_p_value"] == (as_high + 1) / 31
+        assert images.retrieved.shape == (17, 3)
+        assert images.weighted_top1.mean() == pytest.approx(top1)
+        assert (found.protocol, set(found.per_image)) == ("draws", set(DIRECTIONS))
+
+
+def test_what_is_done_where_nothing_is_said():
+    """The whole gallery, 1,000 permutations (the smallest p is 1 / 1,001), 2,000 resamples, five candidates."""
+    predicted, true = noisy(12, 0.8)
+    found = score(predicted, true)
+    assert found.protocol == "every_candidate"
+    assert found.scores["brain_to_image_top1_p_value"] == 1 / 1001
+    assert found.per_image["brain_to_image"].retrieved.shape == (12, 5)
+    said = score(predicted, true, protocol="every_candidate", n_permutations=1000, n_bootstrap=2000, n_retrieved=5)
+    assert said.scores == found.scores
+    assert [protocols_for(n) for n in (299, 300, 301)] == [
+        ("every_candidate",), *[("every_candidate", "draws")] * 2
+    ]  # fmt: skip
+    two = score(np.eye(2), np.eye(2)).scores
+    assert (two["gallery_size"], two["chance"], two["brain_to_image_top1"]) == (2, 0.5, 1)
+
+
+def test_a_pair_at_the_threshold_is_no_duplicate_and_thresholds_are_cosines():
+    """Cosines of (1, 0), (0, 1), (3, 4): 0, .6, .8."""
+    true = np.array([[1.0, 0], [0, 1], [3, 4]])
+    assert np.argwhere(np.triu(near_duplicates(true, 0.6))).tolist() == [[1, 2]]
+    assert np.argwhere(np.triu(near_duplicates(true, 0.59))).tolist() == [[0, 2], [1, 2]]
+    assert not near_duplicates(true, 1.0).any()
+    assert near_duplicates(true, -1.0).sum() == 6
+    with pytest.raises(InputError, match="cosine in"):
+        near_duplicates(true, -1.1)
+
+
+def test_equal_embeddings_tie_whatever_their_scale_and_the_side_of_a_bad_one_does_not_matter():
+    """Cosines differ in the 16th decimal where products are summed in another order; 12 are kept."""
+    predicted, true = noisy(20, 1.0, n_dims=300)
+    true = np.concatenate([true, true[:4]]).astype(np.float64)
+    true[20:] *= np.linspace(0.1, 0.9, 4)[:, None]
+    cosine = cosine_similarities(predicted, true)
+    np.testing.assert_array_equal(cosine[:, :4], cosine[:, 20:])
+    np.testing.assert_array_equal(np.round(cosine, 12), cosine)
+    assert (np.round(cosine, 11) != cosine).any()
+    for place, value, error, words in (
+        (2, 0, DegenerateError, "row 2 has length zero"),
+        (3, np.nan, InputError, "row 3 has a value"),
+    ):
+        spoilt = true.copy()
+        spoilt[place] = value
+        for pair in ((predicted, spoilt), (spoilt, predicted)):
+            with pytest.raises(error, match=words):
+                cosine_similarities(*pair)

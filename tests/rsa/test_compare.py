@@ -7,7 +7,17 @@ import scipy.stats
 import torch
 
 from pulvinar.errors import DegenerateError, InputError
-from pulvinar.rsa.compare import METHODS, average_ranks, compare, name_of, partial_spearman, unit_vectors
+from pulvinar.rsa.compare import (
+    ALIASES,
+    METHODS,
+    average_ranks,
+    check_method,
+    compare,
+    name_of,
+    partial_spearman,
+    tie_bounds,
+    unit_vectors,
+)
 from pulvinar.rsa.rdm import correlation_rdm, squared_euclidean_rdm
 
 OF_RSATOOLBOX = {
@@ -147,3 +157,83 @@ def test_linear_cka_is_the_whitened_cosine() -> None:
     expected = (first * second).sum() / first.norm() / second.norm()
     torch.testing.assert_close(compare(*squared_euclidean_rdm(patterns), method="whitened_cosine"), expected)
     assert compare(*correlation_rdm(patterns), method="whitened_cosine") != expected
+
+
+def test_ties_take_the_places_between_those_below_and_those_above() -> None:
+    """Oracle: numpy's counts; leading axes of other sizes, a single entry, and single precision."""
+    values = torch.from_numpy(np.random.default_rng(6).integers(0, 4, (2, 3, 7)).astype(np.float32))
+    first, last = tie_bounds(values)
+    pairwise = values[..., None, :], values[..., None]
+    assert torch.equal(first, (pairwise[0] < pairwise[1]).sum(-1))
+    assert torch.equal(last, (pairwise[0] <= pairwise[1]).sum(-1) - 1)
+    ranks = average_ranks(values)
+    assert ranks.dtype == torch.float64
+    assert np.array_equal(ranks, scipy.stats.rankdata(values, axis=-1))
+    assert average_ranks(torch.tensor([[3.0], [4.0]])).tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_leading_axes_broadcast(rdms: torch.Tensor, method: str) -> None:
+    """Model, subject and time of other sizes; oracle: one pair after the other. Gradients do not stand in the way."""
+    models, measured = rdms[:2, None, None].clone().requires_grad_(), rdms.flip(-1)[torch.tensor([[1, 2, 3], [4, 0, 1]])]
+    found = compare(models, measured, method=method).detach()
+    assert (found.shape, found.dtype) == ((2, 2, 3), torch.float64)
+    for place in np.ndindex(2, 2, 3):
+        one = compare(models[place[0], 0, 0].detach(), measured[place[1:]], method=method)
+        torch.testing.assert_close(found[place], one)
+        assert one.shape == ()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_spread_below_rounding_is_none(rdms: torch.Tensor, scale: float) -> None:
+    """f (1 + a) and f (1 - a) in turn over 36 pairs have the length 6 f a: none below 1e-10 of the largest value.
+
+    A second RDM of another scale stands beside it; ranks know no scale.
+    """
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(18)
+    others = torch.stack([1e6 * rdms[0], 1e-6 * rdms[1]])
+    below, above = (torch.cat([others, scale * (1 + a * signs)[None]]) for a in (1.6e-11, 1.7e-11))
+    for method in ("pearson", "whitened_pearson"):
+        with pytest.raises(DegenerateError, match="RDM 2: all pairs have the same"):
+            unit_vectors(below, method=method)
+        assert unit_vectors(above, method=method).isfinite().all()
+    expected = scipy.stats.pearsonr(signs, rdms[0]).statistic
+    assert float(compare(above, rdms[0])[2]) == pytest.approx(scipy.stats.spearmanr(signs, rdms[0]).statistic)
+    assert float(compare(above, rdms[0], method="pearson")[2]) == pytest.approx(expected, abs=1e-4)
+    assert float(compare(below, rdms[0])[2]) == pytest.approx(scipy.stats.spearmanr(signs, rdms[0]).statistic)
+
+
+def test_partial_spearman_of_many_and_beyond_nothing(rdms: torch.Tensor) -> None:
+    """One after the other; confounds are ranked in double precision; without a confound it is Spearman's."""
+    found = partial_spearman(rdms[:2, None], rdms[2:4], rdms[4:])
+    for place in np.ndindex(2, 2):
+        torch.testing.assert_close(found[place], partial_spearman(rdms[place[0]], rdms[2 + place[1]], rdms[4:]))
+    torch.testing.assert_close(partial_spearman(rdms[0], rdms[1], rdms[:0]), compare(rdms[0], rdms[1]))
+    torch.testing.assert_close(partial_spearman(rdms[0], rdms[1], rdms[2:].float()), partial_spearman(*rdms[:2], rdms[2:]))
+    with pytest.raises(DegenerateError, match="measured RDM"):
+        partial_spearman(rdms[0], rdms[1], rdms[1:2])
+    almost = torch.arange(36.0).double()
+    swapped = almost[[1, 0, *range(2, 36)]]
+    assert float(partial_spearman(swapped, swapped, almost[None])) == pytest.approx(1)
+
+
+def test_the_methods_names(rdms: torch.Tensor) -> None:
+    assert {name: check_method(name) for name in (*METHODS, *ALIASES)} == {name: name for name in METHODS} | ALIASES
+    for name in ("tau-c", "kendal"):
+        with pytest.raises(InputError, match="is not a way to compare RDMs"):
+            compare(rdms[0], rdms[1], method=name)
+    torch.testing.assert_close(unit_vectors(rdms, method="pearson").norm(dim=-1), torch.ones(5, dtype=torch.float64))
+    covariance = torch.eye(9) + 0.5
+    for kind in (covariance, covariance.double()):
+        found = compare(rdms[0], rdms[1], method="whitened_cosine", noise_covariance=kind)
+        torch.testing.assert_close(found, compare(rdms[0], rdms[1], method="whitened_cosine"))  # no contrast sees a constant
+    spoilt = rdms.clone()
+    spoilt[3, 4], spoilt[4, 0] = torch.inf, torch.nan
+    with pytest.raises(InputError, match=r"measured RDM \(3,\): not finite"):
+        compare(rdms[0], spoilt)
+    with pytest.raises(DegenerateError, match=r"predicted RDM \(0, 1\): all pairs"):
+        compare(torch.stack([rdms[0], torch.ones_like(rdms[0])])[None], rdms[0])
+    with pytest.raises(DegenerateError, match="predicted RDM: all pairs"):
+        compare(torch.ones_like(rdms[0]), rdms[0])
+    with pytest.raises(DegenerateError, match="RDM: all pairs"):
+        unit_vectors(torch.ones(1), method="pearson")

@@ -19,6 +19,7 @@ from pulvinar.rsa.inference import (
     image_permutation_null,
     model_difference,
     score_rdm,
+    score_rdms,
     standard_error,
 )
 from pulvinar.rsa.noise_ceiling import subject_scores
@@ -196,15 +197,17 @@ def test_difference_is_paired() -> None:
 
 def test_standard_error_is_that_of_rsatoolbox() -> None:
     """Its correction of the dual bootstrap, on variances in every order, so that each bound is met."""
-    generator = np.random.default_rng(14)
-    for scales in itertools.permutations([1.0, 1.3, 2.0]):
+    generator, inside = np.random.default_rng(14), 0
+    for scales in itertools.chain(*map(itertools.permutations, ([1.0, 1.3, 2.0], [1.0, 1.05, 1.52]))):
         draws = np.array(scales)[:, None] * generator.standard_normal((3, 50))
         parts = dict(zip(("both", "images", "subjects"), draws, strict=True))
         variances = np.array([parts[name].var() for name in ("both", "subjects", "images")])
         expected = _dual_bootstrap(variances, n_rdm=5, n_pattern=12)
         assert standard_error(ResampledScores(**parts, n_images=12, n_subjects=5)) == pytest.approx(expected**0.5)
+        inside += max(variances[1] * 5 / 4, variances[2] * 12 / 11) < expected < variances[0]
         alone = standard_error(ResampledScores(**parts, n_images=12, n_subjects=1))
         assert alone == pytest.approx((variances[2] * 12 / 11) ** 0.5)
+    assert inside  # the formula itself, not one of its bounds
 
 
 def test_interval_is_that_of_the_t_distribution() -> None:
@@ -249,3 +252,178 @@ def test_refused() -> None:
     almost_flat[0] = 1.0
     with pytest.raises(DegenerateError, match="have no variance"):
         bootstrap_scores(almost_flat[None], measured, generator=generator, n_bootstrap=200)
+
+
+def test_models_are_scored_one_by_one_in_the_same_resamples() -> None:
+    """Oracle: the parts called one after the other with the same generator: resamples first, then the null of each model."""
+    model, measured = world(20)
+    models, pairs = torch.stack([model, model.flip(0) + model]), pairs_among(torch.tensor([0, 1, 4, 5, 8, 9, 11]), N_IMAGES)
+    settings = {"method": "pearson", "pairs": pairs}
+    found = score_rdms(
+        models, measured, generator=np.random.default_rng(1), n_permutations=15, n_bootstrap=25, level=0.8, **settings
+    )
+    generator = np.random.default_rng(1)
+    r, r2 = bootstrap_scores(models, measured, generator=generator, n_bootstrap=25, **settings)
+    assert len(found) == 2
+    for row, one in enumerate(found):
+        rho = subject_scores(models[row, pairs], measured[:, pairs], method="pearson")
+        nulls = image_permutation_null(models[row], measured, generator=generator, n_permutations=15, **settings)
+        assert (one.null_r, one.null_r2) == nulls
+        assert one.r == pytest.approx(float(rho.mean()))
+        assert one.r_interval == pytest.approx(bootstrap_interval(one.r, r.of_model(row), level=0.8))
+        assert one.r2_interval == pytest.approx(bootstrap_interval(one.r2, r2.of_model(row), level=0.8))
+        assert (one.n_subjects, one.n_images, one.n_pairs) == (N_SUBJECTS, N_IMAGES, 21)
+
+
+def test_what_is_done_where_nothing_is_said() -> None:
+    """Spearman, 1,000 permutations (the smallest p is 1 / 1,001), 1,000 resamples, 95 %."""
+    model, measured = world(21)
+    other = model + torch.rand(66, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    spelled = {"method": "spearman", "n_bootstrap": 1000, "level": 0.95}
+    one, same = (
+        score_rdm(model, measured, generator=np.random.default_rng(0), **settings)
+        for settings in ({}, {**spelled, "n_permutations": 1000})
+    )
+    assert (one.r, one.null_r, one.r_interval, one.r2_interval) == (same.r, same.null_r, same.r_interval, same.r2_interval)
+    assert one.null_r.p_value == 1 / 1001
+    nulls = [
+        image_permutation_null(model, measured, generator=np.random.default_rng(0), **s) for s in ({}, {"method": "spearman"})
+    ]
+    assert nulls[0] == nulls[1]
+    assert nulls[0][0].p_value == 1 / 1001
+    differences = [
+        model_difference(model, other, measured, generator=np.random.default_rng(0), **settings)
+        for settings in ({}, {**spelled, "squared": False})
+    ]
+    assert differences[0] == differences[1]
+    draws = [
+        bootstrap_scores(model[None], measured, generator=np.random.default_rng(0), **settings)[0]
+        for settings in ({}, {"method": "spearman"})
+    ]
+    assert draws[0].both.shape == (1000, 1)
+    np.testing.assert_array_equal(draws[0].both, draws[1].both)
+    parts = draws[0].of_model(0)
+    assert bootstrap_interval(0.3, parts) == bootstrap_interval(0.3, parts, level=0.95)
+
+
+@pytest.mark.parametrize("entries", [2**19, 1])
+@pytest.mark.parametrize("where", ["measured", "model", "both"])
+@pytest.mark.parametrize("n_times", [0, 2])
+def test_null_where_pairs_are_missing_is_the_loop(
+    monkeypatch: pytest.MonkeyPatch, entries: int, where: str, n_times: int
+) -> None:
+    """The images of the side that has all pairs are permuted; where both lack some, on the pairs that both then have."""
+    monkeypatch.setattr(inference, "ENTRIES_PER_BLOCK", entries)
+    model, measured = world(22)
+    if n_times:
+        measured = torch.stack([measured, measured.roll(1, 0) ** 2], dim=1)
+    lacking = torch.zeros(66, dtype=torch.bool)
+    if where in ("measured", "both"):
+        measured[..., [3, 40]] = torch.nan
+        lacking[[3, 40]] = True
+    if where in ("model", "both"):
+        model[[11, 40]] = torch.nan
+        lacking[[11, 40]] = True
+    pairs = torch.nonzero(~lacking)[:, 0]
+    nulls = image_permutation_null(
+        model, measured, generator=np.random.default_rng(4), pairs=pairs, n_permutations=6, method="pearson"
+    )
+    expected = []
+    for order in np.random.default_rng(4).permuted(np.tile(np.arange(N_IMAGES), (6, 1)), axis=1):
+        one, other = model[pairs], measured[..., pairs]
+        if where == "model":
+            other = shuffled(measured, order)[..., pairs]
+        else:
+            one = shuffled(model, order)[pairs]
+        known = ~one.isnan()
+        rho = compare(one[known], other[..., known], method="pearson")
+        expected.append(rho.mean(1) if n_times else rho)
+    expected = torch.stack(expected)
+    observed = subject_scores(model[pairs], measured[..., pairs], method="pearson")
+    for null, values, score in zip(nulls, (expected, expected**2), (observed, observed**2), strict=True):
+        assert null.mean == pytest.approx(float(values.mean()))
+        assert null.percentile_95 == pytest.approx(np.percentile(values.mean(1), 95))
+        assert null.above_null == pytest.approx(float(score.mean() - values.mean()))
+        assert null.p_value == (1 + int((values.mean(1) >= score.mean()).sum())) / 7
+
+
+@pytest.mark.parametrize("method", ["spearman", "whitened_cosine"])
+def test_null_of_time_points_is_the_loop_also_of_squares(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, measured = world(23)
+    movie = torch.stack([measured, measured.roll(1, 0) ** 2, measured.flip(0).sqrt()], dim=1)
+    orders = np.random.default_rng(5).permuted(np.tile(np.arange(N_IMAGES), (7, 1)), axis=1)
+    expected = torch.stack([subject_scores(shuffled(model, order), movie, method=method) for order in orders])
+    for entries in (2**19, 3 * 66 * 15):
+        monkeypatch.setattr(inference, "ENTRIES_PER_BLOCK", entries)
+        nulls = image_permutation_null(model, movie, generator=np.random.default_rng(5), method=method, n_permutations=7)
+        for null, values in zip(nulls, (expected, expected**2), strict=True):
+            assert null.mean == pytest.approx(float(values.mean()))
+            assert null.percentile_95 == pytest.approx(np.percentile(values.mean(1), 95))
+
+
+def test_resamples_of_very_few_images_without_variance_are_dropped() -> None:
+    """4 images: a third of the resamples have fewer than 3 different ones. Oracle: scipy over repeated pairs, one by one."""
+    generator = torch.Generator().manual_seed(2)
+    models, measured = torch.rand(2, 6, generator=generator).double(), torch.rand(3, 6, generator=generator).double()
+    drawn = np.random.default_rng(6)
+    images = drawn.multinomial(4, np.full(4, 1 / 4), size=60)
+    subjects = drawn.multinomial(3, np.full(3, 1 / 3), size=60) / 3
+    first, second = np.triu_indices(4, 1)
+    rho, shares = [], []
+    for count, share in zip(images, subjects, strict=True):
+        weight = count[first] * count[second]
+        if (weight > 0).sum() < 2:
+            continue
+        drawn_pairs = np.repeat(np.arange(6), weight)
+        rho.append([[scipy.stats.spearmanr(m[drawn_pairs], o[drawn_pairs]).statistic for o in measured] for m in models])
+        shares.append(share)
+    rho, shares = np.array(rho), np.array(shares)
+    assert 30 < len(rho) < 60
+    whole = np.array([[scipy.stats.spearmanr(m, o).statistic for o in measured] for m in models])
+    for found, change in zip(
+        bootstrap_scores(models, measured, generator=np.random.default_rng(6), n_bootstrap=60),
+        (np.array, np.square),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found.both, np.einsum("kms,ks->km", change(rho), shares), atol=1e-12)
+        np.testing.assert_allclose(found.images, change(rho).mean(-1), atol=1e-12)
+        np.testing.assert_allclose(found.subjects, shares @ change(whole).T, atol=1e-12)
+        assert (found.n_images, found.n_subjects) == (4, 3)
+        np.testing.assert_array_equal(found.of_difference(1, 0).images, found.images[:, 1] - found.images[:, 0])
+        np.testing.assert_array_equal(found.of_model(1).subjects, found.subjects[:, 1])
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_a_difference_has_the_interval_and_the_p_of_the_t_distribution(squared: bool) -> None:
+    """Oracle: scipy's t with n_subjects - 1 degrees of freedom on the standard error of the resampled difference."""
+    model, measured = world(24)
+    other = model + torch.rand(66, generator=torch.Generator().manual_seed(3), dtype=torch.float64) / 3
+    pairs = torch.arange(0, 66, 2)
+    settings = {"method": "cosine", "pairs": pairs, "n_bootstrap": 30}
+    found = model_difference(other, model, measured, generator=np.random.default_rng(7), squared=squared, level=0.7, **settings)
+    both = torch.stack([other, model])
+    parts = bootstrap_scores(both, measured, generator=np.random.default_rng(7), **settings)[squared].of_difference(0, 1)
+    rho = [subject_scores(one[pairs], measured[:, pairs], method="cosine").numpy() for one in both]
+    by_subject = rho[0] ** 2 - rho[1] ** 2 if squared else rho[0] - rho[1]
+    error = standard_error(parts)
+    assert found.difference == pytest.approx(by_subject.mean())
+    ends = scipy.stats.t.interval(0.7, N_SUBJECTS - 1, loc=by_subject.mean(), scale=error)
+    assert (found.low, found.high) == pytest.approx(ends)
+    assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(by_subject.mean()) / error, N_SUBJECTS - 1))
+    assert 0 < found.p_value < 1
+    signs = np.array(list(itertools.product([1, -1], repeat=N_SUBJECTS)))
+    as_extreme = (np.abs(signs @ by_subject) >= abs(by_subject.sum()) - 1e-12).mean()
+    assert found.p_value_subjects == pytest.approx(as_extreme)
+    two = model_difference(other, model, measured[:2], generator=np.random.default_rng(7), n_bootstrap=5)
+    assert two.p_value_subjects in (0.5, 1.0)
+
+
+@pytest.mark.parametrize(("n_images", "n_subjects", "df"), [(9, 4, 3), (9, 2, 1), (9, 1, 8), (5, 30, 4)])
+def test_degrees_of_freedom_are_those_of_the_fewer(n_images: int, n_subjects: int, df: int) -> None:
+    ends = np.array([0.0, 0.2, 1.0])
+    parts = ResampledScores(both=2 * ends, images=ends, subjects=ends, n_images=n_images, n_subjects=n_subjects)
+    expected = scipy.stats.t.interval(0.95, df, loc=0.5, scale=standard_error(parts))
+    assert bootstrap_interval(0.5, parts) == pytest.approx(expected)
+    for level in (0.0, 1.0):
+        with pytest.raises(InputError, match="level: between 0 and 1"):
+            bootstrap_interval(0.5, parts, level=level)

@@ -135,3 +135,19 @@ def test_refused(measured: torch.Tensor) -> None:
         algonauts2019_score({"evv": measured[0]}, {"evc": measured})
     with pytest.raises(InputError, match="2 and 1 came"):
         algonauts2019_track([0.1, 0.2], [0.3])
+
+
+def test_two_subjects_are_enough_and_ties_of_ranks_stay(measured: torch.Tensor) -> None:
+    """Closed form: each of two is the other's rest, so the lower ceiling is their rho; oracle of tau-b: scipy on mean ranks."""
+    rho = scipy.stats.spearmanr(*measured[:2]).statistic
+    found = noise_ceiling(measured[:2])
+    assert (found.lower_r, found.lower, found.n_subjects) == pytest.approx((rho, rho**2, 2))
+    tied = (4 * measured).round()
+    ranks = scipy.stats.rankdata(tied, axis=1)
+    wanted = np.mean([scipy.stats.kendalltau(ranks.mean(0), own).statistic for own in tied])
+    assert noise_ceiling(tied, method="tau-b", average="normalised").upper_r == pytest.approx(wanted)
+    assert noise_ceiling(measured[:, None].expand(-1, 2, -1)).n_pairs == 45
+    flat = measured.clone()
+    flat[2] = 1.0
+    with pytest.raises(DegenerateError, match=r"^subject 2: all pairs"):
+        noise_ceiling(flat, method="pearson", average="normalised")

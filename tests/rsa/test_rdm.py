@@ -1,6 +1,7 @@
 """RDMs of patterns against rsatoolbox, scipy and loops spelled out; precision, gradients, degenerate input."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import rsatoolbox
 import scipy.spatial.distance as distances
 import torch
 
-from pulvinar.errors import DegenerateError, InputError
+from pulvinar.errors import DegenerateError, InputError, MissingDependencyError
 from pulvinar.rsa.rdm import (
     ROWS_PER_PRODUCT,
+    _check_precision,
     condense,
     correlation_rdm,
     count_images,
@@ -96,7 +98,7 @@ def test_the_row_without_variance_is_named(patterns: torch.Tensor) -> None:
         patterns[5] = constant
         with pytest.raises(DegenerateError, match="pattern 5 has no variance over its 7 features"):
             correlation_rdm(patterns)
-        with pytest.raises(DegenerateError, match=r"pattern \(1, 5\) has no variance"):
+        with pytest.raises(DegenerateError, match=r"pattern \(1, 5\) has no variance over its 7 features"):
             correlation_rdm(torch.stack([patterns.roll(1, 0) * 0 + torch.arange(7), patterns]).float())
 
 
@@ -108,8 +110,10 @@ def test_the_row_that_is_not_finite_is_named(patterns: torch.Tensor, rdm) -> Non
 
 
 def test_one_feature_has_no_correlation() -> None:
-    with pytest.raises(InputError, match="2 features"):
-        correlation_rdm(torch.randn(4, 1))
+    for shape in ((4, 1), (2, 4, 1)):
+        with pytest.raises(InputError, match="2 features"):
+            correlation_rdm(torch.randn(shape))
+    assert correlation_rdm(torch.randn(3, 1, 2)).shape == (3, 0)
 
 
 def covariance(n_features: int) -> torch.Tensor:
@@ -205,7 +209,8 @@ def test_a_batch_of_patterns_is_one_after_the_other(rdm) -> None:
 def test_distances_far_from_the_origin_keep_their_digits() -> None:
     """The same patterns around 3e6, where squares lose 13 of 16 digits; oracle: around 0."""
     patterns = torch.from_numpy(np.random.default_rng(2).integers(-8, 8, (9, 6)).astype(float))
-    torch.testing.assert_close(squared_euclidean_rdm(patterns + 3e6), squared_euclidean_rdm(patterns), rtol=1e-9, atol=0)
+    for away in (torch.tensor(3e6), 3e6 * torch.arange(6)):
+        torch.testing.assert_close(squared_euclidean_rdm(patterns + away), squared_euclidean_rdm(patterns), rtol=1e-9, atol=0)
 
 
 def test_half_precision_around_it_changes_nothing(patterns: torch.Tensor) -> None:
@@ -236,3 +241,81 @@ def test_a_precision_is_symmetric_within_rounding_and_the_result_has_the_pattern
         precision[1, 0] = lower
         with pytest.raises(InputError, match="symmetric"):
             squared_mahalanobis_rdm(single, precision)
+
+
+@pytest.mark.parametrize("n_features", [4, 400])
+def test_a_spread_below_rounding_of_the_mean_is_none(n_features: int) -> None:
+    """1000 + a and 1000 - a in turn have the length a root(n); four steps of the mean's relative precision are 7.8 of 2^-43."""
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(n_features // 2)
+    varied = torch.randn(2, n_features, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    for sign in (1, -1):
+        below, above = (torch.cat([varied, sign * (1000 + k * 2.0**-43 * signs)[None]]) for k in (7, 9))
+        with pytest.raises(DegenerateError, match=f"pattern 2 has no variance over its {n_features} features"):
+            correlation_rdm(below)
+        assert correlation_rdm(above)[1] == pytest.approx(1 - sign * float(np.corrcoef(varied[0], signs)[0, 1]), abs=1e-3)
+
+
+def test_equal_patterns_are_at_distance_0_and_never_below() -> None:
+    """Rounding leaves some products above the squares; a root of less than 0 would be NaN."""
+    patterns = torch.randn(20, 33, dtype=torch.float64, generator=torch.Generator().manual_seed(9)).repeat(2, 1)
+    for values in (patterns, patterns.repeat(4, 1), patterns.clone().requires_grad_()):
+        found = squared_euclidean_rdm(values).detach()
+        assert found.min() == 0
+        assert euclidean_rdm(values.detach()).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_comes_out_single(patterns: torch.Tensor, dtype: torch.dtype) -> None:
+    """Oracle: the same numbers in single precision."""
+    half = patterns.to(dtype)
+    for rdm in (correlation_rdm, squared_euclidean_rdm):
+        torch.testing.assert_close(rdm(half), rdm(half.float()), rtol=0, atol=0)
+
+
+def test_the_first_of_several_bad_rows_is_named(patterns: torch.Tensor) -> None:
+    conditions, folds = np.repeat(np.arange(6), 2), np.tile([0, 1], 6)
+    flat = patterns.clone()
+    flat[[8, 10]] = 0.5
+    with pytest.raises(DegenerateError, match="pattern 8 has"):
+        correlation_rdm(flat)
+    patterns[[4, 9], [1, 0]] = torch.inf
+    for name, rdm in (
+        ("correlation", correlation_rdm),
+        ("Euclidean", squared_euclidean_rdm),
+        ("Mahalanobis", lambda rows: squared_mahalanobis_rdm(rows, torch.eye(7))),
+        ("crossnobis", lambda rows: crossnobis_rdm(rows, conditions, folds)),
+    ):
+        with pytest.raises(InputError, match=f"^{name} RDM: pattern 4 is not finite"):
+            rdm(patterns)
+
+
+def test_crossnobis_without_a_precision_has_the_identity(patterns: torch.Tensor) -> None:
+    """Names in any order are sorted; lengths that differ, in either list, are refused; so is a precision that is none."""
+    conditions, folds = np.repeat(["c", "a", "b"], 4), np.tile([7, 7, 3, 3], 3)
+    found = crossnobis_rdm(patterns, conditions, folds)
+    torch.testing.assert_close(found, crossnobis_rdm(patterns, list(conditions), list(folds), torch.eye(7).double()))
+    means = {(name, fold): patterns[(conditions == name) & (folds == fold)].mean(0) for name in "abc" for fold in (3, 7)}
+    gaps = [[means[one, fold] - means[two, fold] for fold in (3, 7)] for one, two in ("ab", "ac", "bc")]
+    torch.testing.assert_close(found, torch.stack([(a * b).mean() for a, b in gaps]))
+    for names, parts in ((conditions[:-1], folds), (conditions, folds[:-1])):
+        with pytest.raises(InputError, match="12 observations, but"):
+            crossnobis_rdm(patterns, names.tolist(), parts.tolist())
+    with pytest.raises(InputError, match="symmetric"):
+        crossnobis_rdm(patterns, conditions, folds, torch.ones(7, 7).double().triu())
+    for wrong in (torch.eye(6), torch.ones(7, 6)):
+        with pytest.raises(InputError, match=r"symmetric \(7, 7\) matrix is needed"):
+            _check_precision(wrong, 7)
+
+
+def test_gradients_do_not_stand_in_the_way_of_the_toolbox(patterns: torch.Tensor) -> None:
+    values, precision = patterns.clone().requires_grad_(), covariance(7).requires_grad_()
+    conditions, folds = np.repeat(np.arange(6), 2), np.tile([0, 1], 6)
+    assert torch.equal(squared_mahalanobis_rdm(values, precision), squared_mahalanobis_rdm(patterns, precision.detach()))
+    found = crossnobis_rdm(values, conditions, folds, precision)
+    assert torch.equal(found, crossnobis_rdm(patterns, conditions, folds, precision.detach()))
+
+
+def test_without_the_toolbox_the_message_says_what_to_install(patterns: torch.Tensor, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "rsatoolbox", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'pulvinar\[rsa\]'"):
+        squared_mahalanobis_rdm(patterns, torch.eye(7).double())

@@ -8,6 +8,9 @@ import pytest
 import scipy.stats
 
 from pulvinar.cli import main
+from pulvinar.data.image_ids import ImageNames
+from pulvinar.errors import DegenerateError, InputError, NotFoundError
+from pulvinar.rsa.rdm_files import RDMFile, align, read_rdms
 
 N, UPPER = 9, np.triu_indices(9, 1)
 NAMES = [f"obj{number}.png" for number in range(N)]
@@ -174,3 +177,109 @@ def test_models_of_one_name_are_told_apart(capsys, tmp_path, data):
         rows = compare(capsys, tmp_path / "models.h5", tmp_path / "measured.npz")[0]["rows"]
         assert [row["predicted"] for row in rows] == told
         assert rows[0]["r"] == pytest.approx(spearman(model, subjects), abs=1e-12)
+
+
+def test_a_file_is_read_as_models_or_as_subjects(tmp_path, data, capsys):
+    """Matrices of any number of images, also one that is a number of pairs (6, 3); condensed ones only where they cannot be."""
+    model, subjects, _ = data
+    movie = np.stack([subjects, subjects[::-1]], axis=1)
+    for n in (3, 6, 9):
+        np.save(tmp_path / "m.npy", model[:n, :n])
+        found = read_rdms(str(tmp_path / "m.npy"))
+        assert (list(found.models), found.targets, found.names, found.n_images) == (["m"], {}, None, n)
+        np.testing.assert_array_equal(found.models["m"], model[:n, :n])
+    assert capsys.readouterr().err == ""
+    for name, array in (("subjects", subjects), ("movie", movie)):
+        np.save(tmp_path / f"{name}.npy", array)
+        found = read_rdms(str(tmp_path / f"{name}.npy"))
+        assert (list(found.targets), found.models, found.n_images) == ([name], {}, 9)
+        np.testing.assert_array_equal(found.targets[name], array)
+        (tmp_path / f"{name}.csv").write_text("row,file\n" + "".join(f"{row},{image}\n" for row, image in enumerate(NAMES)))
+        known = read_rdms(str(tmp_path / f"{name}.npy")).names
+        assert (list(known.names), known.origin) == (NAMES, str(tmp_path / f"{name}.npy"))
+    for name, array, wanted in (("flat", model[UPPER], model), ("flats", subjects[:, *UPPER], subjects)):
+        np.save(tmp_path / f"{name}.npy", array)
+        found = read_rdms(str(tmp_path / f"{name}.npy"))
+        np.testing.assert_array_equal((found.models or found.targets)[name], wanted)
+        assert f"{array.shape} is read as condensed RDMs of 9 images" in capsys.readouterr().err
+    for shape in ((10,), (4, 35), (2, 2, 2, 5, 5), ()):
+        np.save(tmp_path / "wrong.npy", np.zeros(shape))
+        with pytest.raises(InputError, match=r"wrong.npy"):
+            read_rdms(str(tmp_path / "wrong.npy"))
+
+
+def test_a_file_that_is_wrong_is_named(tmp_path, data):
+    model, subjects, _ = data
+    np.save(tmp_path / "m.npy", model)
+    (tmp_path / "m.csv").write_text("row,file\n" + "".join(f"{row},{name}\n" for row, name in enumerate(NAMES[:-1])))
+    with pytest.raises(InputError, match=r"m.npy: RDMs over 9 images, but 8 names|8"):
+        read_rdms(str(tmp_path / "m.npy"))
+    for name, array, error in (
+        ("similar", (1 - model) * (1 - np.eye(N)), InputError),
+        ("similars", (1 - subjects) * (1 - np.eye(N)), InputError),
+        ("turned", changed(model, (0, 1), 5.0), InputError),
+        ("constant", np.stack([subjects[0], changed(subjects[1], (2, 2), 1.0)]), InputError),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises((error, DegenerateError), match=f"{name}.npy: "):
+            read_rdms(str(tmp_path / f"{name}.npy"))
+        with pytest.raises((error, DegenerateError), match=f"'{name}'"):
+            read_rdms(str(tmp_path / f"{name}.npy"))
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["dissimilarities"] = subjects[:, *UPPER]
+        for name in ("first", "second"):
+            file[f"pattern_descriptors/{name}"] = np.array([f"{name}{row}" for row in range(N)], dtype="S")
+    with pytest.raises(InputError, match=r"two.h5: pattern_descriptors: first, second could each name"):
+        read_rdms(str(tmp_path / "two.h5"))
+
+
+def test_rdms_of_the_toolbox_are_subjects_and_models(tmp_path, data):
+    """Each is a model, by its name or its number from 1; together they are the subjects of a target."""
+    _, subjects, _ = data
+    write_toolbox(tmp_path / "four.h5", subjects, NAMES)
+    found = read_rdms(str(tmp_path / "four.h5"))
+    assert (list(found.targets), list(found.models)) == (["four"], ["four_1", "four_2", "four_3", "four_4"])
+    np.testing.assert_array_equal(found.targets["four"], subjects)
+    np.testing.assert_array_equal(found.models["four_3"], subjects[2])
+    assert (list(found.names.names), found.n_images) == (NAMES, 9)
+    with h5py.File(tmp_path / "four.h5", "a") as file:
+        file["rdm_descriptors/name"] = np.array(["a", "b", "c", "d"], dtype="S")
+    named = read_rdms(str(tmp_path / "four.h5"))
+    np.testing.assert_array_equal(named.models["b"], subjects[1])
+    with h5py.File(tmp_path / "four.h5", "a") as file:
+        del file["pattern_descriptors"]
+        file["dissimilarities"][2] = 1 - file["dissimilarities"][2] * 1.9
+    with pytest.raises(InputError, match=r"four.h5: 'c': .* similarities"):
+        read_rdms(str(tmp_path / "four.h5"))
+    with h5py.File(tmp_path / "four.h5", "a") as file:
+        file.attrs["dissimilarity_measure"] = "crossnobis"
+    assert read_rdms(str(tmp_path / "four.h5")).names is None
+
+
+def test_files_are_joined_by_name_or_on_trust(data):
+    model, subjects, order = data
+    names = [NAMES[row] for row in order]
+
+    def file(path, rows, given):
+        turned = model[np.ix_(rows, rows)]
+        own = subjects[:, rows][:, :, rows]
+        known = None if given is None else ImageNames(given, path)
+        return RDMFile(path=path, targets={"t": own}, models={"m": turned}, names=known)
+
+    reference, plain = file("ref", np.arange(N), NAMES), file("plain", np.arange(N), None)
+    joined, how = align(file("turned", order, names), reference)
+    assert (how, joined.names, joined.path) == ("by name", reference.names, "turned")
+    np.testing.assert_array_equal(joined.models["m"], model)
+    np.testing.assert_array_equal(joined.targets["t"], subjects)
+    for one, other, lacking in (
+        (plain, reference, "plain"), (reference, plain, "plain"), (plain, plain, "plain and plain"),
+    ):  # fmt: skip
+        kept, how = align(one, other)
+        assert kept is one
+        assert how == f"on trust, in the order of the rows: no names of the images in {lacking}"
+    few = file("few", np.arange(5), None)
+    with pytest.raises(InputError, match="few: RDMs over 5 images, but ref is over 9"):
+        align(few, reference)
+    for one, other in ((file("part", np.arange(5), NAMES[:5]), reference), (reference, file("part", np.arange(5), NAMES[:5]))):
+        with pytest.raises(NotFoundError, match=r"4 images are not among the 5 of part, e.g. \['obj5.png'"):
+            align(one, other)

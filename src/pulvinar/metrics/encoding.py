@@ -46,8 +46,7 @@ def standardised(values: np.ndarray) -> np.ndarray:
     least = LEAST_SPREAD * np.abs(block).max(0) * np.sqrt(len(block))
     block -= block.mean(0)
     length = np.linalg.norm(block, axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return block / np.where(length > least, length, np.nan)
+    return block / np.where(length > least, length, np.nan)
 
 
 def varying(values: Float[np.ndarray, "image voxel"]) -> Bool[np.ndarray, " voxel"]:
@@ -100,8 +99,7 @@ def explained_variance(
         block = measured[:, start : start + VOXELS_PER_BLOCK].astype(np.float64)
         residual = ((block - predicted[:, start : start + VOXELS_PER_BLOCK]) ** 2).sum(0)
         total = ((block - block.mean(0)) ** 2).sum(0)
-        varies = varying(block)
-        out[start : start + VOXELS_PER_BLOCK] = np.where(varies, 1 - residual / np.where(varies, total, 1.0), np.nan)
+        out[start : start + VOXELS_PER_BLOCK] = 1 - residual / np.where(varying(block), total, np.nan)
     return out
 
 
@@ -117,7 +115,7 @@ def unique_variance(
 
 
 def algonauts_2023(
-    r: Float[np.ndarray, " vertex"], ceiling: Float[np.ndarray, " vertex"]
+    r: Float[np.ndarray, " vertex"], ceiling: Float[np.ndarray, " ceiling_vertex"]
 ) -> Float[np.ndarray, " vertex"]:  # fmt: skip
     """Noise-normalised score of each vertex in [0, 100], as the Algonauts Project 2023 defines it (Gifford et al. 2023).
 
@@ -212,7 +210,7 @@ def false_discovery_rate(p_values: Float[np.ndarray, " voxel"]) -> Float[np.ndar
         return q_values
     order = has[np.argsort(p_values[has])]
     scaled = p_values[order] * len(has) / np.arange(1, len(has) + 1)
-    q_values[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    q_values[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     return q_values
 
 
@@ -232,7 +230,7 @@ def mean_r_interval(
     ours, theirs = np.nan_to_num(standardised(predicted)), standardised(measured)
     has = np.isfinite(theirs[0])
     if not has.any():
-        return float("nan"), float("nan")
+        return np.nan, np.nan
     shares = bootstrap_shares(len(predicted), n_bootstrap, generator)
     total = np.zeros(n_bootstrap)
     for columns in np.array_split(np.flatnonzero(has), max(1, has.sum() // VOXELS_PER_BLOCK)):
@@ -246,5 +244,4 @@ def weighted_correlations(
     """Pearson r of every voxel in every resample, images weighted by their shares; NaN where one does not vary."""
     mean_x, mean_y = shares @ x, shares @ y
     products, squares = shares @ (x * y) - mean_x * mean_y, (shares @ x**2 - mean_x**2) * (shares @ y**2 - mean_y**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return products / np.sqrt(np.where(squares > 0, squares, np.nan))
+    return products / np.sqrt(np.where(squares > 0, squares, np.nan))

@@ -102,6 +102,5 @@ def _swapped(swaps: np.ndarray, a: np.ndarray, b: np.ndarray, target: np.ndarray
         square = ((two**2).sum(0) + stay @ (one**2 - two**2)) / n
         product = ((two * target).sum(0) + stay @ (one * target - two * target)) / n
         spread = np.sqrt(np.maximum(square - mean**2, 0) * (target**2).mean(0))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(np.nan_to_num(product / np.where(spread > 0, spread, np.nan)))
+        found.append(np.nan_to_num(product / np.where(spread > 0, spread, np.nan)))
     return found[0] - found[1]

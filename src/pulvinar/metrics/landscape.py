@@ -69,13 +69,13 @@ def intensive_components(dissimilarity: Float[np.ndarray, "model other"]) -> Lan
     values, vectors = np.linalg.eigh(-centring @ given @ centring / 2)
     order = np.argsort(-np.abs(values), kind="stable")
     values, vectors = values[order], vectors[:, order]
-    kept = np.abs(values) > ROUNDING * max(float(np.abs(values).max()), 1e-300)
+    kept = np.abs(values) > ROUNDING * np.abs(values).max()
     values, vectors = values[kept], vectors[:, kept]
-    largest = vectors[np.abs(vectors).argmax(0), np.arange(len(values))] if len(values) else np.ones(0)
+    largest = vectors[np.abs(vectors).argmax(0), np.arange(len(values))]
     sizes = np.abs(values)
     return Landscape(
         coordinates=vectors * np.sqrt(sizes) * np.sign(largest),
         eigenvalues=values,
         negative=values < 0,
-        share=sizes / sizes.sum() if len(sizes) else sizes,
+        share=sizes / sizes.sum(),
     )

@@ -45,8 +45,7 @@ def left_share(salience: Float[np.ndarray, "image height width"]) -> Float[np.nd
     weight = np.clip(width / 2 - np.arange(width), 0.0, 1.0)
     columns = salience.astype(np.float64).sum(1)
     total = columns.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, columns @ weight / total, np.nan)
+    return columns @ weight / np.where(total > 0, total, np.nan)
 
 
 def corrected_left_share(

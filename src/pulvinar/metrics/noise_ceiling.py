@@ -87,7 +87,7 @@ def ceiling_r2(ncsnr: Float[np.ndarray, " voxel"], repeats: int | Int[np.ndarray
     ceiling = ncsnr^2 / (ncsnr^2 + 1/n). repeats: n trials for every stimulus, or the count of each scored stimulus. With
     mixed counts 1/n becomes its mean over stimuli: (A/3 + B/2 + C)/(A + B + C) for A stimuli with 3 trials, B with 2, C with 1.
     """
-    counts = np.atleast_1d(np.asarray(repeats, dtype=np.float64))
+    counts = np.atleast_1d(repeats)
     if counts.size == 0 or (counts < 1).any():
         raise InputError(f"noise ceiling: every stimulus needs one trial or more, {counts[:5]} came")
     if (ncsnr < 0).any():

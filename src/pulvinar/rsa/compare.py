@@ -104,7 +104,7 @@ def tie_bounds(values: Tensor) -> tuple[Tensor, Tensor]:
     ordered, order = values.sort(dim=-1)
     places = torch.arange(values.shape[-1], device=values.device).expand(values.shape)
     changes = ordered[..., 1:] != ordered[..., :-1]
-    edge = torch.ones_like(changes[..., :1]) if values.shape[-1] > 1 else changes.new_ones(*values.shape[:-1], 1)
+    edge = changes.new_ones(*values.shape[:-1], 1)
     starts, ends = torch.cat([edge, changes], -1), torch.cat([changes, edge], -1)
     first = torch.where(starts, places, 0).cummax(-1).values
     last = torch.where(ends, places, values.shape[-1]).flip(-1).cummin(-1).values.flip(-1)

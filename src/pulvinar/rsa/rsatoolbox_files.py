@@ -114,8 +114,8 @@ def read_rdm_file(path: str | os.PathLike[str]) -> StoredRDMs:
     """
     path = require_file(path)
     with path.open("rb") as file:
-        start = file.read(2)
-    if path.suffix.lower() in PICKLES or start[:1] == b"\x80":
+        start = file.read(1)
+    if path.suffix.lower() in PICKLES or start == b"\x80":
         raise FileError(PICKLE_REFUSED.format(path=path, path_text=str(path), hdf5_text=str(path.with_suffix(".h5"))))
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path}: RDM files of rsatoolbox end in {' or '.join(SUFFIXES)}")
