@@ -8,13 +8,14 @@ import contextlib
 import datetime
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, is_zipfile
@@ -315,8 +316,11 @@ def _refuse_impossible_size(filename: str, name: str, node: h5py.Dataset) -> Non
         raise FileError(f"{filename}: dataset '{name}' states {node.nbytes} bytes but holds {stored}; the file is damaged")
 
 
-def refuse_fill(filename: str, name: str, node: h5py.Dataset) -> None:
-    """HDF5 gives a fill value, 0 as a rule, for what was never written or is not there, and says nothing."""
+def refuse_fill(filename: str, name: str, node: h5py.Dataset, rows: Collection[int] | None = None) -> None:
+    """HDF5 gives a fill value, 0 as a rule, for what was never written or is not there, and says nothing.
+
+    rows: those of the first axis that will be read; none: all.
+    """
     missing = ""
     if node.is_virtual:
         sources = {Path(filename).parent / source.file_name for source in node.virtual_sources() if source.file_name != "."}
@@ -324,13 +328,26 @@ def refuse_fill(filename: str, name: str, node: h5py.Dataset) -> None:
     elif node.external:
         missing = f"its values lie in {node.external[0][0]}, and nothing tells whether that is whole; copy them into one file"
     elif node.chunks and node.shape:
-        n_chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
-        written = node.id.get_num_chunks()
-        missing = f"{n_chunks - written} of its {n_chunks} chunks were never written" if written < n_chunks else ""
+        n_missing, n_chunks = _chunks_not_written(node, rows)
+        missing = f"{n_missing} of its {n_chunks} chunks were never written" if n_missing else ""
     elif node.size and not node.id.get_storage_size():
         missing = "nothing was ever written into it"
     if missing:
         raise FileError(f"{filename}: dataset '{name}' is not whole: {missing}. Make or copy the file again")
+
+
+def _chunks_not_written(node: h5py.Dataset, rows: Collection[int] | None) -> tuple[int, int]:
+    """How many chunks are missing, and how many there should be; of these rows alone, if given."""
+    if rows is None:
+        n_chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
+        return n_chunks - node.id.get_num_chunks(), n_chunks
+    first, *others = node.chunks
+    starts = [
+        {row // first * first for row in rows},
+        *(range(0, size, step) for size, step in zip(node.shape[1:], others, strict=True)),
+    ]
+    chunks = [node.id.get_chunk_info_by_coord(start) for start in itertools.product(*starts)]
+    return sum(chunk.byte_offset is None for chunk in chunks), len(chunks)
 
 
 def _refuse_scaling(filename: str, name: str, node: h5py.Dataset) -> None:

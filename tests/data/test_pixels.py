@@ -8,7 +8,7 @@ import torch
 from pulvinar.data.hdf5_images import HDF5Images
 from pulvinar.data.pixels import as_pixels, from_unit_range, require_normalised, require_pixels, require_unit_range
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import InputError
+from pulvinar.errors import FileError, InputError
 
 GENERATOR = np.random.default_rng(0)
 BYTES = GENERATOR.integers(0, 256, (5, 7, 8, 3), dtype=np.uint8)
@@ -79,6 +79,17 @@ def test_images_of_hdf5_outside_of_their_range_are_refused(tmp_path):
     for name in ("first", "narrow"):
         with pytest.raises(InputError, match=f"'{name}' must be uint8"):
             HDF5Images(tmp_path / "a.h5", name, [0])
+
+
+def test_an_image_that_was_never_written_to_hdf5_is_refused_when_it_is_read(tmp_path):
+    """HDF5 would give black pixels."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        images = file.create_dataset("x", BYTES.shape, np.uint8, chunks=(1, *BYTES.shape[1:]))
+        images[1] = BYTES[1]
+    read = HDF5Images(tmp_path / "a.h5", "x", [1, 2])
+    np.testing.assert_array_equal(read(0), BYTES[1])
+    with pytest.raises(FileError, match="'x' is not whole: 1 of its 1 chunks were never written"):
+        read(1)
 
 
 @pytest.mark.parametrize("wrong", [BYTES[0] / 255, BYTES[0, ..., 0], BYTES[0].transpose(2, 0, 1), BYTES[0].tolist()])

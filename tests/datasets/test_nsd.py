@@ -171,7 +171,7 @@ def test_black_images_are_told_apart_by_the_table_unless_pixels_are_asked_for(sp
     path = spoilt_nsd.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
     path.unlink()
     with h5py.File(path, "w") as file:
-        file.create_dataset("imgBrick", (73_000, 4, 4, 3), np.uint8)
+        file["imgBrick"] = np.zeros((73_000, 4, 4, 3), np.uint8)
     load(f"{spoilt_nsd.root}?subjects=1&sessions=1")
     with pytest.raises(LeakError, match="share their pixels"):
         load(f"{spoilt_nsd.root}?check_pixels=true&subjects=1&sessions=1")

@@ -16,7 +16,7 @@ class HDF5Images:
 
     rows: the row in the file of each stimulus. size: pixels along each edge to reduce or enlarge to; None keeps the file's.
     Raises when it is made: `InputError` if the file has too few images or another form; and when an image is read that does not
-    lie in [0, 1].
+    lie in [0, 1], or was never written.
     """
 
     def __init__(self, path: Path, name: str, rows: Sequence[int], *, size: int | None = None) -> None:
@@ -25,7 +25,7 @@ class HDF5Images:
             images = file.get(name)
             if not isinstance(images, h5py.Dataset):
                 raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-            refuse_fill(str(path), name, images)
+            refuse_fill(str(path), name, images, rows=())
             shape, kind = images.shape, images.dtype
         bytes_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3 and kind == np.uint8
         self.channels_first = len(shape) == 4 and shape[1] == 3 and shape[3] != 3 and kind.kind == "f"
@@ -40,6 +40,7 @@ class HDF5Images:
     def __call__(self, row: int) -> np.ndarray:
         """Pixels uint8 (height, width, 3) of a stimulus."""
         with open_hdf5(self.path) as file, reading(self.path, f"HDF5, dataset '{self.name}'"):
+            refuse_fill(str(self.path), self.name, file[self.name], rows=[self.rows[row]])
             pixels = file[self.name][self.rows[row]]
         if self.channels_first:
             where = f"{self.path}: '{self.name}', image {self.rows[row]} (from 0)"
