@@ -105,7 +105,10 @@ def test_suggest_and_describe():
     assert rows["layers"][0] == "a list of text"
 
 
-def test_a_setting_with_two_values_is_refused():
+def test_of_two_values_of_a_setting_the_last_counts_and_that_is_said(capsys):
     assert config.parse_assignments(["roi=V1", "seed=1", "roi=V1"]) == {"roi": "V1", "seed": "1"}
-    with pytest.raises(ConfigError, match=r"'roi' is given as V1 and IT; keep one of them \(a list is written key=a,b\)"):
-        config.parse_assignments(["roi=V1", "seed=1", "roi=IT"])
+    assert capsys.readouterr().err == ""
+    assert config.parse_assignments(["roi=V1", "seed=1", "roi=IT"]) == {"roi": "IT", "seed": "1"}
+    assert "'roi' is given as V1 and IT; the last counts (a list is written roi=a,b)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="'roi' is given as V1 and IT; keep one of them"):
+        config.parse_assignments(["roi=V1", "seed=1", "roi=IT"], refuse_repeated=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pulvinar.errors import ConfigError, FileError
+from pulvinar.progress import warn
 from pulvinar.storage import require_file
 
 ConfigType = TypeVar("ConfigType")
@@ -236,17 +237,23 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileError(f"{path}: not valid TOML: {error}") from error
 
 
-def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
-    """`["a=1", "b=2"]` as a dict; ConfigError lists every pair without an equals sign, and every key with two values."""
+def parse_assignments(pairs: Sequence[str], *, refuse_repeated: bool = False) -> dict[str, str]:
+    """`["a=1", "b=2"]` as a dict; `ConfigError` lists every pair without an equals sign.
+
+    Of several values of a key the last counts and the others are said, or, with `refuse_repeated`, are refused.
+    """
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise ConfigError("settings are given as key=value; these are not: " + ", ".join(repr(pair) for pair in wrong))
     values: dict[str, list[str]] = {}
     for key, value in (pair.split("=", 1) for pair in pairs):
         values.setdefault(key.strip(), []).append(value.strip())
-    twice = [f"'{key}' is given as {' and '.join(found)}" for key, found in values.items() if len(set(found)) > 1]
-    if twice:
-        raise ConfigError(f"{'; '.join(twice)}; keep one of them (a list is written key=a,b)")
+    for key, found in values.items():
+        if len(set(found)) > 1:
+            several = f"'{key}' is given as {' and '.join(found)}"
+            if refuse_repeated:
+                raise ConfigError(f"{several}; keep one of them")
+            warn(f"{several}; the last counts (a list is written {key}=a,b)", once=True)
     return {key: found[-1] for key, found in values.items()}
 
 

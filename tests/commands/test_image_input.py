@@ -74,7 +74,11 @@ def test_inspect_lists_what_is_in_an_image_set_and_what_was_left_out(folder, tmp
         assert [note.partition("cat: ")[2] for note in found["notes"]] == [
             "1 files that are no pictures, or folders: notes.txt"
         ]
-    np.savez(tmp_path / "few.npz", x_train=np.full((3, 8, 8, 3), 9, np.uint8), y_train=np.array([[1], [2], [2]]))
+    np.savez(
+        tmp_path / "few.npz",
+        x_train=np.arange(3 * 192, dtype=np.uint16).reshape(3, 8, 8, 3).astype(np.uint8),
+        y_train=np.array([[1], [2], [2]]),
+    )
     assert main(["data", "inspect", str(tmp_path / "few.npz"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["classes"] == {"1": {"train": 1, "test": 0}, "2": {"train": 2, "test": 0}}

@@ -147,7 +147,7 @@ def test_text_that_could_name_the_images_does_where_there_is_one_alone() -> None
     assert pattern_names(named(version=["1.2.3", "1.2.4", "1.3.0"])) == ["1.2.3", "1.2.4", "1.3.0"]
     for names in (["1-", "2-", "3-"], ["X1", "X2", "X3"]):
         assert pattern_names(named(marked=names)) == names
-    with pytest.raises(InputError, match="one, two could each name the images; call the right one 'conds'"):
+    with pytest.raises(InputError, match="one, two could each name the rows; call the right one 'conds'"):
         pattern_names(named(one=["a", "b", "c"], two=["d", "e", "f"], index=[0, 1, 2]))
     assert pattern_names(named(index=np.array([0.0, 1, 2]))) is None
     for index in ([2, 0, 1], [1, 2, 3]):

@@ -131,7 +131,7 @@ def test_mistakes_of_a_config_come_together():
         build(Config, {"budget": 2, "epochs": 0, "buget": 0.1}, name="dual_gating")
     text = str(caught.value)
     assert "did you mean 'budget'" in text
-    assert "dual_gating.budget is a share" in text
+    assert "dual_gating.budget lies in (0, 1], not 2.0" in text
     assert "dual_gating.epochs" in text
 
 

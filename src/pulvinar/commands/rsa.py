@@ -212,7 +212,7 @@ def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[s
 
     Files that name their images are put into the order of the first that does.
     """
-    opened = {target: read_rdms(file) for target, file in parse_assignments(rdms).items()}
+    opened = {target: read_rdms(file) for target, file in parse_assignments(rdms, refuse_repeated=True).items()}
     reference = next((file for file in opened.values() if file.names is not None), next(iter(opened.values())))
     predicted = {}
     for target, file in opened.items():

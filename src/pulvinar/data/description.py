@@ -117,7 +117,7 @@ def _picture_options(stimuli: "_Section", mistakes: list[str]) -> PictureOptions
     options = PictureOptions(
         background=stimuli.value("background", str, PictureOptions.background), white=stimuli.value("white", int, None)
     )
-    mistakes += mistakes_of(options, "stimuli")
+    mistakes += [f"stimuli.{mistake.removeprefix('stimuli.')}" for mistake in mistakes_of(options, "stimuli")]
     return options
 
 

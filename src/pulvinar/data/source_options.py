@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from pulvinar.config import build, parse_assignments
-from pulvinar.errors import ConfigError
 
 Options = TypeVar("Options")
 
@@ -13,7 +12,5 @@ def parse_source(source: str, options: type[Options], *, name: str) -> tuple[Pat
     """Folder and options of a source of data set `name`; `ConfigError` lists every mistake in the options."""
     folder, _, query = (source, "", "") if Path(source).exists() else source.partition("?")  # a name may hold a question mark
     pairs = [pair for pair in query.split("&") if pair]
-    values = parse_assignments(pairs)
-    if len(values) < len(pairs):
-        raise ConfigError(f"{source}: an option stands twice; give each once")
+    values = parse_assignments(pairs, refuse_repeated=True)
     return Path(folder), build(options, values, name=name, given=values)

@@ -74,7 +74,9 @@ def load(source: str) -> Experiment:
     """
     folder, _, query = source.partition("?")
     root = Path(folder)
-    options = build(Options, parse_assignments([pair for pair in query.split("&") if pair]), name="algonauts2023")
+    options = build(
+        Options, parse_assignments([pair for pair in query.split("&") if pair], refuse_repeated=True), name="algonauts2023"
+    )
     names = [f"subj{_number(name):02d}" for name in options.subjects] or sorted(
         path.name for path in root.glob("subj0?") if path.is_dir()
     )

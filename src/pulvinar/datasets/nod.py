@@ -80,7 +80,7 @@ def load(source: str) -> Experiment:
     """
     folder, _, query = source.partition("?")
     root = Path(folder)
-    options = build(Options, parse_assignments([pair for pair in query.split("&") if pair]), name="nod")
+    options = build(Options, parse_assignments([pair for pair in query.split("&") if pair], refuse_repeated=True), name="nod")
     place = root / "derivatives" / "ciftify"
     names = [_name(text) for text in options.subjects] or sorted(path.parent.name for path in place.glob("sub-*/results"))
     if not names:
