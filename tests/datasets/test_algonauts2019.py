@@ -435,8 +435,10 @@ def test_the_command_line_submits_and_scores(world, tmp_path, capsys):
     assert {row.pop("joined")[:8] for row in shown.values()} == {"on trust"}
     assert shown == expected
     assert main(["rsa", "score", str(tmp_path / "out" / "submit_fmri.zip"), str(world / SMALL)]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["target", "evc", "it", "fmri", "caution:"]
+    printed = capsys.readouterr()
+    table = printed.out.splitlines()
+    assert [line.split()[0] for line in table] == ["target", "evc", "it", "fmri"]
+    assert "on trust" in printed.err
     assert float(table[-1].split()[-1]) == pytest.approx(expected["fmri"]["percent"], abs=0.006)
     assert main(["rsa", "score", str(tmp_path / "out"), str(world / SMALL), "--published"]) == 2
     assert "not of 8" in capsys.readouterr().err
