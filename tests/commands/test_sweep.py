@@ -158,6 +158,7 @@ def test_a_subject_that_cannot_teach_the_others_is_named_before_anything_starts(
     assert "sub-03 has no ROI" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_leave_one_subject_out_and_the_stability_of_the_masks(write_world, tmp_path, capsys):
     world = write_world(tmp_path / "world", target_rois=True)
     text = GRID.replace("controls = false", 'controls = false\ntarget = "all"').split("[[cell]]")[0]

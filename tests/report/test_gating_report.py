@@ -189,6 +189,7 @@ def test_a_share_of_nothing_has_a_place(sweep):
     assert axis.get_xlim()[0] < 0
 
 
+@pytest.mark.slow
 def test_a_sweep_of_planted_data_says_so_over_the_page(sweep):
     assert "SIMULATED" not in build(sweep).read_text()
     path = next(sweep.glob("dual*/run.json"))
@@ -248,6 +249,7 @@ def keep_features(run, n_images: int) -> None:
     write_arrays(run / "predictions" / "features.npz", **features, label=labels)
 
 
+@pytest.mark.slow
 def test_test_images_are_placed_once(sweep, monkeypatch):
     """With a stand-in for UMAP, which takes its time: drawn, kept, not computed again, computed for other features."""
     calls = []
