@@ -44,9 +44,7 @@ class Generated:
 
     seed: int = setting(0, "changes pictures, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
     n_subjects: int = setting(2, "subj01 and on (challenge: 8)", at_least=1, at_most=8)
-    n_vertices: int = setting(
-        1200, "vertices of both hemispheres, 200 to 20,000 (challenge: about 39,500)", at_least=200, at_most=18_000
-    )
+    n_vertices: int = setting(1200, "vertices of both hemispheres (challenge: about 39,500)", at_least=200, at_most=18_000)
     n_images: int = setting(300, "training pictures of each subject (challenge: 8,779 to 9,841)", at_least=20, at_most=9841)
     shared_share: float = setting(0.1, "share of them that all subjects see", above=0, below=1)
     n_test_images: int = setting(

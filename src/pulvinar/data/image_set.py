@@ -11,6 +11,8 @@ from pulvinar.errors import InputError, LeakError
 from pulvinar.progress import log, warn
 from pulvinar.storage import fingerprint
 
+BYTES_COMPARED = 2**29  # of training images, above which nobody looks whether a picture stands in two classes (CIFAR: 2**27)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
@@ -59,8 +61,11 @@ class ImageSet:
             log(f"{self.name}: {note}")
 
     def _say_contradictions(self) -> None:
-        """A picture that stands in two classes teaches neither; of sets that come with some (CIFAR-100), it is said."""
-        if self.train_labels is None:
+        """A picture that stands in two classes teaches neither; of sets that come with some (CIFAR-100), it is said.
+
+        Larger sets than `BYTES_COMPARED`, which may be memory maps, are not read through for it.
+        """
+        if self.train_labels is None or self.train.nbytes > BYTES_COMPARED:
             return
         first: dict[int, int] = {}
         rows = np.flatnonzero(self.train_labels >= 0).tolist()

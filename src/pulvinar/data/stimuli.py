@@ -19,9 +19,9 @@ class Stimuli:
     ids: unique names. sources: the picture each was made from (crops of one picture share it); a split keeps a source
     on one side. features: name -> (stimulus, dim) or (stimulus, token, dim) float32. labels: category names, if any.
     read_image: row -> uint8 (height, width, 3), read when asked for.
-    pixel_keys: one text per stimulus, the same where the pixels are the same. Only for data sets whose own table says which
-    pictures are the same (NSD: 73,000 different photographs), so that a split need not read them all; None where the pixels
-    have to be looked at.
+    pixel_keys: one text per stimulus, the same where the pixels are the same, so that a split need not read them all: from the
+    data set's own table (NSD: 73,000 different photographs), or made when an experiment folder was written; None where the
+    pixels have to be looked at.
     """
 
     ids: Sequence[str]
