@@ -85,7 +85,6 @@ class _Fold(NamedTuple):
     """A training embedding in its singular vectors: sqrt(weight) * (rows - mean) = U diag(s) V', and test rows times V.
 
     left: share of itself that each stimulus leaves unexplained, 1 - h_ii of the hat matrix with the intercept, for every alpha.
-    spans_all: U and the intercept's direction explain every stimulus, so that nothing is left but what the penalty leaves.
     """
 
     train: Int[np.ndarray, " train"]
@@ -96,7 +95,6 @@ class _Fold(NamedTuple):
     test_on_v: Float32[np.ndarray, "test rank"]
     alphas: Float32[np.ndarray, " alpha"]
     left: Float[np.ndarray, "alpha train"]
-    spans_all: bool
 
 
 def cross_validated_encoding_r2(
@@ -172,14 +170,13 @@ def _leave_one_out_errors(scaled: Float32[np.ndarray, "train voxel"], fold: _Fol
     """Sum over training stimuli of (e_i / (1 - h_i))^2, with h the diagonal of the hat matrix, intercept included.
 
     e = (I - cc' - UU') y + U diag(alpha / (s^2 + alpha)) U'y, c the intercept's direction (what rounding left of the mean grows
-    by 1 / (1 - h)), the first term 0 where U and c span all: the difference of y and its prediction would be rounding where
-    both e and 1 - h are small, and the smallest alpha would win.
+    by 1 / (1 - h)); in float64 where 1 - h is small.
     """
     exact: type[np.floating] = np.float32 if fold.left.min() > LEAST_LEFT_IN_FLOAT32 else np.float64
     u, responses = fold.u.astype(exact), scaled.astype(exact)
     on_u = u.T @ responses
     intercept = fold.root_counts.astype(exact) / np.linalg.norm(fold.root_counts)
-    outside = 0.0 if fold.spans_all else responses - u @ on_u - np.outer(intercept, intercept @ responses)
+    outside = responses - u @ on_u - np.outer(intercept, intercept @ responses)
     errors = np.empty((len(fold.alphas), scaled.shape[1]), np.float32)
     for place, alpha in enumerate(fold.alphas.astype(exact)):
         damping = alpha / (fold.s.astype(exact) ** 2 + alpha)
@@ -203,9 +200,8 @@ def _fold(
         raise DegenerateError("encoding: the embeddings of the training stimuli are all the same")
     u, s, test_on_v = u[:, :rank], s[:rank], (features[test] - mean) @ vt[:rank].T
     scale = np.mean(s**2)
-    spans_all = rank == len(train) - 1  # the last direction is the intercept's
     damping = np.array(alphas)[:, None] / (s**2 / scale + np.array(alphas)[:, None])
-    left = damping @ np.square(u).T + (0.0 if spans_all else 1 - counts[train] / counts[train].sum() - np.square(u).sum(1))
+    left = damping @ np.square(u).T + 1 - counts[train] / counts[train].sum() - np.square(u).sum(1)
     if left.min() < LEAST_LEFT:
         raise DegenerateError(f"alphas: at {np.array(alphas)[left.min(1).argmin()]:g} a stimulus fits itself; give larger ones")
     return _Fold(
@@ -217,7 +213,6 @@ def _fold(
         test_on_v=(test_on_v / np.sqrt(scale)).astype(np.float32),
         alphas=np.asarray(alphas, np.float32),
         left=left,
-        spans_all=spans_all,
     )
 
 

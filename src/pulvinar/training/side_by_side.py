@@ -2,10 +2,12 @@
 
 Each keeps its own data, generator, input layer and optimizer, so that it becomes what it would alone (but for the rounding of
 sums over more rows). With 24 rows a step much of the time goes into calls, not numbers: the eight controls of the planted world
-took 51 ms of processor time a step one after the other, 27 together (docs/log.md).
+took 51 ms of processor time a step one after the other, 27 together (docs/log.md). Small products leave the other cores idle,
+so the decoders are trained in halves, each in a thread of its own.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from pulvinar.models.decoder import DecoderShape
 from pulvinar.training.decoding import Aims, DecoderTrainer, stack_mixings
 from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.precision import autocast
-from pulvinar.training.threads import threads_for
+from pulvinar.training.threads import WORTH_THREADS, threads_for
 
 NUMBERS_AT_ONCE = 2**24  # weights of input layers, and outputs in a step; those of a group are in memory together
 
@@ -40,21 +42,36 @@ def groups(
 def train(trainers: Sequence[DecoderTrainer]) -> Iterator[None]:
     """Train one group to the end, an epoch of each at every turn of the iterator. They have one subject each, the same
     settings and number of trials, and the same shared part."""
-    while not trainers[0].done:
-        if len(trainers) == 1:
-            trainers[0].run_epoch()
-        else:
-            _run_epoch(trainers)
-        yield
+    largest = max(trainer.largest_product for trainer in trainers)
+    parts = _halves(trainers) if largest < WORTH_THREADS and trainers[0].device.type == "cpu" else [trainers]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        run = pool.map if len(parts) > 1 else map
+        while not trainers[0].done:
+            with threads_for(largest):
+                list(run(_run_epoch, parts))
+            yield
     for trainer in trainers:
         trainer.merge_updates()
 
 
+def _halves(trainers: Sequence[DecoderTrainer]) -> list[Sequence[DecoderTrainer]]:
+    """Two parts that go through about as many voxels a step, whatever the machine; what a decoder is trained beside decides
+    the rounding of its sums."""
+    if len(trainers) == 1:
+        return [trainers]
+    parts: tuple[list[DecoderTrainer], list[DecoderTrainer]] = ([], [])
+    for trainer in sorted(trainers, key=lambda trainer: -trainer.layers[0].in_features):
+        min(parts, key=lambda part: sum(one.layers[0].in_features + one.shared.hidden for one in part)).append(trainer)
+    return list(parts)
+
+
 def _run_epoch(trainers: Sequence[DecoderTrainer]) -> None:
+    if len(trainers) == 1:
+        trainers[0].run_epoch()
+        return
     orders = [trainer.draw_orders() for trainer in trainers]
-    with threads_for(max(trainer.largest_product for trainer in trainers)):
-        for step in range(trainers[0].steps_per_epoch):
-            _run_step(trainers, orders, step)
+    for step in range(trainers[0].steps_per_epoch):
+        _run_step(trainers, orders, step)
     for trainer in trainers:
         trainer.epoch += 1
 
