@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.feature_tables import choose_feature
 from pulvinar.data.splits import Split
 from pulvinar.datasets.arrays import from_arrays
 from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
@@ -15,7 +16,6 @@ from pulvinar.storage import fingerprint
 from pulvinar.training import decoding_data
 from pulvinar.training.decoding_data import (
     Embedding,
-    choose_feature,
     embedding_shape,
     first_sessions,
     fit_embedding,
@@ -69,13 +69,13 @@ def test_the_embedding_is_standardised_by_training_stimuli_alone():
 
 def test_features_are_chosen_by_name_or_because_there_is_one():
     two = make(features={name: np.random.default_rng(n).random((N_STIMULI, 2)) for n, name in enumerate(("clip", "dino"))})
-    assert choose_feature(two, "dino") == "dino"
+    assert choose_feature(two.stimuli, "dino") == "dino"
     with pytest.raises(InputError, match="clip, dino"):
-        choose_feature(two, None)
+        choose_feature(two.stimuli, None)
     with pytest.raises(NotFoundError, match="did you mean 'dino'"):
-        choose_feature(two, "dinos")
+        choose_feature(two.stimuli, "dinos")
     with pytest.raises(NotFoundError, match="no feature"):
-        choose_feature(make(features={}), None)
+        choose_feature(make(features={}).stimuli, None)
 
 
 def test_a_feature_that_never_changes_is_refused():
@@ -202,10 +202,10 @@ def test_an_embedding_may_lie_in_a_file(tmp_path):
     spread = np.sqrt(((values[:30] - mean) ** 2).mean())
     np.testing.assert_allclose(embedding.of(experiment, ["s35"]).numpy(), (values[[35]] - mean) / spread, rtol=1e-4, atol=1e-5)
     (tmp_path / "clip.json").write_text(json.dumps({"stimuli": fingerprint(*IDS)}))
-    assert choose_feature(experiment, place) == place
+    assert choose_feature(experiment.stimuli, place) == place
     (tmp_path / "clip.json").write_text(json.dumps({"stimuli": fingerprint(*reversed(IDS))}))
     with pytest.raises(InputError, match="embeddings of other images, or in another order"):
-        choose_feature(experiment, place)
+        choose_feature(experiment.stimuli, place)
     np.save(tmp_path / "nan.npy", np.where(np.arange(N_STIMULI)[:, None] == 33, np.nan, values))  # a test stimulus
     with_nan = dataclasses.replace(embedding, name=str(tmp_path / "nan.npy"))
     with pytest.raises(InputError, match="not finite for stimulus s33"):

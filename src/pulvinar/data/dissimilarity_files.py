@@ -30,7 +30,6 @@ OFFICIAL_NAMES = {  # of the Algonauts 2019 challenge's MATLAB files -> target
     "MEG_RDMs_early": "meg_early",
     "MEG_RDMs_late": "meg_late",
 }
-TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}  # of the same challenge: scored together
 FMRI_PREFIX = "fmri_"
 MEASURED_PREFIXES = (FMRI_PREFIX, "meg_")  # a single matrix of such a name is that of one subject, not a model
 MODEL_STACK, MODEL_NAMES = "model_rdms", "model_names"

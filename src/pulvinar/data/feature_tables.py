@@ -17,6 +17,7 @@ import numpy as np
 from pulvinar import checksums
 from pulvinar.data.array_files import ID_KEYS, read_ids, texts_in
 from pulvinar.data.image_ids import ImageNames
+from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError
 from pulvinar.progress import warn
 from pulvinar.storage import fingerprint, map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
@@ -163,3 +164,35 @@ def _require_rows(path: Path, table: "np.ndarray | h5py.Dataset", n_rows: int, w
         )
     if table.shape[0] != n_rows:
         raise InputError(f"{path}: {table.shape[0]} rows; one for each of the {n_rows} {what} is needed")
+
+
+def feature_values(stimuli: Stimuli, name: str) -> np.ndarray:
+    """The embedding (stimulus, ...) of this name: one of the stimuli's features, or a file with a row per stimulus."""
+    if name not in stimuli.features and is_table(name):
+        return open_table(name, ids=stimuli.ids)
+    return stimuli.feature(name)
+
+
+def choose_feature(stimuli: Stimuli, name: str | None) -> str:
+    """The feature to decode: the one named, or the only one there is."""
+    there = list(stimuli.features)
+    if name is not None:
+        feature_values(stimuli, name)
+        return name
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        if stimuli.labels is not None:
+            n_classes = len(set(stimuli.labels))
+            raise NotFoundError(
+                f"the stimuli have labels ({n_classes} classes) but no feature (embedding) to decode. Give the classes as one: "
+                "np.eye(n)[class] in an .npy, one row per stimulus, [stimuli] features.category = 'category.npy' in the "
+                "description; or `pulvinar data embed` the images; or choose voxels by their labels with "
+                "pulvinar.estimators.VoxelSelector"
+            )
+        raise NotFoundError(
+            "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
+            "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
+            "`pulvinar data convert`"
+        )
+    raise InputError(f"the stimuli have several features ({', '.join(there)}); choose one with feature=NAME")

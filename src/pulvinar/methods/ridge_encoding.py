@@ -17,6 +17,7 @@ import numpy as np
 
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.feature_tables import choose_feature
 from pulvinar.data.splits import check_split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError
@@ -24,7 +25,6 @@ from pulvinar.evaluation import encoding_run as scoring
 from pulvinar.evaluation.encoding_files import encoders_of, fold_names
 from pulvinar.evaluation.published_encoding import released_results
 from pulvinar.storage import write_json
-from pulvinar.training.decoding_data import choose_feature
 from pulvinar.training.encoder import predict as predict_responses
 from pulvinar.training.encoding_data import EncodedSubject, outer_splits
 from pulvinar.training.encoding_fit import encoder_unit, run_units
@@ -107,7 +107,7 @@ def _source(config: Config, experiment: Experiment) -> LayerSource:
     """Where the layers come from; `NotFoundError` or `InputError` for an embedding that is not there or not said."""
     if config.backbone is None:
         wanted = config.feature or (None,)
-        return LayerSource(features=tuple(choose_feature(experiment, name) for name in wanted))
+        return LayerSource(features=tuple(choose_feature(experiment.stimuli, name) for name in wanted))
     return config.network()
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment, require_target_roi
+from pulvinar.data.feature_tables import choose_feature
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
@@ -40,7 +41,6 @@ from pulvinar.training.decoding_data import (
     Embedding,
     Half,
     Trials,
-    choose_feature,
     embedding_shape,
     first_sessions,
     fit_embedding,
@@ -195,7 +195,7 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, config.n_sessions))
     ids = [responses.stimulus_ids[trial] for trial in trials]
     require_full_folds(folds_by_stimulus(ids, config.n_folds, _generator(config, 2)), config.n_folds)
-    choose_feature(experiment, config.feature)
+    choose_feature(experiment.stimuli, config.feature)
     if config.lora_rank and find_spec("peft") is None:
         raise MissingDependencyError("lora_rank: peft is not installed; run: pip install 'pulvinar[encoding]'")
     return candidates, voxel_budget(config.n_voxels, len(candidates))

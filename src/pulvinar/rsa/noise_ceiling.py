@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.config import suggest
-from pulvinar.data.dissimilarity_files import TRACKS
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.rsa.compare import average_ranks, check_method, compare, unit_vectors
 
@@ -23,6 +22,7 @@ ALGONAUTS2019_CEILINGS = {  # mean over 15 subjects of squared Spearman rho with
     118: {"evc": 0.1048, "it": 0.0728, "meg_early": 0.3468, "meg_late": 0.2265},
     78: {"evc": 0.0640, "it": 0.0647, "meg_early": 0.3562, "meg_late": 0.4452},
 }
+TRACKS = {"fmri": ("evc", "it"), "meg": ("meg_early", "meg_late")}  # targets that the challenge scores together
 AVERAGES = ("plain", "normalised")
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.feature_tables import is_table, open_table
+from pulvinar.data.feature_tables import choose_feature, feature_values
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
-from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
+from pulvinar.errors import DegenerateError, InputError, LeakError
 from pulvinar.training.decoding import Rows
 
 LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
@@ -60,7 +60,7 @@ class Embedding:
         return self._rows(experiment, stimulus_ids) if lazy else self.of(experiment, stimulus_ids)
 
     def _rows(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> "_EmbeddingRows":
-        values = feature_values(experiment, self.name)
+        values = feature_values(experiment.stimuli, self.name)
         size = int(np.prod(values.shape[1:]))
         if size != len(self.mean):
             raise InputError(f"feature '{self.name}': {size} numbers a stimulus, the decoder has {len(self.mean)}")
@@ -75,7 +75,7 @@ class Embedding:
         there = [row for row, name in enumerate(self.probes.stimulus_ids) if name in experiment.stimuli.row_of]
         if not there:
             return
-        values = feature_values(experiment, self.name)
+        values = feature_values(experiment.stimuli, self.name)
         rows = experiment.stimuli.rows([self.probes.stimulus_ids[row] for row in there])
         ours = np.asarray(values[rows], np.float64).reshape(len(rows), -1)
         theirs = self.probes.values[there].astype(np.float64)
@@ -104,13 +104,6 @@ class _EmbeddingRows:
         return torch.from_numpy(((flat - self.embedding.mean) / self.embedding.spread).astype(np.float32))
 
 
-def feature_values(experiment: Experiment, name: str) -> np.ndarray:
-    """The embedding (stimulus, ...) of this name: one of the stimuli's features, or a file with a row per stimulus."""
-    if name not in experiment.stimuli.features and is_table(name):
-        return open_table(name, ids=experiment.stimuli.ids)
-    return experiment.stimuli.feature(name)
-
-
 def n_tokens(values: np.ndarray) -> int:
     """Tokens of an embedding (stimulus, dim) or (stimulus, token, dim)."""
     return values.shape[1] if values.ndim == 3 else 1
@@ -118,39 +111,14 @@ def n_tokens(values: np.ndarray) -> int:
 
 def embedding_shape(experiment: Experiment, name: str | None) -> dict[str, int]:
     """n_tokens and dim of the feature to decode; its values are not read."""
-    shape = feature_values(experiment, choose_feature(experiment, name)).shape
+    shape = feature_values(experiment.stimuli, choose_feature(experiment.stimuli, name)).shape
     return {"n_tokens": shape[1] if len(shape) == 3 else 1, "dim": shape[-1]}
-
-
-def choose_feature(experiment: Experiment, name: str | None) -> str:
-    """The feature to decode: the one named, or the only one there is."""
-    there = list(experiment.stimuli.features)
-    if name is not None:
-        feature_values(experiment, name)
-        return name
-    if len(there) == 1:
-        return there[0]
-    if not there:
-        if experiment.stimuli.labels is not None:
-            n_classes = len(set(experiment.stimuli.labels))
-            raise NotFoundError(
-                f"the stimuli have labels ({n_classes} classes) but no feature (embedding) to decode. Give the classes as one: "
-                "np.eye(n)[class] in an .npy, one row per stimulus, [stimuli] features.category = 'category.npy' in the "
-                "description; or `pulvinar data embed` the images; or choose voxels by their labels with "
-                "pulvinar.estimators.VoxelSelector"
-            )
-        raise NotFoundError(
-            "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
-            "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
-            "`pulvinar data convert`"
-        )
-    raise InputError(f"the stimuli have several features ({', '.join(there)}); choose one with feature=NAME")
 
 
 def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = True) -> Embedding:
     """Mean (zero without `centre`) and spread of a feature over all training stimuli (no test stimulus)."""
-    feature = choose_feature(experiment, name)
-    rows, values = experiment.stimuli.rows(experiment.split.train), feature_values(experiment, feature)
+    feature = choose_feature(experiment.stimuli, name)
+    rows, values = experiment.stimuli.rows(experiment.split.train), feature_values(experiment.stimuli, feature)
     size = int(np.prod(values.shape[1:]))
     total = np.zeros(size)
     for block in _blocks(values, rows):
