@@ -13,7 +13,7 @@ from pulvinar.data.dissimilarity_files import image_ids
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.rdm_submission import in_order, read_named_submission, write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
-from pulvinar.metrics.resampling import LEVEL, interval_text
+from pulvinar.metrics.resampling import LEVEL
 from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import warn
 from pulvinar.rsa.compare import check_method, name_of, partial_spearman
@@ -245,20 +245,27 @@ def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
     lines = [f"{name_of(result['method'])}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
     lines += [f"images of {which} joined {how}" for which, how in result["joined"].items()]
+    lines += [f"beyond them: beyond {', '.join(result['beyond'])}"] if result["beyond"] else []
+    columns = [
+        Column("predicted", "model", lead=True),
+        Column("target", "target", lead=True),
+        Column("r", "r", "", "+.4f"),
+        Column("null", "null", "95th percentile", "+.4f"),
+        Column("p", "p", "", ".4f"),
+        Column("r2", "r2", "", ".4f"),
+        Column("percent", "r2", "% of ceiling", ".1f"),
+        Column("percent_above_null", "above null", "% of ceiling", ".1f"),
+        Column("partial_r", "partial r", "beyond them", "+.4f"),
+        Column("n_pairs", "pairs", "scored", "d"),
+        Column("n_missing", "pairs", "missing, left out", "d"),
+    ]
+    rows = []
     for row in result["rows"]:
-        between = interval_text(row["r_interval"], "{:+.4f}".format) or "[none]"
-        line = (
-            f"{row['predicted']} -> {row['target']}: r {row['r']:+.4f} {between}, "
-            f"null 95th percentile {row['null_r']['percentile_95']:+.4f}, p {row['null_r']['p_value']:.4f}"
-        )
-        if row["percent"] is not None:
-            line += f"; r2 {row['r2']:.4f}, {row['percent']:.1f} % of the ceiling ({row['percent_above_null']:.1f} above null)"
-        if "partial_r" in row:
-            left = "explained by them" if row["partial_r"] is None else f"{row['partial_r']:+.4f}"
-            line += f"; beyond {', '.join(result['beyond'])}: {left}"
-        if row["n_missing_pairs"]:
-            line += f"; {row['n_missing_pairs']} pairs missing and left out, {row['n_pairs']} scored"
-        lines.append(line)
+        more: dict[str, Any] = {"null": row["null_r"]["percentile_95"], "p": row["null_r"]["p_value"]}
+        if "partial_r" in row and row["partial_r"] is None:
+            more["partial_r"] = "explained by them"
+        rows.append({**row, **more, "n_missing": row["n_missing_pairs"] or None})
+    lines.append(Table(columns, rows).text())
     lines += [f"caution: {caution}" for caution in result["cautions"]]
     return "\n".join(lines)
 
