@@ -21,11 +21,11 @@ from pulvinar.deploy.compact import CompactNetwork, compact_to
 from pulvinar.deploy.equality import Equality, Form, Outputs, compare, onnx_form, torch_form
 from pulvinar.deploy.onnx_files import onnx_model, run_with
 from pulvinar.deploy.probes import adversarial, noise, normalised
+from pulvinar.metrics.table import csv_text
 from pulvinar.models.batch_norm import BatchNorm
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.resnet_shape import resnet_shape
 from pulvinar.progress import log, track
-from pulvinar.report.tables import csv_text
 from pulvinar.storage import write_text
 from pulvinar.training.backbone_runs import load_backbone
 from pulvinar.training.runs import RunFolder

@@ -31,11 +31,11 @@ from torch import nn
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
 from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, onnx_runner, runtime_version
 from pulvinar.deploy.timing import in_turn, seconds_of
+from pulvinar.metrics.table import csv_text
 from pulvinar.models.gated_resnet import Gate, GatedResNet
 from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import resnet_shape
 from pulvinar.progress import log
-from pulvinar.report.tables import csv_text
 from pulvinar.storage import write_json, write_text
 
 # Mean density of each gate of a ResNet-18 of width .25 trained by dual gating to 30 % (2,000 test images).

@@ -17,7 +17,7 @@ from pulvinar.commands.data import open_experiment
 from pulvinar.commands.reconstruct import _unit_range, choose, reconstruct
 from pulvinar.data.experiment import load
 from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
-from pulvinar.report import pictures_page
+from pulvinar.evaluation.reconstruction import score_table
 from pulvinar.training.runs import RunFolder
 
 SMALL = ("picture_size=16", "epochs=1", "low_level_epochs=8", "n_components=12", "width=8")
@@ -91,7 +91,9 @@ def test_the_report_shows_the_reconstructions(run):
     page = Path(fitting.report(str(run))["report"]).read_text()
     assert "What was reconstructed (embedded generator)" in page
     assert page.count("data:image/png;base64") >= 2  # the voxels, and the grid
-    assert [pictures_page.heading(name) for name in ("energy", "squeezenet1_0")] == ["Energy", "squeezenet1_0"]
+    measures = {name: {"kind": "two_way"} for name in ("energy", "squeezenet1_0")}
+    columns = score_table({"metrics": measures, "rows": []}).columns
+    assert [column.label for column in columns] == ["pictures", "Energy", "squeezenet1_0"]
 
 
 def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):

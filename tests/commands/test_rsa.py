@@ -86,7 +86,8 @@ def test_compare_is_scipy(capsys: pytest.CaptureFixture[str], measured: Path, tm
     assert row["percent_above_null"] < row["percent"]
     assert run(capsys, "compare", tmp_path / "rdm.npy", measured, "--permutations", 50, "--bootstrap", 50) == result
     assert main(["rsa", "compare", str(tmp_path / "rdm.npy"), str(measured), "--bootstrap", "9", "--permutations", "9"]) == 0
-    assert f"rdm -> evc: r {row['r']:+.4f}" in capsys.readouterr().out
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("rdm "))
+    assert line.split()[:3] == ["rdm", "evc", f"{row['r']:+.4f}".replace("-", "−")]
 
 
 def test_compare_models_and_confounds(capsys: pytest.CaptureFixture[str], measured: Path, tmp_path: Path) -> None:
@@ -105,7 +106,8 @@ def test_compare_models_and_confounds(capsys: pytest.CaptureFixture[str], measur
     assert result["rows"][0]["r_interval"] is None
     assert main(["rsa", "compare", *map(str, (tmp_path / "models.npz", measured, *few))]) == 0
     shown = capsys.readouterr().out
-    assert "beyond v1: explained by them" in shown
+    assert "beyond them: beyond v1\n" in shown
+    assert "explained by them" in shown
 
 
 def test_meg_and_model_of_one_subject(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.errors import FileError
-from pulvinar.report import decoding_page, page, run_folder, tables
+from pulvinar.report import page, run_folder, tables
 from pulvinar.report.settings import facts_of_evaluation
 from pulvinar.storage import read_json, write_json
 
@@ -60,8 +60,17 @@ def built(run: Path) -> Elements:
     return parse(run / "report.html")
 
 
+def test_the_head_of_a_score_leads_to_what_it_is(built: Elements) -> None:
+    links = [value for tag, name, value in built.attributes if (tag, name) == ("a", "href")]
+    ids = [value for _, name, value in built.attributes if name == "id"]
+    assert "#is-brain_to_image_top1" in links
+    assert sorted(links) == sorted(f"#{one}" for one in ids)
+    assert "Share of trials whose embedding finds its image first." in built.text
+
+
 def test_nothing_is_fetched_and_nothing_runs(built: Elements) -> None:
     sources = [value for _, name, value in built.attributes if name in ("src", "href", "srcset", "action", "data")]
+    sources = [source for source in sources if not source.startswith("#")]  # places in the page itself
     assert len(sources) == 4
     assert all(source.startswith("data:image/") for source in sources)
     assert {tag for tag, _, _ in built.attributes}.isdisjoint({"script", "link", "iframe", "object"})
@@ -151,7 +160,9 @@ def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_
     write_json(folder / "published.json", rows)
 
     def beside() -> str:
-        return decoding_page._published(run_folder.read(folder))
+        page.build(folder)
+        html = (folder / "report.html").read_text(encoding="utf-8")
+        return html[html.index("<h2>Published") : html.index("<h2>How the numbers")]
 
     assert "gallery of 300" in beside()
     assert "61.0" not in beside()  # the headline's protocol is another one
@@ -166,10 +177,26 @@ def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_
     assert "apart" not in beside()
     facts = dict(facts_of_evaluation(run_folder.read(folder)))
     assert facts["Also scored"].startswith("30 draws of 300 test images, mean over draws: gallery of 300, chance 0.33")
-    assert "top-1, %, 30 draws of 300" in tables.as_html(evaluation["rows"], "troi")
+    assert "top-1, %, 30 draws of 300" in (folder / "report.html").read_text(encoding="utf-8")
 
     write_json(folder / "published.json", [row | {"gallery_size": 50} for row in rows])
     assert "43.4" not in beside()
+
+
+def test_rows_show_scores_intervals_and_signs_and_a_missing_one_its_reason(make_run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
+    evaluation = read_json(folder / "evaluation.json")
+    evaluation["rows"][0] |= {"brain_to_image_top1": 0.614, "brain_to_image_top1_interval": [0.5512, 0.67], "n_voxels": 1300}
+    evaluation["rows"][1] |= {"brain_to_image_top1": 0.1, "difference_to_troi": -0.514}
+    evaluation["rows"][1] |= {"difference_to_troi_interval": [-0.56, -0.47]}
+    evaluation["rows"][2] = {"name": "ceiling", "unavailable": "n < 2 & no repeats"}
+    write_json(folder / "evaluation.json", evaluation)
+    html = page.build(folder).read_text(encoding="utf-8")
+    for text in (
+        *("61.4", "[55.1, 67.0]", "1,300", "−51.4", "[−56.0, −47.0]", '<span class="verdict lower">lower</span>'),
+        *("not available: n &lt; 2 &amp; no repeats", "Noise ceiling"),
+    ):
+        assert text in html
 
 
 def test_words_of_the_run_cannot_become_markup(make_run, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 
 import pytest
 
 from pulvinar.report import run_folder, tables
-from pulvinar.report.text_table import as_text
 
 INTERVAL = "difference_to_troi_interval"
 
@@ -60,31 +60,17 @@ def test_standing_without_controls() -> None:
 
 
 def test_columns_without_a_value_are_left_out() -> None:
-    keys = [column.key for column in tables.columns([row("troi", n_voxels=3)], "troi")]
-    assert keys == ["n_voxels", "brain_to_image_top1"]
-
-
-def test_html_has_scores_intervals_and_signs() -> None:
-    ours = row("troi", 0.614, brain_to_image_top1_interval=[0.5512, 0.67], n_voxels=1300)
-    control = row("random", 0.1, [-0.56, -0.47], difference_to_troi=-0.514)
-    html = tables.as_html([ours, control], "troi")
-    for text in ("61.4", "[55.1, 67.0]", "1,300", "−51.4", "[−56.0, −47.0]", '<span class="verdict lower">lower</span>'):
-        assert text in html
-
-
-def test_html_shows_the_reason_of_an_unavailable_row_and_escapes_it() -> None:
-    html = tables.as_html([row("troi"), row("ceiling", score=None, unavailable="n < 2 & no repeats")], "troi")
-    assert "not available: n &lt; 2 &amp; no repeats" in html
-    assert "Noise ceiling" in html
+    keys = [column.key for column in tables.score_table([row("troi", n_voxels=3)], "troi").columns]
+    assert keys == ["name", "n_voxels", "brain_to_image_top1", "verdict"]
 
 
 def test_text_is_aligned_and_lists_reasons_below(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
-    text = as_text(run.rows, run.method)
+    text = tables.score_table(run.rows, run.method).text(math.inf)
     lines = text.splitlines()
-    assert len(lines) == 2 + 8 + 1
-    assert len({len(line) for line in lines[:10]}) == 1
-    assert "61.0 [55.0, 67.0]" in lines[2]
+    assert len(lines) == 3 + 8 + 1
+    assert len({len(line) for line in lines[:11]}) == 1
+    assert "61.0 [55.0, 67.0]" in lines[3]
     assert lines[-1] == "Noise ceiling: not available: one repeat of each image: a noise ceiling needs two"
 
 
@@ -116,7 +102,7 @@ def _wide_rows() -> list[dict]:
 def test_the_table_of_a_terminal_fits_it_and_loses_no_key_column(width: int) -> None:
     """Oracle: every value of the columns that matter, in every block the name of its row."""
     rows = _wide_rows()
-    text = as_text(rows, "troi", width)
+    text = tables.score_table(rows, "troi", told=True).text(width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     for words in (
@@ -138,9 +124,9 @@ def test_the_table_of_a_terminal_fits_it_and_loses_no_key_column(width: int) -> 
     assert "Dice" in text
     assert ("90.0 [85.0, 95.0]" in text) == (width == 200)
     rows[1]["draws_brain_to_image_top1"] = 0.7
-    assert "30 draws of 300" in as_text(rows, "troi", 400)
+    assert "30 draws of 300" in tables.score_table(rows, "troi", told=True).text(400)
     assert "draws_brain_to_image_top1" in tables.as_csv(_wide_rows(), "troi")
-    assert "30 draws of 300" in as_text(_wide_rows(), "troi")  # the file keeps all
+    assert "30 draws of 300" in tables.score_table(_wide_rows(), "troi").text(math.inf)  # the file keeps all
 
 
 def test_no_oracle_counts_as_a_control() -> None:
@@ -182,11 +168,14 @@ def test_what_the_truth_gains_is_said_with_its_interval(tells: bool, said: str) 
 def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
     ours = run.row(run.method) or {}
-    html = tables.published_html(run.published, [("this run", "made up", ours)])
-    assert html.index("MindEye2") < html.index("this run")
-    last = html[html.index("this run") :]
-    assert "77.6\u00a0%" in html
+    table = tables.published(run.published, [("this run", "made up", ours)])
+    written = {column.key: [column.value(row) for row in table.rows] for column in table.columns}
+    assert written["method"][-1] == "this run"
+    assert list(table.ours) == [len(table.rows) - 1]
+    assert "MindEye2" in written["method"][:-1]
+    assert "77.6\u00a0%" in {value for values in written.values() for value in values[:-1]}
+    last = [values[-1] for values in written.values()]
     assert "61.0\u00a0%" in last
     assert last.count("–") == 2  # no table number, no PixCorr
-    with_pictures = tables.published_html(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})])
-    assert '<td class="number">0.559</td>' in with_pictures[with_pictures.index("this run") :]
+    table = tables.published(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})])
+    assert table.rows[-1]["pixcorr"] == "0.559"

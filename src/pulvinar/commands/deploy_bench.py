@@ -17,10 +17,10 @@ from pulvinar.deploy.files import load, load_config
 from pulvinar.deploy.probes import noise, normalised
 from pulvinar.deploy.timing import Clock
 from pulvinar.errors import InputError
+from pulvinar.metrics.table import Column, Table, csv_text
 from pulvinar.progress import warn
 from pulvinar.report.bench_figure import draw
 from pulvinar.report.drawing import save, style
-from pulvinar.report.tables import csv_text
 from pulvinar.storage import atomic_folder, refuse_existing, write_json, write_text
 
 MOST_IMAGES = 512
@@ -98,19 +98,22 @@ def _images(network: CompactNetwork, net: str, data: str | None, *, n_images: in
 
 def as_text(result: dict[str, Any]) -> str:
     """What the command line prints."""
-    head = (
-        f"{'runtime':14} {'form':8} {'batch':>5} {'misses':>6} {'ms':>9} {'quartiles':>17} {'MACs':>6} "
-        f"{'efficiency':>10} {'realised':>8} {'of fastest':>10} {'flips':>5} {'difference':>10}"
-    )
-    lines = [head, "-" * len(head)]
-    for row in result["rows"]:
-        quartiles = f"{row['lower_quartile']:.2f} to {row['upper_quartile']:.2f}"
-        lines.append(
-            f"{row['runtime']:14} {row['form']:8} {row['batch']:5} {100 * row['miss_rate']:4.0f} % {row['milliseconds']:9.2f} "
-            f"{quartiles:>17} {row['mac_share']:6.3f} {_number(row['runtime_efficiency']):>10} "
-            f"{_number(row['realised_share']):>8} {_number(row['realised_share_fastest']):>10} "
-            f"{'–' if row['flips'] is None else row['flips']:>5} {row['max_relative_difference']:10.1e}"
-        )
+    columns = [
+        Column("runtime", "runtime", lead=True),
+        Column("form", "form", lead=True),
+        Column("batch", "batch", form="d"),
+        Column("miss_rate", "misses", "%", ".0%"),
+        Column("milliseconds", "time", "ms", ".2f"),
+        Column("lower_quartile", "quartile", "lower", ".2f"),
+        Column("upper_quartile", "quartile", "upper", ".2f"),
+        Column("mac_share", "MACs", form=".3f"),
+        Column("runtime_efficiency", "efficiency", form=".2f"),
+        Column("realised_share", "realised", form=".2f"),
+        Column("realised_share_fastest", "realised", "of fastest", ".2f"),
+        Column("flips", "flips", form="d"),
+        Column("max_relative_difference", "difference", form=".1e"),
+    ]
+    lines = [Table(columns, result["rows"]).text()]
     lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
     lines.append(
         f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, "
@@ -119,7 +122,3 @@ def as_text(result: dict[str, Any]) -> str:
         f"{result['made_misses']} of them made. Written to {result['folder']}"
     )
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -11,13 +11,21 @@ from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
 from pulvinar.config import build
 from pulvinar.errors import InputError
+from pulvinar.metrics.table import Column, Table
 from pulvinar.training.decoder_checkpoint import stored_decoder
 from pulvinar.training.decoder_size import as_dict, measure_speed
 from pulvinar.training.decoding_data import embedding_shape
 from pulvinar.training.runs import RunFolder
 
 GIGABYTE = 1e9
-WIDTHS = (16, 16, 10, 11, 8, 8, 8, 9)
+MEMORY = {  # key -> heading
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "AdamW",
+    "other": "other",
+    "data": "data",
+    "total": "in all",
+}
 
 
 def dry_run(
@@ -68,14 +76,19 @@ def _phases(module: ModuleType, config: Any, experiment: Any, plan: dict[str, An
 
 def as_text(result: dict[str, Any]) -> str:
     """The table that the command prints."""
-    kinds = ("parameters", "trained", "weights", "gradients", "AdamW", "other", "data", "GB")
-    lines = [" " * 24 + "".join(f"{kind:>{width}}" for kind, width in zip(kinds, WIDTHS, strict=True))]
+    columns = [
+        Column("name", "phase", lead=True),
+        Column("n_parameters", "parameters", form=",d"),
+        Column("n_trained", "trained", form=",d"),
+        *(Column(name, label, "GB", ".2f") for name, label in MEMORY.items()),
+        Column("n_steps", "steps", form=",d"),
+        Column("time", "time"),
+    ]
+    rows = []
     for phase in result["phases"]:
-        parts = [phase["weights"], phase["gradients"], phase["optimizer"], phase["activations"] + phase["batch"], phase["data"]]
-        words = [f"{phase['n_parameters']:,}", f"{phase['n_trained']:,}"]
-        words += [f"{part / GIGABYTE:.2f}" for part in (*parts, phase["total"])]
-        row = "".join(f"{word:>{width}}" for word, width in zip(words, WIDTHS, strict=True))
-        lines.append(f"{phase['name']:24}{row}   {phase['n_steps']:,} steps, {_duration(phase['seconds'])}")
+        parts = {**phase, "other": phase["activations"] + phase["batch"]}
+        rows.append({**phase, **{name: parts[name] / GIGABYTE for name in MEMORY}, "time": _duration(phase["seconds"])})
+    lines = [Table(columns, rows).text()]
     free = f", {result['available'] / GIGABYTE:.1f} GB are free" if result["available"] else ""
     lines.append(
         f"peak: {result['peak'] / GIGABYTE:.2f} GB in this machine's memory, {result['process'] / GIGABYTE:.2f} of it the "

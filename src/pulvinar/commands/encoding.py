@@ -15,11 +15,12 @@ from pulvinar.commands.data import open_data
 from pulvinar.config import build
 from pulvinar.data.experiment import Experiment
 from pulvinar.errors import FileError, InputError
-from pulvinar.evaluation import encoding_comparison, encoding_transfer, image_classification
+from pulvinar.evaluation import encoding_comparison, encoding_run, encoding_transfer, image_classification
 from pulvinar.evaluation.encoding_files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
 from pulvinar.evaluation.encoding_models import Model, models_of
 from pulvinar.metrics.information import cosine_similarity, information_bound
 from pulvinar.metrics.resampling import LEVEL, interval_text
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import track
 from pulvinar.storage import read_json, write_arrays, write_json
 from pulvinar.training.encoding_data import EncodedSubject, open_subject
@@ -136,13 +137,13 @@ def information(run: str, *, candidates: int | None = None, n_permutations: int 
 
 def information_text(result: dict[str, Any]) -> str:
     """The bounds for a terminal."""
-    lines = [f"{'subject':<10}{'roi':<14}{'side':<6}{'voxels':>7}{'nats':>8}  {'95 % interval':<18}{'null 95 %':>10}{'p':>8}"]
-    for row in result["rows"]:
-        interval = interval_text((row["low"], row["high"]), "{:.3f}".format)
-        lines.append(
-            f"{row['subject']:<10}{row['roi']:<14}{row['hemisphere']:<6}{row['n_voxels']:>7}{row['nats']:>8.3f}  {interval:<18}"
-            f"{row['null_percentile_95']:>10.3f}{row['p_value']:>8.3f}"
-        )
+    columns = [
+        *encoding_run.COLUMNS[:4],
+        Column("nats", "information", "nats", ".3f", bounds=("low", "high")),
+        Column("null_percentile_95", "null", "95th percentile", ".3f"),
+        Column("p_value", "p", form=".3f"),
+    ]
+    lines = [Table(columns, result["rows"]).text()]
     first = result["rows"][0]
     lines.append(f"at most log K = {first['largest']:.3f} nats can be shown with K = {first['n_candidates']} candidate images")
     return "\n".join(lines)
@@ -275,10 +276,7 @@ def comparison_text(result: dict[str, Any]) -> str:
     """The comparison for a terminal."""
     n_subjects = len(result["rows"][0]["subjects"])
     lines = [f"mean r over {n_subjects} subjects; p: signs of whole subjects flipped, at least {2 / 2**n_subjects:.3g}"]
-    lines.append(f"{'run':<20}{'roi':<14}{'side':<6}{'r':>8}{'p':>8}{'minus first':>13}{'p':>8}")
-    for row in result["rows"]:
-        gap = "" if row["difference"] is None else f"{row['difference']:>+13.4f}{row['difference_p_value']:>8.3f}"
-        lines.append(f"{row['run']:<20}{row['roi']:<14}{row['hemisphere']:<6}{row['mean']:>8.4f}{row['p_value']:>8.3f}{gap}")
+    lines.append(encoding_comparison.score_table(result["rows"]).text())
     for name, found in result["whole"].items():
         lines.append(encoding_comparison.whole_text(name, found))
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import get_terminal_size
 from types import ModuleType
 from typing import Any
 
@@ -374,7 +373,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
 
     The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
     """
-    from pulvinar.report.tables import csv_text
+    from pulvinar.metrics.table import csv_text
 
     finished = RunFolder.reopen(run)
     module = registry.module("methods", finished.method)
@@ -422,19 +421,19 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def _table_text(result: dict[str, Any]) -> str:
-    from pulvinar.report.tables import headroom
-    from pulvinar.report.text_table import as_text
+    from pulvinar.report import tables
 
     method = RunFolder.reopen(result["run"]).method
     module = registry.module("methods", method)
     if hasattr(module, "as_text"):
         return module.as_text(result)
     null = result["null"]
-    table = as_text(result["rows"], method, get_terminal_size((120, 24)).columns)
-    return (
-        f"{table}\ngallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
-        f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})\n{headroom(result.get('headroom'))}"
-    ).rstrip()
+    table = tables.score_table(result["rows"], method, told=True).text()
+    said = (
+        f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
+        f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
+    )
+    return f"{table}\n\n{said}\n{tables.headroom(result.get('headroom'))}".rstrip()
 
 
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
@@ -443,7 +442,7 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     from pulvinar.data.pictures import PictureOptions
     from pulvinar.data.source_options import parse_source
     from pulvinar.data.stimuli import Stimuli
-    from pulvinar.report.tables import csv_text
+    from pulvinar.metrics.table import csv_text
 
     order = Path(out).with_suffix(".csv")
     for path in (out, order):

@@ -19,10 +19,10 @@ from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.evaluation import reconstruction
 from pulvinar.evaluation.decoder_runs import require_decoder_run
 from pulvinar.evaluation.picture_parts import Decoded, OpenedPictures, as_uint8, blended, decoder_run_of, open_parts, resized
+from pulvinar.metrics.table import csv_text
 from pulvinar.models.picture_generators import open_generator, parse
 from pulvinar.progress import log, track
 from pulvinar.report import picture_grid
-from pulvinar.report.tables import csv_text
 from pulvinar.storage import fingerprint, read_json, write_bytes, write_json, write_text
 from pulvinar.training.runs import RunFolder
 

@@ -13,7 +13,8 @@ from pulvinar.data.dissimilarity_files import image_ids
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.rdm_submission import in_order, read_named_submission, write_submission
 from pulvinar.errors import DegenerateError, InputError, NotFoundError
-from pulvinar.metrics.resampling import LEVEL, interval_text
+from pulvinar.metrics.resampling import LEVEL
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import warn
 from pulvinar.rsa.compare import check_method, name_of, partial_spearman
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
@@ -229,33 +230,42 @@ def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[s
 
 def score_as_text(result: Mapping[str, Row]) -> str:
     """Table of `score`."""
-    lines = [f"{'target':10} {'r':>8} {'r2':>8} {'lower r2':>9} {'upper r2':>9} {'% of upper':>11}"]
-    for name, row in result.items():
-        numbers = " " * 38
-        if "r2" in row:
-            numbers = f" {row['r']:+8.4f} {row['r2']:8.4f} {row['lower_ceiling']:9.4f} {row['ceiling']:9.4f}"
-        lines.append(f"{name:10}{numbers} {row['percent']:11.2f}")
-    return "\n".join(lines)
+    columns = [
+        Column("target", "target", lead=True),
+        Column("r", "r", form="+.4f"),
+        Column("r2", "r2", form=".4f"),
+        Column("lower_ceiling", "ceiling of r2", "lower", ".4f"),
+        Column("ceiling", "ceiling of r2", "upper", ".4f"),
+        Column("percent", "r2", "% of upper", ".2f"),
+    ]
+    return Table(columns, [{"target": name, **row} for name, row in result.items()]).text()
 
 
 def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
     lines = [f"{name_of(result['method'])}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
     lines += [f"images of {which} joined {how}" for which, how in result["joined"].items()]
+    lines += [f"beyond them: beyond {', '.join(result['beyond'])}"] if result["beyond"] else []
+    columns = [
+        Column("predicted", "model", lead=True),
+        Column("target", "target", lead=True),
+        Column("r", "r", "", "+.4f"),
+        Column("null", "null", "95th percentile", "+.4f"),
+        Column("p", "p", "", ".4f"),
+        Column("r2", "r2", "", ".4f"),
+        Column("percent", "r2", "% of ceiling", ".1f"),
+        Column("percent_above_null", "above null", "% of ceiling", ".1f"),
+        Column("partial_r", "partial r", "beyond them", "+.4f"),
+        Column("n_pairs", "pairs", "scored", "d"),
+        Column("n_missing", "pairs", "missing, left out", "d"),
+    ]
+    rows = []
     for row in result["rows"]:
-        between = interval_text(row["r_interval"], "{:+.4f}".format) or "[none]"
-        line = (
-            f"{row['predicted']} -> {row['target']}: r {row['r']:+.4f} {between}, "
-            f"null 95th percentile {row['null_r']['percentile_95']:+.4f}, p {row['null_r']['p_value']:.4f}"
-        )
-        if row["percent"] is not None:
-            line += f"; r2 {row['r2']:.4f}, {row['percent']:.1f} % of the ceiling ({row['percent_above_null']:.1f} above null)"
-        if "partial_r" in row:
-            left = "explained by them" if row["partial_r"] is None else f"{row['partial_r']:+.4f}"
-            line += f"; beyond {', '.join(result['beyond'])}: {left}"
-        if row["n_missing_pairs"]:
-            line += f"; {row['n_missing_pairs']} pairs missing and left out, {row['n_pairs']} scored"
-        lines.append(line)
+        more: dict[str, Any] = {"null": row["null_r"]["percentile_95"], "p": row["null_r"]["p_value"]}
+        if "partial_r" in row and row["partial_r"] is None:
+            more["partial_r"] = "explained by them"
+        rows.append({**row, **more, "n_missing": row["n_missing_pairs"] or None})
+    lines.append(Table(columns, rows).text())
     lines += [f"caution: {caution}" for caution in result["cautions"]]
     return "\n".join(lines)
 
@@ -263,13 +273,17 @@ def as_text(result: Mapping[str, Any]) -> str:
 def ceiling_as_text(result: Mapping[str, Row]) -> str:
     """Table of `ceiling`."""
     lines = [f"r: {name_of(next(iter(result.values()))['method'])}"] if result else []
-    lines.append(
-        f"{'target':16} {'lower r2':>9} {'upper r2':>9} {'lower r':>9} {'upper r':>9}  subjects  images  missing pairs"
-    )
-    for name, row in result.items():
-        numbers = " ".join(f"{row[key]:9.4f}" for key in ("lower", "upper", "lower_r", "upper_r"))
-        lines.append(f"{name:16} {numbers}  {row['n_subjects']:8d}  {row['n_images']:6d}  {row['n_missing_pairs']:13d}")
-    return "\n".join(lines)
+    columns = [
+        Column("target", "target", lead=True),
+        Column("lower", "lower", "r2", ".4f"),
+        Column("upper", "upper", "r2", ".4f"),
+        Column("lower_r", "lower", "r", ".4f"),
+        Column("upper_r", "upper", "r", ".4f"),
+        Column("n_subjects", "subjects", form="d"),
+        Column("n_images", "images", form="d"),
+        Column("n_missing_pairs", "missing pairs", form="d"),
+    ]
+    return "\n".join([*lines, Table(columns, [{"target": name, **row} for name, row in result.items()]).text()])
 
 
 def _condensed(rdms: np.ndarray) -> Tensor:

@@ -31,8 +31,8 @@ from pulvinar.commands.data import absolute, open_data
 from pulvinar.commands.stability import stability_rows
 from pulvinar.config import read_toml, suggest
 from pulvinar.errors import ConfigError, PulvinarError
+from pulvinar.metrics.table import csv_text
 from pulvinar.progress import log
-from pulvinar.report.tables import csv_text
 from pulvinar.storage import fingerprint, read_json, write_json, write_text
 from pulvinar.training.runs import RunFolder
 

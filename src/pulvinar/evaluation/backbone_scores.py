@@ -5,7 +5,7 @@ images, and the paired difference from the first row (gated where there are gate
 seeds need several runs: `report/` pools the per-image results that are stored for that purpose.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from pulvinar.evaluation.features import PIXELS, Forward, collect, crops_of_epoc
 from pulvinar.evaluation.linear_probe import linear_probe
 from pulvinar.evaluation.neighbours import knn_accuracy
 from pulvinar.evaluation.score_settings import ScoreSettings
-from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, interval_text, paired_difference, share_interval
+from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, paired_difference, share_interval
+from pulvinar.metrics.table import Column, Row, Table
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.progress import log
 from pulvinar.training.views import ViewSettings
@@ -296,22 +297,27 @@ def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float
     return share_interval(correct, bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The rows as a table for a terminal: MAC share, 1-NN and linear accuracy with intervals, difference from the first row."""
-    nearest = f"{evaluation['settings']['k']}-NN"
-    between = "95 % interval"
-    lines = [f"{'':16} {'MACs':>7} {nearest:>6} {between:>15} {'linear':>7} {between:>15}  linear - first, points [95 %]"]
+def score_table(evaluation: Row, *, words: Callable[[str], str] = str) -> Table:
+    """MAC share, 1-NN and linear accuracy with intervals, difference from the first row; `words` writes the rows' names."""
+    k = evaluation.get("settings", {}).get("k", 1)
+    columns = [
+        Column("name", "network", words=words, note="description", lead=True),
+        Column("mac_share", "MACs", "%", ".1%", "Multiply-adds on the test images, of those of the dense network."),
+        Column("knn", f"{k}-NN", "%", ".1%", f"Accuracy on the test images of nearest neighbours (k = {k})."),
+        Column("linear", "linear probe", "%", ".1%", "Accuracy on the test images of a linear classifier."),
+        Column("linear_minus_first", "linear, minus the first", "points", "+.1%"),
+    ]
+    rows = []
     for row in evaluation["rows"]:
-        share = "" if row["mac_share"] is None else f"{100 * row['mac_share']:.1f} %"
-        cells = [f"{row['name']:16} {share:>7}"]
-        for kind, width in (("knn", 6), ("linear", 7)):
-            between = interval_text(row[f"{kind}_interval"], lambda bound: f"{100 * bound:.1f}")
-            cells.append(f"{100 * row[kind]:{width}.1f} {between:>15}")
-        difference = row.get("linear_difference")
-        if difference:
-            between = interval_text((difference["low"], difference["high"]), lambda bound: f"{100 * bound:+.1f}")
-            cells.append(f" {100 * difference['difference']:+.1f} {between}")
-        lines.append(" ".join(cells))
+        found = row.get("linear_difference")
+        minus = (found["difference"], (found["low"], found["high"])) if found else (None, None)
+        rows.append({**row, "linear_minus_first": minus[0], "linear_minus_first_interval": minus[1]})
+    return Table(columns, rows, ours=(0,))
+
+
+def as_text(evaluation: dict[str, Any]) -> str:
+    """The rows as a table for a terminal, what the channels do, chance."""
+    lines = [score_table(evaluation).text(), ""]
     channels = evaluation["channels"]
     if channels:
         shares = ", ".join(f"{100 * channels[kind]:.0f} % {text}" for kind, text in KINDS.items())

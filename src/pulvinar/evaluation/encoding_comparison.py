@@ -16,6 +16,7 @@ from pulvinar.errors import InputError
 from pulvinar.evaluation.encoding_transfer import left_out
 from pulvinar.metrics.encoding import standardised, varying
 from pulvinar.metrics.resampling import interval_text, paired_difference, sign_flip_p_value
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import warn
 
 Row = Mapping[str, Any]
@@ -138,6 +139,20 @@ def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed
         "p_value_images": found.p_value_images,
         "p_value_subjects": float(found.p_value_groups if found.p_value_groups is not None else np.nan),
     }
+
+
+def score_table(rows: Sequence[Row]) -> Table:
+    """Every region of every run over subjects: mean r, and its difference from the first run's."""
+    columns = [
+        Column("run", "run", lead=True),
+        Column("roi", "ROI", lead=True),
+        Column("hemisphere", "side", lead=True),
+        Column("mean", "r", form=".4f"),
+        Column("p_value", "p", form=".3f"),
+        Column("difference", "minus first", form="+.4f"),
+        Column("difference_p_value", "p", "of minus first", ".3f"),
+    ]
+    return Table(columns, rows)
 
 
 def whole_text(name: str, found: Mapping[str, float] | None) -> str:

@@ -10,6 +10,7 @@ from pulvinar.evaluation import encoding as scoring
 from pulvinar.evaluation import encoding_baseline as baselines
 from pulvinar.evaluation.encoding_files import write_predictions, write_voxel_maps
 from pulvinar.metrics.resampling import LEVEL
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import bar
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import Folds, Layers, predict
@@ -18,7 +19,30 @@ from pulvinar.training.encoding_settings import EncodingConfig
 from pulvinar.training.runs import RunFolder
 
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
-COLUMNS = ("r_nested", "r_optimistic", "noise_normalised", "share_improved", "unique_variance", "share_significant")
+COLUMNS = (
+    Column("subject", "subject", lead=True),
+    Column("roi", "ROI", lead=True),
+    Column("hemisphere", "side", lead=True),
+    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
+    Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
+    Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
+        "is reported on"),
+    Column("noise_normalised", "noise-normalised, %", "", ".3f", "Algonauts 2023: mean over voxels of "
+        "min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14"),
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the baseline's features give"),
+    Column("unique_variance", "unique variance", "", ".3f", "R^2 with the baseline's features less that of the baseline alone"),
+    Column("share_significant", "share significant", "", ".3f", "share of voxels with an r above that of permuted images, at a "
+        "false discovery rate of 5 %"),
+)  # fmt: skip
+OF_TUNED = (
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
+        "backbone; chance: predictions of the two swapped image by image"),
+    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
+        "over all training images"),
+    Column("difference", "minus untuned", form="+.3f"),
+    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
+)  # fmt: skip
+DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +94,7 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
         "regression": config.regression,
         "baseline": config.baseline,
         "ceilings": dict(ceilings),
-        "r_optimistic_is": "optimistic: alpha and layer are chosen on the very test images that it is reported on",
-        "noise_normalised_is": "Algonauts 2023: mean over voxels of min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14",
+        **{f"{key}_is": DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
         "n_permutations": config.n_permutations,
     }
 
@@ -145,13 +168,15 @@ def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> str:
+def score_table(evaluation: Mapping[str, Any]) -> Table:
+    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
+    columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
+    return Table(list(columns.values()), evaluation["rows"])
+
+
+def as_text(evaluation: Mapping[str, Any]) -> str:
     """The table that `pulvinar evaluate` prints."""
-    head = f"{'subject':<10}{'roi':<16}{'side':<6}{'voxels':>7}  " + "".join(f"{name:>18}" for name in columns)
-    lines = [head]
-    for row in evaluation["rows"]:
-        values = "".join(f"{'-':>18}" if row.get(name) is None else f"{row[name]:>18.3f}" for name in columns)
-        lines.append(f"{row['subject']:<10}{row['roi']:<16}{row['hemisphere']:<6}{row['n_voxels']:>7}  {values}")
+    lines = [score_table(evaluation).text(), ""]
     first = evaluation["rows"][0]
     lines += left_out_lines(evaluation["rows"])
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
@@ -159,5 +184,5 @@ def as_text(evaluation: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> 
         f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "
         f"mean {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
     )
-    lines.append(f"r_optimistic is {evaluation['r_optimistic_is']}")
+    lines.append(evaluation["r_optimistic_is"])
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics.encoding import scored_correlations, varying
 from pulvinar.metrics.encoding_gain import Gain, gain
 from pulvinar.metrics.resampling import interval_text, sign_flip_p_value
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import bar
 from pulvinar.training.encoder import EncoderSettings, Folds, predict
 from pulvinar.training.encoding_data import EncodedSubject
@@ -208,14 +209,12 @@ def left_out(n_voxels: int) -> str:
 
 def as_text(found: TransferMatrix) -> str:
     """The matrix for a terminal: percent of voxels improved, own in brackets; then the comparisons."""
-    width = max(8, *(len(name) + 2 for name in (*found.models, *found.subjects)))
-    lines = ["share of voxels improved over untuned, %, (own)".ljust(width)]
-    lines.append(" " * width + "".join(name.rjust(width) for name in found.subjects))
-    by_place = {(cell.model, cell.subject): cell for cell in found.cells}
-    for model in found.models:
-        row = [by_place[model, subject] for subject in found.subjects]
-        texts = [f"({100 * cell.share_improved:.1f})" if cell.is_own else f"{100 * cell.share_improved:.1f} " for cell in row]
-        lines.append(model.ljust(width) + "".join(text.rjust(width) for text in texts))
+    rows: dict[str, dict[str, str]] = {model: {"model": model} for model in found.models}
+    for cell in found.cells:
+        share = f"{100 * cell.share_improved:.1f}"
+        rows[cell.model][cell.subject] = f"({share})" if cell.is_own else share
+    columns = [Column("model", "model", lead=True), *(Column(name, name) for name in found.subjects)]
+    lines = ["share of voxels improved over untuned, %, (own)", Table(columns, list(rows.values())).text()]
     lines += [
         f"{cell.model} on {cell.subject}: r {cell.r:.3f}, untuned {cell.r_untuned:.3f}, difference "
         f"{cell.gain.difference:+.4f} "

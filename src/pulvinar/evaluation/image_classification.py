@@ -18,7 +18,8 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.evaluation.linear_probe import L2_WEIGHTS, choose_l2, solve_logistic, standardised
 from pulvinar.metrics.landscape import bhattacharyya, intensive_components
-from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, interval_text, paired_difference, share_interval
+from pulvinar.metrics.resampling import LEVEL, bootstrap_shares, paired_difference, share_interval
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import track, warn
 from pulvinar.training.layer_features import FeatureSource
 
@@ -150,28 +151,33 @@ def classification_table(
     return result
 
 
+def score_table(result: Mapping[str, Any]) -> Table:
+    """Accuracy of every model, and its difference from the first one's."""
+    columns = [
+        Column("name", "features", note="layer", lead=True),
+        Column("accuracy", "accuracy", "%", ".1%"),
+        Column("difference", "minus first", "points", "+.1%"),
+    ]
+    return Table(columns, result["rows"])
+
+
 def as_text(result: Mapping[str, Any]) -> str:
     """The table for a terminal; then the components of the landscape, negative ones marked."""
     lines = [
         f"{result['images']}: {result['n_train']} training and {result['n_test']} test images, {result['n_classes']} classes, "
-        f"chance {result['chance']:.3f} (the most frequent class); accuracy [95 % interval]"
+        f"chance {100 * result['chance']:.1f} % (the most frequent class)",
+        score_table(result).text(),
+        "layers: " + ", ".join(f"{row['name']} {row['layer']}" for row in result["rows"]),
     ]
-    width = max(len(row["name"]) for row in result["rows"]) + 2
-    for row in result["rows"]:
-        between = interval_text((row["accuracy_low"], row["accuracy_high"]), "{:.3f}".format)
-        text = f"{row['name']:<{width}}{row['accuracy']:.3f} {between}"
-        text += f"  {row['layer']}"
-        if "difference" in row:
-            between = interval_text((row["difference_low"], row["difference_high"]), "{:+.3f}".format)
-            text += f"  minus first {row['difference']:+.3f} {between}"
-        lines.append(text)
     found = result["landscape"]
     if found is None:
         return "\n".join([*lines, "no landscape: 3 models or more are needed"])
     lines.append("landscape (InPCA), coordinates of the first components; * along these, distance counts negatively")
-    marks = [f"{number + 1}{'*' if found['negative'][number] else ''}" for number in range(min(4, len(found["share"])))]
-    shares = [f"{100 * found['share'][number]:.0f} %" for number in range(len(marks))]
-    lines.append(" " * width + "".join(f"{mark} ({share})".rjust(14) for mark, share in zip(marks, shares, strict=True)))
-    for name, place in zip(found["names"], found["coordinates"], strict=True):
-        lines.append(f"{name:<{width}}" + "".join(f"{value:14.4f}" for value in place[: len(marks)]))
-    return "\n".join(lines)
+    columns = [Column("name", "model", lead=True)]
+    for number, share in enumerate(found["share"][:4]):
+        columns.append(
+            Column(str(number), f"{number + 1}{'*' * bool(found['negative'][number])}", f"{100 * share:.0f} %", ".4f")
+        )
+    places = zip(found["names"], found["coordinates"], strict=True)
+    rows = [{"name": name, **{str(number): value for number, value in enumerate(place)}} for name, place in places]
+    return "\n".join([*lines, Table(columns, rows).text()])

@@ -4,7 +4,7 @@ Every row is scored on the same images. PixCorr and SSIM at 425 pixels, two-way 
 percentile bootstraps over images, differences are paired, nulls permute images. Rows that have seen the answer say so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from pulvinar.metrics import reconstruction as metrics
 from pulvinar.metrics.resampling import (
     LEVEL,
     bootstrap_shares,
-    interval_text,
     paired_difference,
     percentile_interval,
     permutation_null,
     share_interval,
 )
+from pulvinar.metrics.table import Column, Table
 from pulvinar.models.picture_measures import FIXED_MEASURES, PUBLISHED_MEASURES, Features, Measure, measure_named, open_measure
 from pulvinar.progress import bar
 from pulvinar.storage import write_json
@@ -305,14 +305,40 @@ def evaluate_pictures(
     return evaluation
 
 
+LABELS = {  # metric -> how a reader would write it; a network that the user named stays as it was named
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "colour": "Colour",
+    "energy": "Energy",
+    "alexnet2": "AlexNet 2",
+    "alexnet5": "AlexNet 5",
+    "inception": "Inception",
+    "efficientnet": "EfficientNet",
+    "clip": "CLIP",
+    "swav": "SwAV",
+}
+UNITS = {"two_way": "two-way", "distance": "distance", "pixcorr": "r, 425 px", "ssim": "425 px"}
+DEFINITIONS = {
+    "two_way": "Share of the other images that are less like the made picture than the seen one is; chance .5.",
+    "distance": "1 - correlation of the features of the seen and the made picture; lower is better.",
+    "pixcorr": "Correlation of the pixels of the seen and the made picture.",
+    "ssim": "Structural similarity of the seen and the made picture, in grey.",
+}
+
+
+def score_table(evaluation: Mapping[str, Any], *, words: Callable[[str], str] = str) -> Table:
+    """A row for each set of pictures, a column for each metric; * marks rows that have seen the answer."""
+    columns = [Column("name", "pictures", note="description", lead=True)]
+    for name, facts in evaluation["metrics"].items():
+        kind = facts["kind"]
+        columns.append(Column(name, LABELS.get(name, name), UNITS[kind], ".3f", definition=DEFINITIONS[kind]))
+    rows = [{**row, "name": words(row["name"]) + "*" * bool(row["sees_answer"])} for row in evaluation["rows"]]
+    return Table(columns, rows, ours=(0,))
+
+
 def as_text(evaluation: Mapping[str, Any]) -> str:
-    """The table for a reader: one line a row; * marks rows that have seen the answer."""
-    metrics_ = list(evaluation["metrics"])
-    width = max(len(row["name"]) for row in evaluation["rows"]) + 2
-    lines = [" " * width + "".join(f"{name + ' [95 %]':>24}" for name in metrics_)]
-    for row in evaluation["rows"]:
-        cells = [f"{row[name]:.3f} {interval_text(row[f'{name}_interval'], '{:.3f}'.format)}" for name in metrics_]
-        lines.append(f"{row['name'] + ('*' if row['sees_answer'] else ''):{width}}" + "".join(f"{cell:>24}" for cell in cells))
+    """The table for a reader, and what its marks are."""
+    lines = [score_table(evaluation).text(), ""]
     kinds = ", ".join(name for name, facts in evaluation["metrics"].items() if facts["kind"] == "two_way")
     lines.append(
         f"{evaluation['n_images']} images; 95 % intervals over images; two-way identification ({kinds}): chance .5; "

@@ -8,7 +8,7 @@ ceiling of exactly those pairs (the Algonauts 2019 definition), beside signed rh
 subjects. Crops of one source picture share a fold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from pulvinar.data.background import background_mask
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import DegenerateError
-from pulvinar.metrics.resampling import interval_text
+from pulvinar.metrics.table import Column, Table
 from pulvinar.progress import bar
 from pulvinar.rsa.compare import compare, name_of, partial_spearman
 from pulvinar.rsa.inference import model_difference, score_rdm
@@ -231,8 +231,34 @@ def _pattern_rdm(patterns: Sequence[np.ndarray]) -> Tensor:
     return correlation_rdm(torch.from_numpy(values))
 
 
+def score_table(evaluation: Mapping[str, Any], target: str, *, words: Callable[[str], str] = str) -> Table:
+    """The rows of one measurement: signed rho, percent of the upper ceiling, null, our lead; `words` writes their names."""
+    columns = [
+        Column("name", "model", words=words, lead=True),
+        Column("rho", "rho", "", "+.3f", "Rank correlation with the measured RDM, mean over subjects, with its sign."),
+        Column("percent", "% of ceiling", form=".1f", definition="Squared correlation in percent of the upper noise ceiling."),
+        Column("null_percent", "null, mean", form=".1f", definition="Percent of the ceiling when images are permuted."),
+        Column("null_percent_95", "null, 95th", form=".1f"),
+        Column("above_null_percent", "above null", form="+.1f"),
+        Column("ours_minus_this", "this run minus it", "rho", "+.3f"),
+        Column("p", "p", form=".3f"),
+    ]
+    rows = []
+    for row in evaluation["rows"]:
+        if row["target"] == target:
+            lead = row.get("ours_minus_this") or {}
+            own = {
+                "ours_minus_this": lead.get("rho"),
+                "ours_minus_this_interval": lead.get("interval"),
+                "p": lead.get("p_value"),
+            }
+            rows.append({**row, **own, **row.get("comparisons", {})})
+    names = dict.fromkeys(name for row in rows for name in row.get("comparisons", {}))
+    return Table([*columns, *(Column(name, name, form="+.3f") for name in names)], rows, ours=(0,))
+
+
 def table_text(evaluation: Mapping[str, Any]) -> str:
-    """The rows for a terminal: percent of the upper ceiling with interval, signed rho, null, and our lead."""
+    """The table of every measurement for a terminal, below its ceilings."""
     lines = []
     for target, ceiling in evaluation["ceilings"].items():
         found = ceiling["scored"]
@@ -240,19 +266,5 @@ def table_text(evaluation: Mapping[str, Any]) -> str:
             f"{target}: pairs of two unseen images, {found['n_pairs']} of {ceiling['all']['n_pairs']}, "
             f"{found['n_subjects']} subjects; ceilings of R2 {found['upper']:.4f} (upper) {found['lower']:.4f} (lower)"
         )
-        header = (
-            f"{'model':38s} {'rho':>7s} {'% ceiling':>10s} {'[95 %]':>15s} {'null':>6s} {'above':>6s}  ours - this, rho [95 %]"
-        )
-        lines.append(header)
-        lines += [_row_text(row) for row in evaluation["rows"] if row["target"] == target]
+        lines.append(score_table(evaluation, target).text())
     return "\n".join(lines)
-
-
-def _row_text(row: Mapping[str, Any]) -> str:
-    between = interval_text(row["percent_interval"], "{:.1f}".format)
-    text = f"{row['name'][:38]:38s} {row['rho']:+7.3f} {row['percent']:10.1f} {between:>15s} "
-    text += f"{row['null_percent']:6.1f} {row['above_null_percent']:6.1f}"
-    lead = row.get("ours_minus_this")
-    if lead is not None:
-        text += f"  {lead['rho']:+.3f} {interval_text(lead['interval'], '{:+.3f}'.format)} p {lead['p_value']:.3f}"
-    return text + "".join(f"  {name} {value:+.3f}" for name, value in row.get("comparisons", {}).items())

@@ -21,8 +21,6 @@ from pulvinar.training.tuned_choice import TUNED, UNTUNED
 from pulvinar.training.tuning_run import choice_folds, layers_of, mac_share, pixels
 from pulvinar.training.tuning_settings import TuningConfig, tag_of
 
-COLUMNS = ("r_nested", "r_untuned", "difference", "share_improved", "r_optimistic", "noise_normalised", "unique_variance")
-
 
 def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool) -> dict[str, Any]:
     """Rows per subject, ROI and hemisphere on the outer test images; written into the run with maps and predictions."""
@@ -61,9 +59,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
         "choices": choices,
         "choices_are": "R^2 of the ridge on the tuned and on the untuned backbone on n_images training images held out from "
         "tuning; the untuned one encodes unless the tuned one is better by 0.002",
-        "share_improved_is": "share of voxels with a higher r than the same ridge on the untuned backbone; chance: predictions "
-        "of the two swapped image by image",
-        "r_untuned_is": "the same ridge on the backbone before tuning, layers and alphas by folds over all training images",
+        **{f"{column.key}_is": column.definition for column in scoring.OF_TUNED if column.definition},
     }
     write_json(run.path / "evaluation.json", result, sealed=True)
     return result
@@ -96,9 +92,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: TuningConfig) -> dict[str,
 def as_text(evaluation: Mapping[str, Any]) -> str:
     """The table that `pulvinar evaluate` prints."""
     first = evaluation["rows"][0]
-    lines = [scoring.as_text(evaluation, COLUMNS)]
-    lines.append(f"r_untuned is {evaluation['r_untuned_is']}")
-    lines += warnings_of(evaluation)
+    lines = [scoring.as_text(evaluation), f"r, untuned: {evaluation['r_untuned_is']}", *warnings_of(evaluation)]
     if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
         lines.append(
             f"first row [95 % interval over images]: difference {first['difference']:+.3f} {_between(first, 'difference')}, "

@@ -1,21 +1,24 @@
 """One self-contained HTML page about a finished run, from its folder alone: no script, nothing fetched, prints.
 
-The run's topic (run.json) says which page it is: each topic has a module here with `figures(run)`, `title(run)`,
-`sections(run, drawn)` and `table_files(run)`.
+The run's topic (run.json) says which page it is: each topic has a module here with `figures(run)`, `table_files(run)` and
+`content(run, drawn)`, which fills the template of its name (templates/).
 """
 
+import base64
 import importlib
 import os
 import re
-from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pulvinar.errors import FileError
-from pulvinar.report import run_folder
+from pulvinar.report import run_folder, tables
 from pulvinar.report.run_folder import Run
+from pulvinar.report.settings import facts_of_run, settings_of
 from pulvinar.storage import write_text
 
 TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
@@ -42,18 +45,38 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
     from pulvinar.report.figures import draw
 
     if Path(run).is_dir() and not (Path(run) / "run.json").is_file() and any(Path(run).glob("*/run.json")):
-        title, parts = sweep_page.page(run)
-        target = Path(out) if out is not None else Path(run) / "report.html"
-        write_text(target, _html(title, parts, Path(run).resolve().name))
-        return target
-    found = run_folder.read(run)
-    topic = topic_page(found)
-    drawn = draw(found, topic)
-    for name, text in topic.table_files(found).items():
-        write_text(found.folder / "artifacts" / name, without_places(text))
-    target = Path(out) if out is not None else found.folder / "report.html"
-    write_text(target, _html(topic.title(found), topic.sections(found, drawn), found.folder.resolve().name))
+        name, content = "sweep", sweep_page.content(Path(run))
+    else:
+        found = run_folder.read(run)
+        topic = topic_page(found)
+        drawn = draw(found, topic)
+        for file, text in topic.table_files(found).items():
+            write_text(found.folder / "artifacts" / file, without_places(text))
+        name, content = found.topic, _of_every_run(found) | {"drawn": drawn} | topic.content(found, drawn)
+    target = Path(out) if out is not None else Path(run) / "report.html"
+    page = _templates().get_template(f"{name}.html")
+    write_text(target, page.render(folder=Path(run).resolve().name, **content) + "\n")
     return target
+
+
+def _of_every_run(run: Run) -> dict[str, Any]:
+    """What every run's page has: method and data, the finding in two parts, cautions, how it was made."""
+    from pulvinar.report.drawing import SIMULATED
+    from pulvinar.report.findings import cautions, headline
+
+    data = run.facts.get("data") or {}
+    facts = [tables.label(run.method), f"subject {data['target']}" if data.get("target") else "", str(data.get("name") or "")]
+    lead, rest = headline(run)
+    return {
+        "title": f"{tables.label(run.method)}: {lead}",
+        "line": " · ".join(filter(None, facts)),
+        "lead": lead,
+        "rest": rest,
+        "cautions": cautions(run),
+        "simulated": SIMULATED if run.simulated else "",
+        "facts": facts_of_run(run),
+        "settings": None if run.config is None else settings_of(run.config),
+    }
 
 
 def topic_page(run: Run) -> ModuleType:
@@ -69,17 +92,21 @@ def without_places(text: str) -> str:
     >>> without_places("from /data/nsd/world and nsd:/data/nsd?subject=1 <a href='/x/y'>, 1/300")
     "from world and nsd:nsd?subject=1 <a href='/x/y'>, 1/300"
     """
-    parts = TAG.split(text)
-    return "".join(part if TAG.fullmatch(part) else PLACE.sub(r"\1", part) for part in parts)
+    parts = TAG.split(str(text))
+    return type(text)("".join(part if TAG.fullmatch(part) else PLACE.sub(r"\1", part) for part in parts))  # markup stays that
 
 
-def _html(title: str, parts: Sequence[str], folder: str) -> str:
-    style = files("pulvinar.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(without_places(title))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + without_places("\n".join(part for part in parts if part))
-        + f"\n<footer>Made by pulvinar from the folder <code>{escape(folder)}</code>.</footer>\n"
-        "</body>\n</html>\n"
-    )
+def _data_uri(path: Path, format: str) -> str:
+    """The bytes of a figure in the page: SVG for lines and text, PNG where there are many pixels."""
+    kind = "image/svg+xml" if format == "svg" else "image/png"
+    content = base64.b64encode(path.with_suffix(f".{format}").read_bytes()).decode("ascii")
+    return f"data:{kind};base64,{content}"
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("pulvinar.report")
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"without_places": without_places, "data_uri": _data_uri, "percent": tables.percent}
+    found.globals["e"] = found.get_template("elements.html").module
+    return found

@@ -1,37 +1,16 @@
 """The page of reconstructed pictures: pixel correlation beside identification for every row, the table, the grid."""
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from pulvinar.metrics.resampling import interval_text
-from pulvinar.report import elements, picture_grid, tables
+from pulvinar.evaluation.reconstruction import LABELS, score_table
+from pulvinar.metrics.table import csv_text
+from pulvinar.report import picture_grid, tables
 from pulvinar.report.drawing import BOTH, INK, MUTED, RULE, SELECTED_ONLY
-from pulvinar.report.findings import cautions, headline
 from pulvinar.report.run_folder import Run
-
-Row = Mapping[str, Any]
-LABELS = {
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "colour": "Colour",
-    "energy": "Energy",
-    "alexnet2": "AlexNet 2",
-    "alexnet5": "AlexNet 5",
-    "inception": "Inception",
-    "efficientnet": "EfficientNet",
-    "clip": "CLIP",
-    "swav": "SwAV",
-}
-KINDS = {"two_way": "two-way", "distance": "distance", "pixcorr": "r, 425 px", "ssim": "425 px"}
-
-
-def title(run: Run) -> str:
-    """Method and finding in one line."""
-    return f"{tables.label(run.method)}: {headline(run).lead}"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -43,90 +22,48 @@ def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
     if run.evaluation is None:
         return {}
-    entries = []
-    for row in run.rows:
-        entry = {"name": row["name"], "description": row["description"], "sees_answer": row["sees_answer"]}
-        for name in run.evaluation["metrics"]:
-            entry |= {name: row[name], f"{name}_interval": row[f"{name}_interval"]}
-        entries.append(entry)
-    return {"scores.csv": tables.csv_text(entries)}
+    raw = [{"name": row["name"], "description": row["description"], "sees_answer": row["sees_answer"]} for row in run.rows]
+    records = score_table(run.evaluation).records()
+    return {"scores.csv": csv_text([given | record | given for given, record in zip(raw, records, strict=True)])}
 
 
-def sections(run: Run, drawn: Mapping[str, Path]) -> list[str]:
-    """The parts of the page, in order."""
-    warning = "The published numbers are of other data and other generators: they say what is usual."
+def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
+    """What pictures.html is filled with."""
+    return {
+        "tiles": _tiles(run),
+        "summary": None if run.evaluation is None else _summary(run.evaluation),
+        "reconstructions": reconstructions(run),
+        "published": tables.published_beside(run, run.rows[0] if run.rows else {}),
+    }
+
+
+def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "table": score_table(evaluation, words=tables.label),
+        "left_out": list(evaluation.get("skipped", {}).values()),
+        "rules_broken": evaluation.get("rules_broken", ()),
+    }
+
+
+def reconstructions(run: Run) -> list[dict[str, Any]]:
+    """Each folder of reconstructions that lies in the run: its grid and table."""
     return [
-        elements.header(run, *headline(run), _tiles(run), cautions(run)),
-        _scores(run, drawn),
-        *reconstructions(run),
-        elements.published(run, run.rows[0] if run.rows else {}, warning=warning),
-        elements.settings(run),
+        {
+            "folder": folder.name,
+            "generator": summary.get("settings", {}).get("generator", {}).get("kind", "embedded"),
+            "drawn": {"grid": folder / "grid"} if (folder / "grid.png").is_file() else {},
+            **_summary(summary),
+        }
+        for folder, summary in picture_grid.folders(run.folder)
     ]
-
-
-def reconstructions(run: Run) -> list[str]:
-    """A section for each folder of reconstructions that lies in the run: its grid and table; empty where there is none."""
-    made = []
-    for folder, summary in picture_grid.folders(run.folder):
-        grid = {"grid": folder / "grid"} if (folder / "grid.png").is_file() else {}
-        caption = "Images taken by their place among the test images, not by score."
-        shown = elements.figure(grid, "grid", caption, alt="Seen, reconstructed and retrieved pictures", format="png")
-        generator = escape(str(summary.get("settings", {}).get("generator", {}).get("kind", "embedded")))
-        made.append(
-            f"<section><h2>What was reconstructed ({generator} generator)</h2>\n{shown}\n"
-            f"{_table(summary)}<p><small>All pictures, scores.csv and summary.json: "
-            f"<code>{escape(folder.name)}</code>.</small></p></section>"
-        )
-    return made
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
     made = []
     for name in list((run.evaluation or {}).get("metrics", {}))[:4]:
         between = tables.said_interval(run.rows[0][f"{name}_interval"], "{:.3f}".format)
-        made.append((heading(name), f"{run.rows[0][name]:.3f}", between))
+        made.append((LABELS.get(name, name), f"{run.rows[0][name]:.3f}", between))
     return made
-
-
-def heading(name: str) -> str:
-    """A metric as a reader would write it; a network that the user named stays as it was named."""
-    return LABELS.get(name, name)
-
-
-def _scores(run: Run, drawn: Mapping[str, Path]) -> str:
-    if run.evaluation is None:
-        return "<h2>Scores</h2>" + elements.absent("The run was not evaluated: evaluation.json is not in its folder.")
-    caption = (
-        "Blurring raises PixCorr and lowers identification; neither alone says that a picture is right. Lines: 95 % intervals "
-        "over images; broken line: chance. Vermilion*: rows that have seen the answer."
-    )
-    alt = "Pixel correlation beside two-way identification"
-    figure = elements.figure(drawn, "tradeoff", caption, alt=alt, format="svg", narrow=True)
-    return f"<section><h2>Scores</h2>\n{figure}\n{_table(run.evaluation)}</section>"
-
-
-def _table(summary: Mapping[str, Any]) -> str:
-    metrics = summary["metrics"]
-    heads = "".join(
-        f'<th class="number">{escape(heading(name))}<small>{escape(KINDS[facts["kind"]])} {tables.INTERVAL}</small></th>'
-        for name, facts in metrics.items()
-    )
-    body = "".join(_line(row, metrics, place == 0) for place, row in enumerate(summary["rows"]))
-    left_out = "".join(f"<p><small>Left out: {escape(reason)}</small></p>" for reason in summary.get("skipped", {}).values())
-    rules = "".join(f"<p><small>Breaks a rule: {escape(rule)}</small></p>" for rule in summary.get("rules_broken", ()))
-    note = "<p><small>In brackets: 95 % intervals over images. * has seen the answer. Lower distances are better.</small></p>"
-    head = f"<thead><tr><th>pictures</th>{heads}</tr></thead>"
-    return f'<div class="wide"><table class="scores">{head}<tbody>{body}</tbody></table></div>{note}{left_out}{rules}'
-
-
-def _line(row: Row, metrics: Mapping[str, Any], ours: bool) -> str:
-    cells = ""
-    for name in metrics:
-        cells += elements.number_cell(f"{row[name]:.3f}", interval_text(row[f"{name}_interval"], "{:.3f}".format))
-    mark = "*" if row["sees_answer"] else ""
-    kind = ' class="run"' if ours else ""
-    label = escape(tables.label(row["name"]))
-    return f'<tr{kind}><th scope="row">{label}{mark}<small>{escape(row["description"])}</small></th>{cells}</tr>'
 
 
 def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
@@ -141,7 +78,7 @@ def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
             axis.plot(row[name], place, "o", color=colour, markersize=5)
         if name != "pixcorr":
             axis.axvline(0.5, color=MUTED, linewidth=0.8, linestyle="dashed")
-        what = heading(name) if name == "pixcorr" else f"two-way identification,\n{heading(name)}"
+        what = LABELS.get(name, name) if name == "pixcorr" else f"two-way identification,\n{LABELS.get(name, name)}"
         axis.set(xlabel=f"{what} [95 %]")
         axis.grid(axis="x", color=RULE, linewidth=0.6)
         axis.set_axisbelow(True)

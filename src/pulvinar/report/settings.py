@@ -1,7 +1,6 @@
 """How a run was made: the protocol of its evaluation, its data and versions, its settings."""
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +117,10 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def settings_table(config: str) -> str:
-    """config.toml as a table: setting, value as written, and the comment above it."""
-    rows, comments = [], []
+def settings_of(config: str) -> list[tuple[str, str, str]]:
+    """The lines of config.toml: setting, value as written, and the comment above it."""
+    rows: list[tuple[str, str, str]] = []
+    comments: list[str] = []
     for line in map(str.strip, config.splitlines()):
         if line.startswith("#"):
             comments.append(line.lstrip("# "))
@@ -130,5 +130,4 @@ def settings_table(config: str) -> str:
             name, value = (part.strip() for part in line.split("=", 1))
             rows.append((name, value, " ".join(comments)))
             comments = []
-    cells = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table class="settings"><tbody>{cells}</tbody></table></div>'
+    return rows

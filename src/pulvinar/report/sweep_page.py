@@ -1,51 +1,54 @@
 """The page of a folder of self-supervised runs: seeds put together, every row at its share, against what it must beat."""
 
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from pulvinar.metrics.resampling import interval_text
-from pulvinar.report import elements, gating_figures, run_folder, tables
+from pulvinar.metrics.table import Column, Table, csv_text
+from pulvinar.report import gating_figures, run_folder, tables
+from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import Finding, Rival, cautions, is_larger
 from pulvinar.report.gating_figures import NAMES, TITLES
 from pulvinar.report.gating_runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.report.run_folder import Run
 from pulvinar.storage import write_text
 
 Entry = Mapping[str, Any]
-ELSEWHERE = (
-    "The published numbers are of full-width networks, 500 epochs and whole data sets: they say what is usual, not what is "
-    "better. Each row's own data and epochs stand in the settings of its run."
-)
-INTERVALS = (
-    "95 % intervals over training runs and test images, drawn independently; differences are paired over both. A tie is a "
-    "difference whose interval holds 0."
-)
+DEFINITIONS = {
+    "knn": "Accuracy on the test images of nearest neighbours, mean over runs.",
+    "linear": "Accuracy on the test images of a linear classifier, mean over runs.",
+}
 
 
-def page(folder: str | os.PathLike[str]) -> tuple[str, list[str]]:
-    """Title and parts of the page; writes the figure, artifacts/comparisons.csv and comparisons.txt into the folder."""
-    folder = Path(folder)
-    runs = find_runs(folder)
-    rows = pool(runs)
+def content(folder: Path) -> dict[str, Any]:
+    """What sweep.html is filled with; writes the figure, artifacts/comparisons.csv and comparisons.txt into the folder."""
+    paths = find_runs(folder)
+    runs = [run_folder.read(path) for path in paths]
+    rows = pool(paths)
     found = comparisons(rows)
     entries = [_entries(comparison) for comparison in found]
-    flat = [entry for part in entries for entry in part]
-    write_text(folder / "artifacts" / "comparisons.csv", tables.csv_text(flat))
-    write_text(folder / "artifacts" / "comparisons.txt", as_text(entries))
+    made = [(_heading(part), _table(part)) for part in entries]
+    write_text(folder / "artifacts" / "comparisons.csv", csv_text([entry for part in entries for entry in part]))
+    text = "\n".join(f"{heading}\n{table.text(math.inf)}\n" for heading, table in made)
+    write_text(folder / "artifacts" / "comparisons.txt", text)
     drawn = gating_figures.figure(folder)
     lead, rest = _headline(found, entries, rows)
-    caption = f"Accuracy against the multiply-adds reached; bars are 95 % intervals, small dots single runs. {len(runs)} runs."
-    alt = "Accuracy against the MAC share reached, of every group of runs and its controls"
-    return lead, [
-        f'<header>{_mark(runs)}<p class="run">{escape(folder.resolve().name)} · {len(runs)} self-supervised runs</p>\n'
-        f"<h1>{escape(lead)}<span>{escape(rest)}</span></h1>\n<p>{escape(INTERVALS)}</p>\n{_cautions(runs)}</header>",
-        f"<section>{elements.figure(drawn, 'accuracy', caption, alt=alt, format='svg')}</section>",
-        *(_section(part) for part in entries),
-        _published(runs, rows),
-    ]
+    return {
+        "title": lead,
+        "line": f"{folder.resolve().name} · {len(runs)} self-supervised runs",
+        "lead": lead,
+        "rest": rest,
+        "tiles": [],
+        "cautions": [f"{path.name}: {text}" for path, run in zip(paths, runs, strict=True) for text in cautions(run)],
+        "simulated": SIMULATED if any(run.simulated for run in runs) else "",
+        "drawn": drawn,
+        "n_runs": len(runs),
+        "comparisons": made,
+        "published": _published(runs, rows),
+    }
 
 
 def _headline(found: Sequence[Comparison], entries: Sequence[Sequence[Entry]], rows: Sequence[PooledRow]) -> tuple[str, str]:
@@ -86,15 +89,6 @@ def _bounds(entry: Entry) -> list[float] | None:
     return ends or None
 
 
-def _mark(runs: Sequence[Path]) -> str:
-    return elements.simulated_mark(any(run_folder.read(run).simulated for run in runs))
-
-
-def _cautions(runs: Sequence[Path]) -> str:
-    """The cautions of every run, by its folder's name."""
-    return elements.caution_list([f"{run.name}: {text}" for run in runs for text in cautions(run_folder.read(run))])
-
-
 def name_of(row: PooledRow) -> str:
     """What to call a row: its group, and its branch where that is not the whole network."""
     group = row.group.replace("_", " ")
@@ -131,72 +125,32 @@ def _heading(entries: Sequence[Entry]) -> str:
     return "Every channel computed" if budget is None else f"At {tables.percent(budget)} of the multiply-adds"
 
 
-def _cells(entry: Entry, kind: str) -> tuple[str, str, str, str]:
-    """Accuracy, its interval, the difference from the first row, that one's interval; in percent and points."""
-    accuracy = tables.share(entry[kind]), interval_text(entry[f"{kind}_interval"], tables.share)
-    minus = f"{kind}_minus_first_"
-    if f"{minus}difference" not in entry:
-        return (*accuracy, entry.get(f"{kind}_verdict", ""), "")
-    between = interval_text((entry[f"{minus}low"], entry[f"{minus}high"]), tables.points)
-    return (*accuracy, tables.points(entry[f"{minus}difference"]), f"{between} {entry[f'{kind}_verdict']}")
-
-
-def _share(entry: Entry, digits: int) -> str:
-    return "–" if entry["branch"] == "pixels" else f"{100 * entry['mac_share']:.{digits}f}"
-
-
-def _section(entries: Sequence[Entry]) -> str:
-    minus = f'<th class="number">minus the first<small>points {tables.INTERVAL}</small></th>'
-    heads = "".join(
-        f'<th class="number">{escape(TITLES[kind])}<small>% {tables.INTERVAL}</small></th>{minus}' for kind in KINDS
-    )
-    lead = f'<th>network</th><th class="number">runs</th><th class="number">MACs<small>%</small></th>{heads}'
-    body = "".join(_row(entry, is_first=number == 0) for number, entry in enumerate(entries))
-    table = f'<table class="scores"><thead><tr>{lead}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<section><h2>{escape(_heading(entries))}</h2>\n<div class="wide">{table}</div></section>'
-
-
-def _row(entry: Entry, *, is_first: bool) -> str:
-    cells = [f'<th scope="row">{escape(entry["name"])}</th>', elements.number_cell(str(entry["n_seeds"]))]
-    cells.append(elements.number_cell(_share(entry, 1)))
+def _table(entries: Sequence[Entry]) -> Table:
+    """Runs, MAC share, both accuracies with intervals, differences from the first row."""
+    columns = [
+        Column("name", "network", lead=True),
+        Column("n_seeds", "runs", form="d"),
+        Column("mac_share", "MACs", "%", ".2%", "Multiply-adds on the test images, of those of the dense network."),
+    ]
     for kind in KINDS:
-        accuracy, interval, difference, between = _cells(entry, kind)
-        cells += [elements.number_cell(accuracy, interval), elements.number_cell(difference, between)]
-    return f'<tr class="{"run" if is_first else "control"}">{"".join(cells)}</tr>'
-
-
-def as_text(comparisons: Sequence[Sequence[Entry]]) -> str:
-    """The comparisons in aligned columns: runs, MAC share, both accuracies with intervals, differences from the first row."""
-    lines = []
-    for entries in comparisons:
-        lines += [
-            _heading(entries),
-            f"{'':34} runs   MACs"
-            + "".join(f"   {TITLES[kind] + ' [95 %]':34}{'minus the first [95 %]':29}" for kind in KINDS),
+        minus = f"{kind}_minus_first"
+        columns += [
+            Column(kind, TITLES[kind], "%", ".1%", DEFINITIONS[kind]),
+            Column(f"{minus}_difference", "minus the first", "points", "+.1%", bounds=(f"{minus}_low", f"{minus}_high")),
+            Column(f"{kind}_verdict", "against", "the first"),
         ]
-        for entry in entries:
-            cells = [f"{entry['name']:34} {entry['n_seeds']:4} {_share(entry, 2):>6}"]
-            for kind in KINDS:
-                accuracy, interval, difference, between = _cells(entry, kind)
-                cells.append(f"{accuracy:>5} {interval}".ljust(32) + f" {difference:>6} {between}".ljust(31))
-            lines.append("  ".join(cells).rstrip())
-        lines.append("")
-    return "\n".join(lines)
+    return Table(columns, entries, ours=(0,))
 
 
-def _published(runs: Sequence[Path], rows: Sequence[PooledRow]) -> str:
+def _published(runs: Sequence[Run], rows: Sequence[PooledRow]) -> Table:
     """The published rows of all methods in the folder, once, with each group's dense and gated accuracy below."""
-    published = {str(entry): entry for run in runs for entry in run_folder.read(run).published}
+    published = {str(entry): entry for run in runs for entry in run.published}
     ours = [
-        (
-            name_of(row),
-            _made_of(row),
-            {f"linear_{row.branch}": row.score("linear"), "mac_share": row.mac_share},
-        )
+        (name_of(row), _made_of(row), {f"linear_{row.branch}": row.score("linear"), "mac_share": row.mac_share})
         for row in rows
         if row.branch in ("gated", "dense")
     ]
-    return elements.published_beside(list(published.values()), ours, warning=ELSEWHERE)
+    return tables.published(list(published.values()), ours) if published else Table((), ())
 
 
 def _made_of(row: PooledRow) -> str:

@@ -1,21 +1,16 @@
-"""The scores beside their controls: as HTML and CSV (text_table.py: as text); and what is published beside ours.
+"""The scores of a decoding run beside their controls, and what is published beside ours.
 
 A control is compared with the run by the paired difference of their scores (control minus run) and its interval: where the
 interval holds zero the comparison is a tie, whichever score is larger. Without an interval it is 'not told'.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from pulvinar.metrics.resampling import interval_text
-from pulvinar.report.run_folder import SCORE
-
-Row = Mapping[str, Any]
+from pulvinar.metrics.table import NO_BREAK, Column, Row, Table, csv_text
+from pulvinar.report.run_folder import SCORE, Run
 
 LABELS = {
     "troi": "TROI",
@@ -43,8 +38,6 @@ METRICS = {
     "swav": "SwAV distance",
 }
 GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
-NO_BREAK = "\u00a0"
-INTERVAL = f"[95{NO_BREAK}%]"  # in the head of a column with intervals
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
 
 
@@ -109,63 +102,39 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def share(value: float) -> str:
-    """A share in percent, one decimal, without the sign."""
-    return f"{100 * value:.1f}"
+def score_table(rows: Sequence[Row], method: str, *, told: bool = False) -> Table:
+    """The columns in which a row has a value, each row with its verdict.
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the table: where its value stands in a row, its heading and unit, and how a value is written."""
-
-    key: str
-    heading: str
-    unit: str
-    write: Callable[[float], str]
-
-    def value(self, row: Row) -> str:
-        """The written value, a dash for none."""
-        value = row.get(self.key)
-        return "–" if value is None or _absent(value) else self.write(value)
-
-    def interval(self, row: Row) -> str:
-        """The written interval ('[55.0, 67.0]'), empty for none."""
-        return interval_text(row.get(f"{self.key}_interval"), self.write)
-
-    def head(self, rows: Sequence[Row]) -> str:
-        """What stands below the heading: the unit, and the level where a row has an interval."""
-        return f"{self.unit} {INTERVAL}".strip() if any(self.interval(row) for row in rows) else self.unit
-
-
-def columns(rows: Sequence[Row], method: str) -> list[Column]:
-    """The columns in which at least one row has a value."""
+    told: without those under another protocol that repeat the headline's in every row (300 images: one draw of 300).
+    """
+    again = {f"{protocol}_{key}": key for protocol in GALLERIES for key in (SCORE, "image_to_brain_top1")}
     every = [
-        Column("n_voxels", "voxels", "", count),
-        Column(SCORE, "brain → image", "top-1, %", share),
-        Column("image_to_brain_top1", "image → brain", "top-1, %", share),
+        Column("name", "voxels used", words=label, note="description", lead=True),
+        Column("n_voxels", "voxels", form=",.0f"),
+        Column(SCORE, "brain → image", "top-1, %", ".1%", "Share of trials whose embedding finds its image first."),
+        Column("image_to_brain_top1", "image → brain", "top-1, %", ".1%", "Share of images that find their embedding."),
         *[
-            Column(f"{protocol}_{direction}_top1", heading, f"top-1, %, {gallery}", share)
+            Column(f"{protocol}_{direction}_top1", heading, f"top-1, %, {gallery}", form=".1%", minor=True)
             for protocol, gallery in GALLERIES.items()
             for direction, heading in (("brain_to_image", "brain → image"), ("image_to_brain", "image → brain"))
         ],
-        Column("brain_to_image_top5", "brain → image", "top-5, %", share),
-        Column("brain_to_image_median_rank", "median rank", "brain → image", lambda value: f"{value:g}"),
-        Column("precision", "precision", "", "{:.2f}".format),
-        Column("recall", "recall", "", "{:.2f}".format),
-        Column("dice", "Dice", "", "{:.2f}".format),
-        Column(f"difference_to_{method}", f"minus {label(method)}", "points", points),
+        Column("brain_to_image_top5", "brain → image", "top-5, %", form=".1%", minor=True),
+        Column("brain_to_image_median_rank", "median rank", "brain → image", form="g", minor=True),
+        Column("precision", "precision", form=".2f", definition="Share of the kept voxels that are reference voxels."),
+        Column("recall", "recall", form=".2f", minor=True, definition="Share of the reference voxels that are kept."),
+        Column("dice", "Dice", form=".2f", minor=True, definition="Twice the shared voxels over the sum of both counts."),
+        Column(f"difference_to_{method}", f"minus {label(method)}", "points", form="+.1%"),
+        Column("verdict", "against", label(method), words=lambda kind: VERDICTS[kind]),
     ]
-    return [column for column in every if any(row.get(column.key) is not None for row in rows)]
-
-
-def told_columns(rows: Sequence[Row], method: str) -> list[Column]:
-    """`columns` without those under another protocol that repeat the headline's in every row (300 images: one draw of 300)."""
-    again = {f"{protocol}_{key}": key for protocol in GALLERIES for key in (SCORE, "image_to_brain_top1")}
-    return [
+    shown = [
         column
-        for column in columns(rows, method)
-        if column.key not in again or any(row.get(column.key) != row.get(again[column.key]) for row in rows)
+        for column in every
+        if column.key in ("name", "verdict") or any(row.get(column.key) is not None for row in rows)
+        if not (told and column.key in again and all(row.get(column.key) == row.get(again[column.key]) for row in rows))
     ]
+    ours = [place for place, row in enumerate(rows) if row["name"] == method]
+    found = [{**row, "verdict": verdict(row, method)} for row in rows]
+    return Table(shown, found, ours, elsewhere="On the page of the run and in its scores.csv")
 
 
 def verdict(row: Row, method: str) -> str:
@@ -233,90 +202,36 @@ def headroom(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def as_html(rows: Sequence[Row], method: str) -> str:
-    """The table as HTML; a row that is not available shows its reason instead of scores."""
-    shown = told_columns(rows, method)
-    heads = "".join(f'<th class="number">{escape(c.heading)}<small>{escape(c.head(rows))}</small></th>' for c in shown)
-    body = "\n".join(_html_row(row, shown, method) for row in rows)
-    against = f"<th>against {escape(label(method))}</th>"
-    head = f"<thead><tr><th>voxels used</th>{heads}{against}</tr></thead>"
-    return f'<table class="scores">\n{head}\n<tbody>\n{body}\n</tbody></table>'
-
-
-def _html_row(row: Row, shown: Sequence[Column], method: str) -> str:
-    description = f"<small>{escape(str(row['description']))}</small>" if row.get("description") else ""
-    name = f'<th scope="row">{escape(label(row["name"]))}{description}</th>'
-    if row.get("unavailable"):
-        reason = f'<td class="unavailable" colspan="{len(shown) + 1}">not available: {escape(str(row["unavailable"]))}</td>'
-        return f'<tr class="none">{name}{reason}</tr>'
-    cells = "".join(f'<td class="number">{c.value(row)}<small>{c.interval(row)}</small></td>' for c in shown)
-    kind = verdict(row, method)
-    mark = f'<td><span class="verdict {kind.replace(" ", "-")}">{VERDICTS[kind]}</span></td>'
-    return f'<tr class="{kind.replace(" ", "-")}">{name}{cells}{mark}</tr>'
-
-
 def as_csv(rows: Sequence[Row], method: str) -> str:
-    """The table as CSV: raw values (shares, not percents), interval bounds as in `csv_text`, verdict and reason."""
-    shown = [column.key for column in columns(rows, method)]
-    with_interval = {key for key in shown if any(row.get(f"{key}_interval") for row in rows)}
-    entries = []
-    for row in rows:
-        entry = {"name": row["name"], "description": row.get("description", "")}
-        for key in shown:
-            entry[key] = row.get(key)
-            if key in with_interval:
-                entry[f"{key}_interval"] = row.get(f"{key}_interval")
-        entries.append({**entry, "verdict": verdict(row, method), "unavailable": row.get("unavailable") or ""})
-    return csv_text(entries)
+    """The table as CSV: raw values (shares, not percents), interval bounds, verdict and reason."""
+    reasons = ({"unavailable": row.get("unavailable")} for row in rows)
+    return csv_text([entry | reason for entry, reason in zip(score_table(rows, method).records(), reasons, strict=True)])
 
 
-def csv_text(entries: Sequence[Row]) -> str:
-    """Entries as CSV with a header; columns in the order in which they first come. Intervals say their level in their names.
-
-    A pair `score_interval` becomes the columns `score_low_95` and `score_high_95`, and so are `score_low`, `score_high` named.
-    """
-    entries = [_with_levels(entry) for entry in entries]
-    names = list(dict.fromkeys(name for entry in entries for name in entry))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(entries)
-    return text.getvalue()
-
-
-def _with_levels(entry: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in entry.items():
-        if name.endswith("_interval"):
-            low, high = value or (None, None)
-            stem = name.removesuffix("_interval")
-            found |= {f"{stem}_low_95": low, f"{stem}_high_95": high}
-        else:
-            found[f"{name}_95" if name.rpartition("_")[2] in ("low", "high") else name] = value
-    return found
-
-
-def published_html(published: Sequence[Row], ours: Sequence[tuple[str, str, Row]]) -> str:
+def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = ()) -> Table:
     """Published rows by metric; below them ours: (name, data, metric -> value), a dash where there is no such value."""
-    metrics = list(dict.fromkeys(str(row["metric"]) for row in published))
+    metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries))
     grouped: dict[tuple[str, str, str], dict[str, str]] = {}
-    for row in published:
-        gallery = f", gallery of {row['gallery_size']}" if row.get("gallery_size") else ""
-        key = (str(row.get("table", "")), f"{row.get('setting', '')}{gallery}", str(row.get("method", "")))
-        grouped.setdefault(key, {})[str(row["metric"])] = _published_value(row)
-    heads = "".join(f'<th class="number">{escape(metric(name))}</th>' for name in metrics)
-    body = [
-        f'<tr><th scope="row">{escape(method)}<small>{escape(setting)}</small></th><td>{escape(table)}</td>'
-        + "".join(f'<td class="number">{values.get(name, "–")}</td>' for name in metrics)
-        + "</tr>"
-        for (table, setting, method), values in grouped.items()
+    for entry in entries:
+        gallery = f", gallery of {entry['gallery_size']}" if entry.get("gallery_size") else ""
+        key = (str(entry.get("table", "")), f"{entry.get('setting', '')}{gallery}", str(entry.get("method", "")))
+        grouped.setdefault(key, {})[str(entry["metric"])] = _published_value(entry)
+    rows: list[Row] = [
+        {"method": method, "setting": setting, "table": table, **values} for (table, setting, method), values in grouped.items()
     ]
     for name, data, values in ours:
-        cells = "".join(f'<td class="number">{_ours(values, published, key)}</td>' for key in metrics)
-        lead = f'<th scope="row">{escape(name)}<small>{escape(data)}</small></th>'
-        body.append(f'<tr class="run">{lead}<td>–</td>{cells}</tr>')
-    head = f"<thead><tr><th>method</th><th>table</th>{heads}</tr></thead>"
-    return f'<table class="published">{head}<tbody>{"".join(body)}</tbody></table>'
+        rows.append({"method": name, "setting": data, **{key: _ours(values, entries, key) for key in metrics}})
+    columns = [Column("method", "method", note="setting"), Column("table", "table")]
+    columns += [Column(name, metric(name), form="g") for name in metrics]
+    return Table(columns, rows, ours=range(len(grouped), len(rows)))
+
+
+def published_beside(run: Run, ours: Row) -> Table:
+    """The published rows that are in a run, above this run's values (metric -> value)."""
+    name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
+    return (
+        published(run.published, [(f"{label(run.method)}, this run", name_of_data, ours)]) if run.published else Table((), ())
+    )
 
 
 def _published_value(row: Row) -> str:
