@@ -87,7 +87,7 @@ def transfer(
         {name: model.source for name, model in tuned.items()},
         opened,
         untuned=plain.source,
-        settings=config.encoder(),
+        settings=config,
         owners=owners,
         folds=folds,
         seed=seed,

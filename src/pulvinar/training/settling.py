@@ -4,7 +4,6 @@ Everything here looks at plain training images with the gates of inference, in e
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from pulvinar.selection.budget import Shift, bisect_logit_shift
 from pulvinar.selection.channel_gate import by_group
 from pulvinar.selection.decisive_gates import decided, one_mask
 from pulvinar.training.processes import is_first
+from pulvinar.training.self_supervised_settings import GatedConfig
 from pulvinar.training.views import ViewSettings, plain_view
-
-if TYPE_CHECKING:
-    from pulvinar.training.self_supervised_settings import GatedConfig
 
 N_SETTLING_IMAGES = 4000
 N_FIXING_IMAGES = 1000  # for the shift in front of fixing, which need not be as near
@@ -64,7 +61,7 @@ def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: Vie
             encoder(pixels, gated=True)
 
 
-def settle(encoder: GatedResNet, images: np.ndarray, config: "GatedConfig", views: ViewSettings) -> dict[str, float]:
+def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views: ViewSettings) -> dict[str, float]:
     """Put the gated pass on its budget after training: statistics, then one shift of all logits, found on training images.
 
     Statistics and shift each move the other a little, so both are done twice, the shift last. With `fix_gates` set the gates
