@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pulvinar.config import setting
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.errors import InputError
 from pulvinar.evaluation import self_supervised
 from pulvinar.evaluation.backbone_scores import gated_features, score_backbone
@@ -121,7 +122,7 @@ def student_shape(config: Config, teacher: Backbone, images: np.ndarray) -> tupl
     network = source.network
     if "gated" not in network.passes:
         return narrow_shape(network.shape, size=network.size, share=config.budget, uniform="inner"), f"budget {config.budget}"
-    rows = np.unique(np.linspace(0, len(images) - 1, min(_N_POLICY_IMAGES, len(images))).astype(int))
+    rows = evenly_spaced(len(images), _N_POLICY_IMAGES)
     channels = gated_features(network, images[rows], views=source.views).channels
     widths = [torch.arange(width) for width in channels.mean_open()]
     return narrowed_shape(network.shape, widths), f"gates of {config.gates or 'the teacher'}"

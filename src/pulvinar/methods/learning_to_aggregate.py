@@ -36,7 +36,7 @@ from pulvinar.training.aggregation import (
     ChosenScales,
     Layout,
     MeasuredRDMs,
-    folds_of_images,
+    inner_folds,
     nested_scales,
     splits_at_once,
 )
@@ -166,9 +166,7 @@ def network_trainer(
     generator = torch.Generator().manual_seed(config.seed)
     held_out = torch.zeros_like(training)
     if config.early_stopping:
-        rows = torch.nonzero(training)[:, 0]
-        folds = folds_of_images([groups[row] for row in rows.tolist()], config.n_inner_folds, generator)
-        held_out[rows[folds == 0]] = True
+        held_out = inner_folds(training, groups, config.n_inner_folds, generator) == 0
     return NetworkTrainer(
         backbone,
         backbone.preprocess(images),

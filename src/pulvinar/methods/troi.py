@@ -298,10 +298,7 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
     whole["mask_smoothed"][checked.candidates] = trainer.low_pass @ trainer.last_mask
     selected = np.zeros(responses.n_voxels, bool)
     selected[checked.candidates[outcome.kept]] = True
-    geometry = responses.geometry
-    places = ("coordinates", "index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
-    arrays = {name: np.asarray(getattr(geometry, name)) for name in places if getattr(geometry, name) is not None}
-    write_arrays(run.path / "artifacts" / "maps.npz", **arrays, **whole, selected=selected)
+    write_arrays(run.path / "artifacts" / "maps.npz", **responses.geometry.arrays(), **whole, selected=selected)
     selection = {
         "n_voxels": int(selected.sum()),
         "n_candidates": len(checked.candidates),

@@ -391,8 +391,3 @@ def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> t
         return None, [None] * len(parts)
     apart = [layer.features[part.held_out].T @ responses[part.held_out] for part in parts]
     return torch.stack(apart).sum(0) if len(apart) > 1 else apart[0], apart
-
-
-def blocks_of(n_voxels: int, voxels_per_block: int) -> list[slice]:
-    """Consecutive blocks of voxels."""
-    return [slice(start, min(start + voxels_per_block, n_voxels)) for start in range(0, n_voxels, voxels_per_block)]

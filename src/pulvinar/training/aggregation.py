@@ -191,9 +191,7 @@ def nested_scales(
     n_steps = config.n_steps(int(training[:, 0].sum()))
     for start in range(0, training.shape[1], step):
         block = training[:, start : start + step]
-        inner = [
-            _inner_folds(block[:, s], groups, config.n_inner_folds, config.seed + start + s) for s in range(block.shape[1])
-        ]
+        inner = [inner_folds(block[:, s], groups, config.n_inner_folds, config.seed + start + s) for s in range(block.shape[1])]
         results += _nested_block(layouts, measured, block, inner, config, config.seed + start, n_steps, shown)
     return results
 
@@ -203,10 +201,10 @@ def splits_at_once(n_weights: int, n_folds: int) -> int:
     return max(1, COLUMNS_AT_ONCE // (n_weights * (n_folds + 1)))
 
 
-def _inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int) -> Tensor:
+def inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int | torch.Generator) -> Tensor:
     """Fold of each image, -1 for images that are not for training."""
     rows = torch.nonzero(training)[:, 0]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
     folds = torch.full((len(training),), -1)
     folds[rows] = folds_of_images([groups[row] for row in rows.tolist()], n_folds, generator)
     return folds

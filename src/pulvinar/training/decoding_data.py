@@ -11,6 +11,7 @@ from torch import Tensor
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import is_table, open_table
 from pulvinar.data.responses import Responses
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import DegenerateError, InputError, LeakError, NotFoundError
@@ -162,7 +163,7 @@ def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = Tr
     spread = float(np.sqrt(square))
     if not spread > 0:
         raise InputError(f"feature '{feature}': the same for every training stimulus")
-    chosen = rows[np.linspace(0, len(rows) - 1, min(N_PROBES, len(rows))).astype(int)]
+    chosen = rows[evenly_spaced(len(rows), N_PROBES)]
     probes = Probes(
         tuple(experiment.stimuli.ids[row] for row in chosen), np.asarray(values[chosen], np.float32).reshape(len(chosen), -1)
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations, varying
 from pulvinar.models import partial_least_squares as pls
@@ -124,7 +125,7 @@ class EncoderTrainer:
             self.layers, self.scales = layers, [[1.0] for _ in layers]
         self.folds = folds_by_source(sources, settings.folds, settings.seed) if folds is None else folds
         size = n_voxels if settings.regression == "partial_least_squares" else settings.voxels_per_block
-        self.blocks = ridge.blocks_of(n_voxels, size)
+        self.blocks = blocks_of(n_voxels, size)
         self.groups = _groups(settings.layer_choice, groups, n_voxels)
         banded = settings.layer_choice == "banded"
         self.n_units = 1 if banded else len(self.layers) * len(self.blocks)
@@ -265,7 +266,7 @@ class EncoderTrainer:
         ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.pca)
         weights, means = torch.empty(len(part.eigenvalues), len(voxels)), torch.empty(len(voxels))
-        for block in ridge.blocks_of(len(voxels), self.settings.voxels_per_block):
+        for block in blocks_of(len(voxels), self.settings.voxels_per_block):
             responses = torch.from_numpy(self.read(voxels[block]))
             means[block] = responses.mean(0)
             coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - means[block])[0])
