@@ -39,7 +39,7 @@ from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.threads import threads_for
 
-INPUT_SCALE = 0.3  # of `input_scale`
+INPUT_SCALE = 0.3  # of `input_scale`, with which stage 2 starts (ours)
 NUMBERS_AT_ONCE = 2**20  # of the embedding, in what goes through the decoder together
 
 
