@@ -7,7 +7,7 @@ training (methods/troi). d is Euclidean in a volume and the length along mesh ed
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -149,16 +149,8 @@ class Geometry:
 
     def take(self, voxels: np.ndarray) -> "Geometry":
         """The geometry of some voxels (indices or a boolean mask); the grid or mesh stays."""
-        return Geometry(
-            coordinates=self.coordinates[voxels],
-            index=None if self.index is None else self.index[voxels],
-            shape=self.shape,
-            affine=self.affine,
-            vertex=None if self.vertex is None else self.vertex[voxels],
-            mesh_coordinates=self.mesh_coordinates,
-            mesh_faces=self.mesh_faces,
-            template=self.template,
-        )
+        index, vertex = (None if rows is None else rows[voxels] for rows in (self.index, self.vertex))
+        return replace(self, coordinates=self.coordinates[voxels], index=index, vertex=vertex)
 
     def low_pass(self, sigma: float) -> scipy.sparse.csr_array:
         """The smoothing operator (voxel, voxel): normalised Gaussian of standard deviation `sigma`, in units of `spacing`.
