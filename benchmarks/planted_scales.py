@@ -21,7 +21,8 @@ from pulvinar.datasets import algonauts2019
 from pulvinar.methods.learning_to_aggregate import subject_rdms
 from pulvinar.rsa.compare import compare
 from pulvinar.selection.stage_mask import Features, Loss, feature_products
-from pulvinar.training.aggregation import Layout, MeasuredRDMs, ScaleSettings, TimeSampling, nested_scales
+from pulvinar.training.aggregation import Layout, MeasuredRDMs, nested_scales
+from pulvinar.training.aggregation_settings import AggregationConfig, TimeSampling
 
 N_STEPS = 600  # all of them: five scales do not overfit 92 images, and held-out rho is too flat to stop by
 PAIRS = {"evc": "meg_early", "it": "meg_late"}
@@ -43,11 +44,7 @@ def learned(data: Dissimilarities, targets: list[str], sampling: TimeSampling, l
         measured,
         everything,
         list(data.stimuli.sources),
-        settings=ScaleSettings(loss=loss, learning_rate=0.02, n_steps=N_STEPS, record_every=N_STEPS),
-        identity_weights=(0.0,),
-        fixed_step=N_STEPS,
-        n_folds=4,
-        seed=0,
+        AggregationConfig(loss=loss, epochs=N_STEPS, identity_weights=(0.0,), early_stopping=False),
     )[0].scales
 
 

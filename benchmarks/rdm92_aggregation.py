@@ -27,8 +27,9 @@ from pulvinar.methods import learning_to_aggregate as method
 from pulvinar.progress import log
 from pulvinar.rsa.noise_ceiling import noise_ceiling
 from pulvinar.storage import write_json
-from pulvinar.training.aggregation import Columns, ScaleSettings, train_scales
+from pulvinar.training.aggregation import Columns, train_scales
 from pulvinar.training.aggregation_features import layouts, pictures
+from pulvinar.training.aggregation_settings import AggregationConfig
 
 LAYOUT = {"evc": ("none:7",), "it": ("channel:3",)}
 PAPER = {"loss": "l1", "identity_weights": (0.0,), "learning_rate": 1e-2, "batch_pairs": 40, "epochs": 15}
@@ -101,7 +102,7 @@ def row(name: str, predicted: torch.Tensor, reference: torch.Tensor, scored: rsa
 def predict_splits(config: method.Config, data: Dissimilarities, roi: str, splits: rsa.Splits) -> torch.Tensor:
     config = config.resolved()
     backbone = method.open_backbone(config, config.weights)
-    found = layouts(backbone, pictures(data.stimuli, config.background), config.features())
+    found = layouts(backbone, pictures(data.stimuli, config.background), config)
     chosen = method.choose(
         config, found, [method.measured_rdms(data, roi, config)], splits.training, list(data.stimuli.sources)
     )
@@ -145,7 +146,7 @@ def everything(config: method.Config, data: Dissimilarities, given: argparse.Nam
             reference = predicted if rate == 0 else reference
             rows.append(row(name, predicted, reference, scored))
             if rate == 0:
-                found = layouts(backbone, images, changed.features())
+                found = layouts(backbone, images, changed)
                 rows.append(row("unweighted", unweighted(next(iter(found.values())).features), reference, scored))
             log(f"{roi} {rows}")
             result[roi] = rows
@@ -158,7 +159,7 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
     config = dataclasses.replace(config, layouts=LAYOUT["evc"])
     backbone = method.open_backbone(config, config.weights)
     images = pictures(data.stimuli, config.background)
-    features = next(iter(layouts(backbone, images, config.features()).values())).features
+    features = next(iter(layouts(backbone, images, config).values())).features
     measured = method.measured_rdms(data, "evc", config)
     training = torch.ones(len(images), 1, dtype=torch.bool)
     columns = Columns(images=training, identity=torch.tensor([0.03]), start=torch.ones(features.n_scales, 1))
@@ -166,9 +167,11 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
     seconds: dict[str, list[float]] = {"cached, 4,186 pairs": [], "cached, 40 pairs": [], "network, 45 pairs of 10 images": []}
 
     def cached(batch_pairs: int | None) -> float:
-        settings = ScaleSettings(n_steps=n_cached, record_every=10**6, batch_pairs=batch_pairs)
+        settings = AggregationConfig(learning_rate=1e-2, batch_pairs=batch_pairs)
         started = time.perf_counter()
-        train_scales([features], [measured], columns, settings, torch.Generator().manual_seed(0), lambda *_: None)
+        train_scales(
+            [features], [measured], columns, settings, torch.Generator().manual_seed(0), lambda *_: None, n_steps=n_cached
+        )
         return (time.perf_counter() - started) / n_cached
 
     running = dataclasses.replace(config, crops="run_backbone", images_per_step=10, early_stopping=False)

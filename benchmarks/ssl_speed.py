@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from pulvinar.methods.dual_gating import Config as DualConfig
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.training.self_supervised import SiameseTrainer
-from pulvinar.training.self_supervised_run import loss_settings, make_network
+from pulvinar.training.self_supervised_run import make_network
 from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
 
 
@@ -84,9 +84,7 @@ def our_turns(config: SelfSupervisedConfig, pixels: np.ndarray, n_steps: int) ->
     """Seconds of so many steps, turn after turn."""
     size = pixels.shape[1]
     network = make_network(config, "dual" if isinstance(config, DualConfig) else "dense", size)
-    trainer = SiameseTrainer(
-        network, pixels, config.training(), loss_settings(config, network.encoders[0].macs), config.views()
-    )
+    trainer = SiameseTrainer(network, pixels, config)
     while True:
         start, before = time.perf_counter(), trainer.step_number
         while trainer.step_number < before + n_steps:

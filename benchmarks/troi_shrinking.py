@@ -150,7 +150,7 @@ def pretrain(options: argparse.Namespace, experiment: Experiment) -> SharedDecod
     shared.initialise(generator)
     trials = [training_data(experiment, name, embedding, scaling="train_stats") for name in ("subj01", "subj02")]
     layers = [input_layer(t.responses.shape[1], options.hidden, generator, scale=0.1) for t in trials]
-    settings = troi.Config(epochs=options.pretraining_epochs).training()
+    settings = troi.Config(epochs=options.pretraining_epochs)
     data = [(t.responses, t.target) for t in trials]
     trainer = DecoderTrainer(shared, layers, data, settings, generator, train_shared=True)
     with bar("pretraining", settings.epochs) as shown:
@@ -237,11 +237,10 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     generator = torch.Generator().manual_seed(options.seed)
     folds = folds_by_stimulus(world["stimulus_ids"].tolist(), config.n_folds, generator)
-    objective = troi.FrozenDecoder(shared, target, config.training())
+    objective = troi.FrozenDecoder(shared, target, config)
     set_back_peak_memory()
     clock, rounds = Clock(), []
-    settings = config.masking(options.budget)
-    settings = replace(settings, learning_rate=options.stage_1_rate or settings.learning_rate)
+    settings = replace(config, n_voxels=options.budget, learning_rate=options.stage_1_rate or config.learning_rate)
     trainer = MaskTrainer(responses, folds, objective, low_pass, settings, generator)
     del responses  # as in troi.fit: from here on the trainer's are the only ones
     with bar(f"{options.worker}, stage 1", config.n_rounds * config.epochs_per_round) as shown:
@@ -258,7 +257,7 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     layer = first_layer(kept, options.hidden, generator, shrink=shrink)
     responses = torch.from_numpy(read_arrays(options.world / "world.npz")["responses"])
     responses = responses[:, kept].contiguous() if shrink else responses.mul_(kept)
-    decoder = DecoderTrainer(shared, [layer], [(responses, target)], config.refitting(), generator, train_shared=False)
+    decoder = DecoderTrainer(shared, [layer], [(responses, target)], config, generator, train_shared=False)
     losses = []
     with bar(f"{options.worker}, stage 2", config.epochs) as shown:
         while not decoder.done:

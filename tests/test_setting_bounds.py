@@ -1,6 +1,7 @@
 """Every bound of every setting. Oracle: the value next to the bound, on either side, given through `build`."""
 
 import dataclasses
+import inspect
 import math
 import typing
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def numbers(hint: Any) -> set[type]:
 
 def edges(bounds: Bounds, whole: bool) -> Iterator[tuple[float, bool]]:
     """Values at and beside each bound, and whether they fit."""
-    step = 1.0 if whole else 0.0
+    step = bounds.multiple_of or (1.0 if whole else 0.0)
+    if bounds.multiple_of:
+        yield 10 * bounds.multiple_of + 1, False
     for bound, inside, up in (
         (bounds.above, False, True), (bounds.at_least, True, True), (bounds.below, False, False), (bounds.at_most, True, False)
     ):  # fmt: skip
@@ -95,6 +98,36 @@ def test_every_number_has_a_bound_that_is_shown(name):
             bounds = field.metadata["bounds"]
             assert str(bounds), f"{name}.{field.name} has no bound"
             assert shown[field.name].endswith(str(bounds))
+
+
+def redeclared() -> Iterator[Any]:
+    """Every setting that a class declares anew, with the declaration of the nearest base that has it."""
+    for name, config in CLASSES.items():
+        for number, part in enumerate(config.__mro__):
+            for field in inspect.get_annotations(part):
+                bases = [base for base in config.__mro__[number + 1 :] if field in getattr(base, "__dataclass_fields__", {})]
+                if field in getattr(config, "__dataclass_fields__", {}) and bases:
+                    new, old = part.__dataclass_fields__[field], bases[0].__dataclass_fields__[field]
+                    yield pytest.param(new, old, id=f"{name}.{field}")
+
+
+@pytest.mark.parametrize(("new", "old"), redeclared())
+def test_a_setting_declared_anew_keeps_its_bounds_and_what_it_counts_with(new, old):
+    assert {**new.metadata, "help": ""} == {**old.metadata, "help": ""}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts that have to be whole numbers."""
+
+    sizes: tuple[str, ...] = setting((), "sizes", reads=int)
+    size: str | None = setting(None, "size", reads=int)
+
+
+def test_texts_that_cannot_be_read_are_named_and_none_need_not_be():
+    assert said(Texts, "m", {}) == said(Texts, "m", {"sizes": ("1", "2"), "size": "3"}) == ""
+    assert said(Texts, "m", {"sizes": ("1", "two")}) == "m.sizes: invalid literal for int() with base 10: 'two'"
+    assert said(Texts, "m", {"size": "three"}).startswith("m.size: invalid literal")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

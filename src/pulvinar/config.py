@@ -14,7 +14,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ class Bounds:
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    multiple_of: int | None = None
     filled: bool = False
 
     def mistake(self, value: Any) -> str | None:
@@ -51,6 +52,7 @@ class Bounds:
             or (self.at_least is not None and not value >= self.at_least)
             or (self.below is not None and not value < self.below)
             or (self.at_most is not None and not value <= self.at_most)
+            or (self.multiple_of is not None and value % self.multiple_of)
         )
 
     @property
@@ -59,6 +61,11 @@ class Bounds:
         return lower != (None, None) and upper != (None, None)
 
     def __str__(self) -> str:
+        multiple = f"a multiple of {self.multiple_of}" if self.multiple_of else ""
+        return ", ".join(part for part in (self._range, multiple) if part)
+
+    @property
+    def _range(self) -> str:
         if self._two_sided:
             left = f"({_number(self.above)}" if self.above is not None else f"[{_number(self.at_least)}"
             right = f"{_number(self.below)})" if self.below is not None else f"{_number(self.at_most)}]"
@@ -84,17 +91,20 @@ def setting(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    multiple_of: int | None = None,
     filled: bool = False,
     counts: str = "",
+    reads: Callable[[Any], object] | None = None,
 ) -> Any:
     """A dataclass field with a default, one line that says what it does, its unit and source, and the values that fit.
 
-    above, at_least, below, at_most, filled: see `Bounds`; they are checked by `build` and shown wherever settings are listed.
+    above, at_least, below, at_most, multiple_of, filled: see `Bounds`; checked by `build`, shown wherever settings are listed.
     counts: with which values of other settings it does anything, such as "epochs>0 and prior!=linear or train=all"; empty:
     always. `and` binds tighter than `or`; what a method has no setting for holds.
+    reads: what reads a text, of a list each of its texts, and raises ValueError where it cannot.
     """
-    bounds = Bounds(above=above, at_least=at_least, below=below, at_most=at_most, filled=filled)
-    return dataclasses.field(default=default, metadata={"help": help, "bounds": bounds, "counts": counts})
+    bounds = Bounds(above=above, at_least=at_least, below=below, at_most=at_most, multiple_of=multiple_of, filled=filled)
+    return dataclasses.field(default=default, metadata={"help": help, "bounds": bounds, "counts": counts, "reads": reads})
 
 
 _CONDITION = re.compile(r"(\w+)(!=|=|>|<)(\S+)")
@@ -142,7 +152,7 @@ def _given_in_vain(config: Any, given: Collection[str], elsewhere: Mapping[str, 
 
 
 def mistakes_of(config: Any, name: str) -> list[str]:
-    """A line for every setting beyond its bounds or infinite, then what the config's own `problems()` says."""
+    """A line for every setting beyond its bounds, infinite or unreadable, then what the config's own `problems()` says."""
     wrong, hints = [], typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, bounds = getattr(config, field.name), field.metadata.get("bounds", ANY)
@@ -151,7 +161,20 @@ def mistakes_of(config: Any, name: str) -> list[str]:
         elif mistake := bounds.mistake(value):
             or_none = ", or none" if type(None) in typing.get_args(hints[field.name]) else ""
             wrong.append(f"{name}.{field.name} {mistake}{or_none}, not {list(value) if isinstance(value, tuple) else value}")
+        elif unread := _unread(value, field.metadata.get("reads")):
+            wrong.append(f"{name}.{field.name}: {unread}")
     return wrong + getattr(config, "problems", list)()
+
+
+def _unread(value: Any, reads: Callable[[Any], object] | None) -> str | None:
+    """Why a text, or one of a list, cannot be read; None where all can."""
+    try:
+        for one in value if isinstance(value, tuple) else (value,):
+            if reads is not None and one is not None:
+                reads(one)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

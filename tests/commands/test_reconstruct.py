@@ -211,7 +211,7 @@ def test_bad_input_is_refused_before_anything_is_written(run, finished, change, 
         reconstruct(str(run), out=out, measures=["alexnut"])
     with pytest.raises(FileError, match="hf download"):
         reconstruct(str(run), out=out, generator=f"unclip:{tmp_path / 'none'}")
-    with pytest.raises(ConfigError, match="picture_size is a multiple of 8"):
+    with pytest.raises(ConfigError, match="picture_size is 16 or more, a multiple of 8"):
         reconstruct(str(run), out=out, assignments=["picture_size=20"])
     with pytest.raises(FileError, match=r"config\.json is missing"):
         reconstruct(str(run), out=str(tmp_path / "late"), assignments=[*SMALL, f"autoencoder={tmp_path / 'none'}"])

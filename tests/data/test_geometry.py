@@ -1,5 +1,7 @@
 """Geometry. Oracles: the affine applied by hand, a dense loop over all pairs, shortest paths counted by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,37 @@ def test_surface_distance_runs_along_edges_not_through_space():
     assert kernel[0, 1] == 0.0  # 10 + 1 + 10 mm along the mesh, beyond 3 sigma
     near = np.exp(-0.5 * 2.0**2)  # one edge of 2 mm, sigma 1 mm
     np.testing.assert_allclose(kernel[0, 2], near / (1 + near))
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        box()[1],
+        Geometry.from_surface(np.array([7, 0, 3]), *grid_mesh(3)),
+        Geometry.from_points(np.eye(3)),
+        Geometry.from_points(np.eye(3), template="fsaverage"),
+    ],
+    ids=["volume", "surface", "points", "template"],
+)
+def test_arrays_give_the_geometry_back_with_every_field(geometry):
+    back = Geometry.from_arrays(geometry.arrays())
+    for field in dataclasses.fields(Geometry):
+        ours, theirs = getattr(back, field.name), getattr(geometry, field.name)
+        assert (ours is None) == (theirs is None), field.name
+        assert np.array_equal(ours, theirs), field.name
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (("shape",), r"has 'index' but not \['shape'\]"),
+        (("index", "coordinates"), "index, vertex or coordinates is needed"),
+    ],
+)
+def test_arrays_without_a_field_are_refused(missing, message):
+    arrays = {name: values for name, values in box()[1].arrays().items() if name not in missing}
+    with pytest.raises(InputError, match=message):
+        Geometry.from_arrays(arrays)
 
 
 def test_spacing_is_the_median_nearest_neighbour_distance():

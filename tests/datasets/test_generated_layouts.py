@@ -124,7 +124,7 @@ def test_planted_responses_of_nod_follow_the_pictures(objects):
         rows = experiment.stimuli.rows(ids)
         return {"colour": np.stack([experiment.stimuli.image(row).reshape(4, 8, 4, 8, 3).mean((1, 3)).ravel() for row in rows])}
 
-    trainer = given.trainer(colours(given.train.ids), EncoderSettings(alphas=(1e2, 1e3, 1e4, 1e5), n_folds=3))
+    trainer = given.trainer(colours(given.train.ids), EncoderSettings(alphas=(1e2, 1e3, 1e4, 1e5), folds=3))
     list(trainer.run())
     from pulvinar.training.encoder import predict
 

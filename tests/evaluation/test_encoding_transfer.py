@@ -14,7 +14,7 @@ from pulvinar.training.encoder import EncoderSettings
 from pulvinar.training.encoding_data import open_subject
 
 N_IMAGES, N_TEST, N_VOXELS, DIM = 150, 60, 30, 8
-SETTINGS = EncoderSettings(alphas=(1.0, 10.0, 100.0, 1000.0), n_components=None, n_folds=3)
+SETTINGS = EncoderSettings(alphas=(1.0, 10.0, 100.0, 1000.0), pca=None, folds=3)
 SUBJECTS = ("one", "two", "three")
 
 

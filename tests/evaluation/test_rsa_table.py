@@ -10,7 +10,8 @@ from pulvinar.evaluation import rsa
 from pulvinar.evaluation.aggregation import baselines, best_stage, predictions, single_stages, stage_importance
 from pulvinar.rsa.noise_ceiling import noise_ceiling
 from pulvinar.selection.stage_mask import feature_products
-from pulvinar.training.aggregation import Layout, MeasuredRDMs, ScaleSettings, nested_scales
+from pulvinar.training.aggregation import Layout, MeasuredRDMs, nested_scales
+from pulvinar.training.aggregation_settings import AggregationConfig
 
 N_IMAGES = 24
 GROUPS = [str(row) for row in range(N_IMAGES)]
@@ -44,10 +45,7 @@ def learned(features, rdms, training):
         [MeasuredRDMs(rdms, time_sampling="average", use_reliability=True)],
         training,
         GROUPS,
-        settings=ScaleSettings(n_steps=60, record_every=20, learning_rate=0.05),
-        identity_weights=(0.03,),
-        n_folds=3,
-        seed=0,
+        AggregationConfig(epochs=60, learning_rate=0.05, identity_weights=(0.03,), n_inner_folds=3),
     )
 
 

@@ -62,7 +62,7 @@ def planted(backbone: Backbone, *, sides: dict[str, slice], seed: int) -> dict:
             lambda voxels, responses=responses: responses[:, voxels],
             n_voxels=12,
             sources=[str(row) for row in range(N_TRAIN)],
-            settings=EncoderSettings(alphas=(1.0, 10.0, 100.0), n_components=None),
+            settings=EncoderSettings(alphas=(1.0, 10.0, 100.0), pca=None),
         )
         list(trainer.run())
         found[side] = (backbone, PatternScore(trainer.fit(), np.arange(12)), None)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pulvinar.config import mistakes_of
+from pulvinar.config import build, mistakes_of
 from pulvinar.data.image_set import ImageSet
-from pulvinar.errors import InputError
+from pulvinar.errors import ConfigError, InputError
 from pulvinar.evaluation.backbone_scores import gated_features
 from pulvinar.methods import distillation
 from pulvinar.methods.distillation import Config
@@ -87,7 +87,7 @@ def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_p
 
 def test_the_rate_is_the_objectives_own_unless_given_and_rises_before_it_falls(data, teacher, tmp_path, monkeypatch):
     rates = {"simreg": 10.0, "seed": 1.0}
-    assert {name: Config(objective=name).training(100).learning_rate for name in rates} == rates
+    assert {name: Config(objective=name).peak_rate for name in rates} == rates
     seen = []
     monkeypatch.setattr(training, "set_rates", lambda optimizer, peak, share: seen.append((peak, share)))
     config = Config(epochs=4, batch_size=45, learning_rate=0.2, warm_share=0.5)  # 2 steps an epoch
@@ -140,5 +140,7 @@ def test_what_does_not_fit_is_refused(data, teacher, tmp_path):
     other = dataclasses.replace(data, train=data.train[:, :8, :8], test=data.test[:, :8, :8])
     with pytest.raises(InputError, match=r"the teacher saw 16 x 16"):
         distillation.check(quick, other, teacher)
-    wrong = mistakes_of(Config(momentum=1.5, budget=0, epochs=0, teacher_branch="both"), "distillation")
-    assert len(wrong) == 4
+    wrong = mistakes_of(Config(momentum=1.5, budget=0, epochs=0), "distillation")
+    assert len(wrong) == 3
+    with pytest.raises(ConfigError, match="teacher_branch is one of 'dense', 'gated'"):
+        build(Config, {"teacher_branch": "both"}, name="distillation")

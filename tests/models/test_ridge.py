@@ -131,12 +131,6 @@ def test_new_images_are_predicted_as_by_scikit_learn(monkeypatch, n_features, fi
             torch.testing.assert_close((predicted + centre).double(), wanted, rtol=tolerance, atol=tolerance)
 
 
-def test_blocks_are_consecutive_and_hold_every_voxel_once():
-    assert ridge.blocks_of(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 10)]
-    assert ridge.blocks_of(8, 4) == [slice(0, 4), slice(4, 8)]
-    assert ridge.blocks_of(3, 4) == [slice(0, 3)]
-
-
 @pytest.mark.parametrize("shape", [(24, 80), (24, 24), (24, 23), (24, 5)], ids=str)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -14,14 +14,14 @@ from pulvinar.training.aggregation import (
     Columns,
     Layout,
     MeasuredRDMs,
-    ScaleSettings,
     folds_of_images,
     held_out_score,
     nested_scales,
     train_scales,
 )
+from pulvinar.training.aggregation_settings import AggregationConfig
 
-SETTINGS = ScaleSettings(n_steps=60, record_every=20, learning_rate=0.05)
+SETTINGS = AggregationConfig(epochs=60, learning_rate=0.05, n_inner_folds=3)
 GROUPS = [str(row) for row in range(24)]
 
 
@@ -52,22 +52,26 @@ def trained(found, target, images, settings=SETTINGS, identity=0.0):
     )
     kept = {}
     generator = torch.Generator().manual_seed(0)
-    train_scales([found], [target], columns, settings, generator, lambda step, scales: kept.update({step: scales.clone()}))
+
+    def record(step, scales):
+        kept[step] = scales.clone()
+
+    train_scales([found], [target], columns, settings, generator, record, n_steps=settings.epochs)
     return kept
 
 
 def test_planted_scales_are_found():
     found = features()
     truth, rdms = planted(found)
-    kept = trained(found, measured(rdms), torch.ones(24, 1, dtype=torch.bool), dataclasses.replace(SETTINGS, n_steps=200))
+    kept = trained(found, measured(rdms), torch.ones(24, 1, dtype=torch.bool), dataclasses.replace(SETTINGS, epochs=200))
     assert scipy.stats.spearmanr(kept[200][:, 0].abs(), truth).statistic > 0.9  # .97 to .99 over seeds 0 to 4
-    assert set(kept) == {0, *range(20, 201, 20)}
+    assert set(kept) == {0, *range(10, 201, 10)}
 
 
 @pytest.mark.parametrize("change", [{}, {"loss": "l1"}, {"group_weight": 0.1}, {"stage_mean_weight": 0.1}])
 def test_columns_do_not_mix(change):
     """Oracle: each column trained by itself."""
-    found, settings = features(), dataclasses.replace(SETTINGS, n_steps=20, **change)
+    found, settings = features(), dataclasses.replace(SETTINGS, epochs=20, **change)
     _, rdms = planted(found)
     images = torch.rand(24, 3, generator=torch.Generator().manual_seed(2)) < 0.7
     together = trained(found, measured(rdms), images, settings, identity=0.1)[20]
@@ -109,16 +113,13 @@ def test_nested_choice_uses_training_images_only_and_takes_the_best_candidate():
             [measured(values, use_reliability=False)],
             training,
             GROUPS,
-            settings=SETTINGS,
-            identity_weights=(0.0, 10.0),
-            n_folds=3,
-            seed=0,
+            dataclasses.replace(SETTINGS, identity_weights=(0.0, 10.0)),
         )
 
     results = nested(rdms)
     for part in results:
         assert part.inner_scores[part.chosen] == max(part.inner_scores.values())
-        assert len(part.inner_scores) == 2 * 2 * 4
+        assert len(part.inner_scores) == 2 * 2 * 21
     first, second = torch.triu_indices(24, 24, offset=1)
     changed = rdms.clone()
     changed[..., ~((first < 18) & (second < 18))] *= -3.0
@@ -136,11 +137,7 @@ def test_a_fixed_step_is_kept():
         [measured(rdms)],
         torch.ones(24, 1, dtype=torch.bool),
         GROUPS,
-        settings=SETTINGS,
-        identity_weights=(0.1,),
-        n_folds=3,
-        seed=0,
-        fixed_step=60,
+        dataclasses.replace(SETTINGS, identity_weights=(0.1,), early_stopping=False),
     )[0]
     assert result.chosen == Candidate(layout="plain", identity_weight=0.1, step=60)
 
@@ -168,7 +165,7 @@ def test_gaussian_times_beat_the_average_where_the_signal_sits_in_the_middle(see
     _, edges = planted(found, seed=seed + 20, noise=0.0)
     strength = torch.exp(-0.5 * (torch.linspace(-0.5, 0.5, 15) / 0.2) ** 2)[:, None]
     rdms = strength * middle + (1 - strength) * edges  # subject time pair
-    images, settings = torch.ones(24, 1, dtype=torch.bool), dataclasses.replace(SETTINGS, n_steps=120, learning_rate=0.02)
+    images, settings = torch.ones(24, 1, dtype=torch.bool), dataclasses.replace(SETTINGS, epochs=120, learning_rate=0.02)
     gained = {}
     for sampling in ("gaussian", "average"):
         scales = trained(found, measured(rdms, time_sampling=sampling), images, settings)[120]

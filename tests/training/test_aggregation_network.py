@@ -9,8 +9,9 @@ import torch
 from pulvinar.models.backbones import load_backbone
 from pulvinar.rsa.rdm import condense
 from pulvinar.training import aggregation_network
-from pulvinar.training.aggregation import MeasuredRDMs, ScaleSettings
-from pulvinar.training.aggregation_network import NetworkSettings, NetworkTrainer
+from pulvinar.training.aggregation import MeasuredRDMs
+from pulvinar.training.aggregation_network import NetworkTrainer
+from pulvinar.training.aggregation_settings import AggregationConfig
 
 N_IMAGES = 14
 
@@ -27,18 +28,19 @@ def _trainer(*, rate: float = 0.0, crop_share: float = 1.0, held_out: tuple[int,
     out = torch.zeros(N_IMAGES, dtype=torch.bool)
     out[list(held_out)] = True
     backbone = load_backbone("squeezenet1_0", weights=None, stages=2, image_size=40, seed=0).freeze()
-    settings = ScaleSettings(loss="correlation", learning_rate=0.05)
-    network = NetworkSettings(
+    config = AggregationConfig(
+        train="all",
+        crops="run_backbone",
+        learning_rate=0.05,
         epochs=4,
         images_per_step=5,
         network_rate=rate,
         crop_share=crop_share,
         resolution="stage",
-        centring="embedding",
-        pool=2,
-        identity_weight=0.0,
+        layouts=("none:2",),
+        identity_weights=(0.0,),
     )
-    return NetworkTrainer(backbone, pixels, measured, ~out, out, settings, network, torch.Generator().manual_seed(7))
+    return NetworkTrainer(backbone, pixels, measured, ~out, out, config, torch.Generator().manual_seed(7))
 
 
 def test_the_epoch_with_the_largest_score_is_kept(monkeypatch):

@@ -5,11 +5,11 @@ import pytest
 import scipy.sparse
 import torch
 
+from pulvinar.methods import troi
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.training import decoder_size
 from pulvinar.training.decoder_size import Speed, low_rank_parameters, mask_phase, seconds, shared_parameters, training_phase
 from pulvinar.training.decoding import DecoderTrainer
-from pulvinar.training.decoding_settings import TrainingSettings
 from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer
 
 SHAPES = [
@@ -19,7 +19,7 @@ SHAPES = [
 ]
 
 
-def settings(**changes) -> TrainingSettings:
+def settings(**changes) -> troi.Config:
     given = {
         "epochs": 3,
         "batch_size": 8,
@@ -31,7 +31,7 @@ def settings(**changes) -> TrainingSettings:
         "soft_temperature": 0.2,
         "prior_weight": 1.0,
     }
-    return TrainingSettings(**(given | changes))
+    return troi.Config(**(given | changes))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -74,17 +74,13 @@ def test_a_mask_phase_has_the_trainers_parameters_moments_and_steps():
     shared = SharedDecoder(shape)
     shared.initialise(generator)
     given = MaskSettings(
-        budget=10,
+        n_voxels=10,
         n_rounds=2,
         epochs_per_round=3,
-        batch_size=4,
-        learning_rate=1e-3,
+        mask_batch_size=4,
         mask_learning_rate=1e-3,
         l1_weight=0.0,
         threshold=0.0,
-        weight_decay=0.0,
-        input_scale=0.1,
-        mixing_beta=0.2,
         n_folds=3,
     )
     objective = FrozenDecoder(shared, torch.randn(30, 6), settings())
@@ -92,7 +88,7 @@ def test_a_mask_phase_has_the_trainers_parameters_moments_and_steps():
         torch.randn(30, 40), torch.arange(30) % 3, objective, scipy.sparse.eye_array(40, format="csr"), given, generator
     )
     trainer.run_epoch()
-    phase = mask_phase(shape, settings(), given, n_voxels=40, n_trials=30)
+    phase = mask_phase(shape, given, n_voxels=40, n_trials=30)
     trained = [*trainer.weights, *trainer.biases, trainer.mask]
     assert phase.n_trained == sum(p.numel() for p in trained)
     assert phase.n_parameters == phase.n_trained + sum(p.numel() for p in shared.parameters())

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from pulvinar.errors import DegenerateError
+from pulvinar.methods import troi
 from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder, input_layer
 from pulvinar.training import checkpoints
 from pulvinar.training.decoding import (
@@ -17,17 +18,16 @@ from pulvinar.training.decoding import (
     decoding_loss,
     draw_mixing,
     join_mixings,
-    learning_rate_share,
     micro_batches,
 )
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.optimizers import one_cycle
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def settings(**changes) -> TrainingSettings:
+def settings(**changes) -> troi.Config:
     given = {
         "epochs": 6,
         "batch_size": 8,
@@ -39,7 +39,7 @@ def settings(**changes) -> TrainingSettings:
         "soft_temperature": 0.1,
         "prior_weight": 5.0,
     }
-    return TrainingSettings(**(given | changes))
+    return troi.Config(**(given | changes))
 
 
 # --- mixing -----------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_loss_is_equation_4_written_out():
 
 def test_one_cycle_values():
     def share(step):
-        return learning_rate_share(step, 100, warm_share=0.3, schedule="one_cycle")
+        return one_cycle(step / 100, warm_share=0.3)
 
     assert share(0) == pytest.approx(0.04)
     assert share(15) == pytest.approx(0.52)  # half way up
@@ -129,7 +129,11 @@ def test_one_cycle_values():
     assert np.argmax(values) == 30
     assert (np.diff(values[:31]) > 0).all()
     assert (np.diff(values[30:]) < 0).all()
-    assert {learning_rate_share(s, 10, warm_share=0.3, schedule="constant") for s in range(10)} == {1.0}
+
+
+def test_the_rate_without_rewinding_stays_at_a_tenth():
+    assert {settings(rewind="kept_constant").learning_rate_at(step / 10) for step in range(10)} == {1e-3}
+    assert settings().learning_rate_at(0.3) == pytest.approx(1e-2)
 
 
 def test_soft_temperature_is_mindeye2s_cosine_anneal():
@@ -219,7 +223,7 @@ def test_the_rate_of_every_step_is_the_schedules(monkeypatch):
         t.run_epoch()
     n_steps = 6 * (N_TRIALS // 8)
     assert t.steps_per_epoch == 3
-    expected = [1e-2 * learning_rate_share(s, n_steps, warm_share=0.3, schedule="one_cycle") for s in range(n_steps)]
+    expected = [1e-2 * one_cycle(s / n_steps, warm_share=0.3) for s in range(n_steps)]
     assert [pair[0] for pair in rates] == expected
     assert [pair[1] for pair in rates] == expected
 

@@ -16,16 +16,16 @@ from pulvinar.training.mask_training import MaskSettings, MaskTrainer, Rated
 
 N_TRIALS, N_VOXELS, N_OUTPUTS, N_PLANTED = 60, 80, 6, 20
 SETTINGS = MaskSettings(
-    budget=16,
+    n_voxels=16,
+    n_folds=2,
     n_rounds=3,
     epochs_per_round=4,
-    batch_size=5,
+    mask_batch_size=5,
     learning_rate=1e-2,
     mask_learning_rate=1e-2,
     l1_weight=1e-3,
     threshold=0.1,
-    weight_decay=0.01,
-    input_scale=0.3,
+    input_scale=0.5,
     mixing_beta=0.2,
 )
 

@@ -43,16 +43,16 @@ def seeded(seed: int) -> torch.Generator:
 
 def settings(**changes) -> MaskSettings:
     given = {
-        "budget": 12,
+        "n_voxels": 12,
+        "n_folds": 2,
         "n_rounds": 3,
         "epochs_per_round": 6,
-        "batch_size": 12,
+        "mask_batch_size": 12,
         "learning_rate": 1e-2,
         "mask_learning_rate": 3e-2,
         "l1_weight": 1e-3,
         "threshold": 0.1,
-        "weight_decay": 0.0,
-        "input_scale": 0.1,
+        "input_scale": 1 / 3,
         "mixing_beta": 0.2,
     }
     return MaskSettings(**(given | changes))
@@ -180,7 +180,7 @@ def test_parts_together_have_the_losses_of_each_alone(dropout):
     """Oracle: the decoder and its loss, part by part, with the same dropout."""
     shared = SharedDecoder(DecoderShape(hidden=8, dim=DIM, n_blocks=2, dropout=dropout))
     shared.initialise(seeded(0))
-    given = DecodingSettings(batch_size=4).training()
+    given = DecodingSettings(batch_size=4)
     target = torch.randn(N_TRIALS, DIM, generator=seeded(1))
     objective, parts, expected = FrozenDecoder(shared, target, given), [], []
     for place, n in enumerate((9, 3, 9, 3, 3)):
@@ -224,7 +224,7 @@ def test_resume_across_a_cut_is_bit_identical(tmp_path, shrink, stop_after):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("combine", ["geometric", "smooth"])
 def test_cutting_voxels_selects_what_computing_them_all_selects(seed, combine):
-    cut, full = (trainer(seed=seed, shrink=shrink, combine=combine) for shrink in (True, False))
+    cut, full = (trainer(seed=seed, shrink=shrink, low_pass=combine) for shrink in (True, False))
     alive = [[record["n_alive"] for record in finish(t)] for t in (cut, full)]
     assert alive[0] == alive[1]
     assert alive[0][-1] < 120
@@ -266,7 +266,7 @@ def test_without_shrinking_cut_voxels_stay_at_zero():
 @pytest.mark.parametrize("n_folds", [1, 2, 4])
 @pytest.mark.parametrize("schedule", ["geometric", "threshold"])
 def test_the_budget_is_met_exactly(n_folds, schedule):
-    t = trainer(n_folds=n_folds, schedule=schedule, budget=17, epochs_per_round=2)
+    t = trainer(n_folds=n_folds, schedule=schedule, n_voxels=17, epochs_per_round=2)
     records = finish(t)
     assert t.outcome.kept.sum() == 17
     assert t.outcome.kept.shape == (120,)

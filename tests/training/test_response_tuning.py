@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from pulvinar.errors import DegenerateError
+from pulvinar.methods import contrastive_encoding, regression_tuning
 from pulvinar.models.response_heads import ContrastiveHead, RegressionHead
-from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject, TuningSettings, spread
+from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject, spread
 
 N_IMAGES, N_HELD_OUT = 160, 40
 
@@ -38,12 +39,13 @@ def tuner_of(*, objective="contrastive", shuffled=False, subjects=("one",), **se
         n_images=N_IMAGES,
         parameters=dict(network.named_parameters()),
     )
-    wanted = {"epochs": 30, "patience": None, "batch_size": 40, "learning_rate": 1e-2, "head_learning_rate": 1e-2}
+    wanted = {"epochs": 30, "patience": None, "batch_size": 40, "learning_rate": 1e-2}
+    config = contrastive_encoding.Config if objective == "contrastive" else regression_tuning.Config
     return ResponseTuner(
         part,
         head,
         given,
-        TuningSettings(objective=objective, symmetric=False, bfloat16=False, seed=0, **(wanted | settings)),
+        config(**(wanted | settings)),
     )
 
 

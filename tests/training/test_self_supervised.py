@@ -30,9 +30,9 @@ def images(n: int = 24, size: int = 16) -> ImageSet:
 def trainer(data: ImageSet | None = None, **settings) -> SiameseTrainer:
     config = build(Config, QUICK | settings, name="dual_gating")
     data = data or images()
-    macs = runs.check(config, data)
+    runs.check(config, data)
     network = runs.make_network(config, config.branches, runs.image_size(data))
-    return SiameseTrainer(network, data.train, config.training(), runs.loss_settings(config, macs), config.views())
+    return SiameseTrainer(network, data.train, config)
 
 
 def finish(run: SiameseTrainer) -> list[dict]:
@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
     run = trainer()
     run.run_steps(1)
     before = {name: value.clone() for name, value in run.network.named_parameters()}
-    run.loss = dataclasses.replace(run.loss, invariance_weight=float("nan"))
+    run.loss.config = dataclasses.replace(run.config, invariance_weight=float("nan"))
     with pytest.raises(DegenerateError, match=r"step 2 \(epoch 1\): the loss is nan"):
         run.run_steps(1)
     for name, value in run.network.named_parameters():
@@ -109,9 +109,9 @@ def test_gates_stay_open_in_a_warm_up_without_gates():
 def test_batches_that_cannot_be_filled_or_divided_are_refused():
     config = build(Config, QUICK, name="dual_gating")
     with pytest.raises(InputError, match="more than the 4 training images"):
-        require_batch(4, config.training())
+        require_batch(4, config)
     with pytest.raises(InputError, match="3 micro-batches"):
-        require_batch(24, dataclasses.replace(config.training(), micro_batches=3))
+        require_batch(24, dataclasses.replace(config, micro_batches=3))
 
 
 def test_budget_below_the_floor_is_refused():

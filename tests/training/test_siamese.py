@@ -12,10 +12,12 @@ import torch
 from lightly.loss import VICRegLoss
 
 from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import resnet_shape
 from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.processes import own_rows, sum_gradients
-from pulvinar.training.siamese import LossSettings, SiameseNetwork, cached_backward, hard_share, joined, total
+from pulvinar.training.self_supervised_settings import GatedConfig
+from pulvinar.training.siamese import SiameseLoss, SiameseNetwork, cached_backward, hard_share, joined, total
 
 OBJECTIVES = ("vicreg", "simsiam")
 PASSES = {"dense": [["dense"]], "gated": [["gated"]], "dual": [["dense", "gated"]], "two": [["gated"], ["dense"]]}
@@ -32,10 +34,13 @@ def views(n: int = 8) -> list[torch.Tensor]:
     return [torch.randn((n, 3, 16, 16), generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2)]
 
 
-def settings(objective: str = "vicreg") -> LossSettings:
-    channels = resnet_shape("resnet18", size=16, width=0.0625).gate_channels
-    decide = {"decide_weight": 2.0, "decide_start": 0.0, "gate_channels": channels}
-    return LossSettings(objective=objective, budget_mode="constraint", budget=0.3, bound_target=0.4, **decide)
+def loss_of(**settings) -> SiameseLoss:
+    config = GatedConfig(width=0.0625, budget=0.3, **settings)
+    return SiameseLoss(config, count_macs(config.shape(16), 16))
+
+
+def loss(objective: str = "vicreg") -> SiameseLoss:
+    return loss_of(objective=objective, decide_weight=2.0, descent_share=0.0)
 
 
 def constraint() -> BudgetConstraint:
@@ -54,7 +59,7 @@ def test_branches_go_through_their_passes(branches):
     first, second = network(views(), torch.Generator().manual_seed(0))
     assert (first.share is not None) == (branches != "dense")
     assert (second.share is not None) == (branches == "gated")
-    total(settings().terms((first, second), done=0.1, constraint=constraint())).backward()
+    total(loss().terms((first, second), done=0.1, constraint=constraint())).backward()
     norms = {name for name in gradients(network) if "norms" in name and "shortcut" not in name}
     assert any(".gated." in name for name in norms) == (branches != "dense")
     assert any(".dense." in name for name in norms) == (branches != "gated")
@@ -64,19 +69,19 @@ def test_branches_go_through_their_passes(branches):
 def test_loss_is_lightlys_plus_the_budget():
     network = made().train()
     pair = network(views(), torch.Generator().manual_seed(0))
-    terms = settings().terms(pair, done=0.1, constraint=constraint())
+    terms = loss().terms(pair, done=0.1, constraint=constraint())
     theirs = VICRegLoss(lambda_param=25, mu_param=50, nu_param=1)(pair[0].projected, pair[1].projected)
     torch.testing.assert_close(terms["invariance"] + terms["variance"] + terms["covariance"], theirs)
     assert terms["budget"].item() == pytest.approx((0.7 + 0.1 * 0.15 + 3 * 0.15) * pair[0].share.item())
     assert hard_share(pair) == pytest.approx(pair[0].hard_share.item())
-    parts = pair[0].rates.split(settings().gate_channels)
+    parts = pair[0].rates.split(loss().gate_channels)
     assert terms["decide"].item() == pytest.approx(0.1 * 2 * sum((4 * p * (1 - p)).mean().item() for p in parts) / len(parts))
 
 
 def test_gated_branches_both_pay_for_their_budget():
     network = made("gated").train()
     pair = network(views(), torch.Generator().manual_seed(0))
-    penalty = LossSettings(budget_mode="penalty", budget=0.3, bound_weight=0.0)
+    penalty = loss_of(budget_mode="penalty", bound_weight=0.0)
     terms = penalty.terms(pair, done=0.1, constraint=None)
     expected = sum(5 * (branch.share.item() - 0.3) ** 2 for branch in pair)
     assert terms["budget"].item() == pytest.approx(expected)
@@ -96,10 +101,10 @@ def test_swapped_views_change_their_passes():
 def test_gradient_caching_is_exact(objective, branches):
     """Oracle: all micro-batches in one graph."""
     whole, cached = (made(branches, simsiam=objective == "simsiam").train() for _ in range(2))
-    loss = settings(objective)
+    objective_loss = loss(objective)
 
     def terms_of(pair):
-        return loss.terms(pair, done=0.05, constraint=constraint())
+        return objective_loss.terms(pair, done=0.05, constraint=constraint())
 
     generator = torch.Generator().manual_seed(5)
     parts = list(zip(*[view.chunk(2) for view in views()], strict=True))
@@ -127,7 +132,7 @@ def _gradients_of(objective: str) -> dict[str, torch.Tensor]:
     """Gradients, running statistics and hard share of one step on this process's rows."""
     network = made(simsiam=objective == "simsiam").train()
     pair = network([own_rows(view) for view in views()], torch.Generator().manual_seed(5))
-    total(settings(objective).terms(pair, done=0.05, constraint=constraint())).backward()
+    total(loss(objective).terms(pair, done=0.05, constraint=constraint())).backward()
     sum_gradients(network.parameters())
     state = gradients(network) | {f"buffer {name}": value for name, value in network.named_buffers()}
     return state | {"share": torch.tensor(hard_share(pair))}

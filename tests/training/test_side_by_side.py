@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pulvinar.methods import troi
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.training import side_by_side
 from pulvinar.training.decoding import DecoderTrainer
-from pulvinar.training.decoding_settings import TrainingSettings
 
 N_VOXELS, N_TRIALS, HIDDEN, DIM = (30, 12, 21), 60, 16, 6
-SETTINGS = TrainingSettings(
+SETTINGS = troi.Config(
     epochs=4,
     batch_size=8,
     learning_rate=1e-2,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pulvinar.commands.data import absolute, open_data
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.deploy import decoder_files, onnx_files
 from pulvinar.deploy.calibration import calibrate, upper_bound
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
@@ -257,7 +258,7 @@ def _pixels(source: str | None, network: CompactNetwork) -> np.ndarray:
     data = open_data("images", source)
     if image_size(data) != network.size:
         raise InputError(f"--calibrate {source}: images of {image_size(data)} pixels; the network takes {network.size}")
-    rows = np.unique(np.linspace(0, len(data.train) - 1, min(len(data.train), onnx_files.N_QUANTISATION_IMAGES)).astype(int))
+    rows = evenly_spaced(len(data.train), onnx_files.N_QUANTISATION_IMAGES)
     return np.ascontiguousarray(data.train[rows].transpose(0, 3, 1, 2)).astype(np.float32) / 255
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.commands.data import open_data
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.deploy.bench import RUNTIMES, BenchSettings, bench
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.files import load, load_config
@@ -89,7 +90,7 @@ def _images(network: CompactNetwork, net: str, data: str | None, *, n_images: in
         return noise(network, n_images, torch.Generator().manual_seed(0)), "noise"
     opened = open_data("images", source)
     found = opened.test if len(opened.test) else opened.train
-    rows = np.unique(np.linspace(0, len(found) - 1, min(n_images, len(found))).astype(int))
+    rows = evenly_spaced(len(found), n_images)
     pixels = torch.from_numpy(np.ascontiguousarray(found[rows])).permute(0, 3, 1, 2).float() / 255
     if pixels.shape[2:] != (network.size, network.size):
         pixels = torch.nn.functional.interpolate(pixels, size=network.size, mode="bilinear", antialias=True).clamp(0, 1)

@@ -14,6 +14,7 @@ from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
 from pulvinar.config import build
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.errors import FileError, InputError
 from pulvinar.evaluation import encoding_comparison, encoding_run, encoding_transfer, image_classification
 from pulvinar.evaluation.encoding_files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
@@ -88,7 +89,7 @@ def transfer(
         {name: model.source for name, model in tuned.items()},
         opened,
         untuned=plain.source,
-        settings=config.encoder(),
+        settings=config,
         owners=owners,
         folds=folds,
         seed=seed,
@@ -220,16 +221,12 @@ def _pictures(run: RunFolder, subject: str, folder: str | None, n_images: int) -
         _, paths, options = open_images(folder)
         files = sorted(paths, key=lambda path: path.name)
         read = ImageFiles(files, options)
-        return [read(row) for row in _spread(len(files), n_images)]
+        return [read(row) for row in evenly_spaced(len(files), n_images)]
     experiment: Experiment = open_data("experiment", run.facts["data"]["path"])
     if experiment.stimuli.read_image is None:
         raise InputError(f"--images: a folder of pictures is needed; the data of {run.path} came without")
     rows = experiment.stimuli.rows(read_predictions(run, subject)["id"].tolist())
-    return [experiment.stimuli.image(int(rows[place])) for place in _spread(len(rows), n_images)]
-
-
-def _spread(total: int, wanted: int) -> list[int]:
-    return np.unique(np.linspace(0, total - 1, min(wanted, total)).astype(int)).tolist()
+    return [experiment.stimuli.image(int(rows[place])) for place in evenly_spaced(len(rows), n_images)]
 
 
 def _small(image: np.ndarray, side: int = 160) -> np.ndarray:

@@ -22,6 +22,7 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs, missing_roi
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.data.splits import Split, check_split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
@@ -104,7 +105,7 @@ class Experiment:
         """Changes when the stimuli, trial tables, sizes, split or a sample of the responses change."""
         parts: list[Any] = [self.name, self.target, tuple(self.stimuli.ids), tuple(self.stimuli.sources), self.split]
         for name, responses in self.subjects.items():
-            sample = np.linspace(0, responses.n_trials - 1, min(16, responses.n_trials)).astype(int)
+            sample = evenly_spaced(responses.n_trials, 16)
             parts += [name, tuple(responses.stimulus_ids), responses.values.shape, np.asarray(responses.values[sample])]
         return fingerprint(*parts, *[values for _, values in sorted(self.stimuli.features.items())])
 
@@ -112,7 +113,7 @@ class Experiment:
         """Changes when one of 64 stimuli, evenly over all, has other pixels; None without images. Under a second."""
         if self.stimuli.read_image is None:
             return None
-        rows = np.linspace(0, len(self.stimuli) - 1, min(N_IMAGES_COMPARED, len(self.stimuli))).astype(int)
+        rows = evenly_spaced(len(self.stimuli), N_IMAGES_COMPARED)
         return fingerprint(*[self.stimuli.image(int(row)) for row in rows])
 
 
@@ -241,13 +242,11 @@ def create_response_file(responses: Responses, path: Path) -> None:
             file.create_dataset("noise_ceiling", data=responses.noise_ceiling)
         for name, mask in responses.rois.items():
             file.create_dataset(f"rois/{name}", data=mask)
-        geometry = responses.geometry
-        fields = ("coordinates", "index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
-        for name in fields:
-            if getattr(geometry, name) is not None:
-                file.create_dataset(f"geometry/{name}", data=getattr(geometry, name))
-        if geometry.template:
-            file["geometry"].attrs["template"] = geometry.template
+        geometry = responses.geometry.arrays()
+        if "template" in geometry:
+            file.create_group("geometry").attrs["template"] = str(geometry.pop("template"))
+        for name, array in geometry.items():
+            file.create_dataset(f"geometry/{name}", data=array)
 
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:
@@ -377,22 +376,10 @@ def _read_responses(path: Path, subject: str) -> Responses:
 def _read_geometry(file: h5py.File, path: Path) -> Geometry:
     if "geometry" not in file:
         raise FileError(f"{path}: a group 'geometry' is needed (index, shape and affine; or vertex and mesh; or coordinates)")
-    arrays = _group(file, "geometry")
-    if "index" in arrays:
-        missing = {"shape", "affine"} - set(arrays)
-        if missing:
-            raise FileError(f"{path}: geometry has 'index' but not {sorted(missing)}")
-        if arrays["shape"].shape != (3,) or arrays["shape"].dtype.kind not in "iu":
-            raise FileError(f"{path}: geometry/shape must be three whole numbers, {arrays['shape'].tolist()} came")
-        return Geometry.from_index(arrays["index"], shape=tuple(arrays["shape"].tolist()), affine=arrays["affine"])
-    if "vertex" in arrays:
-        missing = {"mesh_coordinates", "mesh_faces"} - set(arrays)
-        if missing:
-            raise FileError(f"{path}: geometry has 'vertex' but not {sorted(missing)}")
-        return Geometry.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
-    if "coordinates" in arrays:
-        return Geometry.from_points(arrays["coordinates"], template=str(file["geometry"].attrs.get("template", "")))
-    raise FileError(f"{path}: geometry holds {sorted(arrays)}; index, vertex or coordinates is needed")
+    try:
+        return Geometry.from_arrays(_group(file, "geometry") | dict(file["geometry"].attrs))
+    except InputError as error:
+        raise FileError(f"{path}: {error}") from error
 
 
 def _read_truth(path: Path) -> dict[str, dict[str, np.ndarray]]:

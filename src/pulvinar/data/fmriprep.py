@@ -20,6 +20,7 @@ from pulvinar.data import bids
 from pulvinar.data.bids import OF_DERIVATIVES, find_events, of_scan, visible_files
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, read_volume, require_same_grid, series_inside
 from pulvinar.data.events import Rows, Shown
+from pulvinar.data.sampling import blocks_of
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.tables import Trials
 from pulvinar.data.volume_times import VolumeTimes, volume_times
@@ -147,8 +148,8 @@ def detrended_zscores(series: np.ndarray) -> np.ndarray:
     finite = np.isfinite(series).all(0)
     cleaned[:, ~finite] = np.nan
     good = np.flatnonzero(finite & (series != series[0]).any(0))
-    for start in range(0, len(good), VOXELS_AT_ONCE):
-        voxels = good[start : start + VOXELS_AT_ONCE]
+    for part in blocks_of(len(good), VOXELS_AT_ONCE):
+        voxels = good[part]
         block = series[:, voxels].astype(np.float64)
         cleaned[:, voxels] = nilearn.signal.clean(block, detrend=True, standardize="zscore_sample", filter=False)
     return cleaned

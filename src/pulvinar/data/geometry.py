@@ -6,7 +6,9 @@ training (methods/troi). d is Euclidean in a volume and the length along mesh ed
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -97,6 +99,28 @@ class Geometry:
         _refuse_repeated("vertex", vertex)
         return cls(coordinates=points[vertex], vertex=vertex, mesh_coordinates=points, mesh_faces=faces)
 
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "Geometry":
+        """From what `arrays` gave: a volume, a surface or points, by what is there; `InputError` where something is missing."""
+        for key, others in (("index", {"shape", "affine"}), ("vertex", {"mesh_coordinates", "mesh_faces"})):
+            if key in arrays and (missing := others - set(arrays)):
+                raise InputError(f"geometry has '{key}' but not {sorted(missing)}")
+        if "index" in arrays:
+            shape = np.asarray(arrays["shape"])
+            if shape.shape != (3,) or shape.dtype.kind not in "iu":
+                raise InputError(f"geometry/shape must be three whole numbers, {shape.tolist()} came")
+            return cls.from_index(arrays["index"], shape=tuple(shape.tolist()), affine=arrays["affine"])
+        if "vertex" in arrays:
+            return cls.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
+        if "coordinates" in arrays:
+            return cls.from_points(arrays["coordinates"], template=str(arrays.get("template", "")))
+        raise InputError(f"geometry holds {sorted(arrays)}; index, vertex or coordinates is needed")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that `from_arrays` needs, under the fields' names."""
+        found = {name: np.asarray(value) for name, value in vars(self).items() if value is not None}
+        return found if self.template else {name: array for name, array in found.items() if name != "template"}
+
     @property
     def n_voxels(self) -> int:
         """How many places."""
@@ -125,16 +149,8 @@ class Geometry:
 
     def take(self, voxels: np.ndarray) -> "Geometry":
         """The geometry of some voxels (indices or a boolean mask); the grid or mesh stays."""
-        return Geometry(
-            coordinates=self.coordinates[voxels],
-            index=None if self.index is None else self.index[voxels],
-            shape=self.shape,
-            affine=self.affine,
-            vertex=None if self.vertex is None else self.vertex[voxels],
-            mesh_coordinates=self.mesh_coordinates,
-            mesh_faces=self.mesh_faces,
-            template=self.template,
-        )
+        index, vertex = (None if rows is None else rows[voxels] for rows in (self.index, self.vertex))
+        return replace(self, coordinates=self.coordinates[voxels], index=index, vertex=vertex)
 
     def low_pass(self, sigma: float) -> scipy.sparse.csr_array:
         """The smoothing operator (voxel, voxel): normalised Gaussian of standard deviation `sigma`, in units of `spacing`.

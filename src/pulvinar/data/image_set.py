@@ -7,6 +7,7 @@ import numpy as np
 
 from pulvinar.data.image_labels import as_labels
 from pulvinar.data.pixels import require_pixels
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.errors import InputError, LeakError
 from pulvinar.progress import log, warn
 from pulvinar.storage import fingerprint
@@ -118,7 +119,7 @@ class ImageSet:
         """Changes when a sample of the images, the labels or the sizes change."""
         samples = []
         for images in (self.train, self.test):
-            rows = np.unique(np.linspace(0, len(images) - 1, min(256, len(images))).astype(int))
+            rows = evenly_spaced(len(images), 256)
             samples.append(np.ascontiguousarray(images[rows]))
         labels = [part for part in (self.train_labels, self.test_labels) if part is not None]
         return fingerprint(self.name, self.train.shape, self.test.shape, *samples, *labels)

@@ -94,15 +94,12 @@ def _require_one_based(path: Path, name: str, values: np.ndarray, last: int) -> 
         raise FileError(f"{path}: {name} counts from 1 to {last}, {low} to {high} came{hint}")
 
 
-def subject_number(name: str) -> int | None:
-    """1 to 8 for '1', 'subj01' and on; None for anything else."""
-    digits = name.removeprefix("subj")
-    return int(digits) if digits.isdigit() and 1 <= int(digits) <= N_SUBJECTS else None
-
-
 def subject_name(name: str) -> str:
-    """'subj01' for '1' or 'subj01'."""
-    return f"subj{subject_number(name):02d}"
+    """'subj01' for '1' or 'subj01'; `InputError` for what is none of the eight."""
+    digits = name.removeprefix("subj")
+    if not digits.isdigit() or not 1 <= int(digits) <= N_SUBJECTS:
+        raise InputError(f"subjects are 1 to {N_SUBJECTS}, not {name!r}")
+    return f"subj{int(digits):02d}"
 
 
 def stimulus_id(row: int) -> str:

@@ -28,7 +28,7 @@ def require_box(text: str) -> None:
     """Raise `ConfigError` if this is no box."""
     fixed = re.fullmatch(r"\d+:\d+,\d+:\d+,\d+:\d+", text)
     if not (fixed or re.fullmatch(r"\d+x\d+x\d+(@[\w.-]+)?", text) or re.fullmatch(r"fit:[\w.-]+", text)):
-        raise ConfigError(f"box: {FORMS} is needed, '{text}' came")
+        raise ConfigError(f"{FORMS} is needed, '{text}' came")
 
 
 def box_slices(text: str, brain: np.ndarray, affine: np.ndarray, region: Region) -> Slices:

@@ -22,7 +22,7 @@ from pulvinar.data.array_files import read_array
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
 from pulvinar.data.image_files import ImageFiles, find_images
-from pulvinar.data.nsd_files import N_IMAGES
+from pulvinar.data.nsd_files import N_IMAGES, subject_name
 from pulvinar.data.responses import Responses
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.data.rois import ROIs
@@ -48,17 +48,12 @@ GENERATE = Generated  # settings of `generate`
 class Options:
     """What to read; given after the folder as ?name=value&name=value."""
 
-    subjects: tuple[str, ...] = setting((), "such as 1,2,5; none: all whose folder is there")
-    target: str | None = setting(None, "the new subject; none: the first")
+    subjects: tuple[str, ...] = setting((), "such as 1,2,5; none: all whose folder is there", reads=subject_name)
+    target: str | None = setting(None, "the new subject; none: the first", reads=subject_name)
     test_share: float = setting(
         0.15, "share of the training pictures that are the outer test (the paper's authors: 0.15)", above=0, below=1
     )
     seed: int = setting(0, "of the choice of test pictures", at_least=0, below=LARGEST_SEED)
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        names = (*self.subjects, *((self.target,) if self.target else ()))
-        return [f"algonauts2023: subjects are 1 to 8, not {name!r}" for name in names if _number(name) not in range(1, 9)]
 
 
 def _number(name: str) -> int:
@@ -77,7 +72,7 @@ def load(source: str) -> Experiment:
     options = build(
         Options, parse_assignments([pair for pair in query.split("&") if pair], refuse_repeated=True), name="algonauts2023"
     )
-    names = [f"subj{_number(name):02d}" for name in options.subjects] or sorted(
+    names = [subject_name(name) for name in options.subjects] or sorted(
         path.name for path in root.glob("subj0?") if path.is_dir()
     )
     if not names:
@@ -91,7 +86,7 @@ def load(source: str) -> Experiment:
         ids=ids, sources=sources_of(root / SOURCES, ids), read_image=ImageFiles([files[name] for name in ids]), pixel_keys=ids
     )
     hidden = {stimulus for found in unseen.values() for stimulus in found}
-    target = f"subj{_number(options.target):02d}" if options.target else names[0]
+    target = subject_name(options.target) if options.target else names[0]
     return Experiment(
         name=f"Algonauts 2023 ({', '.join(names)})",
         stimuli=stimuli,

@@ -27,7 +27,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name, subject_number
+from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import RowsOf
@@ -49,18 +49,13 @@ N_COLUMNS, IMAGE_COLUMN, BETAS_COLUMN = 17, 0, 5
 class Options:
     """What to read; given after the folder as ?name=value&name=value."""
 
-    subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are there")
-    target: str | None = setting(None, "the new subject; none: the first of the subjects")
+    subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are there", reads=subject_name)
+    target: str | None = setting(None, "the new subject; none: the first of the subjects", reads=subject_name)
     sessions: int | None = setting(None, "first sessions (train tars) of each subject; none: all there are", at_least=1)
     test: Literal["new_test", "test"] = setting("new_test", "test trials: of 1000 images, or of the older 982")
     mask: str | None = setting(None, "nsdgeneral.nii.gz with {subject} in its path; says where the voxels are")
     features: tuple[str, ...] = setting((), "embeddings, .npy or file.h5:dataset; none: the files in features/ of the folder")
     images: bool = setting(True, "open coco_images_224_float16.hdf5 where it is there")
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        given = [*self.subjects, *([self.target] if self.target else [])]
-        return [f"mindeye2: subjects are 1 to 8, not {name!r}" for name in given if subject_number(name) is None]
 
 
 def load(source: str) -> Experiment:

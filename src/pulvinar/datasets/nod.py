@@ -46,12 +46,20 @@ PRF_ROWS = ("angle", "eccentricity", "size", "R2")
 ZScore = Literal["run", "vertex"]
 
 
+def _name(text: str) -> str:
+    """'sub-01' for '1' or 'sub-01'; `InputError` for what is no number."""
+    digits = text.removeprefix("sub-")
+    if not digits.isdigit():
+        raise InputError(f"subjects are numbers, not {text!r}")
+    return f"sub-{int(digits):02d}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What to read; given after the folder as ?name=value&name=value."""
 
-    subjects: tuple[str, ...] = setting((), "such as 1,2; none: all whose results are there")
-    target: str | None = setting(None, "the new subject; none: the first")
+    subjects: tuple[str, ...] = setting((), "such as 1,2; none: all whose results are there", reads=_name)
+    target: str | None = setting(None, "the new subject; none: the first", reads=_name)
     atlas: str | None = setting(None, "HCP-MMP atlas, a .dlabel.nii of your own")
     missing: Literal["refuse", "skip"] = setting("refuse", "what to do about a run that is not there")
     n_vertices: int = setting(
@@ -61,15 +69,6 @@ class Options:
     images: bool = setting(True, "open stimuli/imagenet where it is there")
     test_share: float = setting(0.15, "share of the pictures that are the outer test", above=0, below=1)
     seed: int = setting(0, "of the choice of test pictures", at_least=0, below=LARGEST_SEED)
-
-    def problems(self) -> list[str]:
-        """What is out of range."""
-        names = (*self.subjects, *((self.target,) if self.target else ()))
-        return [f"nod: subjects are numbers, not {name!r}" for name in names if not name.removeprefix("sub-").isdigit()]
-
-
-def _name(text: str) -> str:
-    return f"sub-{int(text.removeprefix('sub-')):02d}"
 
 
 def load(source: str) -> Experiment:

@@ -28,7 +28,7 @@ from pulvinar.data import nsd_files
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name, subject_number
+from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name
 from pulvinar.data.nsd_spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSpace, masks_of
 from pulvinar.data.nsd_writer import Generated, write_world
 from pulvinar.data.responses import Responses
@@ -37,7 +37,7 @@ from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.volume_box import is_oracle, require_box
-from pulvinar.errors import ConfigError, FileError, InputError
+from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, track
 from pulvinar.storage import open_hdf5, read_hdf5_array, require_file
 
@@ -58,8 +58,8 @@ SpaceName = Literal["func1pt8mm", "func1mm", "fsaverage"]
 class Options:
     """What to read; given after the folder as ?name=value&name=value."""
 
-    subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are on disk")
-    target: str | None = setting(None, "the new subject; none: the first of the subjects")
+    subjects: tuple[str, ...] = setting((), "such as 1,2,5,7; none: all whose betas are on disk", reads=subject_name)
+    target: str | None = setting(None, "the new subject; none: the first of the subjects", reads=subject_name)
     sessions: int | None = setting(
         None, "first sessions of each subject to take training trials from; none: all on disk", at_least=1
     )
@@ -70,7 +70,9 @@ class Options:
     space: SpaceName | None = setting(None, "func1pt8mm, func1mm or fsaverage; none: the first of these with betas on disk")
     format: Literal["hdf5", "nifti"] | None = setting(None, "of volume betas; none: HDF5 if there is any, else NIfTI")
     voxels: str = setting(WHOLE, "brain, or a ROI file (nsdgeneral, streams, ...): its voxels above 0")
-    box: str | None = setting(None, "only voxels in a box: 60x40x40, 60x40x40@ROI, fit:ROI or 10:70,0:40,20:60")
+    box: str | None = setting(
+        None, "only voxels in a box: 60x40x40, 60x40x40@ROI, fit:ROI or 10:70,0:40,20:60", reads=require_box
+    )
     others: str | None = setting(None, "voxels of the subjects beside the target (no box for them); none: as for the target")
     repeats: int | None = setting(None, "trials averaged, for the noise ceiling; none: as the test images come", at_least=1)
     features: tuple[str, ...] = setting((), "embeddings, .npy or file.h5:dataset; none: the files in features/ of the folder")
@@ -83,18 +85,10 @@ class Options:
     memory_gb: float = setting(8.0, "sessions kept in memory, in all", above=0)
 
     def problems(self) -> list[str]:
-        """What is out of range or does not go together."""
-        wrong = [f"nsd.subjects are 1 to 8, not {name!r}" for name in self.subjects if subject_number(name) is None]
-        if self.target is not None and subject_number(self.target) is None:
-            wrong.append(f"nsd.target is 1 to 8, not {self.target!r}")
+        """What does not go together."""
         if self.space == "fsaverage" and (self.box is not None or self.format is not None):
-            wrong.append("nsd.box and nsd.format belong to a volume, not to space=fsaverage")
-        if self.box is not None:
-            try:
-                require_box(self.box)
-            except ConfigError as error:
-                wrong.append(f"nsd.{error}")
-        return wrong
+            return ["nsd.box and nsd.format belong to a volume, not to space=fsaverage"]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -133,7 +133,7 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         shared.initialise(generator)
         layer = input_layer(X.shape[1], settings.hidden, generator, scale=settings.input_scale)
         data = [(self._standardised(X).float(), torch.from_numpy((flat - self._mean) / self._spread).float())]
-        trainer = DecoderTrainer(shared, [layer], data, settings.training(), generator, train_shared=True, device=_CPU)
+        trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=True, device=_CPU)
         self.losses_ = []
         while not trainer.done:
             self.losses_.append(trainer.run_epoch())

@@ -20,7 +20,8 @@ from pulvinar.estimators.parameters import check_parameters, refuse_parameter
 from pulvinar.rsa.compare import ALIASES, METHODS, compare
 from pulvinar.rsa.rdm import condense, count_images, expand
 from pulvinar.selection.stage_mask import Features, feature_products
-from pulvinar.training.aggregation import Layout, MeasuredRDMs, ScaleSettings, nested_scales
+from pulvinar.training.aggregation import Layout, MeasuredRDMs, nested_scales
+from pulvinar.training.aggregation_settings import AggregationConfig
 
 
 class RDMRegressor(BaseEstimator):
@@ -171,22 +172,21 @@ class RDMRegressor(BaseEstimator):
         if groups is not None:
             names = [str(name) for name in checked_names(groups, features.n_images, argument="groups", what="image")]
         measured = MeasuredRDMs(rdms, time_sampling="average", use_reliability=self.use_reliability)
-        settings = ScaleSettings(
+        config = AggregationConfig(
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
             loss=self.loss,
             learning_rate=self.learning_rate,
-            n_steps=self.n_steps,
-            record_every=max(1, self.n_steps // 20),
+            epochs=self.n_steps,
             non_negative=self.non_negative,
+            identity_weights=tuple(identity_weights),
+            n_inner_folds=self.n_folds,
         )
         found = nested_scales(
             {"": Layout(variants=[features], balance=self.balance)},
             [measured],
             torch.ones(features.n_images, 1, dtype=torch.bool),
             names,
-            settings=settings,
-            identity_weights=identity_weights,
-            n_folds=self.n_folds,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            config,
         )[0]
         self._flat_scales = found.scales
         self.stages_ = features.stages

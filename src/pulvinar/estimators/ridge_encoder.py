@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _get_feature_names, check_is_fitted, validate_data
 
 from pulvinar.data.array_files import single_precision
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 from pulvinar.estimators.inputs import checked_names, listed, refuse_masked, rows_of_fold
 from pulvinar.estimators.parameters import check_parameters, refuse_parameter
@@ -274,7 +275,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             layers = [np.concatenate(layers, axis=1)]
         folds = None if rows is None else [(self._on_device(train), self._on_device(held_out)) for train, held_out in rows]
         n_voxels = responses.shape[1]
-        blocks = ridge.blocks_of(n_voxels, self.voxels_per_block)
+        blocks = blocks_of(n_voxels, self.voxels_per_block)
         scores, places = np.empty((len(layers), n_voxels)), np.empty((len(layers), n_voxels), np.int64)
         ready: dict[int, ridge_layer.Layer] = {}  # layers that are small enough to keep for the last fit
 
@@ -321,7 +322,7 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
             layer = ready.pop(number) if number in ready else self._prepare(values, alphas)
             part = ridge.whole(layer, n_components=self.n_components)
             weights = responses.new_empty(len(part.eigenvalues), len(voxels))
-            for block in ridge.blocks_of(len(voxels), self.voxels_per_block):
+            for block in blocks_of(len(voxels), self.voxels_per_block):
                 own = (responses[:, voxels[block]] - mean[voxels[block]]).to(self.device)
                 projected = ridge.coordinates(part, ridge.moments(layer, part, own)[0])
                 weights[:, block] = ridge.weights(part, projected, alphas[block].to(self.device)).cpu()

@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.estimators.inputs import checked_names, refuse_masked
 from pulvinar.estimators.parameters import check_parameters
@@ -399,8 +400,7 @@ def _standardised(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     least = 1e-10 if X.dtype == np.float64 else 1e-5
     out, varying = np.empty(X.shape, np.float32), np.zeros(X.shape[1], bool)
-    for start in range(0, X.shape[1], VOXELS_PER_BLOCK):
-        columns = slice(start, min(start + VOXELS_PER_BLOCK, X.shape[1]))
+    for columns in blocks_of(X.shape[1], VOXELS_PER_BLOCK):
         block = X[:, columns].astype(np.float64)
         largest = np.abs(block).max(0)
         block /= np.where(largest > 0, largest, 1.0)

@@ -17,7 +17,7 @@ from pulvinar.metrics.resampling import percentile_interval
 from pulvinar.progress import bar
 from pulvinar.rsa.compare import compare
 from pulvinar.selection.stage_mask import Balance, FeatureProducts, Features, kept_scales, starting_scales
-from pulvinar.training.aggregation import ChosenScales, Layout, MeasuredRDMs, folds_of_images
+from pulvinar.training.aggregation import ChosenScales, Layout, MeasuredRDMs, inner_folds
 
 RIDGE_ALPHAS = (1e-3, 1e-2, 1e-1)  # of feature-reweighted RSA, as a share of the largest eigenvalue
 RIDGE_STEPS = 80
@@ -111,10 +111,7 @@ def reweighted(
     chosen = []
     with bar("feature-reweighted RSA", splits.training.shape[1]) as shown:
         for number, training in enumerate(splits.training.T):
-            folds = torch.full((len(training),), -1)
-            rows = torch.nonzero(training)[:, 0]
-            generator = torch.Generator().manual_seed(seed + number)
-            folds[rows] = folds_of_images([groups[row] for row in rows.tolist()], n_folds, generator)
+            folds = inner_folds(training, groups, n_folds, seed + number)
             insides = [folds == fold for fold in range(n_folds)] + [torch.zeros_like(training)]
             used = torch.stack([training & ~inside for inside in insides], dim=1)
             weights = (used[first] & used[second]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.evaluation.budget_controls import Control, FixedMask, fixed_mask, random_gates
 from pulvinar.evaluation.channel_statistics import ChannelStatistics, channel_statistics
 from pulvinar.evaluation.features import PIXELS, Forward, collect, crops_of_epoch, pixels
@@ -219,7 +220,7 @@ def score_backbone(
     if name is not None:
         values["rows"][0]["name"] = name
     correct = {f"{kind}_{row.name}": getattr(row, f"{kind}_correct") for row in rows for kind in ("knn", "linear")}
-    placed = np.unique(np.linspace(0, len(tested) - 1, min(N_PLACED, len(tested))).astype(int))
+    placed = evenly_spaced(len(tested), N_PLACED)
     kept = {branch: found[placed].numpy() for branch, found in features.items()}
     return BackboneScores(values=values, correct=correct, features={**kept, "label": test_labels[placed]})
 

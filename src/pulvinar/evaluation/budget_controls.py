@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.data.sampling import blocks_of, evenly_spaced
 from pulvinar.errors import InputError
-from pulvinar.evaluation.features import batches
 from pulvinar.models.batch_norm import BatchNorm, averaging
 from pulvinar.models.gated_resnet import Block, GatedResNet
 from pulvinar.models.macs import Macs, count_macs
@@ -192,9 +192,9 @@ def recalibrate(
     batch_size: int = 256,
 ) -> None:
     """Estimate the running statistics of every batch-norm anew: the mean over batches of plain (not augmented) images."""
-    rows = np.unique(np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int))
+    rows = evenly_spaced(len(images), n_images)
     device = next(network.parameters()).device
-    parts = [part for part in batches(rows, batch_size) if len(rows[part]) > 1]
+    parts = [part for part in blocks_of(len(rows), batch_size) if len(rows[part]) > 1]
     if not parts:
         raise InputError("recalibrate: two images or more are needed")
     was_training = network.training

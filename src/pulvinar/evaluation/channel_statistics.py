@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
-from pulvinar.evaluation.features import batches
 from pulvinar.training.views import ViewSettings, plain_view
 
 Gates = Callable[[Tensor], Sequence[Tensor]]  # normalised images -> gates (image, channel) of 0 and 1, gate by gate
@@ -82,5 +82,5 @@ def gates_of_images(
 ) -> Iterable[Sequence[Tensor]]:
     """Gates of inference for every image, batch by batch."""
     settings = views or ViewSettings()
-    for part in batches(images, batch_size):
+    for part in blocks_of(len(images), batch_size):
         yield gates(plain_view(torch.from_numpy(np.ascontiguousarray(images[part])).to(device), settings))

@@ -125,7 +125,7 @@ def adapt(shared: SharedDecoder, embedding: Embedding, run: RunFolder, experimen
     given = {name: None if value == "none" else value for name, value in settings.items()}
     known: dict[str, Any] = {field.name: given[field.name] for field in fields(DecodingSettings) if field.name in given}
     data = [(trials.responses, trials.target)]
-    trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known).training(), generator, train_shared=False)
+    trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known), generator, train_shared=False)
     with bar("input layer of the new subject", trainer.settings.epochs) as shown:
         while not trainer.done:
             shown.advance(note=f"loss {trainer.run_epoch():.3f}")

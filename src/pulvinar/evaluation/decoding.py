@@ -35,7 +35,7 @@ from pulvinar.storage import read_arrays, write_arrays, write_json
 from pulvinar.training import side_by_side
 from pulvinar.training.decoding import DecoderTrainer, decode
 from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.runs import RunFolder
 
 Evaluation = dict[str, Any]
@@ -71,7 +71,7 @@ def evaluate_selections(
     decoder: DecoderOfSubject,
     *,
     fresh: Fresh,
-    settings: TrainingSettings,
+    settings: DecodingSettings,
     train_shared: bool,
     scaling: Mode,
     n_sessions: int | None,
@@ -143,7 +143,7 @@ class _Refits:
     """How a control gets its decoder: what it starts from, and the training trials on the candidate voxels (indices)."""
 
     fresh: Fresh
-    settings: TrainingSettings
+    settings: DecodingSettings
     train_shared: bool
     train: Trials
     candidates: np.ndarray
@@ -202,7 +202,7 @@ def _stored_prediction(run: RunFolder, control: Control, test: _Test) -> np.ndar
 
 
 def _predict(
-    run: RunFolder, control: Control, shared: SharedDecoder, layer: nn.Linear, settings: TrainingSettings, test: _Test
+    run: RunFolder, control: Control, shared: SharedDecoder, layer: nn.Linear, settings: DecodingSettings, test: _Test
 ) -> np.ndarray:
     projected: Tensor = decode(shared, layer, _shown(control, test), precision=settings.precision)["projected"]
     return _kept(run, control, projected, test)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.data.responses import Responses
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 from pulvinar.metrics import encoding as scores
 from pulvinar.metrics.encoding import Ceiling
@@ -104,8 +105,8 @@ def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.nd
         return Ceiling(r2=values, source="stated by the data set")
     shown = np.array([test.responses.stimulus_ids[trial] for trial in all_trials.trials])
     found, parts = Ceiling(r2=None), []
-    for start in range(0, len(voxels), VOXELS_PER_BLOCK):
-        trials = all_trials.read_trials(voxels[start : start + VOXELS_PER_BLOCK])
+    for block in blocks_of(len(voxels), VOXELS_PER_BLOCK):
+        trials = all_trials.read_trials(voxels[block])
         found = scores.ceiling_from_repeats(trials, shown, test.counts)
         if found.r2 is None:
             return Ceiling(r2=None, reason=f"no noise ceiling is known: the data set states none, and {found.reason}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.models.fixed_networks import colour, in_batches, oriented_energy
 from pulvinar.training.encoder import Layers, concatenated, total_spread
@@ -18,8 +19,8 @@ def low_level_features(stimuli: Stimuli, rows: np.ndarray) -> np.ndarray:
     """Oriented energy and colour on a 4 x 4 grid (`models.fixed_networks`), float32 (image, dim); reads the images."""
     size = min(LARGEST_SIDE, *stimuli.image(int(rows[0])).shape[:2])
     parts = []
-    for start in range(0, len(rows), IMAGES_PER_BATCH):
-        pixels = [_resized(stimuli.image(int(row)), size) for row in rows[start : start + IMAGES_PER_BATCH]]
+    for batch in blocks_of(len(rows), IMAGES_PER_BATCH):
+        pixels = [_resized(stimuli.image(int(row)), size) for row in rows[batch]]
         images = torch.from_numpy(np.stack(pixels))
         parts.append(torch.cat([in_batches(oriented_energy, images), in_batches(colour, images)], dim=1).numpy())
     return np.concatenate(parts)

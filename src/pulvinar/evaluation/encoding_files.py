@@ -35,15 +35,8 @@ def write_voxel_maps(
     run: RunFolder, given: EncodedSubject, by_voxel: Mapping[str, np.ndarray], encoders: Sequence[State]
 ) -> None:
     """artifacts/voxels-SUBJECT.npz (see the module). Of several folds: the layer that most of them chose, mean penalty."""
-    geometry, voxels = given.responses.geometry, given.voxels
+    voxels = given.voxels
     arrays = {key: values.astype(np.float32) for key, values in by_voxel.items()}
-    places = {"coordinates": geometry.coordinates[voxels]}
-    for key in ("index", "vertex"):
-        if getattr(geometry, key) is not None:
-            places[key] = getattr(geometry, key)[voxels]
-    for key in ("shape", "affine", "mesh_coordinates", "mesh_faces"):
-        if getattr(geometry, key) is not None:
-            places[key] = np.asarray(getattr(geometry, key))
     chosen = np.stack([encoder["layers"].numpy() for encoder in encoders])
     counts = np.stack([(chosen == number).sum(0) for number in range(len(encoders[0]["names"]))])
     arrays |= {
@@ -56,9 +49,12 @@ def write_voxel_maps(
     rois = {name: mask[voxels] for name, mask in given.responses.rois.items() if mask[voxels].any()}
     arrays["roi_names"] = np.array(list(rois), dtype=str)
     arrays["roi_masks"] = np.stack(list(rois.values())) if rois else np.zeros((0, len(voxels)), bool)
-    if geometry.template:
-        arrays["template"] = np.array(geometry.template)
-    write_arrays(run.path / "artifacts" / f"voxels-{given.name}.npz", voxel=voxels, **places, **arrays)
+    write_arrays(
+        run.path / "artifacts" / f"voxels-{given.name}.npz",
+        voxel=voxels,
+        **given.responses.geometry.take(voxels).arrays(),
+        **arrays,
+    )
 
 
 def write_predictions(run: RunFolder, subject: str, ids: Sequence[str], found: Predictions) -> None:

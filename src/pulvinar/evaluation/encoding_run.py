@@ -106,7 +106,7 @@ def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) ->
     reasons = {"noise_normalised": ceiling.reason} if ceiling.r2 is None else {}
     optimistic = baseline = joint = None
     if controls:
-        optimistic = given.trainer(encoded.layers, config.encoder(), folds=encoded.folds).best_on(encoded.test_layers, measured)
+        optimistic = given.trainer(encoded.layers, config, folds=encoded.folds).best_on(encoded.test_layers, measured)
         if optimistic is None:
             reasons["r_optimistic"] = "a banded search has no list of penalties to choose from on the test images"
         reason = baselines.missing_reason(config.baseline, given.stimuli)
@@ -140,7 +140,7 @@ def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray
     )
     predicted = []
     for (train, test), folds in ((alone, None), (both, encoded.folds)):
-        trainer = given.trainer(train, config.encoder(), folds=folds)
+        trainer = given.trainer(train, config, folds=folds)
         with bar(f"baseline of {given.name}", trainer.n_units) as progress:
             for _ in trainer.run():
                 progress.advance()

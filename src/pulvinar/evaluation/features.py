@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.progress import track
 from pulvinar.training.views import ViewSettings, make_view, plain_view
@@ -15,11 +16,6 @@ from pulvinar.training.views import ViewSettings, make_view, plain_view
 Forward = Callable[[Tensor], Tensor]  # normalised images (image, 3, height, width) -> (image, feature)
 PIXELS = ViewSettings(mean=(0.0, 0.0, 0.0), sd=(1.0, 1.0, 1.0))  # images as values in [0, 1]
 CROP_SCALE = (0.08, 1.0)  # share of the image in a crop of the linear probe, as in solo-learn, which the papers used
-
-
-def batches(images: np.ndarray, batch_size: int) -> list[slice]:
-    """Consecutive rows, `batch_size` at a time."""
-    return [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
 
 
 @torch.no_grad()
@@ -38,7 +34,7 @@ def collect(
     not finite.
     """
     settings = views or ViewSettings()
-    parts = batches(images, batch_size)
+    parts = blocks_of(len(images), batch_size)
     if not parts:
         raise InputError(f"{description}: no images")
     found = [
@@ -67,7 +63,7 @@ def crops_of_epoch(
     @torch.no_grad()
     def features_of_epoch(epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(1000 * seed + epoch)
-        parts = (torch.from_numpy(np.ascontiguousarray(images[part])).to(device) for part in batches(images, batch_size))
+        parts = (torch.from_numpy(np.ascontiguousarray(images[part])).to(device) for part in blocks_of(len(images), batch_size))
         return torch.cat([forward(make_view(part, settings, generator)).float().cpu() for part in parts])
 
     return features_of_epoch

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError, PulvinarError
 from pulvinar.evaluation.picture_parts import (
     Decoded,
@@ -116,7 +117,7 @@ def at_full_size(pictures: np.ndarray) -> np.ndarray:
 
 
 def _blocks(values: np.ndarray) -> list[np.ndarray]:
-    return [values[start : start + IMAGES_AT_ONCE] for start in range(0, len(values), IMAGES_AT_ONCE)]
+    return [values[block] for block in blocks_of(len(values), IMAGES_AT_ONCE)]
 
 
 def _in_blocks(look: Features, pictures: np.ndarray) -> np.ndarray:

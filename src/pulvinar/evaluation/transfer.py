@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pulvinar.data.image_set import ImageSet
-from pulvinar.evaluation.features import batches
+from pulvinar.data.sampling import blocks_of
 from pulvinar.training.views import as_pixels, resized_crop
 
 
@@ -18,7 +18,7 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     side = min(height, width)
     crop = torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
     made = np.empty((len(images), size, size, 3), np.uint8)
-    for part in batches(images, 512):
+    for part in blocks_of(len(images), 512):
         pixels = as_pixels(torch.from_numpy(np.ascontiguousarray(images[part])))
         values = resized_crop(pixels, crop.expand(len(pixels), 4), size, "bicubic")
         made[part] = (values.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()

@@ -79,7 +79,7 @@ def phases(config: Config, experiment: Experiment) -> list[Phase]:
     sizes = [int(require_target_roi(experiment, config.roi, name).sum()) for name in others]
     trials = [len(training_trials(experiment.subjects[name], experiment.split)) for name in others]
     shape = config.shape(**embedding_shape(experiment, config.feature))
-    return [training_phase("pretraining", shape, config.training(), n_voxels=sizes, n_trials=trials, train_shared=True)]
+    return [training_phase("pretraining", shape, config, n_voxels=sizes, n_trials=trials, train_shared=True)]
 
 
 def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
@@ -90,7 +90,7 @@ def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     shared.initialise(generator)
     layers = [input_layer(d.responses.shape[1], config.hidden, generator, scale=config.input_scale) for d in data.values()]
     pairs = [(d.responses, d.target) for d in data.values()]
-    trainer = DecoderTrainer(shared, layers, pairs, config.training(), generator, train_shared=True)
+    trainer = DecoderTrainer(shared, layers, pairs, config, generator, train_shared=True)
     if state := run.load():
         trainer.restore(state)
         log(f"resumed after epoch {trainer.epoch}")

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.config import setting
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.errors import InputError
 from pulvinar.evaluation import self_supervised
 from pulvinar.evaluation.backbone_scores import gated_features, score_backbone
 from pulvinar.evaluation.budget_controls import narrow_shape
 from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.evaluation.self_supervised import fitted_to, keep
-from pulvinar.models.gated_resnet import GatedResNet
+from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import count_macs
 from pulvinar.models.narrow import narrowed_shape
 from pulvinar.models.resnet_shape import ResNetShape
 from pulvinar.progress import bar, log
 from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
-from pulvinar.training.distillation import DistillationSettings, DistillationTrainer, Objective
-from pulvinar.training.precision import Precision
+from pulvinar.training.distillation import DistillationSettings, DistillationTrainer
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
 
@@ -47,8 +47,6 @@ SCORING: dict[str, Any] = {
     "normalised": True
 }  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
 NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
-EPOCHS = {"simreg": 130, "seed": 200}
-RATES = {"simreg": 10.0, "seed": 1.0}  # the papers' own leave a run of 30 epochs far behind: docs/log.md
 _N_POLICY_IMAGES = 5000
 PUBLISHED: list[dict[str, Any]] = [
     {
@@ -73,59 +71,16 @@ PUBLISHED: list[dict[str, Any]] = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(DistillationSettings):
     """Settings of the student and its training."""
 
-    seed: int = setting(0, "initial weights, order of images, views", at_least=0, below=LARGEST_SEED)
-    objective: Objective = setting("simreg", "simreg (regression on features) or seed (similarities to a queue)")
-    teacher_branch: str = setting("dense", "pass of the teacher to learn: dense or gated")
+    teacher_branch: Pass = setting("dense", "pass of the teacher to learn: dense or gated")
     gates: str | None = setting(
         None, "run whose gates give the student's widths; none: the teacher's own gates, if it has some"
     )
     budget: float = setting(
         0.3, "MAC share of a student with one share in every block, where no gates are to be had", above=0, at_most=1
     )
-    epochs: int | None = setting(None, "passes over the images; none: 130 for simreg, 200 for seed (papers)", at_least=1)
-    batch_size: int = setting(256, "images in a step (both papers, as we remember)", above=0)
-    learning_rate: float | None = setting(
-        None,
-        "peak of SGD, falling on a cosine; none: 10 for simreg, 1 for seed (SimReg .05, SEED .03, as we remember)",
-        above=0,
-    )
-    warm_share: float = setting(0.1, "share of the run in which the rate rises (SimReg: 0)", at_least=0, below=1)
-    momentum: float = setting(0.9, "of SGD (both papers)", at_least=0, below=1)
-    weight_decay: float = setting(1e-4, "of SGD, on all weights (both papers)", at_least=0)
-    student_temperature: float = setting(0.2, "of SEED's student similarities (paper)", above=0, counts="objective=seed")
-    teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)", above=0, counts="objective=seed")
-    queue: int = setting(
-        65_536,
-        "teacher embeddings that SEED compares with (paper); at most the training images",
-        above=0,
-        counts="objective=seed",
-    )
-    precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
-
-    def problems(self) -> list[str]:
-        """What cannot be read."""
-        if self.teacher_branch not in ("dense", "gated"):
-            return [f"distillation.teacher_branch is dense or gated, not {self.teacher_branch!r}"]
-        return []
-
-    def training(self, n_images: int) -> DistillationSettings:
-        """What the trainer needs."""
-        return DistillationSettings(
-            objective=self.objective,
-            epochs=EPOCHS[self.objective] if self.epochs is None else self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate or RATES[self.objective],
-            warm_share=self.warm_share,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            precision=self.precision,
-            student_temperature=self.student_temperature,
-            teacher_temperature=self.teacher_temperature,
-            queue=min(self.queue, n_images),
-        )
 
 
 class _Teacher(nn.Module):
@@ -167,7 +122,7 @@ def student_shape(config: Config, teacher: Backbone, images: np.ndarray) -> tupl
     network = source.network
     if "gated" not in network.passes:
         return narrow_shape(network.shape, size=network.size, share=config.budget, uniform="inner"), f"budget {config.budget}"
-    rows = np.unique(np.linspace(0, len(images) - 1, min(_N_POLICY_IMAGES, len(images))).astype(int))
+    rows = evenly_spaced(len(images), _N_POLICY_IMAGES)
     channels = gated_features(network, images[rows], views=source.views).channels
     widths = [torch.arange(width) for width in channels.mean_open()]
     return narrowed_shape(network.shape, widths), f"gates of {config.gates or 'the teacher'}"
@@ -184,7 +139,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
         student,
         _Teacher(source.network, gated=config.teacher_branch == "gated"),
         data.train,
-        config.training(len(data.train)),
+        config,
         source.views,
         generator,
         n_teacher=source.network.shape.n_features,
@@ -192,7 +147,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
     if state := run.load():
         trainer.restore(state)
         log(f"resumed after epoch {trainer.epoch}")
-    with bar(f"distilling ({config.objective})", trainer.settings.epochs) as shown:
+    with bar(f"distilling ({config.objective})", config.n_epochs) as shown:
         shown.advance(trainer.epoch)
         while not trainer.done:
             loss = trainer.run_epoch()

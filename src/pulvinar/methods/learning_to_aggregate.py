@@ -36,18 +36,13 @@ from pulvinar.training.aggregation import (
     ChosenScales,
     Layout,
     MeasuredRDMs,
-    folds_of_images,
+    inner_folds,
     nested_scales,
     splits_at_once,
 )
-from pulvinar.training.aggregation_features import (
-    layouts,
-    parse_layout,
-    pictures,
-    products,
-)
+from pulvinar.training.aggregation_features import layouts, pictures, products
 from pulvinar.training.aggregation_network import NetworkTrainer
-from pulvinar.training.aggregation_settings import AggregationConfig
+from pulvinar.training.aggregation_settings import AggregationConfig, parse_layout
 from pulvinar.training.checkpoints import State
 from pulvinar.training.runs import RunFolder
 
@@ -137,7 +132,7 @@ def _fit_scales(
     if state is not None:
         log("resumed: the scales are chosen")
         return state["result"]
-    found = layouts(backbone, pictures(data.stimuli, config.background), config.features())
+    found = layouts(backbone, pictures(data.stimuli, config.background), config)
     everything = torch.ones(len(data.stimuli), 1, dtype=torch.bool)
     chosen = choose(config, found, measured, everything, list(data.stimuli.sources))[0]
     for candidate, score in chosen.inner_scores.items():
@@ -153,22 +148,10 @@ def choose(
 ) -> list[ChosenScales]:
     """Nested choice and training of the scales of every split (image, split)."""
     n_training = int(training[:, 0].sum())
-    settings = config.scales(n_training * (n_training - 1) // 2)
-    per_block = len(found) * settings.n_steps
+    per_block = len(found) * config.n_steps(n_training)
     n_blocks = -(-training.shape[1] // splits_at_once(len(config.identity_weights), config.n_inner_folds))
     with bar("scales", per_block * n_blocks) as shown:
-        return nested_scales(
-            found,
-            measured,
-            training,
-            groups,
-            settings=settings,
-            identity_weights=config.identity_weights,
-            n_folds=config.n_inner_folds,
-            seed=config.seed,
-            fixed_step=None if config.early_stopping else settings.n_steps,
-            shown=shown,
-        )
+        return nested_scales(found, measured, training, groups, config, shown)
 
 
 def network_trainer(
@@ -183,18 +166,14 @@ def network_trainer(
     generator = torch.Generator().manual_seed(config.seed)
     held_out = torch.zeros_like(training)
     if config.early_stopping:
-        rows = torch.nonzero(training)[:, 0]
-        folds = folds_of_images([groups[row] for row in rows.tolist()], config.n_inner_folds, generator)
-        held_out[rows[folds == 0]] = True
-    n_training = int(training.sum())
+        held_out = inner_folds(training, groups, config.n_inner_folds, generator) == 0
     return NetworkTrainer(
         backbone,
         backbone.preprocess(images),
         measured,
         training & ~held_out,
         held_out,
-        config.scales(n_training * (n_training - 1) // 2),
-        config.network(),
+        config,
         generator,
     )
 
@@ -248,9 +227,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
         raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
     if result["network"]:
         backbone.network.load_state_dict(result["network"])
-    features = products(
-        backbone, pictures(stimuli, settings.background), parse_layout(result["chosen"]["layout"])[1], settings.features()
-    )
+    features = products(backbone, pictures(stimuli, settings.background), parse_layout(result["chosen"]["layout"])[1], settings)
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
 
@@ -262,7 +239,7 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
     names, groups = target_names(settings, data), list(data.stimuli.sources)
     measured = [measured_rdms(data, name, settings) for name in names]
     images = pictures(data.stimuli, settings.background)
-    found = layouts(backbone, images, settings.features())
+    found = layouts(backbone, images, settings)
     splits = rsa.Splits.repeated(groups, n_repeats=settings.n_repeats, n_folds=settings.n_folds, seed=settings.seed)
     chosen = None if settings.runs_backbone else choose(settings, found, measured, splits.training, groups)
     if chosen is None:
@@ -335,7 +312,7 @@ def _stage_scales(
     """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
     layouts_of = tuple(dict.fromkeys(f"stage:{parse_layout(name)[1]}" for name in config.layouts))
     by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=layouts_of, early_stopping=True)
-    found = layouts(backbone, images, by_stage.features())
+    found = layouts(backbone, images, by_stage)
     return predictions(found, choose(by_stage, found, measured, splits.training, groups))
 
 

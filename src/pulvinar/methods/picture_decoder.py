@@ -70,11 +70,11 @@ class Config:
 
     seed: int = setting(0, "initial weights, order of images and trials, noise", at_least=0, below=LARGEST_SEED)
     picture_size: int = setting(
-        64, "side of the pictures that the embedded decoder makes, in pixels, a multiple of 8", at_least=SMALLEST_SIDE
+        64, "side of the pictures that the embedded decoder makes, in pixels", at_least=SMALLEST_SIDE, multiple_of=GRID
     )
     n_images: int = setting(20_000, "training images that the image decoder learns from, at most", above=0)
     n_components: int = setting(256, "principal components of the pixels, the embedded autoencoder's latents (ours)", above=0)
-    width: int = setting(48, "channels of the image decoder (ours)", above=0)
+    width: int = setting(48, "channels of the image decoder (ours)", above=0, multiple_of=2)
     ridge: float = setting(0.01, "penalty of the image decoder's linear start, of each dimension's variance (ours)", at_least=0)
     epochs: int = setting(
         3, "passes of the image decoder over the training images; 0: its linear part alone (ours)", at_least=0
@@ -172,15 +172,6 @@ class Config:
     weights: str | None = setting(
         None, "folder of files with the measures' weights; none: where their libraries keep them", counts="measures!=()"
     )
-
-    def problems(self) -> list[str]:
-        """What does not divide."""
-        wrong = []
-        if self.picture_size % GRID:
-            wrong.append(f"picture_decoder.picture_size is a multiple of {GRID}, not {self.picture_size}")
-        if self.width % 2:
-            wrong.append(f"picture_decoder.width is even, not {self.width}")
-        return wrong
 
     def shape(self, *, dim: int, n_voxels: int) -> PartsShape:
         """What the networks are built from."""

@@ -21,9 +21,8 @@ from pulvinar.evaluation import tuned_encoding as scores
 from pulvinar.evaluation.published_encoding import released_results
 from pulvinar.models.response_heads import RegressionHead
 from pulvinar.training import tuning_run
-from pulvinar.training.response_tuning import Objective
 from pulvinar.training.runs import RunFolder
-from pulvinar.training.tuning_settings import TuningConfig
+from pulvinar.training.tuning_settings import Objective, TuningConfig
 
 DATA = "experiment"
 TOPIC = "encoding"

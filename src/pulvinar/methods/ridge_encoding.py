@@ -116,11 +116,10 @@ def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     opened = _open(config, experiment)
     shown = [image for folds in opened.values() for given in folds for image in given.train.ids]
     features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
-    settings = config.encoder()
     run_units(
         run,
         [
-            encoder_unit(given, lambda ids=given.train.ids: features.of(ids), settings, name=name)  # type: ignore[misc]
+            encoder_unit(given, lambda ids=given.train.ids: features.of(ids), config, name=name)  # type: ignore[misc]
             for folds in opened.values()
             for name, given in zip(fold_names(config.outer_folds), folds, strict=True)
         ],

@@ -31,7 +31,7 @@ from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_
 from pulvinar.metrics.retrieval import N_DRAWN, Protocol, protocols_for
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.progress import bar, log
-from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
+from pulvinar.selection.voxel_mask import voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state, stored_decoder
@@ -49,7 +49,6 @@ from pulvinar.training.decoding_data import (
     training_data,
     usable_voxels,
 )
-from pulvinar.training.decoding_settings import DecodingSettings, TrainingSettings
 from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
 from pulvinar.training.runs import RunFolder
 
@@ -79,32 +78,15 @@ Rewind = Literal["reinitialised", "kept_restarted", "kept_constant", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(DecodingSettings):
+class Config(MaskSettings):
     """Settings of stage 1 and 2. Those of the shared decoder's network count where pretrain=false."""
 
     METHOD: ClassVar[str] = "troi"
 
-    n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
     n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are", at_least=1)
     half: Half = setting("both", "learn from one half of the training images (a, b), for the stability of the mask")
     pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
-    n_folds: int = setting(
-        4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)", above=0
-    )
-    n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)", above=0)
-    epochs_per_round: int = setting(12, "passes over the trials in a round (ours)", above=0)
-    mask_batch_size: int = setting(
-        12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)", above=0
-    )
-    mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)", above=0)
-    l1_weight: float = setting(
-        1e-3, "psi, times the sum of the mask; above 8,000 voxels times 8000 / voxels (ours)", at_least=0
-    )
-    threshold: float = setting(0.1, "th: voxels at or below it are cut (ours)", at_least=0)
     sigma: float = setting(1.0, "standard deviation of the Gaussian low-pass, in voxel spacings (ours)", at_least=0)
-    low_pass: Combine = setting("geometric", "geometric (ours), smooth (paper), or none")
-    schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
-    shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
     lora_rank: int = setting(
         0,
@@ -124,50 +106,23 @@ class Config(DecodingSettings):
     )
 
     def problems(self) -> list[str]:
-        """What does not go together, or depends on whether it is a count or a share."""
+        """What does not go together."""
         wrong = super().problems()
         if self.lora_rank and not self.pretrain:
             wrong.append("troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
-        if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
-            wrong.append(f"troi.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
-        if isinstance(self.n_voxels, int) and self.n_voxels < 1:
-            wrong.append(f"troi.n_voxels is 1 or more, not {self.n_voxels}")
         return wrong
 
-    def refitting(self) -> TrainingSettings:
-        """What the trainer of stage 2 needs."""
-        constant = self.rewind == "kept_constant"
-        rate = self.learning_rate * (0.1 if constant else 1.0)
-        return replace(self.training(), learning_rate=rate, schedule="constant" if constant else "one_cycle")
-
-    def masking(self, budget: int) -> MaskSettings:
-        """What the trainer of stage 1 needs."""
-        return MaskSettings(
-            budget=budget,
-            n_rounds=self.n_rounds,
-            epochs_per_round=self.epochs_per_round,
-            batch_size=self.mask_batch_size,
-            learning_rate=self.learning_rate,
-            mask_learning_rate=self.mask_learning_rate,
-            l1_weight=self.l1_weight,
-            threshold=self.threshold,
-            weight_decay=0.0,
-            input_scale=0.3 * self.input_scale,
-            mixing_beta=self.mixing_beta,
-            n_folds=self.n_folds,
-            combine=self.low_pass,
-            schedule=self.schedule,
-            shrink=self.shrink,
-        )
+    def learning_rate_at(self, done: float) -> float:
+        """The rate of stage 2 after this share of the steps; without rewinding it stays at a tenth."""
+        return 0.1 * self.learning_rate if self.rewind == "kept_constant" else super().learning_rate_at(done)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Input that has been looked at: candidate voxels (indices), their trials, the budget, the decoder to start from."""
+    """Input that has been looked at: candidate voxels (indices), their trials, the decoder to start from."""
 
     candidates: np.ndarray
     trials: Trials
-    budget: int
     embedding: Embedding
     shared: SharedDecoder
     pretrained: bool
@@ -209,7 +164,7 @@ def _require_protocol(config: Config, experiment: Experiment) -> None:
 
 def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
     """The input with the decoder to start from; `InputError` or `LeakError` where they do not fit."""
-    candidates, budget = check_input(config, experiment)
+    candidates, _ = check_input(config, experiment)
     experiment = half_of(experiment, config.half)
     decoder = None
     if config.pretrain:
@@ -227,7 +182,6 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
     return Checked(
         candidates=candidates,
         trials=trials,
-        budget=budget,
         embedding=embedding,
         shared=_new_decoder(config, embedding) if decoder is None else decoder.shared,
         pretrained=decoder is not None,
@@ -247,13 +201,13 @@ def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = 
     responses = experiment.subjects[experiment.target]
     sessions = first_sessions(responses, config.n_sessions)
     n_trials, n_voxels = len(training_trials(responses, experiment.split, sessions=sessions)), len(candidates)
-    pretrained, settings = shape is not None, config.refitting()
+    pretrained = shape is not None
     shape = shape or config.shape(**embedding_shape(experiment, config.feature))
 
     def training(name: str, n: int) -> Phase:
-        return training_phase(name, shape, settings, n_voxels=[n], n_trials=[n_trials], train_shared=not pretrained)
+        return training_phase(name, shape, config, n_voxels=[n], n_trials=[n_trials], train_shared=not pretrained)
 
-    selecting = mask_phase(shape, settings, config.masking(budget), n_voxels=n_voxels, n_trials=n_trials)
+    selecting = mask_phase(shape, config, n_voxels=n_voxels, n_trials=n_trials)
     first = [] if pretrained else [training("decoder on own trials", n_voxels)]
     return [*first, selecting, *([training("stage 2", budget)] if config.rewind != "none" else [])]
 
@@ -295,7 +249,7 @@ def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> Sta
     generator, trials = _generator(config, 1), checked.trials
     layer = input_layer(trials.responses.shape[1], config.hidden, generator, scale=config.input_scale)
     data = [(trials.responses, trials.target)]
-    trainer = DecoderTrainer(checked.shared, [layer], data, config.refitting(), generator, train_shared=True)
+    trainer = DecoderTrainer(checked.shared, [layer], data, config, generator, train_shared=True)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     _run_trainer(trainer, run, phase="warm", keep={})
@@ -308,12 +262,12 @@ def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, stat
     """Stage 1 at its start, or where the checkpoint left it."""
     if "shared" in state:
         checked.shared.load_state_dict(state["shared"])
-    generator, settings = _generator(config, 2), config.masking(checked.budget)
+    generator = _generator(config, 2)
     geometry = experiment.subjects[experiment.target].geometry.take(checked.candidates)
     low_pass = geometry.low_pass(config.sigma if config.low_pass != "none" else 0.0)
     folds = folds_by_stimulus(checked.trials.stimulus_ids, config.n_folds, generator)
-    objective = FrozenDecoder(checked.shared, checked.trials.target, config.training())
-    trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, settings, generator)
+    objective = FrozenDecoder(checked.shared, checked.trials.target, config)
+    trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, config, generator)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     return trainer
@@ -344,10 +298,7 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
     whole["mask_smoothed"][checked.candidates] = trainer.low_pass @ trainer.last_mask
     selected = np.zeros(responses.n_voxels, bool)
     selected[checked.candidates[outcome.kept]] = True
-    geometry = responses.geometry
-    places = ("coordinates", "index", "shape", "affine", "vertex", "mesh_coordinates", "mesh_faces")
-    arrays = {name: np.asarray(getattr(geometry, name)) for name in places if getattr(geometry, name) is not None}
-    write_arrays(run.path / "artifacts" / "maps.npz", **arrays, **whole, selected=selected)
+    write_arrays(run.path / "artifacts" / "maps.npz", **responses.geometry.arrays(), **whole, selected=selected)
     selection = {
         "n_voxels": int(selected.sum()),
         "n_candidates": len(checked.candidates),
@@ -395,8 +346,7 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
         n_sessions=config.n_sessions,
     )
     data = [(trials.responses, trials.target)]
-    settings = config.refitting()
-    trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=not checked.pretrained)
+    trainer = DecoderTrainer(shared, [layer], data, config, generator, train_shared=not checked.pretrained)
     if state["trainer"] is not None:
         trainer.restore(state["trainer"])
     if config.rewind != "none":
@@ -439,7 +389,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
         experiment,
         DecoderOfSubject(shared=shared, layer=layer, selected=selected, embedding=stored.embedding),
         fresh=fresh,
-        settings=config.refitting(),
+        settings=config,
         train_shared=result["train_shared"],
         scaling=config.scaling,
         n_sessions=config.n_sessions,

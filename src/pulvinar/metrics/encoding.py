@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 from pulvinar.metrics.noise_ceiling import ceiling_r2, signal_to_noise
 from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
@@ -51,12 +52,8 @@ def standardised(values: np.ndarray) -> np.ndarray:
 
 def varying(values: Float[np.ndarray, "image voxel"]) -> Bool[np.ndarray, " voxel"]:
     """Whether each column varies by more than rounding; what does not has no correlation and no R^2."""
-    return np.concatenate(
-        [
-            np.isfinite(standardised(values[:, start : start + VOXELS_PER_BLOCK])[0])
-            for start in range(0, values.shape[1], VOXELS_PER_BLOCK)
-        ]
-    )
+    columns = blocks_of(values.shape[1], VOXELS_PER_BLOCK)
+    return np.concatenate([np.isfinite(standardised(values[:, block])[0]) for block in columns])
 
 
 def correlations(
@@ -68,8 +65,7 @@ def correlations(
     """
     _require_pairs(predicted, measured)
     out = np.empty(predicted.shape[1])
-    for start in range(0, predicted.shape[1], VOXELS_PER_BLOCK):
-        columns = slice(start, start + VOXELS_PER_BLOCK)
+    for columns in blocks_of(predicted.shape[1], VOXELS_PER_BLOCK):
         out[columns] = (standardised(predicted[:, columns]) * standardised(measured[:, columns])).sum(0)
     return np.clip(out, -1.0, 1.0)
 
@@ -95,11 +91,11 @@ def explained_variance(
     measured responses do not vary."""
     _require_pairs(predicted, measured)
     out = np.empty(predicted.shape[1])
-    for start in range(0, predicted.shape[1], VOXELS_PER_BLOCK):
-        block = measured[:, start : start + VOXELS_PER_BLOCK].astype(np.float64)
-        residual = ((block - predicted[:, start : start + VOXELS_PER_BLOCK]) ** 2).sum(0)
+    for columns in blocks_of(predicted.shape[1], VOXELS_PER_BLOCK):
+        block = measured[:, columns].astype(np.float64)
+        residual = ((block - predicted[:, columns]) ** 2).sum(0)
         total = ((block - block.mean(0)) ** 2).sum(0)
-        out[start : start + VOXELS_PER_BLOCK] = 1 - residual / np.where(varying(block), total, np.nan)
+        out[columns] = 1 - residual / np.where(varying(block), total, np.nan)
     return out
 
 
@@ -186,8 +182,7 @@ def permutation_test(
     n_images, n_voxels = predicted.shape
     orders = generator.permuted(np.tile(np.arange(n_images), (n_permutations, 1)), axis=1)
     p_values, total, n_finite = np.empty(n_voxels), np.zeros(n_permutations), 0
-    for start in range(0, n_voxels, VOXELS_PER_BLOCK):
-        columns = slice(start, start + VOXELS_PER_BLOCK)
+    for columns in blocks_of(n_voxels, VOXELS_PER_BLOCK):
         ours = np.nan_to_num(standardised(predicted[:, columns])).astype(np.float32)
         theirs = standardised(measured[:, columns]).astype(np.float32)
         observed = np.einsum("iv,iv->v", ours, theirs)

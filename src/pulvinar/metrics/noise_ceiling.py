@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 
 VOXELS_PER_BLOCK = 4096
@@ -57,12 +58,12 @@ def signal_to_noise(
         )
     order = np.argsort(row, kind="stable")
     ncsnr = np.empty(responses.shape[1])
-    for start in range(0, responses.shape[1], VOXELS_PER_BLOCK):
-        block = responses[:, start : start + VOXELS_PER_BLOCK].astype(np.float64)[order]
+    for columns in blocks_of(responses.shape[1], VOXELS_PER_BLOCK):
+        block = responses[:, columns].astype(np.float64)[order]
         bad = ~np.isfinite(block).all(0)
         if bad.any():
-            raise InputError(f"noise ceiling: voxel {start + int(np.argmax(bad))} has a value that is not finite")
-        ncsnr[start : start + VOXELS_PER_BLOCK] = _ncsnr(block, repeats, degrees)
+            raise InputError(f"noise ceiling: voxel {columns.start + int(np.argmax(bad))} has a value that is not finite")
+        ncsnr[columns] = _ncsnr(block, repeats, degrees)
     return SignalToNoise(ncsnr=ncsnr, n_repeated_stimuli=n_repeated, degrees_of_freedom=degrees)
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.metrics.resampling import bootstrap_shares, permutation_null, share_interval
 
@@ -74,9 +75,8 @@ def cosine_similarities(
         raise InputError(f"embeddings: {rows.shape[1]} and {columns.shape[1]} dims; cosines need the same")
     product = np.zeros((len(rows), len(columns)))
     square_rows, square_columns = np.zeros(len(rows)), np.zeros(len(columns))
-    for start in range(0, rows.shape[1], DIMS_PER_BLOCK):
-        block = rows[:, start : start + DIMS_PER_BLOCK].astype(np.float64)
-        other = columns[:, start : start + DIMS_PER_BLOCK].astype(np.float64)
+    for dims in blocks_of(rows.shape[1], DIMS_PER_BLOCK):
+        block, other = rows[:, dims].astype(np.float64), columns[:, dims].astype(np.float64)
         product += block @ other.T
         square_rows += np.einsum("rd,rd->r", block, block)
         square_columns += np.einsum("cd,cd->c", other, other)

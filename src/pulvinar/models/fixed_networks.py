@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pulvinar.data.pixels import require_pixels
+from pulvinar.data.sampling import blocks_of
 
 Images = UInt8[Tensor, "image height width 3"]
 
@@ -116,7 +117,7 @@ class RandomConvolutionNetwork(nn.Module):
 
 def in_batches(network: Callable[[Tensor], Tensor], images: Images, *, batch_size: int = 128) -> Float[Tensor, "image dim"]:
     """Features of many images, a batch at a time."""
-    return torch.cat([network(images[start : start + batch_size]) for start in range(0, len(images), batch_size)])
+    return torch.cat([network(images[batch]) for batch in blocks_of(len(images), batch_size)])
 
 
 def principal_components(

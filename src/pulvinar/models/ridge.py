@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.models.ridge_layer import ROWS_PER_BLOCK, Layer, decomposed, products_of
 
@@ -215,10 +216,8 @@ def axes(
 def _kernel_axes(layer: Layer, part: Fold) -> Tensor:
     vectors = layer.vectors[:, -len(part.eigenvalues) :]
     total = vectors.new_zeros(layer.features.shape[1], vectors.shape[1])
-    for start in range(0, layer.n_images, ROWS_PER_BLOCK):
-        total.addmm_(
-            layer.features[start : start + ROWS_PER_BLOCK].to(vectors.dtype).T, vectors[start : start + ROWS_PER_BLOCK]
-        )
+    for rows in blocks_of(layer.n_images, ROWS_PER_BLOCK):
+        total.addmm_(layer.features[rows].to(vectors.dtype).T, vectors[rows])
     return total.to(layer.features.dtype)
 
 
@@ -391,8 +390,3 @@ def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> t
         return None, [None] * len(parts)
     apart = [layer.features[part.held_out].T @ responses[part.held_out] for part in parts]
     return torch.stack(apart).sum(0) if len(apart) > 1 else apart[0], apart
-
-
-def blocks_of(n_voxels: int, voxels_per_block: int) -> list[slice]:
-    """Consecutive blocks of voxels."""
-    return [slice(start, min(start + voxels_per_block, n_voxels)) for start in range(0, n_voxels, voxels_per_block)]

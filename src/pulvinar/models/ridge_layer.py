@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 
 RESOLUTION = 3e-4  # smallest (eigenvalue + alpha) / largest eigenvalue that a float32 decomposition resolves to 1e-3 (ours)
@@ -138,9 +139,9 @@ def products_of(centred: Tensor, *, kernel: bool, dtype: torch.dtype) -> Tensor:
         return rows @ rows.T
     parts = centred.T if kernel else centred  # (summed over, row)
     total = centred.new_zeros(parts.shape[1], parts.shape[1], dtype=dtype)
-    for start in range(0, len(parts), ROWS_PER_BLOCK):
-        block = parts[start : start + ROWS_PER_BLOCK].to(dtype)
-        total.addmm_(block.T, block)
+    for block in blocks_of(len(parts), ROWS_PER_BLOCK):
+        part = parts[block].to(dtype)
+        total.addmm_(part.T, part)
     return total
 
 

@@ -20,7 +20,7 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.report import brain_maps
 from pulvinar.report.drawing import BRAIN, WEIGHTS, bare
 from pulvinar.report.panels import Panel, panels
-from pulvinar.report.run_folder import Run, read_arrays, read_geometry
+from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.report.template_surface import Picture, TemplateVertices, inflated, on_template, picture
 
 SIGNIFICANT = 0.05
@@ -55,7 +55,7 @@ def read_all(run: Run) -> list[VoxelMaps]:
         arrays = read_arrays(path, ("coordinates", "r", "q_value", "layer"))
         if arrays is not None:
             subject = path.stem.removeprefix("voxels-")
-            found.append(VoxelMaps(subject=subject, geometry=read_geometry(arrays), arrays=arrays))
+            found.append(VoxelMaps(subject=subject, geometry=Geometry.from_arrays(arrays), arrays=arrays))
     return found
 
 

@@ -220,23 +220,13 @@ def _read_maps(path: Path) -> Maps | None:
             raise FileError(f"{path}: '{name}' has shape {arrays[name].shape} for {n_voxels} voxels")
     reference = arrays.get("reference")
     return Maps(
-        geometry=read_geometry(arrays),
+        geometry=Geometry.from_arrays(arrays),
         mask=arrays["mask"],
         mask_smoothed=arrays["mask_smoothed"],
         selected=arrays["selected"].astype(bool),
         reference=None if reference is None else reference.astype(bool),
         area=arrays.get("area"),
     )
-
-
-def read_geometry(arrays: Mapping[str, np.ndarray]) -> Geometry:
-    """A volume, a surface or bare points, by which arrays are there."""
-    if {"index", "shape", "affine"} <= set(arrays):
-        shape = tuple(int(size) for size in arrays["shape"])
-        return Geometry.from_index(arrays["index"], shape=shape, affine=arrays["affine"])
-    if {"vertex", "mesh_coordinates", "mesh_faces"} <= set(arrays):
-        return Geometry.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
-    return Geometry.from_points(arrays["coordinates"], template=str(arrays.get("template", "")))
 
 
 def _read_examples(path: Path) -> Examples | None:

@@ -37,6 +37,7 @@ from torch import Tensor
 from pulvinar.errors import DegenerateError, InputError
 
 BoundTarget = Literal["solved", "density", "sqrt"]
+BudgetMode = Literal["constraint", "penalty", "none"]
 BOUND_DECAY = 10.0  # the papers: exp(-0.02 epoch), 500 epochs
 USUAL_BUDGET = 0.3  # for which the constraint's rate and stiffness are set
 

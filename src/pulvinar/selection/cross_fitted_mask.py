@@ -30,6 +30,7 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.selection.univariate import top_voxels
 from pulvinar.selection.voxel_mask import low_pass_score, survivors_allowed
 
@@ -175,8 +176,8 @@ def weighted_kernel(
 ) -> Float[np.ndarray, "trial trial"]:
     """Z diag(M^2) Z' / n_voxels, in blocks of voxels."""
     kernel = np.zeros((len(responses), len(responses)))
-    for start in range(0, len(mask), VOXELS_PER_BLOCK):
-        block = responses[:, start : start + VOXELS_PER_BLOCK] * mask[start : start + VOXELS_PER_BLOCK].astype(np.float32)
+    for columns in blocks_of(len(mask), VOXELS_PER_BLOCK):
+        block = responses[:, columns] * mask[columns].astype(np.float32)
         kernel += block @ block.T
     return kernel / len(mask)
 
@@ -187,9 +188,9 @@ def quadratic_forms(
     """z_i' G z_i of every voxel, in blocks of voxels."""
     symmetric = ((matrix + matrix.T) / 2).astype(np.float32)
     out = np.empty(responses.shape[1])
-    for start in range(0, len(out), VOXELS_PER_BLOCK):
-        block = responses[:, start : start + VOXELS_PER_BLOCK]
-        out[start : start + VOXELS_PER_BLOCK] = np.einsum("tv,tv->v", symmetric @ block, block)
+    for columns in blocks_of(len(out), VOXELS_PER_BLOCK):
+        block = responses[:, columns]
+        out[columns] = np.einsum("tv,tv->v", symmetric @ block, block)
     return out
 
 

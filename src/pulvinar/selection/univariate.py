@@ -5,12 +5,13 @@ cross_validated_encoding_r2    how well an embedding of the stimuli predicts the
 top_voxels                     the mask of the n highest scores
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import DegenerateError, InputError
 
 VOXELS_PER_BLOCK = 4096
@@ -49,7 +50,7 @@ def anova_f(
         raise DegenerateError(f"ANOVA: {n_classes} classes in {n_trials} trials; 2 classes and more trials than classes needed")
     order = np.argsort(row, kind="stable")
     f = np.empty(responses.shape[1])
-    for columns in _blocks(responses.shape[1]):
+    for columns in blocks_of(responses.shape[1], VOXELS_PER_BLOCK):
         block = _sorted_trials(responses, columns, order, np.float64)
         constant = (block == block[0]).all(0)
         block -= block.mean(0)
@@ -133,7 +134,7 @@ def cross_validated_encoding_r2(
     order = np.argsort(row, kind="stable")
     residual, total = np.zeros(responses.shape[1]), np.zeros(responses.shape[1])
     choices = _chosen_alphas(responses, order, counts, folds, choose_alpha)
-    for columns in _blocks(responses.shape[1]):
+    for columns in blocks_of(responses.shape[1], VOXELS_PER_BLOCK):
         trials = _sorted_trials(responses, columns, order, np.float32)
         means = _means_of_sorted(trials, counts)
         for fold, choice in zip(folds, choices, strict=True):
@@ -157,7 +158,7 @@ def _chosen_alphas(
 ) -> list[Int[np.ndarray, " voxel"]]:
     """Index of the alpha with the least leave-one-stimulus-out error, per fold and voxel."""
     errors = [np.empty((len(fold.alphas), responses.shape[1]), np.float32) for fold in folds]
-    for columns in _blocks(responses.shape[1]):
+    for columns in blocks_of(responses.shape[1], VOXELS_PER_BLOCK):
         means = _means_of_sorted(_sorted_trials(responses, columns, order, np.float32), counts)
         for fold, error in zip(folds, errors, strict=True):
             error[:, columns] = _leave_one_out_errors(_scaled(means, counts, fold)[0], fold)
@@ -285,8 +286,3 @@ def _means_of_sorted(
 def _square_sums(rows: Float[np.ndarray, "row voxel"]) -> Float[np.ndarray, " voxel"]:
     """Sum of squares of each voxel, without a matrix of them."""
     return np.einsum("tv,tv->v", rows, rows)
-
-
-def _blocks(n_voxels: int) -> Iterator[slice]:
-    for start in range(0, n_voxels, VOXELS_PER_BLOCK):
-        yield slice(start, min(start + VOXELS_PER_BLOCK, n_voxels))

@@ -7,7 +7,6 @@ cross-validation costs little more than one fit. Optimizer: Adam (paper: rate 1e
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,27 +14,12 @@ from torch import Tensor
 from pulvinar.errors import DegenerateError, InputError
 from pulvinar.progress import Bar
 from pulvinar.selection import stage_mask
-from pulvinar.selection.stage_mask import Balance, Features, Loss
+from pulvinar.selection.stage_mask import Balance, Features
+from pulvinar.training.aggregation_settings import AggregationConfig, TimeSampling
 
-TimeSampling = Literal["gaussian", "average"]
 TIME_SPREAD = 0.25  # standard deviation of the sampled time, as a share of the window (ours; the paper gives none)
 COLUMNS_AT_ONCE = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaleSettings:
-    """How scales are trained. batch_pairs: pairs in a step, None for all. The weights are those of selection/stage_mask."""
-
-    loss: Loss = "correlation"
-    learning_rate: float = 1e-2
-    n_steps: int = 300
-    record_every: int = 25
-    use_reliability: bool = True
-    group_weight: float = 0.0
-    stage_mean_weight: float = 0.0
-    non_negative: bool = False
-    batch_pairs: int | None = None
-    time_sampling: TimeSampling = "gaussian"
+N_RECORDS = 20
 
 
 class MeasuredRDMs:
@@ -91,23 +75,25 @@ def train_scales(
     variants: Sequence[Features],
     measured: Sequence[MeasuredRDMs],
     columns: Columns,
-    settings: ScaleSettings,
+    config: AggregationConfig,
     generator: torch.Generator,
     record: Record,
+    *,
+    n_steps: int,
     shown: Bar | None = None,
 ) -> None:
     """Adam from b = 1; `record(step, scales)` gets the scales (scale, column), identity factors included, as they go.
 
-    variants: the products of each cached crop; a step draws one of them. Records at step 0 and every `record_every` steps.
+    variants: the products of each cached crop; a step draws one of them. Records at step 0 and N_RECORDS times.
     """
     scales = torch.ones_like(columns.start).requires_grad_(True)
-    optimizer = torch.optim.Adam([scales], lr=settings.learning_rate)
+    optimizer = torch.optim.Adam([scales], lr=config.learning_rate)
     trained = columns.pairs
     stage = variants[0].stage
     record(0, columns.start)
-    for step in range(1, settings.n_steps + 1):
+    for step in range(1, n_steps + 1):
         variant = variants[_draw(len(variants), generator)]
-        chosen = _chosen_pairs(trained, settings.batch_pairs, generator)
+        chosen = _chosen_pairs(trained, config.batch_pairs, generator)
         predicted = variant.rdm(scales * columns.start, chosen)
         weights = trained if chosen is None else trained[chosen]
         loss = torch.zeros(scales.shape[1])
@@ -115,18 +101,18 @@ def train_scales(
             rdms, reliability = target.sample(generator), target.weights
             if chosen is not None:
                 rdms, reliability = rdms[:, chosen], reliability[chosen]
-            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights * reliability[:, None], settings.loss) / len(measured)
+            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights * reliability[:, None], config.loss) / len(measured)
         loss = loss + columns.identity * stage_mask.identity_penalty(scales)
-        if settings.group_weight:
-            loss = loss + settings.group_weight * stage_mask.group_penalty(scales, stage)
-        if settings.stage_mean_weight:
-            loss = loss + settings.stage_mean_weight * stage_mask.stage_mean_penalty(scales, stage)
+        if config.group_weight:
+            loss = loss + config.group_weight * stage_mask.group_penalty(scales, stage)
+        if config.stage_mean_weight:
+            loss = loss + config.stage_mean_weight * stage_mask.stage_mean_penalty(scales, stage)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-        if settings.non_negative:
+        if config.non_negative:
             scales.data.clamp_(min=0)
-        if step % settings.record_every == 0 or step == settings.n_steps:
+        if step % max(1, n_steps // N_RECORDS) == 0 or step == n_steps:
             record(step, scales.detach() * columns.start)
         if shown is not None:
             shown.advance()
@@ -191,28 +177,22 @@ def nested_scales(
     measured: Sequence[MeasuredRDMs],
     training: Tensor,
     groups: Sequence[str],
-    *,
-    settings: ScaleSettings,
-    identity_weights: Sequence[float],
-    n_folds: int,
-    seed: int,
-    fixed_step: int | None = None,
+    config: AggregationConfig,
     shown: Bar | None = None,
 ) -> list[ChosenScales]:
     """For every split, the scales trained on all its training images with what its own inner folds chose.
 
     training: (image, split), True where an image is for training. Inner folds are over the training images only; a candidate's
     score is the Spearman correlation, over pairs of two inner held-out images, of its prediction with the subjects' mean RDM,
-    averaged over folds (and targets). fixed_step: train that long instead of choosing when to stop.
+    averaged over folds (and targets). The weights, folds and steps are those of the config.
     """
     results: list[ChosenScales] = []
-    step = splits_at_once(len(identity_weights), n_folds)
+    step = splits_at_once(len(config.identity_weights), config.n_inner_folds)
+    n_steps = config.n_steps(int(training[:, 0].sum()))
     for start in range(0, training.shape[1], step):
         block = training[:, start : start + step]
-        inner = [_inner_folds(block[:, s], groups, n_folds, seed + start + s) for s in range(block.shape[1])]
-        results += _nested_block(
-            layouts, measured, block, inner, settings, identity_weights, n_folds, seed + start, fixed_step, shown
-        )
+        inner = [inner_folds(block[:, s], groups, config.n_inner_folds, config.seed + start + s) for s in range(block.shape[1])]
+        results += _nested_block(layouts, measured, block, inner, config, config.seed + start, n_steps, shown)
     return results
 
 
@@ -221,10 +201,10 @@ def splits_at_once(n_weights: int, n_folds: int) -> int:
     return max(1, COLUMNS_AT_ONCE // (n_weights * (n_folds + 1)))
 
 
-def _inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int) -> Tensor:
+def inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int | torch.Generator) -> Tensor:
     """Fold of each image, -1 for images that are not for training."""
     rows = torch.nonzero(training)[:, 0]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
     folds = torch.full((len(training),), -1)
     folds[rows] = folds_of_images([groups[row] for row in rows.tolist()], n_folds, generator)
     return folds
@@ -235,13 +215,12 @@ def _nested_block(
     measured: Sequence[MeasuredRDMs],
     training: Tensor,
     inner: Sequence[Tensor],
-    settings: ScaleSettings,
-    identity_weights: Sequence[float],
-    n_folds: int,
+    config: AggregationConfig,
     seed: int,
-    fixed_step: int | None,
+    n_steps: int,
     shown: Bar | None,
 ) -> list[ChosenScales]:
+    identity_weights, n_folds = config.identity_weights, config.n_inner_folds
     n_splits, n_weights = training.shape[1], len(identity_weights)
     images, held_out = [], []  # per column: (image,); the inner held-out images, none for the column on all of them
     for split in range(n_splits):
@@ -258,7 +237,7 @@ def _nested_block(
 
         def record(step: int, scales: Tensor, name: str = name, features: Features = layout.features) -> None:
             shape = (-1, n_splits, n_folds + 1, n_weights)
-            if fixed_step is None or step == fixed_step:
+            if config.early_stopping or step == n_steps:
                 found = _inner_scores(features.rdm(scales).reshape(shape), measured, held_out, n_folds)
                 for place, weight in enumerate(identity_weights):
                     candidate = Candidate(layout=name, identity_weight=weight, step=step)
@@ -267,7 +246,8 @@ def _nested_block(
                         scores[split][candidate] = float(found[split, place])
 
         columns = Columns(images=train, identity=identity, start=start)
-        train_scales(layout.variants, measured, columns, settings, torch.Generator().manual_seed(seed), record, shown)
+        generator = torch.Generator().manual_seed(seed)
+        train_scales(layout.variants, measured, columns, config, generator, record, n_steps=n_steps, shown=shown)
     chosen = [max(found, key=lambda candidate: found[candidate]) for found in scores]
     return [
         ChosenScales(scales=kept[best][:, split], chosen=best, inner_scores=scores[split]) for split, best in enumerate(chosen)

@@ -1,36 +1,16 @@
 """From pictures to the inner products that learning to aggregate is trained on: backgrounds, crops, pooling, starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 
 from pulvinar.data.background import on_grey
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import InputError
 from pulvinar.models.backbones import Backbone, extract
-from pulvinar.selection.stage_mask import Balance, Centring, Features, Resolution, feature_products
+from pulvinar.selection.stage_mask import Features, feature_products
 from pulvinar.training.aggregation import Layout
-
-Background = Literal["on_grey", "as_is"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSettings:
-    """How features are laid out. layouts: see `parse_layout`.
-
-    n_crops: cached random crops beside the whole pictures; a crop's side is crop_share of the picture's.
-    """
-
-    resolution: Resolution
-    centring: Centring
-    layouts: Sequence[str]
-    background: Background
-    n_crops: int
-    crop_share: float
-    seed: int
+from pulvinar.training.aggregation_settings import AggregationConfig, Background, parse_layout
 
 
 def pictures(stimuli: Stimuli, background: Background) -> list[np.ndarray]:
@@ -39,26 +19,15 @@ def pictures(stimuli: Stimuli, background: Background) -> list[np.ndarray]:
     return [on_grey(image) for image in images] if background == "on_grey" else images
 
 
-def parse_layout(name: str) -> tuple[Balance, int]:
-    """What has equal variance at the start, and to how many places a side maps are averaged (0: not): 'channel:3', 'none:7'.
-
-    Raises `InputError` for anything else.
-    """
-    balance, _, pool = name.partition(":")
-    if balance not in get_args(Balance) or not pool.isdecimal():
-        raise InputError(f"layout '{name}': none, stage or channel, a colon and a whole number are needed, such as 'channel:3'")
-    return cast(Balance, balance), int(pool)
-
-
-def layouts(backbone: Backbone, images: Sequence[np.ndarray], settings: FeatureSettings) -> dict[str, Layout]:
+def layouts(backbone: Backbone, images: Sequence[np.ndarray], config: AggregationConfig) -> dict[str, Layout]:
     """Every layout by name, over the whole pictures and the cached crops; what inner folds choose among."""
-    generator = np.random.default_rng(settings.seed)
+    generator = np.random.default_rng(config.seed)
     views = [images]
-    for down, right in generator.random((settings.n_crops, 2)):
-        views.append(crop(images, down, right, settings.crop_share))
-    parsed = {name: parse_layout(name) for name in settings.layouts}
+    for down, right in generator.random((config.n_cached_crops, 2)):
+        views.append(crop(images, down, right, config.crop_share))
+    parsed = {name: parse_layout(name) for name in config.layouts}
     variants = {
-        pool: [products(backbone, view, pool, settings) for view in views]
+        pool: [products(backbone, view, pool, config) for view in views]
         for pool in dict.fromkeys(pool for _, pool in parsed.values())
     }
     return {name: Layout(variants=variants[pool], balance=balance) for name, (balance, pool) in parsed.items()}
@@ -74,8 +43,8 @@ def crop(images: Sequence[np.ndarray], down: float, right: float, share: float) 
     return cut
 
 
-def products(backbone: Backbone, images: Sequence[np.ndarray], pool: int, settings: FeatureSettings) -> Features:
+def products(backbone: Backbone, images: Sequence[np.ndarray], pool: int, config: AggregationConfig) -> Features:
     """Inner products of the pictures' features per scale; maps averaged to pool x pool places, 0: as they are."""
     maps = extract(backbone, images, pool=pool or None)
     tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
-    return feature_products(tensors, resolution=settings.resolution, centring=settings.centring)
+    return feature_products(tensors, resolution=config.resolution, centring=config.centring)

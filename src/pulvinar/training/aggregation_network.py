@@ -7,7 +7,6 @@ The paper's rate 1e-2 is for the scales; the network's own rate is ours. Batch n
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,23 +14,9 @@ from torch.nn import functional
 
 from pulvinar.models.backbones import Backbone
 from pulvinar.selection import stage_mask
-from pulvinar.selection.stage_mask import Centring, Resolution
-from pulvinar.training.aggregation import MeasuredRDMs, ScaleSettings, held_out_score
+from pulvinar.training.aggregation import MeasuredRDMs, held_out_score
+from pulvinar.training.aggregation_settings import AggregationConfig, parse_layout
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
-    """What the scales' settings do not say. crop_share: side of the random crops; 1 for none."""
-
-    epochs: int
-    images_per_step: int
-    network_rate: float
-    crop_share: float
-    resolution: Resolution
-    centring: Centring
-    pool: int | None
-    identity_weight: float
 
 
 class NetworkTrainer:
@@ -47,28 +32,30 @@ class NetworkTrainer:
         measured: Sequence[MeasuredRDMs],
         training: Tensor,
         held_out: Tensor,
-        settings: ScaleSettings,
-        network: NetworkSettings,
+        config: AggregationConfig,
         generator: torch.Generator,
     ) -> None:
         self.backbone = copy.deepcopy(backbone).eval()
-        self.pixels, self.measured, self.settings, self.network = pixels, measured, settings, network
+        self.pixels, self.measured, self.config = pixels, measured, config
+        self.pool = parse_layout(config.layouts[0])[1] or None
+        network_rate = config.network_rate if config.train == "all" else 0.0
+        self.trains_network = network_rate > 0
         self.training, self.held_out, self.generator = torch.nonzero(training)[:, 0], held_out, generator
         with torch.no_grad():
             features = self._features(pixels[:2])
         self.stage = features.stage
         self.scales = torch.ones(features.n_scales).requires_grad_(True)
-        groups = [{"params": [self.scales], "lr": settings.learning_rate}]
-        self.backbone.requires_grad_(network.network_rate > 0)
-        if network.network_rate > 0:
-            groups.append({"params": list(self.backbone.parameters()), "lr": network.network_rate})
+        groups = [{"params": [self.scales], "lr": config.learning_rate}]
+        self.backbone.requires_grad_(self.trains_network)
+        if self.trains_network:
+            groups.append({"params": list(self.backbone.parameters()), "lr": network_rate})
         self.optimizer = torch.optim.Adam(groups)
         self.epoch, self.best_score, self.best = 0, -2.0, self._weights()
 
     def run_epoch(self) -> dict[str, float]:
         """About as many steps as show every training pair once; then the score on the held-out images."""
         n_images = len(self.training)
-        per_step = min(self.network.images_per_step, n_images)
+        per_step = min(self.config.images_per_step, n_images)
         n_steps = max(1, round(n_images * (n_images - 1) / (per_step * (per_step - 1))))
         total = sum(self.step(per_step) for _ in range(n_steps))
         self.epoch += 1
@@ -84,26 +71,26 @@ class NetworkTrainer:
         features = self._features(self._random_crops(self.pixels[rows]))
         predicted = features.rdm(self.scales[:, None])
         chosen = _pair_places(rows, len(self.pixels))
-        loss = self.network.identity_weight * stage_mask.identity_penalty(self.scales[:, None])
+        loss = self.config.identity_weights[0] * stage_mask.identity_penalty(self.scales[:, None])
         for target in self.measured:
             weights = target.weights[chosen][:, None]
             rdms = target.sample(self.generator)[:, chosen]
-            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.settings.loss) / len(self.measured)
+            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.config.loss) / len(self.measured)
         self.optimizer.zero_grad()
         loss.sum().backward()
         self.optimizer.step()
-        if self.settings.non_negative:
+        if self.config.non_negative:
             self.scales.data.clamp_(min=0)
         return float(loss.detach())
 
     def _features(self, pixels: Tensor) -> stage_mask.Features:
-        maps = self.backbone.features(pixels, pool=self.network.pool)
-        return stage_mask.feature_products(maps, resolution=self.network.resolution, centring=self.network.centring)
+        maps = self.backbone.features(pixels, pool=self.pool)
+        return stage_mask.feature_products(maps, resolution=self.config.resolution, centring=self.config.centring)
 
     def _random_crops(self, pixels: Tensor) -> Tensor:
         """Each picture cropped at its own random place, back at full size."""
         side = pixels.shape[-1]
-        kept = round(side * self.network.crop_share)
+        kept = round(side * self.config.crop_share) if self.config.crops == "run_backbone" else side
         if kept >= side:
             return pixels
         corners = torch.randint(side - kept + 1, (len(pixels), 2), generator=self.generator).tolist()
@@ -121,9 +108,9 @@ class NetworkTrainer:
         return result
 
     def _features_in_batches(self, pixels: Tensor) -> stage_mask.Features:
-        batches = [self.backbone.features(part, pool=self.network.pool) for part in pixels.split(32)]
+        batches = [self.backbone.features(part, pool=self.pool) for part in pixels.split(32)]
         maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        return stage_mask.feature_products(maps, resolution=self.network.resolution, centring=self.network.centring)
+        return stage_mask.feature_products(maps, resolution=self.config.resolution, centring=self.config.centring)
 
     @torch.no_grad()
     def _held_out_score(self) -> float:
@@ -134,8 +121,9 @@ class NetworkTrainer:
         return held_out_score(predicted, self.measured, _pair_places(rows, len(self.pixels)))
 
     def _weights(self) -> State:
-        trained = self.network.network_rate > 0
-        network = {name: value.clone() for name, value in self.backbone.network.state_dict().items()} if trained else {}
+        network = (
+            {name: value.clone() for name, value in self.backbone.network.state_dict().items()} if self.trains_network else {}
+        )
         return {"scales": self.scales.detach().clone(), "network": network}
 
     def _restore_weights(self, weights: State) -> None:

@@ -1,19 +1,17 @@
-"""Settings of learning to aggregate, the paper's configurations among them, and what each part of the training needs."""
+"""Settings of learning to aggregate, the paper's configurations among them; the trainers take them as they are."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.errors import InputError
 from pulvinar.rsa.compare import check_method
-from pulvinar.selection.stage_mask import Centring, Loss, Resolution
-from pulvinar.training.aggregation import ScaleSettings, TimeSampling
-from pulvinar.training.aggregation_features import Background, FeatureSettings, parse_layout
-from pulvinar.training.aggregation_network import NetworkSettings
+from pulvinar.selection.stage_mask import Balance, Centring, Loss, Resolution
 
 Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
+Background = Literal["on_grey", "as_is"]
+TimeSampling = Literal["gaussian", "average"]
 Crops = Literal["none", "cached_crops", "run_backbone"]
 _PAPER: dict[str, Any] = {
     "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
@@ -29,6 +27,17 @@ PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty
     "meg_early": {**_MEG, "roi": ("meg_early",)},
     "meg_late": {**_MEG, "roi": ("meg_late",)},
 }
+
+
+def parse_layout(name: str) -> tuple[Balance, int]:
+    """What has equal variance at the start, and to how many places a side maps are averaged (0: not): 'channel:3', 'none:7'.
+
+    Raises `InputError` for anything else.
+    """
+    balance, _, pool = name.partition(":")
+    if balance not in get_args(Balance) or not pool.isdecimal():
+        raise InputError(f"layout '{name}': none, stage or channel, a colon and a whole number are needed, such as 'channel:3'")
+    return cast(Balance, balance), int(pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,7 @@ class AggregationConfig:
         ("none:7", "channel:3"),
         "what has equal variance at the start (none, stage, channel) : maps averaged to n x n",
         filled=True,
+        reads=parse_layout,
     )
     train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
@@ -94,15 +104,16 @@ class AggregationConfig:
     n_repeats: int = setting(10, "repeats of the evaluation's folds", above=0)
     n_permutations: int = setting(300, "of images, for the null", above=0)
     n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals", above=0)
-    comparisons: tuple[str, ...] = setting((), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson")
+    comparisons: tuple[str, ...] = setting(
+        (), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson", reads=check_method
+    )
 
     def problems(self) -> list[str]:
-        """What does not go together, and what cannot be read."""
+        """What does not go together."""
         wrong = []
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
-        wrong += _refusals("layouts", self.layouts, parse_layout) + _refusals("comparisons", self.comparisons, check_method)
         if self.train == "all" and self.crops == "cached_crops":
             wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
         return wrong
@@ -130,54 +141,12 @@ class AggregationConfig:
         """Whether a training step runs the network."""
         return self.train == "all" or self.crops == "run_backbone"
 
-    def scales(self, n_pairs: int) -> ScaleSettings:
-        """What the trainer of the scales needs."""
-        steps = self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))
-        return ScaleSettings(
-            loss=self.loss,
-            learning_rate=self.learning_rate,
-            n_steps=steps,
-            record_every=max(1, steps // 20),
-            use_reliability=self.use_reliability,
-            group_weight=self.group_weight,
-            stage_mean_weight=self.stage_mean_weight,
-            non_negative=self.non_negative,
-            batch_pairs=self.batch_pairs,
-            time_sampling=self.time_sampling,
-        )
+    @property
+    def n_cached_crops(self) -> int:
+        """Cached crops beside the whole pictures."""
+        return self.n_crops if self.crops == "cached_crops" else 0
 
-    def features(self) -> FeatureSettings:
-        """How features are laid out."""
-        return FeatureSettings(
-            resolution=self.resolution,
-            centring=self.centring,
-            layouts=self.layouts,
-            background=self.background,
-            n_crops=self.n_crops if self.crops == "cached_crops" else 0,
-            crop_share=self.crop_share,
-            seed=self.seed,
-        )
-
-    def network(self) -> NetworkSettings:
-        """What the trainer that runs the network needs."""
-        return NetworkSettings(
-            epochs=self.epochs,
-            images_per_step=self.images_per_step,
-            network_rate=self.network_rate if self.train == "all" else 0.0,
-            crop_share=self.crop_share if self.crops == "run_backbone" else 1.0,
-            resolution=self.resolution,
-            centring=self.centring,
-            pool=parse_layout(self.layouts[0])[1] or None,
-            identity_weight=self.identity_weights[0],
-        )
-
-
-def _refusals(setting_name: str, names: Sequence[str], check: Callable[[str], Any]) -> list[str]:
-    """What a check says against each of these names."""
-    wrong = []
-    for name in names:
-        try:
-            check(name)
-        except InputError as error:
-            wrong.append(f"learning_to_aggregate.{setting_name}: {error}")
-    return wrong
+    def n_steps(self, n_images: int) -> int:
+        """Steps of the scales on cached products, with so many training images."""
+        n_pairs = n_images * (n_images - 1) // 2
+        return self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))

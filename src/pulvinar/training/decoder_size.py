@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.selection.voxel_mask import voxel_budget
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import LARGEST_IN_MEMORY
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.mask_training import MaskSettings, rows_at_once
 from pulvinar.training.precision import default_device, uses_bfloat16
 
@@ -88,7 +89,7 @@ def low_rank_parameters(shape: DecoderShape, rank: int) -> int:
 def training_phase(
     name: str,
     shape: DecoderShape,
-    settings: TrainingSettings,
+    settings: DecodingSettings,
     *,
     n_voxels: Sequence[int],
     n_trials: Sequence[int],
@@ -120,20 +121,20 @@ def training_phase(
     )
 
 
-def mask_phase(
-    shape: DecoderShape, settings: TrainingSettings, mask: MaskSettings, *, n_voxels: int, n_trials: int
-) -> Phase:  # fmt: skip
+def mask_phase(shape: DecoderShape, settings: MaskSettings, *, n_voxels: int, n_trials: int) -> Phase:
     """Stage 1 of TROI: an input layer a fold in front of the frozen decoder. Memory is that of the first round, the largest."""
-    n_folds, n_rounds = mask.n_folds, mask.n_rounds
+    n_folds, n_rounds = settings.n_folds, settings.n_rounds
     shared, per_row = shared_parameters(shape)
     layers = n_folds * (n_voxels * shape.hidden + shape.hidden) + n_voxels
     smallest = n_trials // n_folds
-    part = min(mask.batch_size, smallest)
+    part = min(settings.mask_batch_size, smallest)
     rows = part * max(1, n_folds - 1)
     passes = 2 if n_folds > 1 else 1
     together = min(n_folds, max(1, rows_at_once(shape) // (part * n_folds)))  # folds that go through the decoder at once
     per_epoch = max(1, smallest // part)
-    alive = sum((mask.budget / n_voxels) ** (number / n_rounds) for number in range(n_rounds))  # of the columns, in rounds
+    alive = sum(
+        (voxel_budget(settings.n_voxels, n_voxels) / n_voxels) ** (number / n_rounds) for number in range(n_rounds)
+    )  # of the columns, in rounds
     work = per_row * 2 * (rows + (passes - 1) * part) * n_folds
     columns = n_voxels * shape.hidden * (2 * rows + passes * part) * n_folds
     half = uses_bfloat16(default_device(), settings.precision)
@@ -147,7 +148,7 @@ def mask_phase(
         activations=_activations(shape, together * part * n_folds, 1, half=half) + (2 * shared if half else 0),
         batch=(2 * together + 3) * FLOAT * n_voxels * part * n_folds,
         data=_data(shape, [n_voxels], [n_trials]),
-        n_steps=n_rounds * mask.epochs_per_round * per_epoch,
+        n_steps=n_rounds * settings.epochs_per_round * per_epoch,
         multiply_adds=work + columns * alive / n_rounds,
         updated_bytes=7 * FLOAT * layers * alive / n_rounds,
         n_passes=-(-n_folds // together),
@@ -191,17 +192,7 @@ def _seconds_of_a_small_step(at_least: float) -> float:
     shared = SharedDecoder(DecoderShape(hidden=16, dim=8, n_blocks=2, dropout=0.15))
     shared.initialise(generator)
     layer = input_layer(16, 16, generator, scale=0.1)
-    settings = TrainingSettings(
-        epochs=10**6,
-        batch_size=24,
-        learning_rate=1e-6,
-        weight_decay=0.0,
-        mixed_share=1.0,
-        mixing_beta=0.2,
-        temperature=1.0,
-        soft_temperature=1.0,
-        prior_weight=1.0,
-    )
+    settings = DecodingSettings(epochs=10**6, learning_rate=1e-6, mixed_share=1.0)
     data = [(torch.zeros(240, 16), torch.ones(240, 8))]
     trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=True)
     return 1 / (trainer.steps_per_epoch * _repeats(trainer.run_epoch, at_least, trainer.device))

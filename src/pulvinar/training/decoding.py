@@ -17,7 +17,7 @@ from pulvinar.models import low_rank
 from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
 from pulvinar.objectives.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.gradient_caching import cached_gradients
 from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.threads import threads_for
@@ -89,7 +89,7 @@ class Aims:
     prior_weight: float
 
     @classmethod
-    def of(cls, target: Tensor, mixing: Mixing | None, settings: TrainingSettings, soft_temperature: float | None) -> "Aims":
+    def of(cls, target: Tensor, mixing: Mixing | None, settings: DecodingSettings, soft_temperature: float | None) -> "Aims":
         """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
         if mixing is None:
             temperature, aim = settings.soft_temperature if soft_temperature is None else soft_temperature, target
@@ -116,7 +116,7 @@ def decoding_loss(
     decoded: Decoded,
     target: Tensor,
     mixing: Mixing | None,
-    settings: TrainingSettings,
+    settings: DecodingSettings,
     *,
     soft_temperature: float | None = None,
 ) -> Tensor:
@@ -127,16 +127,6 @@ def decoding_loss(
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
-def learning_rate_share(step: int, n_steps: int, *, warm_share: float, schedule: str) -> float:
-    """One-cycle with cosine arms: 1/25 -> 1 over `warm_share` of the steps, then -> 0. 'constant': 1."""
-    if schedule == "constant":
-        return 1.0
-    done, warm = step / max(1, n_steps), max(1e-9, warm_share)
-    if done < warm:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / warm)) / 2
-    return max(1e-5, (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2)
 
 
 def input_rate_share(n_voxels: int) -> float:
@@ -178,7 +168,7 @@ class DecoderTrainer:
         shared: SharedDecoder,
         layers: Sequence[nn.Linear],
         data: Sequence[tuple[Tensor, Rows]],
-        settings: TrainingSettings,
+        settings: DecodingSettings,
         generator: torch.Generator,
         *,
         train_shared: bool,
@@ -264,9 +254,9 @@ class DecoderTrainer:
 
     def _set_rates(self, step: int) -> None:
         settings, n_steps = self.settings, self.settings.epochs * self.steps_per_epoch
-        share = learning_rate_share(step, n_steps, warm_share=settings.warm_share, schedule=settings.schedule)
+        rate = settings.learning_rate_at(step / max(1, n_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * share * group["rate_share"]
+            group["lr"] = rate * group["rate_share"]
 
     def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
         """The loss over the rows of all subjects, with its gradients in the parameters."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import choose_feature, feature_values
 from pulvinar.data.responses import Responses
+from pulvinar.data.sampling import blocks_of, evenly_spaced
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import DegenerateError, InputError, LeakError
@@ -130,7 +131,7 @@ def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = Tr
     spread = float(np.sqrt(square))
     if not spread > 0:
         raise InputError(f"feature '{feature}': the same for every training stimulus")
-    chosen = rows[np.linspace(0, len(rows) - 1, min(N_PROBES, len(rows))).astype(int)]
+    chosen = rows[evenly_spaced(len(rows), N_PROBES)]
     probes = Probes(
         tuple(experiment.stimuli.ids[row] for row in chosen), np.asarray(values[chosen], np.float32).reshape(len(chosen), -1)
     )
@@ -141,8 +142,8 @@ def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = Tr
 def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Float64 (row, number) of these rows, as many at a time as fit."""
     at_once = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(values.shape[1:]))))
-    for start in range(0, len(rows), at_once):
-        own = rows[start : start + at_once]
+    for block in blocks_of(len(rows), at_once):
+        own = rows[block]
         yield np.asarray(values[own]).reshape(len(own), -1).astype(np.float64)
 
 

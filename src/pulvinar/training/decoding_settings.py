@@ -1,4 +1,4 @@
-"""Settings that pretraining a decoder and adapting it to a new subject share, and how both train.
+"""Settings that pretraining a decoder and adapting it to a new subject share; the trainers take them as they are.
 
 Values of MindEye2 and TROI, for 256 x 1664 tokens and thousands of trials, stand in the help where ours differ; ours were
 chosen on planted worlds for hundreds of trials and a pooled embedding. docs/methods/cross_subject_decoder.md has the paper's
@@ -7,11 +7,12 @@ set as a file.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.data.scaling import Mode
 from pulvinar.models.decoder import DecoderShape, Mixer
+from pulvinar.training.optimizers import one_cycle
 from pulvinar.training.precision import Precision
 
 
@@ -75,45 +76,10 @@ class DecodingSettings:
             return [f"{self.METHOD}.micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}"]
         return []
 
-    def training(self) -> "TrainingSettings":
-        """What the trainer needs of these."""
-        return TrainingSettings(
-            **{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(self, name)}
-        )
-
-    def shape(self, *, n_tokens: int, dim: int) -> DecoderShape:
-        """The shared decoder for an embedding of this size."""
-        return DecoderShape(
-            hidden=self.hidden,
-            dim=dim,
-            n_blocks=self.n_blocks,
-            dropout=self.dropout,
-            n_tokens=n_tokens,
-            mixer=self.mixer,
-            projector_width=self.projector_width,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What the trainer of a decoder needs to know; see `DecodingSettings` for what each is."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    mixed_share: float
-    mixing_beta: float
-    temperature: float
-    soft_temperature: float
-    prior_weight: float
-    soft_temperature_end: float | None = None
-    warm_share: float = 0.3
-    clip_norm: float | None = 1.0
-    precision: Precision = "float32"
-    micro_batches: int = 1
-    lora_rank: int = 0
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    @property
+    def lora_rank(self) -> int:
+        """Rank of the updates of a frozen shared decoder that are trained with the input layer; 0: none."""
+        return 0
 
     @property
     def n_mixed_epochs(self) -> int:
@@ -127,3 +93,19 @@ class TrainingSettings:
             return self.soft_temperature
         end = self.soft_temperature_end
         return end + (self.soft_temperature - end) * (1 + math.cos(math.pi * k / (n - 1))) / 2
+
+    def learning_rate_at(self, done: float) -> float:
+        """The rate after this share of the steps."""
+        return self.learning_rate * one_cycle(done, warm_share=self.warm_share)
+
+    def shape(self, *, n_tokens: int, dim: int) -> DecoderShape:
+        """The shared decoder for an embedding of this size."""
+        return DecoderShape(
+            hidden=self.hidden,
+            dim=dim,
+            n_blocks=self.n_blocks,
+            dropout=self.dropout,
+            n_tokens=n_tokens,
+            mixer=self.mixer,
+            projector_width=self.projector_width,
+        )

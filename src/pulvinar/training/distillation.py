@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.errors import DegenerateError
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
@@ -17,23 +18,45 @@ from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.views import ViewSettings, make_view
 
 Objective = Literal["simreg", "seed"]
+EPOCHS = {"simreg": 130, "seed": 200}
+RATES = {"simreg": 10.0, "seed": 1.0}  # the papers' own leave a run of 30 epochs far behind: docs/log.md
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings:
-    """What the trainer needs of a method's Config."""
+    """Settings of the training of a student."""
 
-    objective: Objective
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warm_share: float
-    momentum: float
-    weight_decay: float
-    precision: Precision
-    student_temperature: float
-    teacher_temperature: float
-    queue: int
+    seed: int = setting(0, "initial weights, order of images, views", at_least=0, below=LARGEST_SEED)
+    objective: Objective = setting("simreg", "simreg (regression on features) or seed (similarities to a queue)")
+    epochs: int | None = setting(None, "passes over the images; none: 130 for simreg, 200 for seed (papers)", at_least=1)
+    batch_size: int = setting(256, "images in a step (both papers, as we remember)", above=0)
+    learning_rate: float | None = setting(
+        None,
+        "peak of SGD, falling on a cosine; none: 10 for simreg, 1 for seed (SimReg .05, SEED .03, as we remember)",
+        above=0,
+    )
+    warm_share: float = setting(0.1, "share of the run in which the rate rises (SimReg: 0)", at_least=0, below=1)
+    momentum: float = setting(0.9, "of SGD (both papers)", at_least=0, below=1)
+    weight_decay: float = setting(1e-4, "of SGD, on all weights (both papers)", at_least=0)
+    student_temperature: float = setting(0.2, "of SEED's student similarities (paper)", above=0, counts="objective=seed")
+    teacher_temperature: float = setting(0.01, "of SEED's teacher similarities (paper)", above=0, counts="objective=seed")
+    queue: int = setting(
+        65_536,
+        "teacher embeddings that SEED compares with (paper); at most the training images",
+        above=0,
+        counts="objective=seed",
+    )
+    precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
+
+    @property
+    def n_epochs(self) -> int:
+        """Passes over the images, the papers' where none are given."""
+        return EPOCHS[self.objective] if self.epochs is None else self.epochs
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate at the top of its schedule."""
+        return self.learning_rate or RATES[self.objective]
 
 
 def student_head(objective: Objective, n_features: int, n_teacher: int, generator: torch.Generator) -> Head:
@@ -68,7 +91,7 @@ class DistillationTrainer:
         self.head = student_head(settings.objective, student.shape.n_features, n_teacher, generator).to(self.device)
         self.network = nn.ModuleDict({"student": self.student, "head": self.head})
         every = {"params": list(self.network.parameters()), "weight_decay": settings.weight_decay, "rate_share": 1.0}
-        self.optimizer = torch.optim.SGD([every], lr=settings.learning_rate, momentum=settings.momentum)
+        self.optimizer = torch.optim.SGD([every], lr=settings.peak_rate, momentum=settings.momentum)
         self.epoch = 0
         self.steps_per_epoch = max(1, len(images) // settings.batch_size)
         self.queue = torch.zeros(0, n_teacher, device=self.device)
@@ -76,7 +99,7 @@ class DistillationTrainer:
     @property
     def done(self) -> bool:
         """Whether all epochs are behind us."""
-        return self.epoch >= self.settings.epochs
+        return self.epoch >= self.settings.n_epochs
 
     def run_epoch(self) -> float:
         """One pass over the images; the mean loss. `DegenerateError` names the step where the loss is not finite."""
@@ -92,8 +115,8 @@ class DistillationTrainer:
 
     def _step(self, step: int, rows: Tensor) -> float:
         settings = self.settings
-        done = (self.epoch * self.steps_per_epoch + step) / (settings.epochs * self.steps_per_epoch)
-        set_rates(self.optimizer, settings.learning_rate, warm_up_cosine(done, warm_share=settings.warm_share))
+        done = (self.epoch * self.steps_per_epoch + step) / (settings.n_epochs * self.steps_per_epoch)
+        set_rates(self.optimizer, settings.peak_rate, warm_up_cosine(done, warm_share=settings.warm_share))
         view = self._view(rows)
         target = self._taught(view)
         with autocast(self.device, settings.precision):

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.data.sampling import blocks_of
 from pulvinar.errors import InputError
 from pulvinar.metrics.encoding import correlations, varying
 from pulvinar.models import partial_least_squares as pls
@@ -35,17 +37,30 @@ ALPHAS = tuple(float(10**power) for power in range(-1, 12))  # the paper's end a
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """What the trainer needs to know; the defaults are those of the method."""
+    """Settings of the regression and its choices."""
 
-    alphas: tuple[float, ...] = ALPHAS
-    regression: Regression = "ridge"
-    n_pls_components: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    layer_choice: LayerChoice = "voxel"
-    n_components: int | None = 1000
-    n_folds: int = 5
-    n_draws: int = 50
-    voxels_per_block: int = 4096
-    seed: int = 0
+    seed: int = setting(
+        0,
+        "folds, permutations, draws of banded ridge, random weights of a backbone without weights",
+        at_least=0,
+        below=LARGEST_SEED,
+    )
+    regression: Regression = setting("ridge", "ridge or partial_least_squares")
+    alphas: tuple[float, ...] = setting(ALPHAS, "penalties to choose from, per voxel (paper: to 1e7)", above=0, filled=True)
+    n_pls_components: tuple[int, ...] = setting(
+        (1, 2, 4, 8, 16, 32),
+        "numbers of components of partial least squares",
+        above=0,
+        filled=True,
+        counts="regression=partial_least_squares",
+    )
+    layer_choice: LayerChoice = setting(
+        "voxel", "layer of each voxel, roi or single for all; concatenated; or banded (himalaya)"
+    )
+    pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all", at_least=1)
+    folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)", at_least=2)
+    n_draws: int = setting(50, "draws of layer shares for banded ridge", at_least=1, counts="layer_choice=banded")
+    voxels_per_block: int = setting(4096, "voxels in memory at a time", at_least=1)
 
     @property
     def penalties(self) -> tuple[float, ...]:
@@ -108,9 +123,9 @@ class EncoderTrainer:
             self.scales = [spreads]
         else:
             self.layers, self.scales = layers, [[1.0] for _ in layers]
-        self.folds = folds_by_source(sources, settings.n_folds, settings.seed) if folds is None else folds
+        self.folds = folds_by_source(sources, settings.folds, settings.seed) if folds is None else folds
         size = n_voxels if settings.regression == "partial_least_squares" else settings.voxels_per_block
-        self.blocks = ridge.blocks_of(n_voxels, size)
+        self.blocks = blocks_of(n_voxels, size)
         self.groups = _groups(settings.layer_choice, groups, n_voxels)
         banded = settings.layer_choice == "banded"
         self.n_units = 1 if banded else len(self.layers) * len(self.blocks)
@@ -159,7 +174,7 @@ class EncoderTrainer:
             penalties,
             self._read_block,
             blocks,
-            n_components=self.settings.n_components,
+            n_components=self.settings.pca,
             n_voxels=self.n_voxels,
         )
 
@@ -167,7 +182,7 @@ class EncoderTrainer:
         """The layer made ready; kept where it is small."""
         if number in self._ready:
             return self._ready[number]
-        smallest, n_components = min(self.settings.alphas), self.settings.n_components
+        smallest, n_components = min(self.settings.alphas), self.settings.pca
         layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=smallest, n_components=n_components)
         if layer.reduction is not None:
             self._ready[number] = layer
@@ -249,9 +264,9 @@ class EncoderTrainer:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features = torch.from_numpy(values)
         ready = self._prepare(number, features)
-        part = ridge.whole(ready, n_components=self.settings.n_components)
+        part = ridge.whole(ready, n_components=self.settings.pca)
         weights, means = torch.empty(len(part.eigenvalues), len(voxels)), torch.empty(len(voxels))
-        for block in ridge.blocks_of(len(voxels), self.settings.voxels_per_block):
+        for block in blocks_of(len(voxels), self.settings.voxels_per_block):
             responses = torch.from_numpy(self.read(voxels[block]))
             means[block] = responses.mean(0)
             coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - means[block])[0])
@@ -324,7 +339,7 @@ class EncoderTrainer:
             return
         features = torch.from_numpy(values)
         ready = self._prepare(number, features)
-        part = ridge.whole(ready, n_components=self.settings.n_components)
+        part = ridge.whole(ready, n_components=self.settings.pca)
         rows = (torch.from_numpy(new) - ready.mean) @ ridge.axes(ready, part, features=features)
         alphas = torch.tensor(self.settings.penalties, dtype=torch.float64)
         for block in self.blocks:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import Split
 from pulvinar.errors import InputError
 from pulvinar.progress import log
-from pulvinar.training.encoder import EncoderSettings, LayerChoice, Regression, folds_by_source
+from pulvinar.training.encoder import EncoderSettings, folds_by_source
 from pulvinar.training.encoding_data import EncodedSubject, open_subject
 from pulvinar.training.image_responses import roi_groups
 
@@ -18,63 +18,25 @@ EVERY_ROI = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingConfig:
+class EncodingConfig(EncoderSettings):
     """Settings of an encoding model, whatever its features are."""
 
     METHOD: ClassVar[str] = "ridge_encoding"
 
-    seed: int = setting(
-        0,
-        "folds, permutations, draws of banded ridge, random weights of a backbone without weights",
-        at_least=0,
-        below=LARGEST_SEED,
-    )
     roi: tuple[str, ...] | None = setting(
         None, "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels"
     )
     subjects: tuple[str, ...] | None = setting(None, "whose responses; none: the experiment's target")
-    regression: Regression = setting("ridge", "ridge or partial_least_squares")
-    alphas: tuple[float, ...] = setting(
-        EncoderSettings.alphas, "penalties to choose from, per voxel (paper: to 1e7)", above=0, filled=True
-    )
-    n_pls_components: tuple[int, ...] = setting(
-        EncoderSettings.n_pls_components,
-        "numbers of components of partial least squares",
-        above=0,
-        filled=True,
-        counts="regression=partial_least_squares",
-    )
-    layer_choice: LayerChoice = setting(
-        "voxel", "layer of each voxel, roi or single for all; concatenated; or banded (himalaya)"
-    )
-    pca: int | None = setting(1000, "principal components of a layer before the ridge (paper: 1000); none: all", at_least=1)
-    folds: int = setting(5, "inner folds over the training images' source pictures (paper: 5)", at_least=2)
-    n_draws: int = setting(50, "draws of layer shares for banded ridge", at_least=1, counts="layer_choice=banded")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
     baseline: Baseline = setting("low_level", "features to beat: low_level (energy, colour), category (labels), both, none")
     n_permutations: int = setting(1000, "permutations of test images for p-values", at_least=1)
-    voxels_per_block: int = setting(4096, "voxels in memory at a time", at_least=1)
 
     def problems(self) -> list[str]:
         """What does not go together."""
         if self.regression == "partial_least_squares" and self.layer_choice == "banded":
             return [f"{self.METHOD}.layer_choice=banded is a ridge; regression=partial_least_squares needs another choice"]
         return []
-
-    def encoder(self) -> EncoderSettings:
-        """What the trainer of the ridge needs of these."""
-        return EncoderSettings(
-            alphas=self.alphas,
-            regression=self.regression,
-            n_pls_components=self.n_pls_components,
-            layer_choice=self.layer_choice,
-            n_components=self.pca,
-            n_folds=self.folds,
-            n_draws=self.n_draws,
-            voxels_per_block=self.voxels_per_block,
-            seed=self.seed,
-        )
 
 
 def names_of(config: EncodingConfig, experiment: Experiment) -> list[str]:

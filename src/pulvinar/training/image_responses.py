@@ -7,6 +7,7 @@ import scipy.sparse
 
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import missing_roi
+from pulvinar.data.sampling import blocks_of
 from pulvinar.data.scaling import Mode, mean_and_sd, require_trials_per_session
 from pulvinar.errors import InputError, NotFoundError
 from pulvinar.progress import warn
@@ -69,8 +70,7 @@ class ImageResponses:
     def read(self, voxels: np.ndarray) -> np.ndarray:
         """Mean z-scored responses float32 (image, voxel) of these voxels (indices)."""
         total = np.zeros((len(self.ids), len(voxels)), np.float32)
-        for start in range(0, len(self.trials), TRIALS_PER_BLOCK):
-            block = slice(start, start + TRIALS_PER_BLOCK)
+        for block in blocks_of(len(self.trials), TRIALS_PER_BLOCK):
             total += self._averaging[:, block] @ self.read_trials(voxels, block)
         return total
 

@@ -21,9 +21,10 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from pulvinar.config import setting
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder
-from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round
+from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round, voxel_budget
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.decoding import (
     Mixing,
@@ -34,10 +35,11 @@ from pulvinar.training.decoding import (
     require_finite,
     stack_mixings,
 )
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.threads import threads_for
 
+INPUT_SCALE = 0.3  # of `input_scale`, with which stage 2 starts (ours)
 NUMBERS_AT_ONCE = 2**20  # of the embedding, in what goes through the decoder together
 
 
@@ -77,7 +79,7 @@ class FrozenDecoder:
     All parts go through the decoder together; parts of equally many rows are compared with their targets together.
     """
 
-    def __init__(self, shared: SharedDecoder, target: Rows, settings: TrainingSettings) -> None:
+    def __init__(self, shared: SharedDecoder, target: Rows, settings: DecodingSettings) -> None:
         for parameter in shared.parameters():
             parameter.requires_grad_(False)
         self.shared, self.target, self.settings = shared, target, settings
@@ -121,24 +123,35 @@ def rows_at_once(shape: DecoderShape) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskSettings:
-    """Settings of stage 1; methods fill it from their Config."""
+class MaskSettings(DecodingSettings):
+    """Settings of stage 1, beside those of the decoder; the learning rate is that of the input layers too."""
 
-    budget: int
-    n_rounds: int
-    epochs_per_round: int
-    batch_size: int
-    learning_rate: float
-    mask_learning_rate: float
-    l1_weight: float
-    threshold: float
-    weight_decay: float
-    input_scale: float
-    mixing_beta: float
-    n_folds: int = 2
-    combine: Combine = "geometric"
-    schedule: Schedule = "geometric"
-    shrink: bool = True
+    n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
+    n_folds: int = setting(
+        4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)", above=0
+    )
+    n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)", above=0)
+    epochs_per_round: int = setting(12, "passes over the trials in a round (ours)", above=0)
+    mask_batch_size: int = setting(
+        12, "trials of each fold in a step of stage 1 (ours; with one fold the paper has 24)", above=0
+    )
+    mask_learning_rate: float = setting(3e-3, "Adam rate of the mask (ours)", above=0)
+    l1_weight: float = setting(
+        1e-3, "psi, times the sum of the mask; above 8,000 voxels times 8000 / voxels (ours)", at_least=0
+    )
+    threshold: float = setting(0.1, "th: voxels at or below it are cut (ours)", at_least=0)
+    low_pass: Combine = setting("geometric", "geometric (ours), smooth (paper), or none")
+    schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
+    shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
+
+    def problems(self) -> list[str]:
+        """What does not go together, or depends on whether it is a count or a share."""
+        wrong = super().problems()
+        if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
+            wrong.append(f"{self.METHOD}.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
+        if isinstance(self.n_voxels, int) and self.n_voxels < 1:
+            wrong.append(f"{self.METHOD}.n_voxels is 1 or more, not {self.n_voxels}")
+        return wrong
 
 
 def folds_by_stimulus(stimulus_ids: Sequence[str], n_folds: int, generator: torch.Generator) -> Tensor:
@@ -186,11 +199,12 @@ class MaskTrainer:
         self.responses, self.folds, self.objective = responses, folds, objective
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]
+        self.budget = voxel_budget(settings.n_voxels, self.n_candidates)
         self.kept = torch.ones(self.n_candidates, dtype=torch.bool)
         smallest = require_full_folds(folds, settings.n_folds)
-        self.part_size = min(settings.batch_size, smallest)
+        self.part_size = min(settings.mask_batch_size, smallest)
         self.steps_per_epoch = max(1, smallest // self.part_size)
-        scale = settings.input_scale * self.n_candidates**-0.5
+        scale = INPUT_SCALE * settings.input_scale * self.n_candidates**-0.5
         shape = (self.n_candidates, objective.n_outputs)
         self.weights = [
             nn.Parameter(torch.empty(shape).normal_(0, scale, generator=generator).to(self.device))
@@ -206,7 +220,7 @@ class MaskTrainer:
     def _make_optimizer(self) -> None:
         settings = self.settings
         groups = [
-            {"params": self.weights, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
+            {"params": self.weights, "lr": settings.learning_rate, "weight_decay": 0.0},
             {"params": self.biases, "lr": settings.learning_rate, "weight_decay": 0.0},
             {"params": [self.mask], "lr": settings.mask_learning_rate, "weight_decay": 0.0},
         ]
@@ -327,11 +341,11 @@ class MaskTrainer:
         outcome = close_round(
             self.last_mask,
             self.low_pass,
-            budget=settings.budget,
+            budget=self.budget,
             threshold=settings.threshold,
             round_number=self.round,
             n_rounds=settings.n_rounds,
-            combine=settings.combine,
+            combine=settings.low_pass,
             schedule=settings.schedule,
         )
         if outcome.path is not None:

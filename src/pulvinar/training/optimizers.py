@@ -132,6 +132,14 @@ def warm_up_cosine(done: float, *, warm_share: float) -> float:
     return (1 + math.cos(math.pi * min(1.0, (done - warm_share) / max(1e-9, 1 - warm_share)))) / 2
 
 
+def one_cycle(done: float, *, warm_share: float) -> float:
+    """Share of the peak rate after this share of the run, with cosine arms: 1/25 -> 1 over `warm_share`, then -> 0."""
+    warm = max(1e-9, warm_share)
+    if done < warm:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / warm)) / 2
+    return max(1e-5, (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2)
+
+
 def set_rates(optimizer: Optimizer, peak: float, share: float) -> None:
     """The rate of every group: peak x share of the schedule x the group's own share; a constant group ignores the schedule."""
     for group in optimizer.param_groups:

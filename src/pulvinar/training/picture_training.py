@@ -21,7 +21,8 @@ from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import LowLevelBranch, PictureDecoder
 from pulvinar.objectives.contrastive import similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import Rows, draw_mixing, learning_rate_share, require_finite
+from pulvinar.training.decoding import Rows, draw_mixing, require_finite
+from pulvinar.training.optimizers import one_cycle
 
 Loss = Callable[[Tensor, float, torch.Generator], Tensor]
 WARM_SHARE, CLIP_NORM = 0.3, 1.0
@@ -61,7 +62,7 @@ class PartTrainer:
         self.network.train()
         for step in range(self.steps_per_epoch):
             now = self.epoch * self.steps_per_epoch + step
-            share = learning_rate_share(now, n_steps, warm_share=WARM_SHARE, schedule="one_cycle")
+            share = one_cycle(now / n_steps, warm_share=WARM_SHARE)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * share
             loss = self.loss(order[step * size : (step + 1) * size], self.epoch / settings.epochs, self.generator)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,26 +26,11 @@ from pulvinar.objectives.contrastive import info_nce
 from pulvinar.progress import warn
 from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.tuning_settings import TuningConfig
 
-Objective = Literal["contrastive", "regression"]
 SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as training.collapse has it
 VALIDATION_BATCH = 256
 STREAMS = 1_000_003  # seeds of steps lie apart by this
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningSettings:
-    """What the loop needs of a method's Config."""
-
-    objective: Objective
-    epochs: int
-    patience: int | None
-    batch_size: int
-    learning_rate: float
-    head_learning_rate: float
-    symmetric: bool
-    bfloat16: bool
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +65,7 @@ class ResponseTuner:
         part: TunedPart,
         head: ContrastiveHead | RegressionHead,
         subjects: Mapping[str, TunedSubject],
-        settings: TuningSettings,
+        settings: TuningConfig,
         *,
         constraint: BudgetConstraint | None = None,
     ) -> None:
@@ -90,7 +75,10 @@ class ResponseTuner:
         self.constraint = constraint
         groups = [
             {"params": list(part.parameters.values()), "lr": settings.learning_rate},
-            {"params": [p for p in head.parameters() if p.requires_grad], "lr": settings.head_learning_rate},
+            {
+                "params": [p for p in head.parameters() if p.requires_grad],
+                "lr": settings.head_learning_rate or settings.learning_rate,
+            },
         ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         self.batch = {name: min(settings.batch_size, len(one.rows)) for name, one in subjects.items()}
@@ -119,7 +107,7 @@ class ResponseTuner:
         return float(np.mean([self._chance(self.batch[name], self.subjects[name].responses) for name in self.turns]))
 
     def _chance(self, batch: int, responses: Tensor) -> float:
-        return math.log(batch) if self.settings.objective == "contrastive" else float(responses.square().mean())
+        return math.log(batch) if self.settings.OBJECTIVE == "contrastive" else float(responses.square().mean())
 
     def _batches(self) -> list[tuple[str, np.ndarray]]:
         """(subject, its rows) of every step of this epoch."""
@@ -185,12 +173,12 @@ class ResponseTuner:
     def _sides(self, rows: np.ndarray, responses: Tensor, subject: str) -> tuple[Tensor, Tensor]:
         """The two sides to compare, float32; the backbone in bfloat16 where that is asked for."""
         inputs = self.part.read(rows).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             features = self.part.network(inputs)
         return self.head(features.float(), responses.to(self.device), subject)
 
     def _loss(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        if self.settings.objective == "regression":
+        if self.settings.OBJECTIVE == "regression":
             return functional.mse_loss(ours.float(), theirs.float())
         temperature = self.head.temperature if isinstance(self.head, ContrastiveHead) else 1.0
         return info_nce(ours, theirs, temperature=temperature, symmetric=self.settings.symmetric)
@@ -237,7 +225,7 @@ class ResponseTuner:
         """What the progress line says."""
         if record is None:
             return ""
-        name = f"log(batch) {self.chance:.3f}" if self.settings.objective == "contrastive" else f"mean {self.chance:.3f}"
+        name = f"log(batch) {self.chance:.3f}" if self.settings.OBJECTIVE == "contrastive" else f"mean {self.chance:.3f}"
         text = f"loss {record['loss']:.3f} (uninformative: {name})"
         if "validation_loss" in record:
             text += f", held out {record['validation_loss']:.3f} of {record['validation_chance']:.3f}"

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,45 +13,18 @@ from pulvinar.errors import DegenerateError, InputError
 from pulvinar.selection.budget import BudgetConstraint, tightness
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.collapse import Watch, health
-from pulvinar.training.optimizers import OptimizerName, make_optimizer, parameter_groups, set_rates, warm_up_cosine
-from pulvinar.training.precision import Precision, autocast, default_device
+from pulvinar.training.optimizers import make_optimizer, parameter_groups, set_rates, warm_up_cosine
+from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.processes import gather_states, n_processes, own_rows, rank, sum_gradients
+from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
 from pulvinar.training.settling import fix_gates
-from pulvinar.training.siamese import Branch, LossSettings, SiameseNetwork, cached_backward, hard_share, total
-from pulvinar.training.views import ViewSettings, make_view
+from pulvinar.training.siamese import Branch, SiameseLoss, SiameseNetwork, cached_backward, hard_share, total
+from pulvinar.training.views import make_view
 
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
 REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
 STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What the loop needs to know; methods fill it from their Config."""
-
-    seed: int
-    epochs: int
-    batch_size: int
-    optimizer: OptimizerName
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    trust_coefficient: float
-    warm_share: float
-    gate_rate: float
-    vector_rate: float
-    gates_open_share: float
-    swap_views: bool
-    micro_batches: int
-    precision: Precision
-    compiled: bool
-    clip_norm: float | None
-    constraint_rate: float
-    constraint_stiffness: float
-    descent_share: float
-    fix_gates: float | None
-    fix_margin: float
 
 
 def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
@@ -61,16 +33,16 @@ def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(number % 2**63)
 
 
-def require_batch(n_images: int, settings: TrainingSettings) -> None:
+def require_batch(n_images: int, config: SelfSupervisedConfig) -> None:
     """`InputError` where a batch cannot be filled, or not be divided."""
-    if n_images < settings.batch_size:
+    if n_images < config.batch_size:
         raise InputError(
-            f"batch_size: {settings.batch_size} is more than the {n_images} training images; give {n_images} or less"
+            f"batch_size: {config.batch_size} is more than the {n_images} training images; give {n_images} or less"
         )
-    parts = n_processes() * settings.micro_batches
-    if settings.batch_size % parts or settings.batch_size // parts < 2:
+    parts = n_processes() * config.micro_batches
+    if config.batch_size % parts or config.batch_size // parts < 2:
         raise InputError(
-            f"batch_size: {settings.batch_size} cannot be divided over {n_processes()} processes x {settings.micro_batches} "
+            f"batch_size: {config.batch_size} cannot be divided over {n_processes()} processes x {config.micro_batches} "
             "micro-batches of 2 or more images each"
         )
 
@@ -82,54 +54,55 @@ class SiameseTrainer:
         self,
         network: SiameseNetwork,
         images: np.ndarray,
-        settings: TrainingSettings,
-        loss: LossSettings,
-        views: Sequence[ViewSettings],
+        config: SelfSupervisedConfig,
         *,
         device: torch.device | None = None,
     ) -> None:
-        require_batch(len(images), settings)
+        require_batch(len(images), config)
         self.device = device or default_device()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.images, self.settings, self.loss, self.views = images, settings, loss, tuple(views)
-        self.generators = {name: seeded(settings.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
+        self.images, self.config, self.views = images, config, config.views()
+        self.loss = SiameseLoss(config, network.encoder(gated=True).macs)
+        self.generators = {name: seeded(config.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
+        gating = config.gating if network.gate_parameters() else None
         groups = parameter_groups(
             network,
             network.gate_parameters(),
             network.predictor,
-            weight_decay=settings.weight_decay,
-            gate_rate=settings.gate_rate,
-            vector_rate=settings.vector_rate,
+            weight_decay=config.weight_decay,
+            gate_rate=gating.gate_rate if gating else 1.0,
+            vector_rate=config.vector_rate,
         )
         self.optimizer = make_optimizer(
-            settings.optimizer,
+            config.optimizer,
             groups,
-            learning_rate=settings.learning_rate,
-            momentum=settings.momentum,
-            trust_coefficient=settings.trust_coefficient,
+            learning_rate=config.peak_rate,
+            momentum=config.momentum,
+            trust_coefficient=config.trust_coefficient,
         )
-        self.steps_per_epoch = len(images) // settings.batch_size
-        self.n_steps = settings.epochs * self.steps_per_epoch
+        self.steps_per_epoch = len(images) // config.batch_size
+        self.n_steps = config.epochs * self.steps_per_epoch
+        self.gating = gating
         self.constraint = self._constraint()
-        fixed = settings.fix_gates is not None and self.network.gate_parameters()
-        self.fixing_step = math.ceil(settings.fix_gates * self.n_steps) if fixed and settings.fix_gates is not None else None
+        fix_after = gating.fix_gates if gating else None
+        self.fixing_step = None if fix_after is None else math.ceil(fix_after * self.n_steps)
         self.step_number = 0
         self.order = torch.empty(0, dtype=torch.long)
         self.sums: dict[str, float] = {}
         self.last_loss = math.nan
         self.watch = Watch()
         self.seconds, self.n_timed_steps = 0.0, 0
-        self._run = torch.compile(network) if settings.compiled else network
+        self._run = torch.compile(network) if config.compiled else network
 
     def _constraint(self) -> BudgetConstraint | None:
-        if self.loss.budget_mode != "constraint" or not self.network.gate_parameters():
+        if self.gating is None or self.gating.budget_mode != "constraint":
             return None
-        tight = tightness(self.loss.budget)
+        tight = tightness(self.gating.budget)
         return BudgetConstraint(
-            budget=self.loss.budget,
-            rate=self.settings.constraint_rate * tight**2 * STEPS_OF_RATE / self.n_steps,
-            stiffness=self.settings.constraint_stiffness * tight,
-            descent_share=self.settings.descent_share,
+            budget=self.gating.budget,
+            rate=self.gating.constraint_rate * tight**2 * STEPS_OF_RATE / self.n_steps,
+            stiffness=self.gating.constraint_stiffness * tight,
+            descent_share=self.gating.descent_share,
         )
 
     @property
@@ -160,13 +133,13 @@ class SiameseTrainer:
         return self._record() if ended else None
 
     def _one_step(self) -> None:
-        if self.step_number == self.fixing_step:
-            encoder, margin = self.network.encoder(gated=True), self.settings.fix_margin
-            fix_gates(encoder, self.images, self.views[0], budget=self.loss.budget, margin=margin)
+        if self.gating is not None and self.step_number == self.fixing_step:
+            encoder, margin = self.network.encoder(gated=True), self.gating.fix_margin
+            fix_gates(encoder, self.images, self.views[0], budget=self.gating.budget, margin=margin)
         place = self.step_number % self.steps_per_epoch
         if place == 0:
             self.order = torch.randperm(len(self.images), generator=self.generators["order"])
-        rows = own_rows(self.order[place * self.settings.batch_size : (place + 1) * self.settings.batch_size])
+        rows = own_rows(self.order[place * self.config.batch_size : (place + 1) * self.config.batch_size])
         views = self.draw_views(rows)
         terms, branches = self.step(views)
         self.last_loss = terms["loss"]
@@ -178,7 +151,7 @@ class SiameseTrainer:
     def draw_views(self, rows: Tensor) -> list[Tensor]:
         """The views of these images, on the device, channels last."""
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()])).to(self.device, non_blocking=True)
-        drawn = [make_view(images, settings, self.generators["views"]) for settings in self.views]
+        drawn = [make_view(images, view, self.generators["views"]) for view in self.views]
         return [view.contiguous(memory_format=torch.channels_last) for view in drawn]
 
     def step(self, views: Sequence[Tensor]) -> tuple[dict[str, float], tuple[Branch, Branch]]:
@@ -186,9 +159,9 @@ class SiameseTrainer:
 
         Raises `DegenerateError` that names the step where the loss is not finite; the weights are then still those before it.
         """
-        settings, done = self.settings, self.done_share
-        all_open = done < settings.gates_open_share
-        swapped = settings.swap_views and bool(torch.rand((), generator=self.generators["gates"]) < 0.5)
+        config, done = self.config, self.done_share
+        all_open = self.gating is not None and done < self.gating.gates_open_share
+        swapped = config.swap_views and bool(torch.rand((), generator=self.generators["gates"]) < 0.5)
         options = {"all_open": all_open, "swapped": swapped}
         self.optimizer.zero_grad()
 
@@ -196,16 +169,16 @@ class SiameseTrainer:
             return self.loss.terms(branches, done=done, constraint=self.constraint, with_budget=not all_open)
 
         def forward(parts: Sequence[Tensor], generator: torch.Generator | None, **given: Any) -> tuple[Branch, Branch]:
-            with autocast(self.device, self.settings.precision):
+            with autocast(self.device, self.config.precision):
                 return self._run(parts, generator, **given)
 
-        if settings.micro_batches > 1:
+        if config.micro_batches > 1:
             branches, terms = cached_backward(
                 self.network,
                 views,
                 self.generators["gates"],
                 terms_of,
-                n_micro_batches=settings.micro_batches,
+                n_micro_batches=config.micro_batches,
                 forward=forward,
                 **options,
             )
@@ -227,10 +200,10 @@ class SiameseTrainer:
         return numbers | ({"mac_share": share} if share is not None else {}), branches
 
     def _update(self, done: float) -> None:
-        settings = self.settings
-        set_rates(self.optimizer, settings.learning_rate, warm_up_cosine(done, warm_share=settings.warm_share))
-        if settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+        config = self.config
+        set_rates(self.optimizer, config.peak_rate, warm_up_cosine(done, warm_share=config.warm_share))
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.optimizer.step()
 
     def _require_finite(self, loss: Tensor) -> None:
@@ -256,7 +229,7 @@ class SiameseTrainer:
 
     def images_per_second(self) -> float:
         """Images of this process's steps since it began, views included."""
-        return self.settings.batch_size * self.n_timed_steps / max(1e-9, self.seconds)
+        return self.config.batch_size * self.n_timed_steps / max(1e-9, self.seconds)
 
     def note(self, images_per_second: float) -> str:
         """What the progress bar says beside the steps."""

@@ -5,7 +5,6 @@ checkpoint "backbone" (training/backbone_runs.py) has the first of them with its
 """
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,14 +14,13 @@ from pulvinar.errors import InputError
 from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import Macs, count_macs
 from pulvinar.progress import bar, log
-from pulvinar.selection.budget import bound_target
 from pulvinar.training.backbone_runs import save_backbone
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised import SiameseTrainer, require_batch, seeded
 from pulvinar.training.self_supervised_settings import GatedConfig, SelfSupervisedConfig
 from pulvinar.training.settling import settle
-from pulvinar.training.siamese import Branches, LossSettings, SiameseNetwork
+from pulvinar.training.siamese import Branches, SiameseNetwork
 
 PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {
     "dense": (("dense",),),
@@ -44,19 +42,19 @@ def image_size(data: ImageSet) -> int:
 def check(config: SelfSupervisedConfig, data: ImageSet) -> Macs:
     """All that can be wrong with settings and images together; the multiply-adds of the network."""
     size = image_size(data)
-    require_batch(len(data.train), config.training())
+    require_batch(len(data.train), config)
     macs = count_macs(config.shape(size), size)
-    if isinstance(config, GatedConfig) and config.budget_mode != "none":
-        macs.require_budget(config.budget)
+    if config.gating and config.gating.budget_mode != "none":
+        macs.require_budget(config.gating.budget)
     return macs
 
 
 def make_encoders(config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
     """The encoders with torch's own initial weights."""
-    gated = config if isinstance(config, GatedConfig) else GatedConfig()
+    gating = config.gating or GatedConfig()
     return [
         GatedResNet(
-            config.shape(size), size=size, passes=passes, separate_norms=gated.separate_norms, gate_bias=gated.gate_bias
+            config.shape(size), size=size, passes=passes, separate_norms=gating.separate_norms, gate_bias=gating.gate_bias
         )
         for passes in PASSES[branches]
     ]
@@ -74,50 +72,21 @@ def make_network(config: SelfSupervisedConfig, branches: Branches, size: int) ->
     return network.initialise(seeded(config.seed, "weights"), zero_residual=simsiam)
 
 
-def loss_settings(config: SelfSupervisedConfig, macs: Macs) -> LossSettings:
-    """What the loss needs of the settings."""
-    weights = LossSettings(
-        objective=config.objective,
-        invariance_weight=config.invariance_weight if config.invariance else 0.0,
-        variance_weight=config.variance_weight,
-        covariance_weight=config.covariance_weight,
-        redundancy_weight=config.redundancy_weight,
-        barlow_scale=config.barlow_scale,
-        temperature=config.temperature,
-        budget_mode="none",
-    )
-    if not isinstance(config, GatedConfig) or config.budget_mode == "none":
-        return weights
-    return LossSettings(
-        **asdict(weights)
-        | {
-            "budget_mode": config.budget_mode,
-            "budget": config.budget,
-            "penalty_weight": config.penalty_weight,
-            "bound_weight": config.bound_weight,
-            "bound_target": bound_target(config.budget, config.bound_target, macs.density_for),
-            "decide_weight": config.decide_weight,
-            "decide_start": config.descent_share if config.budget_mode == "constraint" else 0.0,
-            "gate_channels": macs.shape.gate_channels,
-        }
-    )
-
-
 def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: RunFolder) -> None:
     """Train with checkpoints to the end, settle the gates on the budget, write the checkpoint "network", finish the run."""
     start()
     macs = check(config, data)
     size = image_size(data)
     network = make_network(config, branches, size)
-    trainer = SiameseTrainer(network, data.train, config.training(), loss_settings(config, macs), config.views())
+    trainer = SiameseTrainer(network, data.train, config)
     if state := run.load():
         trainer.restore(state)
         log(f"resumed after step {trainer.step_number} of {trainer.n_steps}")
     train(trainer, run)
     network.eval()
     facts: dict[str, Any] = {"network": describe(config, macs), "images_per_second": trainer.images_per_second()}
-    if isinstance(config, GatedConfig) and trainer.network.gate_parameters():
-        facts["budget"] = settle(trainer.network.encoder(gated=True), data.train, config, trainer.views[0])
+    if trainer.gating:
+        facts["budget"] = settle(network.encoder(gated=True), data.train, trainer.gating, trainer.views[0])
     if is_first():
         encoders = [dict(encoder.state_dict()) for encoder in network.encoders]
         run.save({"encoders": {str(number): state for number, state in enumerate(encoders)}}, name="network")
@@ -133,7 +102,7 @@ def train(trainer: SiameseTrainer, run: RunFolder) -> None:
         while not trainer.done:
             before, started = trainer.step_number, time.monotonic()
             record = trainer.run_steps(STEPS_BETWEEN_LOOKS)
-            rate = (trainer.step_number - before) * trainer.settings.batch_size / max(1e-9, time.monotonic() - started)
+            rate = (trainer.step_number - before) * trainer.config.batch_size / max(1e-9, time.monotonic() - started)
             if record is not None:
                 run.log(**record)
             shown.advance(trainer.step_number - before, note=trainer.note(rate))

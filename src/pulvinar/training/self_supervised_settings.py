@@ -1,20 +1,18 @@
-"""Settings that all self-supervised methods share, those of gated ones, and what the loop is given of them.
+"""Settings that all self-supervised methods share, and those of gated ones; the loop takes them as they are.
 
 Paper values that differ from a default stand in its help. The papers train 500 epochs; schedules are shares of the run here.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pulvinar.config import LARGEST_SEED, setting
 from pulvinar.models.gated_resnet import SeparateNorms
 from pulvinar.models.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_shape
 from pulvinar.objectives.self_supervised import Objective
-from pulvinar.selection.budget import BoundTarget
+from pulvinar.selection.budget import BoundTarget, BudgetMode
 from pulvinar.training.optimizers import OptimizerName
 from pulvinar.training.precision import Precision
-from pulvinar.training.self_supervised import TrainingSettings
-from pulvinar.training.siamese import BudgetMode
 from pulvinar.training.views import ViewSettings
 
 Network = Literal["resnet18", "resnet34", "resnet50"]
@@ -85,14 +83,7 @@ class SelfSupervisedConfig:
 
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size."""
-        return resnet_shape(
-            self.network,
-            size=size,
-            stem=self.stem,
-            width=self.width,
-            gated_convs=getattr(self, "gated_convs", "conv2"),
-            gate_group=getattr(self, "gate_group", 1),
-        )
+        return resnet_shape(self.network, size=size, stem=self.stem, width=self.width)
 
     def views(self) -> tuple[ViewSettings, ViewSettings]:
         """How the two views are drawn."""
@@ -102,31 +93,15 @@ class SelfSupervisedConfig:
         )
         return first, second
 
-    def training(self) -> TrainingSettings:
-        """What the loop needs of these."""
-        peak = self.learning_rate or RATES[self.optimizer]
-        return TrainingSettings(
-            seed=self.seed,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            learning_rate=peak * self.batch_size / 256,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            trust_coefficient=self.trust_coefficient,
-            vector_rate=self.vector_rate,
-            warm_share=self.warm_share,
-            clip_norm=self.clip_norm,
-            swap_views=self.swap_views,
-            micro_batches=self.micro_batches,
-            precision=self.precision,
-            compiled=self.compiled,
-            **self._gate_training(),
-        )
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate at the top of its schedule."""
+        return (self.learning_rate or RATES[self.optimizer]) * self.batch_size / 256
 
-    def _gate_training(self) -> dict[str, Any]:
-        names = ("gate_rate", "gates_open_share", "constraint_rate", "constraint_stiffness", "descent_share", "fix_margin")
-        return {"fix_gates": getattr(self, "fix_gates", None), **{name: getattr(self, name, 0.0) for name in names}}
+    @property
+    def gating(self) -> "GatedConfig | None":
+        """The settings of the gates; None where there are none."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,3 +175,13 @@ class GatedConfig(SelfSupervisedConfig):
         if self.fix_gates is not None and self.budget_mode == "none":
             return [f"{self.METHOD}.fix_gates needs a budget; budget_mode is none"]
         return []
+
+    @property
+    def gating(self) -> "GatedConfig":
+        """These settings."""
+        return self
+
+    def shape(self, size: int) -> ResNetShape:
+        """The network for images of this size, with gates."""
+        convs, group = self.gated_convs, self.gate_group
+        return resnet_shape(self.network, size=size, stem=self.stem, width=self.width, gated_convs=convs, gate_group=group)

@@ -4,12 +4,12 @@ Everything here looks at plain training images with the gates of inference, in e
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.data.sampling import evenly_spaced
 from pulvinar.models.batch_norm import BatchNorm, averaging
 from pulvinar.models.gated_resnet import Gate, GatedResNet
 from pulvinar.progress import log, warn
@@ -17,10 +17,8 @@ from pulvinar.selection.budget import Shift, bisect_logit_shift
 from pulvinar.selection.channel_gate import by_group
 from pulvinar.selection.decisive_gates import decided, one_mask
 from pulvinar.training.processes import is_first
+from pulvinar.training.self_supervised_settings import GatedConfig
 from pulvinar.training.views import ViewSettings, plain_view
-
-if TYPE_CHECKING:
-    from pulvinar.training.self_supervised_settings import GatedConfig
 
 N_SETTLING_IMAGES = 4000
 N_FIXING_IMAGES = 1000  # for the shift in front of fixing, which need not be as near
@@ -34,15 +32,11 @@ def _pixels(images: np.ndarray, rows: np.ndarray, views: ViewSettings, device: t
         yield pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _spread_rows(n_images: int, n_rows: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n_images - 1, min(n_images, n_rows)).astype(int))
-
-
 @torch.no_grad()
 def mac_share(encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, n_images: int | None = None) -> float:
     """Mean MAC share of the gated pass at inference over (evenly spread) images."""
     device = encoder.logit_shift.device
-    rows = _spread_rows(len(images), n_images or len(images))
+    rows = evenly_spaced(len(images), n_images or len(images))
     was_training = encoder.training
     encoder.eval()
     shares = [float(encoder(pixels, gated=True).hard_share) * len(pixels) for pixels in _pixels(images, rows, views, device)]
@@ -60,11 +54,11 @@ def recalibrate_gated_norms(encoder: GatedResNet, images: np.ndarray, views: Vie
         module for name, module in encoder.named_modules() if isinstance(module, BatchNorm) and name.split(".")[-1] == "gated"
     ]
     with averaging(norms):
-        for pixels in _pixels(images, _spread_rows(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
+        for pixels in _pixels(images, evenly_spaced(len(images), N_SETTLING_IMAGES), views, encoder.logit_shift.device):
             encoder(pixels, gated=True)
 
 
-def settle(encoder: GatedResNet, images: np.ndarray, config: "GatedConfig", views: ViewSettings) -> dict[str, float]:
+def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views: ViewSettings) -> dict[str, float]:
     """Put the gated pass on its budget after training: statistics, then one shift of all logits, found on training images.
 
     Statistics and shift each move the other a little, so both are done twice, the shift last. With `fix_gates` set the gates
@@ -140,7 +134,7 @@ def fix_gates(encoder: GatedResNet, images: np.ndarray, views: ViewSettings, *, 
 
 def _opening(encoder: GatedResNet, images: np.ndarray, views: ViewSettings) -> tuple[list[Tensor], list[Tensor]]:
     """Of every gate, over images: how often each decision is to open, and its mean probability; (decision,) each."""
-    rows = _spread_rows(len(images), N_SETTLING_IMAGES)
+    rows = evenly_spaced(len(images), N_SETTLING_IMAGES)
     opened: list[Tensor] = []
     chances: list[Tensor] = []
     for pixels in _pixels(images, rows, views, encoder.logit_shift.device):

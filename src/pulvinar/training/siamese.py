@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from pulvinar.models.batch_norm import BatchNorm
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
-from pulvinar.objectives.self_supervised import Objective, barlow_twins_terms, simclr_terms, simsiam_terms, vicreg_terms
-from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, quadratic_penalty
+from pulvinar.models.macs import Macs
+from pulvinar.objectives.self_supervised import barlow_twins_terms, simclr_terms, simsiam_terms, vicreg_terms
+from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, bound_target, quadratic_penalty
 from pulvinar.selection.decisive_gates import decide_schedule, undecided
 from pulvinar.training.gradient_caching import cached_gradients
 from pulvinar.training.processes import gather_rows, mean_over_processes
+from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
 
 Branches = Literal["dense", "gated", "dual", "two"]
-BudgetMode = Literal["constraint", "penalty", "none"]
 GATED_VIEWS = {"dense": (False, False), "gated": (True, True), "dual": (True, False), "two": (True, False)}
 
 
@@ -131,60 +132,55 @@ class SiameseNetwork(nn.Module):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """The objective with its weights, and how the budget is held. Weights as in objectives/self_supervised.py."""
+class SiameseLoss:
+    """The objective with its weights, and how the budget is held. macs: of the gated network."""
 
-    objective: Objective = "vicreg"
-    invariance_weight: float = 25.0
-    variance_weight: float = 25.0
-    covariance_weight: float = 1.0
-    redundancy_weight: float = 0.0051
-    barlow_scale: float = 0.024
-    temperature: float = 0.5
-    budget_mode: BudgetMode = "constraint"
-    budget: float = 1.0
-    penalty_weight: float = 5.0
-    bound_weight: float = 1.0
-    bound_target: float = 1.0
-    decide_weight: float = 0.0
-    decide_start: float = 0.0
-    gate_channels: tuple[int, ...] = ()
+    def __init__(self, config: SelfSupervisedConfig, macs: Macs) -> None:
+        self.config, gating = config, config.gating
+        self.gating = None if gating is None or gating.budget_mode == "none" else gating
+        self.gate_channels = macs.shape.gate_channels
+        if self.gating:
+            self.bound_target = bound_target(self.gating.budget, self.gating.bound_target, macs.density_for)
+            self.decide_start = self.gating.descent_share if self.gating.budget_mode == "constraint" else 0.0
 
     def objective_terms(self, first: Branch, second: Branch) -> dict[str, Tensor]:
         """Terms of the objective for the images of all processes; their sum is its loss."""
+        config = self.config
         a, b = gather_rows(first.projected), gather_rows(second.projected)
-        if self.objective == "vicreg":
+        if config.objective == "vicreg":
             return vicreg_terms(
                 a,
                 b,
-                invariance_weight=self.invariance_weight,
-                variance_weight=self.variance_weight,
-                covariance_weight=self.covariance_weight,
+                invariance_weight=config.invariance_weight if config.invariance else 0.0,
+                variance_weight=config.variance_weight,
+                covariance_weight=config.covariance_weight,
             )
-        if self.objective == "barlow_twins":
-            return barlow_twins_terms(a, b, redundancy_weight=self.redundancy_weight, scale=self.barlow_scale)
-        if self.objective == "simclr":
-            return simclr_terms(a, b, temperature=self.temperature)
+        if config.objective == "barlow_twins":
+            return barlow_twins_terms(a, b, redundancy_weight=config.redundancy_weight, scale=config.barlow_scale)
+        if config.objective == "simclr":
+            return simclr_terms(a, b, temperature=config.temperature)
         p, q = (gather_rows(cast(Tensor, branch.predicted)) for branch in (first, second))
         return simsiam_terms(a, b, predicted_first=p, predicted_second=q)
 
     def budget_terms(self, branches: Sequence[Branch], done: float, constraint: BudgetConstraint | None) -> dict[str, Tensor]:
         """Budget, bound and decision terms of every gated branch, summed over the branches."""
         terms: dict[str, Tensor] = {}
-        if self.budget_mode == "none":
+        gating = self.gating
+        if gating is None:
             return terms
         for branch in branches:
             if branch.share is None or branch.densities is None:
                 continue
             share, densities = mean_over_processes(branch.share), mean_over_processes(branch.densities)
-            held = constraint.term(share) if constraint else quadratic_penalty(share, self.budget, weight=self.penalty_weight)
+            held = (
+                constraint.term(share) if constraint else quadratic_penalty(share, gating.budget, weight=gating.penalty_weight)
+            )
             terms["budget"] = terms.get("budget", 0.0) + held
-            if self.bound_weight:
-                bound = bound_loss(densities, self.bound_target, bound_schedule(done), weight=self.bound_weight)
+            if gating.bound_weight:
+                bound = bound_loss(densities, self.bound_target, bound_schedule(done), weight=gating.bound_weight)
                 terms["bound"] = terms.get("bound", 0.0) + bound
-            if self.decide_weight and branch.rates is not None:
-                weight = self.decide_weight * decide_schedule(done, start=self.decide_start)
+            if gating.decide_weight and branch.rates is not None:
+                weight = gating.decide_weight * decide_schedule(done, start=self.decide_start)
                 decide = weight * undecided(mean_over_processes(branch.rates), self.gate_channels)
                 terms["decide"] = terms.get("decide", 0.0) + decide
         return terms

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pulvinar.models.decoder import DecoderShape
 from pulvinar.training.decoding import Aims, DecoderTrainer, stack_mixings
-from pulvinar.training.decoding_settings import TrainingSettings
+from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.precision import autocast
 from pulvinar.training.threads import WORTH_THREADS, threads_for
 
@@ -22,7 +22,7 @@ NUMBERS_AT_ONCE = 2**24  # weights of input layers, and outputs in a step; those
 
 
 def groups(
-    n_voxels: Sequence[int], shape: DecoderShape, settings: TrainingSettings, *, train_shared: bool
+    n_voxels: Sequence[int], shape: DecoderShape, settings: DecodingSettings, *, train_shared: bool
 ) -> list[list[int]]:  # fmt: skip
     """Which decoders, by their place among these input layers, are trained side by side: each alone where the shared part
     changes, otherwise as many as fit."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from pulvinar.data.sampling import blocks_of
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.errors import FileError, InputError
 from pulvinar.models import network_library
@@ -91,7 +92,7 @@ def calibrate_embedded(backbone: Backbone, stimuli: Stimuli, rows: list[int]) ->
         return
     step = max(1, len(rows) // N_CALIBRATION_IMAGES)
     chosen = rows[::step][:N_CALIBRATION_IMAGES]
-    parts = [chosen[start : start + CALIBRATION_BATCH] for start in range(0, len(chosen), CALIBRATION_BATCH)]
+    parts = [chosen[block] for block in blocks_of(len(chosen), CALIBRATION_BATCH)]
     calibrate(backbone, [backbone.preprocess([stimuli.image(row) for row in part]) for part in parts if len(part) > 1])
 
 

@@ -44,7 +44,7 @@ class VoxelChoice:
                 return cls("selected", float(amount))
         except ValueError:
             pass
-        raise InputError(f"voxels: 'all', 'ceiling:SHARE' below 1 or 'selected:COUNT' (or a share) is needed, '{text}' came")
+        raise InputError(f"'all', 'ceiling:SHARE' below 1 or 'selected:COUNT' (or a share) is needed, '{text}' came")
 
 
 def chosen_voxels(choice: VoxelChoice, given: EncodedSubject, targets: np.ndarray | None, *, seed: int) -> np.ndarray:

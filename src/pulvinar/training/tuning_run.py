@@ -261,7 +261,7 @@ def _tune_unit(config: TuningConfig, experiment: Experiment, tag: str, members: 
             head = make_head(n_features, {name: len(chosen) for name, chosen in voxels.items()})
         subjects = {given.name: _tuned_subject(given, plan, voxels[given.name]) for given in opened}
         constraint = _constraint(config, part, plan)
-        tuner = ResponseTuner(part, head, subjects, config.tuning(), constraint=constraint)
+        tuner = ResponseTuner(part, head, subjects, config, constraint=constraint)
         if constraint is not None:
             constraint.rate = RATE * STEPS_OF_RATE / tuner.n_steps
         if state is not None:
@@ -329,7 +329,7 @@ def _encoder_unit(
         return features.of(given.train.ids)
 
     folds = None if tag == UNTUNED else choice_folds(config, experiment, given)
-    return encoder_unit(given, layers, config.encoder(), name=checkpoint, folds=folds, backbone=tag)
+    return encoder_unit(given, layers, config, name=checkpoint, folds=folds, backbone=tag)
 
 
 def may_fall_back(config: TuningConfig) -> bool:
@@ -346,7 +346,7 @@ def _choice_unit(config: TuningConfig, experiment: Experiment, run: RunFolder, n
     def untuned() -> dict[str, np.ndarray]:
         return layers_of(config, run, UNTUNED, experiment.stimuli, given.train.ids).of(given.train.ids)
 
-    return choice_unit(given, untuned, config.encoder(), folds)
+    return choice_unit(given, untuned, config, folds)
 
 
 def layers_of(config: TuningConfig, run: RunFolder, tag: str, stimuli: Stimuli, ids: Sequence[str]) -> LayerFeatures:

@@ -7,11 +7,32 @@ from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.errors import InputError
 from pulvinar.training.encoding_settings import EncodingConfig, names_of
-from pulvinar.training.response_tuning import Objective, TuningSettings
 from pulvinar.training.tuned_backbones import EMBEDDED
 from pulvinar.training.tuned_voxels import VoxelChoice
 
+Objective = Literal["contrastive", "regression"]
 POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class TunedWeights:
+    """Which weights of a backbone are tuned, as it is written in a setting."""
+
+    kind: Literal["all", "last", "after", "lora"]
+    count: int = 0
+    module: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "TunedWeights":
+        """From 'all', 'last:2', 'after:features.10', 'lora:8'; `InputError` for anything else."""
+        kind, _, rest = text.partition(":")
+        if text == "all":
+            return cls("all")
+        if kind == "after" and rest:
+            return cls("after", module=rest)
+        if kind in ("last", "lora") and rest.isdigit() and int(rest) > 0:
+            return cls("last" if kind == "last" else "lora", count=int(rest))
+        raise InputError(f"'all', 'last:STAGES', 'after:MODULE' or 'lora:RANK' is needed, '{text}' came")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +57,12 @@ class TuningConfig(EncodingConfig):
     pool: int | None = setting(
         6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)", at_least=1
     )
-    tuned: str = setting("all", "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)")
-    voxels: str = setting("all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)")
+    tuned: str = setting(
+        "all", "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)", reads=TunedWeights.parse
+    )
+    voxels: str = setting(
+        "all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)", reads=VoxelChoice.parse
+    )
     pooled: bool = setting(False, "one backbone for several subjects, each with its own brain-side map")
     tuned_on: tuple[str, ...] | None = setting(
         None, "whose responses tune; none: each encoded subject its own backbone, pooled: all subjects"
@@ -69,56 +94,18 @@ class TuningConfig(EncodingConfig):
     )
 
     def problems(self) -> list[str]:
-        """What does not go together, and what cannot be read."""
+        """What does not go together."""
         wrong = super().problems()
         if self.stages is not None and self.n_stages is not None:
             wrong.append(f"{self.METHOD}.stages and n_stages both say which stages; give one of them")
         if self.tuned_on is not None and len(self.tuned_on) > 1 and not self.pooled:
             wrong.append(f"{self.METHOD}.tuned_on names several subjects; give pooled=true, or one")
-        try:
-            VoxelChoice.parse(self.voxels)
-        except InputError as error:
-            wrong.append(f"{self.METHOD}.{error}")
-        try:
-            TunedWeights.parse(self.tuned)
-        except InputError as error:
-            wrong.append(f"{self.METHOD}.{error}")
         return wrong
 
-    def tuning(self) -> TuningSettings:
-        """What the loop needs of these."""
-        return TuningSettings(
-            objective=self.OBJECTIVE,
-            epochs=self.epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            head_learning_rate=self.head_learning_rate or self.learning_rate,
-            symmetric=getattr(self, "symmetric", False),
-            bfloat16=self.precision == "bfloat16",
-            seed=self.seed,
-        )
-
-
-@dataclass(frozen=True)
-class TunedWeights:
-    """Which weights of a backbone are tuned, as it is written in a setting."""
-
-    kind: Literal["all", "last", "after", "lora"]
-    count: int = 0
-    module: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "TunedWeights":
-        """From 'all', 'last:2', 'after:features.10', 'lora:8'; `InputError` for anything else."""
-        kind, _, rest = text.partition(":")
-        if text == "all":
-            return cls("all")
-        if kind == "after" and rest:
-            return cls("after", module=rest)
-        if kind in ("last", "lora") and rest.isdigit() and int(rest) > 0:
-            return cls("last" if kind == "last" else "lora", count=int(rest))
-        raise InputError(f"tuned: 'all', 'last:STAGES', 'after:MODULE' or 'lora:RANK' is needed, '{text}' came")
+    @property
+    def symmetric(self) -> bool:
+        """Whether the contrast runs in both directions."""
+        return False
 
 
 def backbones_of(config: TuningConfig, experiment: Experiment) -> dict[str, tuple[str, ...]]:
