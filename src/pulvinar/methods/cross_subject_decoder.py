@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import SharedDecoder, input_layer
-from pulvinar.progress import bar, log
 from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state
 from pulvinar.training.decoder_size import Phase, training_phase
 from pulvinar.training.decoding import DecoderTrainer
@@ -32,6 +30,7 @@ from pulvinar.training.decoding_data import (
     training_data,
 )
 from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.runs import RunFolder
 
 NEEDS = ("responses of two or more subjects", "an annotated ROI in each but the target")
@@ -85,23 +84,13 @@ def phases(config: Config, experiment: Experiment) -> list[Phase]:
 def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     """Train, with checkpoints, to the end of the epochs; the result is the checkpoint 'decoder' of the run."""
     embedding, data = check(config, experiment)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
     shared.initialise(generator)
     layers = [input_layer(d.responses.shape[1], config.hidden, generator, scale=config.input_scale) for d in data.values()]
     pairs = [(d.responses, d.target) for d in data.values()]
     trainer = DecoderTrainer(shared, layers, pairs, config.training(), generator, train_shared=True)
-    if state := run.load():
-        trainer.restore(state)
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar(f"pretraining on {len(data)} subjects", config.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase="pretrain", epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.3f}")
-            if run.due() and not trainer.done:
-                run.save(trainer.state())
+    run_to_end(trainer, f"pretraining on {len(data)} subjects", run, state=run.load(), phase="pretrain")
     result = {
         **decoder_state(shared, embedding),
         "subjects": list(data),

@@ -33,9 +33,9 @@ from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.macs import count_macs
 from pulvinar.models.narrow import narrowed_shape
 from pulvinar.models.resnet_shape import ResNetShape
-from pulvinar.progress import bar, log
 from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.training.distillation import DistillationSettings, DistillationTrainer, Objective
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.precision import Precision
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
@@ -177,7 +177,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
     """Train, with checkpoints, to the end of the epochs; the student is the checkpoint 'backbone' of the run."""
     check(config, data, teacher)
     source = load_backbone(teacher)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     shape, origin = student_shape(config, source, data.train)
     student = GatedResNet(shape, size=source.network.size, passes=("dense",)).initialise(generator)
     trainer = DistillationTrainer(
@@ -189,17 +189,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
         generator,
         n_teacher=source.network.shape.n_features,
     )
-    if state := run.load():
-        trainer.restore(state)
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar(f"distilling ({config.objective})", trainer.settings.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase="distil", epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.4f}")
-            if run.due() and not trainer.done:
-                run.save(trainer.state())
+    run_to_end(trainer, f"distilling ({config.objective})", run, state=run.load(), phase="distil")
     save_backbone(run, student.eval().cpu(), source.views)
     macs = (count_macs(part, source.network.size).dense for part in (shape, source.network.shape))
     share = next(macs) / next(macs)

@@ -49,6 +49,7 @@ from pulvinar.training.aggregation_features import (
 from pulvinar.training.aggregation_network import NetworkTrainer
 from pulvinar.training.aggregation_settings import AggregationConfig
 from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.runs import RunFolder
 
 DATA = "dissimilarities"
@@ -180,7 +181,7 @@ def network_trainer(
     groups: list[str],
 ) -> NetworkTrainer:
     """A trainer that runs the network; without early stopping every training image is trained on."""
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     held_out = torch.zeros_like(training)
     if config.early_stopping:
         rows = torch.nonzero(training)[:, 0]
@@ -206,17 +207,8 @@ def _fit_network(
     images = pictures(data.stimuli, config.background)
     trainer = network_trainer(config, backbone, images, measured, everything, list(data.stimuli.sources))
     state = run.load()
-    if state is not None:
-        trainer.restore(state["trainer"])
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar("network and scales", config.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while trainer.epoch < config.epochs:
-            record = trainer.run_epoch()
-            run.log(**record)
-            shown.advance(note=f"loss {record['loss']:.3f}")
-            if run.due():
-                run.save({"trainer": trainer.state()})
+    state = None if state is None else state["trainer"]
+    run_to_end(trainer, "network and scales", run, state=state, save=lambda reached: run.save({"trainer": reached}))
     return {
         **trainer.best,
         "stage": trainer.stage,
@@ -352,7 +344,7 @@ def predict_by_network(
     with bar("network, splits", splits.training.shape[1]) as shown:
         for training in splits.training.T:
             trainer = network_trainer(config, backbone, images, measured, training, groups)
-            while trainer.epoch < config.epochs:
+            while not trainer.done:
                 trainer.run_epoch()
             columns.append(trainer.rdm(trainer.pixels))
             shown.advance()

@@ -30,9 +30,9 @@ from pulvinar.evaluation.picture_parts import Parts, PartsShape, open_parts, pix
 from pulvinar.evaluation.reconstruction import evaluate_pictures
 from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import GRID, SMALLEST_SIDE
-from pulvinar.progress import bar, log
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding_data import Trials
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.picture_training import (
     Loss,
     PartSettings,
@@ -341,20 +341,17 @@ def _settings(config: Config, epochs: int, batch_size: int, rate: float) -> Part
 
 def _train(config: Config, name: str, prepare: Prepared, parts: Parts, state: State, run: RunFolder) -> State:
     """One part to the end of its epochs; the state with its weights."""
-    generator = torch.Generator().manual_seed(config.seed * 16 + 8 + len(state["parts"]))
+    generator = seeded(config.seed, 8 + len(state["parts"]), n_streams=16)
     loss, n_rows, settings = prepare(generator)
     trainer = PartTrainer(getattr(parts, name), loss, n_rows, settings, generator)
-    if state["current"] == name:
-        trainer.restore(state["trainer"])
-        log(f"resumed in '{name}' after epoch {trainer.epoch}")
-    with bar(f"training {name.replace('_', ' ')}", settings.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            value = trainer.run_epoch()
-            run.log(phase=name, epoch=trainer.epoch, loss=value)
-            shown.advance(note=f"loss {value:.4f}")
-            if run.due() and not trainer.done:
-                run.save({**state, "current": name, "trainer": trainer.state()})
+    run_to_end(
+        trainer,
+        f"training {name.replace('_', ' ')}",
+        run,
+        state=state["trainer"] if state["current"] == name else None,
+        save=lambda reached: run.save({**state, "current": name, "trainer": reached}),
+        phase=name,
+    )
     weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
     following = {**state, "parts": {**state["parts"], name: weights}, "current": None, "trainer": None}
     run.save(following)

@@ -14,6 +14,7 @@ Differs from the paper and why:
 - The head that stands for the prior stays at its pretrained weights in both stages.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
@@ -29,7 +30,7 @@ from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
 from pulvinar.metrics.retrieval import N_DRAWN, Protocol, protocols_for
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
-from pulvinar.progress import bar, log
+from pulvinar.progress import log
 from pulvinar.selection.voxel_mask import Combine, Schedule, voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
@@ -50,6 +51,7 @@ from pulvinar.training.decoding_data import (
     usable_voxels,
 )
 from pulvinar.training.decoding_settings import DecodingSettings, TrainingSettings
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
 from pulvinar.training.runs import RunFolder
 
@@ -236,7 +238,7 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
 
 def _new_decoder(config: Config, embedding: Embedding) -> SharedDecoder:
     shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
-    shared.initialise(torch.Generator().manual_seed(config.seed))
+    shared.initialise(seeded(config.seed))
     return shared
 
 
@@ -262,32 +264,23 @@ def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFol
     """Stage 1 and 2, with checkpoints; the result is the checkpoint 'decoder' and artifacts/maps.npz of the run."""
     checked, experiment = check(config, experiment, backbone), half_of(experiment, config.half)
     state = run.load() or {"phase": "warm" if not checked.pretrained else "select", "trainer": None}
-    if state["trainer"] is not None:
-        log(f"resumed in phase '{state['phase']}'")
     if state["phase"] == "warm":
         state = _warm(config, checked, run, state)
     if state["phase"] == "select":
         trainer = _mask_trainer(config, checked, experiment, state)
-        checked, state = checked.without_responses(), {**state, "trainer": None}  # only the trainer's are left, to be cut
+        checked = checked.without_responses()  # only the trainer's are left, to be cut
         state = _select(config, checked, experiment, run, trainer, state)
         del trainer
     _refit(config, checked, experiment, run, state)
 
 
 def _generator(config: Config, phase: int) -> torch.Generator:
-    return torch.Generator().manual_seed(config.seed * 16 + phase)
+    return seeded(config.seed, phase, n_streams=16)
 
 
-def _run_trainer(trainer: DecoderTrainer, run: RunFolder, *, phase: str, keep: State) -> None:
-    """All epochs of a trainer, with progress and checkpoints; `keep` goes into each checkpoint."""
-    with bar({"warm": "decoder on own trials", "refit": "stage 2"}[phase], trainer.settings.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase=phase, epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.3f}")
-            if run.due() and not trainer.done:
-                run.save({**keep, "phase": phase, "trainer": trainer.state()})
+def _saver(run: RunFolder, state: State) -> Callable[[State], None]:
+    """Checkpoints inside a phase: what the phase began with, and where its trainer stands."""
+    return lambda reached: run.save({**state, "trainer": reached})
 
 
 def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> State:
@@ -296,16 +289,14 @@ def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> Sta
     layer = input_layer(trials.responses.shape[1], config.hidden, generator, scale=config.input_scale)
     data = [(trials.responses, trials.target)]
     trainer = DecoderTrainer(checked.shared, [layer], data, config.refitting(), generator, train_shared=True)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
-    _run_trainer(trainer, run, phase="warm", keep={})
+    run_to_end(trainer, "decoder on own trials", run, state=state["trainer"], save=_saver(run, state), phase="warm")
     following = {"phase": "select", "trainer": None, "shared": dict(checked.shared.state_dict())}
     run.save(following)
     return following
 
 
 def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, state: State) -> MaskTrainer:
-    """Stage 1 at its start, or where the checkpoint left it."""
+    """Stage 1 at its start."""
     if "shared" in state:
         checked.shared.load_state_dict(state["shared"])
     generator, settings = _generator(config, 2), config.masking(checked.budget)
@@ -313,25 +304,15 @@ def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, stat
     low_pass = geometry.low_pass(config.sigma if config.low_pass != "none" else 0.0)
     folds = folds_by_stimulus(checked.trials.stimulus_ids, config.n_folds, generator)
     objective = FrozenDecoder(checked.shared, checked.trials.target, config.training())
-    trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, settings, generator)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
-    return trainer
+    return MaskTrainer(checked.trials.responses, folds, objective, low_pass, settings, generator)
 
 
 def _select(
     config: Config, checked: Checked, experiment: Experiment, run: RunFolder, trainer: MaskTrainer, state: State
 ) -> State:  # fmt: skip
     """Stage 1: rounds until the budget is met."""
-    kept_shared = {"shared": state["shared"]} if "shared" in state else {}
-    with bar("stage 1, selecting voxels", config.n_rounds * config.epochs_per_round) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            record = trainer.run_epoch()
-            run.log(phase="select", **record)
-            shown.advance(note=f"round {record['round']}, {record['n_alive']} voxels, loss {record['loss']:.3f}")
-            if run.due() and not trainer.done:
-                run.save({**kept_shared, "phase": "select", "trainer": trainer.state()})
+    keep = _saver(run, state)
+    run_to_end(trainer, "stage 1, selecting voxels", run, state=state.pop("trainer"), save=keep, phase="select")
     return _close_selection(config, checked, experiment, run, trainer)
 
 
@@ -397,12 +378,8 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
     data = [(trials.responses, trials.target)]
     settings = config.refitting()
     trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=not checked.pretrained)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
     if config.rewind != "none":
-        _run_trainer(
-            trainer, run, phase="refit", keep={name: state[name] for name in state if name not in ("phase", "trainer")}
-        )
+        run_to_end(trainer, "stage 2", run, state=state["trainer"], save=_saver(run, state), phase="refit")
     trainer.merge_updates()
     result = {
         **decoder_state(shared, checked.embedding),

@@ -17,7 +17,8 @@ from pulvinar.models.backbones import Backbone
 from pulvinar.selection import stage_mask
 from pulvinar.selection.stage_mask import Centring, Resolution
 from pulvinar.training.aggregation import MeasuredRDMs, ScaleSettings, held_out_score
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class NetworkSettings:
     identity_weight: float
 
 
-class NetworkTrainer:
+class NetworkTrainer(EpochTrainer):
     """Scales, and by choice the backbone's weights, on the pairs of the training images; the best epoch on held-out images.
 
     pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last one.
@@ -63,9 +64,9 @@ class NetworkTrainer:
         if network.network_rate > 0:
             groups.append({"params": list(self.backbone.parameters()), "lr": network.network_rate})
         self.optimizer = torch.optim.Adam(groups)
-        self.epoch, self.best_score, self.best = 0, -2.0, self._weights()
+        self.n_epochs, self.best_score, self.best = network.epochs, -2.0, self._weights()
 
-    def run_epoch(self) -> dict[str, float]:
+    def run_epoch(self) -> Record:
         """About as many steps as show every training pair once; then the score on the held-out images."""
         n_images = len(self.training)
         per_step = min(self.network.images_per_step, n_images)
@@ -89,6 +90,7 @@ class NetworkTrainer:
             weights = target.weights[chosen][:, None]
             rdms = target.sample(self.generator)[:, chosen]
             loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.settings.loss) / len(self.measured)
+        require_finite(loss.sum(), f"network and scales, epoch {self.epoch + 1}")
         self.optimizer.zero_grad()
         loss.sum().backward()
         self.optimizer.step()
@@ -146,20 +148,17 @@ class NetworkTrainer:
     def state(self) -> State:
         """Everything that the next epoch depends on."""
         return {
-            "epoch": self.epoch,
+            **super().state(),
             "now": self._weights(),
             "best": self.best,
             "best_score": self.best_score,
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
         }
 
     def restore(self, state: State) -> None:
         """Go back to what `state` gave."""
-        self.epoch, self.best, self.best_score = int(state["epoch"]), state["best"], float(state["best_score"])
+        super().restore(state)
+        self.best, self.best_score = state["best"], float(state["best_score"])
         self._restore_weights(state["now"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
 
 
 def _pair_places(rows: Tensor, n_images: int) -> Tensor:
