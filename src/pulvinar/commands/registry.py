@@ -4,9 +4,13 @@ import ast
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from pulvinar.config import suggest
 from pulvinar.errors import NotFoundError
+
+if TYPE_CHECKING:  # a list of names needs no torch
+    from pulvinar.training.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("methods", "datasets")
@@ -20,6 +24,11 @@ def names(kind: str) -> dict[str, str]:
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             found[path.stem] = docstring.partition("\n")[0]
     return found
+
+
+def method(name: str) -> "Method":
+    """A method by its name; `NotFoundError` suggests the nearest one."""
+    return module("methods", name).METHOD
 
 
 def module(kind: str, name: str) -> ModuleType:

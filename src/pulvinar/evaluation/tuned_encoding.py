@@ -24,7 +24,7 @@ from pulvinar.training.tuning_settings import TuningConfig, tag_of
 COLUMNS = ("r_nested", "r_untuned", "difference", "share_improved", "r_optimistic", "noise_normalised", "unique_variance")
 
 
-def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool) -> dict[str, Any]:
+def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool = True) -> dict[str, Any]:
     """Rows per subject, ROI and hemisphere on the outer test images; written into the run with maps and predictions."""
     run.require(method=config.METHOD)
     rows, ceilings = [], {}

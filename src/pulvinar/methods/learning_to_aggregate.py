@@ -50,12 +50,10 @@ from pulvinar.training.aggregation_network import NetworkTrainer
 from pulvinar.training.aggregation_settings import AggregationConfig
 from pulvinar.training.checkpoints import State
 from pulvinar.training.loop import run_to_end, seeded
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 
-DATA = "dissimilarities"
-TOPIC = "rsa"
 THUMBNAIL = 56  # pixels, in the report
-NEEDS = ("RDMs of two or more subjects over one list of images", "the images")
 _TABLE_1 = (("fMRI-EVC", 24.93), ("fMRI-IT", 15.55), ("MEG-early", 51.21), ("MEG-late", 35.10))
 PUBLISHED: list[dict[str, Any]] = [
     {"table": "1", "setting": name, "method": "learning_to_aggregate", "metric": "percent", "value": value, "unit": "percent"}
@@ -68,8 +66,17 @@ class Config(AggregationConfig):
     """Settings of the fit, and of its evaluation."""
 
 
-def check(config: Config, data: Dissimilarities) -> None:
-    """What can be wrong with settings and data together; before anything is written."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The data with the backbone and, in the order of `target_names`, the RDMs to reproduce."""
+
+    data: Dissimilarities
+    backbone: Backbone
+    measured: list[MeasuredRDMs]
+
+
+def prepare(config: Config, data: Dissimilarities) -> Prepared:
+    """What can be wrong with settings and data together, before anything is written; backbone and RDMs."""
     config = config.resolved()
     names = target_names(config, data)
     if data.stimuli.read_image is None:
@@ -77,9 +84,8 @@ def check(config: Config, data: Dissimilarities) -> None:
     n_sources = len(set(data.stimuli.sources))
     if n_sources < 3 * config.n_inner_folds:
         raise InputError(f"n_inner_folds: {config.n_inner_folds} folds of 3 images or more need more than {n_sources} images")
-    open_backbone(config, config.weights)
-    for name in names:
-        measured_rdms(data, name, config)
+    backbone = open_backbone(config, config.weights)
+    return Prepared(data=data, backbone=backbone, measured=[measured_rdms(data, name, config) for name in names])
 
 
 def target_names(config: Config, data: Dissimilarities) -> tuple[str, ...]:
@@ -113,12 +119,9 @@ def open_backbone(config: Config, weights: str | None) -> Backbone:
     ).freeze()
 
 
-def fit(config: Config, data: Dissimilarities, run: RunFolder) -> None:
+def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
-    check(config, data)
-    settings = config.resolved()
-    backbone = open_backbone(settings, settings.weights)
-    measured = [measured_rdms(data, name, settings) for name in target_names(settings, data)]
+    settings, data, backbone, measured = config.resolved(), prepared.data, prepared.backbone, prepared.measured
     result = _fit_network(settings, data, run, backbone, measured) if settings.runs_backbone else None
     if result is None:
         result = _fit_scales(settings, data, run, backbone, measured)
@@ -351,6 +354,16 @@ def predict_by_network(
     return torch.stack(columns, dim=1)
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The table of `evaluate` as the command line prints it."""
-    return rsa.table_text(evaluation)
+METHOD = Method(
+    name="learning_to_aggregate",
+    config=Config,
+    data="dissimilarities",
+    needs=("RDMs of two or more subjects over one list of images", "the images"),
+    topic="rsa",
+    published=PUBLISHED,
+    prepare=prepare,
+    fit=fit,
+    evaluate=evaluate,
+    table=rsa.table_text,
+    predict=predict,
+)

@@ -4,7 +4,7 @@ The run's checkpoint "network" has the weights of the encoders, `encoders`: one,
 checkpoint "backbone" (training/backbone_runs.py) has the first of them with its description, for methods that read the run.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -47,6 +47,19 @@ def check(config: SelfSupervisedConfig, data: ImageSet) -> Macs:
     if isinstance(config, GatedConfig) and config.budget_mode != "none":
         macs.require_budget(config.budget)
     return macs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The images, and the multiply-adds of the network for them."""
+
+    data: ImageSet
+    macs: Macs
+
+
+def prepare(config: SelfSupervisedConfig, data: ImageSet) -> Prepared:
+    """What can be wrong with settings and images together, before anything is written."""
+    return Prepared(data=data, macs=check(config, data))
 
 
 def make_encoders(config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
@@ -101,10 +114,10 @@ def loss_settings(config: SelfSupervisedConfig, macs: Macs) -> LossSettings:
     )
 
 
-def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: RunFolder) -> None:
+def fit(config: SelfSupervisedConfig, prepared: Prepared, run: RunFolder, *, branches: Branches) -> None:
     """Train with checkpoints to the end, settle the gates on the budget, write the checkpoint "network", finish the run."""
     start()
-    macs = check(config, data)
+    data, macs = prepared.data, prepared.macs
     size = image_size(data)
     network = make_network(config, branches, size)
     trainer = SiameseTrainer(network, data.train, config.training(), loss_settings(config, macs), config.views())

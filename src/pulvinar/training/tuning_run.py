@@ -53,8 +53,8 @@ BUDGET_TOLERANCE = 2e-3
 MakeHead = Callable[[int, dict[str, int]], ContrastiveHead | RegressionHead]
 
 
-def check(config: TuningConfig, experiment: Experiment) -> None:
-    """What can be wrong with settings and data together, before anything is written."""
+def prepare(config: TuningConfig, experiment: Experiment) -> Experiment:
+    """What can be wrong with settings and data together, before anything is written; the experiment itself."""
     if experiment.stimuli.read_image is None:
         raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
     check_subjects(config, experiment)
@@ -70,6 +70,7 @@ def check(config: TuningConfig, experiment: Experiment) -> None:
     _refuse_misfit(config, backbone, weights)
     if weights.kind in ("last", "after"):
         rest_after(backbone.network, _cut_at(backbone, weights))
+    return experiment
 
 
 def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
