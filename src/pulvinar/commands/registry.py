@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pulvinar.config import suggest
+from pulvinar.data.dataset import Dataset
 from pulvinar.errors import NotFoundError
 
 if TYPE_CHECKING:  # a list of names needs no torch
@@ -28,11 +29,15 @@ def names(kind: str) -> dict[str, str]:
 
 def method(name: str) -> "Method":
     """A method by its name; `NotFoundError` suggests the nearest one."""
-    return module("methods", name).METHOD
+    return _module("methods", name).METHOD
 
 
-def module(kind: str, name: str) -> ModuleType:
-    """The module of a method or dataset; `NotFoundError` suggests the nearest name."""
+def dataset(name: str) -> Dataset:
+    """A dataset by its name; `NotFoundError` suggests the nearest one."""
+    return _module("datasets", name).DATASET
+
+
+def _module(kind: str, name: str) -> ModuleType:
     there = names(kind)
     if name not in there:
         raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, list(there))}")
