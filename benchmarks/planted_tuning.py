@@ -82,8 +82,8 @@ def world(seed: int, given: argparse.Namespace) -> Experiment:
 
 def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str]) -> tuple[RunFolder, dict]:
     """The fitted and scored run; made unless it is there."""
-    module = registry.module("methods", method)
-    config = build(module.Config, values, name=method)
+    found = registry.method(method)
+    config = build(found.config, values, name=method)
     if (folder / "evaluation.json").is_file():
         return RunFolder.reopen(folder), json.loads((folder / "evaluation.json").read_text())
     if not folder.is_dir():
@@ -91,9 +91,8 @@ def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str
         RunFolder.create(folder, method=method, config_toml=to_toml(config), seed=config.seed, data=facts, topic="encoding")
     opened = RunFolder.reopen(folder)
     if not opened.finished:
-        module.check(config, experiment)
-        module.fit(config, experiment.without_truth(), opened)
-    return opened, module.evaluate(opened, experiment, config, controls=False)
+        found.train(config, experiment.without_truth(), opened)
+    return opened, found.evaluate(opened, experiment, config, controls=False)
 
 
 def predictions(folder: Path, experiment: Experiment) -> dict[str, np.ndarray]:

@@ -48,6 +48,7 @@ from pulvinar.storage import read_arrays, read_json, write_arrays, write_json
 from pulvinar.training import checkpoints
 from pulvinar.training.decoding import DecoderTrainer, decode
 from pulvinar.training.decoding_data import fit_embedding, held_out_data, training_data
+from pulvinar.training.loop import Record, run_to_end
 from pulvinar.training.mask_training import MaskTrainer, folds_by_stimulus
 
 N_TRIALS, N_TEST, EMBEDDING_DIM, TUNING_DIM, PIXELS = 600, 300, 128, 24, 224
@@ -153,9 +154,7 @@ def pretrain(options: argparse.Namespace, experiment: Experiment) -> SharedDecod
     settings = troi.Config(epochs=options.pretraining_epochs)
     data = [(t.responses, t.target) for t in trials]
     trainer = DecoderTrainer(shared, layers, data, settings, generator, train_shared=True)
-    with bar("pretraining", settings.epochs) as shown:
-        while not trainer.done:
-            shown.advance(note=f"loss {trainer.run_epoch():.3f}")
+    run_to_end(trainer, "pretraining")
     return shared
 
 
@@ -242,14 +241,14 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     clock, rounds = Clock(), []
     settings = replace(config, n_voxels=options.budget, learning_rate=options.stage_1_rate or config.learning_rate)
     trainer = MaskTrainer(responses, folds, objective, low_pass, settings, generator)
-    del responses  # as in troi.fit: from here on the trainer's are the only ones
-    with bar(f"{options.worker}, stage 1", config.n_rounds * config.epochs_per_round) as shown:
-        while not trainer.done:
-            record = trainer.run_epoch()
-            shown.advance(note=f"round {record['round']}, {record['n_alive']} voxels, loss {record['loss']:.3f}")
-            if trainer.epoch % config.epochs_per_round == 0:
-                rounds.append({"n_voxels": record["n_alive"], "peak_memory": peak_memory(), **clock()})
-                set_back_peak_memory()
+    del responses  # from here on the trainer's are the only ones
+
+    def measure(record: Record) -> None:
+        if record["epoch"] % config.epochs_per_round == 0:
+            rounds.append({"n_voxels": record["n_alive"], "peak_memory": peak_memory(), **clock()})
+            set_back_peak_memory()
+
+    run_to_end(trainer, f"{options.worker}, stage 1", each=measure)
     if trainer.outcome is None:
         raise RuntimeError("stage 1 ended without an outcome")
     kept, path, mask = torch.from_numpy(trainer.outcome.kept), trainer.outcome.path, trainer.last_mask
@@ -258,11 +257,8 @@ def run_variant(options: argparse.Namespace) -> dict[str, Any]:
     responses = torch.from_numpy(read_arrays(options.world / "world.npz")["responses"])
     responses = responses[:, kept].contiguous() if shrink else responses.mul_(kept)
     decoder = DecoderTrainer(shared, [layer], [(responses, target)], config, generator, train_shared=False)
-    losses = []
-    with bar(f"{options.worker}, stage 2", config.epochs) as shown:
-        while not decoder.done:
-            losses.append(decoder.run_epoch())
-            shown.advance(note=f"loss {losses[-1]:.3f}")
+    losses: list[float] = []
+    run_to_end(decoder, f"{options.worker}, stage 2", each=lambda record: losses.append(record["loss"]))
     stage_2 = {"n_voxels": responses.shape[1], "peak_memory": peak_memory(), **clock()}
     held_out = read_arrays(options.world / "test.npz")
     test = torch.from_numpy(held_out["responses"])

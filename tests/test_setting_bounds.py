@@ -1,6 +1,7 @@
 """Every bound of every setting. Oracle: the value next to the bound, on either side, given through `build`."""
 
 import dataclasses
+import importlib
 import inspect
 import math
 import typing
@@ -25,11 +26,12 @@ def classes() -> dict[str, type[Any]]:
     """Name -> every class of settings that a person fills in."""
     found: dict[str, type[Any]] = {"evaluate": ScoreSettings, "pictures": PictureOptions}
     for name in registry.names("methods"):
-        found[name] = registry.module("methods", name).Config
+        found[name] = registry.method(name).config
     for name in registry.names("datasets"):
         for kind in ("Config", "Options"):
-            if hasattr(registry.module("datasets", name), kind):
-                found[f"{name}.{kind}"] = getattr(registry.module("datasets", name), kind)
+            module = importlib.import_module(f"pulvinar.datasets.{name}")
+            if hasattr(module, kind):
+                found[f"{name}.{kind}"] = getattr(module, kind)
     found |= {module.__name__: module.Generated for module in (algonauts2023_writer, nod_writer, nsd_writer)}
     return found
 

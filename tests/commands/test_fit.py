@@ -1,9 +1,11 @@
 """Fit, evaluate and report on worlds that outsiders wrote: every geometry, no truth, no ROI of the target, no repeats."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -13,9 +15,10 @@ import torch
 
 from pulvinar.cli import main
 from pulvinar.commands import fit as fitting
-from pulvinar.commands import registry
 from pulvinar.commands.data import open_experiment
 from pulvinar.data import experiment as folders
+from pulvinar.data.responses import Responses
+from pulvinar.methods import troi
 from pulvinar.training import checkpoints
 from pulvinar.training.runs import RunFolder
 
@@ -71,14 +74,37 @@ def test_a_fit_does_not_see_the_planted_truth_and_the_evaluation_does(write_worl
     with h5py.File(world / "truth.h5", "w") as file:
         file["sub-03/responsive"] = planted
     seen = []
-    module = registry.module("methods", "troi")
-    fit = module.fit
-    monkeypatch.setattr(module, "fit", lambda config, data, *rest: (seen.append(dict(data.truth)), fit(config, data, *rest))[1])
+
+    def prepare(config, data):
+        seen.append(dict(data.truth))
+        return troi.prepare(config, data)
+
+    monkeypatch.setattr(troi, "METHOD", dataclasses.replace(troi.METHOD, prepare=prepare))
     fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick)
     result = fitting.evaluate(str(tmp_path / "run"), controls=False)
     assert seen == [{}]
     assert result["reference"] == "planted"
     assert result["rows"][0]["precision"] is not None
+
+
+def test_a_fit_reads_the_training_trials_of_a_subject_once(world, tmp_path, quick, monkeypatch):
+    """One read of each training trial of every subject, but for the three that tell a copied subject from another."""
+    experiment = folders.load(world)
+    reads = {name: Counter() for name in experiment.subjects}
+    read = Responses.read
+
+    def count(self, trials, voxels=None):
+        if self.n_trials == experiment.subjects[self.subject].n_trials:  # not what is in memory already
+            reads[self.subject].update(np.asarray(trials).tolist())
+        return read(self, trials, voxels)
+
+    monkeypatch.setattr(Responses, "read", count)
+    fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick)
+    for name, responses in experiment.subjects.items():
+        compared = {0, responses.n_trials // 2, responses.n_trials - 1}
+        train = set(responses.trials_of(experiment.split.train).tolist()) - compared
+        assert train
+        assert {reads[name][trial] for trial in train} == {1}
 
 
 @pytest.mark.parametrize("mixer", ["residual", "compat"])

@@ -1,6 +1,7 @@
 """`pulvinar reconstruct` on a world whose pictures are linear in the embedding: written, scored, resumed, refused."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -80,7 +81,7 @@ def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, monke
     before = (run / "reconstructions" / "scores.csv").read_bytes()
     from pulvinar.methods import picture_decoder
 
-    monkeypatch.setattr(picture_decoder, "fit", None)
+    monkeypatch.setattr(picture_decoder, "METHOD", dataclasses.replace(picture_decoder.METHOD, fit=None))
     reconstruct(str(run), images="6", controls=False)
     assert (run / "reconstructions" / "scores.csv").read_bytes() == before
     with pytest.raises(ConfigError, match=r"begun with other settings \(blend\)"):
@@ -269,7 +270,7 @@ def test_data_that_cannot_give_pictures(run, spoil, said):
         )
     changed = dataclasses.replace(experiment, stimuli=stimuli, split=split, subjects=subjects)
     with pytest.raises(InputError, match=said):
-        picture_decoder.check(picture_decoder.Config(), changed, RunFolder.reopen(run))
+        picture_decoder.METHOD.ready(picture_decoder.Config(), changed, RunFolder.reopen(run))
 
 
 def test_pixels_that_may_not_be_written_to_are_taken_without_a_warning():

@@ -1,8 +1,8 @@
 """`pulvinar evaluate` of a self-supervised run: its own images, others, and scored another way; nothing is overwritten."""
 
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,9 +105,9 @@ def test_a_student_has_the_cautions_of_every_run_that_it_learns_from(tmp_path):
     write_json(teacher.path / "evaluation.json", {"rows": rows})
     student = RunFolder.create(tmp_path / "student", method="distillation", seed=0, **EMPTY)
     taught = []
-    module = SimpleNamespace(fit=lambda *given: (warn("the loss rose"), taught.append(given)))
+    method = dataclasses.replace(distillation.METHOD, fit=lambda *given: (warn("the loss rose"), taught.append(given)))
     config = distillation.Config(gates=str(gates.path))
-    fit_from(module, config, None, student, RunFolder.reopen(teacher.path))
+    fit_from(method, config, None, student, teacher.path)
     assert len(taught) == 1
     said = read_json(student.path / "run.json")["cautions"]
     assert {"backbone: epoch 1: collapsing", "backbone: few test images", "gates: epoch 2: rising", "the loss rose"} <= set(

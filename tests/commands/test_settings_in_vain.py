@@ -15,7 +15,7 @@ from pulvinar.errors import ConfigError
 from pulvinar.training.runs import RunFolder
 
 MINDEYE2 = Path(__file__).resolve().parents[2] / "benchmarks" / "mindeye2_settings.toml"
-METHODS = {name: registry.module("methods", name).Config for name in registry.names("methods")}
+METHODS = {name: registry.method(name).config for name in registry.names("methods")}
 CONDITIONAL = [
     (method, field.name)
     for method, config in METHODS.items()

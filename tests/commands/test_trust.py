@@ -44,8 +44,8 @@ def test_data_joined_on_trust_are_a_caution_of_the_run(tmp_path):
         targets={"it": SubjectRDMs(name="it", rdms=np.stack([rdm, rdm**2]))},
         on_trust={"order of it": "no names of the images in the file of it"},
     )
-    module = registry.module("methods", "learning_to_aggregate")
-    run = fitting.create_run(tmp_path / "run", "learning_to_aggregate", module, module.Config(), str(tmp_path), data)
+    method = registry.method("learning_to_aggregate")
+    run = fitting.create_run(tmp_path / "run", method, method.config(), str(tmp_path), data)
     said = "Joined by their order alone, on trust: order of it (no names of the images in the file of it)."
     assert RunFolder.reopen(run.path).facts["cautions"] == [said]
     assert said in cautions(run_folder.read(run.path))

@@ -71,8 +71,8 @@ def create(path, method: str, config) -> RunFolder:
 
 def fitted(experiment, folder) -> RunFolder:
     backbone, run = create(folder / "b", "cross_subject_decoder", PRETRAINING), create(folder / "t", "troi", SETTINGS)
-    cross_subject_decoder.fit(PRETRAINING, experiment.without_truth(), backbone)
-    troi.fit(SETTINGS, experiment.without_truth(), run, backbone)
+    cross_subject_decoder.METHOD.train(PRETRAINING, experiment.without_truth(), backbone)
+    troi.METHOD.train(SETTINGS, experiment.without_truth(), run, backbone)
     return run
 
 
@@ -327,7 +327,7 @@ def test_from_300_images_on_both_protocols_are_in_every_row():
 
 def test_draws_of_300_are_refused_before_the_fit_where_there_are_fewer_images(world):
     with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 60 came; use every_candidate"):
-        troi.check_input(dataclasses.replace(SETTINGS, protocol="draws"), world)
+        troi.prepare(dataclasses.replace(SETTINGS, protocol="draws"), world)
 
 
 def test_a_run_that_has_not_finished_is_not_scored(tmp_path, world):
@@ -344,7 +344,7 @@ def test_a_decoder_that_saw_test_images_or_the_subject_is_refused(run, world):
     ):
         backbone.read = lambda name, given={**decoder, **changes}: given
         with pytest.raises(LeakError, match=match):
-            troi.check(SETTINGS, world, backbone)
+            troi.METHOD.ready(SETTINGS, world, backbone)
 
 
 # --- leaks ------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pulvinar.commands import registry
-from pulvinar.commands.fit import Data, kind_of
 from pulvinar.config import build, mistakes_of, to_toml
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.experiment import Experiment
@@ -22,6 +21,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.report import page
 from pulvinar.training import runs
 from pulvinar.training.checkpoints import State
+from pulvinar.training.method import Data
 from pulvinar.training.runs import RunFolder
 
 METHODS = registry.names("methods")
@@ -107,32 +107,32 @@ class _StoppedError(Exception):
     """Where a test ends a fit."""
 
 
-def _open(path, method, module, data) -> tuple[object, RunFolder]:
-    known = {field.name for field in dataclasses.fields(module.Config)}
-    quick = {key: value for key, value in QUICK[kind_of(module)].items() if key in known}
-    config = build(module.Config, quick, name=method)
+def _open(path, method, data) -> tuple[object, RunFolder]:
+    known = {field.name for field in dataclasses.fields(method.config)}
+    quick = {key: value for key, value in QUICK[method.data].items() if key in known}
+    config = build(method.config, quick, name=method.name)
     target = data.target if isinstance(data, Experiment) else None
     facts = {"name": data.name, "path": "", "target": target, "fingerprint": data.fingerprint()}
     return config, RunFolder.create(
         path,
-        method=method,
+        method=method.name,
         config_toml=to_toml(config),
         seed=0,
         data=facts,
-        published=module.PUBLISHED,
-        topic=getattr(module, "TOPIC", "decoding"),
+        published=method.published,
+        topic=method.topic,
     )
 
 
-def _backbone(module, data, path) -> tuple[RunFolder, ...]:
+def _backbone(method, data, path) -> RunFolder | None:
     """What the method reads beside the data."""
-    if not hasattr(module, "BACKBONE"):
-        return ()
-    backbone = registry.module("methods", module.BACKBONE)
+    if method.backbone is None:
+        return None
+    backbone = registry.method(method.backbone)
     inner = _backbone(backbone, data, path.with_name(f"{path.name}-of"))
-    config, run = _open(path, module.BACKBONE, backbone, data)
-    backbone.fit(config, data, run, *inner)
-    return (RunFolder.reopen(path),)
+    config, run = _open(path, backbone, data)
+    backbone.train(config, data, run, inner)
+    return RunFolder.reopen(path)
 
 
 def _require_equal(ours: State, theirs: State) -> None:
@@ -144,26 +144,32 @@ def _require_equal(ours: State, theirs: State) -> None:
             assert torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key], key
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_method_declares_what_it_is(method):
-    module = registry.module("methods", method)
-    assert METHODS[method].endswith(".")
-    assert module.NEEDS
-    assert isinstance(module.PUBLISHED, list)
-    assert all({"table", "setting", "method", "metric", "value", "unit"} <= set(row) for row in module.PUBLISHED)
-    assert not mistakes_of(module.Config(), method)
-    assert all(field.metadata["help"] for field in dataclasses.fields(module.Config))
+@pytest.mark.parametrize("name", METHODS)
+def test_method_declares_what_it_is(name):
+    method = registry.method(name)
+    assert method.name == name
+    assert METHODS[name].endswith(".")
+    assert method.needs
+    assert method.data in TINY
+    assert method.topic in page.PAGES
+    assert all({"table", "setting", "method", "metric", "value", "unit"} <= set(row) for row in method.published)
+    assert not mistakes_of(method.config(), name)
+    settings = {field.name for field in dataclasses.fields(method.config)}
+    assert all(field.metadata["help"] for field in dataclasses.fields(method.config))
+    assert {*method.scoring, *method.of_backbone} <= settings
+    assert (method.join is None) == (method.backbone is None)
+    assert method.backbone is None or method.backbone in METHODS
+    assert not (method.scoring and method.scored_by)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_method_is_fitted_saved_resumed_and_evaluated(method, data_of, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", METHODS)
+def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
-    module = registry.module("methods", method)
-    data = data_of(kind_of(module))
-    inputs = _backbone(module, data, tmp_path / "backbone")
-    config, run = _open(tmp_path / "whole", method, module, data)
-    module.check(config, data, *inputs)
-    module.fit(config, data, run, *inputs)
+    method = registry.method(name)
+    data = data_of(method.data)
+    backbone = _backbone(method, data, tmp_path / "backbone")
+    config, run = _open(tmp_path / "whole", method, data)
+    method.train(config, data, run, backbone)
     whole = RunFolder.reopen(tmp_path / "whole")
     assert whole.finished
 
@@ -178,23 +184,23 @@ def test_method_is_fitted_saved_resumed_and_evaluated(method, data_of, tmp_path,
         if n_saved == 2:
             raise _StoppedError
 
-    _, stopped = _open(tmp_path / "stopped", method, module, data)
+    _, stopped = _open(tmp_path / "stopped", method, data)
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "save", save_and_stop)
         with pytest.raises(_StoppedError):
-            module.fit(config, data, stopped, *inputs)
-    module.fit(config, data, RunFolder.reopen(tmp_path / "stopped"), *inputs)
+            method.train(config, data, stopped, backbone)
+    method.train(config, data, RunFolder.reopen(tmp_path / "stopped"), backbone)
     resumed = RunFolder.reopen(tmp_path / "stopped")
     assert resumed.finished
     results = {path.stem for path in (whole.path / "checkpoints").iterdir()} - {"latest"}
     assert results
-    for name in results:
-        _require_equal(resumed.read(name), whole.read(name))
+    for result in results:
+        _require_equal(resumed.read(result), whole.read(result))
     assert (resumed.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
 
-    if hasattr(module, "evaluate"):
-        evaluation = module.evaluate(whole, data, config)
-        assert evaluation["rows"][0]["name"] == method
+    if method.evaluate is not None:
+        evaluation = method.evaluate(whole, data, config)
+        assert evaluation["rows"][0]["name"] == name
         assert (whole.path / "evaluation.json").is_file()
         html = page.build(whole.path).read_text(encoding="utf-8")
         assert "<img" in html

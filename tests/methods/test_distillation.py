@@ -54,7 +54,7 @@ def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_p
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
     config = Config(objective=objective, epochs=3, batch_size=30, learning_rate=0.1, queue=64)
     whole = open_run(tmp_path / "whole", images=data.fingerprint())
-    distillation.fit(config, data, whole, teacher)
+    distillation.METHOD.train(config, data, whole, teacher)
     losses = [record["loss"] for record in whole.records]
     assert len(losses) == 3
     assert losses[-1] < losses[0]
@@ -69,9 +69,9 @@ def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            distillation.fit(config, data, stopped, teacher)
+            distillation.METHOD.train(config, data, stopped, teacher)
     resumed = RunFolder.reopen(stopped.path)
-    distillation.fit(config, data, resumed, teacher)
+    distillation.METHOD.train(config, data, resumed, teacher)
     ours, theirs = (load_backbone(run).network.state_dict() for run in (resumed, whole))
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
@@ -91,7 +91,7 @@ def test_the_rate_is_the_objectives_own_unless_given_and_rises_before_it_falls(d
     seen = []
     monkeypatch.setattr(training, "set_rates", lambda optimizer, peak, share: seen.append((peak, share)))
     config = Config(epochs=4, batch_size=45, learning_rate=0.2, warm_share=0.5)  # 2 steps an epoch
-    distillation.fit(config, data, open_run(tmp_path / "run"), teacher)
+    distillation.METHOD.train(config, data, open_run(tmp_path / "run"), teacher)
     assert [peak for peak, _ in seen] == [0.2] * 8
     half = np.cos(np.pi * np.arange(4) / 4) / 2 + 0.5
     np.testing.assert_allclose([share for _, share in seen], [0, 0.25, 0.5, 0.75, *half], atol=1e-12)
@@ -118,28 +118,28 @@ def test_a_teacher_without_gates_takes_the_budget_or_another_runs_gates(data, te
     run.finish()
     config = Config(epochs=1, batch_size=30, budget=0.4)
     student = open_run(tmp_path / "student")
-    distillation.fit(config, data, student, run)
+    distillation.METHOD.train(config, data, student, run)
     assert 0.39 < student.facts["mac_share"] <= 0.4
     with_gates = dataclasses.replace(config, gates=str(teacher.path))
-    shape, _ = distillation.student_shape(with_gates, load_backbone(run), data.train)
+    shape, _ = distillation.student_shape(with_gates, distillation.METHOD.ready(with_gates, data, run).gates, data.train)
     assert shape == distillation.student_shape(config, load_backbone(teacher), data.train)[0]
     with pytest.raises(InputError, match="has no gated pass"):
-        distillation.check(dataclasses.replace(config, teacher_branch="gated"), data, run)
+        distillation.METHOD.ready(dataclasses.replace(config, teacher_branch="gated"), data, run)
     with pytest.raises(InputError, match="network has no gates"):
-        distillation.check(dataclasses.replace(config, gates=str(run.path)), data, teacher)
+        distillation.METHOD.ready(dataclasses.replace(config, gates=str(run.path)), data, teacher)
 
 
 def test_what_does_not_fit_is_refused(data, teacher, tmp_path):
     with pytest.raises(InputError, match="fewer than a batch of 256"):
-        distillation.check(Config(), data, teacher)
+        distillation.METHOD.ready(Config(), data, teacher)
     quick = Config(batch_size=30)
     with pytest.raises(InputError, match="needs a teacher"):
-        distillation.check(quick, data, None)
+        distillation.METHOD.ready(quick, data, None)
     with pytest.raises(InputError, match="has not finished"):
-        distillation.check(quick, data, open_run(tmp_path / "unfinished"))
+        distillation.METHOD.ready(quick, data, open_run(tmp_path / "unfinished"))
     other = dataclasses.replace(data, train=data.train[:, :8, :8], test=data.test[:, :8, :8])
     with pytest.raises(InputError, match=r"the teacher saw 16 x 16"):
-        distillation.check(quick, other, teacher)
+        distillation.METHOD.ready(quick, other, teacher)
     wrong = mistakes_of(Config(momentum=1.5, budget=0, epochs=0), "distillation")
     assert len(wrong) == 3
     with pytest.raises(ConfigError, match="teacher_branch is one of 'dense', 'gated'"):

@@ -51,7 +51,7 @@ def fitted(path, data, **changes):
     config = dataclasses.replace(QUICK, **changes)
     facts = {"name": data.name, "path": "", "target": None, "fingerprint": data.fingerprint()}
     run = RunFolder.create(path, method="learning_to_aggregate", config_toml=to_toml(config), seed=config.seed, data=facts)
-    method.fit(config, data, run)
+    method.METHOD.train(config, data, run)
     return config, RunFolder.reopen(path)
 
 
@@ -98,7 +98,7 @@ def test_modes_fit_predict_and_evaluate(data, tmp_path, changes):
     evaluation = method.evaluate(run, data, config, controls=changes.get("resolution") == "stage")
     assert evaluation["rows"][0]["name"] == "learning_to_aggregate"
     assert {row["target"] for row in evaluation["rows"]} == set(config.roi or ("evc",))
-    assert "learning_to_aggregate" in method.as_text(evaluation)
+    assert "learning_to_aggregate" in method.METHOD.table(evaluation)
 
 
 def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_path):
@@ -144,7 +144,7 @@ def test_presets_are_table_1():
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(data, changes, error, message):
     with pytest.raises(error, match=message):
-        method.check(dataclasses.replace(QUICK, **changes), data)
+        method.prepare(dataclasses.replace(QUICK, **changes), data)
 
 
 def test_settings_out_of_range_are_all_named():

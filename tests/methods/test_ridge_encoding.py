@@ -60,8 +60,7 @@ def run(path, experiment, *, controls=True, **settings):
     config = build(ridge_encoding.Config, QUICK | {"feature": "clip,junk"} | settings, name="ridge_encoding")
     facts = {"name": "planted", "path": "", "target": "one", "fingerprint": experiment.fingerprint()}
     folder = RunFolder.create(path, method="ridge_encoding", config_toml=to_toml(config), seed=0, data=facts)
-    ridge_encoding.check(config, experiment)
-    ridge_encoding.fit(config, experiment, folder)
+    ridge_encoding.METHOD.train(config, experiment, folder)
     return ridge_encoding.evaluate(folder, experiment, config, controls=controls), folder, config
 
 
@@ -82,7 +81,7 @@ def test_planted_responses_are_found_per_region_and_hemisphere(tmp_path):
     maps = dict(np.load(folder.path / "artifacts" / "voxels-one.npz"))
     assert (maps["layer"][:40] == 0).mean() > 0.9
     assert (maps["q_value"][:40] < 0.05).mean() > 0.8
-    assert "optimistic" in ridge_encoding.as_text(evaluation)
+    assert "optimistic" in ridge_encoding.METHOD.table(evaluation)
 
 
 def test_what_cannot_be_said_is_null_with_the_reason(tmp_path):
@@ -182,23 +181,23 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, capsys):
     config = build(ridge_encoding.Config, QUICK | {"feature": "clip"}, name="ridge_encoding")
     experiment = planted()
     with pytest.raises(InputError, match="several features"):
-        ridge_encoding.check(dataclasses.replace(config, feature=None), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, feature=None), experiment)
     with pytest.raises(InputError, match="needs images"):
-        ridge_encoding.check(dataclasses.replace(config, feature=None, backbone="alexnet"), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, feature=None, backbone="alexnet"), experiment)
     with pytest.raises(NotFoundError, match="V2"):
-        ridge_encoding.check(dataclasses.replace(config, roi=("V2",)), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, roi=("V2",)), experiment)
     with pytest.raises(InputError, match="subjects: two"):
-        ridge_encoding.check(dataclasses.replace(config, subjects=("two",)), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, subjects=("two",)), experiment)
     with pytest.raises(InputError, match="folds: 90"):
-        ridge_encoding.check(dataclasses.replace(config, folds=90), experiment)
-    ridge_encoding.check(dataclasses.replace(config, roi=("small",)), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, folds=90), experiment)
+    ridge_encoding.prepare(dataclasses.replace(config, roi=("small",)), experiment)
     assert "'small' of one has 5 voxels" in capsys.readouterr().err
     only_train = [name for name in experiment.subjects["one"].stimulus_ids if name in experiment.split.train]
     seen = replaced(
         experiment, stimulus_ids=only_train, values=experiment.subjects["one"].values[N_TEST:], sessions=(), runs=()
     )
     with pytest.raises(InputError, match="no trial"):
-        ridge_encoding.check(config, seen)
+        ridge_encoding.prepare(config, seen)
 
 
 def test_settings_that_do_not_go_together_are_listed():

@@ -1,12 +1,12 @@
 """contrastive_encoding and regression_tuning on small planted experiments: recovery, leaks, options, bad input."""
 
 import dataclasses
-import importlib
 
 import numpy as np
 import pytest
 import torch
 
+from pulvinar.commands import registry
 from pulvinar.config import build, to_toml
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
@@ -69,13 +69,12 @@ def planted(*, shuffled=False, repeats=1, seed=0, subjects=("one", "two")) -> Ex
 
 
 def fitted(path, experiment, method="contrastive_encoding", **settings):
-    module = importlib.import_module(f"pulvinar.methods.{method}")
-    config = build(module.Config, QUICK | settings, name=method)
+    found = registry.method(method)
+    config = build(found.config, QUICK | settings, name=method)
     facts = {"name": "planted", "path": "", "target": "one", "fingerprint": experiment.fingerprint()}
     folder = RunFolder.create(path, method=method, config_toml=to_toml(config), seed=0, data=facts)
-    module.check(config, experiment)
-    module.fit(config, experiment, folder)
-    return module, folder, config
+    found.train(config, experiment, folder)
+    return found, folder, config
 
 
 def run(path, experiment, method="contrastive_encoding", *, controls=False, **settings):
@@ -108,10 +107,10 @@ def test_planted_responses_are_found_beside_the_untuned_backbone(tmp_path, metho
     assert row["r_optimistic"] >= row["r_nested"] - 0.02
     assert abs(row_of(evaluation, "other")["r_nested"]) < 0.15
     assert row["tuned_on"] == ["one"]
-    module = importlib.import_module(f"pulvinar.methods.{method}")
-    assert "share improved" in module.as_text(evaluation)
+    found = registry.method(method)
+    assert "share improved" in found.table(evaluation)
     stimuli = experiment.stimuli
-    predicted = module.predict(folder, stimuli, config)["one"]
+    predicted = found.predict(folder, stimuli, config)["one"]
     stored = np.load(folder.path / "predictions" / "one.npz")
     np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-4)
     changed = [load_tuned(folder, tag).checksum() for tag in ("untuned", "one")]
@@ -271,7 +270,7 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(settin
 
     config = build(contrastive_encoding.Config, QUICK | settings, name="contrastive_encoding")
     with pytest.raises((InputError, OSError), match=words):
-        contrastive_encoding.check(config, planted())
+        contrastive_encoding.METHOD.prepare(config, planted())
 
 
 def test_stimuli_without_images_are_refused():
@@ -281,7 +280,7 @@ def test_stimuli_without_images_are_refused():
     stimuli = dataclasses.replace(experiment.stimuli, read_image=None)
     config = build(contrastive_encoding.Config, QUICK, name="contrastive_encoding")
     with pytest.raises(InputError, match="needs the images"):
-        contrastive_encoding.check(config, dataclasses.replace(experiment, stimuli=stimuli))
+        contrastive_encoding.METHOD.prepare(config, dataclasses.replace(experiment, stimuli=stimuli))
 
 
 def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
@@ -321,10 +320,10 @@ def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
     choice = kept["choices"]["one"]
     assert choice["tuned"] <= choice["untuned"]
     assert choice["n_images"] == (N_IMAGES - N_TEST) // 4
-    module = importlib.import_module("pulvinar.methods.contrastive_encoding")
-    assert "the untuned backbone encodes" in module.as_text(kept)
+    found = registry.method("contrastive_encoding")
+    assert "the untuned backbone encodes" in found.table(kept)
     assert "the untuned backbone encodes" in "".join(encoding_page.sections(run_folder.read(folder.path), {}))
-    assert "worse than the untuned backbone" in module.as_text(taken)
+    assert "worse than the untuned backbone" in found.table(taken)
     stimuli, stored = experiment.stimuli, np.load(folder.path / "predictions" / "one.npz")
-    predicted = module.predict(folder, stimuli, config)["one"]
+    predicted = found.predict(folder, stimuli, config)["one"]
     np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-4)

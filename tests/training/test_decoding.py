@@ -181,24 +181,19 @@ def everything(t: DecoderTrainer) -> list[torch.Tensor]:
 @pytest.mark.parametrize("stop_after", [1, 3, 5])  # in BiMixCo, at the change to SoftCLIP, after it
 def test_resumed_training_gives_the_same_weights_bit_for_bit(tmp_path, stop_after):
     whole, begun = trainer(), trainer()
-    losses = [whole.run_epoch() for _ in range(6)]
+    records = list(whole.run())
     first = [begun.run_epoch() for _ in range(stop_after)]
     checkpoints.save(tmp_path / "c", begun.state())
     resumed = trainer()
     resumed.restore(checkpoints.load(tmp_path / "c"))
-    rest = []
-    while not resumed.done:
-        rest.append(resumed.run_epoch())
-    assert first + rest == losses
+    assert first + list(resumed.run()) == records
     assert all(torch.equal(a, b) for a, b in zip(everything(whole), everything(resumed), strict=True))
     assert not torch.equal(everything(whole)[0], everything(begun)[0])
 
 
 def test_training_lowers_the_loss_and_finds_the_images():
     t = trainer(epochs=60, mixed_share=0.0)
-    losses = []
-    while not t.done:
-        losses.append(t.run_epoch())
+    losses = [record["loss"] for record in t.run()]
     assert losses[-1] < 0.5 * losses[0]
     responses, target = t.data[0]
     projected = torch.nn.functional.normalize(decode(t.shared, t.layers[0], responses)["projected"], dim=1)
@@ -231,7 +226,7 @@ def test_the_rate_of_every_step_is_the_schedules(monkeypatch):
 def test_fewer_trials_than_a_batch_make_one_step():
     t = trainer(n_subjects=1, batch_size=100)
     assert t.steps_per_epoch == 1
-    assert math.isfinite(t.run_epoch())
+    assert math.isfinite(t.run_epoch()["loss"])
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
@@ -282,9 +277,7 @@ def test_parts_hold_equally_many_rows_of_every_subject_and_lose_none():
 
 def test_training_in_micro_batches_and_bfloat16_still_learns():
     t = trainer(epochs=40, mixed_share=0.0, micro_batches=2, precision="bfloat16")
-    losses = []
-    while not t.done:
-        losses.append(t.run_epoch())
+    losses = [record["loss"] for record in t.run()]
     assert losses[-1] < 0.5 * losses[0]
     assert all(value.dtype == torch.float32 for value in everything(t))
 

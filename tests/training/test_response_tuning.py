@@ -109,7 +109,7 @@ def test_a_tuner_restored_inside_an_epoch_gives_the_same_weights():
 def test_a_loss_that_is_not_finite_ends_the_run():
     tuner = tuner_of(objective="regression")
     next(iter(tuner.subjects.values())).responses[:] = math.inf
-    with pytest.raises(DegenerateError, match="lower learning_rate"):
+    with pytest.raises(DegenerateError, match="Lower the learning rate"):
         run(tuner)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from inspect import signature as inspect_signature
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,10 @@ def open_data(kind: str, source: str, *, target: str | None = None) -> Any:
 
 
 def _load(dataset: str, path: str, source: str) -> Any:
-    module = registry.module("datasets", dataset)
-    if not hasattr(module, "load"):
+    found = registry.dataset(dataset)
+    if found.load is None:
         raise InputError(f"{source}: {dataset} is not opened by name; give the folder or description that it made or reads")
-    return module.load(path)
+    return found.load(path)
 
 
 def open_experiment(source: str, *, target: str | None = None) -> Experiment:
@@ -99,9 +98,9 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
     probe: how many single values of a dataset's own files to give beside.
     """
     dataset, colon, path = source.partition(":")
-    named = bool(colon) and not Path(source).exists()
-    if named and hasattr(module := registry.module("datasets", dataset), "inspect") and probe is None:
-        return module.inspect(path)
+    named = registry.dataset(dataset) if colon and not Path(source).exists() else None
+    if named and named.inspect and probe is None:
+        return named.inspect(path)
     if probe is None and (named or _holds_pictures(source)):
         opened = _load(dataset, path, source) if named else open_data("images", source)
         if isinstance(opened, ImageSet):
@@ -112,9 +111,9 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
             experiment = open_experiment(source)
     result = describe(experiment)
     if probe is not None:
-        if not named or not hasattr(module, "probes"):
+        if named is None or named.probes is None:
             raise InputError(f"--probe: single values are given of a dataset's own files, e.g. nsd:DIR; {source} came")
-        result["probes"] = module.probes(experiment, probe)
+        result["probes"] = named.probes(experiment, probe)
     if Path(source).is_dir():
         result["files_that_differ_from_checksums"] = folders.verify(source)
     return result
@@ -149,16 +148,14 @@ def simulate(
 
 
 def _simulate_layout(out: str, layout: str, config_file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
-    """`generate(out, config)` of a dataset, its settings being its GENERATE; `plant` too where it asks for a planted cortex."""
     from pulvinar.datasets import simulated
 
-    module = registry.module("datasets", layout)
-    if not hasattr(module, "generate"):
+    found = registry.dataset(layout)
+    if found.generate is None or found.generated is None:
         raise InputError(f"--layout {layout}: nothing is written in the layout of this dataset")
-    config = load_config(module.GENERATE, name=layout, file=config_file, assignments=assignments)
+    config = load_config(found.generated, name=layout, file=config_file, assignments=assignments)
 
     def plant(shown: simulated.Shown, **settings: Any) -> Experiment:
         return simulated.simulate(simulated.Config(**settings), shown=shown)
 
-    wants_plant = "plant" in inspect_signature(module.generate).parameters
-    return module.generate(out, config, plant) if wants_plant else module.generate(out, config)
+    return found.generate(out, config, plant)

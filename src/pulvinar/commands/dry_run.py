@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pulvinar.commands import fit as fitting
@@ -15,6 +14,7 @@ from pulvinar.metrics.table import Column, Table
 from pulvinar.training.decoder_checkpoint import stored_decoder
 from pulvinar.training.decoder_size import as_dict, measure_speed
 from pulvinar.training.decoding_data import embedding_shape
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 
 GIGABYTE = 1e9
@@ -38,16 +38,16 @@ def dry_run(
     target: str | None = None,
 ) -> dict[str, Any]:
     """Phases of the fit with parameters, bytes by kind and seconds; the largest phase is the peak."""
-    module = registry.module("methods", method)
-    if not hasattr(module, "phases"):
+    found = registry.method(method)
+    if found.phases is None:
         raise InputError(f"--dry-run: {method} gives no estimate of what it needs")
     config, backbone_config = fitting.configs(method, config_file, assignments)
-    fitting.refuse_useless_backbone(method, config, backbone, config_file, assignments)
-    experiment = open_data(fitting.kind_of(module), data, target=target)
-    plan = fitting.backbone_plan(config, backbone_config, backbone)
-    found = _phases(module, config, experiment, plan)
+    fitting.refuse_useless_backbone(found, config, backbone, config_file, assignments)
+    experiment = open_data(found.data, data, target=target)
+    plan = fitting.backbone_plan(found, config, backbone_config, backbone)
+    needed = _phases(found, config, experiment, plan)
     speed = measure_speed()
-    phases = [as_dict(phase, speed) for phase in found]
+    phases = [as_dict(phase, speed) for phase in needed]
     process = resident_bytes()
     return {
         "method": method,
@@ -60,18 +60,16 @@ def dry_run(
     }
 
 
-def _phases(module: ModuleType, config: Any, experiment: Any, plan: dict[str, Any] | None) -> list[Any]:
-    if not hasattr(module, "BACKBONE"):
-        return module.phases(config, experiment)
-    if plan is None:
-        return module.phases(config, experiment)
+def _phases(method: Method, config: Any, experiment: Any, plan: dict[str, Any] | None) -> list[Any]:
+    if method.phases is None or method.backbone is None or plan is None:
+        return [] if method.phases is None else method.phases(config, experiment)
     if "path" in plan:
-        shape = stored_decoder(RunFolder.reopen(plan["path"]).require(method=module.BACKBONE)).shared.shape
-        return module.phases(config, experiment, shape)
-    inner = registry.module("methods", module.BACKBONE)
-    inner_config = build(inner.Config, plan["settings"], name=module.BACKBONE)
+        shape = stored_decoder(RunFolder.reopen(plan["path"]).require(method=method.backbone)).shared.shape
+        return method.phases(config, experiment, shape)
+    inner = registry.method(method.backbone)
+    inner_config = build(inner.config, plan["settings"], name=inner.name)
     shape = inner_config.shape(**embedding_shape(experiment, inner_config.feature))
-    return [*inner.phases(inner_config, experiment), *module.phases(config, experiment, shape)]
+    return [*_phases(inner, inner_config, experiment, None), *method.phases(config, experiment, shape)]
 
 
 def as_text(result: dict[str, Any]) -> str:

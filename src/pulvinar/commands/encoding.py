@@ -36,7 +36,7 @@ N_SALIENCE_IMAGES, N_SHOWN = 50, 8
 def _open(path: str) -> tuple[RunFolder, Any]:
     """A finished encoding run and its settings."""
     run = RunFolder.reopen(path)
-    config = build(registry.module("methods", run.method).Config, run.settings(), name=run.method)
+    config = build(registry.method(run.method).config, run.settings(), name=run.method)
     if not isinstance(config, EncodingConfig):
         raise InputError(f"{path}: a run of {run.method} is no encoding model; one of ridge_encoding or of tuning is needed")
     return run, config

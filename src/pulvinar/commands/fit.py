@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ from pulvinar.commands.data import absolute, open_data
 from pulvinar.config import build, idle_settings, parse_assignments, read_toml, to_toml
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import ConfigError, FileError, InputError
 from pulvinar.progress import keeping, log
 from pulvinar.storage import atomic_path, refuse_existing, to_jsonable, write_arrays, write_json, write_text
+from pulvinar.training.method import Data, Method
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
-
-Data = Experiment | ImageSet | Dissimilarities
 
 BACKBONE_PREFIX = "backbone."
 SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches", "roi")
@@ -30,8 +27,7 @@ SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels
 class Part:
     """A method whose settings were given: all of its raw values, those that a person chose, and where else one would count."""
 
-    name: str
-    module: ModuleType
+    method: Method
     values: dict[str, Any]
     given: dict[str, Any]
     elsewhere: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -44,9 +40,9 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
     seed, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. refuse_idle: a setting
     that does nothing beside the others is a mistake too.
     """
-    module = registry.module("methods", method)
+    found = registry.method(method)
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
-    inner = {} if is_setting(module, "backbone") else values.pop("backbone", {})
+    inner = {} if is_setting(found, "backbone") else values.pop("backbone", {})
     if not isinstance(inner, dict):
         raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
     for key, value in parse_assignments(assignments).items():
@@ -55,47 +51,42 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
         else:
             values[key] = value
     mistakes, built = [], {}
-    backbone = getattr(module, "BACKBONE", None)
-    if inner and backbone is None:
+    if inner and found.backbone is None:
         mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(inner)}")
-    own = Part(method, module, values, given=values)
+    own = Part(found, values, given=values)
     parts = [own]
-    if backbone is not None:
-        other = registry.module("methods", backbone)
+    if found.backbone is not None:
+        other = registry.method(found.backbone)
         shared: dict[str, Any] = {key: values[key] for key in SHARED_WITH_BACKBONE if key in values and is_setting(other, key)}
-        parts.append(Part(backbone, other, {**shared, **inner}, given=inner))
+        parts.append(Part(other, {**shared, **inner}, given=inner))
         own.elsewhere = {
-            field.name: f"; that of the {backbone} it reads is {BACKBONE_PREFIX}{field.name}"
-            for field in dataclasses.fields(other.Config)
+            field.name: f"; that of the {other.name} it reads is {BACKBONE_PREFIX}{field.name}"
+            for field in dataclasses.fields(other.config)
         }
     for part in parts:
         given = part.given if refuse_idle else ()
         try:
-            built[part.name] = build(part.module.Config, part.values, name=part.name, given=given, elsewhere=part.elsewhere)
+            name = part.method.name
+            built[name] = build(part.method.config, part.values, name=name, given=given, elsewhere=part.elsewhere)
         except ConfigError as error:
             mistakes += str(error).splitlines()
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
-    return built[method], built.get(backbone) if backbone else None
+    return built[method], built.get(found.backbone or "")
 
 
-def idle(config: Any, backbone_config: Any) -> dict[str, str]:
+def idle(method: str, config: Any, backbone_config: Any) -> dict[str, str]:
     """Settings that do nothing beside the others -> why; those of the backbone prefixed, all of them where none is trained."""
     found = idle_settings(config)
-    if backbone_config is not None and not getattr(config, "pretrain", True):
+    if backbone_config is not None and not registry.method(method).reads_backbone(config):
         return found | {BACKBONE_PREFIX + name: "pretrain=false trains no backbone" for name in vars(backbone_config)}
     inner = {} if backbone_config is None else idle_settings(backbone_config)
     return found | {BACKBONE_PREFIX + name: why for name, why in inner.items()}
 
 
-def is_setting(module: ModuleType, name: str) -> bool:
+def is_setting(method: Method, name: str) -> bool:
     """Whether a method has a setting of this name (`backbone`: the network itself, not the run of another method)."""
-    return name in {field.name for field in dataclasses.fields(module.Config)}
-
-
-def kind_of(module: ModuleType) -> str:
-    """What a method is fitted to: "experiment", "images" or "dissimilarities"."""
-    return getattr(module, "DATA", "experiment")
+    return name in {field.name for field in dataclasses.fields(method.config)}
 
 
 def fit(
@@ -110,8 +101,8 @@ def fit(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Fit a method; the run folder is made only after the input has been checked."""
-    module = registry.module("methods", method)
-    if backbone is not None and is_setting(module, "backbone"):
+    found = registry.method(method)
+    if backbone is not None and is_setting(found, "backbone"):
         assignments, backbone = [*assignments, f"backbone={backbone}"], None
     resuming = resume and Path(out).exists()
     start()  # of several processes (torchrun) the first one writes
@@ -119,25 +110,26 @@ def fit(
         refuse_existing(out)
     wait()
     config, backbone_config = configs(method, config_file, assignments)
-    refuse_useless_backbone(method, config, backbone, config_file, assignments)
+    refuse_useless_backbone(found, config, backbone, config_file, assignments)
     given = bool(config_file or assignments)
     if resuming:
         run = _reopen(out, method, config, backbone_config, given=given)
         if run.finished:
             log(f"{out}: this run is finished; nothing to resume")
             return {"run": str(out), **run.facts}
-        opened = _without_truth(open_data(kind_of(module), data, target=target or run.facts["data"]["target"]))
+        opened = _without_truth(open_data(found.data, data, target=target or run.facts["data"]["target"]))
         require_same_data(run, opened)
         if is_first():
             run.remove_leftovers()
         run.use_recorded_threads()
-        config = build(module.Config, run.settings(), name=method)
+        config = build(found.config, run.settings(), name=method)
+        prepared = prepare(found, config, opened, run.facts.get("backbone"), run.path)
     else:
-        opened = _without_truth(open_data(kind_of(module), data, target=target))
-        plan = backbone_plan(config, backbone_config, backbone)
-        check(module, config, opened, plan)
-        run = create_run(out, method, module, config, data, opened, plan)
-    _fit(module, config, opened, run, data)
+        opened = _without_truth(open_data(found.data, data, target=target))
+        plan = backbone_plan(found, config, backbone_config, backbone)
+        prepared = prepare(found, config, opened, plan, Path(out))
+        run = create_run(out, found, config, data, opened, plan)
+    _fit(found, config, opened, run, data, prepared)
     return {"run": str(out), **run.facts}
 
 
@@ -146,29 +138,52 @@ def _without_truth(opened: Data) -> Data:
     return opened.without_truth() if isinstance(opened, Experiment) else opened
 
 
-def _fit(module: ModuleType, config: Any, opened: Data, run: RunFolder, data: str) -> None:
-    plan = run.facts.get("backbone")
-    if plan is None:
-        fit_from(module, config, opened, run)
-        return
-    if "path" in plan:
-        folder = Path(plan["path"])
-    else:
-        folder = run.path / "backbone"
-        _pretrain(module.BACKBONE, folder, plan["settings"], data, opened)
-    fit_from(module, config, opened, run, RunFolder.reopen(folder))
+def prepare(method: Method, config: Any, opened: Data, plan: dict[str, Any] | None, out: Path) -> list[Any]:
+    """What the method is fitted to, and where its backbone is still to be trained in `out`, what that one is, and so on.
+
+    All that can be wrong is raised, before anything is written.
+    """
+    own = method.prepare(config, opened)
+    if method.join is None or method.backbone is None:
+        return [own]
+    place = _backbone_run(plan, out)
+    if plan is None or place is None:
+        return [method.join(config, own, None)]
+    if "path" in plan or _is_finished(place):
+        return [method.join(config, own, RunFolder.reopen(place))]
+    other = registry.method(method.backbone)
+    inner = build(other.config, plan["settings"], name=other.name)
+    return [own, *prepare(other, inner, opened, _inner_plan(other, inner), place)]
 
 
-def fit_from(module: ModuleType, config: Any, opened: Data, run: RunFolder, backbone: RunFolder | None = None) -> None:
+def _backbone_run(plan: dict[str, Any] | None, out: Path) -> Path | None:
+    """The run that a run in `out` reads."""
+    return None if plan is None else Path(plan["path"]) if "path" in plan else out / "backbone"
+
+
+def _is_finished(place: Path) -> bool:
+    return _is_run(str(place)) and RunFolder.reopen(place).finished
+
+
+def _fit(method: Method, config: Any, opened: Data, run: RunFolder, data: str, prepared: list[Any]) -> None:
+    plan, own = run.facts.get("backbone"), prepared.pop(0)
+    place = _backbone_run(plan, run.path)
+    if prepared and plan and place and method.backbone and method.join:
+        _pretrain(registry.method(method.backbone), place, plan["settings"], data, opened, prepared)
+        own = method.join(config, own, RunFolder.reopen(place))
+    fit_from(method, config, own, run, place)
+
+
+def fit_from(method: Method, config: Any, prepared: Any, run: RunFolder, backbone: Path | None = None) -> None:
     """Fit, and keep as cautions of the run what is warned of, and those of every run that it reads."""
     from pulvinar.report import findings, run_folder
 
-    read = {} if backbone is None else {"backbone": backbone.path}
+    read = {} if backbone is None else {"backbone": backbone}
     read |= {name: Path(value) for name, value in vars(config).items() if isinstance(value, str) and _is_run(value)}
     for name, place in read.items():
         run.caution(*(f"{name}: {text}" for text in findings.cautions(run_folder.read(place))))
     with keeping(run.caution):
-        module.fit(config, opened, run, *([] if backbone is None else [backbone]))
+        method.fit(config, prepared, run)
 
 
 def _is_run(place: str) -> bool:
@@ -176,14 +191,14 @@ def _is_run(place: str) -> bool:
 
 
 def refuse_useless_backbone(
-    method: str, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
+    method: Method, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
 ) -> None:
     """What would be given in vain: a backbone or settings of one, where none is read or trained."""
     settings = [pair.partition("=")[0] for pair in assignments if pair.startswith(BACKBONE_PREFIX)]
     settings += ["[backbone]"] if config_file and "backbone" in read_toml(config_file) else []
-    if backbone is not None and not hasattr(registry.module("methods", method), "BACKBONE"):
-        raise ConfigError(f"backbone: {method} reads no backbone")
-    if not getattr(config, "pretrain", True) and (backbone is not None or settings):
+    if backbone is not None and method.backbone is None:
+        raise ConfigError(f"backbone: {method.name} reads no backbone")
+    if not method.reads_backbone(config) and (backbone is not None or settings):
         raise ConfigError(f"pretrain=false trains and reads no backbone; leave out {', '.join(settings) or 'backbone'}")
     if backbone is not None and settings:
         raise ConfigError(f"backbone {backbone} has its settings already; leave out {', '.join(settings)}")
@@ -192,15 +207,15 @@ def refuse_useless_backbone(
 
 
 def _refuse_settings_of_backbone(
-    method: str, config: Any, backbone: str, config_file: str | None, assignments: Sequence[str]
+    method: Method, config: Any, backbone: str, config_file: str | None, assignments: Sequence[str]
 ) -> None:
-    """Settings that the finished backbone was trained with (OF_BACKBONE of a method), given otherwise than it has them."""
-    names = getattr(registry.module("methods", method), "OF_BACKBONE", ())
+    """Settings that the finished backbone was trained with (`of_backbone` of a method), given otherwise than it has them."""
+    names = method.of_backbone
     given = (set(read_toml(config_file)) if config_file else set()) | set(parse_assignments(assignments))
     recorded = RunFolder.reopen(backbone).settings() if names else {}
     is_record = {field.name for field in dataclasses.fields(config)} <= given
     wrong = [
-        f"{method}.{name}={getattr(config, name)} does nothing here: {backbone} was trained with {name}={recorded[name]}"
+        f"{method.name}.{name}={getattr(config, name)} does nothing here: {backbone} was trained with {name}={recorded[name]}"
         for name in names
         if name in given and name in recorded and getattr(config, name) != recorded[name]
     ]
@@ -208,44 +223,27 @@ def _refuse_settings_of_backbone(
         raise ConfigError("\n".join(wrong))
 
 
-def backbone_plan(config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
+def backbone_plan(method: Method, config: Any, backbone_config: Any, backbone: str | None) -> dict[str, Any] | None:
     """Where the backbone is, or how it will be trained; recorded in the run, so that a resumed run needs no arguments."""
-    if backbone_config is None or not getattr(config, "pretrain", True):
+    if backbone_config is None or not method.reads_backbone(config):
         return None
     if backbone is not None:
         return {"path": str(Path(backbone).resolve())}
     return {"settings": dataclasses.asdict(backbone_config)}
 
 
-def _inner_plan(module: ModuleType, config: Any) -> dict[str, Any] | None:
+def _inner_plan(method: Method, config: Any) -> dict[str, Any] | None:
     """The plan of a backbone that reads a backbone itself: trained too, with the settings that the two share."""
-    inner = getattr(module, "BACKBONE", None)
-    if inner is None:
+    if method.backbone is None:
         return None
     shared = {key: value for key, value in vars(config).items() if key in SHARED_WITH_BACKBONE}
-    return backbone_plan(config, build(registry.module("methods", inner).Config, shared, name=inner), None)
-
-
-def check(module: ModuleType, config: Any, opened: Data, plan: dict[str, Any] | None) -> None:
-    """All that can be wrong, before anything is written."""
-    if not hasattr(module, "check_input"):
-        module.check(config, opened)
-        return
-    module.check_input(config, opened)
-    if plan is None:
-        module.check(config, opened, None)
-    elif "path" in plan:
-        module.check(config, opened, RunFolder.reopen(plan["path"]))
-    else:
-        backbone = registry.module("methods", module.BACKBONE)
-        inner = build(backbone.Config, plan["settings"], name=module.BACKBONE)
-        check(backbone, inner, opened, _inner_plan(backbone, inner))
+    inner = build(registry.method(method.backbone).config, shared, name=method.backbone)
+    return backbone_plan(method, config, inner, None)
 
 
 def create_run(
     out: str | Path,
-    method: str,
-    module: ModuleType,
+    method: Method,
     config: Any,
     data: str,
     opened: Data,
@@ -258,19 +256,19 @@ def create_run(
         "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
-        "simulated": bool(getattr(opened, "simulated", False)),
+        "simulated": isinstance(opened, Experiment) and bool(opened.simulated),
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust
     run = RunFolder.create(
         out,
-        method=method,
+        method=method.name,
         config_toml=to_toml(config),
         seed=config.seed,
         data=facts,
-        published=module.PUBLISHED,
+        published=method.published,
         backbone=plan,
-        topic=getattr(module, "TOPIC", "decoding"),
+        topic=method.topic,
     )
     run.caution(*_trust_cautions(opened))
     return run
@@ -326,34 +324,30 @@ def require_same_data(run: RunFolder, opened: Data) -> None:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(method: str, folder: Path, settings: dict[str, Any], data: str, opened: Data) -> None:
+def _pretrain(method: Method, folder: Path, settings: dict[str, Any], data: str, opened: Data, prepared: list[Any]) -> None:
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
-    module = registry.module("methods", method)
-    config = build(module.Config, settings, name=method)
-    plan = _inner_plan(module, config)
-    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, module, config, data, opened, plan)
-    if not run.finished:
-        _fit(module, config, opened, run, data)
+    config = build(method.config, settings, name=method.name)
+    plan = _inner_plan(method, config)
+    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, data, opened, plan)
+    _fit(method, config, opened, run, data, prepared)
 
 
 def scoring_of(run: RunFolder, assignments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """The run's config with what its scores may have otherwise than its fit, and `scoring` for methods that take it.
 
-    A method's SCORING is a tuple of its own settings that count in the evaluation alone, or a dict of what it scores by
-    (evaluation/score_settings.py). `ConfigError` where anything else is given.
+    `ConfigError` where anything else is given.
     """
-    module = registry.module("methods", run.method)
+    method = registry.method(run.method)
     given, recorded = parse_assignments(assignments), run.settings()
-    config = build(module.Config, recorded, name=run.method)
-    usual: dict[str, Any] | tuple[str, ...] = getattr(module, "SCORING", ())
-    if isinstance(usual, dict):
-        from pulvinar.evaluation.score_settings import ScoreSettings
-
-        return config, {"scoring": build(ScoreSettings, {**usual, **given}, name="evaluate", given=given)}
+    config = build(method.config, recorded, name=run.method)
+    if method.scored_by is not None:
+        scoring = build(type(method.scored_by), {**vars(method.scored_by), **given}, name="evaluate", given=given)
+        return config, {"scoring": scoring}
+    usual = method.scoring
     if wrong := [name for name in given if name not in usual]:
         may = f"may be scored with another {' or '.join(usual)}" if usual else "is scored in one way"
         raise ConfigError(f"--set: a run of {run.method} {may}; leave out {', '.join(wrong)}")
-    return build(module.Config, {**recorded, **given}, name=run.method) if given else config, {}
+    return build(method.config, {**recorded, **given}, name=run.method) if given else config, {}
 
 
 def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
@@ -363,9 +357,9 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     opened = RunFolder.reopen(run)
     config, extra = scoring_of(opened, ())
     scoring = extra.get("scoring", config)
-    names = getattr(registry.module("methods", opened.method), "SCORING", ())
+    names = registry.method(opened.method).scoring
     rows = [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
-    return [row for row in rows if isinstance(names, dict) or row[0] in names]
+    return [row for row in rows if extra or row[0] in names]
 
 
 def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
@@ -376,8 +370,8 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     from pulvinar.metrics.table import csv_text
 
     finished = RunFolder.reopen(run)
-    module = registry.module("methods", finished.method)
-    if not hasattr(module, "evaluate"):
+    method = registry.method(finished.method)
+    if method.evaluate is None:
         raise InputError(
             f"{run}: a run of {finished.method} has no evaluation of its own; it is scored through a method that reads it"
         )
@@ -387,12 +381,12 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
-    opened = open_data(kind_of(module), data or source["path"], target=source["target"])
+    opened = open_data(method.data, data or source["path"], target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
     warned = _trust_cautions(opened)
     with keeping(warned.append):
-        result = module.evaluate(finished, opened, config, controls=controls, **scoring)
+        result = method.evaluate(finished, opened, config, controls=controls, **scoring)
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
     elsewhere = bool(result.get("changed")) or not result.get("own_images", True)
@@ -423,12 +417,11 @@ def evaluation_text(result: dict[str, Any]) -> str:
 def _table_text(result: dict[str, Any]) -> str:
     from pulvinar.report import tables
 
-    method = RunFolder.reopen(result["run"]).method
-    module = registry.module("methods", method)
-    if hasattr(module, "as_text"):
-        return module.as_text(result)
+    method = registry.method(RunFolder.reopen(result["run"]).method)
+    if method.table is not None:
+        return method.table(result)
     null = result["null"]
-    table = tables.score_table(result["rows"], method, told=True).text()
+    table = tables.score_table(result["rows"], method.name, told=True).text()
     said = (
         f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
@@ -450,15 +443,15 @@ def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     if Path(out).suffix not in (".npy", ".npz"):
         raise InputError(f"--out {out}: a name that ends in .npy or .npz is needed")
     fitted = RunFolder.reopen(run)
-    module = registry.module("methods", fitted.method)
-    if not hasattr(module, "predict"):
+    method = registry.method(fitted.method)
+    if method.predict is None:
         raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
     fitted.require(method=fitted.method)
     folder, options = parse_source(images, PictureOptions, name="images")
     files = dict(sorted(find_images(folder).items(), key=lambda item: item[1].relative_to(folder).as_posix()))
     stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values()), options))
-    config = build(module.Config, fitted.settings(), name=fitted.method)
-    arrays = module.predict(fitted, stimuli, config)
+    config = build(method.config, fitted.settings(), name=fitted.method)
+    arrays = method.predict(fitted, stimuli, config)
     _write_prediction(Path(out), arrays, list(files))
     rows = [
         {"row": row, "file": path.relative_to(folder).as_posix(), "id": name} for row, (name, path) in enumerate(files.items())
@@ -498,8 +491,7 @@ def settings_of(method: str) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of a method's settings and, prefixed, of its backbone's."""
     from pulvinar.config import describe
 
-    module = registry.module("methods", method)
-    rows = describe(module.Config)
-    backbone = getattr(module, "BACKBONE", None)
-    inner = describe(registry.module("methods", backbone).Config) if backbone else []
+    found = registry.method(method)
+    rows = describe(found.config)
+    inner = describe(registry.method(found.backbone).config) if found.backbone else []
     return rows + [(BACKBONE_PREFIX + name, fits, default, text) for name, fits, default, text in inner]

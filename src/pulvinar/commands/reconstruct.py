@@ -195,14 +195,14 @@ def _trained(
     data: str | None,
 ) -> RunFolder:
     """The run of picture_decoder inside `folder`, finished: opened, continued or made."""
-    module = registry.module("methods", METHOD)
+    method = registry.method(METHOD)
     given: dict[str, Any] = dict(read_toml(config_file)) if config_file else {}
     given |= parse_assignments(assignments)
-    config = build(module.Config, {"seed": decoder.facts["seed"], **given}, name=METHOD, given=given)
+    config = build(method.config, {"seed": decoder.facts["seed"], **given}, name=METHOD, given=given)
     path = folder / METHOD
     if path.exists():
         run = RunFolder.reopen(path)
-        recorded = build(module.Config, run.settings(), name=METHOD)
+        recorded = build(method.config, run.settings(), name=METHOD)
         changed = [name for name, value in vars(config).items() if value != getattr(recorded, name)]
         if changed and (config_file or assignments):
             raise ConfigError(f"{path}: was begun with other settings ({', '.join(changed)}); give another --out")
@@ -212,11 +212,12 @@ def _trained(
         run.remove_leftovers()
         run.use_recorded_threads()
         log(f"{path}: continued")
+        prepared = method.ready(config, experiment, decoder)
     else:
-        module.check(config, experiment, decoder)
+        prepared = method.ready(config, experiment, decoder)
         plan = {"path": str(decoder.path.resolve())}
-        run = create_run(path, METHOD, module, config, data or decoder.facts["data"]["path"], experiment, plan)
-    fit_from(module, config, experiment, run, decoder)
+        run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
+    fit_from(method, config, prepared, run, decoder.path)
     return RunFolder.reopen(path)
 
 

@@ -4,9 +4,14 @@ import ast
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from pulvinar.config import suggest
+from pulvinar.data.dataset import Dataset
 from pulvinar.errors import NotFoundError
+
+if TYPE_CHECKING:  # a list of names needs no torch
+    from pulvinar.training.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("methods", "datasets")
@@ -22,8 +27,17 @@ def names(kind: str) -> dict[str, str]:
     return found
 
 
-def module(kind: str, name: str) -> ModuleType:
-    """The module of a method or dataset; `NotFoundError` suggests the nearest name."""
+def method(name: str) -> "Method":
+    """A method by its name; `NotFoundError` suggests the nearest one."""
+    return _module("methods", name).METHOD
+
+
+def dataset(name: str) -> Dataset:
+    """A dataset by its name; `NotFoundError` suggests the nearest one."""
+    return _module("datasets", name).DATASET
+
+
+def _module(kind: str, name: str) -> ModuleType:
     there = names(kind)
     if name not in there:
         raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, list(there))}")

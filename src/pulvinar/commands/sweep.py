@@ -53,7 +53,7 @@ class Cell:
     def backbone(self) -> str | None:
         """A finished run to build on, if one is named; none where `backbone` is a setting of the method."""
         given = self.settings.get("backbone")
-        if given is None or fitting.is_setting(registry.module("methods", self.method), "backbone"):
+        if given is None or fitting.is_setting(registry.method(self.method), "backbone"):
             return None
         if not isinstance(given, str):
             raise ConfigError(f"backbone: the folder of a finished run is needed, or a table of settings; {given!r} came")
@@ -178,7 +178,7 @@ def _counting(todo: list[Cell]) -> list[Cell]:
     vain: list[dict[str, str]] = []
     for cell in todo:
         try:
-            vain.append(fitting.idle(*fitting.configs(cell.method, None, cell.assignments, refuse_idle=False)))
+            vain.append(fitting.idle(cell.method, *fitting.configs(cell.method, None, cell.assignments, refuse_idle=False)))
         except PulvinarError:  # said with all others' mistakes by the check
             return todo
     names = dict.fromkeys(name for cell in todo for name in cell.settings)
@@ -211,24 +211,25 @@ def _with_all_targets(grid: dict[str, Any]) -> dict[str, Any]:
 
 def _check(out: Path, todo: list[Cell]) -> None:
     """Mistakes in any cell, all at once, before the first one starts."""
-    modules = {name: registry.module("methods", name) for name in dict.fromkeys(cell.method for cell in todo)}
+    methods = {name: registry.method(name) for name in dict.fromkeys(cell.method for cell in todo)}
     mistakes: dict[str, str] = {}
-    for name, module in modules.items():
-        if not hasattr(module, "evaluate"):
+    for name, method in methods.items():
+        if method.evaluate is None:
             raise ConfigError(f"method: a run of {name} has no evaluation of its own, so there is no table to make")
-    sources = dict.fromkeys((fitting.kind_of(modules[cell.method]), cell.data, cell.target) for cell in todo)
+    sources = dict.fromkeys((methods[cell.method].data, cell.data, cell.target) for cell in todo)
     opened = {(kind, source, target): open_data(kind, source, target=target) for kind, source, target in sources}
     for cell in todo:
-        module = modules[cell.method]
+        method = methods[cell.method]
         try:
             config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
-            data = opened[fitting.kind_of(module), cell.data, cell.target]
+            data = opened[method.data, cell.data, cell.target]
             _refuse_changed(out, cell, config, backbone_config, data)
-            if cell.backbone is None or not getattr(config, "pretrain", True):
-                getattr(module, "check_input", module.check)(config, data)
+            if cell.backbone is None or not method.reads_backbone(config):
+                method.prepare(config, data)
             else:
-                fitting.refuse_useless_backbone(cell.method, config, cell.backbone, None, cell.assignments)
-                fitting.check(module, config, data, fitting.backbone_plan(config, backbone_config, cell.backbone))
+                fitting.refuse_useless_backbone(method, config, cell.backbone, None, cell.assignments)
+                plan = fitting.backbone_plan(method, config, backbone_config, cell.backbone)
+                fitting.prepare(method, config, data, plan, out / cell.name)
         except PulvinarError as error:
             mistakes.setdefault(str(error), cell.name)
     if mistakes:
@@ -269,16 +270,16 @@ def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
 
 def _backbone(out: Path, cell: Cell) -> str | None:
     """The run that is named, or one pretrained decoder for all cells that would train the same one."""
+    method = registry.method(cell.method)
     config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
-    if backbone_config is None or not getattr(config, "pretrain", True):
+    if method.backbone is None or not method.reads_backbone(config):
         return None
     if cell.backbone is not None:
         return cell.backbone
     folder = _backbone_folder(out, cell, backbone_config)
     if not (folder / "run.json").is_file() or not RunFolder.reopen(folder).finished:
         inner = [f"{key}={value}" for key, value in vars(backbone_config).items()]
-        name = registry.module("methods", cell.method).BACKBONE
-        fitting.fit(name, data=cell.data, target=cell.target, out=str(folder), assignments=inner, resume=True)
+        fitting.fit(method.backbone, data=cell.data, target=cell.target, out=str(folder), assignments=inner, resume=True)
     return str(folder)
 
 

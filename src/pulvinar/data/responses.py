@@ -1,7 +1,7 @@
 """What the voxels of one subject did on each trial, and how trials relate to stimuli."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -130,6 +130,17 @@ class Responses:
             runs=self.runs,
             rois=ROIs({name: mask[voxels] for name, mask in self.rois.items()}, n_voxels=len(voxels)),
             noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[voxels],
+        )
+
+    def take_trials(self, trials: np.ndarray) -> "Responses":
+        """These trials (indices, in their order), read into memory as float32."""
+        return replace(
+            self,
+            values=self.read(trials),
+            scale=1.0,
+            stimulus_ids=[self.stimulus_ids[trial] for trial in trials],
+            sessions=self.sessions[trials],
+            runs=self.runs[trials],
         )
 
     def trials_of(self, stimulus_ids: Sequence[str]) -> np.ndarray:

@@ -29,14 +29,17 @@ def mean_and_sd(responses: Responses, trials: np.ndarray) -> tuple[np.ndarray, n
     return shift + mean, np.sqrt(np.maximum(square / len(trials) - mean**2, 0.0))
 
 
-def zscore(responses: Responses, trials: np.ndarray, *, fit_trials: np.ndarray, mode: Mode) -> np.ndarray:
-    """Responses of `trials`, z-scored per voxel: float32 (trial, voxel).
+def zscore(
+    responses: Responses, trials: np.ndarray, *, fit_trials: np.ndarray, mode: Mode, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Responses of `trials`, z-scored per voxel: float32 (trial, voxel), written to `out` where it is given.
 
-    `fit_trials` are the training trials (`train_stats`) or all non-test trials (`per_session`).
+    `fit_trials` are the training trials (`train_stats`) or all non-test trials (`per_session`). out: may be the responses'
+    own values, where these are the `trials` in their order.
     """
     if mode not in get_args(Mode):
         raise InputError(f"scaling: one of {', '.join(get_args(Mode))} is needed, {mode!r} came")
-    out = np.empty((len(trials), responses.n_voxels), np.float32)
+    out = np.empty((len(trials), responses.n_voxels), np.float32) if out is None else out
     for trial_rows, statistics_trials in _groups(responses, trials, fit_trials, mode):
         mean, sd = mean_and_sd(responses, statistics_trials)
         sd[sd == 0] = 1.0

@@ -34,6 +34,7 @@ from pulvinar.data.algonauts_layout import (
     target_files,
     write_set,
 )
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import image_ids, read_npz
 from pulvinar.data.planted_dissimilarities import embedding_rdm, gaussian_course, subject_rdms, timed_subject_rdms
@@ -56,13 +57,6 @@ __all__ = [
     "write_submission",
 ]
 
-CITATION = (
-    "Cichy, Roig, Andonian, Dwivedi, Lahner, Lascelles, Mohsenzadeh, Ramakrishnan & Oliva 2019, The Algonauts Project: A "
-    "Platform for Communication between the Sciences of Biological and Artificial Intelligence, arXiv:1905.05675. 92 images: "
-    "Cichy, Pantazis & Oliva 2014, Nature Neuroscience 17:455, and 2016, Cerebral Cortex 26:3563."
-)
-URL = "http://algonauts.csail.mit.edu/2019/"
-LICENCE = "the terms on the challenge's page; no data are bundled or downloaded here"
 N_SUBJECTS = 15
 IMAGE_PIXELS = {92: 175, 118: 300}  # along an edge; the 78 set's are taken as they come
 
@@ -124,7 +118,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         "name": "algonauts2019",
         "sets": [_describe(data) for data in opened],
         "truth": find_truth(path) is not None,
-        "facts": {"citation": CITATION, "url": URL, "licence": LICENCE},
+        "facts": DATASET.facts,
     }
 
 
@@ -220,9 +214,6 @@ class Config:
         if 0 < self.image_size < 16:
             lines.append(f"algonauts2019.image_size is 16 or more (or 0), not {self.image_size}")
         return lines
-
-
-GENERATE = Config  # what the command line fills for `generate`
 
 
 def generate(
@@ -394,3 +385,19 @@ def load_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
     if truth is None:
         raise FileError(f"{path}: no {TRUTH} of a planted world here, nor in the two folders above")
     return truth
+
+
+DATASET = Dataset(
+    name="algonauts2019",
+    citation=(
+        "Cichy, Roig, Andonian, Dwivedi, Lahner, Lascelles, Mohsenzadeh, Ramakrishnan & Oliva 2019, The Algonauts Project: A "
+        "Platform for Communication between the Sciences of Biological and Artificial Intelligence, arXiv:1905.05675. 92 "
+        "images: Cichy, Pantazis & Oliva 2014, Nature Neuroscience 17:455, and 2016, Cerebral Cortex 26:3563."
+    ),
+    url="http://algonauts.csail.mit.edu/2019/",
+    licence="the terms on the challenge's page; no data are bundled or downloaded here",
+    load=load,
+    inspect=inspect,
+    generated=Config,
+    generate=lambda out, config, plant: generate(out, config),
+)

@@ -19,6 +19,7 @@ import numpy as np
 from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
 from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, TRUTH, Generated, write_world
 from pulvinar.data.array_files import read_array
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import TwoHemispheres, vertex_points
 from pulvinar.data.image_files import ImageFiles, find_images
@@ -34,14 +35,10 @@ from pulvinar.metrics.encoding import algonauts_2023, correlations
 from pulvinar.progress import log, track
 from pulvinar.storage import atomic_path, read_npy_member, reading, require_file
 
-CITATION = "Gifford, Lahner, Saba-Sadiya, Vilas, Lascelles, Oliva, Kay, Roig & Cichy (2023), arXiv:2301.03198"
-URL = "http://algonauts.csail.mit.edu"
-LICENCE = "by agreement, as the Natural Scenes Dataset; not to be redistributed"
 HEMISPHERES = ("lh", "rh")
 TRAINING_IMAGES = {1: 9841, 2: 9841, 3: 9082, 4: 8779, 5: 9841, 6: 9082, 7: 9841, 8: 8779}
 VERTICES = dict.fromkeys(range(1, 9), (19004, 20544)) | {6: (18978, 20220), 8: (18981, 20530)}
 FSAVERAGE_VERTICES = 163842
-GENERATE = Generated  # settings of `generate`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +91,7 @@ def load(source: str) -> Experiment:
         split=_split(pictures, hidden, stimuli, options),
         target=target,
         facts={
-            "citation": CITATION,
-            "url": URL,
-            "licence": LICENCE,
+            **DATASET.facts,
             "positions": vertex_points.__doc__ or "",
             SIMULATED: (root / TRUTH).is_dir(),
         },
@@ -291,3 +286,14 @@ def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
     """Write a planted world as a challenge folder; `plant(shown, **settings)` is datasets/simulated.py's `simulate`."""
     experiment = write_world(Path(out), config, plant)
     return {"folder": str(out), "name": experiment.name, "target": next(iter(experiment.subjects))}
+
+
+DATASET = Dataset(
+    name="algonauts2023",
+    citation="Gifford, Lahner, Saba-Sadiya, Vilas, Lascelles, Oliva, Kay, Roig & Cichy (2023), arXiv:2301.03198",
+    url="http://algonauts.csail.mit.edu",
+    licence="by agreement, as the Natural Scenes Dataset; not to be redistributed",
+    load=load,
+    generated=Generated,
+    generate=generate,
+)

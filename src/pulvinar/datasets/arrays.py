@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pulvinar.data import fmriprep
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.description import Description, SubjectFiles, read_description_file
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
@@ -262,3 +263,6 @@ def _stimuli(
         features={name: np.asarray(values, np.float32) for name, values in (features or {}).items()},
         read_image=images if images is None or callable(images) else images.__getitem__,
     )
+
+
+DATASET = Dataset(name="arrays")

@@ -19,6 +19,7 @@ import numpy as np
 
 from pulvinar.config import setting
 from pulvinar.data.array_files import as_names
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions, say_left_out
@@ -91,3 +92,9 @@ def read_npz(path: str | os.PathLike[str], *, white: int | None = None) -> Image
 
 def _class_names(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(as_names(arrays["class_names"], f"{path}: 'class_names'")) if "class_names" in arrays else ()
+
+
+DATASET = Dataset(
+    name="image_files",
+    load=load,
+)

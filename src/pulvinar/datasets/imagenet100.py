@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulvinar.config import setting
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions
@@ -12,9 +13,6 @@ from pulvinar.data.source_options import parse_source
 from pulvinar.errors import FileError, InputError
 from pulvinar.storage import reading, require_file
 
-CITATION = "Russakovsky O et al. ImageNet large scale visual recognition challenge. IJCV 115:211-252, 2015."
-URL = "https://image-net.org/challenges/LSVRC/2012/"
-LICENCE = "non-commercial research and education, by registration at image-net.org"
 SHAPES = {
     "train": (126_689, None, None, 3),
     "validation": (5_000, None, None, 3),
@@ -68,3 +66,12 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     if twice:
         raise InputError(f"{path}: listed twice: {', '.join(twice[:5])}")
     return tuple(names)
+
+
+DATASET = Dataset(
+    name="imagenet100",
+    citation="Russakovsky O et al. ImageNet large scale visual recognition challenge. IJCV 115:211-252, 2015.",
+    url="https://image-net.org/challenges/LSVRC/2012/",
+    licence="non-commercial research and education, by registration at image-net.org",
+    load=load,
+)

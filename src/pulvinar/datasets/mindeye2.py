@@ -23,6 +23,7 @@ import numpy as np
 
 from pulvinar.config import setting
 from pulvinar.data.brain_files import read_mask
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.geometry import Geometry
@@ -38,9 +39,6 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, track, warn
 from pulvinar.storage import map_hdf5_array, reading, require_file
 
-CITATION = "Scotti, Tripathy, Torrico, ..., Norman & Abraham (2024), MindEye2, ICML; on Allen et al. (2022), NSD"
-URL = "https://huggingface.co/datasets/pscotti/mindeyev2"
-LICENCE = "NSD: by agreement with its authors; not to be redistributed"
 SCALING = "z-scored by MindEye2 with the training trials of all sessions; transductive where fewer sessions are used"
 N_COLUMNS, IMAGE_COLUMN, BETAS_COLUMN = 17, 0, 5
 
@@ -73,7 +71,10 @@ def load(source: str) -> Experiment:
     trials = {name: _trials(root, name, options) for name in track(names, "reading trial tables", len(names))}
     rows = np.unique(np.concatenate([np.concatenate([own.train, own.test])[:, 0] for own in trials.values()]))
     sides = {side: {int(row) for own in trials.values() for row in getattr(own, side)[:, 0]} for side in ("train", "test")}
-    facts: dict[str, Any] = {"citation": CITATION, "url": URL, "licence": LICENCE, "scaling of the files": SCALING}
+    facts: dict[str, Any] = {
+        **DATASET.facts,
+        "scaling of the files": SCALING,
+    }
     facts["sessions"] = {name: own.n_sessions for name, own in trials.items()}
     return Experiment(
         name=f"Natural Scenes Dataset, MindEye2's files ({', '.join(names)})",
@@ -190,3 +191,12 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
     found = sorted(str(file) for file in (root / "features").glob("*") if file.suffix in SUFFIXES)
     features = dict(read_rows(place, rows, n_rows=N_IMAGES, ids=ids) for place in options.features or found)
     return Stimuli(ids=ids, sources=ids, features=features, read_image=read_image, pixel_keys=ids)
+
+
+DATASET = Dataset(
+    name="mindeye2",
+    citation="Scotti, Tripathy, Torrico, ..., Norman & Abraham (2024), MindEye2, ICML; on Allen et al. (2022), NSD",
+    url="https://huggingface.co/datasets/pscotti/mindeyev2",
+    licence="NSD: by agreement with its authors; not to be redistributed",
+    load=load,
+)

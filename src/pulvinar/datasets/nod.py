@@ -20,6 +20,7 @@ import numpy as np
 
 from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
 from pulvinar.data.image_files import ImageFiles, list_images
@@ -34,12 +35,6 @@ from pulvinar.errors import DegenerateError, FileError, InputError
 from pulvinar.progress import log, track, warn
 from pulvinar.storage import reading, require_file
 
-CITATION = (
-    "Gong, Zhou, Dai, Wen, Liu & Zhen (2023), A large-scale fMRI dataset for the visual processing of naturalistic scenes"
-)
-URL = "https://openneuro.org/datasets/ds004496"
-LICENCE = "CC0"
-GENERATE = Generated  # settings of `generate`
 AREAS = ("V1", "V2", "V3", "V4")
 PRF_ROWS = ("angle", "eccentricity", "size", "R2")
 
@@ -107,9 +102,7 @@ def load(source: str) -> Experiment:
         split=split_by_source(stimuli, test_share=options.test_share, seed=options.seed),
         target=_name(options.target) if options.target else names[0],
         facts={
-            "citation": CITATION,
-            "url": URL,
-            "licence": LICENCE,
+            **DATASET.facts,
             "zscore": options.zscore,
             SIMULATED: (root / TRUTH).is_dir(),
         },
@@ -291,3 +284,16 @@ def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
     """Write a planted world as a NOD folder; `plant(shown, **settings)` is datasets/simulated.py's `simulate`."""
     experiment = write_world(Path(out), config, plant)
     return {"folder": str(out), "name": experiment.name, "target": "sub-01"}
+
+
+DATASET = Dataset(
+    name="nod",
+    citation=(
+        "Gong, Zhou, Dai, Wen, Liu & Zhen (2023), A large-scale fMRI dataset for the visual processing of naturalistic scenes"
+    ),
+    url="https://openneuro.org/datasets/ds004496",
+    licence="CC0",
+    load=load,
+    generated=Generated,
+    generate=generate,
+)

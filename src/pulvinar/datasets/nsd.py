@@ -25,6 +25,7 @@ import numpy as np
 
 from pulvinar.config import setting
 from pulvinar.data import nsd_files
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images
@@ -41,12 +42,8 @@ from pulvinar.errors import FileError, InputError
 from pulvinar.progress import log, track
 from pulvinar.storage import open_hdf5, read_hdf5_array, require_file
 
-CITATION = "Allen, St-Yves, Wu, ..., Naselaris & Kay (2022), Nature Neuroscience 25, 116-126"
-URL = "http://naturalscenesdataset.org"
-LICENCE = "by agreement with the authors; not to be redistributed"
 SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 HELD_BACK = 3  # last sessions of each subject that became public in August 2023
-GENERATE = Generated  # settings of `generate`
 TRUTH = "truth.h5"  # beside nsddata in a generated folder
 PLANTED = "a planted world in NSD's layout; none of the numbers are NSD's"
 
@@ -341,9 +338,7 @@ def _facts(options: Options, target: str, trials: Mapping[str, _Trials], spaces:
     if options.voxels != WHOLE:
         oracles.append(f"voxels {options.voxels}: the annotated region of {target}")
     return {
-        "citation": CITATION,
-        "url": URL,
-        "licence": LICENCE,
+        **DATASET.facts,
         "options": {key: value for key, value in asdict(options).items() if value not in (None, ())},
         "sessions": {name: own.sessions for name, own in trials.items()},
         "voxels": {name: space.geometry.n_voxels for name, space in spaces.items()},
@@ -382,3 +377,15 @@ def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
     """Write a planted world as an NSD folder; `plant(n_training_images, shown, ...)` is datasets/simulated.py's `plant`."""
     experiment = write_world(Path(out), config, plant)
     return {"folder": str(out), "name": experiment.name, "target": next(iter(experiment.subjects))}
+
+
+DATASET = Dataset(
+    name="nsd",
+    citation="Allen, St-Yves, Wu, ..., Naselaris & Kay (2022), Nature Neuroscience 25, 116-126",
+    url="http://naturalscenesdataset.org",
+    licence="by agreement with the authors; not to be redistributed",
+    load=load,
+    probes=probes,
+    generated=Generated,
+    generate=generate,
+)

@@ -25,6 +25,7 @@ import scipy.ndimage
 import torch
 
 from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.photographs import BUNDLED, TEST_CROPS, TRAINING_CROPS, bundled_path, crops, read_picture
@@ -398,3 +399,6 @@ def plant_subject(
     )
     ceiling = share / (share + (1 - share) / N_REPEATS_OF_CEILING)
     return responses, {"responsive": area > 0, "area": area, "irrelevant": irrelevant, "noise_ceiling": ceiling}
+
+
+DATASET = Dataset(name="simulated")

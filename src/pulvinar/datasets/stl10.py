@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.binary_images import find_folder, read_bytes, read_class_names, read_planes, require_classes
+from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_set import ImageSet, without_copies
 
-CITATION = "Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011."
-URL = "https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
-LICENCE = "none stated; images from ImageNet, whose terms hold"
 SHAPES = {"unlabelled": (100_000, 96, 96, 3), "train": (5_000, 96, 96, 3), "test": (8_000, 96, 96, 3), "classes": 10}
 FOLDER = "stl10_binary"
 SIDE = 96
@@ -22,7 +20,9 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     Pixels lie colour by colour and *column by column*; labels are 1..10 on disk, 0..9 here. All unlabelled images take 2.8 GB
     of memory. Training images that are in the test set pixel for pixel are left out, with a warning.
     """
-    folder = find_folder(path, FOLDER, "unlabeled_X.bin", name="STL-10", url=URL, foreign=("train.mat", "unlabeled.mat"))
+    folder = find_folder(
+        path, FOLDER, "unlabeled_X.bin", name="STL-10", url=DATASET.url, foreign=("train.mat", "unlabeled.mat")
+    )
     unlabelled = read_planes(folder / "unlabeled_X.bin", side=SIDE)
     labelled, labels = _labelled(folder, "train")
     test, test_labels = _labelled(folder, "test")
@@ -45,3 +45,12 @@ def _labelled(folder: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
     labels = read_bytes(place, n_expected=len(images)).astype(np.int64)
     require_classes(place, labels, first=1, last=10)
     return images, labels - 1
+
+
+DATASET = Dataset(
+    name="stl10",
+    citation="Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011.",
+    url="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+    licence="none stated; images from ImageNet, whose terms hold",
+    load=load,
+)

@@ -19,6 +19,7 @@ from pulvinar.estimators.parameters import ParameterError, check_parameters
 from pulvinar.models.decoder import Decoded, SharedDecoder, input_layer
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.loop import seeded
 
 ROWS_AT_ONCE = 1024
 
@@ -128,15 +129,13 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._voxel_mean, sd = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
         self._voxel_sd = np.where(sd > 0, sd, 1.0)
         n_tokens = self._shape[0] if len(self._shape) == 2 else 1
-        generator = torch.Generator().manual_seed(int(self.random_state))
+        generator = seeded(int(self.random_state))
         shared = SharedDecoder(settings.shape(n_tokens=n_tokens, dim=flat.shape[1] // n_tokens))
         shared.initialise(generator)
         layer = input_layer(X.shape[1], settings.hidden, generator, scale=settings.input_scale)
         data = [(self._standardised(X).float(), torch.from_numpy((flat - self._mean) / self._spread).float())]
         trainer = DecoderTrainer(shared, [layer], data, settings, generator, train_shared=True, device=_CPU)
-        self.losses_ = []
-        while not trainer.done:
-            self.losses_.append(trainer.run_epoch())
+        self.losses_ = [record["loss"] for record in trainer.run()]
         self._network, self._layer = shared.double(), layer.double()  # so that a row's numbers hardly depend on its batch
         return self
 

@@ -12,12 +12,13 @@ from pulvinar.data.responses import mean_over_repeats
 from pulvinar.data.scaling import Mode
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import SharedDecoder, input_layer
-from pulvinar.progress import bar, log
+from pulvinar.progress import log
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoder_checkpoint import stored_decoder
 from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import Embedding, Trials, held_out_data, training_data, usable_voxels
 from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.runs import RunFolder
 
 METHODS = ("troi", "cross_subject_decoder")
@@ -120,13 +121,11 @@ def adapt(shared: SharedDecoder, embedding: Embedding, run: RunFolder, experimen
     trials = training_data(
         experiment, experiment.target, embedding, scaling=settings["scaling"], voxels=selected, n_sessions=n_sessions
     )
-    generator = torch.Generator().manual_seed(int(settings["seed"]) * 16 + 5)
+    generator = seeded(int(settings["seed"]), 5, n_streams=16)
     layer = input_layer(int(selected.sum()), shared.hidden, generator, scale=settings["input_scale"])
     given = {name: None if value == "none" else value for name, value in settings.items()}
     known: dict[str, Any] = {field.name: given[field.name] for field in fields(DecodingSettings) if field.name in given}
     data = [(trials.responses, trials.target)]
     trainer = DecoderTrainer(shared, [layer], data, DecodingSettings(**known), generator, train_shared=False)
-    with bar("input layer of the new subject", trainer.settings.epochs) as shown:
-        while not trainer.done:
-            shown.advance(note=f"loss {trainer.run_epoch():.3f}")
+    run_to_end(trainer, "input layer of the new subject")
     return {"selected": torch.from_numpy(selected), "layer": dict(layer.state_dict())}

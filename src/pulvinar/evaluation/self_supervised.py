@@ -31,7 +31,7 @@ def evaluate_run(
     config: SelfSupervisedConfig,
     branches: Branches,
     *,
-    controls: bool,
+    controls: bool = True,
     scoring: ScoreSettings | None = None,
     first_row: dict[str, Any] | None = None,
 ) -> dict[str, Any]:

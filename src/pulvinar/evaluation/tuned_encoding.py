@@ -22,7 +22,7 @@ from pulvinar.training.tuning_run import choice_folds, layers_of, mac_share, pix
 from pulvinar.training.tuning_settings import TuningConfig, tag_of
 
 
-def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool) -> dict[str, Any]:
+def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool = True) -> dict[str, Any]:
     """Rows per subject, ROI and hemisphere on the outer test images; written into the run with maps and predictions."""
     run.require(method=config.METHOD)
     rows, ceilings = [], {}

@@ -1,1 +1,1 @@
-"""One file is one method: Config, NEEDS, fit, evaluate, PUBLISHED."""
+"""One file is one method: its Config, its functions, and METHOD, which names them."""

@@ -11,15 +11,11 @@ where the papers train a diffusion prior.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import torch
-
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError
-from pulvinar.models.decoder import SharedDecoder, input_layer
-from pulvinar.progress import bar, log
+from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state
 from pulvinar.training.decoder_size import Phase, training_phase
 from pulvinar.training.decoding import DecoderTrainer
@@ -29,13 +25,12 @@ from pulvinar.training.decoding_data import (
     embedding_shape,
     fit_embedding,
     refuse_copied_responses,
-    training_data,
+    scaled_trials,
 )
 from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.loop import run_to_end, seeded
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
-
-NEEDS = ("responses of two or more subjects", "an annotated ROI in each but the target")
-PUBLISHED: list[dict] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,55 +48,48 @@ class Config(DecodingSettings):
         )
 
 
-def check(config: Config, experiment: Experiment) -> tuple[Embedding, dict[str, Trials]]:
-    """Everything that can be wrong with the input, before a run folder is made; and the training data."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The embedding to decode, and the training trials of each subject but the target."""
+
+    embedding: Embedding
+    trials: dict[str, Trials]
+
+
+def prepare(config: Config, experiment: Experiment) -> Prepared:
+    """The training trials of the other subjects, and the embedding; raises what is wrong with them."""
     others = [name for name in experiment.subjects if name != experiment.target]
     if not others:
         raise InputError(f"pretraining needs subjects beside the target {experiment.target}; fit troi with pretrain=false")
     refuse_copied_responses(experiment, others)
     embedding = fit_embedding(experiment, config.feature, centre=config.centre)
-    data = {}
+    trials = {}
     for name in others:
         voxels = require_target_roi(experiment, config.roi, name)
-        if config.drop_bad_voxels:
-            responses = experiment.subjects[name]
-            bad = responses.bad_voxels(training_trials(responses, experiment.split))
-            voxels = voxels & ~np.isin(np.arange(responses.n_voxels), bad)
-        if not voxels.any():
-            raise InputError(f"roi: '{config.roi}' of {name} has no voxels to learn from")
-        data[name] = training_data(experiment, name, embedding, scaling=config.scaling, voxels=voxels)
-    return embedding, data
+        own = scaled_trials(experiment, name, scaling=config.scaling, voxels=voxels, drop_bad_voxels=config.drop_bad_voxels)
+        trials[name] = own.with_target(experiment, embedding)
+    return Prepared(embedding=embedding, trials=trials)
 
 
-def phases(config: Config, experiment: Experiment) -> list[Phase]:
+def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = None) -> list[Phase]:
     """What the fit will need, from shapes alone."""
     others = [name for name in experiment.subjects if name != experiment.target]
     sizes = [int(require_target_roi(experiment, config.roi, name).sum()) for name in others]
     trials = [len(training_trials(experiment.subjects[name], experiment.split)) for name in others]
-    shape = config.shape(**embedding_shape(experiment, config.feature))
+    shape = shape or config.shape(**embedding_shape(experiment, config.feature))
     return [training_phase("pretraining", shape, config, n_voxels=sizes, n_trials=trials, train_shared=True)]
 
 
-def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
+def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Train, with checkpoints, to the end of the epochs; the result is the checkpoint 'decoder' of the run."""
-    embedding, data = check(config, experiment)
-    generator = torch.Generator().manual_seed(config.seed)
+    embedding, data = prepared.embedding, prepared.trials
+    generator = seeded(config.seed)
     shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
     shared.initialise(generator)
     layers = [input_layer(d.responses.shape[1], config.hidden, generator, scale=config.input_scale) for d in data.values()]
     pairs = [(d.responses, d.target) for d in data.values()]
     trainer = DecoderTrainer(shared, layers, pairs, config, generator, train_shared=True)
-    if state := run.load():
-        trainer.restore(state)
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar(f"pretraining on {len(data)} subjects", config.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase="pretrain", epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.3f}")
-            if run.due() and not trainer.done:
-                run.save(trainer.state())
+    run_to_end(trainer, f"pretraining on {len(data)} subjects", run, state=run.load(), phase="pretrain")
     result = {
         **decoder_state(shared, embedding),
         "subjects": list(data),
@@ -109,3 +97,13 @@ def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     }
     run.save(result, name=CHECKPOINT)
     run.finish(subjects=list(data), n_trials={name: len(d.stimulus_ids) for name, d in data.items()})
+
+
+METHOD = Method(
+    name="cross_subject_decoder",
+    config=Config,
+    needs=("responses of two or more subjects", "an annotated ROI in each but the target"),
+    prepare=prepare,
+    fit=fit,
+    phases=phases,
+)

@@ -8,6 +8,7 @@ Differs from the papers and why: schedules are shares of the run, and AdamW repl
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pulvinar.config import setting
@@ -20,15 +21,9 @@ from pulvinar.models.macs import count_macs
 from pulvinar.models.resnet_shape import ResNetShape
 from pulvinar.training import self_supervised_run as runs
 from pulvinar.training.backbone_runs import load_backbone
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
-
-DATA = "images"
-TOPIC = "self_supervised"
-SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
-NEEDS = ("square images of one size; labels only to evaluate",)
-
-PUBLISHED = report_rows("dynamic 1", "SimSiam") + report_rows("dual 1", "VICReg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +45,6 @@ class Config(SelfSupervisedConfig):
         return whole if self.mac_share == 1 else narrow_shape(whole, size=size, share=self.mac_share, uniform=self.narrowed)
 
 
-def check(config: Config, data: ImageSet) -> None:
-    """What can be wrong with settings and images together, before a run folder is made."""
-    runs.check(config, data)
-
-
-def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
-    """Train; the result is the checkpoint 'network' of the run."""
-    runs.fit(config, "dense", data, run)
-
-
 def evaluate(
     run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True, scoring: ScoreSettings | None = None
 ) -> dict[str, Any]:
@@ -73,6 +58,16 @@ def evaluate(
     return scores.evaluate_run(run, data, config, "dense", controls=controls, scoring=scoring, first_row=narrowed)
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """What the command line prints."""
-    return scores.as_text(evaluation)
+METHOD = Method(
+    name="dense_ssl",
+    config=Config,
+    data="images",
+    needs=("square images of one size; labels only to evaluate",),
+    topic="self_supervised",
+    published=report_rows("dynamic 1", "SimSiam") + report_rows("dual 1", "VICReg"),
+    scored_by=ScoreSettings(),
+    prepare=runs.prepare,
+    fit=partial(runs.fit, branches="dense"),
+    evaluate=evaluate,
+    table=scores.as_text,
+)

@@ -34,19 +34,14 @@ from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import count_macs
 from pulvinar.models.narrow import narrowed_shape
 from pulvinar.models.resnet_shape import ResNetShape
-from pulvinar.progress import bar, log
 from pulvinar.training.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.training.distillation import DistillationSettings, DistillationTrainer
+from pulvinar.training.loop import run_to_end, seeded
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.views import ViewSettings
 
-DATA = "images"
-TOPIC = "self_supervised"
-BACKBONE = "dual_gating"  # trained inside the run where no teacher is given; any run that keeps a backbone may be given
-SCORING: dict[str, Any] = {
-    "normalised": True
-}  # how a run is scored unless said otherwise (table 3): evaluation/score_settings.py
-NEEDS = ("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone")
+USUAL = ScoreSettings(normalised=True)  # how a run is scored unless said otherwise (table 3)
 _N_POLICY_IMAGES = 5000
 PUBLISHED: list[dict[str, Any]] = [
     {
@@ -95,14 +90,24 @@ class _Teacher(nn.Module):
         return self.network(images, gated=self.gated).features
 
 
-def check_input(config: Config, data: ImageSet) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The images, the teacher's run and network, and what the widths come from (the teacher again, or a run with gates)."""
+
+    data: ImageSet
+    teacher: RunFolder
+    source: Backbone
+    gates: Backbone
+
+
+def prepare(config: Config, data: ImageSet) -> ImageSet:
     """What can be wrong with the images, before a teacher is trained."""
     data.require_batch(config.batch_size)
+    return data
 
 
-def check(config: Config, data: ImageSet, teacher: RunFolder | None) -> None:
-    """What can be wrong with the images, the teacher's run and the run of the gates."""
-    check_input(config, data)
+def join(config: Config, data: ImageSet, teacher: RunFolder | None) -> Prepared:
+    """What can be wrong with the teacher's run and the run of the gates; both networks."""
     if teacher is None:
         raise InputError("distillation needs a teacher: a finished run that keeps a backbone (--backbone RUN)")
     loaded = load_backbone(teacher)
@@ -112,13 +117,14 @@ def check(config: Config, data: ImageSet, teacher: RunFolder | None) -> None:
         raise InputError(
             f"{data.name}: images of {data.size} pixels, the teacher saw {loaded.network.size} x {loaded.network.size}"
         )
-    if config.gates is not None and "gated" not in load_backbone(RunFolder.reopen(config.gates)).network.passes:
+    gates = loaded if config.gates is None else load_backbone(RunFolder.reopen(config.gates))
+    if config.gates is not None and "gated" not in gates.network.passes:
         raise InputError(f"{config.gates}: this run's network has no gates")
+    return Prepared(data=data, teacher=teacher, source=loaded, gates=gates)
 
 
-def student_shape(config: Config, teacher: Backbone, images: np.ndarray) -> tuple[ResNetShape, str]:
+def student_shape(config: Config, source: Backbone, images: np.ndarray) -> tuple[ResNetShape, str]:
     """The student's shape, and where its widths come from: mean open channels of gates on training images, or the budget."""
-    source = teacher if config.gates is None else load_backbone(RunFolder.reopen(config.gates))
     network = source.network
     if "gated" not in network.passes:
         return narrow_shape(network.shape, size=network.size, share=config.budget, uniform="inner"), f"budget {config.budget}"
@@ -128,12 +134,11 @@ def student_shape(config: Config, teacher: Backbone, images: np.ndarray) -> tupl
     return narrowed_shape(network.shape, widths), f"gates of {config.gates or 'the teacher'}"
 
 
-def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> None:
+def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Train, with checkpoints, to the end of the epochs; the student is the checkpoint 'backbone' of the run."""
-    check(config, data, teacher)
-    source = load_backbone(teacher)
-    generator = torch.Generator().manual_seed(config.seed)
-    shape, origin = student_shape(config, source, data.train)
+    data, teacher, source = prepared.data, prepared.teacher, prepared.source
+    generator = seeded(config.seed)
+    shape, origin = student_shape(config, prepared.gates, data.train)
     student = GatedResNet(shape, size=source.network.size, passes=("dense",)).initialise(generator)
     trainer = DistillationTrainer(
         student,
@@ -144,17 +149,7 @@ def fit(config: Config, data: ImageSet, run: RunFolder, teacher: RunFolder) -> N
         generator,
         n_teacher=source.network.shape.n_features,
     )
-    if state := run.load():
-        trainer.restore(state)
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar(f"distilling ({config.objective})", config.n_epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase="distil", epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.4f}")
-            if run.due() and not trainer.done:
-                run.save(trainer.state())
+    run_to_end(trainer, f"distilling ({config.objective})", run, state=run.load(), phase="distil")
     save_backbone(run, student.eval().cpu(), source.views)
     macs = (count_macs(part, source.network.size).dense for part in (shape, source.network.shape))
     share = next(macs) / next(macs)
@@ -173,8 +168,7 @@ def evaluate(
 
     The MAC share is of the teacher's dense network. Keys as `score_backbone`, and `teacher`, `widths`.
     """
-    loaded, usual = load_backbone(run), ScoreSettings(**SCORING)
-    scoring = scoring or usual
+    loaded, scoring = load_backbone(run), scoring or USUAL
     scores = score_backbone(
         loaded.network,
         fitted_to(loaded.network.size, data),
@@ -188,7 +182,7 @@ def evaluate(
     scores.values.update(mac_share=share, teacher=run.facts["teacher"], widths=run.facts["widths"], method=run.method)
     text = f"student of {run.facts['teacher']['method']}, {config.objective}"
     scores.values["rows"][0] |= {"mac_share": share, "description": text}
-    return keep(run, data, scores, scoring, usual)
+    return keep(run, data, scores, scoring, USUAL)
 
 
 def as_text(evaluation: dict[str, Any]) -> str:
@@ -198,3 +192,20 @@ def as_text(evaluation: dict[str, Any]) -> str:
 
 def _plain(views: ViewSettings) -> ViewSettings:
     return replace(views, size=None)
+
+
+METHOD = Method(
+    name="distillation",
+    config=Config,
+    data="images",
+    needs=("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone"),
+    topic="self_supervised",
+    published=PUBLISHED,
+    backbone="dual_gating",
+    scored_by=USUAL,
+    prepare=prepare,
+    join=join,
+    fit=fit,
+    evaluate=evaluate,
+    table=as_text,
+)

@@ -18,15 +18,9 @@ from pulvinar.evaluation import self_supervised as scores
 from pulvinar.evaluation.published_gating import report_rows
 from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.training import self_supervised_run as runs
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.self_supervised_settings import GatedConfig
-
-DATA = "images"
-TOPIC = "self_supervised"
-SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
-NEEDS = ("square images of one size; labels only to evaluate",)
-
-PUBLISHED = report_rows("dual 1", "VICReg", "VICReg dual") + report_rows("dual 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +32,9 @@ class Config(GatedConfig):
     branches: Literal["dual", "two"] = setting("dual", "dual: one encoder for both passes; two: an encoder each")
 
 
-def check(config: Config, data: ImageSet) -> None:
-    """What can be wrong with settings and images together, before a run folder is made."""
-    runs.check(config, data)
-
-
-def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
+def fit(config: Config, prepared: runs.Prepared, run: RunFolder) -> None:
     """Train, settle the gates on the budget; the result is the checkpoint 'network' of the run."""
-    runs.fit(config, config.branches, data, run)
+    runs.fit(config, prepared, run, branches=config.branches)
 
 
 def evaluate(
@@ -55,6 +44,16 @@ def evaluate(
     return scores.evaluate_run(run, data, config, config.branches, controls=controls, scoring=scoring)
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """What the command line prints."""
-    return scores.as_text(evaluation)
+METHOD = Method(
+    name="dual_gating",
+    config=Config,
+    data="images",
+    needs=("square images of one size; labels only to evaluate",),
+    topic="self_supervised",
+    published=report_rows("dual 1", "VICReg", "VICReg dual") + report_rows("dual 2"),
+    scored_by=ScoreSettings(),
+    prepare=runs.prepare,
+    fit=fit,
+    evaluate=evaluate,
+    table=scores.as_text,
+)

@@ -10,22 +10,15 @@ views, so its weight counts twice, as there); the bound loss starts from the den
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
-from pulvinar.data.image_set import ImageSet
 from pulvinar.evaluation import self_supervised as scores
 from pulvinar.evaluation.published_gating import report_rows
 from pulvinar.evaluation.score_settings import ScoreSettings
 from pulvinar.training import self_supervised_run as runs
-from pulvinar.training.runs import RunFolder
+from pulvinar.training.method import Method
 from pulvinar.training.self_supervised_settings import GatedConfig
-
-DATA = "images"
-TOPIC = "self_supervised"
-SCORING: dict[str, Any] = {}  # how a run is scored unless said otherwise, on any images: evaluation/score_settings.py
-NEEDS = ("square images of one size; labels only to evaluate",)
-
-PUBLISHED = report_rows("dynamic 1", "SimSiam gated") + report_rows("dual 1", "VICReg gated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +32,16 @@ class Config(GatedConfig):
         return {"separate_norms": "every view is gated, so there is one pass and one set of batch-norms"}
 
 
-def check(config: Config, data: ImageSet) -> None:
-    """What can be wrong with settings and images together, before a run folder is made."""
-    runs.check(config, data)
-
-
-def fit(config: Config, data: ImageSet, run: RunFolder) -> None:
-    """Train, settle the gates on the budget; the result is the checkpoint 'network' of the run."""
-    runs.fit(config, "gated", data, run)
-
-
-def evaluate(
-    run: RunFolder, data: ImageSet, config: Config, *, controls: bool = True, scoring: ScoreSettings | None = None
-) -> dict[str, Any]:
-    """Scores of the gated pass on the test images beside the controls; also RUN/evaluation.json."""
-    return scores.evaluate_run(run, data, config, "gated", controls=controls, scoring=scoring)
-
-
-def as_text(evaluation: dict[str, Any]) -> str:
-    """What the command line prints."""
-    return scores.as_text(evaluation)
+METHOD = Method(
+    name="gated_ssl",
+    config=Config,
+    data="images",
+    needs=("square images of one size; labels only to evaluate",),
+    topic="self_supervised",
+    published=report_rows("dynamic 1", "SimSiam gated") + report_rows("dual 1", "VICReg gated"),
+    scored_by=ScoreSettings(),
+    prepare=runs.prepare,
+    fit=partial(runs.fit, branches="gated"),
+    evaluate=partial(scores.evaluate_run, branches="gated"),
+    table=scores.as_text,
+)

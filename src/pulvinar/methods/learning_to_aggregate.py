@@ -44,12 +44,11 @@ from pulvinar.training.aggregation_features import layouts, pictures, products
 from pulvinar.training.aggregation_network import NetworkTrainer
 from pulvinar.training.aggregation_settings import AggregationConfig, parse_layout
 from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import run_to_end, seeded
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 
-DATA = "dissimilarities"
-TOPIC = "rsa"
 THUMBNAIL = 56  # pixels, in the report
-NEEDS = ("RDMs of two or more subjects over one list of images", "the images")
 _TABLE_1 = (("fMRI-EVC", 24.93), ("fMRI-IT", 15.55), ("MEG-early", 51.21), ("MEG-late", 35.10))
 PUBLISHED: list[dict[str, Any]] = [
     {"table": "1", "setting": name, "method": "learning_to_aggregate", "metric": "percent", "value": value, "unit": "percent"}
@@ -62,8 +61,17 @@ class Config(AggregationConfig):
     """Settings of the fit, and of its evaluation."""
 
 
-def check(config: Config, data: Dissimilarities) -> None:
-    """What can be wrong with settings and data together; before anything is written."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The data with the backbone and, in the order of `target_names`, the RDMs to reproduce."""
+
+    data: Dissimilarities
+    backbone: Backbone
+    measured: list[MeasuredRDMs]
+
+
+def prepare(config: Config, data: Dissimilarities) -> Prepared:
+    """What can be wrong with settings and data together, before anything is written; backbone and RDMs."""
     config = config.resolved()
     names = target_names(config, data)
     if data.stimuli.read_image is None:
@@ -71,9 +79,8 @@ def check(config: Config, data: Dissimilarities) -> None:
     n_sources = len(set(data.stimuli.sources))
     if n_sources < 3 * config.n_inner_folds:
         raise InputError(f"n_inner_folds: {config.n_inner_folds} folds of 3 images or more need more than {n_sources} images")
-    open_backbone(config, config.weights)
-    for name in names:
-        measured_rdms(data, name, config)
+    backbone = open_backbone(config, config.weights)
+    return Prepared(data=data, backbone=backbone, measured=[measured_rdms(data, name, config) for name in names])
 
 
 def target_names(config: Config, data: Dissimilarities) -> tuple[str, ...]:
@@ -107,12 +114,9 @@ def open_backbone(config: Config, weights: str | None) -> Backbone:
     ).freeze()
 
 
-def fit(config: Config, data: Dissimilarities, run: RunFolder) -> None:
+def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
-    check(config, data)
-    settings = config.resolved()
-    backbone = open_backbone(settings, settings.weights)
-    measured = [measured_rdms(data, name, settings) for name in target_names(settings, data)]
+    settings, data, backbone, measured = config.resolved(), prepared.data, prepared.backbone, prepared.measured
     result = _fit_network(settings, data, run, backbone, measured) if settings.runs_backbone else None
     if result is None:
         result = _fit_scales(settings, data, run, backbone, measured)
@@ -163,7 +167,7 @@ def network_trainer(
     groups: list[str],
 ) -> NetworkTrainer:
     """A trainer that runs the network; without early stopping every training image is trained on."""
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     held_out = torch.zeros_like(training)
     if config.early_stopping:
         held_out = inner_folds(training, groups, config.n_inner_folds, generator) == 0
@@ -185,17 +189,8 @@ def _fit_network(
     images = pictures(data.stimuli, config.background)
     trainer = network_trainer(config, backbone, images, measured, everything, list(data.stimuli.sources))
     state = run.load()
-    if state is not None:
-        trainer.restore(state["trainer"])
-        log(f"resumed after epoch {trainer.epoch}")
-    with bar("network and scales", config.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while trainer.epoch < config.epochs:
-            record = trainer.run_epoch()
-            run.log(**record)
-            shown.advance(note=f"loss {record['loss']:.3f}")
-            if run.due():
-                run.save({"trainer": trainer.state()})
+    state = None if state is None else state["trainer"]
+    run_to_end(trainer, "network and scales", run, state=state, save=lambda reached: run.save({"trainer": reached}))
     return {
         **trainer.best,
         "stage": trainer.stage,
@@ -329,13 +324,23 @@ def predict_by_network(
     with bar("network, splits", splits.training.shape[1]) as shown:
         for training in splits.training.T:
             trainer = network_trainer(config, backbone, images, measured, training, groups)
-            while trainer.epoch < config.epochs:
+            while not trainer.done:
                 trainer.run_epoch()
             columns.append(trainer.rdm(trainer.pixels))
             shown.advance()
     return torch.stack(columns, dim=1)
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The table of `evaluate` as the command line prints it."""
-    return rsa.table_text(evaluation)
+METHOD = Method(
+    name="learning_to_aggregate",
+    config=Config,
+    data="dissimilarities",
+    needs=("RDMs of two or more subjects over one list of images", "the images"),
+    topic="rsa",
+    published=PUBLISHED,
+    prepare=prepare,
+    fit=fit,
+    evaluate=evaluate,
+    table=rsa.table_text,
+    predict=predict,
+)

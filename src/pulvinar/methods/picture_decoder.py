@@ -30,9 +30,10 @@ from pulvinar.evaluation.picture_parts import Parts, PartsShape, open_parts, pix
 from pulvinar.evaluation.reconstruction import evaluate_pictures
 from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import GRID, SMALLEST_SIDE
-from pulvinar.progress import bar, log
 from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding_data import Trials
+from pulvinar.training.loop import run_to_end, seeded
+from pulvinar.training.method import Method
 from pulvinar.training.picture_training import (
     Loss,
     PartSettings,
@@ -44,9 +45,6 @@ from pulvinar.training.picture_training import (
 )
 from pulvinar.training.runs import RunFolder
 
-TOPIC = "pictures"
-BACKBONE = "troi"  # trained inside the run where none is given; a run of cross_subject_decoder may be given too
-NEEDS = ("a finished run of troi (or cross_subject_decoder)", "the training images")
 Prior = Literal["linear", "diffusion"]
 FEWEST_IMAGES = 16
 # fewer are refused (ours): a decoder of pictures cannot be learnt from them
@@ -190,8 +188,24 @@ class Config:
         )
 
 
-def check_input(config: Config, experiment: Experiment) -> list[str]:
-    """What can be wrong with the data; the training images (ids) that are learnt from, test images never among them."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The experiment, and the training images (ids) that are learnt from, test images never among them."""
+
+    experiment: Experiment
+    train: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Joined(Prepared):
+    """The same with the decoder's run, and the decoder where that run is the subject's own."""
+
+    backbone: RunFolder
+    decoder: OpenedDecoder | None
+
+
+def prepare(config: Config, experiment: Experiment) -> Prepared:
+    """What can be wrong with the data; the training images."""
     train, stimuli = list(experiment.split.train), experiment.stimuli
     if stimuli.read_image is None:
         raise InputError("pictures need the images: these stimuli came without (images of the description, docs/data.md)")
@@ -208,29 +222,29 @@ def check_input(config: Config, experiment: Experiment) -> list[str]:
     responses = experiment.subjects[experiment.target]
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus; there is nothing to reconstruct")
-    return train
+    return Prepared(experiment=experiment, train=train)
 
 
-def check(config: Config, experiment: Experiment, backbone: RunFolder) -> list[str]:
-    """Everything that can be wrong, before a run folder is made; the training images that are learnt from."""
-    train = check_input(config, experiment)
+def join(config: Config, prepared: Prepared, backbone: RunFolder | None) -> Joined:
+    """What can be wrong with the decoder's run; the decoder."""
+    if backbone is None:
+        raise InputError("picture_decoder needs a finished run of troi or cross_subject_decoder (--backbone RUN)")
     result = require_decoder_run(backbone).read("decoder")
     if result is None:
         raise InputError(f"{backbone.path}: has no decoder checkpoint")
     dim = len(result["embedding"]["mean"])
     if config.prior == "diffusion" and dim % config.prior_tokens:
         raise InputError(f"prior_tokens: an embedding of {dim} numbers does not fall into {config.prior_tokens} equal tokens")
-    if backbone.method == "troi":
-        open_decoder(backbone, experiment)
-    return train
+    decoder = open_decoder(backbone, prepared.experiment) if backbone.method == "troi" else None
+    return Joined(**vars(prepared), backbone=backbone, decoder=decoder)
 
 
-def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFolder) -> None:
+def fit(config: Config, joined: Joined, run: RunFolder) -> None:
     """Train the parts one after the other, with checkpoints; the result is the checkpoint 'pictures' of the run."""
-    train = check(config, experiment, backbone)
+    experiment, train, backbone = joined.experiment, joined.train, joined.backbone
     state = run.load() or {"parts": {}, "adapted": None, "current": None, "trainer": None}
-    decoder = open_decoder(backbone, experiment, adapted=state["adapted"])
-    if state["adapted"] is None and backbone.method != "troi":
+    decoder = joined.decoder or open_decoder(backbone, experiment, adapted=state["adapted"])
+    if state["adapted"] is None and joined.decoder is None:
         adapted = {"selected": torch.from_numpy(decoder.selected), "layer": dict(decoder.layer.state_dict())}
         state = {**state, "adapted": adapted}
         run.save(state)
@@ -238,9 +252,9 @@ def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFol
     trials = decoder.training(experiment)
     shape = config.shape(dim=len(decoder.embedding.mean), n_voxels=int(decoder.selected.sum()))
     parts = Parts.build(shape, as_pictures(pixels), n_components=config.n_components, seed=config.seed)
-    for name, prepare in _prepared(config, experiment, decoder, parts, train, pixels, trials).items():
+    for name, begin in _beginnings(config, experiment, decoder, parts, train, pixels, trials).items():
         if name not in state["parts"]:
-            state = _train(config, name, prepare, parts, state, run)
+            state = _train(config, name, begin, parts, state, run)
         getattr(parts, name).load_state_dict(state["parts"][name])
     result = {
         "components": dict(parts.components.state_dict()),
@@ -268,10 +282,10 @@ def _path_to(backbone: Path, run: Path) -> str:
     return Path(os.path.relpath(backbone, run) if together else backbone).as_posix()
 
 
-Prepared = Callable[[torch.Generator], tuple[Loss, int, PartSettings]]
+Begin = Callable[[torch.Generator], tuple[Loss, int, PartSettings]]
 
 
-def _prepared(
+def _beginnings(
     config: Config,
     experiment: Experiment,
     decoder: OpenedDecoder,
@@ -279,7 +293,7 @@ def _prepared(
     train: list[str],
     pixels: torch.Tensor,
     trials: Trials,
-) -> dict[str, Prepared]:
+) -> dict[str, Begin]:
     """Part -> what gives its network first weights, and its loss, number of rows and settings."""
 
     def image_decoder(generator: torch.Generator) -> tuple[Loss, int, PartSettings]:
@@ -323,29 +337,26 @@ def _prepared(
         return loss, len(trials.responses), _settings(config, config.prior_epochs, config.trial_batch_size, config.prior_rate)
 
     every = {"image_decoder": image_decoder, "low_level": low_level, "prior": prior}
-    return {name: prepare for name, prepare in every.items() if getattr(parts, name) is not None}
+    return {name: begin for name, begin in every.items() if getattr(parts, name) is not None}
 
 
 def _settings(config: Config, epochs: int, batch_size: int, rate: float) -> PartSettings:
     return PartSettings(epochs=epochs, batch_size=batch_size, learning_rate=rate, weight_decay=config.weight_decay)
 
 
-def _train(config: Config, name: str, prepare: Prepared, parts: Parts, state: State, run: RunFolder) -> State:
+def _train(config: Config, name: str, begin: Begin, parts: Parts, state: State, run: RunFolder) -> State:
     """One part to the end of its epochs; the state with its weights."""
-    generator = torch.Generator().manual_seed(config.seed * 16 + 8 + len(state["parts"]))
-    loss, n_rows, settings = prepare(generator)
+    generator = seeded(config.seed, 8 + len(state["parts"]), n_streams=16)
+    loss, n_rows, settings = begin(generator)
     trainer = PartTrainer(getattr(parts, name), loss, n_rows, settings, generator)
-    if state["current"] == name:
-        trainer.restore(state["trainer"])
-        log(f"resumed in '{name}' after epoch {trainer.epoch}")
-    with bar(f"training {name.replace('_', ' ')}", settings.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            value = trainer.run_epoch()
-            run.log(phase=name, epoch=trainer.epoch, loss=value)
-            shown.advance(note=f"loss {value:.4f}")
-            if run.due() and not trainer.done:
-                run.save({**state, "current": name, "trainer": trainer.state()})
+    run_to_end(
+        trainer,
+        f"training {name.replace('_', ' ')}",
+        run,
+        state=state["trainer"] if state["current"] == name else None,
+        save=lambda reached: run.save({**state, "current": name, "trainer": reached}),
+        phase=name,
+    )
     weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
     following = {**state, "parts": {**state["parts"], name: weights}, "current": None, "trainer": None}
     run.save(following)
@@ -358,3 +369,17 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
     return evaluate_pictures(
         run, experiment, pictures, measures=config.measures, weights=config.weights, controls=controls, seed=config.seed
     )
+
+
+METHOD = Method(
+    name="picture_decoder",
+    config=Config,
+    needs=("a finished run of troi (or cross_subject_decoder)", "the training images"),
+    topic="pictures",
+    published=PUBLISHED,
+    backbone="troi",
+    prepare=prepare,
+    join=join,
+    fit=fit,
+    evaluate=evaluate,
+)

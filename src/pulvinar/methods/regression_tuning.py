@@ -10,24 +10,17 @@ layer_choice=roi.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.stimuli import Stimuli
 from pulvinar.evaluation import tuned_encoding as scores
 from pulvinar.evaluation.published_encoding import released_results
 from pulvinar.models.response_heads import RegressionHead
 from pulvinar.training import tuning_run
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.tuning_settings import Objective, TuningConfig
-
-DATA = "experiment"
-TOPIC = "encoding"
-NEEDS = ("responses of one or more subjects", "the images")
-PUBLISHED = released_results("untuned", "regression-tuned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +34,20 @@ class Config(TuningConfig):
     learning_rate: float = setting(2.5e-5, "of Adam, backbone (paper: 2.5e-5)", above=0)
 
 
-def check(config: Config, experiment: Experiment) -> None:
-    """What can be wrong with settings and data, before anything is written or computed."""
-    tuning_run.check(config, experiment)
-
-
 def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
     """Tune, then fit the ridge before and after; the results are the checkpoints backbone-TAG and encoder-SUBJECT."""
     tuning_run.fit(config, experiment, run, RegressionHead)
 
 
-def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls: bool = True) -> dict[str, Any]:
-    """Scores on the outer test images per subject, ROI and hemisphere, beside the untuned backbone; see `tuned_encoding`."""
-    return scores.evaluate(run, experiment, config, controls=controls)
-
-
-def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
-    """Predicted z-scored responses of each subject to new images: subject -> float32 (image, encoded voxel)."""
-    return scores.predict(run, stimuli, config)
-
-
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The table that `pulvinar evaluate` prints."""
-    return scores.as_text(evaluation)
+METHOD = Method(
+    name="regression_tuning",
+    config=Config,
+    needs=("responses of one or more subjects", "the images"),
+    topic="encoding",
+    published=released_results("untuned", "regression-tuned"),
+    prepare=tuning_run.prepare,
+    fit=fit,
+    evaluate=scores.evaluate,
+    table=scores.as_text,
+    predict=scores.predict,
+)

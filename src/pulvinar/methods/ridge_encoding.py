@@ -30,12 +30,10 @@ from pulvinar.training.encoding_data import EncodedSubject, outer_splits
 from pulvinar.training.encoding_fit import encoder_unit, run_units
 from pulvinar.training.encoding_settings import EncodingConfig, check_subjects, names_of, open_named
 from pulvinar.training.layer_features import LayerFeatures, LayerSource
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 
 DATA = "experiment"
-TOPIC = "encoding"
-NEEDS = ("responses of a subject", "images and a backbone, or an embedding (feature) of each image")
-PUBLISHED = released_results("untuned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +76,16 @@ class Config(EncodingConfig):
         )
 
 
-def check(config: Config, experiment: Experiment) -> None:
-    """What can be wrong with the data, before anything is written or computed."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The experiment, and every subject once per outer fold."""
+
+    experiment: Experiment
+    opened: dict[str, list[EncodedSubject]]
+
+
+def prepare(config: Config, experiment: Experiment) -> Prepared:
+    """What can be wrong with the data, before anything is written or computed; the subjects."""
     if config.backbone is None:
         _source(config, experiment)
     elif experiment.stimuli.read_image is None:
@@ -88,6 +94,7 @@ def check(config: Config, experiment: Experiment) -> None:
         if config.outer_folds is not None:
             check_split(split, experiment.stimuli)
         check_subjects(config, experiment, split=split)
+    return Prepared(experiment=experiment, opened=_open(config, experiment))
 
 
 def _open(config: Config, experiment: Experiment) -> dict[str, list[EncodedSubject]]:
@@ -111,9 +118,9 @@ def _source(config: Config, experiment: Experiment) -> LayerSource:
     return config.network()
 
 
-def fit(config: Config, experiment: Experiment, run: RunFolder) -> None:
+def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Choose and fit, subject by subject (and outer fold by fold); the results are the checkpoints encoder-... of the run."""
-    opened = _open(config, experiment)
+    experiment, opened = prepared.experiment, prepared.opened
     shown = [image for folds in opened.values() for given in folds for image in given.train.ids]
     features = LayerFeatures(_source(config, experiment), experiment.stimuli, shown)
     run_units(
@@ -166,6 +173,15 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
     }
 
 
-def as_text(evaluation: dict[str, Any]) -> str:
-    """The table that `pulvinar evaluate` prints."""
-    return scoring.as_text(evaluation)
+METHOD = Method(
+    name="ridge_encoding",
+    config=Config,
+    needs=("responses of a subject", "images and a backbone, or an embedding (feature) of each image"),
+    topic="encoding",
+    published=released_results("untuned"),
+    prepare=prepare,
+    fit=fit,
+    evaluate=evaluate,
+    table=scoring.as_text,
+    predict=predict,
+)

@@ -14,7 +14,8 @@ Differs from the paper and why:
 - The head that stands for the prior stays at its pretrained weights in both stages.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
@@ -25,12 +26,13 @@ from torch import nn
 from pulvinar.config import setting
 from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.feature_tables import choose_feature
+from pulvinar.data.responses import Responses
 from pulvinar.data.splits import training_trials
 from pulvinar.errors import InputError, MissingDependencyError
 from pulvinar.evaluation.decoding import DecoderOfSubject, Evaluation, evaluate_selections
 from pulvinar.metrics.retrieval import N_DRAWN, Protocol, protocols_for
 from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
-from pulvinar.progress import bar, log
+from pulvinar.progress import log
 from pulvinar.selection.voxel_mask import voxel_budget
 from pulvinar.storage import read_arrays, write_arrays
 from pulvinar.training.checkpoints import State
@@ -40,22 +42,22 @@ from pulvinar.training.decoding import DecoderTrainer
 from pulvinar.training.decoding_data import (
     Embedding,
     Half,
+    ScaledTrials,
     Trials,
     embedding_shape,
     first_sessions,
     fit_embedding,
     half_of,
     require_scalable,
-    training_data,
+    scaled_trials,
     usable_voxels,
 )
+from pulvinar.training.loop import run_to_end, seeded
 from pulvinar.training.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, folds_by_stimulus, require_full_folds
+from pulvinar.training.method import Method
 from pulvinar.training.runs import RunFolder
 
-BACKBONE = "cross_subject_decoder"  # the method whose run this one reads
-NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
-OF_BACKBONE = ("centre",)  # settings that a finished run given as the backbone has already made up
-SCORING = ("roi", "near_duplicate", "protocol")  # settings that `evaluate --set` may have otherwise than the fit
+BACKBONE = "cross_subject_decoder"
 _PAPER: dict[str, Any] = {  # "out of 300 candidates", as in MindEye2, whose scores are those of the paper
     "setting": "NSD subj1, 1 hour of target, 3,000 voxels",
     "protocol": "draws",
@@ -117,35 +119,61 @@ class Config(MaskSettings):
         return 0.1 * self.learning_rate if self.rewind == "kept_constant" else super().learning_rate_at(done)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """Input that has been looked at: candidate voxels (indices), their trials, the decoder to start from."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The experiment as it is used, and the new subject's trials on the candidate voxels."""
 
-    candidates: np.ndarray
+    experiment: Experiment
+    scaled: ScaledTrials
+
+    @property
+    def target(self) -> Responses:
+        """Responses of the new subject."""
+        return self.experiment.subjects[self.experiment.target]
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """Candidate voxels (indices)."""
+        return self.scaled.voxels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Joined(Prepared):
+    """The same with the decoder to start from, and the trials with their target."""
+
     trials: Trials
     embedding: Embedding
     shared: SharedDecoder
     pretrained: bool
 
-    def without_responses(self) -> "Checked":
-        """The same, holding no responses."""
-        return replace(self, trials=replace(self.trials, responses=torch.empty(0)))
 
-
-def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int]:
-    """What can be wrong with the new subject's data: candidate voxels (indices) and the budget. Before anything is written."""
+def prepare(config: Config, experiment: Experiment) -> Prepared:
+    """The new subject's trials, read and scaled; raises what is wrong with them or with the settings."""
     experiment = half_of(experiment, config.half)
+    _require_settings(config, experiment)
+    scaled = scaled_trials(
+        experiment,
+        experiment.target,
+        scaling=config.scaling,
+        n_sessions=config.n_sessions,
+        drop_bad_voxels=config.drop_bad_voxels,
+        finite_in_test=True,
+    )
+    n_left_out = experiment.subjects[experiment.target].n_voxels - len(scaled.voxels)
+    if n_left_out:
+        log(f"left out {n_left_out} constant or NaN voxels of {experiment.target}")
+    voxel_budget(config.n_voxels, len(scaled.voxels))  # raises where it does not fit
+    return Prepared(experiment=experiment, scaled=scaled)
+
+
+def _require_settings(config: Config, experiment: Experiment) -> None:
+    """What can be wrong before a trial is read."""
     responses = experiment.subjects[experiment.target]
     if not set(experiment.split.test) & set(responses.stimulus_ids):
         raise InputError(f"responses of {experiment.target}: no trial shows a test stimulus")
     _require_protocol(config, experiment)
     if config.roi != Config.roi and not any(config.roi in subject.rois for subject in experiment.subjects.values()):
         require_target_roi(experiment, config.roi, experiment.target)
-    candidates = usable_voxels(
-        experiment, experiment.target, n_sessions=config.n_sessions, drop_bad_voxels=config.drop_bad_voxels
-    )
-    if len(candidates) < responses.n_voxels:
-        log(f"left out {responses.n_voxels - len(candidates)} constant or NaN voxels of {experiment.target}")
     require_scalable(experiment, experiment.target, scaling=config.scaling, n_sessions=config.n_sessions)
     trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, config.n_sessions))
     ids = [responses.stimulus_ids[trial] for trial in trials]
@@ -153,7 +181,6 @@ def check_input(config: Config, experiment: Experiment) -> tuple[np.ndarray, int
     choose_feature(experiment.stimuli, config.feature)
     if config.lora_rank and find_spec("peft") is None:
         raise MissingDependencyError("lora_rank: peft is not installed; run: pip install 'pulvinar[encoding]'")
-    return candidates, voxel_budget(config.n_voxels, len(candidates))
 
 
 def _require_protocol(config: Config, experiment: Experiment) -> None:
@@ -162,11 +189,9 @@ def _require_protocol(config: Config, experiment: Experiment) -> None:
         raise InputError(f"troi.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
 
 
-def check(config: Config, experiment: Experiment, backbone: RunFolder | None) -> Checked:
-    """The input with the decoder to start from; `InputError` or `LeakError` where they do not fit."""
-    candidates, _ = check_input(config, experiment)
-    experiment = half_of(experiment, config.half)
-    decoder = None
+def join(config: Config, prepared: Prepared, backbone: RunFolder | None) -> Joined:
+    """The decoder to start from; `InputError` or `LeakError` where it does not fit the data."""
+    experiment, decoder = prepared.experiment, None
     if config.pretrain:
         if backbone is None:
             raise InputError("troi needs a finished run of cross_subject_decoder (--backbone RUN), or --set pretrain=false")
@@ -174,14 +199,9 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
         embedding = decoder.embedding_for(experiment, config.feature)
     else:
         embedding = fit_embedding(experiment, config.feature, centre=config.centre)
-    n_voxels = experiment.subjects[experiment.target].n_voxels
-    voxels = None if len(candidates) == n_voxels else np.isin(np.arange(n_voxels), candidates)
-    trials = training_data(
-        experiment, experiment.target, embedding, scaling=config.scaling, voxels=voxels, n_sessions=config.n_sessions
-    )
-    return Checked(
-        candidates=candidates,
-        trials=trials,
+    return Joined(
+        **vars(prepared),
+        trials=prepared.scaled.with_target(experiment, embedding),
         embedding=embedding,
         shared=_new_decoder(config, embedding) if decoder is None else decoder.shared,
         pretrained=decoder is not None,
@@ -190,17 +210,20 @@ def check(config: Config, experiment: Experiment, backbone: RunFolder | None) ->
 
 def _new_decoder(config: Config, embedding: Embedding) -> SharedDecoder:
     shared = SharedDecoder(config.shape(n_tokens=embedding.n_tokens, dim=embedding.dim))
-    shared.initialise(torch.Generator().manual_seed(config.seed))
+    shared.initialise(seeded(config.seed))
     return shared
 
 
 def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = None) -> list[Phase]:
     """What the fit will need, from shapes alone. shape: of the pretrained decoder; None without one."""
     experiment = half_of(experiment, config.half)
-    candidates, budget = check_input(config, experiment)
+    _require_settings(config, experiment)
     responses = experiment.subjects[experiment.target]
+    n_voxels = len(
+        usable_voxels(experiment, experiment.target, n_sessions=config.n_sessions, drop_bad_voxels=config.drop_bad_voxels)
+    )
     sessions = first_sessions(responses, config.n_sessions)
-    n_trials, n_voxels = len(training_trials(responses, experiment.split, sessions=sessions)), len(candidates)
+    n_trials = len(training_trials(responses, experiment.split, sessions=sessions))
     pretrained = shape is not None
     shape = shape or config.shape(**embedding_shape(experiment, config.feature))
 
@@ -209,88 +232,66 @@ def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = 
 
     selecting = mask_phase(shape, config, n_voxels=n_voxels, n_trials=n_trials)
     first = [] if pretrained else [training("decoder on own trials", n_voxels)]
-    return [*first, selecting, *([training("stage 2", budget)] if config.rewind != "none" else [])]
+    return [
+        *first,
+        selecting,
+        *([training("stage 2", voxel_budget(config.n_voxels, n_voxels))] if config.rewind != "none" else []),
+    ]
 
 
-def fit(config: Config, experiment: Experiment, run: RunFolder, backbone: RunFolder | None = None) -> None:
+def fit(config: Config, checked: Joined, run: RunFolder) -> None:
     """Stage 1 and 2, with checkpoints; the result is the checkpoint 'decoder' and artifacts/maps.npz of the run."""
-    checked, experiment = check(config, experiment, backbone), half_of(experiment, config.half)
     state = run.load() or {"phase": "warm" if not checked.pretrained else "select", "trainer": None}
-    if state["trainer"] is not None:
-        log(f"resumed in phase '{state['phase']}'")
     if state["phase"] == "warm":
         state = _warm(config, checked, run, state)
     if state["phase"] == "select":
-        trainer = _mask_trainer(config, checked, experiment, state)
-        checked, state = checked.without_responses(), {**state, "trainer": None}  # only the trainer's are left, to be cut
-        state = _select(config, checked, experiment, run, trainer, state)
-        del trainer
-    _refit(config, checked, experiment, run, state)
+        state = _select(config, checked, run, state)
+    _refit(config, checked, run, state)
 
 
 def _generator(config: Config, phase: int) -> torch.Generator:
-    return torch.Generator().manual_seed(config.seed * 16 + phase)
+    return seeded(config.seed, phase, n_streams=16)
 
 
-def _run_trainer(trainer: DecoderTrainer, run: RunFolder, *, phase: str, keep: State) -> None:
-    """All epochs of a trainer, with progress and checkpoints; `keep` goes into each checkpoint."""
-    with bar({"warm": "decoder on own trials", "refit": "stage 2"}[phase], trainer.settings.epochs) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            loss = trainer.run_epoch()
-            run.log(phase=phase, epoch=trainer.epoch, loss=loss)
-            shown.advance(note=f"loss {loss:.3f}")
-            if run.due() and not trainer.done:
-                run.save({**keep, "phase": phase, "trainer": trainer.state()})
+def _saver(run: RunFolder, state: State) -> Callable[[State], None]:
+    """Checkpoints inside a phase: what the phase began with, and where its trainer stands."""
+    return lambda reached: run.save({**state, "trainer": reached})
 
 
-def _warm(config: Config, checked: Checked, run: RunFolder, state: State) -> State:
+def _warm(config: Config, checked: Joined, run: RunFolder, state: State) -> State:
     """Without pretraining: the shared decoder is trained on the new subject's own trials, all candidate voxels."""
     generator, trials = _generator(config, 1), checked.trials
     layer = input_layer(trials.responses.shape[1], config.hidden, generator, scale=config.input_scale)
     data = [(trials.responses, trials.target)]
     trainer = DecoderTrainer(checked.shared, [layer], data, config, generator, train_shared=True)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
-    _run_trainer(trainer, run, phase="warm", keep={})
+    run_to_end(trainer, "decoder on own trials", run, state=state["trainer"], save=_saver(run, state), phase="warm")
     following = {"phase": "select", "trainer": None, "shared": dict(checked.shared.state_dict())}
     run.save(following)
     return following
 
 
-def _mask_trainer(config: Config, checked: Checked, experiment: Experiment, state: State) -> MaskTrainer:
-    """Stage 1 at its start, or where the checkpoint left it."""
+def _mask_trainer(config: Config, checked: Joined, state: State) -> MaskTrainer:
+    """Stage 1 at its start."""
     if "shared" in state:
         checked.shared.load_state_dict(state["shared"])
     generator = _generator(config, 2)
-    geometry = experiment.subjects[experiment.target].geometry.take(checked.candidates)
+    geometry = checked.target.geometry.take(checked.candidates)
     low_pass = geometry.low_pass(config.sigma if config.low_pass != "none" else 0.0)
     folds = folds_by_stimulus(checked.trials.stimulus_ids, config.n_folds, generator)
     objective = FrozenDecoder(checked.shared, checked.trials.target, config)
-    trainer = MaskTrainer(checked.trials.responses, folds, objective, low_pass, config, generator)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
-    return trainer
+    return MaskTrainer(checked.trials.responses, folds, objective, low_pass, config, generator)
 
 
-def _select(
-    config: Config, checked: Checked, experiment: Experiment, run: RunFolder, trainer: MaskTrainer, state: State
-) -> State:  # fmt: skip
+def _select(config: Config, checked: Joined, run: RunFolder, state: State) -> State:
     """Stage 1: rounds until the budget is met."""
-    kept_shared = {"shared": state["shared"]} if "shared" in state else {}
-    with bar("stage 1, selecting voxels", config.n_rounds * config.epochs_per_round) as shown:
-        shown.advance(trainer.epoch)
-        while not trainer.done:
-            record = trainer.run_epoch()
-            run.log(phase="select", **record)
-            shown.advance(note=f"round {record['round']}, {record['n_alive']} voxels, loss {record['loss']:.3f}")
-            if run.due() and not trainer.done:
-                run.save({**kept_shared, "phase": "select", "trainer": trainer.state()})
-    return _close_selection(config, checked, experiment, run, trainer)
+    trainer = _mask_trainer(config, checked, state)
+    keep = _saver(run, state)
+    run_to_end(trainer, "stage 1, selecting voxels", run, state=state.pop("trainer"), save=keep, phase="select")
+    return _close_selection(checked, run, trainer)
 
 
-def _close_selection(config: Config, checked: Checked, experiment: Experiment, run: RunFolder, trainer: MaskTrainer) -> State:
-    outcome, responses = trainer.outcome, experiment.subjects[experiment.target]
+def _close_selection(checked: Joined, run: RunFolder, trainer: MaskTrainer) -> State:
+    outcome, responses = trainer.outcome, checked.target
     if outcome is None:
         raise RuntimeError("stage 1 ended without an outcome")
     whole = {name: np.zeros(responses.n_voxels, np.float32) for name in ("mask", "mask_smoothed")}
@@ -322,7 +323,7 @@ def _close_selection(config: Config, checked: Checked, experiment: Experiment, r
     return following
 
 
-def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFolder, state: State) -> None:
+def _refit(config: Config, checked: Joined, run: RunFolder, state: State) -> None:
     """Stage 2: the input layer on the kept voxels, in one of the readings of rewinding."""
     run.facts["selection"] = state["selection"]
     maps = read_arrays(run.path / "artifacts" / "maps.npz")
@@ -337,22 +338,10 @@ def _refit(config: Config, checked: Checked, experiment: Experiment, run: RunFol
     layer = input_layer(int(kept.sum()), shared.hidden, generator, scale=config.input_scale)
     if config.rewind != "reinitialised":
         layer.load_state_dict(state["stage_1"])
-    trials = training_data(
-        experiment,
-        experiment.target,
-        checked.embedding,
-        scaling=config.scaling,
-        voxels=maps["selected"],
-        n_sessions=config.n_sessions,
-    )
-    data = [(trials.responses, trials.target)]
+    data = [(checked.trials.responses[:, kept].contiguous(), checked.trials.target)]
     trainer = DecoderTrainer(shared, [layer], data, config, generator, train_shared=not checked.pretrained)
-    if state["trainer"] is not None:
-        trainer.restore(state["trainer"])
     if config.rewind != "none":
-        _run_trainer(
-            trainer, run, phase="refit", keep={name: state[name] for name in state if name not in ("phase", "trainer")}
-        )
+        run_to_end(trainer, "stage 2", run, state=state["trainer"], save=_saver(run, state), phase="refit")
     trainer.merge_updates()
     result = {
         **decoder_state(shared, checked.embedding),
@@ -401,3 +390,20 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
         protocol=config.protocol,
         controls=controls,
     )
+
+
+METHOD = Method(
+    name="troi",
+    config=Config,
+    needs=("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)"),
+    published=PUBLISHED,
+    backbone=BACKBONE,
+    reads_backbone=lambda config: config.pretrain,
+    of_backbone=("centre",),
+    scoring=("roi", "near_duplicate", "protocol"),
+    prepare=prepare,
+    join=join,
+    fit=fit,
+    evaluate=evaluate,
+    phases=phases,
+)

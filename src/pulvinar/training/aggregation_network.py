@@ -16,10 +16,11 @@ from pulvinar.models.backbones import Backbone
 from pulvinar.selection import stage_mask
 from pulvinar.training.aggregation import MeasuredRDMs, held_out_score
 from pulvinar.training.aggregation_settings import AggregationConfig, parse_layout
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 
 
-class NetworkTrainer:
+class NetworkTrainer(EpochTrainer):
     """Scales, and by choice the backbone's weights, on the pairs of the training images; the best epoch on held-out images.
 
     pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last one.
@@ -50,9 +51,9 @@ class NetworkTrainer:
         if self.trains_network:
             groups.append({"params": list(self.backbone.parameters()), "lr": network_rate})
         self.optimizer = torch.optim.Adam(groups)
-        self.epoch, self.best_score, self.best = 0, -2.0, self._weights()
+        self.n_epochs, self.best_score, self.best = config.epochs, -2.0, self._weights()
 
-    def run_epoch(self) -> dict[str, float]:
+    def run_epoch(self) -> Record:
         """About as many steps as show every training pair once; then the score on the held-out images."""
         n_images = len(self.training)
         per_step = min(self.config.images_per_step, n_images)
@@ -76,6 +77,7 @@ class NetworkTrainer:
             weights = target.weights[chosen][:, None]
             rdms = target.sample(self.generator)[:, chosen]
             loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.config.loss) / len(self.measured)
+        require_finite(loss.sum(), f"network and scales, epoch {self.epoch + 1}")
         self.optimizer.zero_grad()
         loss.sum().backward()
         self.optimizer.step()
@@ -134,20 +136,17 @@ class NetworkTrainer:
     def state(self) -> State:
         """Everything that the next epoch depends on."""
         return {
-            "epoch": self.epoch,
+            **super().state(),
             "now": self._weights(),
             "best": self.best,
             "best_score": self.best_score,
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
         }
 
     def restore(self, state: State) -> None:
         """Go back to what `state` gave."""
-        self.epoch, self.best, self.best_score = int(state["epoch"]), state["best"], float(state["best_score"])
+        super().restore(state)
+        self.best, self.best_score = state["best"], float(state["best_score"])
         self._restore_weights(state["now"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
 
 
 def _pair_places(rows: Tensor, n_images: int) -> Tensor:

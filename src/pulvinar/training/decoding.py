@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pulvinar.errors import DegenerateError
 from pulvinar.models import low_rank
 from pulvinar.models.decoder import Decoded, SharedDecoder, decayed_and_not
 from pulvinar.objectives.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding_settings import DecodingSettings
 from pulvinar.training.gradient_caching import cached_gradients
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.threads import threads_for
 
@@ -138,15 +138,6 @@ def input_rate_share(n_voxels: int) -> float:
     return min(1.0, VOXELS_AT_FULL_RATE / max(1, n_voxels))
 
 
-def require_finite(value: Tensor, where: str, *, what: str = "loss") -> None:
-    """Raise `DegenerateError` if a loss, or the length of its gradient, is NaN or infinite."""
-    if not torch.isfinite(value):
-        raise DegenerateError(
-            f"{where}: the {what} is {value.item()}; nothing was changed by this step, and checkpoints are from before it. "
-            "Lower the learning rate, look at the responses' scale, or use precision=float32"
-        )
-
-
 class Batch(NamedTuple):
     """Rows of a step: responses (row, voxel) of every subject, target (row, token x dim) of all, and how rows were mixed."""
 
@@ -155,7 +146,7 @@ class Batch(NamedTuple):
     mixing: Mixing | None
 
 
-class DecoderTrainer:
+class DecoderTrainer(EpochTrainer):
     """Trains input layers (one per subject) and, where `train_shared`, what they share.
 
     data: per subject responses (trial, voxel) and target embedding (trial, token x dim), the target in memory or read when
@@ -199,24 +190,18 @@ class DecoderTrainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.epoch = 0
+        self.n_epochs = settings.epochs
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)
 
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are behind us."""
-        return self.epoch >= self.settings.epochs
-
-    def run_epoch(self) -> float:
-        """One pass over the smallest subject's trials; the mean loss."""
+    def run_epoch(self) -> Record:
+        """One pass over the smallest subject's trials."""
         orders, total = self.draw_orders(), 0.0
         with threads_for(self.largest_product):
             for step in range(self.steps_per_epoch):
                 batch = self.draw_batch(step, orders)
                 self.optimizer.zero_grad()
                 total += self.update(self._backward(*batch), step)
-        self.epoch += 1
-        return total / self.steps_per_epoch
+        return self.end_epoch(total)
 
     @property
     def largest_product(self) -> int:
@@ -302,22 +287,18 @@ class DecoderTrainer:
         """All that a bit-identical continuation needs."""
         changes = self.train_shared or self.settings.lora_rank
         return {
-            "epoch": self.epoch,
+            **super().state(),
             **({"shared": dict(self.shared.state_dict())} if changes else {}),  # a frozen one may be gigabytes
             "layers": [dict(layer.state_dict()) for layer in self.layers],
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
         }
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave."""
-        self.epoch = state["epoch"]
+        super().restore(state)
         if "shared" in state:
             self.shared.load_state_dict(state["shared"])
         for layer, weights in zip(self.layers, state["layers"], strict=True):
             layer.load_state_dict(weights)
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
 
 
 def leaf(values: Tensor) -> Tensor:

@@ -164,6 +164,20 @@ class Trials:
         return torch.cat(parts).numpy()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScaledTrials:
+    """Training trials of one subject, read once and z-scored: responses (trial, voxel) on these voxels (indices)."""
+
+    responses: Tensor
+    voxels: np.ndarray
+    stimulus_ids: tuple[str, ...]
+
+    def with_target(self, experiment: Experiment, embedding: Embedding) -> Trials:
+        """The same with the embedding of what was shown."""
+        target = embedding.targets(experiment, self.stimulus_ids)
+        return Trials(responses=self.responses, target=target, stimulus_ids=self.stimulus_ids, n_tokens=embedding.n_tokens)
+
+
 def half_of(experiment: Experiment, half: Half) -> Experiment:
     """The experiment with one half of the target's training images, the same halves for every seed; "both": as it is."""
     if half == "both":
@@ -221,15 +235,49 @@ def training_data(
     n_sessions: int | None = None,
 ) -> Trials:
     """Training trials of a subject (its first sessions, on some voxels); bad voxels among them are refused by name."""
+    return scaled_trials(experiment, subject, scaling=scaling, voxels=voxels, n_sessions=n_sessions).with_target(
+        experiment, embedding
+    )
+
+
+def scaled_trials(
+    experiment: Experiment,
+    subject: str,
+    *,
+    scaling: Mode,
+    voxels: np.ndarray | None = None,
+    n_sessions: int | None = None,
+    drop_bad_voxels: bool = False,
+    finite_in_test: bool = False,
+) -> ScaledTrials:
+    """Training trials of a subject (its first sessions, on some voxels), each read once.
+
+    Voxels that do not vary or are not finite, with `finite_in_test` in test trials too, are left out with `drop_bad_voxels`
+    and refused by name without (`DegenerateError`).
+    """
     responses = experiment.subjects[subject]
-    responses = responses if voxels is None else responses.take_voxels(np.flatnonzero(voxels))
+    chosen = np.arange(responses.n_voxels) if voxels is None else np.flatnonzero(voxels)
+    responses = responses if voxels is None else responses.take_voxels(chosen)
     trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
-    responses.require_good_voxels(trials)
-    fit_trials = trials if scaling == "train_stats" else _non_test_trials(experiment, responses)
-    values = zscore(responses, trials, fit_trials=fit_trials, mode=scaling)
+    test = responses.trials_of(experiment.split.test) if finite_in_test else trials[:0]
+    used = trials
+    if scaling == "per_session":
+        used = _non_test_trials(experiment, responses)
+        used = used[np.isin(responses.sessions[used], responses.sessions[trials])]
+    seen, rows = responses.take_trials(used), np.searchsorted(used, trials)
+    if drop_bad_voxels:
+        bad = np.union1d(seen.bad_voxels(rows), responses.not_finite_voxels(test))
+        if len(bad) == len(chosen):
+            raise DegenerateError(f"responses of {subject}: every voxel is constant, NaN or infinite")
+        good = np.setdiff1d(np.arange(len(chosen)), bad)
+        seen, chosen = (seen.take_voxels(good), chosen[good]) if len(bad) else (seen, chosen)
+    else:
+        seen.require_good_voxels(rows)
+        responses.require_finite_voxels(test)
+    in_place = seen.values if len(used) == len(trials) else None
+    values = zscore(seen, rows, fit_trials=np.arange(len(used)), mode=scaling, out=in_place)
     ids = tuple(responses.stimulus_ids[trial] for trial in trials)
-    target = embedding.targets(experiment, ids)
-    return Trials(responses=torch.from_numpy(values), target=target, stimulus_ids=ids, n_tokens=embedding.n_tokens)
+    return ScaledTrials(responses=torch.from_numpy(values), voxels=chosen, stimulus_ids=ids)
 
 
 def held_out_data(

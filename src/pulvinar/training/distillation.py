@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.config import LARGEST_SEED, setting
-from pulvinar.errors import DegenerateError
 from pulvinar.models.gated_resnet import GatedResNet
 from pulvinar.models.heads import Head
 from pulvinar.objectives.distillation import seed_loss, simreg_loss
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 from pulvinar.training.optimizers import set_rates, warm_up_cosine
 from pulvinar.training.precision import Precision, autocast, default_device
 from pulvinar.training.views import ViewSettings, make_view
@@ -65,7 +65,7 @@ def student_head(objective: Objective, n_features: int, n_teacher: int, generato
     return Head([n_features, *hidden, n_teacher]).initialise(generator)
 
 
-class DistillationTrainer:
+class DistillationTrainer(EpochTrainer):
     """Trains a student and its head on images (image, height, width, 3) uint8; the teacher stays as it is.
 
     Teacher and student see the same view of an image. SGD with momentum; the rate rises over `warm_share` of the run and falls
@@ -92,17 +92,12 @@ class DistillationTrainer:
         self.network = nn.ModuleDict({"student": self.student, "head": self.head})
         every = {"params": list(self.network.parameters()), "weight_decay": settings.weight_decay, "rate_share": 1.0}
         self.optimizer = torch.optim.SGD([every], lr=settings.peak_rate, momentum=settings.momentum)
-        self.epoch = 0
+        self.n_epochs = settings.n_epochs
         self.steps_per_epoch = max(1, len(images) // settings.batch_size)
         self.queue = torch.zeros(0, n_teacher, device=self.device)
 
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are behind us."""
-        return self.epoch >= self.settings.n_epochs
-
-    def run_epoch(self) -> float:
-        """One pass over the images; the mean loss. `DegenerateError` names the step where the loss is not finite."""
+    def run_epoch(self) -> Record:
+        """One pass over the images. `DegenerateError` names the step where the loss is not finite."""
         if self.settings.objective == "seed" and not len(self.queue):
             self._fill_queue()
         self.network.train()
@@ -110,8 +105,7 @@ class DistillationTrainer:
         total = 0.0
         for step in range(self.steps_per_epoch):
             total += self._step(step, order[step * self.settings.batch_size :][: self.settings.batch_size])
-        self.epoch += 1
-        return total / self.steps_per_epoch
+        return self.end_epoch(total)
 
     def _step(self, step: int, rows: Tensor) -> float:
         settings = self.settings
@@ -131,11 +125,7 @@ class DistillationTrainer:
                 student_temperature=settings.student_temperature,
                 teacher_temperature=settings.teacher_temperature,
             )
-        if not torch.isfinite(loss):
-            raise DegenerateError(
-                f"epoch {self.epoch + 1}, step {step + 1}: the loss is {loss.item()}; lower learning_rate. "
-                "The last checkpoint is kept"
-            )
+        require_finite(loss, f"epoch {self.epoch + 1}, step {step + 1} of {self.steps_per_epoch}")
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -158,18 +148,10 @@ class DistillationTrainer:
 
     def state(self) -> State:
         """All that a bit-identical continuation needs."""
-        return {
-            "epoch": self.epoch,
-            "network": dict(self.network.state_dict()),
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
-            "queue": self.queue,
-        }
+        return {**super().state(), "network": dict(self.network.state_dict()), "queue": self.queue}
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave."""
-        self.epoch = state["epoch"]
+        super().restore(state)
         self.network.load_state_dict(state["network"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
         self.queue = state["queue"].to(self.device)

@@ -24,6 +24,7 @@ from pulvinar.models import partial_least_squares as pls
 from pulvinar.models import ridge, ridge_layer
 from pulvinar.models.banded_ridge import fit_banded
 from pulvinar.training.checkpoints import State
+from pulvinar.training.loop import Record
 
 LayerChoice = Literal["voxel", "roi", "single", "concatenated", "banded"]
 Regression = Literal["ridge", "partial_least_squares"]
@@ -129,7 +130,7 @@ class EncoderTrainer:
         self.groups = _groups(settings.layer_choice, groups, n_voxels)
         banded = settings.layer_choice == "banded"
         self.n_units = 1 if banded else len(self.layers) * len(self.blocks)
-        self.n_done = 0
+        self.n_done, self.scored = 0, ""
         self.scores = torch.full((len(self.layers), len(settings.penalties), n_voxels), -torch.inf)
         self.variance = torch.ones(n_voxels)
         self._ready: dict[int, ridge_layer.Layer] = {}
@@ -139,6 +140,15 @@ class EncoderTrainer:
         """Whether every layer and block has been scored."""
         return self.n_done >= self.n_units
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Blocks of voxels of a layer that are scored, and all of them."""
+        return self.n_done, self.n_units
+
+    def note(self, record: Record | None) -> str:
+        """The layer and the voxels that were scored last."""
+        return self.scored
+
     def state(self) -> State:
         """What `restore` needs."""
         return {"n_done": self.n_done, "scores": self.scores, "variance": self.variance}
@@ -147,8 +157,8 @@ class EncoderTrainer:
         """Go on where `state` was taken."""
         self.n_done, self.scores, self.variance = int(state["n_done"]), state["scores"], state["variance"]
 
-    def run(self) -> Iterator[str]:
-        """Score what is left; after each block of voxels its name is yielded (a place to save)."""
+    def run(self) -> Iterator[None]:
+        """Score what is left, a block of voxels of a layer at every turn."""
         if self.settings.layer_choice == "banded":
             self.n_done = self.n_units  # himalaya's search is one piece, made in `fit`
             return
@@ -159,7 +169,8 @@ class EncoderTrainer:
             for block, scores in self._search(number, np.asarray(values), left):
                 self.scores[number, :, block] = scores
                 self.n_done += 1
-                yield f"{name}, voxels {block.start} to {block.stop}"
+                self.scored = f"{name}, voxels {block.start} to {block.stop}"
+                yield
 
     def _search(self, number: int, values: np.ndarray, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
         penalties = torch.tensor(self.settings.penalties, dtype=torch.float64)

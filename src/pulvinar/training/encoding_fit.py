@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from pulvinar.errors import InputError
-from pulvinar.progress import bar, warn
+from pulvinar.progress import warn
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
+from pulvinar.training.loop import run_to_end
 from pulvinar.training.runs import RunFolder
 
 LEAST_FALL = 0.005  # of the held-out error from the last but one alpha to the largest, as a share of a voxel's variance
@@ -50,7 +51,7 @@ def encoder_unit(
 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         trainer = given.trainer(layers(), settings, folds=folds)
-        search(trainer, f"{given.name}: choosing layers and penalties", run, state, save)
+        run_to_end(trainer, f"{given.name}: choosing layers and penalties", run, state=state, save=save)
         encoder = trainer.fit()
         _warn_of_small_alphas(given.name, trainer)
         if backbone is not None:
@@ -60,18 +61,6 @@ def encoder_unit(
         run.save(encoder, name=f"{name}-{given.name}")
 
     return work
-
-
-def search(trainer: EncoderTrainer, name: str, run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
-    """Score every layer, penalty and voxel, from where `state` stood."""
-    if state is not None:
-        trainer.restore(state)
-    with bar(name, trainer.n_units) as progress:
-        progress.advance(trainer.n_done)
-        for done in trainer.run():
-            progress.advance(note=done)
-            if run.due():
-                save(trainer.state())
 
 
 def _summary(encoder: State) -> dict[str, Any]:

@@ -25,17 +25,17 @@ from pulvinar.config import setting
 from pulvinar.errors import InputError
 from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round, voxel_budget
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.checkpoints import State
 from pulvinar.training.decoding import (
     Mixing,
     Rows,
     decoding_loss,
     draw_mixing,
     input_rate_share,
-    require_finite,
     stack_mixings,
 )
 from pulvinar.training.decoding_settings import DecodingSettings
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.threads import threads_for
 
@@ -181,7 +181,7 @@ class _Fold:
     parts: list[Rated]
 
 
-class MaskTrainer:
+class MaskTrainer(EpochTrainer):
     """Rounds of training of mask and input layers. `mask` (candidate voxel,) is over all voxels; cut ones are 0."""
 
     def __init__(
@@ -213,7 +213,7 @@ class MaskTrainer:
         self.biases = [nn.Parameter(torch.zeros(objective.n_outputs, device=self.device)) for _ in range(settings.n_folds)]
         self.mask = nn.Parameter(torch.ones(self.n_candidates, device=self.device))
         self._make_optimizer()
-        self.round, self.epoch = 1, 0
+        self.round, self.n_epochs = 1, settings.n_rounds * settings.epochs_per_round
         self.outcome: Round | None = None
         self.last_mask = np.ones(self.n_candidates, np.float32)
 
@@ -264,6 +264,10 @@ class MaskTrainer:
         if self.epoch % self.settings.epochs_per_round == 0:
             self._close_round()
         return record
+
+    def note(self, record: Record | None) -> str:
+        """Round, voxels and loss of the epoch."""
+        return f"round {record['round']}, {record['n_alive']} voxels, {super().note(record)}" if record else ""
 
     def _step(self, parts: Sequence[Tensor]) -> np.ndarray:
         """One update of every input layer and of the mask; training loss and the loss that the mask saw.
@@ -374,28 +378,25 @@ class MaskTrainer:
     def state(self) -> State:
         """All that a bit-identical continuation needs, the current shapes among it."""
         return {
+            **super().state(),
             "round": self.round,
-            "epoch": self.epoch,
             "kept": self.kept,
             "weights": [weight.detach() for weight in self.weights],
             "biases": [bias.detach() for bias in self.biases],
             "mask": self.mask.detach(),
             "last_mask": torch.from_numpy(self.last_mask),
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
         }
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
-        self.round, self.epoch, self.kept = state["round"], state["epoch"], state["kept"]
+        self.round, self.kept = state["round"], state["kept"]
         shrink = self.settings.shrink
         self.responses = self.responses[:, self.kept].contiguous() if shrink else self.responses * self.kept
         self.weights = [nn.Parameter(weight.to(self.device)) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias.to(self.device)) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"].to(self.device)), state["last_mask"].numpy()
         self._make_optimizer()
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
+        super().restore(state)
 
     def mean_input_weights(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Voxels still alive (indices), and the folds' mean weight (alive voxel, output), mask folded in, and bias."""

@@ -20,8 +20,9 @@ from pulvinar.models.decoder import decayed_and_not
 from pulvinar.models.diffusion_prior import DiffusionPrior
 from pulvinar.models.picture_decoder import LowLevelBranch, PictureDecoder
 from pulvinar.objectives.contrastive import similarity, soft_clip_targets, soft_cross_entropy
-from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.training.decoding import Rows, draw_mixing, require_finite
+from pulvinar.training.checkpoints import State
+from pulvinar.training.decoding import Rows, draw_mixing
+from pulvinar.training.loop import EpochTrainer, Record, require_finite
 from pulvinar.training.optimizers import one_cycle
 
 Loss = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -38,7 +39,7 @@ class PartSettings:
     weight_decay: float
 
 
-class PartTrainer:
+class PartTrainer(EpochTrainer):
     """Trains `network` by `loss(rows, done, generator)`: rows are indices (row,), done the share of epochs behind us."""
 
     def __init__(self, network: nn.Module, loss: Loss, n_rows: int, settings: PartSettings, generator: torch.Generator) -> None:
@@ -47,16 +48,11 @@ class PartTrainer:
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.parameters = [*matrices, *vectors]
-        self.epoch = 0
+        self.n_epochs = settings.epochs
         self.steps_per_epoch = max(1, n_rows // settings.batch_size)
 
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are behind us."""
-        return self.epoch >= self.settings.epochs
-
-    def run_epoch(self) -> float:
-        """One pass over the rows in a new order; the mean loss."""
+    def run_epoch(self) -> Record:
+        """One pass over the rows in a new order."""
         order, size, settings = torch.randperm(self.n_rows, generator=self.generator), self.settings.batch_size, self.settings
         n_steps, total = settings.epochs * self.steps_per_epoch, 0.0
         self.network.train()
@@ -73,24 +69,16 @@ class PartTrainer:
             self.optimizer.step()
             total += loss.item()
         self.network.eval()
-        self.epoch += 1
-        return total / self.steps_per_epoch
+        return self.end_epoch(total)
 
     def state(self) -> State:
         """All that a bit-identical continuation needs."""
-        return {
-            "epoch": self.epoch,
-            "network": dict(self.network.state_dict()),
-            "optimizer": optimizer_state(self.optimizer),
-            "generator": self.generator.get_state(),
-        }
+        return {**super().state(), "network": dict(self.network.state_dict())}
 
     def restore(self, state: State) -> None:
         """Continue from what `state` gave."""
-        self.epoch = state["epoch"]
+        super().restore(state)
         self.network.load_state_dict(state["network"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
 
 
 def as_pictures(pixels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pulvinar.models.batch_norm import n_processes
 from pulvinar.progress import REPORTER
 
 __all__ = [
+    "agreed",
     "gather_rows",
     "is_first",
     "mean_over_processes",
@@ -52,6 +53,15 @@ def wait() -> None:
     """Until every process is here."""
     if n_processes() > 1:
         processes.barrier()
+
+
+def agreed(decision: bool) -> bool:
+    """What the first process decides, in every process."""
+    if n_processes() == 1:
+        return decision
+    told = torch.tensor(float(decision and is_first()), device="cuda" if torch.cuda.is_available() else "cpu")
+    processes.all_reduce(told)
+    return bool(told > 0)
 
 
 def own_rows(rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ weights with batch-norm folded in have none to renew).
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from pulvinar.objectives.contrastive import info_nce
 from pulvinar.progress import warn
 from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
+from pulvinar.training.loop import Record, require_finite
 from pulvinar.training.tuning_settings import TuningConfig
 
 SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as training.collapse has it
@@ -122,7 +123,17 @@ class ResponseTuner:
             self._order = (self.epoch, [(name, next(parts[name])) for name in self.turns])
         return self._order[1]
 
-    def run_steps(self, seconds: float = 2.0) -> dict[str, Any] | None:
+    @property
+    def position(self) -> tuple[int, int]:
+        """Steps that are behind us, and all of them."""
+        return self.step_number, self.n_steps
+
+    def run(self) -> Iterator[Record | None]:
+        """The steps that are left, some seconds of them at every turn; the record of an epoch that ended."""
+        while not self.done:
+            yield self.run_steps()
+
+    def run_steps(self, seconds: float = 2.0) -> Record | None:
         """Steps for about so long, or to the end of the epoch if that comes first; the epoch's record if it ended."""
         started = time.monotonic()
         while True:
@@ -151,11 +162,8 @@ class ResponseTuner:
             ours, theirs = self._sides(one.rows[places], one.responses[places], subject)
             loss = self._loss(ours, theirs)
             total = loss if self.constraint is None else loss + self.constraint.term(self._gates().share)
-            if not torch.isfinite(total):
-                raise DegenerateError(
-                    f"epoch {self.epoch + 1}, step {self.step_number % len(self.turns) + 1}: the loss is {total.item()}; "
-                    "lower learning_rate. The last checkpoint is kept"
-                )
+            step, n_steps = self.step_number % len(self.turns) + 1, len(self.turns)
+            require_finite(total, f"epoch {self.epoch + 1}, step {step} of {n_steps}")
             self.optimizer.zero_grad()
             total.backward()
             self.optimizer.step()
@@ -199,7 +207,7 @@ class ResponseTuner:
                 chances.append(self._chance(len(places), one.held_out_responses))
         return (float(np.mean(losses)), float(np.mean(chances))) if losses else None
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Record:
         """What metrics.jsonl says of the epoch that ended; keeps the weights if they are the best so far."""
         n, held_out = len(self.turns), self.validation_loss()
         record: dict[str, Any] = {"epoch": self.epoch, "loss": self.sums["loss"] / n, "chance": self.chance}
@@ -221,7 +229,7 @@ class ResponseTuner:
         self.stopped = held_out is not None and patience is not None and self.epoch - self.best["epoch"] >= patience
         return record
 
-    def note(self, record: Mapping[str, Any] | None) -> str:
+    def note(self, record: Record | None) -> str:
         """What the progress line says."""
         if record is None:
             return ""

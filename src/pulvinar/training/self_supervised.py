@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pulvinar.errors import DegenerateError, InputError
 from pulvinar.selection.budget import BudgetConstraint, tightness
 from pulvinar.training.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.training.collapse import Watch, health
+from pulvinar.training.loop import Record, require_finite, seeded
 from pulvinar.training.optimizers import make_optimizer, parameter_groups, set_rates, warm_up_cosine
 from pulvinar.training.precision import autocast, default_device
 from pulvinar.training.processes import gather_states, n_processes, own_rows, rank, sum_gradients
@@ -23,14 +24,13 @@ from pulvinar.training.views import make_view
 
 GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
-REMEDY = "the last checkpoint is kept. Lower learning_rate, or set clip_norm or precision=float32"
+STEPS_BETWEEN_LOOKS = 20  # at the clock, for checkpoints
 STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
 
 
-def seeded(seed: int, name: str, *, part: int = 0) -> torch.Generator:
+def generator_of(name: str, seed: int, *, part: int = 0) -> torch.Generator:
     """One of the generators that a run derives from its seed; `part` for what differs between processes."""
-    number = len(GENERATORS) * (seed * 64 + part) + GENERATORS.index(name)
-    return torch.Generator().manual_seed(number % 2**63)
+    return seeded(seed * 64 + part, GENERATORS.index(name), n_streams=len(GENERATORS))
 
 
 def require_batch(n_images: int, config: SelfSupervisedConfig) -> None:
@@ -63,7 +63,8 @@ class SiameseTrainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.images, self.config, self.views = images, config, config.views()
         self.loss = SiameseLoss(config, network.encoder(gated=True).macs)
-        self.generators = {name: seeded(config.seed, name, part=rank() if name == "views" else 0) for name in GENERATORS}
+        parts = {"views": rank()}  # every process has views of its own
+        self.generators = {name: generator_of(name, config.seed, part=parts.get(name, 0)) for name in GENERATORS}
         gating = config.gating if network.gate_parameters() else None
         groups = parameter_groups(
             network,
@@ -91,7 +92,7 @@ class SiameseTrainer:
         self.sums: dict[str, float] = {}
         self.last_loss = math.nan
         self.watch = Watch()
-        self.seconds, self.n_timed_steps = 0.0, 0
+        self.seconds, self.n_timed_steps, self.rate = 0.0, 0, 0.0
         self._run = torch.compile(network) if config.compiled else network
 
     def _constraint(self) -> BudgetConstraint | None:
@@ -116,11 +117,21 @@ class SiameseTrainer:
         return self.step_number >= self.n_steps
 
     @property
+    def position(self) -> tuple[int, int]:
+        """Steps that are behind us, and all of them."""
+        return self.step_number, self.n_steps
+
+    @property
     def done_share(self) -> float:
         """Share of the run that is behind us."""
         return self.step_number / self.n_steps
 
-    def run_steps(self, n_steps: int | None = None) -> dict[str, Any] | None:
+    def run(self) -> Iterator[Record | None]:
+        """The steps that are left, a few at every turn; the record of an epoch that ended."""
+        while not self.done:
+            yield self.run_steps(STEPS_BETWEEN_LOOKS)
+
+    def run_steps(self, n_steps: int | None = None) -> Record | None:
         """So many steps, or to the end of the epoch if that comes first; the epoch's record if it ended."""
         started, n_done, ended = time.monotonic(), 0, False
         self.network.train()
@@ -128,8 +139,9 @@ class SiameseTrainer:
             self._one_step()
             n_done += 1
             ended = self.step_number % self.steps_per_epoch == 0
-        self.n_timed_steps += n_done
-        self.seconds += time.monotonic() - started
+        took = time.monotonic() - started
+        self.n_timed_steps, self.seconds = self.n_timed_steps + n_done, self.seconds + took
+        self.rate = n_done * self.config.batch_size / max(1e-9, took)
         return self._record() if ended else None
 
     def _one_step(self) -> None:
@@ -187,9 +199,8 @@ class SiameseTrainer:
             branches = forward(views, self.generators["gates"], **options)
             terms = terms_of(branches)
             value = total(terms)
-            self._require_finite(value)
             value.backward()
-        self._require_finite(value)
+        require_finite(value, f"step {self.step_number + 1} (epoch {self.epoch + 1})")
         sum_gradients(self.network.parameters())
         self._update(done)
         share = hard_share(branches)
@@ -206,22 +217,15 @@ class SiameseTrainer:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.optimizer.step()
 
-    def _require_finite(self, loss: Tensor) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DegenerateError(f"step {self.step_number + 1} (epoch {self.epoch + 1}): the loss is {value}; {REMEDY}")
-
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
         first, second = (branch.projected[:N_HEALTH_IMAGES].detach() for branch in branches)
         features = branches[1].features[:N_HEALTH_IMAGES].detach()
         self.watch.see(health(features, first, second), epoch=self.epoch, n_images=len(first))
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Record:
         """Means over the epoch, and what the watch saw last."""
-        record: dict[str, Any] = {"epoch": self.epoch} | {
-            name: value / self.steps_per_epoch for name, value in self.sums.items()
-        }
+        record: Record = {"epoch": self.epoch, **{name: value / self.steps_per_epoch for name, value in self.sums.items()}}
         self.sums = {}
         if self.constraint is not None:
             record["multiplier"] = self.constraint.multiplier
@@ -231,24 +235,19 @@ class SiameseTrainer:
         """Images of this process's steps since it began, views included."""
         return self.config.batch_size * self.n_timed_steps / max(1e-9, self.seconds)
 
-    def note(self, images_per_second: float) -> str:
-        """What the progress bar says beside the steps."""
+    def note(self, record: Record | None) -> str:
+        """Loss and, under a budget, multiply-adds of the last step; images per second of the last steps."""
         average = None if self.constraint is None else self.constraint.average
         share = "" if average is None else f", MAC share {average:.3f}"
-        return f"loss {self.last_loss:.3f}{share}, {images_per_second:.0f} images/s"
-
-    def agreed(self, due: bool) -> bool:
-        """What the first process decides, in every process."""
-        if n_processes() == 1:
-            return due
-        decision = torch.tensor(float(due and rank() == 0), device=self.device)
-        torch.distributed.all_reduce(decision)
-        return bool(decision > 0)
+        return f"loss {self.last_loss:.3f}{share}, {self.rate:.0f} images/s"
 
     def state(self) -> State:
         """All that a bit-identical continuation needs. `DegenerateError` rather than weights that are not finite."""
         if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
-            raise DegenerateError(f"after step {self.step_number} some weights are not finite; {REMEDY}")
+            raise DegenerateError(
+                f"after step {self.step_number} some weights are not finite; the last checkpoint is kept. Lower learning_rate, "
+                "or set clip_norm or precision=float32"
+            )
         return {
             "step": self.step_number,
             "network": dict(self.network.state_dict()),

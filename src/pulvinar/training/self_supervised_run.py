@@ -4,7 +4,7 @@ The run's checkpoint "network" has the weights of the encoders, `encoders`: one,
 checkpoint "backbone" (training/backbone_runs.py) has the first of them with its description, for methods that read the run.
 """
 
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.errors import InputError
 from pulvinar.models.gated_resnet import GatedResNet, Pass
 from pulvinar.models.macs import Macs, count_macs
-from pulvinar.progress import bar, log
 from pulvinar.training.backbone_runs import save_backbone
+from pulvinar.training.loop import run_to_end
 from pulvinar.training.processes import is_first, start, wait
 from pulvinar.training.runs import RunFolder
-from pulvinar.training.self_supervised import SiameseTrainer, require_batch, seeded
+from pulvinar.training.self_supervised import SiameseTrainer, generator_of, require_batch
 from pulvinar.training.self_supervised_settings import GatedConfig, SelfSupervisedConfig
 from pulvinar.training.settling import settle
 from pulvinar.training.siamese import Branches, SiameseNetwork
@@ -28,7 +28,6 @@ PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {
     "dual": (("dense", "gated"),),
     "two": (("gated",), ("dense",)),
 }
-STEPS_BETWEEN_LOOKS = 20  # at the clock, for checkpoints
 
 
 def image_size(data: ImageSet) -> int:
@@ -47,6 +46,19 @@ def check(config: SelfSupervisedConfig, data: ImageSet) -> Macs:
     if config.gating and config.gating.budget_mode != "none":
         macs.require_budget(config.gating.budget)
     return macs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The images, and the multiply-adds of the network for them."""
+
+    data: ImageSet
+    macs: Macs
+
+
+def prepare(config: SelfSupervisedConfig, data: ImageSet) -> Prepared:
+    """What can be wrong with settings and images together, before anything is written."""
+    return Prepared(data=data, macs=check(config, data))
 
 
 def make_encoders(config: SelfSupervisedConfig, branches: Branches, size: int) -> list[GatedResNet]:
@@ -69,20 +81,17 @@ def make_network(config: SelfSupervisedConfig, branches: Branches, size: int) ->
         projector=[config.projector_width] * 3,
         predictor_hidden=config.predictor_hidden if simsiam else None,
     )
-    return network.initialise(seeded(config.seed, "weights"), zero_residual=simsiam)
+    return network.initialise(generator_of("weights", config.seed), zero_residual=simsiam)
 
 
-def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: RunFolder) -> None:
+def fit(config: SelfSupervisedConfig, prepared: Prepared, run: RunFolder, *, branches: Branches) -> None:
     """Train with checkpoints to the end, settle the gates on the budget, write the checkpoint "network", finish the run."""
     start()
-    macs = check(config, data)
+    data, macs = prepared.data, prepared.macs
     size = image_size(data)
     network = make_network(config, branches, size)
     trainer = SiameseTrainer(network, data.train, config)
-    if state := run.load():
-        trainer.restore(state)
-        log(f"resumed after step {trainer.step_number} of {trainer.n_steps}")
-    train(trainer, run)
+    run_to_end(trainer, "training", run, state=run.load())
     network.eval()
     facts: dict[str, Any] = {"network": describe(config, macs), "images_per_second": trainer.images_per_second()}
     if trainer.gating:
@@ -93,23 +102,6 @@ def fit(config: SelfSupervisedConfig, branches: Branches, data: ImageSet, run: R
         save_backbone(run, network.encoder(gated="gated" in PASSES[branches][0]), config.views()[0])
         run.finish(**facts)
     wait()
-
-
-def train(trainer: SiameseTrainer, run: RunFolder) -> None:
-    """Steps, records and checkpoints until the trainer is done."""
-    with bar("training", trainer.n_steps) as shown:
-        shown.advance(trainer.step_number)
-        while not trainer.done:
-            before, started = trainer.step_number, time.monotonic()
-            record = trainer.run_steps(STEPS_BETWEEN_LOOKS)
-            rate = (trainer.step_number - before) * trainer.config.batch_size / max(1e-9, time.monotonic() - started)
-            if record is not None:
-                run.log(**record)
-            shown.advance(trainer.step_number - before, note=trainer.note(rate))
-            if not trainer.done and trainer.agreed(run.due()):
-                state = trainer.state()
-                if is_first():
-                    run.save(state)
 
 
 def describe(config: SelfSupervisedConfig, macs: Macs) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pulvinar.progress import log
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import EncoderSettings, Folds, Layers
 from pulvinar.training.encoding_data import EncodedSubject
-from pulvinar.training.encoding_fit import Unit, load_encoder, search
+from pulvinar.training.encoding_fit import Unit, load_encoder
+from pulvinar.training.loop import run_to_end
 from pulvinar.training.runs import RunFolder
 
 UNTUNED, TUNED = "untuned", "tuned"
@@ -33,7 +34,7 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         tuned = run.read(f"{TUNED}-{given.name}") or load_encoder(run, given.name)
         trainer = given.trainer(untuned(), settings, folds=folds)
-        search(trainer, f"{given.name}: tuned or untuned backbone", run, state, save)
+        run_to_end(trainer, f"{given.name}: tuned or untuned backbone", run, state=state, save=save)
         layers, _ = trainer.choice()
         r2 = {UNTUNED: _mean(trainer.held_out_scores(), layers), TUNED: _mean(tuned["layer_scores"], tuned["layers"])}
         choice = {**r2, "n_images": int(sum(len(held_out) for _, held_out in folds))}

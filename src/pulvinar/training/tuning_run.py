@@ -27,7 +27,7 @@ from pulvinar.models.gated_backbone import ResNetPass
 from pulvinar.models.low_rank import add_adapters, merge
 from pulvinar.models.network_cut import named_parameters_of, require_same, rest_after
 from pulvinar.models.response_heads import ContrastiveHead, RegressionHead
-from pulvinar.progress import bar, log
+from pulvinar.progress import log
 from pulvinar.selection.budget import BudgetConstraint
 from pulvinar.training.checkpoints import State
 from pulvinar.training.encoder import Folds, folds_by_source
@@ -36,6 +36,7 @@ from pulvinar.training.encoding_fit import Unit, encoder_unit, run_units
 from pulvinar.training.encoding_settings import check_subjects, names_of, open_named
 from pulvinar.training.feature_cache import cached_features
 from pulvinar.training.layer_features import BackboneSource, LayerFeatures
+from pulvinar.training.loop import run_to_end
 from pulvinar.training.response_tuning import ResponseTuner, TunedPart, TunedSubject
 from pulvinar.training.runs import RunFolder
 from pulvinar.training.settling import shift_onto
@@ -52,8 +53,8 @@ BUDGET_TOLERANCE = 2e-3
 MakeHead = Callable[[int, dict[str, int]], ContrastiveHead | RegressionHead]
 
 
-def check(config: TuningConfig, experiment: Experiment) -> None:
-    """What can be wrong with settings and data together, before anything is written."""
+def prepare(config: TuningConfig, experiment: Experiment) -> Experiment:
+    """What can be wrong with settings and data together, before anything is written; the experiment itself."""
     if experiment.stimuli.read_image is None:
         raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
     check_subjects(config, experiment)
@@ -69,6 +70,7 @@ def check(config: TuningConfig, experiment: Experiment) -> None:
     _refuse_misfit(config, backbone, weights)
     if weights.kind in ("last", "after"):
         rest_after(backbone.network, _cut_at(backbone, weights))
+    return experiment
 
 
 def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
@@ -264,10 +266,7 @@ def _tune_unit(config: TuningConfig, experiment: Experiment, tag: str, members: 
         tuner = ResponseTuner(part, head, subjects, config, constraint=constraint)
         if constraint is not None:
             constraint.rate = RATE * STEPS_OF_RATE / tuner.n_steps
-        if state is not None:
-            tuner.restore(state)
-            log(f"{tag}: resumed after step {tuner.step_number} of {tuner.n_steps}")
-        _train(tuner, run, tag, save)
+        run_to_end(tuner, f"tuning on {tag}", run, state=state, save=save, phase="tuning", backbone=tag)
         found = tuner.finish()
         close()
         share = None if constraint is None else _settle(part, constraint.budget)
@@ -277,19 +276,6 @@ def _tune_unit(config: TuningConfig, experiment: Experiment, tag: str, members: 
         run.save({"n_features": n_features, "weights": dict(head.state_dict())}, name=f"head-{tag}")
 
     return work
-
-
-def _train(tuner: ResponseTuner, run: RunFolder, tag: str, save: Callable[[State], None]) -> None:
-    with bar(f"tuning on {tag}", tuner.n_steps) as shown:
-        shown.advance(tuner.step_number)
-        while not tuner.done:
-            before = tuner.step_number
-            record = tuner.run_steps()
-            if record is not None:
-                run.log(phase="tuning", backbone=tag, **record)
-            shown.advance(tuner.step_number - before, note=tuner.note(record) or None)
-            if not tuner.done and run.due():
-                save(tuner.state())
 
 
 def _voxels(config: TuningConfig, backbone: Backbone, given: EncodedSubject) -> np.ndarray:
