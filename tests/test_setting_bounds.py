@@ -113,7 +113,7 @@ def redeclared() -> Iterator[Any]:
                     yield pytest.param(new, old, id=f"{name}.{field}")
 
 
-@pytest.mark.parametrize(("new", "old"), redeclared())
+@pytest.mark.parametrize(("new", "old"), list(redeclared()))
 def test_a_setting_declared_anew_keeps_its_bounds_and_what_it_counts_with(new, old):
     assert {**new.metadata, "help": ""} == {**old.metadata, "help": ""}
 

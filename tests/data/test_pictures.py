@@ -298,7 +298,7 @@ def test_what_was_done_is_said_once_for_all_images(tmp_path, capsys):
 
 def test_options_that_do_not_fit():
     assert mistakes_of(PictureOptions(background="#a0B1c2", white=4095), "pictures") == []
-    assert "background is white" in mistakes_of(PictureOptions(background="pink"), "pictures")[0]
+    assert "background: white" in mistakes_of(PictureOptions(background="pink"), "pictures")[0]
     assert mistakes_of(PictureOptions(white=0), "pictures") == ["pictures.white lies in [1, 65535], or none, not 0"]
 
 

@@ -204,7 +204,7 @@ def test_the_background_of_transparent_pictures_is_a_setting_and_stands_in_the_f
     for background, expected in (("white", 255 - shares), ("black", None), ("pink", None)):
         head = HEAD.replace("features.clip", f'images = "images"\nbackground = "{background}"\nfeatures.clip')
         if expected is None:  # black ink on black; a colour that is none
-            with pytest.raises(PulvinarError, match=r"its drawing vanishes|stimuli\.background is white, black"):
+            with pytest.raises(PulvinarError, match=r"its drawing vanishes|stimuli\.background: white, black"):
                 read(folder, head + NIFTI)
             continue
         experiment = read(folder, head + NIFTI)

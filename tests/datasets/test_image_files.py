@@ -235,7 +235,7 @@ def test_options_of_pictures_reach_the_files_and_the_cache(tmp_path, pictures, c
         found[background] = np.array(read.train[0])
     np.testing.assert_array_equal(found["white"][0, 0], [255] * 3)
     np.testing.assert_array_equal(found["black"][0, 0], [0] * 3)
-    with pytest.raises(ConfigError, match="background is white, black"):
+    with pytest.raises(ConfigError, match="background: white, black"):
         image_files.load(f"{tmp_path / 'set'}?background=pink")
 
 

@@ -81,26 +81,23 @@ OTHER_BYTE = {
 }
 
 
+def _colour(name: str) -> tuple[int, ...] | None:
+    """Red, green and blue; None where no background is wanted."""
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", name):
+        return tuple(bytes.fromhex(name[1:]))
+    if name not in (*COLOURS, REFUSE):
+        raise InputError(f"{', '.join(COLOURS)}, #rrggbb or {REFUSE} is needed, '{name}' came")
+    return COLOURS.get(name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
     """How files of pictures are read; behind a folder as ?name=value&name=value."""
 
-    background: str = setting("white", "under transparent pixels: white, black, grey (128), #rrggbb; or refuse")
+    background: str = setting("white", "under transparent pixels: white, black, grey (128), #rrggbb; or refuse", reads=_colour)
     white: int | None = setting(
         None, "value of white in pictures of 16 bits a colour; none: 65535. (12 bits in 16: 4095)", at_least=1, at_most=65535
     )
-
-    def problems(self) -> list[str]:
-        """What cannot be read."""
-        if self.background != REFUSE and _colour(self.background) is None:
-            return [f"background is {', '.join(COLOURS)}, #rrggbb or {REFUSE}, not '{self.background}'"]
-        return []
-
-
-def _colour(name: str) -> tuple[int, ...] | None:
-    if re.fullmatch(r"#[0-9a-fA-F]{6}", name):
-        return tuple(bytes.fromhex(name[1:]))
-    return COLOURS.get(name)
 
 
 @dataclass(frozen=True)

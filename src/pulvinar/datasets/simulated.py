@@ -54,6 +54,11 @@ SCALE = 1 / 2000  # int16 steps per standard deviation
 N_TEST_PICTURES = {"texture": 0, "grey": 1, "science": 1, "scene": 4}
 
 
+def _driver(text: str) -> str | None:
+    """The network that areas follow; None for the fixed ones."""
+    return None if text == "fixed" else driver_name(text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What world to plant."""
@@ -83,7 +88,9 @@ class Config:
     embedding_dim: int = setting(64, "dimensions of the target embedding", at_least=2)
     image_size: int = setting(64, "pixels along an edge of a stimulus", at_least=16)
     images: str | None = setting(None, "a folder of your own pictures (FOLDER?background=black) instead of the bundled ones")
-    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
+    driver: str = setting(
+        "fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone", reads=_driver
+    )
     driver_weights: str | None = setting(
         None, "weights of that backbone, as `load_backbone` takes them; none: random", counts="driver!=fixed"
     )
@@ -103,8 +110,6 @@ class Config:
         lines = []
         if self.responsive_share + self.irrelevant_share > 1:
             lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
-        if self.driver != "fixed" and not self.driver.startswith("perturbed:"):
-            lines.append(f"simulated.driver is fixed or perturbed:NAME, not {self.driver}")
         if self.driver == "fixed" and (self.driver_own or self.driver_weights):
             lines.append("simulated.driver_own and driver_weights are of a perturbed backbone; driver is fixed")
         return lines

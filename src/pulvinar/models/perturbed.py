@@ -22,7 +22,7 @@ DRIVER = "perturbed:"
 def driver_name(text: str) -> str:
     """The network's name in 'perturbed:NAME'; `InputError` for anything else."""
     if not text.startswith(DRIVER) or text == DRIVER:
-        raise InputError(f"driver: 'fixed' or '{DRIVER}NAME' of a torchvision or timm network is needed, '{text}' came")
+        raise InputError(f"'fixed' or '{DRIVER}NAME' of a torchvision or timm network is needed, '{text}' came")
     return text.removeprefix(DRIVER)
 
 
