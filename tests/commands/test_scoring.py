@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pulvinar.cli import main
-from pulvinar.commands.fit import evaluate, fit, fit_from, scoring_settings
+from pulvinar.commands.fit import Prepared, evaluate, fit, fit_from, scoring_settings
 from pulvinar.errors import ConfigError
 from pulvinar.methods import distillation
 from pulvinar.progress import warn
@@ -107,7 +107,7 @@ def test_a_student_has_the_cautions_of_every_run_that_it_learns_from(tmp_path):
     taught = []
     method = dataclasses.replace(distillation.METHOD, fit=lambda *given: (warn("the loss rose"), taught.append(given)))
     config = distillation.Config(gates=str(gates.path))
-    fit_from(method, config, None, student, teacher.path)
+    fit_from(method, config, Prepared(None, []), student, teacher.path)
     assert len(taught) == 1
     said = read_json(student.path / "run.json")["cautions"]
     assert {"backbone: epoch 1: collapsing", "backbone: few test images", "gates: epoch 2: rising", "the loss rose"} <= set(

@@ -116,21 +116,22 @@ def test_a_sweep_s_setting_counts_somewhere_or_is_refused(world, tmp_path):
 def test_what_a_finished_backbone_has_made_up_is_not_set_beside_it(finished, world, tmp_path):
     """The backbone was trained with centre=true; the same again says nothing new, and a record of all settings is taken."""
     backbone, method, config = str(finished / "backbone"), "troi", METHODS["troi"]
+    troi = registry.method(method)
     said = r"troi.centre=False does nothing here: .*backbone was trained with centre=True"
     with pytest.raises(ConfigError, match=said):
         fit(method, data=str(world), out=str(tmp_path / "run"), assignments=["centre=false"], backbone=backbone)
     assert not (tmp_path / "run").exists()
     (tmp_path / "given.toml").write_text("centre = false\n")
     with pytest.raises(ConfigError, match=said):
-        refuse_useless_backbone(method, config(centre=False), backbone, str(tmp_path / "given.toml"), [])
-    refuse_useless_backbone(method, config(centre=True), backbone, None, ["centre=true"])
+        refuse_useless_backbone(troi, config(centre=False), backbone, str(tmp_path / "given.toml"), [])
+    refuse_useless_backbone(troi, config(centre=True), backbone, None, ["centre=true"])
     recorded = RunFolder.reopen(backbone)
     (tmp_path / "other").mkdir()
     for file in ("run.json", "config.toml"):
         text = (recorded.path / file).read_text()
         (tmp_path / "other" / file).write_text(text.replace("centre = true", "centre = false"))
     (tmp_path / "all.toml").write_text(to_toml(config()))
-    refuse_useless_backbone(method, config(), str(tmp_path / "other"), str(tmp_path / "all.toml"), [])
+    refuse_useless_backbone(troi, config(), str(tmp_path / "other"), str(tmp_path / "all.toml"), [])
 
 
 @pytest.mark.parametrize(("option", "value"), [("--steps", "5"), ("--guidance", "3"), ("--steps", "20")])

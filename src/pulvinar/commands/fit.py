@@ -138,22 +138,30 @@ def _without_truth(opened: Data) -> Data:
     return opened.without_truth() if isinstance(opened, Experiment) else opened
 
 
-def prepare(method: Method, config: Any, opened: Data, plan: dict[str, Any] | None, out: Path) -> list[Any]:
+@dataclasses.dataclass
+class Prepared:
+    """What a method is fitted to, and what was warned of when it was made."""
+
+    data: Any
+    warned: list[str]
+
+
+def prepare(method: Method, config: Any, opened: Data, plan: dict[str, Any] | None, out: Path) -> list[Prepared]:
     """What the method is fitted to, and where its backbone is still to be trained in `out`, what that one is, and so on.
 
     All that can be wrong is raised, before anything is written.
     """
-    own = method.prepare(config, opened)
-    if method.join is None or method.backbone is None:
-        return [own]
-    place = _backbone_run(plan, out)
-    if plan is None or place is None:
-        return [method.join(config, own, None)]
-    if "path" in plan or _is_finished(place):
-        return [method.join(config, own, RunFolder.reopen(place))]
+    place, found = _backbone_run(plan, out), Prepared(None, [])
+    waits = plan is not None and place is not None and "path" not in plan and not _is_finished(place)
+    with keeping(found.warned.append):
+        found.data = method.prepare(config, opened)
+        if method.join is not None and not waits:
+            found.data = method.join(config, found.data, None if place is None else RunFolder.reopen(place))
+    if plan is None or place is None or method.backbone is None or not waits:
+        return [found]
     other = registry.method(method.backbone)
     inner = build(other.config, plan["settings"], name=other.name)
-    return [own, *prepare(other, inner, opened, _inner_plan(other, inner), place)]
+    return [found, *prepare(other, inner, opened, _inner_plan(other, inner), place)]
 
 
 def _backbone_run(plan: dict[str, Any] | None, out: Path) -> Path | None:
@@ -165,25 +173,27 @@ def _is_finished(place: Path) -> bool:
     return _is_run(str(place)) and RunFolder.reopen(place).finished
 
 
-def _fit(method: Method, config: Any, opened: Data, run: RunFolder, data: str, prepared: list[Any]) -> None:
+def _fit(method: Method, config: Any, opened: Data, run: RunFolder, data: str, prepared: list[Prepared]) -> None:
     plan, own = run.facts.get("backbone"), prepared.pop(0)
     place = _backbone_run(plan, run.path)
     if prepared and plan and place and method.backbone and method.join:
         _pretrain(registry.method(method.backbone), place, plan["settings"], data, opened, prepared)
-        own = method.join(config, own, RunFolder.reopen(place))
+        with keeping(own.warned.append):
+            own.data = method.join(config, own.data, RunFolder.reopen(place))
     fit_from(method, config, own, run, place)
 
 
-def fit_from(method: Method, config: Any, prepared: Any, run: RunFolder, backbone: Path | None = None) -> None:
-    """Fit, and keep as cautions of the run what is warned of, and those of every run that it reads."""
+def fit_from(method: Method, config: Any, prepared: Prepared, run: RunFolder, backbone: Path | None = None) -> None:
+    """Fit, and keep as cautions of the run what is and was warned of, and those of every run that it reads."""
     from pulvinar.report import findings, run_folder
 
     read = {} if backbone is None else {"backbone": backbone}
     read |= {name: Path(value) for name, value in vars(config).items() if isinstance(value, str) and _is_run(value)}
     for name, place in read.items():
         run.caution(*(f"{name}: {text}" for text in findings.cautions(run_folder.read(place))))
+    run.caution(*prepared.warned)
     with keeping(run.caution):
-        method.fit(config, prepared, run)
+        method.fit(config, prepared.data, run)
 
 
 def _is_run(place: str) -> bool:
@@ -324,7 +334,9 @@ def require_same_data(run: RunFolder, opened: Data) -> None:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(method: Method, folder: Path, settings: dict[str, Any], data: str, opened: Data, prepared: list[Any]) -> None:
+def _pretrain(
+    method: Method, folder: Path, settings: dict[str, Any], data: str, opened: Data, prepared: list[Prepared]
+) -> None:
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
     config = build(method.config, settings, name=method.name)
     plan = _inner_plan(method, config)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pulvinar.commands import registry
 from pulvinar.commands.data import open_data
-from pulvinar.commands.fit import create_run, fit_from, require_same_data
+from pulvinar.commands.fit import create_run, fit_from, prepare, require_same_data
 from pulvinar.config import build, parse_assignments, read_toml, suggest
 from pulvinar.data.experiment import Experiment, image_path
 from pulvinar.data.image_files import ImageFiles, open_images, read_image
@@ -199,7 +199,7 @@ def _trained(
     given: dict[str, Any] = dict(read_toml(config_file)) if config_file else {}
     given |= parse_assignments(assignments)
     config = build(method.config, {"seed": decoder.facts["seed"], **given}, name=METHOD, given=given)
-    path = folder / METHOD
+    path, plan = folder / METHOD, {"path": str(decoder.path.resolve())}
     if path.exists():
         run = RunFolder.reopen(path)
         recorded = build(method.config, run.settings(), name=METHOD)
@@ -212,12 +212,11 @@ def _trained(
         run.remove_leftovers()
         run.use_recorded_threads()
         log(f"{path}: continued")
-        prepared = method.ready(config, experiment, decoder)
+        prepared = prepare(method, config, experiment, plan, path)
     else:
-        prepared = method.ready(config, experiment, decoder)
-        plan = {"path": str(decoder.path.resolve())}
+        prepared = prepare(method, config, experiment, plan, path)
         run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
-    fit_from(method, config, prepared, run, decoder.path)
+    fit_from(method, config, prepared[0], run, decoder.path)
     return RunFolder.reopen(path)
 
 
