@@ -127,6 +127,7 @@ def test_comparison_over_subjects(root, capsys):
     assert found["whole"]["second"]["low"] <= found["whole"]["second"]["difference"] <= found["whole"]["second"]["high"]
 
 
+@pytest.mark.slow
 def test_the_page_shows_them(root, capsys):
     for name in ("first", "second"):
         assert main(["report", str(root / name), "--quiet"]) == 0

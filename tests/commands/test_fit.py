@@ -23,7 +23,9 @@ from pulvinar.training import checkpoints
 from pulvinar.training.runs import RunFolder
 
 
-@pytest.mark.parametrize("geometry", ["volume", "surface", "points"])
+@pytest.mark.parametrize(
+    "geometry", ["volume", *[pytest.param(kind, marks=pytest.mark.slow) for kind in ("surface", "points")]]
+)
 def test_worlds_of_every_geometry_go_to_the_report(geometry, write_world, tmp_path, quick, monkeypatch):
     world = write_world(tmp_path / "the data", geometry=geometry, images=geometry == "volume")
     monkeypatch.chdir(tmp_path)
@@ -107,7 +109,7 @@ def test_a_fit_reads_the_training_trials_of_a_subject_once(world, tmp_path, quic
         assert {reads[name][trial] for trial in train} == {1}
 
 
-@pytest.mark.parametrize("mixer", ["residual", "compat"])
+@pytest.mark.parametrize("mixer", ["residual", pytest.param("compat", marks=pytest.mark.slow)])
 def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_world, tmp_path, quick, capsys):
     transformers = pytest.importorskip("transformers")
     config = transformers.CLIPVisionConfig(
@@ -132,6 +134,7 @@ def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_wor
     assert np.isfinite([row["brain_to_image_top1"] for row in rows if row["n_voxels"]]).all()
 
 
+@pytest.mark.slow
 def test_low_rank_updates_change_the_shared_decoder_and_the_input_layer_alone_does_not(
     world, finished, tmp_path, quick, capsys
 ):

@@ -95,7 +95,12 @@ def fit_command(world: Path, run: Path, settings: tuple[str, ...]) -> list[str]:
     ("changes", "kills"),
     [
         pytest.param((), [3, 5, 5, 6, 7, 4, 5, 4, 8, 3], id="pretrained", marks=pytest.mark.slow),
-        pytest.param(("pretrain=false", "shrink=false"), [7, 8, 5, 4], id="without pretraining, columns kept"),
+        pytest.param(
+            ("pretrain=false", "shrink=false"),
+            [7, 8, 5, 4],
+            id="without pretraining, columns kept",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_run_killed_again_and_again_is_bit_identical(changes, kills, world, quick, tmp_path):

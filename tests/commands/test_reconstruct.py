@@ -97,6 +97,7 @@ def test_the_report_shows_the_reconstructions(run):
     assert [column.label for column in columns] == ["pictures", "Energy", "squeezenet1_0"]
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
     """`fit picture_decoder --backbone RUN`, `reconstruct PICS`, with a folder of the seen pictures as --images."""
     world, pics = str(run.parent / "world"), tmp_path / "pics"
@@ -119,6 +120,7 @@ def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
         assert rows["regression head"][metric] == without[metric] != rows["reconstruction"][metric]
 
 
+@pytest.mark.slow
 def test_a_pretrained_decoder_is_adapted_to_the_new_subject(run, tmp_path):
     """A run of cross_subject_decoder has no layer for the target: one is fitted, and pictures are above the shuffled ones."""
     result = reconstruct(str(run / "backbone"), images="4", out=str(tmp_path / "out"), assignments=SMALL)
@@ -126,6 +128,7 @@ def test_a_pretrained_decoder_is_adapted_to_the_new_subject(run, tmp_path):
     assert rows["reconstruction"]["pixcorr"] > rows["shuffled brains"]["pixcorr"] + 0.2
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_pictures_is_retrieved_from(run, tmp_path):
     """Planted: the seen pictures under other names. The nearest by pixels is most often the seen one."""
     folder = tmp_path / "gallery"
@@ -141,6 +144,7 @@ def test_a_folder_of_other_pictures_is_retrieved_from(run, tmp_path):
     assert np.mean(right) > 0.5
 
 
+@pytest.mark.slow
 def test_a_pretrained_generator_makes_each_picture_once(run, tmp_path):
     """Tiny random weights: nothing is made twice, generators are not mixed, embeddings of another length are refused."""
     spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "models" / "tiny_pipelines.py")

@@ -77,6 +77,7 @@ def test_the_backbone_s_own_roi_wins():
     assert (troi.roi, decoder.roi) == ("V1", "V1")
 
 
+@pytest.mark.slow
 def test_the_report_says_which_rois_there_are(named, run, quick, tmp_path):
     """With ROIs of other names, the page does not say that none came; before an evaluation it says nothing about them."""
     out = tmp_path / "run"

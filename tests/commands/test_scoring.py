@@ -52,6 +52,7 @@ def test_the_runs_own_evaluation_stands_in_the_run(run):
     assert set(features["label"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
     other = write_images(run.parent / "larger set.npz", size=24, classes=3, seed=1)
     before = (run / "evaluation.json").read_bytes()

@@ -181,6 +181,7 @@ def test_leave_one_subject_out_and_the_stability_of_the_masks(write_world, tmp_p
     assert (tmp_path / "out" / "stability.csv").is_file()
 
 
+@pytest.mark.slow
 def test_halves_of_the_data_give_a_row_of_stability(world, tmp_path, capsys):
     text = GRID.split("[[cell]]", maxsplit=1)[0].replace("n_folds = 2", "n_folds = 2\npretrain = false\nhidden = 16")
     grid = _write(

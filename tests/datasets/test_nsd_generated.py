@@ -53,6 +53,7 @@ def test_the_form_is_nsds(world):
         assert set(np.unique(roi)) == {-1, 0, 1}
 
 
+@pytest.mark.slow
 def test_own_photographs_and_a_network_that_drives_the_voxels(tmp_path):
     """Planted: pictures are those of the folder, test pictures are nobody's training pictures, areas are the driver's two."""
     generator = np.random.default_rng(0)

@@ -74,6 +74,7 @@ def test_promise_is_the_share_of_the_gated_pass(made):
     assert promised_share(network, images) == pytest.approx(model(images, gated=True).hard_share.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_pool_keeps_those_that_miss_apart_and_makes_some_where_they_are_few(made):
     model, network, images = made
     pool = image_pool(network, images)
@@ -151,6 +152,7 @@ def test_bench_has_a_row_for_every_form_and_miss_rate(made):
     json.dumps(found.as_dict())
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_is_skipped_with_the_reason(made, monkeypatch):
     _, network, images = made
     found = runtimes.find_spec
@@ -200,6 +202,7 @@ def test_command_times_a_folder_and_writes_table_and_figure(made, tmp_path, caps
     assert "'tensorrt' is none of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_images_it_times_on_noise_and_says_so(made, tmp_path, capsys):
     _, network, _ = made
     every = network.with_kept([torch.arange(n) for n in network.shape.gate_channels], "compact")

@@ -34,7 +34,9 @@ def features(network, images: np.ndarray) -> np.ndarray:
     return network(normalised(network, images)).numpy()
 
 
-@pytest.mark.parametrize(("network", "gated_convs"), KINDS)
+@pytest.mark.parametrize(
+    ("network", "gated_convs"), [KINDS[0], *[pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:]]]
+)
 def test_files_with_the_fallback_equal_torch_at_any_batch(network, gated_convs, make_network):
     """Oracle: the torch form. Gates that keep nothing, drop nothing, and batches of which some images miss."""
     model = make_network(network, gated_convs=gated_convs).float()
@@ -146,6 +148,7 @@ def test_static_and_dense_forms_have_features_alone(make_network):
     np.testing.assert_allclose(found["features"], features(made, pixels(3)), rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_export_computes_the_same_from_pixels(tmp_path, make_network):
     model = make_network("resnet18").float()
     made = compact_to(model, [torch.arange(0, n, 2) for n in model.shape.gate_channels])
@@ -209,7 +212,7 @@ def one_pixel(images: np.ndarray, value: float) -> np.ndarray:
     return images
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch.export"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", pytest.param("torch.export", marks=pytest.mark.slow)])
 def test_images_that_are_not_in_0_to_1_give_nan_and_no_other_row(runtime, make_network, tmp_path):
     """ONNX cannot refuse; a file that took 0 to 255 would give features of nothing. The right rows stay as they were."""
     network = compact_to(

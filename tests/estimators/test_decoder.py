@@ -59,6 +59,7 @@ def test_tokens_keep_their_shape():
     assert decoder.score(X[120:], Y[120:]) > 0.5
 
 
+@pytest.mark.slow
 def test_it_works_inside_cross_validation_and_depends_on_its_seed_alone():
     X, Y = planted()
     assert cross_val_score(Decoder(**SMALL), X, Y, cv=2).mean() > 0.5

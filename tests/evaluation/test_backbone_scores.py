@@ -161,6 +161,7 @@ def test_crops_are_drawn_anew_each_epoch_and_are_not_jittered(data):
     torch.testing.assert_close(one_colour, whole, atol=1e-4, rtol=1e-4)  # any crop of a plain picture is the picture
 
 
+@pytest.mark.slow
 def test_a_probe_on_crops_equals_the_pieces_called_one_by_one(data):
     few = ImageSet(
         name="few", train=data.train[1:33], test=data.test, train_labels=np.arange(1, 33) % 3, test_labels=data.test_labels

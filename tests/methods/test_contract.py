@@ -25,6 +25,7 @@ from pulvinar.training.method import Data
 from pulvinar.training.runs import RunFolder
 
 METHODS = registry.names("methods")
+LONG = ("contrastive_encoding", "dual_gating", "gated_ssl", "picture_decoder")  # over 15 s; `pytest -m slow` has them
 QUICK = {  # settings that make a fit on the tiny data short; each method takes those it has
     "experiment": {
         "epochs": 3,
@@ -162,7 +163,7 @@ def test_method_declares_what_it_is(name):
     assert not (method.scoring and method.scored_by)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in METHODS])
 def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
     method = registry.method(name)

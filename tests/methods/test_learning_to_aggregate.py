@@ -86,9 +86,11 @@ def test_images_of_other_sizes_are_predicted(data, tmp_path):
         {"resolution": "stage", "layouts": ("stage:3",)},
         {"resolution": "feature"},
         {"crops": "cached_crops", "n_crops": 2},
-        {"roi": ("evc", "meg_early"), "centring": "channel", "layouts": ("channel:3", "none:2")},
-        {"crops": "run_backbone", "epochs": 2},
-        {"train": "all", "epochs": 2, "loss": "mse", "early_stopping": False},
+        pytest.param(
+            {"roi": ("evc", "meg_early"), "centring": "channel", "layouts": ("channel:3", "none:2")}, marks=pytest.mark.slow
+        ),
+        pytest.param({"crops": "run_backbone", "epochs": 2}, marks=pytest.mark.slow),
+        pytest.param({"train": "all", "epochs": 2, "loss": "mse", "early_stopping": False}, marks=pytest.mark.slow),
         {"batch_pairs": 40, "epochs": 2, "loss": "l1", "early_stopping": False},
     ],
 )
@@ -101,6 +103,7 @@ def test_modes_fit_predict_and_evaluate(data, tmp_path, changes):
     assert "learning_to_aggregate" in method.METHOD.table(evaluation)
 
 
+@pytest.mark.slow
 def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_path):
     config, run = fitted(tmp_path / "run", data, train="all", epochs=2, network_rate=1e-3, early_stopping=False)
     images = stimuli_of(pictures(5, seed=2))

@@ -95,6 +95,7 @@ def test_what_cannot_be_said_is_null_with_the_reason(tmp_path):
     assert without["rows"][0]["r_optimistic"] is None
 
 
+@pytest.mark.slow
 def test_shuffled_responses_score_as_chance(tmp_path):
     """Leak test: responses shuffled over images, through the whole pipeline, over three worlds: within 2 s.e. of 0."""
     scores = []

@@ -117,6 +117,7 @@ def test_planted_responses_are_found_beside_the_untuned_backbone(tmp_path, metho
     assert changed[0] != changed[1]
 
 
+@pytest.mark.slow
 def test_shuffled_responses_score_as_chance(tmp_path):
     """Leak test: responses shuffled over images, through the whole pipeline: mean r over three worlds within 2 s.e. of 0."""
     scores, errors = [], []

@@ -131,6 +131,7 @@ def test_a_bare_name_asks_torchvision_first():
     assert load_backbone("timm:resnet18", image_size=32).name == "timm:resnet18"
 
 
+@pytest.mark.slow
 def test_input_is_that_of_the_weights_configuration():
     assert load_backbone("timm:inception_v3", stages=["Mixed_5d"]).image_size == 299
     timm_vit = load_backbone("vit_tiny_patch16_224")

@@ -31,6 +31,7 @@ def test_subjects_share_the_change_in_the_share_that_is_asked(own, expected):
     assert first.std() == pytest.approx(1, abs=0.06)
 
 
+@pytest.mark.slow
 def test_with_a_share_of_their_own_subjects_follow_other_features():
     """Planted: voxels of a later subject change with `driver_own`, those of the first with a share of 0 do not."""
     pytest.importorskip("torchvision")

@@ -46,6 +46,7 @@ def test_nothing_is_written_for_points_or_without_maps(make_run, tmp_path: Path,
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     run = run_folder.read(make_run(tmp_path / "run"))
     first = {path: path.read_bytes() for path in brain_maps.write(run)}

@@ -136,6 +136,7 @@ def test_every_interval_of_the_page_says_its_level(built, check_intervals):
     assert "95th percentile 0.030" in text
 
 
+@pytest.mark.slow
 def test_voxels_that_means_are_without_are_counted_wherever_a_mean_is_shown(tmp_path):
     """Planted counts: 3 dead voxels of 50, 2 predicted as a constant; other numbers would be other voxels'."""
     folder = make(tmp_path / "run", subjects=("one",))

@@ -41,6 +41,7 @@ def test_the_summary_has_the_size_of_a_readme_picture(drawn: dict[str, Path]) ->
     assert Image.open(drawn["summary"].with_suffix(".png")).size == (1600, 900)
 
 
+@pytest.mark.slow
 def test_roi_shows_found_missed_and_false_alarms(drawn: dict[str, Path], make_run, tmp_path: Path) -> None:
     path = drawn["roi"].with_suffix(".png")
     assert min(share_of(path, colour) for colour in (BOTH, REFERENCE_ONLY, SELECTED_ONLY)) > 1e-4
@@ -51,6 +52,7 @@ def test_roi_shows_found_missed_and_false_alarms(drawn: dict[str, Path], make_ru
     assert share_of(alone, SELECTED_ONLY) == 0
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     run = run_folder.read(make_run(tmp_path / "run", kind="points", without=("metrics.jsonl",)))
     paths = [path for name in figures.draw(run, decoding_page).values() for path in name.parent.glob(f"{name.name}.*")]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pulvinar.report import run_folder
 from pulvinar.report.findings import cautions, coverage, headline
@@ -55,6 +56,7 @@ def test_the_best_fair_control_is_no_oracle_and_has_no_larger_budget(make_run, t
     assert any("fair control scores higher: random voxels" in text for text in cautions(run))
 
 
+@pytest.mark.slow
 def test_what_training_and_scoring_warned_of_is_a_caution(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     run = changed(folder, "run.json", cautions=["the gates were moved"], evaluation_cautions=["ROI 'a' has 3 voxels"])

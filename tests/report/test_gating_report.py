@@ -158,6 +158,7 @@ def test_a_sweep_has_one_page(sweep):
     assert f"[{low}, {high}] " in static
 
 
+@pytest.mark.slow
 def test_the_headline_of_a_sweep_names_the_best_fair_control_at_each_budget(sweep, check_intervals):
     page = build(sweep).read_text()
     head = page[page.index("<h1>") : page.index("</h1>")]
@@ -229,6 +230,7 @@ def test_no_two_groups_of_a_sweep_share_a_colour(n_groups):
     assert len(set(gating_figures.group_colours(n_groups))) == n_groups
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(sweep):
     run = find_runs(sweep)[0]
     first = {name: path.with_suffix(".png").read_bytes() for name, path in figure(run).items()}

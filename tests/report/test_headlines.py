@@ -116,6 +116,7 @@ def test_scheduled_terms_and_rounds_of_a_selection_may_rise() -> None:
     assert "not finite" in troubles([{"epoch": 1, "loss": None}, {"epoch": 2, "loss": 1.0}])[0]
 
 
+@pytest.mark.slow
 def test_every_picture_of_simulated_data_says_so(make_run, tmp_path) -> None:
     """A strip in its colour, by which the picture is higher; and nothing of the kind on measured data."""
     marked = {}

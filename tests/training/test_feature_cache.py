@@ -266,7 +266,7 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-@pytest.mark.parametrize(("locks", "expected"), [("with locks", 1), ("without locks", 2)])
+@pytest.mark.parametrize(("locks", "expected"), [("with locks", 1), pytest.param("without locks", 2, marks=pytest.mark.slow)])
 def test_two_processes_at_once_agree_and_compute_once_where_there_are_locks(tmp_path: Path, locks: str, expected: int):
     processes = [start(tmp_path, locks) for _ in range(2)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
@@ -281,6 +281,7 @@ def test_two_processes_at_once_agree_and_compute_once_where_there_are_locks(tmp_
     assert not list(entry.glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_process_frees_the_lock_and_its_leftovers_go(tmp_path: Path):
     first, second = start(tmp_path), start(tmp_path)
     assert [process.stdout.readline() for process in (first, second)] == ["ready\n"] * 2

@@ -43,7 +43,10 @@ def finish(run: SiameseTrainer) -> list[dict]:
     return records
 
 
-@pytest.mark.parametrize("settings", [{}, {"swap_views": True, "micro_batches": 2, "objective": "simsiam"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param({"swap_views": True, "micro_batches": 2, "objective": "simsiam"}, marks=pytest.mark.slow)],
+)
 def test_a_run_taken_up_in_the_middle_of_an_epoch_is_the_whole_run(settings):
     whole = trainer(**settings)
     records = finish(whole)
@@ -155,7 +158,7 @@ def gates_of(encoder, data: ImageSet) -> torch.Tensor:
         return torch.cat([logits >= 0 for logits in encoder(pixels, gated=True).logits], 1)
 
 
-@pytest.mark.parametrize("when", [0.5, 1.0])
+@pytest.mark.parametrize("when", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_gates_fixed_with_half_as_margin_are_one_mask_on_the_budget(when):
     settings = {"budget": 0.35, "fix_gates": when, "epochs": 4}
     run = trainer(**settings)
@@ -186,6 +189,7 @@ def test_only_decided_gates_are_fixed_with_a_small_margin_and_the_budget_still_h
     assert settling.mac_share(encoder, data.train, view) == pytest.approx(before, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_after_gates_were_fixed_is_the_whole_run():
     settings = {"fix_gates": 0.5, "budget": 0.4}
     whole = trainer(**settings)

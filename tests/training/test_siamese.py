@@ -147,6 +147,7 @@ def _process(rank: int, world: int, port: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one():
     """Batch-norm, embeddings, noise of the gates, budget, bound: gradients are those of one process with the whole batch."""
     with tempfile.TemporaryDirectory() as folder:
