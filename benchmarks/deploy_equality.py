@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pulvinar.commands.data import open_data
+from pulvinar.app.data import open_data
+from pulvinar.core.progress import log, track
+from pulvinar.core.storage import write_text
 from pulvinar.deploy.calibration import calibrate
 from pulvinar.deploy.compact import CompactNetwork, compact_to
 from pulvinar.deploy.equality import Equality, Form, Outputs, compare, onnx_form, torch_form
 from pulvinar.deploy.onnx_files import onnx_model, run_with
 from pulvinar.deploy.probes import adversarial, noise, normalised
-from pulvinar.metrics.table import csv_text
-from pulvinar.models.batch_norm import BatchNorm
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.models.resnet_shape import resnet_shape
-from pulvinar.progress import log, track
-from pulvinar.storage import write_text
-from pulvinar.training.backbone_runs import load_backbone
-from pulvinar.training.runs import RunFolder
+from pulvinar.learning.backbone_runs import load_backbone
+from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.batch_norm import BatchNorm
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.resnet_shape import resnet_shape
+from pulvinar.scores.table import csv_text
 
 BATCH = 100
 

@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from pulvinar.core.progress import log
+from pulvinar.core.storage import write_json, write_text
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
 from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, onnx_runner, runtime_version
 from pulvinar.deploy.timing import in_turn, seconds_of
-from pulvinar.metrics.table import csv_text
-from pulvinar.models.gated_resnet import Gate, GatedResNet
-from pulvinar.models.macs import count_macs
-from pulvinar.models.resnet_shape import resnet_shape
-from pulvinar.progress import log
-from pulvinar.storage import write_json, write_text
+from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.macs import count_macs
+from pulvinar.networks.resnet_shape import resnet_shape
+from pulvinar.scores.table import csv_text
 
 # Mean density of each gate of a ResNet-18 of width .25 trained by dual gating to 30 % (2,000 test images).
 TRAINED = (0.53, 0.15, 0.62, 0.09, 0.36, 0.16, 0.34, 0.14)

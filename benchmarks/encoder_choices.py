@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from planted_tuning import predictions, run, world, world_arguments
 
-from pulvinar.evaluation.encoding_files import read_voxel_maps, region_masks
-from pulvinar.metrics.encoding import correlations
-from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
-from pulvinar.progress import REPORTER
-from pulvinar.training.runs import RunFolder
+from pulvinar.core.progress import REPORTER
+from pulvinar.encoding.encoding_files import read_voxel_maps, region_masks
+from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.encoding import correlations
+from pulvinar.scores.resampling import bootstrap_shares, percentile_interval
 
 CHOICES = {
     "ridge, best single layer": {"layer_choice": "single"},

@@ -1,6 +1,6 @@
 """Which broken versions of the code do the tests notice? A table of killed and surviving mutants per module.
 
-    uv run --group mutation python benchmarks/mutation.py rsa metrics          # families, or files of src/pulvinar
+    uv run --group mutation python benchmarks/mutation.py rsa scores          # families, or files of src/pulvinar
     uv run --group mutation python benchmarks/mutation.py rsa --show           # what survived, as differences
 
 mutmut makes the mutants: one operator, number, argument, keyword or text changed at a time, in every function without a
@@ -30,11 +30,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "mutation"
 FAMILIES = {
-    "rsa": ["rsa"],
-    "metrics": ["metrics"],
-    "selection": ["selection"],
-    "objectives": ["objectives"],
-    "ridge": ["models/ridge.py", "models/banded_ridge.py"],
+    "scores": ["scores"],
+    "selection": ["selection", "rsa/stage_mask.py"],
+    "objectives": ["learning/contrastive.py", "gating/objectives.py", "gating/distillation_objective.py"],
+    "rsa": ["rsa/inference.py", "rsa/rdm_files.py", "rsa/rsatoolbox_files.py"],
+    "ridge": ["linear/ridge.py", "linear/banded_ridge.py"],
 }
 SPEAKING = {"warn", "log"}
 KILLED, SURVIVED, TIMED_OUT, NO_TEST = "killed", "survived", "timeout", "no test"
@@ -205,7 +205,7 @@ def run(file: str, *, again: bool, at_most: int | None) -> dict[str, str]:
 def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}  # a forked process has no other threads
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", help=f"{', '.join(FAMILIES)}, or files such as rsa/rdm.py")
+    parser.add_argument("what", nargs="+", help=f"{', '.join(FAMILIES)}, or files such as scores/rdm.py")
     parser.add_argument("--show", action="store_true", help="show what the last run left alive, and stop")
     parser.add_argument("--again", action="store_true", help="try survivors again, after the tests have changed")
     parser.add_argument("--at-most", type=int, metavar="N", help="of each file, N mutants drawn at random")

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pulvinar.commands import fit as fitting
-from pulvinar.commands.data import open_experiment, simulate
+from pulvinar.app import fit as fitting
+from pulvinar.app.data import open_experiment, simulate
+from pulvinar.core.storage import atomic_path, read_arrays, read_json, write_json
 from pulvinar.data.nsd_files import N_IMAGES
-from pulvinar.metrics.retrieval import DIRECTIONS, near_duplicates, retrieval_scores
-from pulvinar.models.backbones import feature_batches, load_backbone
-from pulvinar.models.fixed_networks import principal_components
-from pulvinar.storage import atomic_path, read_arrays, read_json, write_json
-from pulvinar.training.decoder_checkpoint import stored_decoder
-from pulvinar.training.runs import RunFolder
+from pulvinar.decoding.decoder_checkpoint import stored_decoder
+from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.backbones import feature_batches, load_backbone
+from pulvinar.networks.fixed_networks import principal_components
+from pulvinar.scores.retrieval import DIRECTIONS, near_duplicates, retrieval_scores
 
 WORLD = ("n_subjects=4", "n_sessions=2", "n_voxels=8000", "n_test_images=150")
 DRIVER = ("driver=perturbed:squeezenet1_0", "driver_strength=0.3", "tuning_dim=64")

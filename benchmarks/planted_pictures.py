@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.commands import fit as fitting
-from pulvinar.commands.data import simulate
-from pulvinar.storage import read_json, write_json
+from pulvinar.app import fit as fitting
+from pulvinar.app.data import simulate
+from pulvinar.core.storage import read_json, write_json
 
 WORLD = ("n_voxels=3000", "n_subjects=3", "n_pretraining_trials=500", "n_test_images=80")
 PARTS = ("prior=diffusion", "prior_epochs=40")

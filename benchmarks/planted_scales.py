@@ -18,11 +18,11 @@ from scipy.stats import spearmanr
 
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.datasets import algonauts2019
-from pulvinar.methods.learning_to_aggregate import subject_rdms
-from pulvinar.rsa.compare import compare
-from pulvinar.selection.stage_mask import Features, Loss, feature_products
-from pulvinar.training.aggregation import Layout, MeasuredRDMs, nested_scales
-from pulvinar.training.aggregation_settings import AggregationConfig, TimeSampling
+from pulvinar.rsa.aggregation import Layout, MeasuredRDMs, nested_scales
+from pulvinar.rsa.aggregation_settings import AggregationConfig, TimeSampling
+from pulvinar.rsa.methods.learning_to_aggregate import subject_rdms
+from pulvinar.rsa.stage_mask import Features, Loss, feature_products
+from pulvinar.scores.rdm_comparison import compare
 
 N_STEPS = 600  # all of them: five scales do not overfit 92 images, and held-out rho is too flat to stop by
 PAIRS = {"evc": "meg_early", "it": "meg_late"}

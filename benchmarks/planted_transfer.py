@@ -10,10 +10,10 @@ in OUT. Prints what `pulvinar encoding transfer OUT/run` does.
 import numpy as np
 from planted_tuning import world_arguments
 
-from pulvinar.commands import encoding, fit
+from pulvinar.app import encoding, fit
+from pulvinar.core.progress import REPORTER
 from pulvinar.data.experiment import save
 from pulvinar.datasets.simulated import Config, simulate
-from pulvinar.progress import REPORTER
 
 N_TEST, N_REPEATS = 200, 3
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.commands import registry
-from pulvinar.config import build, to_toml
+from pulvinar.app import registry
+from pulvinar.core.config import build, to_toml
+from pulvinar.core.progress import REPORTER
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
@@ -25,11 +26,10 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.simulated import Config, simulate
-from pulvinar.metrics.encoding import correlations
-from pulvinar.metrics.resampling import bootstrap_shares, percentile_interval
-from pulvinar.progress import REPORTER
-from pulvinar.training.encoding_data import outer_splits
-from pulvinar.training.runs import RunFolder
+from pulvinar.encoding.encoding_data import outer_splits
+from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.encoding import correlations
+from pulvinar.scores.resampling import bootstrap_shares, percentile_interval
 
 N_OBJECTS = 85
 METHODS = {

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from pulvinar.core.progress import log
+from pulvinar.core.storage import write_json
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import read_npz
-from pulvinar.evaluation import rsa
-from pulvinar.evaluation.aggregation import predictions, unweighted
-from pulvinar.methods import learning_to_aggregate as method
-from pulvinar.progress import log
-from pulvinar.rsa.noise_ceiling import noise_ceiling
-from pulvinar.storage import write_json
-from pulvinar.training.aggregation import Columns, train_scales
-from pulvinar.training.aggregation_features import layouts, pictures
-from pulvinar.training.aggregation_settings import AggregationConfig
+from pulvinar.rsa import evaluation as rsa
+from pulvinar.rsa.aggregation import Columns, train_scales
+from pulvinar.rsa.aggregation_features import layouts, pictures
+from pulvinar.rsa.aggregation_scores import predictions, unweighted
+from pulvinar.rsa.aggregation_settings import AggregationConfig
+from pulvinar.rsa.methods import learning_to_aggregate as method
+from pulvinar.scores.rdm_ceiling import noise_ceiling
 
 LAYOUT = {"evc": ("none:7",), "it": ("channel:3",)}
 PAPER = {"loss": "l1", "identity_weights": (0.0,), "learning_rate": 1e-2, "batch_pairs": 40, "epochs": 15}

@@ -16,15 +16,15 @@ from planted_tuning import METHODS, predictions, run, settings
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
+from pulvinar.core.progress import REPORTER
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.metrics.resampling import percentile_interval
-from pulvinar.progress import REPORTER
-from pulvinar.training.encoding_data import outer_splits
+from pulvinar.encoding.encoding_data import outer_splits
+from pulvinar.scores.resampling import percentile_interval
 
 N_COORDINATES = 20
 

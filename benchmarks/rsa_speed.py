@@ -18,7 +18,7 @@ import numpy as np
 import rsatoolbox
 import torch
 
-from pulvinar.rsa.rdm import correlation_rdm
+from pulvinar.scores.rdm import correlation_rdm
 
 N_CONDITIONS, N_FEATURES = 1000, 5000
 N_RUNS = 5

@@ -23,11 +23,11 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from pulvinar.methods.dual_gating import Config as DualConfig
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.training.self_supervised import SiameseTrainer
-from pulvinar.training.self_supervised_run import make_network
-from pulvinar.training.self_supervised_settings import SelfSupervisedConfig
+from pulvinar.gating.methods.dual_gating import Config as DualConfig
+from pulvinar.gating.self_supervised import SiameseTrainer
+from pulvinar.gating.self_supervised_run import make_network
+from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
+from pulvinar.networks.gated_resnet import GatedResNet
 
 
 class Pictures(Dataset):

@@ -35,21 +35,21 @@ import scipy.sparse
 import torch
 from PIL import Image
 
+from pulvinar.core.progress import bar, log
+from pulvinar.core.storage import read_arrays, read_json, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets import simulated
-from pulvinar.methods import troi
-from pulvinar.metrics.retrieval import retrieval_scores
-from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
-from pulvinar.models.fixed_networks import principal_components
-from pulvinar.progress import bar, log
-from pulvinar.storage import read_arrays, read_json, write_arrays, write_json
-from pulvinar.training import checkpoints
-from pulvinar.training.decoding import DecoderTrainer, decode
-from pulvinar.training.decoding_data import fit_embedding, held_out_data, training_data
-from pulvinar.training.loop import Record, run_to_end
-from pulvinar.training.mask_training import MaskTrainer, folds_by_stimulus
+from pulvinar.decoding.data import fit_embedding, held_out_data, training_data
+from pulvinar.decoding.decoder_training import DecoderTrainer, decode
+from pulvinar.decoding.mask_training import MaskTrainer, folds_by_stimulus
+from pulvinar.decoding.methods import troi
+from pulvinar.learning import checkpoints
+from pulvinar.learning.loop import Record, run_to_end
+from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.networks.fixed_networks import principal_components
+from pulvinar.scores.retrieval import retrieval_scores
 
 N_TRIALS, N_TEST, EMBEDDING_DIM, TUNING_DIM, PIXELS = 600, 300, 128, 24, 224
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -15,7 +15,7 @@ import torch
 from lightly.transforms import SimCLRTransform
 from PIL import Image
 
-from pulvinar.training.views import ViewSettings, make_views
+from pulvinar.learning.views import ViewSettings, make_views
 
 
 def main() -> None:

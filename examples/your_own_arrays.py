@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.commands.fit import evaluate, fit
+from pulvinar.app.fit import evaluate, fit
 from pulvinar.data.experiment import save
 from pulvinar.datasets.arrays import from_arrays
 

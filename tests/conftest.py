@@ -26,7 +26,12 @@ for name in ("PULVINAR_CACHE", "TORCH_HOME", "HF_HOME", "NILEARN_DATA", "SCIKIT_
     os.environ[name] = str(Path(USER.name) / name.lower())
 Path(os.environ["MATPLOTLIBRC"]).touch()  # nothing in it: matplotlib's own defaults
 
-TYPED = ["pulvinar.metrics", "pulvinar.objectives", "pulvinar.selection", "pulvinar.models", "pulvinar.rsa"]
+TYPED = [f"pulvinar.{name}" for name in ("scores", "selection", "networks", "linear", "learning.contrastive")]
+TYPED += [f"pulvinar.rsa.{name}" for name in ("inference", "rdm_files", "rsatoolbox_files", "stage_mask")]
+TYPED += [f"pulvinar.gating.{name}" for name in ("objectives", "distillation_objective")]
+TYPED += [f"pulvinar.decoding.pictures.{name}" for name in ("diffusion_prior", "image_autoencoder", "picture_decoder")]
+TYPED += ["pulvinar.decoding.pictures.picture_generators", "pulvinar.decoding.pictures.picture_measures"]
+TYPED += ["pulvinar.encoding.response_heads"]
 TYPED += [
     f"pulvinar.deploy.{name}" for name in ("calibration", "compact", "equality", "folding", "probes")
 ]  # not what is traced

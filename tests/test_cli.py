@@ -80,7 +80,7 @@ def test_ends_without_a_traceback(error, code, said, monkeypatch, capsys):
 
 
 def test_quiet_is_quiet_and_ends_with_the_command(capsys):
-    from pulvinar.progress import REPORTER
+    from pulvinar.core.progress import REPORTER
 
     assert cli.main(["list", "--quiet"]) == 0
     assert capsys.readouterr().err == ""

@@ -21,7 +21,9 @@ import scipy.io
 import torch
 from PIL import Image
 
-from pulvinar import checksums
+from pulvinar.core import checksums
+from pulvinar.core.errors import ConfigError, FileError, PulvinarError
+from pulvinar.core.storage import SEAL, checksum, fingerprint, read_arrays, read_json, write_arrays, write_json
 from pulvinar.data import experiment as experiments
 from pulvinar.data.array_files import read_array
 from pulvinar.data.brain_files import read_series_header, read_surface, read_volume
@@ -36,13 +38,11 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.algonauts2023 import read_submission, write_submission
-from pulvinar.errors import ConfigError, FileError, PulvinarError
-from pulvinar.models.backbones import Backbone
-from pulvinar.models.preprocessing import Preprocessing
-from pulvinar.models.weights import read_weights
-from pulvinar.storage import SEAL, checksum, fingerprint, read_arrays, read_json, write_arrays, write_json
-from pulvinar.training import checkpoints
-from pulvinar.training.feature_cache import cached_features
+from pulvinar.encoding.feature_cache import cached_features
+from pulvinar.learning import checkpoints
+from pulvinar.networks.backbones import Backbone
+from pulvinar.networks.preprocessing import Preprocessing
+from pulvinar.networks.weights import read_weights
 
 GENERATOR = np.random.default_rng(0)
 VALUES = GENERATOR.normal(0, 300, (6, 5, 4, 7)).round().astype(np.int16)

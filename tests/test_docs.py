@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pulvinar.app.sweep import cells
 from pulvinar.cli import parser
-from pulvinar.commands.sweep import cells
-from pulvinar.config import build, describe, read_toml
-from pulvinar.methods import cross_subject_decoder, troi
+from pulvinar.core.config import build, describe, read_toml
+from pulvinar.decoding.methods import cross_subject_decoder, troi
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

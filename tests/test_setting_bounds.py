@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pulvinar.commands import registry
-from pulvinar.config import ANY, Bounds, build, describe, setting
+from pulvinar.app import registry
+from pulvinar.core.config import ANY, Bounds, build, describe, setting
+from pulvinar.core.errors import ConfigError
 from pulvinar.data import algonauts2023_writer, nod_writer, nsd_writer
 from pulvinar.data.pictures import PictureOptions
-from pulvinar.errors import ConfigError
-from pulvinar.evaluation.score_settings import ScoreSettings
+from pulvinar.gating.score_settings import ScoreSettings
 
 UNBOUNDED = {  # numbers that may be anything finite, or whose bounds depend on what they stand for (in `problems`)
     "gate_bias", "n_voxels", "stages", "mean", "std", "sets", "layouts",

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.data.array_files import read_array, read_ids
-from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
 
 VALUES = np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32)
 

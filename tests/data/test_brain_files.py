@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError, InputError, PulvinarError
 from pulvinar.data.brain_files import (
     Mask,
     read_mask,
@@ -16,7 +17,6 @@ from pulvinar.data.brain_files import (
     series_inside,
     values_inside,
 )
-from pulvinar.errors import FileError, InputError, PulvinarError
 
 GENERATOR = np.random.default_rng(0)
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])

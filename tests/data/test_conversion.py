@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.errors import FileError, InputError, LeakError
 from pulvinar.data.conversion import convert
 from pulvinar.data.experiment import Experiment, load, save, verify
 from pulvinar.data.geometry import Geometry
@@ -16,7 +17,6 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues, trial_places
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, LeakError
 
 N_TRIALS, N_VOXELS, SESSIONS = 10, 8, (1, 2, 4)
 IDS = [f"image{row:02d}" for row in range(15)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pulvinar.core.errors import ConfigError, FileError
 from pulvinar.data.description import SubjectFiles, read_description_file
-from pulvinar.errors import ConfigError, FileError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 PLAIN = """
@@ -165,8 +165,8 @@ def test_files_of_all_subjects_are_looked_at_before_anything_is_said(tmp_path):
     """Two subjects with a wrong table each, and with wrong places each: both lines at once."""
     import numpy as np
 
+    from pulvinar.core.errors import PulvinarError
     from pulvinar.datasets.arrays import read_description
-    from pulvinar.errors import PulvinarError
 
     ids = [f"image-{number}" for number in range(10)]
     for name in ("one", "two"):

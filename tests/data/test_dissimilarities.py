@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import DegenerateError, FileError, InputError, NotFoundError
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, check_rdm
 from pulvinar.data.dissimilarity_files import image_ids, read_npz, read_npz_arrays
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError
 
 N_IMAGES = 6
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError, InputError, LeakError, NotFoundError, PulvinarError
 from pulvinar.data import experiment as experiments
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
@@ -17,7 +18,6 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, LeakError, NotFoundError, PulvinarError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "folder.md"
 IDS = [f"s{row}" for row in range(8)]

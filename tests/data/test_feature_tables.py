@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.feature_tables import is_table, open_table, read_rows
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 IDS = list("abcdefghi")
 POOLED = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)

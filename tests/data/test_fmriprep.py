@@ -8,10 +8,10 @@ import pytest
 import scipy.signal
 import scipy.stats
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.bids import entities, of_scan
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.fmriprep import detrended_zscores, find_runs, read_responses, trials_of
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 GRID, STEP, N_VOLUMES = (4, 3, 2), 2.0, 40

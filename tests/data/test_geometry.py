@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.geometry import Geometry
-from pulvinar.errors import InputError
 
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, 3, 0, -20], [0, 0, 4, 5], [0, 0, 0, 1]])
 OBLIQUE = np.array([[-2.0, 0.5, 0, 10], [0, 3, 0.25, -20], [1, 0, 4, 5], [0, 0, 0, 1]])

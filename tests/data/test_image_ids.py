@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.data.image_files import find_images
 from pulvinar.data.image_ids import ImageNames, ids_of, ids_of_mentions, row_order
 from pulvinar.datasets.arrays import from_arrays, read_description
-from pulvinar.errors import InputError, NotFoundError
 
 CAFE = "caf\u00e9"
 

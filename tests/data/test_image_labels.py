@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.image_labels import as_labels
 from pulvinar.data.image_set import ImageSet
-from pulvinar.errors import InputError
 
 Y, TESTED = np.array([0, 1, 2, 3, 1, 0]), np.array([3, 2, 0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 4, 6, 3), dtype=np.uint8)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import InputError, LeakError
 from pulvinar.data.image_set import ImageSet, copies
-from pulvinar.errors import InputError, LeakError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 6, 3), dtype=np.uint8)
 

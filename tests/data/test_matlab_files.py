@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.matlab_files import matlab_version, read_matlab, read_matlab_structs, write_matlab_7_3
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 RNG = np.random.default_rng(0)
 RDMS = RNG.random((2, 3, 4, 5))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from pulvinar.config import mistakes_of
+from pulvinar.core.config import mistakes_of
+from pulvinar.core.errors import FileError, InputError
 from pulvinar.data import image_ids
 from pulvinar.data.image_files import ImageFiles, find_images
 from pulvinar.data.photographs import read_picture
 from pulvinar.data.pictures import SUFFIXES, PictureOptions, decode, look_into
-from pulvinar.errors import FileError, InputError
 
 GENERATOR = np.random.default_rng(0)
 COLOURS = GENERATOR.integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.core.errors import FileError, InputError
 from pulvinar.data.hdf5_images import HDF5Images
 from pulvinar.data.pixels import as_pixels, from_unit_range, require_normalised, require_pixels, require_unit_range
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError
 
 GENERATOR = np.random.default_rng(0)
 BYTES = GENERATOR.integers(0, 256, (5, 7, 8, 3), dtype=np.uint8)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
+from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.data.planted_dissimilarities import embedding_rdm, gaussian_course, subject_rdms, timed_subject_rdms
-from pulvinar.errors import InputError, NotFoundError
 
 RNG = np.random.default_rng(0)
 FEATURES = {"early": RNG.standard_normal((10, 4, 3)), "late": RNG.standard_normal((10, 1, 5))}

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.data.rois import ROIs
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import DegenerateError, InputError, NotFoundError
 
 
 def made(given: np.ndarray, **more) -> Responses:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import mean_and_sd, zscore
-from pulvinar.errors import DegenerateError, InputError
 
 
 def responses(n_trials: int = 150, n_voxels: int = 4, **more) -> Responses:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.sessions import session_numbers
-from pulvinar.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import InputError, LeakError, NotFoundError
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.splits import Split, check_split, split_by_source, training_trials
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import InputError, LeakError, NotFoundError
 
 NOISE = np.random.default_rng(0).integers(0, 255, (6, 4, 5, 3), dtype=np.uint8)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.image_files import find_images, read_image
 from pulvinar.data.stimulus_files import read_stimuli
 from pulvinar.data.tables import Trials
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = {name: GENERATOR.integers(0, 255, (4 + row, 5, 3), dtype=np.uint8) for row, name in enumerate("cab")}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.tables import read_table, read_trials
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 
 def write(tmp_path, text, name="trials.csv"):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.data.volume_box import box_slices, is_oracle
-from pulvinar.errors import ConfigError, InputError
 
 BRAIN = np.zeros((14, 24, 12), bool)
 BRAIN[2:12, 4:20, 1:9] = True

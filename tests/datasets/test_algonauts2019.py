@@ -14,15 +14,15 @@ from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
 from pulvinar.cli import main
+from pulvinar.core.errors import ConfigError, DegenerateError, FileError, InputError, NotFoundError
 from pulvinar.data import photographs
 from pulvinar.data.image_files import read_image
 from pulvinar.data.matlab_files import write_matlab_7_3
 from pulvinar.data.planted_dissimilarities import embedding_rdm
 from pulvinar.datasets import algonauts2019
 from pulvinar.datasets.algonauts2019 import generate, inspect, load, load_all, load_truth, score
-from pulvinar.errors import ConfigError, DegenerateError, FileError, InputError, NotFoundError
-from pulvinar.models.fixed_networks import RandomConvolutionNetwork
-from pulvinar.rsa.noise_ceiling import algonauts2019_track
+from pulvinar.networks.fixed_networks import RandomConvolutionNetwork
+from pulvinar.scores.rdm_ceiling import algonauts2019_track
 
 TINY = {"sets": (8, 10), "n_subjects": 4, "n_times": 5, "image_size": 32}
 SMALL = "Training_Data/8_Image_Set"

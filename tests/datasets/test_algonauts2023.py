@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.config import build
+from pulvinar.core.config import build
+from pulvinar.core.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.datasets import algonauts2023 as algonauts
-from pulvinar.errors import ConfigError, FileError, InputError, NotFoundError
 
 N_VERTICES = {"lh": 60, "rh": 50}
 N_TRAINING, N_TEST = 30, 8

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.errors import DegenerateError, FileError, InputError, LeakError, NotFoundError, PulvinarError
 from pulvinar.data.experiment import load, save
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.inspect import inspect
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.datasets.arrays import from_arrays, read_description
-from pulvinar.errors import DegenerateError, FileError, InputError, LeakError, NotFoundError, PulvinarError
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 GENERATOR = np.random.default_rng(0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError
 from pulvinar.datasets import cifar10, cifar100
-from pulvinar.errors import FileError
 
 
 def test_cifar10_is_read_as_it_was_written(cifar10_folder):

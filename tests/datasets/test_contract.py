@@ -23,13 +23,13 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from pulvinar.commands import registry
-from pulvinar.commands.data import open_data
+from pulvinar.app import registry
+from pulvinar.app.data import open_data
+from pulvinar.core.errors import PulvinarError
+from pulvinar.core.storage import fingerprint
 from pulvinar.data.algonauts_layout import SetContent, as_jpeg, write_set
 from pulvinar.data.experiment import Experiment, save
 from pulvinar.datasets.simulated import Config, simulate
-from pulvinar.errors import PulvinarError
-from pulvinar.storage import fingerprint
 
 DATASETS = registry.names("datasets")
 OURS = ("arrays", "image_files", "simulated")  # layouts of this project, not somebody's data

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from pulvinar.cli import main
+from pulvinar.core.errors import FileError
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.datasets import algonauts2023, nod
-from pulvinar.errors import FileError
-from pulvinar.metrics.encoding import correlations
-from pulvinar.training.encoder import EncoderSettings
-from pulvinar.training.encoding_data import open_subject
+from pulvinar.encoding.encoder import EncoderSettings
+from pulvinar.encoding.encoding_data import open_subject
+from pulvinar.scores.encoding import correlations
 
 
 def simulate(layout: str, out: Path, **settings: object) -> Path:
@@ -126,7 +126,7 @@ def test_planted_responses_of_nod_follow_the_pictures(objects):
 
     trainer = given.trainer(colours(given.train.ids), EncoderSettings(alphas=(1e2, 1e3, 1e4, 1e5), folds=3))
     list(trainer.run())
-    from pulvinar.training.encoder import predict
+    from pulvinar.encoding.encoder import predict
 
     predicted = predict(trainer.fit(), colours(given.test.ids))
     assert np.nanmean(correlations(predicted, given.test.read(given.voxels))) > 0.1

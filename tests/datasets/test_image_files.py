@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError, NotFoundError
+from pulvinar.core.storage import write_arrays
 from pulvinar.datasets import image_files, imagenet100
-from pulvinar.errors import ConfigError, FileError, InputError, LeakError, NotFoundError
-from pulvinar.storage import write_arrays
 
 
 def test_npz_with_everything_and_with_images_alone(tmp_path, pictures):

@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError, InputError, LeakError
 from pulvinar.data.conversion import convert
 from pulvinar.data.experiment import load as load_folder
 from pulvinar.datasets.mindeye2 import load
-from pulvinar.errors import FileError, InputError, LeakError
 
 N_VOXELS = 7
 

@@ -9,8 +9,8 @@ import pytest
 from nibabel.cifti2 import BrainModelAxis, LabelAxis, ScalarAxis
 from PIL import Image
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.datasets import nod
-from pulvinar.errors import FileError, InputError, NotFoundError
 
 N_LEFT, N_RIGHT, N_MESH = 40, 44, 60
 RUNS = {1: "1", 2: "02", 3: "3"}  # names that do not sort as their numbers

@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from pulvinar.config import describe
+from pulvinar.core.config import describe
+from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError
 from pulvinar.data import nsd_files, nsd_spaces
 from pulvinar.data.nsd_spaces import VolumeSpace
 from pulvinar.datasets import mindeye2
 from pulvinar.datasets import nsd as dataset
 from pulvinar.datasets.nsd import load, probes
-from pulvinar.errors import ConfigError, FileError, InputError, LeakError
 
 
 def wrong_probes(written, query: str = "", n: int = 200) -> list[dict]:

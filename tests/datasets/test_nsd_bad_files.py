@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from pulvinar.core.errors import DegenerateError, FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.datasets.nsd import load
-from pulvinar.errors import DegenerateError, FileError, InputError, NotFoundError, PulvinarError
 
 
 def hdf5(written, session: int = 1, subject: str = "subj01") -> Path:

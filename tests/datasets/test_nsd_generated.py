@@ -8,12 +8,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from pulvinar.commands.data import absolute, open_experiment, simulate
+from pulvinar.app.data import absolute, open_experiment, simulate
+from pulvinar.core.errors import ConfigError, FileError
 from pulvinar.data import nsd_writer
 from pulvinar.data.nsd_writer import Generated, signal_to_noise, write_world
 from pulvinar.datasets import simulated
 from pulvinar.datasets.nsd import load, probes
-from pulvinar.errors import ConfigError, FileError
 
 TINY = {"n_subjects": 2, "n_voxels": 220, "n_sessions": 1, "n_test_images": 200, "image_size": 16}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.config import build, mistakes_of
+from pulvinar.core.config import build, mistakes_of
+from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError
 from pulvinar.data.splits import Split
 from pulvinar.datasets.simulated import BUNDLED, Config, bundled_path, simulate
-from pulvinar.errors import ConfigError, FileError, InputError, LeakError
-from pulvinar.metrics.noise_ceiling import ceiling_r2, signal_to_noise
+from pulvinar.scores.noise_ceiling import ceiling_r2, signal_to_noise
 
 TINY = {"n_voxels": 300, "n_subjects": 2, "n_trials": 40, "n_pretraining_trials": 30, "n_test_images": 12}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pulvinar.core.errors import FileError
 from pulvinar.datasets import stl10
-from pulvinar.errors import FileError
 
 
 def test_columns_come_back_as_rows_and_unlabelled_images_have_no_label(stl10_folder):

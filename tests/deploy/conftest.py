@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pulvinar.models.batch_norm import BatchNorm
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.networks.batch_norm import BatchNorm
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pulvinar.networks.resnet_shape import resnet_shape
 
 SIZE = 16
 

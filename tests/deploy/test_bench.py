@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from pulvinar.cli import main
+from pulvinar.core.errors import InputError
 from pulvinar.deploy import runtimes
 from pulvinar.deploy.bench import BenchSettings, Timing, _rows, bench, promised_share
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network
 from pulvinar.deploy.files import save
 from pulvinar.deploy.image_pool import image_pool
 from pulvinar.deploy.runtimes import make_runner
-from pulvinar.errors import InputError
 
 FAST = ("torch eager", "torch packed")
 
@@ -108,8 +108,8 @@ COMPILED = """
 import torch
 from pulvinar.deploy.compact import compact_to
 from pulvinar.deploy.runtimes import UnavailableError, make_runner
-from pulvinar.models.gated_resnet import GatedResNet
-from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.resnet_shape import resnet_shape
 
 generator = torch.Generator().manual_seed(0)
 model = GatedResNet(resnet_shape("resnet18", size=16, width=0.125), size=16).initialise(generator).eval()

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pulvinar.core.errors import InputError
 from pulvinar.deploy.block_forms import buckets, whole_convolutions
 from pulvinar.deploy.compact import compact, compact_to, dense_network, masked_network
 from pulvinar.deploy.dynamic import Choice, DynamicNetwork, choose_forms, forms_for
 from pulvinar.deploy.packed import PackedConvolution
-from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import Gate, GatedResNet
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 FORMS = ["masked", "gathered", "patterns", "sorted 3"]

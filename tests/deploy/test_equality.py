@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.core.errors import InputError
 from pulvinar.deploy.compact import compact, compact_to
 from pulvinar.deploy.equality import (
     Outputs,
@@ -16,7 +17,6 @@ from pulvinar.deploy.equality import (
 )
 from pulvinar.deploy.onnx_files import onnx_model, run_with
 from pulvinar.deploy.probes import adversarial, noise
-from pulvinar.errors import InputError
 
 
 @pytest.fixture

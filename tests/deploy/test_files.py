@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.decoding.data import Embedding
+from pulvinar.decoding.decoder_checkpoint import CHECKPOINT, decoder_state
 from pulvinar.deploy.compact import compact, compact_to, static_network
 from pulvinar.deploy.decoder_files import export_decoder
 from pulvinar.deploy.files import load, load_config, load_decoder, save
 from pulvinar.deploy.voxel_decoder import VoxelDecoder, voxel_decoder
-from pulvinar.errors import FileError, InputError
-from pulvinar.models.decoder import DecoderShape, SharedDecoder, input_layer
-from pulvinar.training.decoder_checkpoint import CHECKPOINT, decoder_state
-from pulvinar.training.decoding_data import Embedding
-from pulvinar.training.runs import RunFolder
+from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 
 
 def test_a_network_comes_back_bit_for_bit(tmp_path, make_network, make_images):

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 from pulvinar.estimators import Decoder, RDMRegressor, RidgeEncoder, VoxelSelector
 
 

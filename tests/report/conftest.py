@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from pulvinar.core.storage import write_json, write_text
 from pulvinar.data.geometry import Geometry
-from pulvinar.storage import write_json, write_text
 
 AREAS = {  # centre and radii in mm, relative to the centre of the head (x right, y front, z up)
     "early": ((0, -26, -2), (11, 7, 9)),

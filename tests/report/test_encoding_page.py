@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.storage import write_arrays, write_json, write_text
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hemispheres import vertex_points
-from pulvinar.report import encoding_figures, encoding_maps, page, run_folder
+from pulvinar.encoding import encoding_figures, encoding_maps
+from pulvinar.report import page, run_folder
 from pulvinar.report.template_surface import FSAVERAGE, inflated, on_template
-from pulvinar.storage import write_arrays, write_json, write_text
 
 LAYERS = ("early", "middle", "late")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pulvinar.core.storage import read_json, write_json
 from pulvinar.report import run_folder
 from pulvinar.report.findings import cautions, coverage, headline
 from pulvinar.report.page import build
-from pulvinar.storage import read_json, write_json
 
 
 def changed(run: Path, name: str, **values: object) -> run_folder.Run:

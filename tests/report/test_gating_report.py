@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.errors import FileError, InputError
-from pulvinar.metrics.resampling import paired_difference
-from pulvinar.report import gating_figures
-from pulvinar.report.gating_figures import figure
-from pulvinar.report.gating_runs import PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import write_arrays, write_json, write_text
+from pulvinar.gating import gating_figures
+from pulvinar.gating.gating_figures import figure
+from pulvinar.gating.gating_runs import PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.gating.sweep_page import _entries, name_of
 from pulvinar.report.page import build
-from pulvinar.report.sweep_page import _entries, name_of
-from pulvinar.storage import write_arrays, write_json, write_text
+from pulvinar.scores.resampling import paired_difference
 
 N_IMAGES = 400
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.storage import read_json, write_arrays, write_json, write_text
+from pulvinar.learning.loss_watch import trouble, troubles
 from pulvinar.report import page, run_folder
 from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import cautions, headline
-from pulvinar.storage import read_json, write_arrays, write_json, write_text
-from pulvinar.training.loss_watch import trouble, troubles
 
 
 def probe_row(branch: str, linear: float, share: float | None, difference: tuple[float, float] | None = None) -> dict:

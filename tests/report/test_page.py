@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pulvinar.errors import FileError
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import read_json, write_json
 from pulvinar.report import page, run_folder, tables
 from pulvinar.report.settings import facts_of_evaluation
-from pulvinar.storage import read_json, write_json
 
 VOID = {"meta", "img", "br"}
 

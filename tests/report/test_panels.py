@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pulvinar.data.geometry import Geometry
-from pulvinar.report import panels, roi_figure, run_folder
+from pulvinar.decoding import roi_figure
+from pulvinar.report import panels, run_folder
 
 RED = np.array([1.0, 0, 0])
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from pulvinar.report import page, rsa_figures
-from pulvinar.storage import write_arrays, write_json
+from pulvinar.core.storage import write_arrays, write_json
+from pulvinar.report import page
+from pulvinar.rsa import rsa_figures
 
 
 def row(name: str, percent: float, lead: float | None = None) -> dict:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulvinar.errors import FileError
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import read_json, write_json
 from pulvinar.report import run_folder
-from pulvinar.storage import read_json, write_json
 
 
 def test_a_folder_without_run_json_says_what_is_missing_and_what_is_there(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import scipy.stats
 import torch
 from rsatoolbox.util.inference_util import _dual_bootstrap
 
-from pulvinar.errors import DegenerateError, InputError
+from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.rsa import inference
-from pulvinar.rsa.compare import METHODS, compare
 from pulvinar.rsa.inference import (
     ResampledScores,
     bootstrap_interval,
@@ -22,8 +21,9 @@ from pulvinar.rsa.inference import (
     score_rdms,
     standard_error,
 )
-from pulvinar.rsa.noise_ceiling import subject_scores
-from pulvinar.rsa.rdm import condense, correlation_rdm, expand, pairs_among
+from pulvinar.scores.rdm import condense, correlation_rdm, expand, pairs_among
+from pulvinar.scores.rdm_ceiling import subject_scores
+from pulvinar.scores.rdm_comparison import METHODS, compare
 
 N_IMAGES, N_SUBJECTS = 12, 5
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 
 from pulvinar.cli import main
+from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.data.image_ids import ImageNames
-from pulvinar.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.rsa.rdm_files import RDMFile, align, read_rdms
 
 N, UPPER = 9, np.triu_indices(9, 1)

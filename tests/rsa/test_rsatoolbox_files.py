@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rsatoolbox
 
-from pulvinar.errors import FileError, InputError, NotFoundError
+from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.rsa.rsatoolbox_files import (
     NAMING_DESCRIPTORS,
     StoredRDMs,

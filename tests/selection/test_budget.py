@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pulvinar.errors import DegenerateError, InputError
-from pulvinar.models.macs import count_macs
-from pulvinar.models.resnet_shape import resnet_shape
+from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.networks.macs import count_macs
+from pulvinar.networks.resnet_shape import resnet_shape
 from pulvinar.selection.budget import (
     BudgetConstraint,
     Shift,

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import Ridge
 
-from pulvinar.errors import DegenerateError, InputError
+from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.selection import univariate
 from pulvinar.selection.univariate import anova_f, anova_labels, cross_validated_encoding_r2, top_voxels
 

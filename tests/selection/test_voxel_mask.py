@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.geometry import Geometry
-from pulvinar.errors import InputError
 from pulvinar.selection.voxel_mask import close_round, low_pass_score, survivors_allowed, voxel_budget
 
 IDENTITY = scipy.sparse.eye_array(10, format="csr")

@@ -10,10 +10,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from pulvinar.checksums import DEFAULT, MODES, VARIABLE, using
 from pulvinar.cli import data, deploy, encoding, macs, rsa, runs
 from pulvinar.cli.common import Commands, as_json
-from pulvinar.errors import PulvinarError
+from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
+from pulvinar.core.errors import PulvinarError
 
 INTERRUPTED = {  # what to do next
     "reconstruct": "; the last checkpoint and pictures are kept. Continue with the same command.",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep; read when torch loads (docs/log.md, busy cores)
     arguments = parser().parse_args(argv)
-    from pulvinar.progress import REPORTER
+    from pulvinar.core.progress import REPORTER
 
     was_quiet, REPORTER.quiet = REPORTER.quiet, arguments.quiet
     REPORTER.interrupted = False

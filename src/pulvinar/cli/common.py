@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pulvinar.errors import PulvinarError
+from pulvinar.core.errors import PulvinarError
 
 Result = dict[str, Any]
 
@@ -40,7 +40,7 @@ def say(arguments: argparse.Namespace, text: str) -> None:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """The result as one JSON object; numpy and torch values become plain ones."""
-    from pulvinar.storage import to_jsonable
+    from pulvinar.core.storage import to_jsonable
 
     return json.dumps(to_jsonable(value), indent=indent)
 

@@ -6,7 +6,7 @@ from pulvinar.cli.common import Commands, Result, add_settings, as_json, say
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.data import inspect
+    from pulvinar.app.data import inspect
 
     result = inspect(arguments.source, probe=arguments.probe)
     say(arguments, as_json(result, indent=2))
@@ -14,7 +14,7 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 
 def _convert(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.data import convert
+    from pulvinar.app.data import convert
 
     result = convert(arguments.description, arguments.out)
     say(arguments, f"wrote {result['folder']}: {result['name']}, subjects {', '.join(result['subjects'])}")
@@ -22,7 +22,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
 
 
 def _simulate(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.data import simulate
+    from pulvinar.app.data import simulate
 
     shortcuts = {"seed": arguments.seed, "n_voxels": arguments.n_voxels, "n_subjects": arguments.n_subjects}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
@@ -34,7 +34,7 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
 
 def _embed(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.embed import embed
+    from pulvinar.app.embed import embed
 
     result = embed(
         arguments.source,

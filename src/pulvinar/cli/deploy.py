@@ -6,7 +6,7 @@ from pulvinar.cli.common import Commands, Result, say
 
 
 def _compact(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import deploy
+    from pulvinar.app import deploy
 
     result = deploy.compact(
         arguments.run,
@@ -22,7 +22,7 @@ def _compact(arguments: argparse.Namespace) -> Result:
 
 
 def _export(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import deploy
+    from pulvinar.app import deploy
 
     result = deploy.export(
         arguments.net,
@@ -39,7 +39,7 @@ def _export(arguments: argparse.Namespace) -> Result:
 
 
 def _bench(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.deploy_bench import as_text, bench_network
+    from pulvinar.app.deploy_bench import as_text, bench_network
 
     result = bench_network(
         arguments.net,

@@ -6,7 +6,7 @@ from pulvinar.cli.common import Commands, Result, say
 
 
 def _transfer(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import encoding
+    from pulvinar.app import encoding
 
     result = encoding.transfer(
         arguments.run,
@@ -21,7 +21,7 @@ def _transfer(arguments: argparse.Namespace) -> Result:
 
 
 def _information(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import encoding
+    from pulvinar.app import encoding
 
     result = encoding.information(
         arguments.run, candidates=arguments.candidates, n_permutations=arguments.permutations, seed=arguments.seed
@@ -31,7 +31,7 @@ def _information(arguments: argparse.Namespace) -> Result:
 
 
 def _classify(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import encoding
+    from pulvinar.app import encoding
 
     result = encoding.classify(arguments.run, images=arguments.images, layer=arguments.layer, seed=arguments.seed)
     say(arguments, result.pop("text"))
@@ -39,7 +39,7 @@ def _classify(arguments: argparse.Namespace) -> Result:
 
 
 def _salience(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import encoding
+    from pulvinar.app import encoding
 
     result = encoding.salience(
         arguments.run,
@@ -55,7 +55,7 @@ def _salience(arguments: argparse.Namespace) -> Result:
 
 
 def _compare(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import encoding
+    from pulvinar.app import encoding
 
     result = encoding.compare(arguments.run, seed=arguments.seed)
     say(arguments, encoding.comparison_text(result))

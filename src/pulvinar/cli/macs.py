@@ -6,7 +6,7 @@ from pulvinar.cli.common import Commands, Result, say
 
 
 def _macs(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.macs import macs
+    from pulvinar.app.macs import macs
 
     result = macs(
         arguments.network,

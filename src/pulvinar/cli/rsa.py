@@ -6,7 +6,7 @@ from pulvinar.cli.common import Commands, Result, say
 
 
 def _rsa_ceiling(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import rsa
+    from pulvinar.app import rsa
 
     result = rsa.ceiling(arguments.file, target=arguments.target, method=arguments.method)
     say(arguments, rsa.ceiling_as_text(result))
@@ -14,7 +14,7 @@ def _rsa_ceiling(arguments: argparse.Namespace) -> Result:
 
 
 def _rsa_compare(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import rsa
+    from pulvinar.app import rsa
 
     result = rsa.compare(
         arguments.predicted,
@@ -31,7 +31,7 @@ def _rsa_compare(arguments: argparse.Namespace) -> Result:
 
 
 def _rsa_score(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import rsa
+    from pulvinar.app import rsa
 
     result = rsa.score(arguments.submission, arguments.data, published=arguments.published)
     say(arguments, rsa.score_as_text(result))
@@ -39,7 +39,7 @@ def _rsa_score(arguments: argparse.Namespace) -> Result:
 
 
 def _rsa_submit(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import rsa
+    from pulvinar.app import rsa
 
     result = rsa.submit(arguments.out, arguments.rdm, file_format=arguments.format)
     say(arguments, "\n".join(result["files"]))

@@ -8,7 +8,7 @@ from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.demo import demo
+    from pulvinar.app.demo import demo
 
     result = demo(seed=arguments.seed, out=arguments.out)
     _show_evaluation(arguments, result)
@@ -17,9 +17,9 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 
 def _list(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands import registry
+    from pulvinar.app import registry
 
-    result = {kind: registry.names(kind) for kind in registry.KINDS}
+    result = {kind: registry.names(kind) for kind in registry.FILES}
     for kind, entries in result.items():
         say(arguments, f"{kind}:")
         for name, line in entries.items():
@@ -28,7 +28,7 @@ def _list(arguments: argparse.Namespace) -> Result:
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.fit import fit, settings_of
+    from pulvinar.app.fit import fit, settings_of
 
     if arguments.settings:
         return _settings(arguments, settings_of(arguments.method))
@@ -60,7 +60,7 @@ def _settings(arguments: argparse.Namespace, rows: Sequence[tuple[str, str, Any,
 
 
 def _dry_run(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.dry_run import as_text, dry_run
+    from pulvinar.app.dry_run import as_text, dry_run
 
     result = dry_run(
         arguments.method,
@@ -75,7 +75,7 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.fit import evaluate, scoring_settings
+    from pulvinar.app.fit import evaluate, scoring_settings
 
     if arguments.settings:
         rows = scoring_settings(arguments.run)
@@ -89,7 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 
 def _predict(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.fit import predict
+    from pulvinar.app.fit import predict
 
     result = predict(arguments.run, images=arguments.images, out=arguments.out)
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in result["arrays"].items())
@@ -98,8 +98,8 @@ def _predict(arguments: argparse.Namespace) -> Result:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.reconstruct import reconstruct
-    from pulvinar.evaluation.reconstruction import as_text
+    from pulvinar.app.reconstruct import reconstruct
+    from pulvinar.decoding.pictures.reconstruction import as_text
 
     result = reconstruct(
         arguments.run,
@@ -120,7 +120,7 @@ def _reconstruct(arguments: argparse.Namespace) -> Result:
 
 
 def _report(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.fit import report
+    from pulvinar.app.fit import report
 
     result = report(arguments.run, arguments.out)
     say(arguments, result["report"])
@@ -128,7 +128,7 @@ def _report(arguments: argparse.Namespace) -> Result:
 
 
 def _sweep(arguments: argparse.Namespace) -> Result:
-    from pulvinar.commands.sweep import sweep
+    from pulvinar.app.sweep import sweep
 
     result = sweep(arguments.grid)
     say(arguments, result["table"])
@@ -136,7 +136,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
 
 
 def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
-    from pulvinar.commands.fit import evaluation_text
+    from pulvinar.app.fit import evaluation_text
 
     if not arguments.json:
         print(evaluation_text(result))

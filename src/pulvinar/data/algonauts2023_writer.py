@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.progress import track
+from pulvinar.core.storage import atomic_folder, write_arrays, write_text
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, mean_over_repeats
-from pulvinar.progress import track
-from pulvinar.storage import atomic_folder, write_arrays, write_text
 
 FSAVERAGE5, FSAVERAGE = 10_242, 163_842
 N_REPEATS, N_NSD = 3, 73_000

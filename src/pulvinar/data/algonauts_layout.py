@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import warn
+from pulvinar.core.storage import read_arrays, read_json, write_arrays, write_bytes
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, require_all_pairs
 from pulvinar.data.dissimilarity_files import FMRI_PREFIX, OFFICIAL_NAMES, image_ids, names_of_images
 from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.matlab_files import read_matlab, read_matlab_structs, write_matlab_7_3
 from pulvinar.data.stimuli import ReadImage, Stimuli
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import warn
-from pulvinar.storage import read_arrays, read_json, write_arrays, write_bytes
 
 SET_FOLDERS = {78: "Test_Data", 92: "Training_Data/92_Image_Set", 118: "Training_Data/118_Image_Set"}
 TARGET_FILES = ("target_fmri", "target_meg")

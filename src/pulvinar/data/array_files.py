@@ -9,10 +9,10 @@ from zipfile import is_zipfile
 import h5py
 import numpy as np
 
-from pulvinar.config import suggest
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, read_npy_header, reading, require_file
 from pulvinar.data.tables import TABLE_SUFFIXES, Table, read_table
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, read_npy_header, reading, require_file
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npy", ".npz", *HDF5_SUFFIXES)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulvinar.errors import FileError, InputError
-from pulvinar.storage import read_json
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import read_json
 
 NUMBERS = ("run", "echo")  # entities whose values are numbers: padding does not count
 OF_DERIVATIVES = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.errors import FileError, InputError
-from pulvinar.storage import reading, require_file
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import reading, require_file
 
 
 def find_folder(

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar import checksums
+from pulvinar.core import checksums
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import warn
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.array_files import single_precision
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import warn
-from pulvinar.storage import reading, require_file
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 SURFACE_SUFFIXES = (".gii",)

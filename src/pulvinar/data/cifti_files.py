@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import require_file
 from pulvinar.data.brain_files import open_image
-from pulvinar.errors import FileError, InputError
-from pulvinar.storage import require_file
 
 CORTEX = {"lh": "CIFTI_STRUCTURE_CORTEX_LEFT", "rh": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 

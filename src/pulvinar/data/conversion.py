@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pulvinar.core.errors import FileError
+from pulvinar.core.progress import Bar, bar, log, track
+from pulvinar.core.storage import atomic_path, fingerprint, map_hdf5_array, read_json, refuse_existing, write_json
 from pulvinar.data.experiment import (
     Experiment,
     create_response_file,
@@ -24,9 +27,6 @@ from pulvinar.data.experiment import (
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError
-from pulvinar.progress import Bar, bar, log, track
-from pulvinar.storage import atomic_path, fingerprint, map_hdf5_array, read_json, refuse_existing, write_json
 
 Blocks = dict[str, dict[str, str]]
 

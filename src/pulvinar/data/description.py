@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pulvinar.config import convert, mistakes_of, read_toml, suggest
+from pulvinar.core.config import convert, mistakes_of, read_toml, suggest
+from pulvinar.core.errors import ConfigError
 from pulvinar.data.array_files import ARRAY_SUFFIXES
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
 from pulvinar.data.fmriprep import WINDOW_S
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.tables import TABLE_SUFFIXES
-from pulvinar.errors import ConfigError
 
 Value = TypeVar("Value")
 NamedArray = tuple[Path, str | None]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.config import suggest
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
+from pulvinar.core.storage import fingerprint
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import DegenerateError, InputError, NotFoundError
-from pulvinar.storage import fingerprint
 
 LARGEST_SHARE_BELOW_0 = 0.2  # of the entries of an RDM that does not say that it is cross-validated; ours
 MAY_BE_NEGATIVE = ("cross", "signed")  # in what a file calls its measure

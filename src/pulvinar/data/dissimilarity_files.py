@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import warn
+from pulvinar.core.storage import read_arrays, require_file
 from pulvinar.data.array_files import ID_KEYS, TEXT, as_names, only_names
 from pulvinar.data.dissimilarities import (
     Dissimilarities,
@@ -20,9 +23,6 @@ from pulvinar.data.dissimilarities import (
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.pixels import require_pixels
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import warn
-from pulvinar.storage import read_arrays, require_file
 
 OFFICIAL_NAMES = {  # of the Algonauts 2019 challenge's MATLAB files -> target
     "EVC_RDMs": "evc",

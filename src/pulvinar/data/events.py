@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.progress import log, warn
 from pulvinar.data.tables import Table, is_none, read_table
-from pulvinar.errors import InputError, NotFoundError
-from pulvinar.progress import log, warn
 
 STIMULUS_COLUMNS = ("stimulus", "stim_file")
 TYPE_COLUMNS = ("trial_type", "event_type")

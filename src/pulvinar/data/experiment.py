@@ -16,18 +16,12 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from pulvinar import checksums
-from pulvinar.config import suggest
-from pulvinar.data.geometry import Geometry
-from pulvinar.data.image_files import ImageFiles
-from pulvinar.data.responses import Responses
-from pulvinar.data.rois import ROIs, missing_roi
-from pulvinar.data.sampling import evenly_spaced
-from pulvinar.data.splits import Split, check_split
-from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
-from pulvinar.progress import track
-from pulvinar.storage import (
+from pulvinar.core import checksums
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
+from pulvinar.core.progress import track
+from pulvinar.core.sampling import evenly_spaced
+from pulvinar.core.storage import (
     atomic_folder,
     checksum,
     fingerprint,
@@ -39,6 +33,12 @@ from pulvinar.storage import (
     require_folder,
     write_json,
 )
+from pulvinar.data.geometry import Geometry
+from pulvinar.data.image_files import ImageFiles
+from pulvinar.data.responses import Responses
+from pulvinar.data.rois import ROIs, missing_roi
+from pulvinar.data.splits import Split, check_split
+from pulvinar.data.stimuli import Stimuli
 
 FORMAT, VERSION = "pulvinar-experiment", 1
 CHECKSUMS = "checksums.json"

@@ -14,13 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pulvinar import checksums
+from pulvinar.core import checksums
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.progress import warn
+from pulvinar.core.storage import fingerprint, map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
 from pulvinar.data.array_files import ID_KEYS, read_ids, texts_in
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.progress import warn
-from pulvinar.storage import fingerprint, map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 SAFETENSORS_TYPES = {

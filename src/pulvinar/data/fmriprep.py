@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.progress import track, warn
+from pulvinar.core.sampling import blocks_of
 from pulvinar.data import bids
 from pulvinar.data.bids import OF_DERIVATIVES, find_events, of_scan, visible_files
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, read_volume, require_same_grid, series_inside
 from pulvinar.data.events import Rows, Shown
-from pulvinar.data.sampling import blocks_of
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.tables import Trials
 from pulvinar.data.volume_times import VolumeTimes, volume_times
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.progress import track, warn
 
 BOLD_SUFFIXES, MASK_SUFFIXES = ("_bold.nii.gz", "_bold.nii"), ("_mask.nii.gz", "_mask.nii")
 PREPROCESSED, BRAIN = "preproc", "brain"  # values of `desc`

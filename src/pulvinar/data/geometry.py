@@ -15,7 +15,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.spatial
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 
 CUT_AT_SIGMAS = 3.0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.storage import open_hdf5, reading, refuse_fill
 from pulvinar.data.pixels import from_unit_range
-from pulvinar.errors import InputError, NotFoundError
-from pulvinar.storage import open_hdf5, reading, refuse_fill
 
 
 class HDF5Images:

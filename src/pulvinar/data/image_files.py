@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, warn
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.pictures import SUFFIXES, Notes, PictureOptions, decode, find_pictures, look_into, say_left_out
 from pulvinar.data.source_options import parse_source
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import log, warn
 
 
 def find_images(folder: str | os.PathLike[str]) -> dict[str, Path]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from pulvinar import checksums
+from pulvinar.core import checksums
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, track, warn
+from pulvinar.core.storage import atomic_path, checksum, fingerprint, read_json, reading, write_json
 from pulvinar.data.image_set import ImageSet, without_copies
 from pulvinar.data.pictures import SUFFIXES, FolderContent, Notes, Picture, PictureOptions, decode, look_into, say_left_out
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import log, track, warn
-from pulvinar.storage import atomic_path, checksum, fingerprint, read_json, reading, write_json
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")  # the first that is there

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.errors import InputError, NotFoundError
+from pulvinar.core.errors import InputError, NotFoundError
 
 SUFFIXES = frozenset(
     (

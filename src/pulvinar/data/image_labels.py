@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

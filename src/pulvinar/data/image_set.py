@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pulvinar.core.errors import InputError, LeakError
+from pulvinar.core.progress import log, warn
+from pulvinar.core.sampling import evenly_spaced
+from pulvinar.core.storage import fingerprint
 from pulvinar.data.image_labels import as_labels
 from pulvinar.data.pixels import require_pixels
-from pulvinar.data.sampling import evenly_spaced
-from pulvinar.errors import InputError, LeakError
-from pulvinar.progress import log, warn
-from pulvinar.storage import fingerprint
 
 BYTES_COMPARED = 2**29  # of training images, above which nobody looks whether a picture stands in two classes (CIFAR: 2**27)
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.core.storage import to_jsonable
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import image_notes
-from pulvinar.storage import to_jsonable
 
 
 def inspect(experiment: Experiment) -> dict[str, Any]:

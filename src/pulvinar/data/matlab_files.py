@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import atomic_path, open_hdf5, read_hdf5_array, reading, require_file
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.storage import atomic_path, open_hdf5, read_hdf5_array, reading, require_file
 
 HEADER_BYTES, USER_BLOCK_BYTES = 128, 512
 HEADER_5, HEADER_7_3 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.progress import track
+from pulvinar.core.storage import atomic_folder, write_arrays, write_text
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses
-from pulvinar.progress import track
-from pulvinar.storage import atomic_folder, write_arrays, write_text
 
 MESH = 32_492  # vertices of a hemisphere of the mesh
 AREAS = ("V1", "V2", "V3", "V4")

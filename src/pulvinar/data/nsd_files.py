@@ -21,9 +21,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.storage import open_hdf5, reading, require_file
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import open_hdf5, reading, require_file
 
 TRIALS_PER_SESSION = 750
 N_SUBJECTS = 8

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.progress import track
+from pulvinar.core.storage import atomic_folder
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 from pulvinar.data.nsd_surface_writer import write_surface
 from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
 from pulvinar.data.responses import Responses
-from pulvinar.progress import track
-from pulvinar.storage import atomic_folder
 
 N_TRIALS, N_COLUMNS = 30_000, 10_000
 PIXELS = 425

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.data.pictures import PictureOptions, decode
-from pulvinar.errors import InputError, NotFoundError
 
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
 TRAINING_CROPS = {"largest_overlap": 0.7, "contrast": 0.04}

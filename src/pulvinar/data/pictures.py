@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pulvinar.config import setting
+from pulvinar.core.config import setting
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, warn
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.pixels import from_16_bits, from_unit_range
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import log, warn
-from pulvinar.storage import reading, require_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 
 Values: TypeAlias = Any  # an array of numpy or of torch: what has ndim, shape, dtype, min and max
 

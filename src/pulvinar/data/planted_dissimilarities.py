@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pulvinar.errors import InputError, NotFoundError
+from pulvinar.core.errors import InputError, NotFoundError
 
 Features = Mapping[str, np.ndarray]  # stage -> (image, ..., channel)
 Scales = Mapping[str, float | np.ndarray]  # stage -> one number, or one per channel

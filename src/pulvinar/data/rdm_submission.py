@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
+from pulvinar.core.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
 from pulvinar.data.array_files import ID_KEYS
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import CONDITION_KEYS, OFFICIAL_NAMES, names_of_images
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.matlab_files import left_out_of_matlab, read_matlab
-from pulvinar.errors import FileError, InputError, NotFoundError, PulvinarError
-from pulvinar.rsa.noise_ceiling import TRACKS
-from pulvinar.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
+from pulvinar.scores.rdm_ceiling import TRACKS
 
 OFFICIAL_OF = {target: official for official, target in OFFICIAL_NAMES.items()}
 FORMATS = ("mat", "npy")

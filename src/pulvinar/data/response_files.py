@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.progress import log
 from pulvinar.data import fmriprep
 from pulvinar.data.array_files import read_array, single_precision
 from pulvinar.data.brain_files import (
@@ -23,8 +25,6 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.tables import Trials
-from pulvinar.errors import DegenerateError, InputError
-from pulvinar.progress import log
 
 
 def as_response_values(values: np.ndarray, who: str) -> np.ndarray:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
-from pulvinar.errors import DegenerateError, InputError
 
 VALUE_TYPES = (np.float32, np.int16)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.errors import FileError
-from pulvinar.storage import reading, require_file
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import reading, require_file
 
 LARGEST_BYTES = 2**20  # a mapping of some names is under a kilobyte
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from pulvinar.config import suggest
-from pulvinar.errors import InputError, NotFoundError
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import InputError, NotFoundError
 
 
 class ROIs(Mapping[str, np.ndarray]):

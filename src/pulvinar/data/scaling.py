@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.responses import Responses
-from pulvinar.errors import DegenerateError, InputError
 
 Mode = Literal["train_stats", "per_session"]
 

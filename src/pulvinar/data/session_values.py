@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 
 ReadSession = Callable[[int], np.ndarray]
 

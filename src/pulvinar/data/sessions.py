@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pulvinar.errors import InputError
-from pulvinar.progress import log
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import log
 
 NUMBERED = re.compile(r"(?P<prefix>\D*?)[-_ ]?0*(?P<number>\d+)(?:[.,](?P<fraction>\d+))?")
 PLAIN_PREFIXES = frozenset(("", "ses", "sess", "session", "run"))  # those of BIDS and their spellings; all mean the number

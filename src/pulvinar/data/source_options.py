@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
-from pulvinar.config import build, parse_assignments
+from pulvinar.core.config import build, parse_assignments
 
 Options = TypeVar("Options")
 

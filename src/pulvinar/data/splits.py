@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pulvinar.core.errors import InputError, LeakError
+from pulvinar.core.storage import fingerprint
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import InputError, LeakError
-from pulvinar.storage import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

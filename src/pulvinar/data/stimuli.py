@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pulvinar.config import suggest
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.data.pixels import require_pixels
-from pulvinar.errors import InputError, NotFoundError
 
 ReadImage = Callable[[int], np.ndarray]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import InputError, of_every
+from pulvinar.core.progress import log, warn
 from pulvinar.data.array_files import read_array, read_ids
 from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ImageNames, ids_of_mentions, row_order
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import ATTRIBUTES, Table, Trials, read_table
-from pulvinar.errors import InputError, of_every
-from pulvinar.progress import log, warn
 
 SIDES = ("train", "test", "")
 TABLE, FOLDER, FEATURES, TRIALS = "the stimulus table", "the sorted image names", "the feature file's ids", "the sorted ids"

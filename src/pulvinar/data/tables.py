@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.config import suggest
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.sessions import session_numbers
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.storage import reading, require_file
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 ATTRIBUTES = ("source", "label", "split")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pulvinar.errors import ConfigError, InputError
+from pulvinar.core.errors import ConfigError, InputError
 
 Region = Callable[[str], np.ndarray]
 FORMS = "60x40x40, 60x40x40@REGION, fit:REGION or 10:70,0:40,20:60"

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import log, warn
 from pulvinar.data.bids import Stated, sidecar_values
 from pulvinar.data.brain_files import read_series_header
-from pulvinar.errors import InputError
-from pulvinar.progress import log, warn
 
 KEYS = ("RepetitionTime", "VolumeTiming", "StartTime", "SliceTimingCorrected")
 SHORTEST_S, LONGEST_S = 0.05, 30.0  # of a volume

@@ -19,7 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pulvinar.config import LARGEST_SEED, build, setting
+from pulvinar.core.config import LARGEST_SEED, build, setting
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.progress import track
+from pulvinar.core.storage import atomic_folder, refuse_existing, write_json
 from pulvinar.data import photographs
 from pulvinar.data.algonauts_layout import (
     TARGETS,
@@ -39,12 +42,9 @@ from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import image_ids, read_npz
 from pulvinar.data.planted_dissimilarities import embedding_rdm, gaussian_course, subject_rdms, timed_subject_rdms
 from pulvinar.data.rdm_submission import check_predictions, read_submission, write_submission
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.models.fixed_networks import RandomConvolutionNetwork
-from pulvinar.progress import track
-from pulvinar.rsa.noise_ceiling import ALGONAUTS2019_CEILINGS, algonauts2019_score, noise_ceiling, subject_scores
-from pulvinar.rsa.rdm import condense
-from pulvinar.storage import atomic_folder, refuse_existing, write_json
+from pulvinar.networks.fixed_networks import RandomConvolutionNetwork
+from pulvinar.scores.rdm import condense
+from pulvinar.scores.rdm_ceiling import ALGONAUTS2019_CEILINGS, algonauts2019_score, noise_ceiling, subject_scores
 
 __all__ = [
     "generate",
@@ -302,7 +302,7 @@ def _draw_images(config: Config, rng: np.random.Generator) -> tuple[dict[int, np
 
 def _network_specification(config: Config) -> dict[str, Any]:
     return {
-        "class": "pulvinar.models.fixed_networks.RandomConvolutionNetwork",
+        "class": "pulvinar.networks.fixed_networks.RandomConvolutionNetwork",
         "seed": config.seed,
         "widths": STAGE_WIDTHS,
         "kernel": STAGE_KERNEL,

@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
+from pulvinar.core.config import LARGEST_SEED, build, parse_assignments, setting
+from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.progress import log, track
+from pulvinar.core.storage import atomic_path, read_npy_member, reading, require_file
 from pulvinar.data.algonauts2023_writer import MAPPINGS, SOURCES, TRUTH, Generated, write_world
 from pulvinar.data.array_files import read_array
 from pulvinar.data.dataset import Dataset
@@ -30,10 +33,7 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
-from pulvinar.errors import FileError, InputError, NotFoundError
-from pulvinar.metrics.encoding import algonauts_2023, correlations
-from pulvinar.progress import log, track
-from pulvinar.storage import atomic_path, read_npy_member, reading, require_file
+from pulvinar.scores.encoding import algonauts_2023, correlations
 
 HEMISPHERES = ("lh", "rh")
 TRAINING_IMAGES = {1: 9841, 2: 9841, 3: 9082, 4: 8779, 5: 9841, 6: 9082, 7: 9841, 8: 8779}

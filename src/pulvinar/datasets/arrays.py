@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pulvinar.core.errors import InputError, of_every
+from pulvinar.core.progress import log
 from pulvinar.data import fmriprep
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.description import Description, SubjectFiles, read_description_file
@@ -27,8 +29,6 @@ from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
 from pulvinar.data.tables import Trials, read_trials
-from pulvinar.errors import InputError, of_every
-from pulvinar.progress import log
 
 Read = TypeVar("Read")
 FMRIPREP_ESTIMATE = (

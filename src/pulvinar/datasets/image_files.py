@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.config import setting
+from pulvinar.core.config import setting
+from pulvinar.core.errors import ConfigError, FileError, NotFoundError
+from pulvinar.core.storage import read_arrays
 from pulvinar.data.array_files import as_names
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
@@ -25,8 +27,6 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions, say_left_out
 from pulvinar.data.pixels import as_pixels, kind
 from pulvinar.data.source_options import parse_source
-from pulvinar.errors import ConfigError, FileError, NotFoundError
-from pulvinar.storage import read_arrays
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 

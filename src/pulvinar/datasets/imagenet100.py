@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulvinar.config import setting
+from pulvinar.core.config import setting
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.data.source_options import parse_source
-from pulvinar.errors import FileError, InputError
-from pulvinar.storage import reading, require_file
 
 SHAPES = {
     "train": (126_689, None, None, 3),

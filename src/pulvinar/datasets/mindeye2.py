@@ -21,7 +21,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pulvinar.config import setting
+from pulvinar.core.config import setting
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, track, warn
+from pulvinar.core.storage import map_hdf5_array, reading, require_file
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
@@ -35,9 +38,6 @@ from pulvinar.data.session_values import RowsOf
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import log, track, warn
-from pulvinar.storage import map_hdf5_array, reading, require_file
 
 SCALING = "z-scored by MindEye2 with the training trials of all sessions; transductive where fewer sessions are used"
 N_COLUMNS, IMAGE_COLUMN, BETAS_COLUMN = 17, 0, 5

@@ -18,7 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pulvinar.config import LARGEST_SEED, build, parse_assignments, setting
+from pulvinar.core.config import LARGEST_SEED, build, parse_assignments, setting
+from pulvinar.core.errors import DegenerateError, FileError, InputError
+from pulvinar.core.progress import log, track, warn
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import SIMULATED, Experiment
@@ -31,9 +34,6 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
-from pulvinar.errors import DegenerateError, FileError, InputError
-from pulvinar.progress import log, track, warn
-from pulvinar.storage import reading, require_file
 
 AREAS = ("V1", "V2", "V3", "V4")
 PRF_ROWS = ("angle", "eccentricity", "size", "R2")

@@ -23,7 +23,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from pulvinar.config import setting
+from pulvinar.core.config import setting
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, track
+from pulvinar.core.storage import open_hdf5, read_hdf5_array, require_file
 from pulvinar.data import nsd_files
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
@@ -38,9 +41,6 @@ from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.volume_box import is_oracle, require_box
-from pulvinar.errors import FileError, InputError
-from pulvinar.progress import log, track
-from pulvinar.storage import open_hdf5, read_hdf5_array, require_file
 
 SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 HELD_BACK = 3  # last sessions of each subject that became public in August 2023

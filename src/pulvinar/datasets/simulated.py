@@ -7,7 +7,7 @@ and test crops come from different pictures. What is planted, per subject:
 - Areas of responsive voxels, each a contiguous core and voxels scattered around it. Early areas follow oriented energy and
   colour, late ones a fixed random network that is *not* the one that gives the decoder's target. Neighbours in a core are
   tuned alike. `driver=perturbed:NAME` has two areas instead, 'early' and 'higher', that follow stages of a perturbed copy of a
-  backbone (models/perturbed.py), so that tuning that backbone has something to find; each has a loose ROI of its name.
+  backbone (networks/perturbed.py), so that tuning that backbone has something to find; each has a loose ROI of its name.
 - Reliable but irrelevant blobs: a response that repeats with the stimulus, but is drawn at random for each stimulus.
 - Noise: partly smooth in space, partly autocorrelated over trials, partly shared by the whole head.
 - A loose 'annotated' ROI: the areas grown outward; it misses scattered voxels and takes many silent ones.
@@ -24,7 +24,9 @@ import numpy as np
 import scipy.ndimage
 import torch
 
-from pulvinar.config import LARGEST_SEED, setting
+from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import track
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
@@ -36,16 +38,14 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.errors import FileError, InputError
-from pulvinar.models.fixed_networks import (
+from pulvinar.networks.fixed_networks import (
     RandomConvolutionNetwork,
     colour,
     in_batches,
     oriented_energy,
     principal_components,
 )
-from pulvinar.models.perturbed import driver_name, perturbed_features
-from pulvinar.progress import track
+from pulvinar.networks.perturbed import driver_name, perturbed_features
 
 N_REPEATS_OF_CEILING = 3
 SCALE = 1 / 2000  # int16 steps per standard deviation

@@ -27,15 +27,15 @@ from jaxtyping import Float
 from scipy.stats import binom
 from torch import Tensor
 
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import bar, log
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.dynamic import DynamicNetwork, choose_forms
 from pulvinar.deploy.equality import relative_differences
 from pulvinar.deploy.image_pool import Pool, image_pool
 from pulvinar.deploy.runtimes import RUNTIMES, Runner, UnavailableError, make_runner, runtime_version
 from pulvinar.deploy.timing import Clock, in_turn, seconds_of
-from pulvinar.errors import InputError
-from pulvinar.models.macs import count_macs
-from pulvinar.progress import bar, log
+from pulvinar.networks.macs import count_macs
 
 Form = Literal["dense", "masked", "compact", "dynamic"]
 FORMS: tuple[Form, ...] = ("dense", "masked", "compact", "dynamic")

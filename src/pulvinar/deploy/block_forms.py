@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution, Record
 from pulvinar.deploy.packed import PackedConvolution
-from pulvinar.models.macs import BlockMacs
+from pulvinar.networks.macs import BlockMacs
 
 MAX_PATTERNS = 32  # kept packed, per block
 

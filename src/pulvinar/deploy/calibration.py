@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulvinar.core.errors import InputError
+from pulvinar.core.storage import fingerprint
 from pulvinar.data.pixels import require_normalised
-from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import FIXED_LOGIT, GatedResNet
+from pulvinar.networks.gated_resnet import FIXED_LOGIT, GatedResNet
 from pulvinar.selection.channel_gate import open_gates
-from pulvinar.storage import fingerprint
 
 FEWEST = 100  # images; 3 / n is then a miss rate of 3 %
 

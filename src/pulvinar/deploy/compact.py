@@ -21,16 +21,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.pixels import require_normalised
 from pulvinar.deploy.calibration import calibrate
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution, Record, others
 from pulvinar.deploy.compact_macs import CompactMacs, compact_macs
 from pulvinar.deploy.folding import FoldedBlock, Weights, folded, folded_block
-from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import Block, GatedResNet, Pass, norm_of
-from pulvinar.models.narrow import narrowed
-from pulvinar.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from pulvinar.models.resnet_shape import ResNetShape
+from pulvinar.networks.gated_resnet import Block, GatedResNet, Pass, norm_of
+from pulvinar.networks.narrow import narrowed
+from pulvinar.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from pulvinar.networks.resnet_shape import ResNetShape
 
 Form = Literal["compact", "masked", "dense", "static"]
 Colours = tuple[float, float, float]

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulvinar.core.errors import InputError
 from pulvinar.deploy import folding
 from pulvinar.deploy.folding import FoldedBlock, Weights, kernels_and_strides
-from pulvinar.errors import InputError
-from pulvinar.models.resnet_shape import BlockShape
+from pulvinar.networks.resnet_shape import BlockShape
 
 
 class Convolution(nn.Module):

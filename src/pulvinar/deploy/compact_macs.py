@@ -1,6 +1,6 @@
 """Multiply-adds of a compact network in closed form: what every image costs, and what a missed one adds.
 
-With k channels kept and d dropped at a gate, everything of models/macs.py at the kept widths, and all gates that are not
+With k channels kept and d dropped at a gate, everything of networks/macs.py at the kept widths, and all gates that are not
 settled (compact_block.py) whole:
 
     every image:           stem + sum of blocks(k) + gates
@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from jaxtyping import Int
 from torch import Tensor
 
-from pulvinar.errors import InputError
-from pulvinar.models.macs import Macs, count_macs
-from pulvinar.models.narrow import narrowed_shape
-from pulvinar.models.resnet_shape import ResNetShape
+from pulvinar.core.errors import InputError
+from pulvinar.networks.macs import Macs, count_macs
+from pulvinar.networks.narrow import narrowed_shape
+from pulvinar.networks.resnet_shape import ResNetShape
 
 
 @dataclass(frozen=True)

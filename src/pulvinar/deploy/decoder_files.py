@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core.storage import atomic_path, refuse_existing
 from pulvinar.deploy.onnx_files import OPSET, require_onnx
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
-from pulvinar.storage import atomic_path, refuse_existing
 
 OUTPUTS = ("backbone", "projected", "regressed")
 

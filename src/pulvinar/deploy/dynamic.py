@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import bar
 from pulvinar.data.pixels import require_normalised
 from pulvinar.deploy.block_forms import BlockForms
 from pulvinar.deploy.compact import CompactNetwork
@@ -23,8 +25,6 @@ from pulvinar.deploy.compact_block import CompactBlock, Convolution
 from pulvinar.deploy.compact_macs import ungrouped_macs
 from pulvinar.deploy.packed import PackedConvolution
 from pulvinar.deploy.timing import Clock, seconds_of
-from pulvinar.errors import InputError
-from pulvinar.progress import bar
 
 BUCKETS = (4, 8, 16)
 BATCH_SIZES = (1, 32)

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pulvinar.core.errors import InputError
 from pulvinar.deploy.compact import CompactNetwork
-from pulvinar.errors import InputError
 
 CLOSE_TO_ZERO = 1e-4  # of the root mean square of a gate's logits; a flip above it is no rounding
 TOLERANCE = 1e-5  # of the relative difference of features

@@ -15,14 +15,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import atomic_folder, read_json, require_file, require_folder, write_json
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
-from pulvinar.errors import FileError
-from pulvinar.models.decoder import DecoderShape
-from pulvinar.storage import atomic_folder, read_json, require_file, require_folder, write_json
-from pulvinar.training.backbone_runs import shape_of
-from pulvinar.training.checkpoints import read_tensors, write_tensors
-from pulvinar.training.runs import environment
+from pulvinar.learning.backbone_runs import shape_of
+from pulvinar.learning.checkpoints import read_tensors, write_tensors
+from pulvinar.learning.runs import environment
+from pulvinar.networks.decoder import DecoderShape
 
 FORMAT = 1
 WEIGHTS, CONFIG = "network.safetensors", "config.json"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pulvinar.errors import InputError
-from pulvinar.models.gated_resnet import FIXED_LOGIT, Block, Gate, norm_of
-from pulvinar.models.resnet_shape import BlockShape
+from pulvinar.core.errors import InputError
+from pulvinar.networks.gated_resnet import FIXED_LOGIT, Block, Gate, norm_of
+from pulvinar.networks.resnet_shape import BlockShape
 
 Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias (output,)
 

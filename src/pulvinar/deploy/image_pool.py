@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulvinar.core.errors import InputError
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.probes import adversarial
-from pulvinar.errors import InputError
 
 ENOUGH_MISSES = 8
 

@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pulvinar.core.errors import InputError, MissingDependencyError
+from pulvinar.core.progress import log
+from pulvinar.core.storage import atomic_path, refuse_existing, to_jsonable, write_bytes
 from pulvinar.data.pixels import TOLERANCE, require_unit_range
 from pulvinar.deploy.compact import CompactNetwork
-from pulvinar.errors import InputError, MissingDependencyError
-from pulvinar.progress import log
-from pulvinar.storage import atomic_path, refuse_existing, to_jsonable, write_bytes
 
 Runtime = Literal["onnxruntime", "openvino"]
 MISSING = {"onnxruntime": "rows", "openvino": "batch"}  # how each computes dropped channels (deploy/onnx_graph.py)

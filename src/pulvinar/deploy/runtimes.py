@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core.errors import MissingDependencyError
 from pulvinar.data.pixels import require_normalised, require_unit_range
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.dynamic import DynamicNetwork
-from pulvinar.errors import MissingDependencyError
 
 RUNTIMES = ("torch eager", "torch packed", "torch compile", "onnxruntime", "openvino f32", "openvino bf16")
 INSTALL = "pip install 'pulvinar[deploy]'"

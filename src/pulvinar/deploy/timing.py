@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from pulvinar.progress import bar
+from pulvinar.core.progress import bar
 
 Clock = Literal["wall", "cpu"]
 Name = TypeVar("Name", bound=Hashable)

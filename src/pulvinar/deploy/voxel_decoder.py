@@ -1,17 +1,17 @@
 """The decoder of a finished TROI run for use: it takes the kept voxels alone, or the whole box of which it reads those.
 
 The mask closes every other voxel for good, so their columns of the input layer multiply zeros: W (mask x) = W_keep x_keep,
-exactly. The run stores W_keep alone (stage 2 of methods/troi.py trains on the kept voxels).
+exactly. The run stores W_keep alone (stage 2 of decoding/methods/troi.py trains on the kept voxels).
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pulvinar.errors import FileError, InputError
-from pulvinar.models.decoder import Decoded, DecoderShape, SharedDecoder
-from pulvinar.training.decoder_checkpoint import stored_decoder
-from pulvinar.training.runs import RunFolder
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.decoding.decoder_checkpoint import stored_decoder
+from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.decoder import Decoded, DecoderShape, SharedDecoder
 
 METHOD = "troi"
 

@@ -10,16 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pulvinar.estimators.decoder import Decoder
-    from pulvinar.estimators.rdm_regressor import RDMRegressor
-    from pulvinar.estimators.ridge_encoder import RidgeEncoder
-    from pulvinar.estimators.voxel_selector import VoxelSelector
+    from pulvinar.decoding.decoder import Decoder
+    from pulvinar.decoding.voxel_selector import VoxelSelector
+    from pulvinar.encoding.ridge_encoder import RidgeEncoder
+    from pulvinar.rsa.rdm_regressor import RDMRegressor
 
 _MODULES = {
-    "Decoder": "decoder",
-    "RDMRegressor": "rdm_regressor",
-    "RidgeEncoder": "ridge_encoder",
-    "VoxelSelector": "voxel_selector",
+    "Decoder": "decoding.decoder",
+    "RDMRegressor": "rsa.rdm_regressor",
+    "RidgeEncoder": "encoding.ridge_encoder",
+    "VoxelSelector": "decoding.voxel_selector",
 }
 
 __all__ = ["Decoder", "RDMRegressor", "RidgeEncoder", "VoxelSelector"]
@@ -28,4 +28,4 @@ __all__ = ["Decoder", "RDMRegressor", "RidgeEncoder", "VoxelSelector"]
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"pulvinar.{_MODULES[name]}"), name)

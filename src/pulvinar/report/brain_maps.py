@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.storage import write_bytes
 from pulvinar.data.geometry import Geometry
 from pulvinar.report.run_folder import Maps, Run
-from pulvinar.storage import write_bytes
 
 
 def write(run: Run) -> list[Path]:

@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from pulvinar.storage import atomic_path
+from pulvinar.core.storage import atomic_path
 
 INK, MUTED, RULE = "#1f2428", "#6a7078", "#dcdad5"
 BRAIN, UNMEASURED, OUTLINE = "#ecebe6", "#c9c6bd", "#b3b0a7"

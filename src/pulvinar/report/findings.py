@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pulvinar.metrics.resampling import interval_text
+from pulvinar.learning.loss_watch import troubles
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.tables import count, in_sentence, is_oracle, percent, said_interval
-from pulvinar.training.loss_watch import troubles
+from pulvinar.scores.resampling import interval_text
 
 Row = Mapping[str, Any]
 SLACK = 1.02  # a control's multiply-adds may be this much above the run's: shares are met to within a channel

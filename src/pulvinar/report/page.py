@@ -15,20 +15,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pulvinar.errors import FileError
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import write_text
 from pulvinar.report import run_folder, tables
 from pulvinar.report.run_folder import Run
 from pulvinar.report.settings import facts_of_run, settings_of
-from pulvinar.storage import write_text
 
 TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
 PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
-PAGES = {  # topic -> module
-    "decoding": "decoding_page",
-    "encoding": "encoding_page",
-    "pictures": "pictures_page",
-    "rsa": "rsa_page",
-    "self_supervised": "backbone_page",
+SWEEP_PAGE = "pulvinar.gating.sweep_page"
+PAGES = {  # topic -> module of a wing
+    "decoding": "pulvinar.decoding.decoding_page",
+    "encoding": "pulvinar.encoding.encoding_page",
+    "pictures": "pulvinar.decoding.pictures.pictures_page",
+    "rsa": "pulvinar.rsa.rsa_page",
+    "self_supervised": "pulvinar.gating.backbone_page",
 }
 
 
@@ -41,11 +42,10 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
     for brain viewers (NIfTI or GIFTI). A piece that the folder does not have is said on the page to be absent. Raises
     `FileError` for a folder that is no run, a piece that cannot be read, or a file that cannot be written.
     """
-    from pulvinar.report import sweep_page
     from pulvinar.report.figures import draw
 
     if Path(run).is_dir() and not (Path(run) / "run.json").is_file() and any(Path(run).glob("*/run.json")):
-        name, content = "sweep", sweep_page.content(Path(run))
+        name, content = "sweep", importlib.import_module(SWEEP_PAGE).content(Path(run))
     else:
         found = run_folder.read(run)
         topic = topic_page(found)
@@ -83,7 +83,7 @@ def topic_page(run: Run) -> ModuleType:
     """The module that makes the page of the run's topic."""
     if run.topic not in PAGES:
         raise FileError(f"{run.folder / 'run.json'}: topic '{run.topic}' has no page; there are: {', '.join(PAGES)}")
-    return importlib.import_module(f"pulvinar.report.{PAGES[run.topic]}")
+    return importlib.import_module(PAGES[run.topic])
 
 
 def without_places(text: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pulvinar import storage
+from pulvinar.core import storage
+from pulvinar.core.errors import FileError
+from pulvinar.core.storage import read_json, require_folder
 from pulvinar.data.geometry import Geometry
-from pulvinar.errors import FileError
-from pulvinar.storage import read_json, require_folder
 
 SCORE = "brain_to_image_top1"
 CONTRADICTION = 0.02  # a difference of the other sign than the scores', by more than two points, is not rounding

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pulvinar.metrics.resampling import interval_text
-from pulvinar.metrics.table import NO_BREAK, Column, Row, Table, csv_text
 from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.scores.resampling import interval_text
+from pulvinar.scores.table import NO_BREAK, Column, Row, Table, csv_text
 
 LABELS = {
     "troi": "TROI",

@@ -22,17 +22,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pulvinar.errors import DegenerateError, InputError
-from pulvinar.metrics.resampling import (
+from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.progress import track
+from pulvinar.scores.rdm import count_images, pair_index, pair_rows
+from pulvinar.scores.rdm_ceiling import subject_scores
+from pulvinar.scores.rdm_comparison import check_method, compare, tie_bounds, unit_vectors
+from pulvinar.scores.resampling import (
     PermutationNull,
     bootstrap_shares,
     permutation_null,
     sign_flip_p_value,
 )
-from pulvinar.progress import track
-from pulvinar.rsa.compare import check_method, compare, tie_bounds, unit_vectors
-from pulvinar.rsa.noise_ceiling import subject_scores
-from pulvinar.rsa.rdm import count_images, pair_index, pair_rows
 
 RANKED_ONCE = ("spearman", "pearson", "cosine")  # permuting the images permutes their unit vectors; a weighted form exists
 ENTRIES_PER_BLOCK = 2**19  # float64 numbers held at once per array: 4 MiB (64 MiB is 2 to 3 times slower, measured)

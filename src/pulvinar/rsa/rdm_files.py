@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import log
 from pulvinar.data.array_files import read_array, read_ids
 from pulvinar.data.dissimilarities import (
     SubjectRDMs,
@@ -17,8 +19,6 @@ from pulvinar.data.dissimilarities import (
 )
 from pulvinar.data.dissimilarity_files import read_npz_arrays
 from pulvinar.data.image_ids import ImageNames
-from pulvinar.errors import InputError
-from pulvinar.progress import log
 from pulvinar.rsa.rsatoolbox_files import PICKLES, SUFFIXES, StoredRDMs, pattern_names, read_rdm_file
 
 Arrays = Mapping[str, np.ndarray]  # name -> (subject, [time,] image, image), or (image, image) for a model

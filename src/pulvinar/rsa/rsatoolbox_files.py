@@ -14,11 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.storage import atomic_path, open_hdf5, read_hdf5_array, reading, refuse_existing, require_file
 from pulvinar.data.array_files import only_names
 from pulvinar.data.dissimilarities import check_rdm, from_condensed
-from pulvinar.errors import FileError, InputError
-from pulvinar.rsa.rdm import count_images
-from pulvinar.storage import atomic_path, open_hdf5, read_hdf5_array, reading, refuse_existing, require_file
+from pulvinar.scores.rdm import count_images
 
 SUFFIXES = (".h5", ".hdf5")
 PICKLES = (".pkl", ".pickle")

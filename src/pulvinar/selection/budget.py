@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pulvinar.errors import DegenerateError, InputError
+from pulvinar.core.errors import DegenerateError, InputError
 
 BoundTarget = Literal["solved", "density", "sqrt"]
 BudgetMode = Literal["constraint", "penalty", "none"]

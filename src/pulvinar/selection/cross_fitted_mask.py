@@ -30,7 +30,7 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
-from pulvinar.data.sampling import blocks_of
+from pulvinar.core.sampling import blocks_of
 from pulvinar.selection.univariate import top_voxels
 from pulvinar.selection.voxel_mask import low_pass_score, survivors_allowed
 

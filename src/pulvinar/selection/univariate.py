@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
-from pulvinar.data.sampling import blocks_of
-from pulvinar.errors import DegenerateError, InputError
+from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.sampling import blocks_of
 
 VOXELS_PER_BLOCK = 4096
 # Ridge penalties in units of the mean squared singular value of the centred training embedding; our choice of range.

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-from pulvinar.errors import InputError
+from pulvinar.core.errors import InputError
 from pulvinar.selection.univariate import top_voxels
 
 Combine = Literal["geometric", "smooth", "none"]

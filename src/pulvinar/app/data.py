@@ -1,0 +1,161 @@
+"""`pulvinar data`: look at data, make an experiment from your own files, plant one; open what `--data` names."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pulvinar.app import registry
+from pulvinar.core import checksums
+from pulvinar.core.config import load as load_config
+from pulvinar.core.errors import InputError
+from pulvinar.core.storage import refuse_existing
+from pulvinar.data import experiment as folders
+from pulvinar.data.dissimilarities import Dissimilarities
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.image_set import ImageSet
+from pulvinar.data.inspect import inspect as describe
+from pulvinar.data.inspect import inspect_images as describe_images
+from pulvinar.data.pictures import look_into
+
+DEFAULT_DATASETS = {"images": "image_files", "dissimilarities": "algonauts2019"}  # what opens a plain path of that kind
+
+
+def open_data(kind: str, source: str, *, target: str | None = None) -> Any:
+    """What a method is fitted to: an Experiment, an ImageSet ("images") or Dissimilarities.
+
+    A source is a path, or `dataset:path` with the name of a file in datasets/.
+    """
+    if kind == "experiment":
+        return open_experiment(source, target=target)
+    if target is not None:
+        raise InputError(f"--target: only an experiment has a new subject; {source} is opened as {kind}")
+    dataset, colon, path = source.partition(":")
+    if not colon or Path(source).exists():
+        dataset, path = DEFAULT_DATASETS[kind], source
+    opened = _load(dataset, path, source)
+    wanted = {"images": ImageSet, "dissimilarities": Dissimilarities}[kind]
+    if not isinstance(opened, wanted):
+        raise InputError(f"{source}: {kind} are needed; {dataset} gives an {type(opened).__name__}")
+    return opened
+
+
+def _load(dataset: str, path: str, source: str) -> Any:
+    found = registry.dataset(dataset)
+    if found.load is None:
+        raise InputError(f"{source}: {dataset} is not opened by name; give the folder or description that it made or reads")
+    return found.load(path)
+
+
+def open_experiment(source: str, *, target: str | None = None) -> Experiment:
+    """An experiment from a folder, a TOML description, or `dataset:path` with the name of a file in datasets/."""
+    dataset, colon, path = source.partition(":")
+    if colon and not Path(source).exists():
+        return _with_target(_as_experiment(_load(dataset, path, source), source, dataset), target)
+    if source.endswith(".toml") and not Path(source).is_dir():
+        from pulvinar.datasets.arrays import read_description
+
+        return _with_target(read_description(source), target)
+    return folders.load(source, target=target)
+
+
+def _as_experiment(opened: Any, source: str, dataset: str) -> Experiment:
+    if not isinstance(opened, Experiment):
+        raise InputError(f"{source}: an experiment is needed; {dataset} gives {type(opened).__name__}")
+    return opened
+
+
+def _holds_pictures(source: str) -> bool:
+    """Whether a path is an .npz or a folder with pictures in it or in the folders inside, and no experiment folder."""
+    place = Path(source.partition("?")[0])
+    if not place.is_dir() or (place / "experiment.json").is_file() or (place / "responses").is_dir():
+        return place.suffix.lower() == ".npz" and place.is_file()
+    content = look_into(place)
+    return bool(content.pictures) or any(look_into(folder).pictures or folder.name == "train" for folder in content.folders)
+
+
+def _with_target(experiment: Experiment, target: str | None) -> Experiment:
+    return experiment if target in (None, experiment.target) else dataclasses.replace(experiment, target=target)
+
+
+def absolute(source: str) -> str:
+    """The source as it is found from any working directory."""
+    dataset, colon, path = source.partition(":")
+    if colon and not Path(source).exists():
+        folder, question, options = path.partition("?")
+        return f"{dataset}:{Path(folder).resolve()}{question}{options}" if Path(folder).exists() else source
+    folder, question, options = source.partition("?")
+    if question and not Path(source).exists():
+        return f"{Path(folder).resolve()}?{options}"
+    return str(Path(source).resolve())
+
+
+def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
+    """What is in an experiment, and which files differ from their checksums; or in an image set, and what was left out of it.
+
+    A dataset with an `inspect` says it itself.
+
+    probe: how many single values of a dataset's own files to give beside.
+    """
+    dataset, colon, path = source.partition(":")
+    named = registry.dataset(dataset) if colon and not Path(source).exists() else None
+    if named and named.inspect and probe is None:
+        return named.inspect(path)
+    if probe is None and (named or _holds_pictures(source)):
+        opened = _load(dataset, path, source) if named else open_data("images", source)
+        if isinstance(opened, ImageSet):
+            return describe_images(opened)
+        experiment = _as_experiment(opened, source, dataset)
+    else:
+        with checksums.using("never" if Path(source).is_dir() else None):  # what differs is listed, not refused
+            experiment = open_experiment(source)
+    result = describe(experiment)
+    if probe is not None:
+        if named is None or named.probes is None:
+            raise InputError(f"--probe: single values are given of a dataset's own files, e.g. nsd:DIR; {source} came")
+        result["probes"] = named.probes(experiment, probe)
+    if Path(source).is_dir():
+        result["files_that_differ_from_checksums"] = folders.verify(source)
+    return result
+
+
+def convert(source: str, out: str) -> dict[str, Any]:
+    """Write an experiment folder from a description of your own files, or from `dataset:path` (session by session)."""
+    from pulvinar.data import conversion
+    from pulvinar.datasets.arrays import read_description
+
+    refuse_existing(out)
+    if ":" in source and not Path(source).exists():
+        experiment = open_experiment(source)
+        folder = conversion.convert(experiment, out)
+        return {"folder": str(folder), "name": experiment.name, "subjects": list(experiment.subjects)}
+    experiment = read_description(source)
+    return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "subjects": list(experiment.subjects)}
+
+
+def simulate(
+    out: str, *, layout: str | None = None, config_file: str | None = None, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Plant a world and write it as an experiment folder, or in the layout of a dataset that has `generate`."""
+    from pulvinar.datasets import simulated
+
+    refuse_existing(out)
+    if layout is not None:
+        return _simulate_layout(out, layout, config_file, assignments)
+    config = load_config(simulated.Config, name="simulated", file=config_file, assignments=assignments)
+    experiment = simulated.simulate(config)
+    return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "target": experiment.target}
+
+
+def _simulate_layout(out: str, layout: str, config_file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    from pulvinar.datasets import simulated
+
+    found = registry.dataset(layout)
+    if found.generate is None or found.generated is None:
+        raise InputError(f"--layout {layout}: nothing is written in the layout of this dataset")
+    config = load_config(found.generated, name=layout, file=config_file, assignments=assignments)
+
+    def plant(shown: simulated.Shown, **settings: Any) -> Experiment:
+        return simulated.simulate(simulated.Config(**settings), shown=shown)
+
+    return found.generate(out, config, plant)

@@ -1,0 +1,50 @@
+"""The folders are the registry: methods are the files of `methods/` in every wing, data sets those of `datasets/`.
+
+They are listed without importing them.
+"""
+
+import ast
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import NotFoundError
+from pulvinar.data.dataset import Dataset
+
+if TYPE_CHECKING:  # a list of names needs no torch
+    from pulvinar.learning.method import Method
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = {"methods": "*/methods/*.py", "datasets": "datasets/*.py"}  # a method stands in its wing
+
+
+def names(kind: str) -> dict[str, str]:
+    """Name -> first line of the docstring, of every method or dataset."""
+    found = {}
+    for name, path in _files(kind).items():
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[name] = docstring.partition("\n")[0]
+    return found
+
+
+def _files(kind: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(ROOT.glob(FILES[kind]), key=lambda path: path.stem) if path.stem != "__init__"}
+
+
+def method(name: str) -> "Method":
+    """A method by its name; `NotFoundError` suggests the nearest one."""
+    return _module("methods", name).METHOD
+
+
+def dataset(name: str) -> Dataset:
+    """A dataset by its name; `NotFoundError` suggests the nearest one."""
+    return _module("datasets", name).DATASET
+
+
+def _module(kind: str, name: str) -> ModuleType:
+    there = _files(kind)
+    if name not in there:
+        raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, list(there))}")
+    return importlib.import_module(".".join(there[name].relative_to(ROOT.parent).with_suffix("").parts))

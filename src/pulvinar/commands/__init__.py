@@ -1,1 +1,0 @@
-"""What the commands do: each takes plain arguments, does the work, and returns a JSON-able result."""

@@ -1,0 +1,1 @@
+"""Errors, settings, storage, checksums, progress: what every other folder stands on."""

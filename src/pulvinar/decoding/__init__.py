@@ -1,0 +1,1 @@
+"""Which voxels, which image? From masks of voxels to decoders, pictures and the page."""

@@ -1,0 +1,158 @@
+"""The page of a decoding run: where the kept voxels are, the controls, what was retrieved, how the selection went."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pulvinar.decoding import curves_figure, roi_figure, score_figure, summary_picture, trial_figure
+from pulvinar.decoding.pictures import pictures_page
+from pulvinar.report import brain_maps, tables
+from pulvinar.report.findings import coverage
+from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
+from pulvinar.scores.table import Table
+
+PLACES = {  # kind of geometry -> what its picture shows
+    "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines in the view from the "
+    "right, a projection of all voxels, show where they lie.",
+    "surface": "The sides from which most of the voxels concerned are seen; darker grey was not measured.",
+    "points": "These voxels came as bare points, without grid or mesh: projections of all of them.",
+}
+ELSEWHERE = "The published numbers are of another data set and other subjects: they say what is usual, not what is better."
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """What the run has pieces for: 'roi', 'curves', 'scores', 'trials', and 'summary' (1600 x 900 pixels)."""
+    drawn: dict[str, Figure] = {}
+    if run.maps is not None:
+        drawn["roi"] = roi_figure.draw(run.maps, str((run.evaluation or {}).get("reference") or ""))
+    if curves_figure.curves(run.records):
+        drawn["curves"] = curves_figure.draw(run.records, run.facts.get("selection") or {})
+    if run.rows and run.evaluation is not None:
+        drawn["scores"] = score_figure.draw(run.evaluation, run.method)
+    if run.examples is not None and len(run.examples.rank):
+        gallery_size = (run.evaluation or {}).get("gallery_size")
+        drawn["trials"] = trial_figure.draw(run.examples, gallery_size)
+    summary = summary_picture.draw(run)
+    if summary is not None:
+        drawn["summary"] = summary
+    return drawn
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """File name -> text of the score table, for artifacts/."""
+    if not run.rows:
+        return {}
+    text = tables.score_table(run.rows, run.method).text(math.inf)
+    return {"scores.csv": tables.as_csv(run.rows, run.method), "scores.txt": f"{text}\n"}
+
+
+def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
+    """What decoding.html is filled with; the maps for brain viewers are written on the way."""
+    evaluation = run.evaluation or {}
+    without = run.maps is None or run.maps.reference is None
+    return {
+        "tiles": _key(run),
+        "places": "" if run.maps is None else PLACES[run.maps.geometry.kind],
+        "reference": evaluation.get("reference"),
+        "no_reference": _no_reference(run) if without else "",
+        "coverage": coverage(run),
+        "map_files": [str(path.relative_to(run.folder)) for path in brain_maps.write(run)],
+        "evaluated": run.evaluation is not None,
+        "method": tables.label(run.method),
+        "table": tables.score_table(run.rows, run.method, told=True),
+        "standing": tables.standing(run.rows, run.method),
+        "headroom": tables.headroom(evaluation.get("headroom")),
+        "labels": _labels(run),
+        "trials": _trials(run),
+        "reconstructions": pictures_page.reconstructions(run),
+        "selection": run.facts.get("selection") or {},
+        "published": published(run),
+        "facts_of_evaluation": facts_of_evaluation(run),
+    }
+
+
+def _key(run: Run) -> list[tuple[str, str, str]]:
+    """The four numbers to remember."""
+    row, selection = run.row(run.method) or {}, run.facts.get("selection") or {}
+    tiles = []
+    if selection.get("n_voxels") is not None and selection.get("n_candidates"):
+        share = tables.percent(selection["n_voxels"] / selection["n_candidates"])
+        tiles.append(("voxels kept", tables.count(selection["n_voxels"]), f"{share} of {selection['n_candidates']:,}"))
+    for key, name in ((SCORE, "brain → image, top-1"), ("image_to_brain_top1", "image → brain, top-1")):
+        if row.get(key) is not None:
+            tiles.append((name, tables.percent(row[key]), tables.said_interval(row.get(f"{key}_interval"), tables.percent)))
+    if row.get("precision") is not None:
+        reference = (run.evaluation or {}).get("reference") or "reference"
+        recall = f"recall {row['recall']:.2f}" if row.get("recall") is not None else ""
+        tiles.append((f"precision, {reference} voxels", f"{row['precision']:.2f}", recall))
+    return tiles
+
+
+def _no_reference(run: Run) -> str:
+    """Why found and missed voxels cannot be told apart."""
+    if run.evaluation is None:
+        return "The run was not evaluated: no reference to tell found and missed voxels apart by is in it."
+    if said := other_rois(run.evaluation):
+        return f"Found and missed voxels cannot be told apart: {said}."
+    return "No truth and no annotated ROI came with these data, so found and missed voxels cannot be told apart."
+
+
+def published(run: Run) -> list[tuple[Table, str]]:
+    """Published rows by protocol and gallery, each beside our number of the same, apart where we have none; and a warning."""
+    groups: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for entry in run.published:
+        groups.setdefault((entry.get("protocol"), entry.get("gallery_size")), []).append(entry)
+    return [_published_under(run, entries, *under) for under, entries in groups.items()]
+
+
+def _published_under(
+    run: Run, entries: list[Mapping[str, Any]], protocol: str | None, gallery_size: int | None
+) -> tuple[Table, str]:
+    name = str(run.facts.get("data", {}).get("name", "these data"))
+    galleries = (run.evaluation or {}).get("protocols") or {}
+    ours, warning = _scores_under(run, protocol, entries), ELSEWHERE
+    if protocol is not None:
+        gallery = (galleries.get(protocol) or {}).get("gallery_size")
+        warning += f" Their gallery: {PROTOCOLS.get(protocol, protocol)}."
+        if gallery != gallery_size:
+            ours = {}
+            warning += " This run has no number of that protocol and size (it needs 300 test images), so they stand apart."
+        name += f", gallery of {tables.count(gallery)}" if ours else ""
+    return tables.published(entries, [(f"{tables.label(run.method)}, this run", name, ours)] if ours else []), warning
+
+
+def _scores_under(run: Run, protocol: str | None, entries: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """This run's values of the published metrics under a protocol (None: as the headline); empty without a score."""
+    row, headline = run.row(run.method) or {}, (run.evaluation or {}).get("protocol")
+    prefix = "" if protocol in (None, headline) else f"{protocol}_"
+    keys = {str(entry["metric"]): f"{prefix}{entry['metric']}" for entry in entries}
+    return {metric: row[key] for metric, key in keys.items() if row.get(key) is not None}
+
+
+def _labels(run: Run) -> str:
+    """What other papers call the two directions."""
+    said = []
+    for paper, names in ((run.evaluation or {}).get("labels") or {}).items():
+        pairs = [
+            f"“{name}” is {tables.metric(value)}" if isinstance(value, str) else f"“{name}” {tables.percent(value, 1)}"
+            for name, value in names.items()
+        ]
+        said.append(f" Labels of {paper}: {', '.join(pairs)}.")
+    return "".join(said)
+
+
+def _trials(run: Run) -> str:
+    """What the picture of test trials shows; empty without them."""
+    if run.examples is None:
+        return ""
+    n_right, n_trials = int((run.examples.rank == 1).sum()), len(run.examples.rank)
+    row = run.row(run.method)
+    overall = f" Over all test images the share of rank 1 is {tables.percent(row[SCORE])}." if row else ""
+    return (
+        f"{n_trials} test trials picked to show right and wrong ones ({n_right} right), not a random sample.{overall} "
+        "Framed: the image that was seen. Without a frame it is not among the five."
+    )

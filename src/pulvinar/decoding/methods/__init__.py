@@ -1,0 +1,1 @@
+"""Methods of decoding; the folder is the registry."""

@@ -1,0 +1,1 @@
+"""Images reconstructed from responses, and how close they are."""

@@ -1,0 +1,99 @@
+"""Units of work of an encoding run, one after the other, resumable inside each; the unit that fits a subject's encoder."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import warn
+from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
+from pulvinar.encoding.encoding_data import EncodedSubject
+from pulvinar.learning.checkpoints import State
+from pulvinar.learning.loop import run_to_end
+from pulvinar.learning.runs import RunFolder
+
+LEAST_FALL = 0.005  # of the held-out error from the last but one alpha to the largest, as a share of a voxel's variance
+PREDICTED_R2, FEWEST_PREDICTED, LARGEST_SHARE = 0.02, 0.05, 0.2  # predicted by a layer; share of all; share of the predicted
+
+# A piece of a fit: (run, state, save). state: where an interrupted one stood; save keeps where this one stands.
+Unit = Callable[[RunFolder, State | None, Callable[[State], None]], None]
+
+
+def run_units(run: RunFolder, units: Sequence[Unit]) -> None:
+    """All units in order; a killed run goes on inside the unit where it was."""
+    state = run.load() or {"unit": 0, "inside": None}
+    for number in range(int(state["unit"]), len(units)):
+
+        def save(inside: State, number: int = number) -> None:
+            run.save({"unit": number, "inside": inside})
+
+        units[number](run, state["inside"], save)
+        state = {"unit": number + 1, "inside": None}
+        if number + 1 < len(units):
+            run.save(state)
+
+
+def encoder_unit(
+    given: EncodedSubject,
+    layers: Callable[[], Layers],
+    settings: EncoderSettings,
+    *,
+    name: str = "encoder",
+    folds: Folds | None = None,
+    backbone: str | None = None,
+) -> Unit:
+    """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run.
+
+    backbone: tag of the run's backbone whose layers these are, kept with the encoder; None where a run has no backbones.
+    """
+
+    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+        trainer = given.trainer(layers(), settings, folds=folds)
+        run_to_end(trainer, f"{given.name}: choosing layers and penalties", run, state=state, save=save)
+        encoder = trainer.fit()
+        _warn_of_small_alphas(given.name, trainer)
+        if backbone is not None:
+            encoder["backbone"] = backbone
+        run.log(subject=given.name, checkpoint=name, **_summary(encoder))
+        encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
+        run.save(encoder, name=f"{name}-{given.name}")
+
+    return work
+
+
+def _summary(encoder: State) -> dict[str, Any]:
+    names, layers = list(encoder["names"]), encoder["layers"].numpy()
+    return {
+        "n_voxels": len(layers),
+        "share_of_layer": {name: float((layers == number).mean()) for number, name in enumerate(names)},
+        "median_penalty": float(np.median(encoder["penalties"].numpy())),
+    }
+
+
+def _warn_of_small_alphas(name: str, trainer: EncoderTrainer) -> None:
+    """Where held-out errors of many voxels still fall at the largest alpha: a larger one would predict them better."""
+    alphas, settings = np.array(trainer.settings.alphas), trainer.settings
+    if settings.regression != "ridge" or settings.layer_choice == "banded" or len(alphas) < 2:
+        return
+    before, last = np.argsort(alphas)[-2:]
+    falls = (trainer.scores[:, last] - trainer.scores[:, before]) / trainer.variance.clamp(min=1e-12)  # (layer, voxel)
+    predicted = trainer.held_out_scores() > PREDICTED_R2
+    short = (falls.numpy() > LEAST_FALL) & predicted
+    shares = np.where(predicted.mean(1) > FEWEST_PREDICTED, short.sum(1) / np.maximum(predicted.sum(1), 1), 0)
+    named = zip(trainer.layers, shares, strict=True)
+    layers = [f"{layer} ({100 * share:.0f} %)" for layer, share in named if share > LARGEST_SHARE]
+    if layers:
+        warn(
+            f"{name}: alphas end too low, at {alphas.max():g}: held-out errors of many voxels that these layers predict still "
+            f"fall there: {', '.join(layers)}; give larger ones"
+        )
+
+
+def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> State:
+    """A fitted encoder of a run; `InputError` where there is none."""
+    encoder = run.read(f"{name}-{subject}")
+    if encoder is None:
+        raise InputError(f"{run.path}: has no checkpoint {name}-{subject}")
+    return encoder

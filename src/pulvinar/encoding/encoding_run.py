@@ -1,0 +1,188 @@
+"""From fitted encoders of a run to evaluation.json: test predictions, controls, rows, voxel maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pulvinar.core.progress import bar
+from pulvinar.encoding import encoding as scoring
+from pulvinar.encoding import encoding_baseline as baselines
+from pulvinar.encoding.encoder import Folds, Layers, predict
+from pulvinar.encoding.encoding_data import EncodedSubject
+from pulvinar.encoding.encoding_files import write_predictions, write_voxel_maps
+from pulvinar.encoding.encoding_settings import EncodingConfig
+from pulvinar.learning.checkpoints import State
+from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.resampling import LEVEL
+from pulvinar.scores.table import Column, Table
+
+NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
+COLUMNS = (
+    Column("subject", "subject", lead=True),
+    Column("roi", "ROI", lead=True),
+    Column("hemisphere", "side", lead=True),
+    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
+    Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
+    Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
+        "is reported on"),
+    Column("noise_normalised", "noise-normalised, %", "", ".3f", "Algonauts 2023: mean over voxels of "
+        "min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14"),
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the baseline's features give"),
+    Column("unique_variance", "unique variance", "", ".3f", "R^2 with the baseline's features less that of the baseline alone"),
+    Column("share_significant", "share significant", "", ".3f", "share of voxels with an r above that of permuted images, at a "
+        "false discovery rate of 5 %"),
+)  # fmt: skip
+OF_TUNED = (
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
+        "backbone; chance: predictions of the two swapped image by image"),
+    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
+        "over all training images"),
+    Column("difference", "minus untuned", form="+.3f"),
+    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
+)  # fmt: skip
+DEFINITIONS = {column.key: column.definition for column in COLUMNS}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """A subject, its fitted encoder, and the layers of its training and test images that the encoder reads.
+
+    untuned: test predictions (image, voxel) of the same ridge on the backbone before tuning, where there was a tuning. tuned:
+    on the tuned backbone, where the untuned one encodes.
+    """
+
+    given: EncodedSubject
+    encoder: State
+    layers: Layers
+    test_layers: Layers
+    folds: Folds | None = None
+    untuned: np.ndarray | None = None
+    tuned: np.ndarray | None = None
+
+
+def score_subject(
+    config: EncodingConfig, run: RunFolder, encoded: Encoded, *, controls: bool
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows of a subject per ROI and hemisphere, and where its noise ceiling is from; writes its maps and predictions."""
+    return score_folds(config, run, [encoded], controls=controls)
+
+
+def score_folds(
+    config: EncodingConfig, run: RunFolder, folds: Sequence[Encoded], *, controls: bool
+) -> tuple[list[dict[str, Any]], str]:
+    """`score_subject` of a subject's outer folds together, each with its own encoder; the voxels are the same in all."""
+    given = folds[0].given
+    found = scoring.joined([_predictions(config, encoded, controls=controls) for encoded in folds])
+    tested = scoring.tested_together([encoded.given for encoded in folds])
+    generator = np.random.default_rng([config.seed, 0x9E2])
+    by_voxel = scoring.score_voxels(found, generator=generator, n_permutations=config.n_permutations)
+    rows = scoring.score_regions(found, by_voxel, tested, given.voxels, seed=config.seed, n_permutations=config.n_permutations)
+    write_voxel_maps(run, given, by_voxel, [encoded.encoder for encoded in folds])
+    write_predictions(run, given.name, tested.ids, found)
+    return [{"name": run.method, **row} for row in rows], found.ceiling.source or found.ceiling.reason
+
+
+def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, str]) -> dict[str, Any]:
+    """The rows with what is needed to read them."""
+    return {
+        "rows": list(rows),
+        "interval_level": LEVEL,
+        "scaling": config.scaling,
+        "layer_choice": config.layer_choice,
+        "regression": config.regression,
+        "baseline": config.baseline,
+        "ceilings": dict(ceilings),
+        **{f"{key}_is": DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
+        "n_permutations": config.n_permutations,
+    }
+
+
+def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) -> scoring.Predictions:
+    given = encoded.given
+    measured = given.test.read(given.voxels)
+    ceiling = scoring.find_ceiling(given.every(), given.test, given.voxels)
+    reasons = {"noise_normalised": ceiling.reason} if ceiling.r2 is None else {}
+    optimistic = baseline = joint = None
+    if controls:
+        optimistic = given.trainer(encoded.layers, config, folds=encoded.folds).best_on(encoded.test_layers, measured)
+        if optimistic is None:
+            reasons["r_optimistic"] = "a banded search has no list of penalties to choose from on the test images"
+        reason = baselines.missing_reason(config.baseline, given.stimuli)
+        if not reason:
+            baseline, joint = _with_baseline(config, encoded)
+        reasons |= {key: reason for key in ("share_improved", "r_baseline", "unique_variance") if reason}
+    else:
+        reasons |= dict.fromkeys((*NEED_CONTROLS, "share_improved"), "controls were left out")
+    return scoring.Predictions(
+        predicted=predict(encoded.encoder, encoded.test_layers),
+        measured=measured,
+        ceiling=ceiling,
+        optimistic=optimistic,
+        baseline=baseline,
+        joint=joint,
+        untuned=encoded.untuned,
+        tuned=encoded.tuned,
+        reasons=reasons,
+    )
+
+
+def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Test predictions of a ridge on the baseline's features alone, and of one on each layer with them."""
+    given = encoded.given
+    own = baselines.baseline_features(config.baseline, given.stimuli, given.train.ids)
+    new = baselines.baseline_features(config.baseline, given.stimuli, given.test.ids)
+    alone = ({"baseline": baselines.side_by_side(own, own)}, {"baseline": baselines.side_by_side(new, own)})
+    both = (
+        baselines.with_baseline(encoded.layers, own, encoded.layers, own),
+        baselines.with_baseline(encoded.test_layers, new, encoded.layers, own),
+    )
+    predicted = []
+    for (train, test), folds in ((alone, None), (both, encoded.folds)):
+        trainer = given.trainer(train, config, folds=folds)
+        with bar(f"baseline of {given.name}", trainer.n_units) as progress:
+            for _ in trainer.run():
+                progress.advance()
+        predicted.append(predict(trainer.fit(), test))
+    return predicted[0], predicted[1]
+
+
+def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many voxels do not vary over the test images, or are predicted as a constant (counted as r = 0), of every subject
+    that has such (its first row: all voxels)."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        firsts.setdefault(row["subject"], row)
+    said = [
+        f"{subject}: {row['n_voxels_without_r']} of {row['n_voxels']} voxels do not vary over the test images, left out of "
+        "all means"
+        for subject, row in firsts.items()
+        if row.get("n_voxels_without_r")
+    ]
+    return said + [
+        f"{subject}: {row['n_voxels_predicted_constant']} of {row['n_voxels']} voxels are predicted as a constant, counted as "
+        "r = 0"
+        for subject, row in firsts.items()
+        if row.get("n_voxels_predicted_constant")
+    ]
+
+
+def score_table(evaluation: Mapping[str, Any]) -> Table:
+    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
+    columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
+    return Table(list(columns.values()), evaluation["rows"])
+
+
+def as_text(evaluation: Mapping[str, Any]) -> str:
+    """The table that `pulvinar evaluate` prints."""
+    lines = [score_table(evaluation).text(), ""]
+    first = evaluation["rows"][0]
+    lines += left_out_lines(evaluation["rows"])
+    lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
+    lines.append(
+        f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "
+        f"mean {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
+    )
+    lines.append(evaluation["r_optimistic_is"])
+    return "\n".join(lines)

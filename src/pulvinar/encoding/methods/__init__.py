@@ -1,0 +1,1 @@
+"""Methods of encoding; the folder is the registry."""

@@ -1,0 +1,143 @@
+"""Backbones that are tuned: opened by name (of a library, a gated run, or the embedded one), and kept in runs.
+
+A tuned backbone's checkpoint holds its weights and all that is needed to build it again, so that a run stands for itself.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log
+from pulvinar.core.sampling import blocks_of
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.learning import backbone_runs
+from pulvinar.learning.checkpoints import State
+from pulvinar.learning.runs import RunFolder
+from pulvinar.learning.views import ViewSettings
+from pulvinar.networks import network_library
+from pulvinar.networks.backbones import Backbone, load_backbone, n_classes
+from pulvinar.networks.gated_backbone import EMBEDDED_SIZE, ResNetPass, calibrate, embedded_network, resnet_backbone
+from pulvinar.networks.preprocessing import Preprocessing
+
+EMBEDDED = "embedded"
+DEFAULT_SIZE = 96  # pixels along an edge, for networks of the libraries (ours: tuning at 224 takes 5 times as long)
+N_CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64
+
+
+def is_run(name: str) -> bool:
+    """Whether a backbone's name is the folder of a run."""
+    return (Path(name) / "run.json").is_file()
+
+
+def open_backbone(
+    name: str,
+    *,
+    weights: str | None = None,
+    stages: tuple[str, ...] | int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """The backbone before it is tuned. name: 'embedded', the folder of a finished self-supervised run, or a library's network.
+
+    A run with gates gives its gated pass. `InputError` for weights or an image size that a run or the embedded one has already.
+    """
+    if name == EMBEDDED:
+        _refuse(name, weights=weights)
+        log("backbone embedded: a small ResNet with random weights; name a trained network as backbone for real work")
+        views = ViewSettings()
+        network = embedded_network(size=image_size or EMBEDDED_SIZE, seed=seed)
+        return resnet_backbone(network, gated=False, name=EMBEDDED, mean=views.mean, std=views.sd, stages=stages)
+    if is_run(name):
+        _refuse(name, weights=weights, image_size=image_size)
+        found = backbone_runs.load_backbone(RunFolder.reopen(name))
+        return _of_run(found, stages=stages)
+    if "/" in name or "\\" in name:
+        raise FileError(f"backbone: {name}: no run folder there (run.json is missing)")
+    backbone = load_backbone(name, weights=weights, stages=stages, image_size=image_size or DEFAULT_SIZE, seed=seed)
+    return backbone if isinstance(stages, tuple) else _with_output(backbone)
+
+
+def output_stage(backbone: Backbone) -> str:
+    """The module that gives a library network's output; nothing for a ResNet of ours, whose output is its last stage's mean."""
+    if isinstance(backbone.network, ResNetPass):
+        return ""
+    return network_library.head_name(network_library.find(backbone.name), backbone.network)
+
+
+def _with_output(backbone: Backbone) -> Backbone:
+    """The backbone with its output as its last stage: it is what tuning compares with the brain (the paper taps it too)."""
+    name = output_stage(backbone)
+    if not name or name in backbone.stages:
+        return backbone
+    stages = (*backbone.stages, name)
+    return Backbone(backbone.network, name=backbone.name, stages=stages, preprocessing=backbone.preprocessing).eval()
+
+
+def _refuse(name: str, **settings: object) -> None:
+    given = [key for key, value in settings.items() if value is not None]
+    if given:
+        raise InputError(f"backbone={name} has its own {' and '.join(given)}; leave out {', '.join(given)}")
+
+
+def _of_run(found: backbone_runs.Backbone, *, stages: tuple[str, ...] | int | None) -> Backbone:
+    gated = "gated" in found.network.passes
+    name = f"{found.network.shape.network}, {'gated' if gated else 'dense'}"
+    return resnet_backbone(found.network, gated=gated, name=name, mean=found.views.mean, std=found.views.sd, stages=stages)
+
+
+def calibrate_embedded(backbone: Backbone, stimuli: Stimuli, rows: list[int]) -> None:
+    """Batch-norm statistics of the embedded network from training images (none of the outer test); others stay as they are."""
+    if backbone.name != EMBEDDED:
+        return
+    step = max(1, len(rows) // N_CALIBRATION_IMAGES)
+    chosen = rows[::step][:N_CALIBRATION_IMAGES]
+    parts = [chosen[block] for block in blocks_of(len(chosen), CALIBRATION_BATCH)]
+    calibrate(backbone, [backbone.preprocess([stimuli.image(row) for row in part]) for part in parts if len(part) > 1])
+
+
+def backbone_state(backbone: Backbone) -> State:
+    """All that `restore_backbone` needs."""
+    described = {"name": backbone.name, "stages": list(backbone.stages), "preprocessing": asdict(backbone.preprocessing)}
+    if isinstance(backbone.network, ResNetPass):
+        network = backbone.network.network
+        views = ViewSettings(mean=backbone.mean, sd=backbone.std)  # type: ignore[arg-type]
+        return {
+            **described,
+            "kind": "resnet",
+            "gated": backbone.network.gated,
+            "network": backbone_runs.network_state(network, views),
+        }
+    entry = network_library.find(backbone.name)
+    weights = {name: value.detach().cpu() for name, value in backbone.network.state_dict().items()}
+    return {**described, "kind": "library", "n_classes": n_classes(entry, backbone.network), "weights": weights}
+
+
+def restore_backbone(state: State) -> Backbone:
+    """The backbone of what `backbone_state` gave, in evaluation mode on the CPU."""
+    if state["kind"] == "resnet":
+        found = backbone_runs.network_of(state["network"])
+        return resnet_backbone(
+            found.network,
+            gated=state["gated"],
+            name=state["name"],
+            mean=found.views.mean,
+            std=found.views.sd,
+            stages=tuple(state["stages"]),
+        )
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in state["preprocessing"].items()
+    }
+    preprocessing = Preprocessing(**settings)
+    entry = network_library.find(state["name"])
+    network = network_library.build(entry, seed=0, n_classes=state["n_classes"] or None, image_size=preprocessing.image_size)
+    network.load_state_dict(state["weights"])
+    return Backbone(network, name=state["name"], stages=tuple(state["stages"]), preprocessing=preprocessing).eval()
+
+
+def load_tuned(run: RunFolder, tag: str) -> Backbone:
+    """A backbone of a run by its tag: 'untuned', a subject's name, or 'pooled'; the run's metrics stay as they are."""
+    state = run.read(f"backbone-{tag}")
+    if state is None:
+        raise InputError(f"{run.path}: has no checkpoint backbone-{tag}")
+    return restore_backbone(cast(State, state))

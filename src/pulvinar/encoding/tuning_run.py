@@ -1,0 +1,377 @@
+"""A tuned encoding model, from settings and an experiment to a finished run: backbone, tuning, then ridge on its layers.
+
+Checkpoints of the run: backbone-untuned, backbone-TAG and head-TAG of each tuned backbone (a subject's name, or 'pooled');
+untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help (training/
+tuned_choice.py), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
+
+Outer test images are nowhere in it: responses are read for `split.train` alone, for every subject (`require_apart`). Part of
+the training images (`validation_share`, whole source pictures, the same for all subjects) is held out from tuning; on it the
+epoch is chosen, and the folds that choose layer and alpha hold out these images alone, because features of images that a
+backbone was tuned on fit their responses better than those of new ones. The ridge on the untuned backbone chooses by folds over
+all training images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.core.errors import InputError
+from pulvinar.core.progress import log
+from pulvinar.data.experiment import Experiment
+from pulvinar.data.splits import require_apart
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.encoding.encoder import Folds, folds_by_source
+from pulvinar.encoding.encoding_data import EncodedSubject
+from pulvinar.encoding.encoding_fit import Unit, encoder_unit, run_units
+from pulvinar.encoding.encoding_settings import check_subjects, names_of, open_named
+from pulvinar.encoding.feature_cache import cached_features
+from pulvinar.encoding.layer_features import BackboneSource, LayerFeatures
+from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
+from pulvinar.encoding.response_tuning import ResponseTuner, TunedPart, TunedSubject
+from pulvinar.encoding.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
+from pulvinar.encoding.tuned_choice import UNTUNED, choice_unit
+from pulvinar.encoding.tuned_voxels import VoxelChoice, chosen_voxels
+from pulvinar.encoding.tuning_settings import TunedWeights, TuningConfig, backbones_of, tag_of
+from pulvinar.gating.settling import shift_onto
+from pulvinar.learning.checkpoints import State
+from pulvinar.learning.loop import run_to_end
+from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.backbones import Backbone
+from pulvinar.networks.gated_backbone import ResNetPass
+from pulvinar.networks.low_rank import add_adapters, merge
+from pulvinar.networks.network_cut import named_parameters_of, require_same, rest_after
+from pulvinar.selection.budget import BudgetConstraint
+
+IMAGES_PER_PASS = 64
+N_BUDGET_IMAGES = 1000
+RATE, STEPS_OF_RATE, STIFFNESS = 0.1, 1000, 50.0  # of the budget's constraint, as in gated training
+BUDGET_TOLERANCE = 2e-3
+
+MakeHead = Callable[[int, dict[str, int]], ContrastiveHead | RegressionHead]
+
+
+def prepare(config: TuningConfig, experiment: Experiment) -> Experiment:
+    """What can be wrong with settings and data together, before anything is written; the experiment itself."""
+    if experiment.stimuli.read_image is None:
+        raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
+    check_subjects(config, experiment)
+    for members in backbones_of(config, experiment).values():
+        opened = [open_named(config, experiment, name) for name in members]
+        plan = _plan(config, experiment, opened)
+        for given in opened:
+            own = plan.tuned_rows(given)
+            if len(own) < 2:
+                raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
+    backbone = _open(config)
+    weights = TunedWeights.parse(config.tuned)
+    _refuse_misfit(config, backbone, weights)
+    if weights.kind in ("last", "after"):
+        rest_after(backbone.network, _cut_at(backbone, weights))
+    return experiment
+
+
+def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
+    own = backbone.network if isinstance(backbone.network, ResNetPass) else None
+    if own is not None and weights.kind != "all":
+        raise InputError(f"tuned={config.tuned}: of this backbone ({backbone.name}) all weights are tuned; use tuned=all")
+    if config.mac_budget is None:
+        return
+    if own is None or not own.gated:
+        raise InputError("mac_budget: only a backbone with channel gates has one; give the folder of a gated run as backbone")
+    own.network.macs.require_budget(config.mac_budget)
+
+
+def _open(config: TuningConfig) -> Backbone:
+    return open_backbone(
+        config.backbone,
+        weights=config.weights,
+        stages=config.stages if config.stages is not None else config.n_stages,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+
+
+# --- which images are trained on -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Training images of all subjects of a backbone (ids, their stimulus rows), and which of them are held out from tuning."""
+
+    stimuli: Stimuli
+    ids: list[str]
+    rows: np.ndarray
+    held_out: frozenset[str]
+
+    def tuned_rows(self, given: EncodedSubject) -> np.ndarray:
+        """Places (in given.train.ids) of the images that the subject is tuned on."""
+        return np.array([place for place, name in enumerate(given.train.ids) if name not in self.held_out], dtype=np.int64)
+
+    def held_out_rows(self, given: EncodedSubject) -> np.ndarray:
+        """Places of the others."""
+        return np.array([place for place, name in enumerate(given.train.ids) if name in self.held_out], dtype=np.int64)
+
+
+def _plan(config: TuningConfig, experiment: Experiment, opened: Sequence[EncodedSubject]) -> _Plan:
+    stimuli = experiment.stimuli
+    ids = list(dict.fromkeys(name for given in opened for name in given.train.ids))
+    require_apart(ids, experiment.split.test, stimuli)
+    rows = stimuli.rows(ids)
+    held_out: frozenset[str] = frozenset()
+    if config.validation_share > 0:
+        folds = folds_by_source([stimuli.sources[row] for row in rows], round(1 / config.validation_share), config.seed)
+        held_out = frozenset(ids[place] for place in folds[0][1])
+    return _Plan(stimuli, ids, rows, held_out)
+
+
+def choice_folds(config: TuningConfig, experiment: Experiment, given: EncodedSubject) -> Folds | None:
+    """Folds that choose layer and alpha on a tuned backbone: each holds out some of the images that it was not tuned on.
+
+    Training rows of a fold are all other training images but those of the held-out source pictures. None (the usual folds)
+    where nothing was held out from tuning.
+    """
+    members = backbones_of(config, experiment)[tag_of(config, given.name)]
+    plan = _plan(config, experiment, [open_named(config, experiment, name) for name in members])
+    held_out_sources = (
+        {plan.stimuli.sources[row] for row in plan.stimuli.rows(sorted(plan.held_out))} if plan.held_out else set()
+    )
+    sources = np.array(given.sources)
+    there = sorted(held_out_sources & set(given.sources))
+    if not there:
+        return None
+    chosen = folds_by_source(there, min(config.folds, len(there)), config.seed)
+    folds = []
+    for _, numbers in chosen:
+        inside = np.isin(sources, [there[number] for number in numbers])
+        folds.append((np.flatnonzero(~inside), np.flatnonzero(inside)))
+    return folds
+
+
+# --- the part that is trained ----------------------------------------------------------------------------------------------
+
+
+def pixels(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+    """Preprocessed images of some of these rows."""
+
+    def read(places: np.ndarray) -> Tensor:
+        pictures = [stimuli.image(int(rows[place])) for place in places]
+        same = len({picture.shape for picture in pictures}) == 1
+        return backbone.preprocess(np.stack(pictures) if same else pictures)
+
+    return read
+
+
+def _cut_at(backbone: Backbone, weights: TunedWeights) -> str:
+    """The stage whose output is kept."""
+    if weights.kind == "after":
+        return weights.module
+    stages = [stage for stage in backbone.stages if stage != output_stage(backbone)]
+    if weights.count >= len(stages):
+        raise InputError(
+            f"tuned=last:{weights.count}: the backbone has {len(stages)} stages ({', '.join(stages)}) beside its output; "
+            f"give up to {len(stages) - 1}, or tuned=all"
+        )
+    return stages[-weights.count - 1]
+
+
+def _part(config: TuningConfig, backbone: Backbone, plan: _Plan) -> tuple[TunedPart, Callable[[], None]]:
+    """What is trained of the backbone, and what to do after it."""
+    weights, network = TunedWeights.parse(config.tuned), backbone.network
+    read, n = pixels(backbone, plan.stimuli, plan.rows), len(plan.ids)
+    if weights.kind == "lora":
+        adapted = add_adapters(network, rank=weights.count, seed=config.seed)
+        trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        return TunedPart(network=network, read=read, n_images=n, parameters=trained), lambda: setattr(
+            backbone, "network", merge(adapted)
+        )
+    if weights.kind == "all":
+        gates = network if isinstance(network, ResNetPass) and network.gated else None
+        every = dict(network.named_parameters())
+        return TunedPart(network=network, read=read, n_images=n, parameters=every, gates=gates), lambda: None
+    stage = _cut_at(backbone, weights)
+    rest = rest_after(network, stage)
+    below = Backbone(network, name=backbone.name, stages=(stage,), preprocessing=backbone.preprocessing)
+    images = Stimuli(
+        ids=plan.ids, sources=plan.ids, read_image=lambda place: plan.stimuli.image(int(plan.rows[place]))
+    )  # fmt: skip
+    kept = cached_features(below, images)[stage]
+    first = np.arange(min(4, len(plan.ids)))
+    require_same(network, rest, read(first), torch.from_numpy(np.array(kept[first])))
+    network.requires_grad_(False)
+    trained = named_parameters_of(rest, network)
+    for value in trained.values():
+        value.requires_grad_(True)
+    return TunedPart(
+        network=rest, read=lambda places: torch.from_numpy(np.array(kept[places])), n_images=n, parameters=trained
+    ), lambda: None
+
+
+@torch.no_grad()
+def outputs_of(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> np.ndarray:
+    """Output of a backbone (logits, or pooled features) for these images: float32 (image, dim)."""
+    read, parts = pixels(backbone, stimuli, rows), []
+    with backbone.evaluating():
+        for start in range(0, len(rows), IMAGES_PER_PASS):
+            parts.append(backbone(read(np.arange(start, min(start + IMAGES_PER_PASS, len(rows))))).float().numpy())
+    return np.concatenate(parts)
+
+
+# --- units of work ---------------------------------------------------------------------------------------------------------
+
+
+def fit(config: TuningConfig, experiment: Experiment, run: RunFolder, make_head: MakeHead) -> None:
+    """All units of the run, resumable; then the run is finished."""
+    names = names_of(config, experiment)
+    plans = backbones_of(config, experiment)
+    units: list[Unit] = [_open_unit(config, experiment)]
+    units += [_tune_unit(config, experiment, tag, members, make_head) for tag, members in plans.items()]
+    facts: dict[str, list[str]] = {}
+    for tag, checkpoint in ((UNTUNED, UNTUNED), (None, "encoder")):
+        for name in names:
+            units.append(_encoder_unit(config, experiment, run, name, tag or tag_of(config, name), checkpoint, facts))
+    if may_fall_back(config):
+        units += [_choice_unit(config, experiment, run, name) for name in names]
+    run_units(run, units)
+    layers = facts.get("layers") or list(load_tuned(run, UNTUNED).stages)
+    run.finish(subjects=names, layers=layers, tuned_on={name: list(plans[tag_of(config, name)]) for name in names})
+
+
+def _open_unit(config: TuningConfig, experiment: Experiment) -> Unit:
+    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+        backbone = _open(config)
+        rows = sorted(int(row) for row in experiment.stimuli.rows(experiment.split.train))
+        calibrate_embedded(backbone, experiment.stimuli, rows)
+        run.save(backbone_state(backbone), name=f"backbone-{UNTUNED}")
+
+    return work
+
+
+def _tune_unit(config: TuningConfig, experiment: Experiment, tag: str, members: Sequence[str], make_head: MakeHead) -> Unit:
+    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+        backbone = load_tuned(run, UNTUNED)
+        opened = [open_named(config, experiment, name) for name in members]
+        plan = _plan(config, experiment, opened)
+        voxels = {given.name: _voxels(config, backbone, given) for given in opened}
+        part, close = _part(config, backbone, plan)
+        with torch.no_grad():
+            n_features = part.network.eval()(part.read(np.arange(2))).shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            head = make_head(n_features, {name: len(chosen) for name, chosen in voxels.items()})
+        subjects = {given.name: _tuned_subject(given, plan, voxels[given.name]) for given in opened}
+        constraint = _constraint(config, part, plan)
+        tuner = ResponseTuner(part, head, subjects, config, constraint=constraint)
+        if constraint is not None:
+            constraint.rate = RATE * STEPS_OF_RATE / tuner.n_steps
+        run_to_end(tuner, f"tuning on {tag}", run, state=state, save=save, phase="tuning", backbone=tag)
+        found = tuner.finish()
+        close()
+        share = None if constraint is None else _settle(part, constraint.budget)
+        run.log(backbone=tag, n_voxels={name: len(chosen) for name, chosen in voxels.items()}, mac_share=share, **found)
+        run.save({**backbone_state(backbone), "voxels": {name: torch.from_numpy(v) for name, v in voxels.items()}},
+                 name=f"backbone-{tag}")  # fmt: skip
+        run.save({"n_features": n_features, "weights": dict(head.state_dict())}, name=f"head-{tag}")
+
+    return work
+
+
+def _voxels(config: TuningConfig, backbone: Backbone, given: EncodedSubject) -> np.ndarray:
+    choice, targets = VoxelChoice.parse(config.voxels), None
+    if choice.kind == "selected":
+        targets = outputs_of(backbone, given.stimuli, given.stimuli.rows(given.train.ids))
+    return chosen_voxels(choice, given, targets, seed=config.seed)
+
+
+def _tuned_subject(given: EncodedSubject, plan: _Plan, voxels: np.ndarray) -> TunedSubject:
+    responses = torch.from_numpy(given.train.read(voxels))
+    row_of = {name: row for row, name in enumerate(plan.ids)}
+    rows = np.array([row_of[name] for name in given.train.ids])
+    own, held_out = plan.tuned_rows(given), plan.held_out_rows(given)
+    return TunedSubject(
+        rows=rows[own],
+        responses=responses[own],
+        held_out_rows=rows[held_out],
+        held_out_responses=responses[held_out],
+    )
+
+
+def _encoder_unit(
+    config: TuningConfig,
+    experiment: Experiment,
+    run: RunFolder,
+    name: str,
+    tag: str,
+    checkpoint: str,
+    facts: dict[str, list[str]],
+) -> Unit:
+    given = open_named(config, experiment, name)
+
+    def layers() -> dict[str, np.ndarray]:
+        features = layers_of(config, run, tag, experiment.stimuli, given.train.ids)
+        facts["layers"] = list(features.layers)
+        return features.of(given.train.ids)
+
+    folds = None if tag == UNTUNED else choice_folds(config, experiment, given)
+    return encoder_unit(given, layers, config, name=checkpoint, folds=folds, backbone=tag)
+
+
+def may_fall_back(config: TuningConfig) -> bool:
+    """Whether the untuned backbone may encode: not under a budget that it does not keep, nor without held-out errors."""
+    return config.fall_back and config.validation_share > 0 and config.mac_budget is None and config.layer_choice != "banded"
+
+
+def _choice_unit(config: TuningConfig, experiment: Experiment, run: RunFolder, name: str) -> Unit:
+    given = open_named(config, experiment, name)
+    folds = choice_folds(config, experiment, given)
+    if folds is None:  # none of the held-out images was shown to this subject
+        return lambda run, state, save: None
+
+    def untuned() -> dict[str, np.ndarray]:
+        return layers_of(config, run, UNTUNED, experiment.stimuli, given.train.ids).of(given.train.ids)
+
+    return choice_unit(given, untuned, config, folds)
+
+
+def layers_of(config: TuningConfig, run: RunFolder, tag: str, stimuli: Stimuli, ids: Sequence[str]) -> LayerFeatures:
+    """Layers of a backbone of the run ('untuned' or a tag) for these images."""
+    return LayerFeatures(BackboneSource(backbone=load_tuned(run, tag), pool=config.pool), stimuli, ids)
+
+
+# --- multiply-adds ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def mac_share(gates: ResNetPass, read: Callable[[np.ndarray], Tensor], n_images: int) -> float:
+    """Mean share of the dense network's multiply-adds at inference over images 0 to n_images."""
+    gates.eval()
+    gates.generator, total = None, 0.0
+    for start in range(0, n_images, IMAGES_PER_PASS):
+        places = np.arange(start, min(start + IMAGES_PER_PASS, n_images))
+        gates(read(places))
+        total += float(gates.hard_share) * len(places)
+    return total / n_images
+
+
+def _constraint(config: TuningConfig, part: TunedPart, plan: _Plan) -> BudgetConstraint | None:
+    if part.gates is None:
+        return None
+    budget = config.mac_budget
+    if budget is None:
+        budget = mac_share(part.gates, part.read, min(N_BUDGET_IMAGES, len(plan.ids)))
+        log(f"MAC budget: {budget:.3f}, the share that the untuned network has")
+    return BudgetConstraint(budget=budget, rate=RATE, stiffness=STIFFNESS, descent_share=0.5)
+
+
+def _settle(part: TunedPart, budget: float) -> float | None:
+    """One shift of all logits that meets the budget on training images; the share then."""
+    if part.gates is None:
+        return None
+    gates, n_images = part.gates, min(N_BUDGET_IMAGES, part.n_images)
+    found = shift_onto(
+        budget, gates.network, lambda: mac_share(gates, part.read, n_images), tolerance=BUDGET_TOLERANCE, at_most=True
+    )
+    log(f"MAC share on training images {found.share:.4f} (asked {budget:.4f}); logits shifted by {found.shift:+.4f}")
+    return found.share

@@ -1,1 +1,0 @@
-"""What needs networks or optimisers to score."""

@@ -1,0 +1,1 @@
+"""Which channels? Self-supervised networks with gates, distillation, their evaluation and pages."""

@@ -1,0 +1,63 @@
+"""The page of a self-supervised run: accuracy against multiply-adds beside the controls, channels, training, published rows."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pulvinar.gating import backbone_scores, gating_figures
+from pulvinar.gating.gating_runs import KINDS
+from pulvinar.report import tables
+from pulvinar.report.run_folder import Run
+
+Row = Mapping[str, Any]
+
+
+def figures(run: Run) -> dict[str, Figure]:
+    """'accuracy' and 'channels' of an evaluated run, 'curves' of one with records."""
+    return gating_figures.figures(run.folder)
+
+
+def table_files(run: Run) -> dict[str, str]:
+    """The score table as CSV, for artifacts/."""
+    return {"scores.csv": backbone_scores.score_table(run.evaluation).csv()} if run.rows and run.evaluation else {}
+
+
+def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
+    """What self_supervised.html is filled with."""
+    ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
+    ours |= {"mac_share": run.rows[0]["mac_share"]} if run.rows else {}
+    return {
+        "tiles": _tiles(run),
+        "table": backbone_scores.score_table(run.evaluation or {"rows": ()}, words=tables.label),
+        "elsewhere": [_elsewhere(name, evaluation) for name, evaluation in run.elsewhere.items()],
+        "without_umap": "embedding" not in drawn
+        and (run.folder / gating_figures.FEATURES).is_file()
+        and find_spec("umap") is None,
+        "published": tables.published_beside(run, ours),
+    }
+
+
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
+    made = []
+    for row in run.rows[:2]:
+        if row["branch"] in ("gated", "dense"):
+            between = tables.said_interval(row["linear_interval"], lambda bound: tables.percent(bound, 1))
+            made.append((f"{row['branch']}, linear", tables.percent(row["linear"], 1), between))
+            share = f"{tables.percent(row['mac_share'], 1)} of the multiply-adds"
+            made.append((f"{row['branch']}, 1-NN", tables.percent(row["knn"], 1), share))
+    return made
+
+
+def _elsewhere(name: str, evaluation: Row) -> dict[str, Any]:
+    """An evaluation on other images, or one scored in another way."""
+    scored = ", ".join(f"{setting} {value}" for setting, value in evaluation.get("changed", {}).items())
+    whose = "this run's own images" if evaluation.get("own_images") else "other images"
+    return {
+        "title": f"{evaluation.get('images', name)}: {whose}{'; ' + scored if scored else ''}",
+        "told": f"{evaluation['n_train']:,} training, {evaluation['n_test']:,} test images, chance "
+        f"{tables.percent(evaluation['chance'])}.",
+        "table": backbone_scores.score_table(evaluation, words=tables.label),
+    }

@@ -1,0 +1,1 @@
+"""Methods of channel selection; the folder is the registry."""

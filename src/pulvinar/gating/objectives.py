@@ -1,0 +1,113 @@
+"""Losses of two views' embeddings without labels: VICReg, Barlow Twins, SimSiam, SimCLR. All in float32 (or float64).
+
+Weights are in the units of "Unifying synergies" and of solo-learn:
+
+    VICReg        25 mean (a - b)^2  +  25 [v(a) + v(b)]  +  1 [c(a) + c(b)],
+                  v(x) = mean_d relu(1 - sqrt(var_d x + 1e-4)),   c(x) = (1/D) sum_{i != j} cov_ij(x)^2   (Bardes et al. 2022).
+                  The variance term is *summed* over the views. lightly and the authors' code halve it: a weight of 25 here
+                  is mu_param = 50 there. (Equation 1 of "Unifying synergies" prints invariance 1 and covariance 25; its code
+                  has them as here.)
+    Barlow Twins  .024 [ sum_i (1 - C_ii)^2 + .0051 sum_{i != j} C_ij^2 ], C the cross-correlation of the standardised
+                  embeddings (Zbontar et al. 2021; scale as in solo-learn).
+    SimSiam       -1/2 [ cos(p_a, stop z_b) + cos(p_b, stop z_a) ]   (Chen and He 2021).
+    SimCLR        NT-Xent: cross-entropy of each view against its partner among all 2n - 1 others (Chen et al. 2020).
+
+With fewer images than dimensions the squared sums over matrices are taken from the n x n Gram matrices instead,
+|X' X|^2 = |X X'|^2 and |A' B|^2 = <A A', B B'>: the same numbers at n / D of the cost.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pulvinar.core.errors import DegenerateError
+
+Objective = Literal["vicreg", "barlow_twins", "simsiam", "simclr"]
+Rows = Float[Tensor, "image dim"]
+Scalar = Float[Tensor, ""]
+
+VARIANCE_EPSILON = 1e-4
+CORRELATION_EPSILON = 1e-5
+
+
+def _precise(rows: Tensor) -> Tensor:
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _require_images(rows: Tensor) -> None:
+    if len(rows) < 2:
+        raise DegenerateError(f"batch: {len(rows)} image(s); variances and covariances need 2 or more")
+
+
+def invariance_term(first: Rows, second: Rows) -> Scalar:
+    """Mean squared difference of the two views' embeddings."""
+    return functional.mse_loss(_precise(first), _precise(second))
+
+
+def variance_term(rows: Rows) -> Scalar:
+    """v(x): mean over dimensions of relu(1 - standard deviation), unbiased variance, 1e-4 inside the root."""
+    _require_images(rows)
+    return torch.relu(1 - torch.sqrt(_precise(rows).var(0) + VARIANCE_EPSILON)).mean()
+
+
+def covariance_term(rows: Rows) -> Scalar:
+    """c(x): sum of the squared off-diagonal covariances over the number of dimensions."""
+    _require_images(rows)
+    rows = _precise(rows)
+    n_images, n_dims = rows.shape
+    centred = rows - rows.mean(0)
+    gram = centred @ centred.T if n_images < n_dims else centred.T @ centred
+    variances = centred.square().sum(0)
+    return (gram.square().sum() - variances.square().sum()) / (n_images - 1) ** 2 / n_dims
+
+
+def vicreg_terms(
+    first: Rows, second: Rows, *, invariance_weight: float = 25.0, variance_weight: float = 25.0, covariance_weight: float = 1.0
+) -> dict[str, Tensor]:
+    """The three weighted terms of VICReg; the loss is their sum. An invariance weight of 0 leaves that term out."""
+    return {
+        "invariance": invariance_weight * invariance_term(first, second),
+        "variance": variance_weight * (variance_term(first) + variance_term(second)),
+        "covariance": covariance_weight * (covariance_term(first) + covariance_term(second)),
+    }
+
+
+def barlow_twins_terms(
+    first: Rows, second: Rows, *, redundancy_weight: float = 0.0051, scale: float = 0.024
+) -> dict[str, Tensor]:
+    """The two weighted terms of Barlow Twins; the loss is their sum."""
+    _require_images(first)
+    a, b = (_standardised(_precise(rows)) for rows in (first, second))
+    n_images, n_dims = a.shape
+    diagonal = (a * b).mean(0)
+    squares = ((a @ a.T) * (b @ b.T)).sum() if n_images < n_dims else (a.T @ b).square().sum()
+    return {
+        "invariance": scale * (1 - diagonal).square().sum(),
+        "redundancy": scale * redundancy_weight * (squares / n_images**2 - diagonal.square().sum()),
+    }
+
+
+def _standardised(rows: Tensor) -> Tensor:
+    """Mean 0 and variance 1 (biased, 1e-5 inside the root) of every dimension, as batch-norm without weights."""
+    return (rows - rows.mean(0)) * torch.rsqrt(rows.var(0, correction=0) + CORRELATION_EPSILON)
+
+
+def simsiam_terms(first: Rows, second: Rows, *, predicted_first: Rows, predicted_second: Rows) -> dict[str, Tensor]:
+    """Negative cosine of each prediction and the other view's embedding, whose gradient is stopped here."""
+    cosine = functional.cosine_similarity(_precise(predicted_first), _precise(second).detach()).mean()
+    other = functional.cosine_similarity(_precise(predicted_second), _precise(first).detach()).mean()
+    return {"invariance": -(cosine + other) / 2}
+
+
+def simclr_terms(first: Rows, second: Rows, *, temperature: float = 0.5) -> dict[str, Tensor]:
+    """NT-Xent over both views of a batch."""
+    _require_images(first)
+    rows = functional.normalize(torch.cat([_precise(first), _precise(second)]))
+    n_images = len(first)
+    logits = rows @ rows.T / temperature
+    itself = torch.eye(2 * n_images, dtype=torch.bool, device=rows.device)
+    partner = torch.arange(2 * n_images, device=rows.device).roll(n_images)
+    return {"contrast": functional.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)}

@@ -1,0 +1,1 @@
+"""What every training shares: optimizers, schedules, precision, processes, run folders, views, losses of several wings."""

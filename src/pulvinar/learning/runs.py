@@ -1,0 +1,200 @@
+"""A run is a folder: settings, environment, metrics, checkpoints, predictions, artifacts. Everything in it appears whole.
+
+run.json        method, status (running | finished), seed, seconds, data, what the method adds, and `cautions` (warnings)
+config.toml     every setting, defaults too
+environment.json  versions, platform, threads
+metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
+checkpoints/    our own format (learning/checkpoints.py)
+predictions/, artifacts/, published.json, evaluation.json
+evaluations/    self-supervised runs: on other images, or scored in another way; each with evaluation.json and predictions/
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pulvinar.core.config import read_toml
+from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.progress import log, warn
+from pulvinar.core.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
+from pulvinar.learning import checkpoints
+from pulvinar.learning.loss_watch import troubles
+from pulvinar.learning.processes import is_first, wait
+
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+FACTS = ("method", "status", "seed", "data")  # what run.json has from the start
+LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "nibabel", "nilearn")
+OPTIONAL = ("torchvision", "timm", "lightly", "himalaya", "rsatoolbox")  # recorded where they are installed
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and thread count, for the record beside a result."""
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in LIBRARIES},
+        **{name: version(name) for name in OPTIONAL if find_spec(name) is not None},
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class RunFolder:
+    """An open run. `create` and `reopen` make one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = read_json(path / "run.json")
+        self.records: list[dict[str, Any]] = []
+        self._started = time.monotonic() - float(self.facts.get("seconds", 0.0))
+        self._last_checkpoint = time.monotonic()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        method: str,
+        config_toml: str,
+        seed: int,
+        data: dict[str, Any],
+        published: list[dict[str, Any]] | None = None,
+        backbone: dict[str, Any] | None = None,
+        topic: str = "decoding",
+    ) -> "RunFolder":
+        """A new run folder, written whole; an existing one is refused. Of several processes the first writes it.
+
+        topic: which page the report is (report/page.py).
+        backbone: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
+        """
+        path = Path(path)
+        if not is_first():
+            wait()
+            return cls(path)
+        with atomic_folder(path) as temporary:
+            write_text(temporary / "config.toml", config_toml)
+            write_json(temporary / "environment.json", environment())
+            if published:
+                write_json(temporary / "published.json", published)
+            facts: dict[str, Any] = {
+                "method": method,
+                "topic": topic,
+                "status": "running",
+                "seed": seed,
+                "seconds": 0.0,
+                "data": data,
+            }
+            if backbone is not None:
+                facts["backbone"] = backbone
+            write_json(temporary / "run.json", facts)
+        wait()
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """An existing run folder, as it is; `FileError` if it is none."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            there = "run.json is missing" if path.is_dir() else "it is a file" if path.exists() else "no such folder"
+            raise FileError(f"{path}: not a run folder ({there})")
+        facts = read_json(path / "run.json")
+        missing = [key for key in FACTS if not isinstance(facts, dict) or key not in facts]
+        if missing:
+            raise FileError(f"{path}/run.json: {', '.join(missing)} missing; pulvinar did not write it, or it was changed")
+        return cls(path)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files and folders of a killed fit. Only the fit that continues the run may call it."""
+        for leftover in list(self.path.rglob(f"{TEMPORARY}*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the fit has ended."""
+        return self.facts["status"] == "finished"
+
+    @property
+    def method(self) -> str:
+        """The method that made the run."""
+        return self.facts["method"]
+
+    def settings(self) -> dict[str, Any]:
+        """config.toml as a dict."""
+        return read_toml(self.path / "config.toml")
+
+    def require(self, *, method: str) -> "RunFolder":
+        """The run itself, if it is a finished run of that method; `InputError` otherwise."""
+        if self.method != method or not self.finished:
+            raise InputError(
+                f"{self.path}: a finished run of {method} is needed; this is a {self.facts['status']} {self.method}"
+            )
+        return self
+
+    def log(self, **record: Any) -> None:
+        """Add a line to metrics.jsonl; it is on disk with the next checkpoint."""
+        self.records.append(record)
+
+    def due(self) -> bool:
+        """Whether a checkpoint should be written now."""
+        return time.monotonic() - self._last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS
+
+    def save(self, state: checkpoints.State, *, name: str = "latest") -> None:
+        """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl."""
+        self.facts["seconds"] = time.monotonic() - self._started
+        checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
+        write_json(self.path / "run.json", self.facts)
+        self._last_checkpoint = time.monotonic()
+
+    def load(self) -> checkpoints.State | None:
+        """The checkpoint to go on from, or None if there is none yet; metrics go back to where it was."""
+        state = self._stored("latest")
+        if state is not None:
+            self.records = state.pop("records")
+        return state
+
+    def read(self, name: str) -> checkpoints.State | None:
+        """The checkpoint of this name, or None if there is none; the metrics stay as they are."""
+        state = self._stored(name)
+        if state is not None:
+            del state["records"]
+        return state
+
+    def _stored(self, name: str) -> checkpoints.State | None:
+        path = self.path / "checkpoints" / f"{name}.safetensors"
+        return checkpoints.load(path) if path.is_file() else None
+
+    def caution(self, *texts: str) -> None:
+        """Keep what a reader of the run's numbers must be warned of; on disk at once, each text once."""
+        kept = list(dict.fromkeys([*self.facts.get("cautions", ()), *texts]))
+        if texts and kept != self.facts.get("cautions"):
+            self.facts["cautions"] = kept
+            if is_first():
+                write_json(self.path / "run.json", self.facts)
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the fit as ended, record what it found, and warn of losses that rose."""
+        for text in troubles(self.records):
+            warn(text)
+            self.caution(text)
+        self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
+        write_json(self.path / "run.json", self.facts)
+        log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
+
+    def use_recorded_threads(self) -> None:
+        """Compute with the thread count of the run's start, which bit-identical resume needs."""
+        recorded = int(read_json(self.path / "environment.json")["threads"])
+        if recorded != torch.get_num_threads():
+            warn(f"this run began with {recorded} threads; using {recorded} so that the weights come out the same")
+            torch.set_num_threads(recorded)

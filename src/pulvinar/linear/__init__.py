@@ -1,0 +1,1 @@
+"""Ridge, banded ridge, partial least squares, linear probes, nearest neighbours."""

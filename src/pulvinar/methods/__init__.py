@@ -1,1 +1,0 @@
-"""One file is one method: its Config, its functions, and METHOD, which names them."""

@@ -1,0 +1,186 @@
+"""What learned scales are compared with, and which stages they rest on.
+
+Baselines are trained on the training images of the same splits, their choices made in inner folds. A mean scale per stage is
+confounded by the magnitude and number of channels, so importance is given as scale, share of contribution and the drop when a
+stage is left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.core.progress import bar
+from pulvinar.rsa.aggregation import ChosenScales, Layout, MeasuredRDMs, inner_folds
+from pulvinar.rsa.evaluation import Scored, Splits, difference
+from pulvinar.rsa.stage_mask import Balance, FeatureProducts, Features, kept_scales, starting_scales
+from pulvinar.scores.rdm_comparison import compare
+from pulvinar.scores.resampling import percentile_interval
+
+RIDGE_ALPHAS = (1e-3, 1e-2, 1e-1)  # of feature-reweighted RSA, as a share of the largest eigenvalue
+RIDGE_STEPS = 80
+
+
+def predictions(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales]) -> Tensor:
+    """(pair, split) RDMs of the scales of every split."""
+    return torch.stack([layouts[part.chosen.layout].features.rdm(part.scales[:, None])[:, 0] for part in chosen], dim=1)
+
+
+def baselines(
+    layouts: Mapping[str, Layout],
+    measured: Sequence[MeasuredRDMs],
+    splits: Splits,
+    groups: Sequence[str],
+    *,
+    n_folds: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Name -> (pair,) or (pair, split) predictions; concatenations of every layout's features, single stages of the first's.
+
+    The best single stage is chosen among the stages of all layouts.
+    """
+    named: dict[str, Features] = {}
+    for name, layout in layouts.items():
+        if not any(layout.features is features for features in named.values()):
+            named[name] = layout.features
+    rows: dict[str, Tensor] = {}
+    for name, features in named.items():
+        suffix = "" if len(named) == 1 else f", {name}"
+        rows[f"unweighted concatenation{suffix}"] = unweighted(features)
+        rows[f"stage-normalised concatenation{suffix}"] = normalised(features, splits, "stage")
+        rows[f"channel-normalised concatenation{suffix}"] = normalised(features, splits, "channel")
+    every = {f"{stage}, {name}": rdm for name, part in named.items() for stage, rdm in single_stages(part).items()}
+    rows["best single stage (chosen in training)"] = best_stage(every, measured, splits)[0]
+    features = next(iter(layouts.values())).features
+    alone = single_stages(features)
+    rows |= {f"stage {name} alone": rdm for name, rdm in alone.items()}
+    if isinstance(features, FeatureProducts) and features.n_scales > len(features.stages):
+        rows["feature-reweighted RSA"] = reweighted(features, measured, splits, groups, n_folds=n_folds, seed=seed)
+    return rows
+
+
+def unweighted(features: Features) -> Tensor:
+    """(pair,) RDM of the concatenation as it is."""
+    return features.rdm(torch.ones(features.n_scales, 1))[:, 0]
+
+
+def normalised(features: Features, splits: Splits, balance: Balance) -> Tensor:
+    """(pair, split) RDM of the concatenation with every stage or channel at the same variance over the training images."""
+    starts = [starting_scales(features, balance, torch.nonzero(column)[:, 0]) for column in splits.training.T]
+    return features.rdm(torch.stack(starts, dim=1))
+
+
+def single_stages(features: Features) -> dict[str, Tensor]:
+    """Stage -> (pair,) RDM of its features alone."""
+    return {stage: unweighted(features.only([stage])) for stage in features.stages}
+
+
+def best_stage(alone: Mapping[str, Tensor], measured: Sequence[MeasuredRDMs], splits: Splits) -> tuple[Tensor, list[str]]:
+    """(pair, split) RDM of the stage whose Spearman rho with the subjects' mean is highest on the training pairs; its names."""
+    mean = torch.stack([target.expected.mean(0) for target in measured]).mean(0)
+    trained = splits.pairs(0)
+    rdms = torch.stack(list(alone.values()))
+    columns, names = [], []
+    for pairs in trained.T:
+        best = int(compare(rdms[:, pairs], mean[pairs]).argmax())
+        columns.append(rdms[best])
+        names.append(list(alone)[best])
+    return torch.stack(columns, dim=1), names
+
+
+def reweighted(
+    features: FeatureProducts,
+    measured: Sequence[MeasuredRDMs],
+    splits: Splits,
+    groups: Sequence[str],
+    *,
+    n_folds: int,
+    seed: int,
+) -> Tensor:
+    """(pair, split) feature-reweighted RSA: non-negative ridge of the mean RDM on every channel's squared distances.
+
+    Minimises |D w + c - y|^2 / n_pairs + alpha L |w|^2, w >= 0, by accelerated projected gradient, L the largest eigenvalue;
+    alpha chosen in inner folds over images (Jozwik et al. 2016, Kaniuth & Hebart 2022). Distances of a channel have spread 1.
+    """
+    first, second = torch.triu_indices(features.n_images, features.n_images, offset=1)
+    distances = (features.own[first] + features.own[second] - 2 * features.between).clamp_min(0)
+    distances = distances / distances.std(0).clamp_min(1e-12)
+    target = torch.stack([part.expected.mean(0) for part in measured]).mean(0)
+    chosen = []
+    with bar("feature-reweighted RSA", splits.training.shape[1]) as shown:
+        for number, training in enumerate(splits.training.T):
+            folds = inner_folds(training, groups, n_folds, seed + number)
+            insides = [folds == fold for fold in range(n_folds)] + [torch.zeros_like(training)]
+            used = torch.stack([training & ~inside for inside in insides], dim=1)
+            weights = (used[first] & used[second]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)
+            fitted = _non_negative_ridge(distances, target, weights, torch.tensor(RIDGE_ALPHAS).repeat(n_folds + 1))
+            predicted = (distances @ fitted).reshape(-1, n_folds + 1, len(RIDGE_ALPHAS))
+            scores = torch.zeros(len(RIDGE_ALPHAS))
+            for fold, inside in enumerate(insides[:-1]):
+                pairs = inside[first] & inside[second]
+                found = torch.nan_to_num(torch.corrcoef(torch.cat([predicted[pairs, fold].T, target[pairs][None]])))
+                scores += found[-1, :-1]
+            chosen.append(predicted[:, n_folds, int(scores.argmax())])
+            shown.advance()
+    return torch.stack(chosen, dim=1)
+
+
+def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alphas: Tensor) -> Tensor:
+    """(feature, column) weights of FISTA; every column has its own 0/1 pair weights and alpha."""
+    total = weights.sum(0)
+    centre = (distances.T @ weights) / total  # feature column
+    goal = (target[:, None] - (target[:, None] * weights).sum(0) / total) * weights
+    vector = torch.ones(distances.shape[1], 1)
+    for _ in range(20):  # power iteration
+        vector = distances.T @ (distances @ vector)
+        vector = vector / vector.norm()
+    largest = float((distances @ vector).norm() ** 2) / len(distances)
+    current = previous = torch.zeros(distances.shape[1], weights.shape[1])
+    for step in range(RIDGE_STEPS):
+        ahead = current + (step / (step + 3)) * (current - previous)
+        left = weights * (distances @ ahead - (centre * ahead).sum(0)) - goal
+        gradient = (distances.T @ left - centre * left.sum(0)) / total + alphas * largest * ahead
+        previous, current = current, (ahead - gradient / (largest * (1.5 + alphas))).clamp_min(0)
+    return current
+
+
+def stage_importance(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored) -> list[dict[str, Any]]:
+    """Per stage: mean scale, share of contribution, and the drop of rho when it is left out, with intervals.
+
+    mean_scale: over channels and splits, as a multiple of the scale at the start; interval over splits.
+    share: of the sum over scales of b^2 times the variance of its features, interval over splits. drop: rho of the whole less
+    rho without the stage (its scales set to 0, nothing trained again), on unseen pairs; interval over images and subjects.
+    """
+    whole = predictions(layouts, chosen)
+    first = next(iter(layouts.values())).features
+    rows = []
+    for place, name in enumerate(first.stages):
+        others = [stage for stage in first.stages if stage != name]
+        if not others:
+            return []
+        columns, shares, scales = [], [], []
+        for part, training in zip(chosen, scored.splits.training.T, strict=True):
+            layout = layouts[part.chosen.layout]
+            images = torch.nonzero(training)[:, 0]
+            energy = part.scales.square() * layout.features.variances(images)
+            shares.append(float(energy[layout.features.stage == place].sum() / energy.sum()))
+            kept = kept_scales(layout.features, others)
+            columns.append(layout.features.only(others).rdm(part.scales[kept][:, None])[:, 0])
+            start = starting_scales(layout.features, layout.balance, images)
+            scales.append((part.scales / start)[layout.features.stage == place].mean())
+        drop = difference(whole, torch.stack(columns, dim=1), scored)
+        rows.append(
+            {
+                "stage": name,
+                "n_scales": int((first.stage == place).sum()),
+                "mean_scale": float(torch.stack(scales).mean()),
+                "mean_scale_interval": percentile_interval(torch.stack(scales).numpy()),
+                "share": float(np.mean(shares)),
+                "share_interval": percentile_interval(np.array(shares)),
+                "drop": drop["rho"],
+                "drop_interval": drop["interval"],
+            }
+        )
+    return rows

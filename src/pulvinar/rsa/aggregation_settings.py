@@ -1,0 +1,152 @@
+"""Settings of learning to aggregate, the paper's configurations among them; the trainers take them as they are."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast, get_args
+
+from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.errors import InputError
+from pulvinar.rsa.stage_mask import Balance, Centring, Loss, Resolution
+from pulvinar.scores.rdm_comparison import check_method
+
+Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
+Background = Literal["on_grey", "as_is"]
+TimeSampling = Literal["gaussian", "average"]
+Crops = Literal["none", "cached_crops", "run_backbone"]
+_PAPER: dict[str, Any] = {
+    "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
+    "identity_weights": (0.0,), "layouts": ("none:0",), "centring": "embedding", "background": "as_is",
+    "early_stopping": False, "use_reliability": True, "crops": "run_backbone", "train": "all", "network_rate": 1e-2,
+    "time_sampling": "gaussian",
+}  # fmt: skip
+_MEG = {**_PAPER, "epochs": 40}
+PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty and read as shared with MEG-early
+    "none": {},
+    "fmri_evc": {**_PAPER, "roi": ("evc", "meg_early")},
+    "fmri_it": {**_PAPER, "roi": ("it",), "train": "mask", "use_reliability": False},
+    "meg_early": {**_MEG, "roi": ("meg_early",)},
+    "meg_late": {**_MEG, "roi": ("meg_late",)},
+}
+
+
+def parse_layout(name: str) -> tuple[Balance, int]:
+    """What has equal variance at the start, and to how many places a side maps are averaged (0: not): 'channel:3', 'none:7'.
+
+    Raises `InputError` for anything else.
+    """
+    balance, _, pool = name.partition(":")
+    if balance not in get_args(Balance) or not pool.isdecimal():
+        raise InputError(f"layout '{name}': none, stage or channel, a colon and a whole number are needed, such as 'channel:3'")
+    return cast(Balance, balance), int(pool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationConfig:
+    """Settings of the fit, and of its evaluation."""
+
+    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given", at_least=0, below=LARGEST_SEED)
+    preset: Preset = setting("none", "a configuration of the paper's table 1; it wins over the settings that it names")
+    roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
+    backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
+    weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
+    image_size: int | None = setting(None, "pixels; none: what the weights were trained on", at_least=1)
+    mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
+    stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
+    resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
+    background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
+    centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
+    layouts: tuple[str, ...] = setting(
+        ("none:7", "channel:3"),
+        "what has equal variance at the start (none, stage, channel) : maps averaged to n x n",
+        filled=True,
+        reads=parse_layout,
+    )
+    train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
+    loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
+    use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
+    identity_weights: tuple[float, ...] = setting(
+        (0.03,), "pull of the scales to their start; of several inner folds choose", at_least=0, filled=True
+    )
+    group_weight: float = setting(
+        0.0, "group sparsity over stages (ours)", at_least=0, counts="train=mask and crops!=run_backbone"
+    )
+    stage_mean_weight: float = setting(
+        0.0,
+        "pull of the channels of a stage to their mean scale (ours)",
+        at_least=0,
+        counts="train=mask and crops!=run_backbone",
+    )
+    non_negative: bool = setting(False, "scales are not negative (ours)")
+    learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)", above=0)
+    epochs: int = setting(
+        160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)", above=0
+    )
+    batch_pairs: int | None = setting(
+        None, "pairs in a step; none: all (paper: 40)", at_least=1, counts="train=mask and crops!=run_backbone"
+    )
+    early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
+    crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
+    n_crops: int = setting(4, "cached crops beside the whole picture", above=0, counts="crops=cached_crops")
+    crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", above=0, at_most=1, counts="crops!=none")
+    images_per_step: int = setting(
+        10,
+        "images whose pairs are a step where the network is run (10 are 45 pairs)",
+        at_least=3,
+        counts="crops=run_backbone or train=all",
+    )
+    network_rate: float = setting(
+        1e-4, "Adam's rate of the network where everything is trained (ours)", at_least=0, counts="train=all"
+    )
+    time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
+    n_inner_folds: int = setting(4, "folds over training images that choose", at_least=2)
+    n_folds: int = setting(5, "folds over images of the evaluation", at_least=2)
+    n_repeats: int = setting(10, "repeats of the evaluation's folds", above=0)
+    n_permutations: int = setting(300, "of images, for the null", above=0)
+    n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals", above=0)
+    comparisons: tuple[str, ...] = setting(
+        (), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson", reads=check_method
+    )
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        wrong = []
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, 3):
+                wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
+        if self.train == "all" and self.crops == "cached_crops":
+            wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
+        return wrong
+
+    def idle(self) -> dict[str, str]:
+        """What the preset sets otherwise, and what is of the scales on cached products alone."""
+        found = {
+            name: f"preset={self.preset} sets it to {value}"
+            for name, value in PRESETS[self.preset].items()
+            if getattr(self, name) != value
+        }
+        whole = self.resolved()
+        if whole.runs_backbone and len(whole.identity_weights) > 1:
+            found["identity_weights"] = "where the network is run only the first one counts; give one"
+        if whole.runs_backbone and (len(whole.layouts) > 1 or not whole.layouts[0].startswith("none:")):
+            found["layouts"] = "where the network is run only the first one's places count; give one, such as none:7"
+        return found
+
+    def resolved(self) -> Self:
+        """These settings with the preset's put over them."""
+        return dataclasses.replace(self, **PRESETS[self.preset])
+
+    @property
+    def runs_backbone(self) -> bool:
+        """Whether a training step runs the network."""
+        return self.train == "all" or self.crops == "run_backbone"
+
+    @property
+    def n_cached_crops(self) -> int:
+        """Cached crops beside the whole pictures."""
+        return self.n_crops if self.crops == "cached_crops" else 0
+
+    def n_steps(self, n_images: int) -> int:
+        """Steps of the scales on cached products, with so many training images."""
+        n_pairs = n_images * (n_images - 1) // 2
+        return self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))

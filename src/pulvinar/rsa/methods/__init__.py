@@ -1,0 +1,1 @@
+"""Methods of representational similarity; the folder is the registry."""

@@ -1,1 +1,0 @@
-"""Loops, checkpoints and run folders."""
