@@ -14,7 +14,7 @@ import numpy as np
 from planted_tuning import predictions, run, world, world_arguments
 
 from pulvinar.core.progress import REPORTER
-from pulvinar.encoding.encoding_files import read_voxel_maps, region_masks
+from pulvinar.encoding.files import read_voxel_maps, region_masks
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.encoding import correlations
 from pulvinar.scores.resampling import bootstrap_shares, percentile_interval

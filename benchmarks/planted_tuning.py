@@ -26,7 +26,7 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.simulated import Config, simulate
-from pulvinar.encoding.encoding_data import outer_splits
+from pulvinar.encoding.data import outer_splits
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.encoding import correlations
 from pulvinar.scores.resampling import bootstrap_shares, percentile_interval

@@ -23,7 +23,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding.encoding_data import outer_splits
+from pulvinar.encoding.data import outer_splits
 from pulvinar.scores.resampling import percentile_interval
 
 N_COORDINATES = 20

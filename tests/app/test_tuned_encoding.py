@@ -15,7 +15,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, require_apart
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding import encoding_page
+from pulvinar.encoding import page as encoding_page
 from pulvinar.encoding.tuned_backbones import load_tuned
 from pulvinar.learning.backbone_runs import save_backbone
 from pulvinar.learning.runs import RunFolder

@@ -12,8 +12,8 @@ from pulvinar.cli import main
 from pulvinar.core.errors import FileError
 from pulvinar.data.restricted_unpickling import read_mapping
 from pulvinar.datasets import algonauts2023, nod
+from pulvinar.encoding.data import open_subject
 from pulvinar.encoding.encoder import EncoderSettings
-from pulvinar.encoding.encoding_data import open_subject
 from pulvinar.scores.encoding import correlations
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from pulvinar.core.storage import write_arrays, write_json, write_text
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hemispheres import vertex_points
-from pulvinar.encoding import encoding_figures, encoding_maps
+from pulvinar.encoding import figures as encoding_figures
+from pulvinar.encoding import maps as encoding_maps
 from pulvinar.report import page, run_folder
 from pulvinar.report.template_surface import FSAVERAGE, inflated, on_template
 

@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pulvinar.decoding import curves_figure, decoding_page, score_figure, trial_figure
+from pulvinar.decoding import curves_figure, score_figure, trial_figure
+from pulvinar.decoding import page as decoding_page
 from pulvinar.report import drawing, figures, run_folder
 from pulvinar.report.drawing import BOTH, REFERENCE_ONLY, SELECTED_ONLY
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.storage import write_arrays, write_json, write_text
-from pulvinar.gating import gating_figures
-from pulvinar.gating.gating_figures import figure
-from pulvinar.gating.gating_runs import PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.gating import figures as gating_figures
+from pulvinar.gating.figures import figure
+from pulvinar.gating.runs import PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.gating.sweep_page import _entries, name_of
 from pulvinar.report.page import build
 from pulvinar.scores.resampling import paired_difference

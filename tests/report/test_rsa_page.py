@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from pulvinar.core.storage import write_arrays, write_json
 from pulvinar.report import page
-from pulvinar.rsa import rsa_figures
+from pulvinar.rsa import figures as rsa_figures
 
 
 def row(name: str, percent: float, lead: float | None = None) -> dict:

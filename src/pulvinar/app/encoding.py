@@ -18,11 +18,14 @@ from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import read_json, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
-from pulvinar.encoding import encoding_comparison, encoding_run, encoding_transfer, image_classification
-from pulvinar.encoding.encoding_data import EncodedSubject, open_subject
-from pulvinar.encoding.encoding_files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
-from pulvinar.encoding.encoding_models import Model, models_of
-from pulvinar.encoding.encoding_settings import EncodingConfig, open_named
+from pulvinar.encoding import comparison as encoding_comparison
+from pulvinar.encoding import evaluation as encoding_run
+from pulvinar.encoding import image_classification
+from pulvinar.encoding import transfer as encoding_transfer
+from pulvinar.encoding.data import EncodedSubject, open_subject
+from pulvinar.encoding.files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
+from pulvinar.encoding.models import Model, models_of
+from pulvinar.encoding.settings import EncodingConfig, open_named
 from pulvinar.encoding.tuning_run import UNTUNED, choice_folds
 from pulvinar.encoding.tuning_settings import POOLED, TuningConfig
 from pulvinar.learning.runs import RunFolder

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from pulvinar.core.progress import log
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import EncoderSettings, Folds, Layers
-from pulvinar.encoding.encoding_data import EncodedSubject
-from pulvinar.encoding.encoding_fit import Unit, load_encoder
+from pulvinar.encoding.fit import Unit, load_encoder
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
 from pulvinar.learning.runs import RunFolder

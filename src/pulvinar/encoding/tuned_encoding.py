@@ -8,11 +8,11 @@ import numpy as np
 from pulvinar.core.storage import write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding import encoding_run as scoring
+from pulvinar.encoding import evaluation as scoring
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import predict as predict_responses
-from pulvinar.encoding.encoding_data import EncodedSubject
-from pulvinar.encoding.encoding_fit import load_encoder
-from pulvinar.encoding.encoding_settings import names_of, open_named
+from pulvinar.encoding.fit import load_encoder
+from pulvinar.encoding.settings import names_of, open_named
 from pulvinar.encoding.tuned_backbones import load_tuned
 from pulvinar.encoding.tuned_choice import TUNED, UNTUNED
 from pulvinar.encoding.tuning_run import choice_folds, layers_of, mac_share, pixels

@@ -15,7 +15,7 @@ import scipy.sparse
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log, warn
-from pulvinar.encoding.encoding_data import EncodedSubject
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.scores.encoding import ceiling_from_repeats
 from pulvinar.selection.cross_fitted_mask import CrossFitSettings, assign_folds, learn_mask
 from pulvinar.selection.voxel_mask import voxel_budget

@@ -23,14 +23,14 @@ from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import require_apart
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds, folds_by_source
-from pulvinar.encoding.encoding_data import EncodedSubject
-from pulvinar.encoding.encoding_fit import Unit, encoder_unit, run_units
-from pulvinar.encoding.encoding_settings import check_subjects, names_of, open_named
 from pulvinar.encoding.feature_cache import cached_features
+from pulvinar.encoding.fit import Unit, encoder_unit, run_units
 from pulvinar.encoding.layer_features import BackboneSource, LayerFeatures
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.response_tuning import ResponseTuner, TunedPart, TunedSubject
+from pulvinar.encoding.settings import check_subjects, names_of, open_named
 from pulvinar.encoding.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
 from pulvinar.encoding.tuned_choice import UNTUNED, choice_unit
 from pulvinar.encoding.tuned_voxels import VoxelChoice, chosen_voxels

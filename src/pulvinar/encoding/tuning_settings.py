@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
 from pulvinar.data.experiment import Experiment
-from pulvinar.encoding.encoding_settings import EncodingConfig, names_of
+from pulvinar.encoding.settings import EncodingConfig, names_of
 from pulvinar.encoding.tuned_backbones import EMBEDDED
 from pulvinar.encoding.tuned_voxels import VoxelChoice
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.core.storage import write_text
-from pulvinar.gating import gating_figures
-from pulvinar.gating.gating_figures import NAMES, TITLES
-from pulvinar.gating.gating_runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
+from pulvinar.gating import figures as gating_figures
+from pulvinar.gating.figures import NAMES, TITLES
+from pulvinar.gating.runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.report import run_folder, tables
 from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import Finding, Rival, cautions, is_larger

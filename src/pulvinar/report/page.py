@@ -25,11 +25,11 @@ TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
 PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
 SWEEP_PAGE = "pulvinar.gating.sweep_page"
 PAGES = {  # topic -> module of a wing
-    "decoding": "pulvinar.decoding.decoding_page",
-    "encoding": "pulvinar.encoding.encoding_page",
-    "pictures": "pulvinar.decoding.pictures.pictures_page",
-    "rsa": "pulvinar.rsa.rsa_page",
-    "self_supervised": "pulvinar.gating.backbone_page",
+    "decoding": "pulvinar.decoding.page",
+    "encoding": "pulvinar.encoding.page",
+    "pictures": "pulvinar.decoding.pictures.page",
+    "rsa": "pulvinar.rsa.page",
+    "self_supervised": "pulvinar.gating.page",
 }
 
 

@@ -19,7 +19,7 @@ from pulvinar.core.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.encoding import tuned_encoding as scores
 from pulvinar.encoding import tuning_run
-from pulvinar.encoding.published_encoding import RELEASED, released_results
+from pulvinar.encoding.published import RELEASED, released_results
 from pulvinar.encoding.response_heads import ContrastiveHead
 from pulvinar.encoding.tuning_settings import TuningConfig
 from pulvinar.learning.method import Method

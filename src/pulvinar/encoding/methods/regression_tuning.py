@@ -16,7 +16,7 @@ from pulvinar.core.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.encoding import tuned_encoding as scores
 from pulvinar.encoding import tuning_run
-from pulvinar.encoding.published_encoding import released_results
+from pulvinar.encoding.published import released_results
 from pulvinar.encoding.response_heads import RegressionHead
 from pulvinar.encoding.tuning_settings import Objective, TuningConfig
 from pulvinar.learning.method import Method

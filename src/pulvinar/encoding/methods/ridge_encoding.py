@@ -3,7 +3,7 @@
 Paper: the encoding model of Mulrooney & Brockmeier 2024 (contrastive fine-tuning for encoding): features of tapped layers,
 principal components, ridge with alpha per voxel, a layer per ROI, 5 folds; noise-normalised score of Gifford et al. 2023.
 Where: linear/ridge.py, linear/banded_ridge.py and linear/partial_least_squares.py; choice and fit in encoding/encoder.py;
-scores in scores/encoding.py and encoding/encoding.py.
+scores in scores/encoding.py and encoding/scores.py.
 Differs from the paper and why: the paper's code picks alpha and layer on the folds it reports; here folds over the training
 images choose, and the outer test images report (`r_nested`); what comes out when alpha and layer are chosen on the reported
 images stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
@@ -22,14 +22,14 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import choose_feature
 from pulvinar.data.splits import check_split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding import encoding_run as scoring
+from pulvinar.encoding import evaluation as scoring
+from pulvinar.encoding.data import EncodedSubject, outer_splits
 from pulvinar.encoding.encoder import predict as predict_responses
-from pulvinar.encoding.encoding_data import EncodedSubject, outer_splits
-from pulvinar.encoding.encoding_files import encoders_of, fold_names
-from pulvinar.encoding.encoding_fit import encoder_unit, run_units
-from pulvinar.encoding.encoding_settings import EncodingConfig, check_subjects, names_of, open_named
+from pulvinar.encoding.files import encoders_of, fold_names
+from pulvinar.encoding.fit import encoder_unit, run_units
 from pulvinar.encoding.layer_features import LayerFeatures, LayerSource
-from pulvinar.encoding.published_encoding import released_results
+from pulvinar.encoding.published import released_results
+from pulvinar.encoding.settings import EncodingConfig, check_subjects, names_of, open_named
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
 

@@ -16,7 +16,7 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.gating import evaluation as scores
 from pulvinar.gating import self_supervised_run as runs
 from pulvinar.gating.budget_controls import narrow_shape
-from pulvinar.gating.published_gating import report_rows
+from pulvinar.gating.published import report_rows
 from pulvinar.gating.score_settings import ScoreSettings
 from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
 from pulvinar.learning.backbone_runs import load_backbone

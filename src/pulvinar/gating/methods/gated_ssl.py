@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from pulvinar.gating import evaluation as scores
 from pulvinar.gating import self_supervised_run as runs
-from pulvinar.gating.published_gating import report_rows
+from pulvinar.gating.published import report_rows
 from pulvinar.gating.score_settings import ScoreSettings
 from pulvinar.gating.self_supervised_settings import GatedConfig
 from pulvinar.learning.method import Method

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from pulvinar.core.progress import bar
-from pulvinar.encoding import encoding as scoring
-from pulvinar.encoding import encoding_baseline as baselines
+from pulvinar.encoding import baseline as baselines
+from pulvinar.encoding import scores as scoring
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds, Layers, predict
-from pulvinar.encoding.encoding_data import EncodedSubject
-from pulvinar.encoding.encoding_files import write_predictions, write_voxel_maps
-from pulvinar.encoding.encoding_settings import EncodingConfig
+from pulvinar.encoding.files import write_predictions, write_voxel_maps
+from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.resampling import LEVEL

@@ -8,8 +8,8 @@ import torch
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import warn
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
-from pulvinar.encoding.encoding_data import EncodedSubject
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
 from pulvinar.learning.runs import RunFolder

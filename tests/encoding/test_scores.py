@@ -5,9 +5,9 @@ import pytest
 
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
-from pulvinar.encoding import encoding as scoring
-from pulvinar.encoding.encoding_comparison import crossed_interval
-from pulvinar.encoding.encoding_run import left_out_lines
+from pulvinar.encoding import scores as scoring
+from pulvinar.encoding.comparison import crossed_interval
+from pulvinar.encoding.evaluation import left_out_lines
 from pulvinar.scores.encoding import Ceiling, explained_variance, varying
 
 N_IMAGES, N_VOXELS, N_DEAD = 40, 12, 8

@@ -9,8 +9,8 @@ from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
 from pulvinar.data.splits import Split
+from pulvinar.encoding.data import EncodedSubject, open_subject
 from pulvinar.encoding.encoder import EncoderSettings, folds_by_source
-from pulvinar.encoding.encoding_data import EncodedSubject, open_subject
 from pulvinar.encoding.image_responses import roi_groups
 
 Baseline = Literal["low_level", "category", "both", "none"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pulvinar.core.errors import InputError
-from pulvinar.encoding.encoding_comparison import crossed_interval, over_subjects
+from pulvinar.encoding.comparison import crossed_interval, over_subjects
 from pulvinar.scores.encoding import correlations
 
 

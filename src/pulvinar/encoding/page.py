@@ -8,10 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.core.storage import read_json
-from pulvinar.encoding import encoding_comparison, encoding_maps, encoding_run, image_classification, tuned_encoding
-from pulvinar.encoding import encoding_figures as pictures
-from pulvinar.encoding.encoding_run import left_out_lines
-from pulvinar.encoding.encoding_transfer import left_out
+from pulvinar.encoding import comparison as encoding_comparison
+from pulvinar.encoding import evaluation as encoding_run
+from pulvinar.encoding import figures as pictures
+from pulvinar.encoding import image_classification, tuned_encoding
+from pulvinar.encoding import maps as encoding_maps
+from pulvinar.encoding.evaluation import left_out_lines
+from pulvinar.encoding.transfer import left_out
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.scores.resampling import interval_text

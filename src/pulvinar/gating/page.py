@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pulvinar.gating import backbone_scores, gating_figures
-from pulvinar.gating.gating_runs import KINDS
+from pulvinar.gating import backbone_scores
+from pulvinar.gating import figures as gating_figures
+from pulvinar.gating.runs import KINDS
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from pulvinar.core.errors import NotFoundError
-from pulvinar.gating.published_gating import TABLES, published
+from pulvinar.gating.published import TABLES, published
 
 
 @pytest.mark.parametrize("table", list(TABLES))

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pulvinar.decoding import curves_figure, roi_figure, score_figure, summary_picture, trial_figure
-from pulvinar.decoding.pictures import pictures_page
+from pulvinar.decoding.pictures import page as pictures_page
 from pulvinar.report import brain_maps, tables
 from pulvinar.report.findings import coverage
 from pulvinar.report.run_folder import SCORE, Run

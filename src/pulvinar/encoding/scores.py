@@ -15,7 +15,7 @@ import numpy as np
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.responses import Responses
-from pulvinar.encoding.encoding_data import EncodedSubject
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.image_responses import ImageResponses, regions, warn_if_few
 from pulvinar.scores import encoding as scores
 from pulvinar.scores.encoding import Ceiling

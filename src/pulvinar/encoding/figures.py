@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pulvinar.encoding.encoding_files import region_masks
-from pulvinar.encoding.encoding_maps import VoxelMaps
+from pulvinar.encoding.files import region_masks
+from pulvinar.encoding.maps import VoxelMaps
 from pulvinar.report.drawing import BOTH, BRAIN, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, WEIGHTS, bare
 
 Row = Mapping[str, Any]

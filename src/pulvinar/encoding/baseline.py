@@ -8,7 +8,7 @@ import torch
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding.encoder import Layers, concatenated, total_spread
-from pulvinar.encoding.encoding_settings import Baseline
+from pulvinar.encoding.settings import Baseline
 from pulvinar.networks.fixed_networks import colour, in_batches, oriented_energy
 
 LARGEST_SIDE = 128  # pixels of an image in which energy and colour are measured (ours)

@@ -13,9 +13,9 @@ import numpy as np
 
 from pulvinar.core.errors import FileError, NotFoundError
 from pulvinar.core.storage import read_arrays, write_arrays
-from pulvinar.encoding.encoding import Predictions
-from pulvinar.encoding.encoding_data import EncodedSubject
-from pulvinar.encoding.encoding_fit import load_encoder
+from pulvinar.encoding.data import EncodedSubject
+from pulvinar.encoding.fit import load_encoder
+from pulvinar.encoding.scores import Predictions
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 

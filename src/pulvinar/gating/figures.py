@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pulvinar.core.errors import MissingDependencyError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import fingerprint, read_arrays, read_json, require_folder, write_arrays
-from pulvinar.gating.gating_runs import KINDS, PooledRow, find_runs, pool
+from pulvinar.gating.runs import KINDS, PooledRow, find_runs, pool
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.run_folder import is_simulated
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.rsa import evaluation as rsa
-from pulvinar.rsa import rsa_figures
+from pulvinar.rsa import figures as rsa_figures
 from pulvinar.scores.table import csv_text
 
 Row = Mapping[str, Any]

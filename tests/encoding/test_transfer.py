@@ -9,9 +9,9 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.encoding.data import open_subject
 from pulvinar.encoding.encoder import EncoderSettings
-from pulvinar.encoding.encoding_data import open_subject
-from pulvinar.encoding.encoding_transfer import as_text, transfer_matrix
+from pulvinar.encoding.transfer import as_text, transfer_matrix
 
 N_IMAGES, N_TEST, N_VOXELS, DIM = 150, 60, 30, 8
 SETTINGS = EncoderSettings(alphas=(1.0, 10.0, 100.0, 1000.0), pca=None, folds=3)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import warn
-from pulvinar.encoding.encoding_transfer import left_out
+from pulvinar.encoding.transfer import left_out
 from pulvinar.scores.encoding import standardised, varying
 from pulvinar.scores.resampling import interval_text, paired_difference, sign_flip_p_value
 from pulvinar.scores.table import Column, Table

@@ -17,8 +17,8 @@ import numpy as np
 
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import bar
+from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import EncoderSettings, Folds, predict
-from pulvinar.encoding.encoding_data import EncodedSubject
 from pulvinar.encoding.layer_features import FeatureSource, LayerFeatures
 from pulvinar.scores.encoding import scored_correlations, varying
 from pulvinar.scores.encoding_gain import Gain, gain
