@@ -5,18 +5,34 @@ to it after the heads have been stretched onto each other.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pulvinar.data.nsd_files import HEMISPHERES, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 
-if TYPE_CHECKING:
-    from pulvinar.data.nsd_writer import Volume
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A subject's grid: index (voxel, 3) of the head in it, shape, affine, betas int16 (trial, voxel), labels by file."""
+
+    subject: str
+    index: np.ndarray
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    betas: np.ndarray
+    labels: dict[str, np.ndarray]
+    label_names: dict[str, list[str]]
+
+    def fill(self, values: np.ndarray, outside: float = 0) -> np.ndarray:
+        """Values (voxel,) in the grid (x, y, z)."""
+        volume = np.full(self.shape, outside, values.dtype)
+        volume[tuple(self.index.T)] = values
+        return volume
 
 
-def write_surface(folder: Path, volumes: Sequence["Volume"], *, betas_name: str, missing: Sequence[str]) -> None:
+def write_surface(folder: Path, volumes: Sequence[Volume], *, betas_name: str, missing: Sequence[str]) -> None:
     """fsaverage's white surfaces, its labels (of the first subject), and every subject's betas as .mgh."""
     import nibabel
 
@@ -36,8 +52,8 @@ def write_surface(folder: Path, volumes: Sequence["Volume"], *, betas_name: str,
 
 def _write_subject(
     folder: Path,
-    first: "Volume",
-    volume: "Volume",
+    first: Volume,
+    volume: Volume,
     meshes: Sequence[tuple[np.ndarray, np.ndarray]],
     betas_name: str,
     missing: Sequence[str],
@@ -52,7 +68,7 @@ def _write_subject(
                 _save(place / f"{side}.betas_session{session:02d}.mgh", rows.T.astype(np.float32) / STEPS_PER_PERCENT)
 
 
-def _mesh(volume: "Volume", side: int) -> tuple[np.ndarray, np.ndarray]:
+def _mesh(volume: Volume, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Vertices in voxel units and faces of the surface of one half of the head."""
     from skimage.measure import marching_cubes
 
@@ -63,7 +79,7 @@ def _mesh(volume: "Volume", side: int) -> tuple[np.ndarray, np.ndarray]:
     return points - 1, faces
 
 
-def _nearest(first: "Volume", volume: "Volume", points: np.ndarray) -> np.ndarray:
+def _nearest(first: Volume, volume: Volume, points: np.ndarray) -> np.ndarray:
     """Per vertex of the first head's surface, the voxel of this head nearest to it after stretching."""
     from scipy.spatial import cKDTree
 

@@ -21,7 +21,7 @@ from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
-from pulvinar.data.nsd_surface_writer import write_surface
+from pulvinar.data.nsd_surface_writer import Volume, write_surface
 from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
 from pulvinar.data.responses import Responses
 
@@ -178,25 +178,6 @@ def _write_stimuli(folder: Path, experiment: Experiment, row_of: dict[str, int])
 
 
 # --- a subject --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """A subject's grid: index (voxel, 3) of the head in it, shape, affine, betas int16 (trial, voxel), labels by file."""
-
-    subject: str
-    index: np.ndarray
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    betas: np.ndarray
-    labels: dict[str, np.ndarray]
-    label_names: dict[str, list[str]]
-
-    def fill(self, values: np.ndarray, outside: float = 0) -> np.ndarray:
-        """Values (voxel,) in the grid (x, y, z)."""
-        volume = np.full(self.shape, outside, values.dtype)
-        volume[tuple(self.index.T)] = values
-        return volume
 
 
 def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[str, Any] | Any, config: Generated) -> Volume:

@@ -51,7 +51,8 @@ def onnx_model(network: CompactNetwork, *, runtime: Runtime = "onnxruntime", fac
         raise InputError(f"network: float32 weights are needed for an export, these are {network.stem.weight.dtype}")
     from pulvinar.deploy.onnx_graph import graph_of
 
-    model = graph_of(network, missing=MISSING[runtime] if network.fallback else "none")  # type: ignore[arg-type]
+    missing: Any = MISSING[runtime] if network.fallback else "none"
+    model = graph_of(network, missing=missing, opset=OPSET)
     for key, value in _metadata(network, runtime, facts).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

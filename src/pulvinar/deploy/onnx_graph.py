@@ -21,7 +21,6 @@ from torch import nn
 from pulvinar.data.pixels import TOLERANCE
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
-from pulvinar.deploy.onnx_files import OPSET
 
 Missing = Literal["rows", "batch", "none"]
 IR_VERSION = 9
@@ -236,7 +235,7 @@ class BlockWriter:
         return Maps(gated, now.channels, now.side)
 
 
-def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
+def graph_of(network: CompactNetwork, *, missing: Missing, opset: int) -> onnx.ModelProto:
     """The network as an ONNX model, checked. missing: how dropped channels are computed where they are asked for."""
     graph = Graph()
     colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
@@ -269,7 +268,7 @@ def graph_of(network: CompactNetwork, *, missing: Missing) -> onnx.ModelProto:
         outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses, right)
     given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, network.size, network.size])
     made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model
 
