@@ -1,8 +1,8 @@
 """A tuned encoding model, from settings and an experiment to a finished run: backbone, tuning, then ridge on its layers.
 
 Checkpoints of the run: backbone-untuned, backbone-TAG and head-TAG of each tuned backbone (a subject's name, or 'pooled');
-untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help (training/
-tuned_choice.py), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
+untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help
+(tuned_choice.py), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
 
 Outer test images are nowhere in it: responses are read for `split.train` alone, for every subject (`require_apart`). Part of
 the training images (`validation_share`, whole source pictures, the same for all subjects) is held out from tuning; on it the
