@@ -89,10 +89,18 @@ def test_settings_table_of_the_decoder_is_up_to_date() -> None:
     assert table in page, f"the table that belongs into docs/methods/cross_subject_decoder.md:\n{table}"
 
 
-def test_floors_of_the_style_page_are_those_that_are_checked() -> None:
+def test_floors_of_the_architecture_page_are_those_that_are_checked() -> None:
     contract = read_toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"][0]
-    floors = "\n".join(contract["layers"])
-    assert f"```\n{floors}\n```" in (ROOT / "docs/style.md").read_text(encoding="utf-8")
+    floors = [floor for layer in contract["layers"] for floor in layer.split(" | ")]
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert [line.split()[0] for line in page.split("```")[1].splitlines() if line] == floors
+
+
+def test_every_file_that_the_architecture_page_passes_is_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = [place for place in re.findall(r"`([\w/]+\.py)`", page) if "/" in place]
+    assert len(named) > 40
+    assert not [place for place in named if not (ROOT / "src/pulvinar" / place).is_file()]
 
 
 def test_no_registry_and_no_place_of_one_machine_is_named() -> None:

@@ -37,6 +37,7 @@ QUICK = {  # settings that make a fit on the tiny data short; each method takes 
         "picture_size": 16,
         "low_level_epochs": 2,
         "prior_epochs": 2,
+        "voxels_per_block": 20,
     },
     "images": {"epochs": 2, "batch_size": 16, "width": 0.125, "projector_width": 32, "warmup_epochs": 1},
     "dissimilarities": {"epochs": 2, "roi": "evc", "backbone": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},

@@ -23,8 +23,8 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from pulvinar.cli import main
-from pulvinar.methods import cross_subject_decoder, troi
-from pulvinar.training import runs
+from pulvinar.decoding.methods import cross_subject_decoder, troi
+from pulvinar.learning import runs
 
 runs.SECONDS_BETWEEN_CHECKPOINTS = -1.0
 weight = torch.nn.Parameter(torch.zeros(1))

@@ -15,7 +15,7 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, require_apart
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding import page as encoding_page
+from pulvinar.encoding import page
 from pulvinar.encoding.tuned_backbones import load_tuned
 from pulvinar.learning.backbone_runs import save_backbone
 from pulvinar.learning.runs import RunFolder
@@ -324,7 +324,7 @@ def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
     assert choice["n_images"] == (N_IMAGES - N_TEST) // 4
     found = registry.method("contrastive_encoding")
     assert "the untuned backbone encodes" in found.table(kept)
-    assert "the untuned backbone encodes" in "".join(encoding_page.sections(run_folder.read(folder.path), {}))
+    assert "the untuned backbone encodes" in "".join(page.content(run_folder.read(folder.path), {})["notes"])
     assert "worse than the untuned backbone" in found.table(taken)
     stimuli, stored = experiment.stimuli, np.load(folder.path / "predictions" / "one.npz")
     predicted = found.predict(folder, stimuli, config)["one"]

@@ -223,7 +223,7 @@ from torch import nn
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.networks.backbones import Backbone
 from pulvinar.networks.preprocessing import Preprocessing
-from pulvinar.training import feature_cache
+from pulvinar.encoding import feature_cache
 
 network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3))
 with torch.no_grad():
