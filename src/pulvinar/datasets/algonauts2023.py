@@ -223,7 +223,7 @@ def score(predicted: Mapping[str, Any], measured: Mapping[str, Any], ceilings: M
     """The challenge's score in [0, 100] of each subject and hemisphere ('subj01/lh'), and 'mean' over all their vertices.
 
     Each mapping: 'subj01/lh' -> predicted and measured (image, vertex), noise ceiling NC (vertex,) in [0, 1]. A vertex whose
-    predicted or measured responses do not vary scores 0. Formula: `metrics.encoding.algonauts_2023`.
+    predicted or measured responses do not vary scores 0. Formula: `scores.encoding.algonauts_2023`.
     """
     missing = sorted(set(measured) - set(predicted)) + sorted(set(measured) - set(ceilings))
     if missing or not measured:

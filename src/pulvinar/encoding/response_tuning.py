@@ -29,7 +29,7 @@ from pulvinar.learning.loop import Record, require_finite
 from pulvinar.networks.gated_backbone import ResNetPass
 from pulvinar.selection.budget import BudgetConstraint
 
-SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as training.collapse has it
+SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as gating.collapse has it
 VALIDATION_BATCH = 256
 STREAMS = 1_000_003  # seeds of steps lie apart by this
 

@@ -274,7 +274,7 @@ def extract(
 
     images: uint8 (image, height, width, 3), a list of pictures of mixed sizes, or `Stimuli`, read a batch at a time.
     pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to
-    keep features over runs, see `training.feature_cache`.
+    keep features over runs, see `encoding.feature_cache`.
     """
     wanted = backbone.known_stages(stages)
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in wanted}
