@@ -7,7 +7,7 @@ import torch
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.geometry import Geometry
 from pulvinar.decoding.decoder_training import decoding_loss, draw_mixing
-from pulvinar.decoding.mask_training import FrozenDecoder, MaskSettings, MaskTrainer, Rated, folds_by_stimulus
+from pulvinar.decoding.mask_training import FrozenDecoder, LossRows, MaskSettings, MaskTrainer, folds_by_stimulus
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning import checkpoints
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder
@@ -188,7 +188,7 @@ def test_parts_together_have_the_losses_of_each_alone(dropout):
         mixing = draw_mixing(n, seeded(30 + place), beta=0.5)
         outputs = torch.randn(n, 8, generator=seeded(40 + place)).requires_grad_()
         training = n == 9
-        parts.append(Rated(outputs, trials, mixing, objective.noise(n, draws[0]) if training else None))
+        parts.append(LossRows(outputs, trials, mixing, objective.noise(n, draws[0]) if training else None))
         expected.append(decoding_loss(shared(outputs, draws[1] if training else None), target[trials], mixing, given))
     found = objective.losses(parts)
     torch.testing.assert_close(found, torch.stack(expected))

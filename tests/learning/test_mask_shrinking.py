@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.decoding.decoder_training import Mixing, draw_mixing
-from pulvinar.decoding.mask_training import MaskSettings, MaskTrainer, Rated
+from pulvinar.decoding.mask_training import LossRows, MaskSettings, MaskTrainer
 from pulvinar.learning import checkpoints
 
 N_TRIALS, N_VOXELS, N_OUTPUTS, N_PLANTED = 60, 80, 6, 20
@@ -46,7 +46,7 @@ class Regression:
         """There are none."""
         return 0
 
-    def losses(self, parts: Sequence[Rated]) -> Tensor:
+    def losses(self, parts: Sequence[LossRows]) -> Tensor:
         """Mean squared error against the mixed target, part by part."""
         return torch.stack([self.loss(part.outputs, part.trials, part.mixing, part.noise) for part in parts])
 

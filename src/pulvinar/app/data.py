@@ -17,6 +17,7 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.data.inspect import inspect as describe
 from pulvinar.data.inspect import inspect_images as describe_images
 from pulvinar.data.pictures import look_into
+from pulvinar.data.sessions import ShownImages
 
 DEFAULT_DATASETS = {"images": "image_files", "dissimilarities": "algonauts2019"}  # what opens a plain path of that kind
 
@@ -155,7 +156,7 @@ def _simulate_layout(out: str, layout: str, config_file: str | None, assignments
         raise InputError(f"--layout {layout}: nothing is written in the layout of this dataset")
     config = load_config(found.generated, name=layout, file=config_file, assignments=assignments)
 
-    def plant(shown: simulated.Shown, **settings: Any) -> Experiment:
+    def plant(shown: ShownImages, **settings: Any) -> Experiment:
         return simulated.simulate(simulated.Config(**settings), shown=shown)
 
     return found.generate(out, config, plant)

@@ -203,7 +203,7 @@ def _is_run(place: str) -> bool:
 def refuse_useless_backbone(
     method: Method, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
 ) -> None:
-    """What would be given in vain: a backbone or settings of one, where none is read or trained."""
+    """Refuse what would have no effect: a backbone or settings of one, where none is read or trained."""
     settings = [pair.partition("=")[0] for pair in assignments if pair.startswith(BACKBONE_PREFIX)]
     settings += ["[backbone]"] if config_file and "backbone" in read_toml(config_file) else []
     if backbone is not None and method.backbone is None:

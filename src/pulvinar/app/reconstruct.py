@@ -124,7 +124,7 @@ def reconstruct(
     return {"run": run, "out": str(folder), "grid": str(grid), "images": str(folder / "images"), **summary}
 
 
-class Picked:
+class ChosenImages:
     """Which test images are reconstructed (ids), and pictures of the user's own to retrieve from, if any.
 
     gallery: name -> file; options: how these files are read.
@@ -134,7 +134,7 @@ class Picked:
         self.ids, self.gallery, self.options = ids, gallery, options
 
 
-def choose(experiment: Experiment, images: str) -> Picked:
+def choose(experiment: Experiment, images: str) -> ChosenImages:
     """The test images that `images` asks for, see `reconstruct`; a count takes them evenly over the test images."""
     responses = experiment.subjects[experiment.target]
     test = set(experiment.split.test)
@@ -145,24 +145,24 @@ def choose(experiment: Experiment, images: str) -> Picked:
             f"responses of {experiment.target} show {len(order)} test images; two or more are needed to tell pictures apart"
         )
     if images == "all":
-        return Picked(order)
+        return ChosenImages(order)
     if Path(images.partition("?")[0]).is_dir():
         names, paths, options = open_images(images)
         files = dict(sorted(zip(names.ids, paths, strict=True)))
         named = [name for name in order if names.has(name)]
         if named and len(named) < 2:
             raise InputError(f"--images {images}: one file is named as a test stimulus; two or more are needed")
-        return Picked(named) if named else Picked(_evenly(order, DEFAULT_COUNT), files, options)
+        return ChosenImages(named) if named else ChosenImages(_evenly(order, DEFAULT_COUNT), files, options)
     parts = [part.strip() for part in images.split(",") if part.strip()]
     if len(parts) == 1 and parts[0].isdecimal() and parts[0] not in order:
         count = int(parts[0])
         if not 2 <= count <= len(order):
             raise InputError(f"--images {count}: 2 to {len(order)} test images can be shown")
-        return Picked(_evenly(order, count))
+        return ChosenImages(_evenly(order, count))
     chosen = list(dict.fromkeys(_one(part, order) for part in parts))
     if len(chosen) < 2:
         raise InputError(f"--images {images}: two test images or more, a count, 'all' or a folder of pictures is needed")
-    return Picked(chosen)
+    return ChosenImages(chosen)
 
 
 def _evenly(order: list[str], count: int) -> list[str]:
@@ -260,7 +260,7 @@ def _described(kind: str, opened: OpenedPictures) -> str:
 
 
 def _retrieved(
-    experiment: Experiment, opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, final: np.ndarray, pick: Picked
+    experiment: Experiment, opened: OpenedPictures, decoded: Decoded, rows: np.ndarray, final: np.ndarray, pick: ChosenImages
 ) -> dict[str, Any]:
     """The best matches of each brain: from all test images by the embedding, or from the user's folder by the picture."""
     if pick.gallery is not None:

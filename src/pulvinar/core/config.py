@@ -2,7 +2,7 @@
 
 A method's `Config` is a frozen keyword-only dataclass whose type hints say what fits. Supported hints: bool, int, float,
 str, `Literal[...]`, `tuple[X, ...]`, and `X | None`. Field help is the string under each field's `metadata["help"]`; a setting
-that does nothing beside some values of others says so in `counts`, and `build` refuses it where a person gives it in vain.
+that does nothing beside some values of others says so in `counts`, and `build` refuses to have it set there.
 """
 
 import dataclasses
@@ -140,7 +140,7 @@ def idle_settings(config: Any) -> dict[str, str]:
     return found | getattr(config, "idle", dict)()
 
 
-def _given_in_vain(config: Any, given: Collection[str], elsewhere: Mapping[str, str], name: str) -> list[str]:
+def _without_effect(config: Any, given: Collection[str], elsewhere: Mapping[str, str], name: str) -> list[str]:
     """A line for every given setting that does nothing. Where all are given (a run's config.toml), defaults are no choice."""
     default = {field.name: field.default for field in dataclasses.fields(config)}
     is_record = set(default) <= set(given)
@@ -309,7 +309,7 @@ def build(
     except ConfigError as error:
         raise ConfigError("\n".join([*mistakes, str(error)])) from error
     mistakes += mistakes_of(config, name)
-    mistakes += _given_in_vain(config, given, elsewhere, name)
+    mistakes += _without_effect(config, given, elsewhere, name)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config

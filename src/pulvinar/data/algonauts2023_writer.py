@@ -8,7 +8,7 @@ files stand `truth/subj0X.npz` (per side: responses to the challenge's test pict
 challenge's are: the only files here that are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,6 @@ STREAMS = {1: 1, 2: 1, 3: 6, 4: 5, 5: 5}  # area -> number in streams: early, ea
 SIDES = ("lh", "rh")
 SOURCES, TRUTH = "sources.csv", "truth"
 
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
 
 

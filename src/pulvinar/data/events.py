@@ -25,7 +25,7 @@ CLOSE_S = 2.0  # two rows of one stimulus nearer than this are hardly two trials
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class StimulusEvents:
     """What one run showed: names of the stimuli as the table writes them, onsets in s (trial,), and the type of each row.
 
     others: the same of further columns that may say what kind of row it is -> type of each row.
@@ -50,7 +50,7 @@ class Rows:
     trial_type: Sequence[str] = ()
     type_column: str | None = None
 
-    def read(self, path: Path) -> Shown:
+    def read(self, path: Path) -> StimulusEvents:
         """The trials of one table; `InputError` or `NotFoundError` naming the line or column that does not fit."""
         table = read_table(path)
         type_column = self._type_column(table)
@@ -71,7 +71,7 @@ class Rows:
         if not names:
             raise InputError(f"{path}: no row has a stimulus in column '{column}'")
         others = [name for name in _type_columns(table) if name not in (type_column, column)]
-        shown = Shown(
+        shown = StimulusEvents(
             path=path,
             names=names,
             onsets=np.array(onsets),
@@ -95,7 +95,7 @@ class Rows:
         there = next(iter(_type_columns(table)), None)
         return self.type_column or (there or TYPE_COLUMNS[0] if self.trial_type else there)
 
-    def require_one_type_each(self, runs: Sequence[Shown]) -> None:
+    def require_one_type_each(self, runs: Sequence[StimulusEvents]) -> None:
         """`InputError` where a stimulus stands on rows of several types and nobody said which of them are trials.
 
         The same for every other column that may say what kind of row it is, unless `type_column` says which one counts.
@@ -122,7 +122,7 @@ def _is_code(cell: str) -> bool:
     return is_none(cell) or cell.lstrip("+-").replace(".", "", 1).isdigit()
 
 
-def _refuse_several_types(runs: Sequence[Shown], types: Mapping[Path, Sequence[str]], column: str) -> None:
+def _refuse_several_types(runs: Sequence[StimulusEvents], types: Mapping[Path, Sequence[str]], column: str) -> None:
     """column: what to set beside trial_type, where the types are not those of the usual column."""
     types_of: dict[str, dict[str, Path]] = {}
     for shown in runs:
@@ -148,7 +148,7 @@ def _seconds(cell: str, path: Path, line: int) -> float:
     return seconds
 
 
-def _refuse_repeated_rows(shown: Shown) -> None:
+def _refuse_repeated_rows(shown: StimulusEvents) -> None:
     """One trial is one row; rows of one stimulus close to each other, and of two stimuli at one time, are said."""
     close, at_once = 0, 0
     order = np.argsort(shown.onsets, kind="stable")

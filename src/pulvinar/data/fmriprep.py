@@ -22,7 +22,7 @@ from pulvinar.core.sampling import blocks_of
 from pulvinar.data import bids
 from pulvinar.data.bids import OF_DERIVATIVES, find_events, of_scan, visible_files
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, read_volume, require_same_grid, series_inside
-from pulvinar.data.events import Rows, Shown
+from pulvinar.data.events import Rows, StimulusEvents
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.tables import Trials
 from pulvinar.data.volume_times import VolumeTimes, volume_times
@@ -219,7 +219,7 @@ def _mask_of(bold: Path) -> Path:
     return found[0]
 
 
-def _run(bold: Path, shown: Shown, volumes: VolumeTimes, window_s: tuple[float, float], drop_unmeasured: bool) -> Run:
+def _run(bold: Path, shown: StimulusEvents, volumes: VolumeTimes, window_s: tuple[float, float], drop_unmeasured: bool) -> Run:
     first, last = shown.onsets + window_s[0], shown.onsets + window_s[1]
     inside = (shown.onsets >= min(volumes.times[0], 0.0)) & (first >= volumes.times[0]) & (last <= volumes.end)
     if not inside.any() or shown.onsets.max() > FAR_BEYOND * volumes.end:
@@ -259,7 +259,7 @@ def _say_shared(table_of: Mapping[Path, Path]) -> None:
             )
 
 
-def _say_left_out(shown: Shown, out: np.ndarray, why: str) -> None:
+def _say_left_out(shown: StimulusEvents, out: np.ndarray, why: str) -> None:
     if out.any():
         warn(f"{shown.path}: {int(out.sum())} of {len(out)} trials are left out; {why}")
 

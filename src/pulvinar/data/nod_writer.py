@@ -28,7 +28,6 @@ AREA_OF = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}  # planted area -> number in AREAS
 ATLAS, SOURCES, TRUTH = "atlas.dlabel.nii", "sources.csv", "truth"
 N_THALAMUS = 8
 
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
 
 

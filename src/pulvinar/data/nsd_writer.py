@@ -24,6 +24,7 @@ from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PE
 from pulvinar.data.nsd_surface_writer import Volume, write_surface
 from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
 from pulvinar.data.responses import Responses
+from pulvinar.data.sessions import ShownImages
 
 N_TRIALS, N_COLUMNS = 30_000, 10_000
 PIXELS = 425
@@ -35,7 +36,6 @@ AREAS = "prf-visualrois"
 _SIZES, _CAUSES = ("n_subjects", "n_voxels", "n_test_images", "image_size"), ("driver", "driver_weights", "driver_strength")
 PLANTED = ("seed", *_SIZES, "images", *_CAUSES, "tuning_dim")  # settings that are the planted world's own
 
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]
 Plant = Callable[..., Experiment]
 
 
@@ -116,7 +116,7 @@ def _images_of_subjects(generator: np.random.Generator) -> np.ndarray:
     return np.concatenate([np.tile(shared, (N_SUBJECTS, 1)), own], axis=1)
 
 
-def _shown(config: Generated, order: np.ndarray, n_training: int) -> Shown:
+def _shown(config: Generated, order: np.ndarray, n_training: int) -> ShownImages:
     """What every subject sees in each session, by number: test images first, then each subject's own training images."""
     sessions = order[: config.n_sessions * TRIALS_PER_SESSION].reshape(config.n_sessions, TRIALS_PER_SESSION)
     shown = []

@@ -12,6 +12,8 @@ NUMBERED = re.compile(r"(?P<prefix>\D*?)[-_ ]?0*(?P<number>\d+)(?:[.,](?P<fracti
 PLAIN_PREFIXES = frozenset(("", "ses", "sess", "session", "run"))  # those of BIDS and their spellings; all mean the number
 LARGEST = 2**62
 
+ShownImages = Sequence[Sequence[tuple[int, np.ndarray]]]  # per subject: (session, numbers of the images it shows)
+
 
 def session_numbers(labels: Sequence[str], what: str, origin: str) -> np.ndarray:
     """Sessions or runs as whole numbers, int64 (trial,): what their names say, whatever prefix they share.

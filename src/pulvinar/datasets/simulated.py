@@ -35,6 +35,7 @@ from pulvinar.data.pictures import PictureOptions, find_pictures, say_left_out
 from pulvinar.data.planted_head import grow, head, spread_places
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
+from pulvinar.data.sessions import ShownImages
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
@@ -115,10 +116,7 @@ class Config:
         return lines
 
 
-Shown = Sequence[Sequence[tuple[int, np.ndarray]]]  # per subject: (session, numbers of the images it shows)
-
-
-def simulate(config: Config | None = None, *, shown: Shown | None = None) -> Experiment:
+def simulate(config: Config | None = None, *, shown: ShownImages | None = None) -> Experiment:
     """Plant a world. The same settings give the same world, bit for bit, on the same machine.
 
     shown: per subject, the images of each session (session, image numbers), where it is not the world's own plan: numbers
@@ -180,7 +178,7 @@ def _pictures(config: Config, rng: np.random.Generator) -> tuple[dict[str, Path]
     return paths, set(rng.choice(names, max(1, round(0.3 * len(names))), replace=False)), options
 
 
-def _plan_stimuli(config: Config, rng: np.random.Generator, shown: Shown | None = None) -> _Plan:
+def _plan_stimuli(config: Config, rng: np.random.Generator, shown: ShownImages | None = None) -> _Plan:
     paths, test_names, options = _pictures(config, rng)
     n_repeated = round(config.repeated_share * config.n_trials / (1 + config.repeated_share))
     n_own = [config.n_pretraining_trials] * (config.n_subjects - 1) + [config.n_trials - n_repeated]

@@ -75,37 +75,41 @@ def stack_mixings(mixings: Sequence[Mixing]) -> Mixing:
 
 
 @dataclass(frozen=True)
-class Aims:
-    """What the outputs of a batch are compared with: candidates (row, dim), what each row and each candidate should answer
-    (row, row), and the regression's aim (row, dim). Parts of a batch may be compared one after the other.
+class DecodingLoss:
+    """The loss of a batch: candidates (row, dim), the targets over them of each row and of each candidate (row, row), and what
+    the regression head should give (row, dim). Parts of a batch may be compared one after the other.
 
     All may have one more axis in front, of batches of equally many rows with a loss each.
     """
 
     candidates: Tensor
     targets: Targets
-    aim: Tensor
+    regression_target: Tensor
     temperature: float
     prior_weight: float
 
     @classmethod
-    def of(cls, target: Tensor, mixing: Mixing | None, settings: DecodingSettings, soft_temperature: float | None) -> "Aims":
+    def of(
+        cls, target: Tensor, mixing: Mixing | None, settings: DecodingSettings, soft_temperature: float | None
+    ) -> "DecodingLoss":
         """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
         if mixing is None:
-            temperature, aim = settings.soft_temperature if soft_temperature is None else soft_temperature, target
+            temperature, wanted = settings.soft_temperature if soft_temperature is None else soft_temperature, target
             targets = soft_clip_targets(target, temperature=temperature)
         else:
             temperature = settings.temperature
-            targets, aim = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
-        return cls(target, targets, aim, temperature, settings.prior_weight)
+            targets, wanted = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
+        return cls(target, targets, wanted, temperature, settings.prior_weight)
 
     def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
-        with torch.autocast(self.aim.device.type, enabled=False):
-            aim = self.aim if rows is None else self.aim[rows]
-            projected, regressed = (_at_least_float32(part).view(aim.shape) for part in (decoded.projected, decoded.regressed))
+        with torch.autocast(self.regression_target.device.type, enabled=False):
+            wanted = self.regression_target if rows is None else self.regression_target[rows]
+            projected, regressed = (
+                _at_least_float32(part).view(wanted.shape) for part in (decoded.projected, decoded.regressed)
+            )
             logits = similarities(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
-            return logits, (regressed - aim).square().mean((-2, -1))
+            return logits, (regressed - wanted).square().mean((-2, -1))
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:
         """Contrastive loss of all rows + prior_weight x their mean squared error."""
@@ -121,8 +125,8 @@ def decoding_loss(
     soft_temperature: float | None = None,
 ) -> Tensor:
     """L = contrastive + prior_weight * mean squared error, in float32, of a whole batch."""
-    aims = Aims.of(target, mixing, settings, soft_temperature)
-    return aims.loss(*aims.compare(decoded))
+    objective = DecodingLoss.of(target, mixing, settings, soft_temperature)
+    return objective.loss(*objective.compare(decoded))
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -245,9 +249,9 @@ class DecoderTrainer(EpochTrainer):
 
     def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
         """The loss over the rows of all subjects, with its gradients in the parameters."""
-        aims = Aims.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
+        objective = DecodingLoss.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
         if self.settings.micro_batches == 1:
-            loss = aims.loss(*aims.compare(self._forward(inputs)))
+            loss = objective.loss(*objective.compare(self._forward(inputs)))
             loss.backward()
             return loss.detach()
         parts, places = micro_batches(inputs, self.settings.micro_batches)
@@ -257,11 +261,11 @@ class DecoderTrainer(EpochTrainer):
         def loss_of(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
             logits, errors = zip(*outputs, strict=True)
             error = sum(share * error for share, error in zip(shares, errors, strict=True))
-            return aims.loss(torch.cat(logits)[back], error)
+            return objective.loss(torch.cat(logits)[back], error)
 
         return cached_gradients(
             list(zip(parts, places, strict=True)),
-            lambda part: aims.compare(self._forward(part[0]), part[1].to(self.device)),
+            lambda part: objective.compare(self._forward(part[0]), part[1].to(self.device)),
             loss_of,
             detached=lambda out: (leaf(out[0]), leaf(out[1])),
             tensors=lambda out: out,

@@ -44,7 +44,7 @@ NUMBERS_AT_ONCE = 2**20  # of the embedding, in what goes through the decoder to
 
 
 @dataclass(frozen=True)
-class Rated:
+class LossRows:
     """Rows whose loss is asked for: outputs (row, n_outputs) of an input layer, their trials, how these were mixed, and the
     random numbers of a training pass (None: there are none, as in evaluation)."""
 
@@ -64,7 +64,7 @@ class MaskObjective(Protocol):
         """The random numbers (dropout) of a training pass over so many rows, (place, row, n_outputs)."""
         ...
 
-    def losses(self, parts: Sequence[Rated]) -> Tensor:
+    def losses(self, parts: Sequence[LossRows]) -> Tensor:
         """The loss of each part (part,)."""
         ...
 
@@ -94,7 +94,7 @@ class FrozenDecoder:
         """That of the decoder."""
         return self.shared.largest_product(n_rows)
 
-    def losses(self, parts: Sequence[Rated]) -> Tensor:
+    def losses(self, parts: Sequence[LossRows]) -> Tensor:
         """Equation 4 on each part."""
         order = sorted(range(len(parts)), key=lambda place: len(parts[place].outputs))
         placed = [parts[place] for place in order]
@@ -178,7 +178,7 @@ class _Fold:
     n_learning: int
     responses: Tensor
     masked: Tensor
-    parts: list[Rated]
+    parts: list[LossRows]
 
 
 class MaskTrainer(EpochTrainer):
@@ -319,7 +319,7 @@ class MaskTrainer(EpochTrainer):
         masked = stacked * self.mask
         outputs = (masked @ self.weights[number] + self.biases[number]).split([len(own) for own in trials])
         rated = [
-            Rated(out.clone().requires_grad_(), own, mixing, noise if place == 0 else None)
+            LossRows(out.clone().requires_grad_(), own, mixing, noise if place == 0 else None)
             for place, (out, own, mixing) in enumerate(zip(outputs, trials, mixings, strict=True))
         ]
         return _Fold(number, len(trials[0]), stacked, masked, rated)

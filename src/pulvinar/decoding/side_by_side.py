@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from pulvinar.decoding.decoder_training import Aims, DecoderTrainer, stack_mixings
+from pulvinar.decoding.decoder_training import DecoderTrainer, DecodingLoss, stack_mixings
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning.precision import autocast
 from pulvinar.learning.threads import WORTH_THREADS, threads_for
@@ -86,13 +86,13 @@ def _run_step(trainers: Sequence[DecoderTrainer], orders: Sequence[Sequence[Tens
         dropout += [factors] if factors is not None else []
     mixings = [batch.mixing for batch in batches if batch.mixing is not None]
     targets = torch.stack([batch.target for batch in batches])
-    aims = Aims.of(
+    objective = DecodingLoss.of(
         targets, stack_mixings(mixings) if mixings else None, settings, settings.soft_temperature_at(trainers[0].epoch)
     )
     with autocast(targets.device, settings.precision):
         hidden = torch.cat([t.into_hidden(batch.inputs) for t, batch in zip(trainers, batches, strict=True)])
         decoded = shared(hidden, torch.cat(dropout, dim=1) if dropout else None)
-    losses = aims.loss(*aims.compare(decoded))
+    losses = objective.loss(*objective.compare(decoded))
     losses.sum().backward()
     for trainer, loss in zip(trainers, losses.detach(), strict=True):
         trainer.update(loss, step)

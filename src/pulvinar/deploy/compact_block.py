@@ -104,7 +104,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GateDecisions:
     """Of one gate: whether it opens the kept channels (image, kept) and the dropped ones, and who opens a dropped one."""
 
     kept: Tensor
@@ -174,9 +174,9 @@ class CompactBlock(nn.Module):
         gates = {number: cast(CompactGate, self.gates[str(number)]) for number in self.gated}
         self.settled = bool(gates) and all(gate.opens_exactly(len(self.kept[number])) for number, gate in gates.items())
 
-    def asked(self, maps: Tensor, record: Record) -> dict[int, Asked]:
+    def asked(self, maps: Tensor, record: Record) -> dict[int, GateDecisions]:
         """What the gates ask for, nothing where the block is settled; their logits and misses go into the record."""
-        found: dict[int, Asked] = {}
+        found: dict[int, GateDecisions] = {}
         if self.settled and record.imposed is None:
             for gate in self.gates.values():
                 record.logits.append(cast(CompactGate, gate).expand.bias.expand(len(maps), -1))
@@ -188,12 +188,12 @@ class CompactBlock(nn.Module):
             logits, n_kept = gate(pooled), len(self.kept[number])
             opened = logits >= 0 if record.imposed is None else record.imposed.pop(0).bool()[:, gate.order]
             missing = opened[:, n_kept:]
-            found[number] = Asked(opened[:, :n_kept], missing, missing.any(1))
+            found[number] = GateDecisions(opened[:, :n_kept], missing, missing.any(1))
             record.logits.append(logits)
             record.misses.append(found[number].missed)
         return found
 
-    def with_missing(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
+    def with_missing(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, GateDecisions]) -> Tensor:
         """`now` with what the dropped channels of gate `number` add to it, for the images that ask for them."""
         missed = asked[number].missed
         if torch.compiler.is_exporting():  # a traced program can branch, but its branches have the same shapes
@@ -205,7 +205,7 @@ class CompactBlock(nn.Module):
         part = self.leave[str(number)](self.dropped_maps(number, None if every else rows, hidden, asked))
         return now + part if every else now.index_add(0, rows, part)
 
-    def _with_missing_traced(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
+    def _with_missing_traced(self, number: int, now: Tensor, hidden: list[Tensor], asked: dict[int, GateDecisions]) -> Tensor:
         """The same as a branch of the traced program, on the whole batch: where nothing is asked for, zeros are added."""
 
         def added(now: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class CompactBlock(nn.Module):
 
         return torch.cond(asked[number].missed.any(), added, torch.clone, (now,))
 
-    def dropped_maps(self, number: int, rows: Tensor | None, hidden: list[Tensor], asked: dict[int, Asked]) -> Tensor:
+    def dropped_maps(self, number: int, rows: Tensor | None, hidden: list[Tensor], asked: dict[int, GateDecisions]) -> Tensor:
         """Gated maps of the dropped channels of these images (None: all). hidden: what went into each convolution."""
         name = str(number)
         now = self.enter[name](hidden[number] if rows is None else hidden[number][rows])
