@@ -77,7 +77,8 @@ def test_planted_pictures_are_found_again(run):
     assert ours["colour_null"]["p_value"] < 0.05
 
 
-def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, monkeypatch):
+def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(run, tmp_path / "run"))  # without its controls the first one would have lost them
     before = (run / "reconstructions" / "scores.csv").read_bytes()
     from pulvinar.decoding.methods import picture_decoder
 
