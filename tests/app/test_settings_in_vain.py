@@ -2,7 +2,6 @@
 
 import dataclasses
 import typing
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from pulvinar.core.config import build, holds, setting, to_toml
 from pulvinar.core.errors import ConfigError
 from pulvinar.learning.runs import RunFolder
 
-MINDEYE2 = Path(__file__).resolve().parents[2] / "benchmarks" / "mindeye2_settings.toml"
 METHODS = {name: registry.method(name).config for name in registry.names("methods")}
 CONDITIONAL = [
     (method, field.name)
@@ -71,25 +69,19 @@ def test_a_run_s_own_list_of_all_settings_is_taken(method, tmp_path):
 
 def test_settings_of_the_pretrained_decoder_are_no_settings_of_troi(tmp_path, capsys):
     """All at once, each with where it counts; the same file is right for the decoder itself, and as its table."""
-    assert main(["fit", "troi", "--data", "nowhere", "--out", str(tmp_path / "run"), "--config", str(MINDEYE2)]) == 2
+    file = tmp_path / "decoder.toml"
+    file.write_text('hidden = 4096\nn_blocks = 4\nmixer = "compat"\nlearning_rate = 3e-4\n')
+    assert main(["fit", "troi", "--data", "nowhere", "--out", str(tmp_path / "run"), "--config", str(file)]) == 2
     said = capsys.readouterr().err
     for name in ("hidden=4096", "n_blocks=4", "mixer=compat"):
         assert f"troi.{name} does nothing here: it counts with pretrain=false only" in said
     assert "that of the cross_subject_decoder it reads is backbone.hidden" in said
     assert not (tmp_path / "run").exists()
-    assert configs("cross_subject_decoder", str(MINDEYE2), [])[0].hidden == 4096
-    (tmp_path / "table.toml").write_text(f"[backbone]\n{MINDEYE2.read_text()}")
+    assert configs("cross_subject_decoder", str(file), [])[0].hidden == 4096
+    (tmp_path / "table.toml").write_text(f"[backbone]\n{file.read_text()}")
     troi, decoder = configs("troi", str(tmp_path / "table.toml"), ["n_voxels=50"])
     assert (troi.hidden, decoder.hidden) == (256, 4096)
     assert configs("troi", None, ["pretrain=false", "hidden=64"])[0].hidden == 64
-
-
-def test_what_a_preset_sets_is_not_set_beside_it():
-    with pytest.raises(ConfigError, match="loss=mse does nothing here: preset=fmri_evc sets it to l1"):
-        configs("learning_to_aggregate", None, ["preset=fmri_evc", "loss=mse"])
-    assert configs("learning_to_aggregate", None, ["preset=fmri_evc", "loss=l1"])[0].loss == "l1"
-    with pytest.raises(ConfigError, match=r"group_weight=0\.1 does nothing"):  # the network is run by the preset's crops
-        configs("learning_to_aggregate", None, ["preset=fmri_it", "group_weight=0.1"])
 
 
 def test_scoring_in_vain_is_refused(tmp_path):

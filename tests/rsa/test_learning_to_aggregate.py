@@ -13,7 +13,6 @@ from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.backbones import extract
-from pulvinar.rsa.aggregation_settings import PRESETS
 from pulvinar.rsa.methods import learning_to_aggregate as method
 
 QUICK = method.Config(
@@ -125,16 +124,6 @@ def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
     write_arrays(weights, **changed)
     with pytest.raises(InputError, match="checksum"):
         method.predict(run, stimuli_of(pictures(3)), config)
-
-
-def test_presets_are_table_1():
-    evc, it = (method.Config(preset=name).resolved() for name in ("fmri_evc", "fmri_it"))
-    assert (evc.roi, evc.train, evc.use_reliability, evc.epochs) == (("evc", "meg_early"), "all", True, 15)
-    assert (it.roi, it.train, it.use_reliability, it.epochs) == (("it",), "mask", False, 15)
-    meg = method.Config(preset="meg_early").resolved()
-    assert (meg.roi, meg.train, meg.epochs, meg.time_sampling) == (("meg_early",), "all", 40, "gaussian")
-    assert (evc.loss, evc.learning_rate, evc.batch_pairs, evc.crop_share) == ("l1", 1e-2, 40, 0.875)
-    assert not any(mistakes_of(method.Config(preset=name), "learning_to_aggregate") for name in PRESETS)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.app import preset as presets
 from pulvinar.app import registry
 from pulvinar.app.data import absolute, open_data
+from pulvinar.app.preset import Preset
 from pulvinar.core.config import build, idle_settings, parse_assignments, read_toml, to_toml
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
@@ -37,28 +39,23 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
-    seed, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. refuse_idle: a setting
-    that does nothing beside the others is a mistake too.
+    seed, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. What is given wins over
+    a `preset`. refuse_idle: a setting that does nothing beside the others is a mistake too.
     """
     found = registry.method(method)
-    values: dict[str, Any] = dict(read_toml(file)) if file else {}
-    inner = {} if is_setting(found, "backbone") else values.pop("backbone", {})
-    if not isinstance(inner, dict):
-        raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
-    for key, value in parse_assignments(assignments).items():
-        if key.startswith(BACKBONE_PREFIX):
-            inner[key.removeprefix(BACKBONE_PREFIX)] = value
-        else:
-            values[key] = value
+    given, given_inner, preset = given_settings(found, file, assignments)
+    values, inner = given, given_inner
+    if preset is not None:
+        values, inner = preset.settings | given, preset.backbone | given_inner
     mistakes, built = [], {}
-    if inner and found.backbone is None:
-        mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(inner)}")
-    own = Part(found, values, given=values)
+    if given_inner and found.backbone is None:
+        mistakes.append(f"{method} reads no backbone; these are not settings of it: {', '.join(given_inner)}")
+    own = Part(found, values, given=given)
     parts = [own]
     if found.backbone is not None:
         other = registry.method(found.backbone)
         shared: dict[str, Any] = {key: values[key] for key in SHARED_WITH_BACKBONE if key in values and is_setting(other, key)}
-        parts.append(Part(other, {**shared, **inner}, given=inner))
+        parts.append(Part(other, {**shared, **inner}, given=given_inner))
         own.elsewhere = {
             field.name: f"; that of the {other.name} it reads is {BACKBONE_PREFIX}{field.name}"
             for field in dataclasses.fields(other.config)
@@ -73,6 +70,23 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
     if mistakes:
         raise ConfigError("\n".join(dict.fromkeys(mistakes)))
     return built[method], built.get(found.backbone or "")
+
+
+def given_settings(
+    method: Method, file: str | None, assignments: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], Preset | None]:
+    """What a person set, as raw values of the method and of the run it reads, and the preset that they named."""
+    values: dict[str, Any] = dict(read_toml(file)) if file else {}
+    inner = {} if is_setting(method, "backbone") else values.pop("backbone", {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
+    for key, value in parse_assignments(assignments).items():
+        if key.startswith(BACKBONE_PREFIX):
+            inner[key.removeprefix(BACKBONE_PREFIX)] = value
+        else:
+            values[key] = value
+    name = values.pop(presets.KEY, None)
+    return values, inner, None if name is None else presets.load(str(name), method.name)
 
 
 def idle(method: str, config: Any, backbone_config: Any) -> dict[str, str]:
@@ -129,6 +143,9 @@ def fit(
         plan = backbone_plan(found, config, backbone_config, backbone)
         prepared = prepare(found, config, opened, plan, Path(out))
         run = create_run(out, found, config, data, opened, plan)
+        _, _, preset = given_settings(found, config_file, assignments)
+        if preset is not None:
+            run.facts["preset"] = preset.name
     _fit(found, config, opened, run, data, prepared)
     return {"run": str(out), **run.facts}
 
@@ -221,7 +238,8 @@ def _refuse_settings_of_backbone(
 ) -> None:
     """Settings that the finished backbone was trained with (`of_backbone` of a method), given otherwise than it has them."""
     names = method.of_backbone
-    given = (set(read_toml(config_file)) if config_file else set()) | set(parse_assignments(assignments))
+    values, _, preset = given_settings(method, config_file, assignments)
+    given = set(values) | set(preset.settings if preset else ())
     recorded = RunFolder.reopen(backbone).settings() if names else {}
     is_record = {field.name for field in dataclasses.fields(config)} <= given
     wrong = [
@@ -505,5 +523,7 @@ def settings_of(method: str) -> list[tuple[str, str, Any, str]]:
 
     found = registry.method(method)
     rows = describe(found.config)
+    if there := presets.of_method(method):
+        rows = [(presets.KEY, f"one of {', '.join(there)}", None, "settings under a name; what is set beside it wins"), *rows]
     inner = describe(registry.method(found.backbone).config) if found.backbone else []
     return rows + [(BACKBONE_PREFIX + name, fits, default, text) for name, fits, default, text in inner]

@@ -17,9 +17,9 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 
 def _list(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app import registry
+    from pulvinar.app import preset, registry
 
-    result = {kind: registry.names(kind) for kind in registry.FILES}
+    result = {kind: registry.names(kind) for kind in registry.FILES} | {"presets": preset.names()}
     for kind, entries in result.items():
         say(arguments, f"{kind}:")
         for name, line in entries.items():
@@ -147,7 +147,7 @@ def declare(commands: Commands) -> None:
     demo = commands.add("demo", _demo, "the main job on a planted world: data, ROI of a new subject, controls, report")
     demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
-    commands.add("list", _list, "the methods and datasets there are")
+    commands.add("list", _list, "the methods, datasets and presets there are")
     fit = commands.add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
     fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
     fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")

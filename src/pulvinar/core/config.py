@@ -129,13 +129,12 @@ def _holds(part: str, config: Any) -> bool:
 
 
 def idle_settings(config: Any) -> dict[str, str]:
-    """Settings that do nothing beside the others -> why. A config may add some by `idle(self)`, such as what a preset sets."""
-    effective = config.resolved() if hasattr(config, "resolved") else config
+    """Settings that do nothing beside the others -> why. A config may add some by `idle(self)`."""
     conditions = {field.name: field.metadata.get("counts", "") for field in dataclasses.fields(config)}
     found = {
         name: f"it counts with {condition} only"
         for name, condition in conditions.items()
-        if condition and not holds(condition, effective)
+        if condition and not holds(condition, config)
     }
     return found | getattr(config, "idle", dict)()
 

@@ -131,7 +131,10 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """config.toml as a dict."""
-        return read_toml(self.path / "config.toml")
+        found = read_toml(self.path / "config.toml")
+        if found.pop("preset", "none") != "none":  # once a setting that stood for others
+            raise FileError(f"{self.path}: config.toml names a preset, as an earlier version wrote it; fit the run anew")
+        return found
 
     def require(self, *, method: str) -> "RunFolder":
         """The run itself, if it is a finished run of that method; `InputError` otherwise."""

@@ -1,32 +1,16 @@
-"""Settings of learning to aggregate, the paper's configurations among them; the trainers take them as they are."""
+"""Settings of learning to aggregate; the trainers take them as they are."""
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast, get_args
+from typing import Literal, cast, get_args
 
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import InputError
 from pulvinar.rsa.stage_mask import Balance, Centring, Loss, Resolution
 from pulvinar.scores.rdm_comparison import check_method
 
-Preset = Literal["none", "fmri_evc", "fmri_it", "meg_early", "meg_late"]
 Background = Literal["on_grey", "as_is"]
 TimeSampling = Literal["gaussian", "average"]
 Crops = Literal["none", "cached_crops", "run_backbone"]
-_PAPER: dict[str, Any] = {
-    "resolution": "channel", "loss": "l1", "learning_rate": 1e-2, "batch_pairs": 40, "images_per_step": 10, "epochs": 15,
-    "identity_weights": (0.0,), "layouts": ("none:0",), "centring": "embedding", "background": "as_is",
-    "early_stopping": False, "use_reliability": True, "crops": "run_backbone", "train": "all", "network_rate": 1e-2,
-    "time_sampling": "gaussian",
-}  # fmt: skip
-_MEG = {**_PAPER, "epochs": 40}
-PRESETS: dict[str, dict[str, Any]] = {  # table 1; the cell of MEG-late is empty and read as shared with MEG-early
-    "none": {},
-    "fmri_evc": {**_PAPER, "roi": ("evc", "meg_early")},
-    "fmri_it": {**_PAPER, "roi": ("it",), "train": "mask", "use_reliability": False},
-    "meg_early": {**_MEG, "roi": ("meg_early",)},
-    "meg_late": {**_MEG, "roi": ("meg_late",)},
-}
 
 
 def parse_layout(name: str) -> tuple[Balance, int]:
@@ -45,7 +29,6 @@ class AggregationConfig:
     """Settings of the fit, and of its evaluation."""
 
     seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given", at_least=0, below=LARGEST_SEED)
-    preset: Preset = setting("none", "a configuration of the paper's table 1; it wins over the settings that it names")
     roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
     backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
     weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
@@ -119,22 +102,13 @@ class AggregationConfig:
         return wrong
 
     def idle(self) -> dict[str, str]:
-        """What the preset sets otherwise, and what is of the scales on cached products alone."""
-        found = {
-            name: f"preset={self.preset} sets it to {value}"
-            for name, value in PRESETS[self.preset].items()
-            if getattr(self, name) != value
-        }
-        whole = self.resolved()
-        if whole.runs_backbone and len(whole.identity_weights) > 1:
+        """What is of the scales on cached products alone."""
+        found = {}
+        if self.runs_backbone and len(self.identity_weights) > 1:
             found["identity_weights"] = "where the network is run only the first one counts; give one"
-        if whole.runs_backbone and (len(whole.layouts) > 1 or not whole.layouts[0].startswith("none:")):
+        if self.runs_backbone and (len(self.layouts) > 1 or not self.layouts[0].startswith("none:")):
             found["layouts"] = "where the network is run only the first one's places count; give one, such as none:7"
         return found
-
-    def resolved(self) -> Self:
-        """These settings with the preset's put over them."""
-        return dataclasses.replace(self, **PRESETS[self.preset])
 
     @property
     def runs_backbone(self) -> bool:

@@ -2,14 +2,14 @@
 
 Paper: Gaziv 2019, Learning to aggregate feature representations. Scales, predicted RDM and equation 1 (section 2.1, 2.2):
 rsa/stage_mask.py. Training (section 2.3): rsa/aggregation.py on cached products, rsa/aggregation_network.py
-with the network in the loop. Scores: rsa/evaluation.py. Table 1's four configurations: `preset`.
+with the network in the loop. Scores: rsa/evaluation.py. Table 1's four configurations: `preset=aggregation-…`.
 
 Differs from the paper and why (measured in docs/methods/learning_to_aggregate.md):
 - The paper holds out pairs, so that its validation images are training images too; here every fold is over images, and what is
   chosen (pull to identity, when to stop) is chosen in inner folds.
 - Defaults are what generalised best to unseen images, not the paper's: white backgrounds are made grey, maps are averaged
   to a few places, channels may start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs
-  are one step. `preset` has the paper's.
+  are one step. The presets have the paper's.
 - One RDM is predicted for all subjects, as in the paper.
 """
 
@@ -72,7 +72,6 @@ class Prepared:
 
 def prepare(config: Config, data: Dissimilarities) -> Prepared:
     """What can be wrong with settings and data together, before anything is written; backbone and RDMs."""
-    config = config.resolved()
     names = target_names(config, data)
     if data.stimuli.read_image is None:
         raise InputError(f"{data.name}: came without images; learning to aggregate needs them")
@@ -116,17 +115,17 @@ def open_backbone(config: Config, weights: str | None) -> Backbone:
 
 def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
-    settings, data, backbone, measured = config.resolved(), prepared.data, prepared.backbone, prepared.measured
-    result = _fit_network(settings, data, run, backbone, measured) if settings.runs_backbone else None
+    data, backbone, measured = prepared.data, prepared.backbone, prepared.measured
+    result = _fit_network(config, data, run, backbone, measured) if config.runs_backbone else None
     if result is None:
-        result = _fit_scales(settings, data, run, backbone, measured)
-    weights = settings.weights
+        result = _fit_scales(config, data, run, backbone, measured)
+    weights = config.weights
     if weights is not None and Path(weights).is_file():
         weights = str(Path(weights).resolve())
     result |= {"backbone": {"weights": weights, "checksum": backbone.checksum(), "stages": list(backbone.stages)}}
     run.save(result, name="scales")
     write_json(run.path / "artifacts" / "scales.json", _summary(result, backbone), sealed=True)
-    run.finish(chosen=result["chosen"], roi=list(target_names(settings, data)))
+    run.finish(chosen=result["chosen"], roi=list(target_names(config, data)))
 
 
 def _fit_scales(
@@ -211,51 +210,49 @@ def _summary(result: State, backbone: Backbone) -> dict[str, Any]:
 
 def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.ndarray]:
     """rdm: float64 (image, image), the predicted dissimilarities of new images, in [0, 2], zero diagonal."""
-    settings = config.resolved()
     result = run.require(method="learning_to_aggregate").read("scales")
     if result is None:
         raise InputError(f"{run.path}: has no checkpoint 'scales'")
     if len(stimuli) < 2:
         raise InputError(f"images: two or more are needed for dissimilarities, {len(stimuli)} came")
-    backbone = open_backbone(settings, result["backbone"]["weights"])
+    backbone = open_backbone(config, result["backbone"]["weights"])
     if backbone.checksum() != result["backbone"]["checksum"]:
         raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
     if result["network"]:
         backbone.network.load_state_dict(result["network"])
-    features = products(backbone, pictures(stimuli, settings.background), parse_layout(result["chosen"]["layout"])[1], settings)
+    features = products(backbone, pictures(stimuli, config.background), parse_layout(result["chosen"]["layout"])[1], config)
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
 
 def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls: bool = True) -> dict[str, Any]:
     """Repeated image-wise folds: our scales beside baselines and confounds, stage importance; written into the run."""
     run.require(method="learning_to_aggregate")
-    settings = config.resolved()
-    backbone = open_backbone(settings, settings.weights)
-    names, groups = target_names(settings, data), list(data.stimuli.sources)
-    measured = [measured_rdms(data, name, settings) for name in names]
-    images = pictures(data.stimuli, settings.background)
-    found = layouts(backbone, images, settings)
-    splits = rsa.Splits.repeated(groups, n_repeats=settings.n_repeats, n_folds=settings.n_folds, seed=settings.seed)
-    chosen = None if settings.runs_backbone else choose(settings, found, measured, splits.training, groups)
+    backbone = open_backbone(config, config.weights)
+    names, groups = target_names(config, data), list(data.stimuli.sources)
+    measured = [measured_rdms(data, name, config) for name in names]
+    images = pictures(data.stimuli, config.background)
+    found = layouts(backbone, images, config)
+    splits = rsa.Splits.repeated(groups, n_repeats=config.n_repeats, n_folds=config.n_folds, seed=config.seed)
+    chosen = None if config.runs_backbone else choose(config, found, measured, splits.training, groups)
     if chosen is None:
-        ours = predict_by_network(settings, backbone, images, measured, splits, groups)
+        ours = predict_by_network(config, backbone, images, measured, splits, groups)
     else:
         ours = predictions(found, chosen)
     models = {"learning_to_aggregate": ours}
-    if controls and settings.resolution != "stage":
-        models["scales per stage only"] = _stage_scales(settings, backbone, images, measured, splits, groups)
+    if controls and config.resolution != "stage":
+        models["scales per stage only"] = _stage_scales(config, backbone, images, measured, splits, groups)
     if controls:
-        models |= baselines(found, measured, splits, groups, n_folds=settings.n_inner_folds, seed=settings.seed)
+        models |= baselines(found, measured, splits, groups, n_folds=config.n_inner_folds, seed=config.seed)
     result: dict[str, Any] = {"roi": list(names), "rows": [], "ceilings": {}, "importance": {}}
     for name in names:
         scored = rsa.Scored(
             measured=subject_rdms(data, name),
             splits=splits,
             confounds=rsa.confound_rdms(data.stimuli, data.models) if controls else {},
-            n_permutations=settings.n_permutations,
-            n_bootstrap=settings.n_bootstrap,
-            seed=settings.seed,
-            comparisons=settings.comparisons,
+            n_permutations=config.n_permutations,
+            n_bootstrap=config.n_bootstrap,
+            seed=config.seed,
+            comparisons=config.comparisons,
         )
         result["rows"] += [{"target": name, **row} for row in rsa.table(models, scored)]
         result["ceilings"][name] = rsa.ceilings(scored)
