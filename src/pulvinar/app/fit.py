@@ -61,10 +61,10 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
             for field in dataclasses.fields(other.config)
         }
     for part in parts:
-        given = part.given if refuse_idle else ()
+        chosen = part.given if refuse_idle else ()
         try:
             name = part.method.name
-            built[name] = build(part.method.config, part.values, name=name, given=given, elsewhere=part.elsewhere)
+            built[name] = build(part.method.config, part.values, name=name, given=chosen, elsewhere=part.elsewhere)
         except ConfigError as error:
             mistakes += str(error).splitlines()
     if mistakes:

@@ -44,22 +44,11 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.published import published
 
 Prior = Literal["linear", "diffusion"]
 FEWEST_IMAGES = 16
 # fewer are refused (ours): a decoder of pictures cannot be learnt from them
-_NSD = "NSD subj1, 1 hour of target"
-PUBLISHED: list[dict[str, Any]] = [
-    {"table": "1", "setting": _NSD, "method": method, "metric": metric, "value": value, "unit": unit}
-    for method, values in (
-        ("TROI", {"pixcorr": 0.206, "ssim": 0.382, "inception": 85.9, "swav": 0.431}),
-        ("MindEye2, same three subjects", {"pixcorr": 0.234, "ssim": 0.421, "inception": 83.8, "swav": 0.448}),
-    )
-    for metric, value, unit in (
-        (name, value, "percent" if name == "inception" else "distance" if name == "swav" else "correlation")
-        for name, value in values.items()
-    )
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +365,9 @@ METHOD = Method(
     config=Config,
     needs=("a finished run of troi (or cross_subject_decoder)", "the training images"),
     topic="pictures",
-    published=PUBLISHED,
+    published=published(
+        "decoding", ("troi/table1", "mindeye2/table10"), metrics=("pixcorr", "ssim", "inception", "swav"), dataset="NSD subj1"
+    ),
     backbone="troi",
     prepare=prepare,
     join=join,

@@ -17,7 +17,7 @@ Differs from the paper and why:
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -54,28 +54,11 @@ from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.scores.published import published
 from pulvinar.scores.retrieval import N_DRAWN, Protocol, protocols_for
 from pulvinar.selection.voxel_mask import voxel_budget
 
 BACKBONE = "cross_subject_decoder"
-_PAPER: dict[str, Any] = {  # "out of 300 candidates", as in MindEye2, whose scores are those of the paper
-    "setting": "NSD subj1, 1 hour of target, 3,000 voxels",
-    "protocol": "draws",
-    "gallery_size": N_DRAWN,
-    "unit": "percent",
-}
-PUBLISHED: list[dict[str, Any]] = [
-    {"table": table, "method": method, "metric": metric, "value": value, **_PAPER}
-    for table, method, forward, backward in (
-        ("1", "TROI", 93.6, 85.3),
-        ("1", "MindEye2, annotated ROI, 7 subjects", 94.0, 77.6),
-        ("2", "TROI without pretraining", 81.7, 70.7),
-        ("2", "TROI without low-pass", 89.3, 78.7),
-        ("2", "TROI without low-pass and rewinding", 63.3, 44.3),
-    )
-    for metric, value in (("image_to_brain_top1", forward), ("brain_to_image_top1", backward))
-]
-
 Rewind = Literal["reinitialised", "kept_restarted", "kept_constant", "none"]
 
 
@@ -396,7 +379,9 @@ METHOD = Method(
     name="troi",
     config=Config,
     needs=("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)"),
-    published=PUBLISHED,
+    published=published(
+        "decoding", ("troi/table1", "troi/table2"), metrics=("image_to_brain_top1", "brain_to_image_top1"), dataset="NSD subj1"
+    ),
     backbone=BACKBONE,
     reads_backbone=lambda config: config.pretrain,
     of_backbone=("centre",),

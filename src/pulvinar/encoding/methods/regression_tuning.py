@@ -16,11 +16,11 @@ from pulvinar.core.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.encoding import tuned_encoding as scores
 from pulvinar.encoding import tuning_run
-from pulvinar.encoding.published import released_results
 from pulvinar.encoding.response_heads import RegressionHead
 from pulvinar.encoding.tuning_settings import Objective, TuningConfig
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.published import published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of one or more subjects", "the images"),
     topic="encoding",
-    published=released_results("untuned", "regression-tuned"),
+    published=published("encoding", ("encoding/pooled",), metrics=("r_nested",), methods=("untuned", "regression-tuned")),
     prepare=tuning_run.prepare,
     fit=fit,
     evaluate=scores.evaluate,

@@ -28,10 +28,10 @@ from pulvinar.encoding.encoder import predict as predict_responses
 from pulvinar.encoding.files import encoders_of, fold_names
 from pulvinar.encoding.fit import encoder_unit, run_units
 from pulvinar.encoding.layer_features import LayerFeatures, LayerSource
-from pulvinar.encoding.published import released_results
 from pulvinar.encoding.settings import EncodingConfig, check_subjects, names_of, open_named
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.published import published
 
 DATA = "experiment"
 
@@ -178,7 +178,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of a subject", "images and a backbone, or an embedding (feature) of each image"),
     topic="encoding",
-    published=released_results("untuned"),
+    published=published("encoding", ("encoding/pooled",), metrics=("r_nested",), methods=("untuned",)),
     prepare=prepare,
     fit=fit,
     evaluate=evaluate,

@@ -16,7 +16,6 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.gating import evaluation as scores
 from pulvinar.gating import self_supervised_run as runs
 from pulvinar.gating.budget_controls import narrow_shape
-from pulvinar.gating.published import report_rows
 from pulvinar.gating.score_settings import ScoreSettings
 from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
 from pulvinar.learning.backbone_runs import load_backbone
@@ -24,6 +23,7 @@ from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.macs import count_macs
 from pulvinar.networks.resnet_shape import ResNetShape
+from pulvinar.scores.published import published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ METHOD = Method(
     data="images",
     needs=("square images of one size; labels only to evaluate",),
     topic="self_supervised",
-    published=report_rows("dynamic 1", "SimSiam") + report_rows("dual 1", "VICReg"),
+    published=published("gating", ("dcs/table1", "dual-gating/table1"), methods=("SimSiam", "VICReg")),
     scored_by=ScoreSettings(),
     prepare=runs.prepare,
     fit=partial(runs.fit, branches="dense"),

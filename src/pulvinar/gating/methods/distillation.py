@@ -40,29 +40,10 @@ from pulvinar.networks.gated_resnet import GatedResNet, Pass
 from pulvinar.networks.macs import count_macs
 from pulvinar.networks.narrow import narrowed_shape
 from pulvinar.networks.resnet_shape import ResNetShape
+from pulvinar.scores.published import published
 
 USUAL = ScoreSettings(normalised=True)  # how a run is scored unless said otherwise (table 3)
 _N_POLICY_IMAGES = 5000
-PUBLISHED: list[dict[str, Any]] = [
-    {
-        "table": "3",
-        "setting": f"{target}, ResNet-18, teacher {teacher}",
-        "budget": budget,
-        "method": method,
-        "metric": "knn1_normalised",
-        "value": value,
-        "unit": "percent",
-    }
-    for method, teacher, target, values in (
-        ("SimReg", "VICReg ResNet-18, 500 epochs", "CIFAR-100", {0.1: 37.32, 0.3: 45.71, 0.5: 48.99}),
-        ("SimReg", "VICReg ResNet-18, 500 epochs", "ImageNet-100", {0.3: 63.80, 0.5: 65.78}),
-        ("SEED", "MoCo-v2 ResNet-50, ImageNet-1K, 800 epochs", "CIFAR-100", {0.1: 31.54, 0.3: 35.29, 0.5: 38.22}),
-        ("SEED", "MoCo-v2 ResNet-50, ImageNet-1K, 800 epochs", "ImageNet-100", {0.3: 64.38, 0.5: 67.50}),
-        ("VICReg gated (the paper's own)", "none, 500 epochs", "CIFAR-100", {0.1: 56.57, 0.3: 58.49, 0.5: 59.83}),
-        ("VICReg gated (the paper's own)", "none, 500 epochs", "ImageNet-100", {0.3: 65.54, 0.5: 67.72}),
-    )
-    for budget, value in values.items()
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +181,7 @@ METHOD = Method(
     data="images",
     needs=("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone"),
     topic="self_supervised",
-    published=PUBLISHED,
+    published=published("gating", ("dual-gating/table3",)),
     backbone="dual_gating",
     scored_by=USUAL,
     prepare=prepare,

@@ -16,11 +16,11 @@ from pulvinar.core.config import setting
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating import evaluation as scores
 from pulvinar.gating import self_supervised_run as runs
-from pulvinar.gating.published import report_rows
 from pulvinar.gating.score_settings import ScoreSettings
 from pulvinar.gating.self_supervised_settings import GatedConfig
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.published import published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ METHOD = Method(
     data="images",
     needs=("square images of one size; labels only to evaluate",),
     topic="self_supervised",
-    published=report_rows("dual 1", "VICReg", "VICReg dual") + report_rows("dual 2"),
+    published=published("gating", ("dual-gating/table1", "dual-gating/table2"), methods=("VICReg", "VICReg dual")),
     scored_by=ScoreSettings(),
     prepare=runs.prepare,
     fit=fit,

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from pulvinar.gating import evaluation as scores
 from pulvinar.gating import self_supervised_run as runs
-from pulvinar.gating.published import report_rows
 from pulvinar.gating.score_settings import ScoreSettings
 from pulvinar.gating.self_supervised_settings import GatedConfig
 from pulvinar.learning.method import Method
+from pulvinar.scores.published import published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ METHOD = Method(
     data="images",
     needs=("square images of one size; labels only to evaluate",),
     topic="self_supervised",
-    published=report_rows("dynamic 1", "SimSiam gated") + report_rows("dual 1", "VICReg gated"),
+    published=published("gating", ("dcs/table1", "dual-gating/table1"), methods=("SimSiam gated", "VICReg gated")),
     scored_by=ScoreSettings(),
     prepare=runs.prepare,
     fit=partial(runs.fit, branches="gated"),

@@ -45,15 +45,11 @@ from pulvinar.rsa.aggregation_features import layouts, pictures, products
 from pulvinar.rsa.aggregation_network import NetworkTrainer
 from pulvinar.rsa.aggregation_scores import baselines, predictions, stage_importance
 from pulvinar.rsa.aggregation_settings import AggregationConfig, parse_layout
+from pulvinar.scores.published import published
 from pulvinar.scores.rdm import condense, expand
 from pulvinar.scores.resampling import LEVEL
 
 THUMBNAIL = 56  # pixels, in the report
-_TABLE_1 = (("fMRI-EVC", 24.93), ("fMRI-IT", 15.55), ("MEG-early", 51.21), ("MEG-late", 35.10))
-PUBLISHED: list[dict[str, Any]] = [
-    {"table": "1", "setting": name, "method": "learning_to_aggregate", "metric": "percent", "value": value, "unit": "percent"}
-    for name, value in (*_TABLE_1, ("fMRI track", 20.21), ("MEG track", 42.26))
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +330,7 @@ METHOD = Method(
     data="dissimilarities",
     needs=("RDMs of two or more subjects over one list of images", "the images"),
     topic="rsa",
-    published=PUBLISHED,
+    published=published("rsa", ("aggregation/table1", "aggregation/text")),
     prepare=prepare,
     fit=fit,
     evaluate=evaluate,
