@@ -36,6 +36,7 @@ METRICS = {
     "ssim": "SSIM",
     "inception": "Inception, two-way",
     "swav": "SwAV distance",
+    "r_optimistic": "r, optimistic",
 }
 GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}

@@ -64,7 +64,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of one or more subjects", "the images"),
     topic="encoding",
-    published=published("encoding", ("encoding/pooled",), metrics=("r_nested",)),
+    published=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",)),
     prepare=tuning_run.prepare,
     fit=fit,
     evaluate=scores.evaluate,

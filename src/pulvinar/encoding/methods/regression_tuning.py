@@ -44,7 +44,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of one or more subjects", "the images"),
     topic="encoding",
-    published=published("encoding", ("encoding/pooled",), metrics=("r_nested",), methods=("untuned", "regression-tuned")),
+    published=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",), methods=("untuned", "regression-tuned")),
     prepare=tuning_run.prepare,
     fit=fit,
     evaluate=scores.evaluate,

@@ -178,7 +178,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of a subject", "images and a backbone, or an embedding (feature) of each image"),
     topic="encoding",
-    published=published("encoding", ("encoding/pooled",), metrics=("r_nested",), methods=("untuned",)),
+    published=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",), methods=("untuned",)),
     prepare=prepare,
     fit=fit,
     evaluate=evaluate,
