@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.core.config import build
 from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError, NotFoundError
 from pulvinar.core.storage import write_arrays
 from pulvinar.datasets import image_files, imagenet100
@@ -273,3 +274,17 @@ def test_arrays_of_an_npz_in_other_numbers(tmp_path, pictures, capsys):
     np.save(tmp_path / "bare.npy", images)
     with pytest.raises(FileError, match=r"bare\.npy: holds one array without a name.*x_train=numpy\.load"):
         image_files.load(tmp_path / "bare.npy")
+
+
+def test_a_planted_set_is_read_back_with_its_classes_and_shares_no_crop(tmp_path):
+    made = image_files.generate(str(tmp_path / "set"), image_files.Config(n_classes=3, n_train=31, n_test=9, image_size=16))
+    read = image_files.load(tmp_path / "set")
+    assert (len(read.train), len(read.test), read.size) == (31, 9, (16, 16))
+    assert list(read.class_names) == sorted(name.partition("/")[2].rpartition(".")[0] for name in made["classes"])
+    assert np.bincount(read.train_labels).tolist() == [11, 10, 10]
+    assert np.bincount(read.test_labels).tolist() == [3, 3, 3]
+    again = image_files.generate(str(tmp_path / "again"), image_files.Config(n_classes=3, n_train=31, n_test=9, image_size=16))
+    np.testing.assert_array_equal(image_files.load(tmp_path / "again").train, read.train)
+    assert again["classes"] == made["classes"]
+    with pytest.raises(ConfigError, match="n_train is n_classes or more, not 2"):
+        build(image_files.Config, {"n_train": 2}, name="image_files")

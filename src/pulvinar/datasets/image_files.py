@@ -6,6 +6,9 @@ FOLDER/train/CLASS/*.png, FOLDER/test/CLASS/*.png   (or val/ for test/)
 FOLDER/train/*.png                                  without labels, for training alone
 FOLDER/*.png                                        likewise
 
+`pulvinar data simulate --layout image_files` writes such a folder with classes: crops of photographs that need no download, the
+class being the photograph; test images are cut from another part of it than training images.
+
 After the path, options: `FOLDER?size=96&background=black&skip_corrupt=true&cache=DIR` (data/image_folder.py and
 data/pictures.py say what they do); of an .npz `FILE.npz?white=4095`, the value of white where it holds uint16.
 """
@@ -14,20 +17,26 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from pulvinar.core.config import setting
+from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import ConfigError, FileError, NotFoundError
-from pulvinar.core.storage import read_arrays
+from pulvinar.core.progress import track
+from pulvinar.core.storage import atomic_folder, read_arrays
 from pulvinar.data.array_files import as_names
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.photographs import BUNDLED, TRAINING_CROPS, bundled_path, crops, read_picture
 from pulvinar.data.pictures import PictureOptions, say_left_out
 from pulvinar.data.pixels import as_pixels, kind
 from pulvinar.data.source_options import parse_source
 
+TRAINED_SHARE = 0.7  # of a planted set's photograph, from the left, that training images are cut from
+N_BUNDLED = sum(len(names) for names in BUNDLED.values())
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 
 
@@ -94,7 +103,41 @@ def _class_names(arrays: Mapping[str, np.ndarray], path: str | os.PathLike[str])
     return tuple(as_names(arrays["class_names"], f"{path}: 'class_names'")) if "class_names" in arrays else ()
 
 
-DATASET = Dataset(
-    name="image_files",
-    load=load,
-)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What images `generate` writes."""
+
+    seed: int = setting(0, "changes the crops", at_least=0, below=LARGEST_SEED)
+    n_classes: int = setting(10, "photographs, a class each", at_least=2, at_most=N_BUNDLED)
+    n_train: int = setting(1000, "training images, spread evenly over the classes", at_least=2)
+    n_test: int = setting(200, "test images, spread evenly over the classes", at_least=2)
+    image_size: int = setting(32, "pixels along an edge", at_least=8)
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        few = [name for name in ("n_train", "n_test") if getattr(self, name) < self.n_classes]
+        return [f"image_files.{name} is n_classes or more, not {getattr(self, name)}" for name in few]
+
+
+def generate(out: str, config: Config, plant: object = None) -> dict[str, Any]:
+    """Write FOLDER/train/CLASS/*.png and FOLDER/test/CLASS/*.png: crops of bundled photographs, labelled by photograph.
+
+    Training images come from the left `TRAINED_SHARE` of a photograph and test images from the rest, so no pixel is in both.
+    """
+    rng = np.random.default_rng([config.seed, 0x1F1])
+    every = [name for kind_of in BUNDLED.values() for name in kind_of]
+    chosen = sorted(every[place] for place in rng.permutation(len(every))[: config.n_classes])
+    with atomic_folder(out) as temporary:
+        for place, name in enumerate(track(chosen, "cutting photographs", len(chosen))):
+            picture = read_picture(bundled_path(name))
+            edge = round(TRAINED_SHARE * picture.shape[1])
+            for side, part, n in (("train", picture[:, :edge], config.n_train), ("test", picture[:, edge:], config.n_test)):
+                count = n // len(chosen) + (place < n % len(chosen))
+                folder = temporary / side / Path(name).stem
+                folder.mkdir(parents=True)
+                for number, crop in enumerate(crops(part, count, config.image_size, rng, **TRAINING_CROPS)):
+                    Image.fromarray(crop).save(folder / f"{number:05d}.png")
+    return {"folder": out, "name": f"crops of {len(chosen)} photographs (seed {config.seed})", "classes": chosen}
+
+
+DATASET = Dataset(name="image_files", load=load, generated=Config, generate=generate)
