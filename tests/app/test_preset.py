@@ -55,6 +55,19 @@ dual-gating-cifar10; dual_gating; network; resnet18; section 3.1
 dual-gating-cifar10; dual_gating; budget_mode; penalty; equation 3
 dual-gating-cifar10; dual_gating; penalty_weight; 5.0; as the first paper
 dual-gating-cifar100; dual_gating; blur_second; 0.2; code
+dcs-cifar10; gated_ssl; objective; simsiam; section 3
+dcs-cifar10; gated_ssl; penalty_weight; 5.0; section 3.3
+dcs-cifar10; gated_ssl; bound_weight; 1.0; section 3.3
+dcs-cifar10; gated_ssl; crop_smallest; 0.08; code
+dcs-cifar10; gated_ssl; saturation; 0.4; code
+dcs-cifar10; gated_ssl; solarise; 0.0; code
+dcs-cifar10; gated_ssl; batch_size; 256; code
+dcs-cifar10; gated_ssl; learning_rate; 0.5; code
+dcs-cifar10; gated_ssl; weight_decay; 1e-05; code
+dcs-imagenet100; gated_ssl; blur; 0.5; code
+dual-gating-cifar10; dual_gating; saturation; 0.2; code
+dual-gating-cifar10; dual_gating; crop_smallest; 0.2; code
+dual-gating-cifar10; dual_gating; solarise; 0.1; code
 contrastive-alexnet; contrastive_encoding; backbone; alexnet; abstract
 contrastive-alexnet; contrastive_encoding; batch_size; 1024; released code
 contrastive-alexnet; contrastive_encoding; epochs; 30; released code

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from pulvinar.cli import data, deploy, encoding, macs, rsa, runs
+from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs
 from pulvinar.cli.common import Commands, as_json
 from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
 from pulvinar.core.errors import PulvinarError
@@ -18,6 +18,7 @@ from pulvinar.core.errors import PulvinarError
 INTERRUPTED = {  # what to do next
     "reconstruct": "; the last checkpoint and pictures are kept. Continue with the same command.",
     "fit": "; the last checkpoint is kept. Continue with the same command and --resume.",
+    "reproduce": "; finished runs and the last checkpoint are kept. Continue with the same command.",
     "sweep": "; finished cells and the last checkpoint are kept. Continue with the same command.",
 }
 
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
     )
     commands = Commands(top, shared)
-    for group in (runs, data, encoding, rsa, macs, deploy):
+    for group in (runs, reproduce, data, encoding, rsa, macs, deploy):
         group.declare(commands)
     return top
 

@@ -75,6 +75,9 @@ class SelfSupervisedConfig:
         0.0, "probability of blurring the second (dense) view (paper: 0; CIFAR-100 0.2)", at_least=0, at_most=1
     )
     solarise: float = setting(0.1, "probability of solarising a view (paper: 0.1)", at_least=0, at_most=1)
+    saturation: float = setting(
+        0.2, "strength of the jitter of saturation in a view (dual gating: 0.2; SimSiam with gates: 0.4)", at_least=0
+    )
     precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
     compiled: bool = setting(False, "compile the network with torch.compile")
     micro_batches: int = setting(
@@ -88,7 +91,12 @@ class SelfSupervisedConfig:
     def views(self) -> tuple[ViewSettings, ViewSettings]:
         """How the two views are drawn."""
         first, second = (
-            ViewSettings(crop_scale=(self.crop_smallest, 1.0), blur_probability=blur, solarise_probability=self.solarise)
+            ViewSettings(
+                crop_scale=(self.crop_smallest, 1.0),
+                saturation=self.saturation,
+                blur_probability=blur,
+                solarise_probability=self.solarise,
+            )
             for blur in (self.blur, self.blur_second)
         )
         return first, second

@@ -53,9 +53,12 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
         for file, text in topic.table_files(found).items():
             write_text(found.folder / "artifacts" / file, without_places(text))
         name, content = found.topic, _of_every_run(found) | {"drawn": drawn} | topic.content(found, drawn)
-    target = Path(out) if out is not None else Path(run) / "report.html"
-    page = _templates().get_template(f"{name}.html")
-    write_text(target, page.render(folder=Path(run).resolve().name, **content) + "\n")
+    return write(Path(out) if out is not None else Path(run) / "report.html", name, folder=Path(run).resolve().name, **content)
+
+
+def write(target: Path, template: str, **content: Any) -> Path:
+    """A page from the template of this name; the path written."""
+    write_text(target, _templates().get_template(f"{template}.html").render(**content) + "\n")
     return target
 
 

@@ -1,0 +1,116 @@
+"""Recipes: every one is whole, its settings are taken by its methods, its estimate is finite; some run from start to end."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pulvinar.app import cost, recipe, reproduce
+from pulvinar.app.fit import configs
+from pulvinar.cli import main
+from pulvinar.core.errors import ConfigError, NotFoundError
+from pulvinar.decoding.decoder_size import Speed
+
+RECIPES = recipe.recipes()
+PAPER_TABLES = [
+    *(f"troi/table{n}" for n in (1, 2, 3)), "troi/figure1", "troi/figure3", "aggregation/table1", "aggregation/figure2",
+    "dcs/table1", "dcs/figure1", *(f"dual-gating/table{n}" for n in range(1, 7)), "dual-gating/figure2", "encoding/pooled",
+    "encoding/transfer", "encoding/classification", "encoding/landscape", "encoding/salience",
+]  # fmt: skip
+
+
+def test_every_table_and_figure_of_the_papers_is_there():
+    assert sorted(RECIPES) == sorted(PAPER_TABLES)
+    assert all(found.published() for found in RECIPES.values() if found.tables)
+    assert all(found.published() for name, found in RECIPES.items() if "table" in name)
+    assert all(step in reproduce.STEPS for found in RECIPES.values() for step in found.after)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("scale", ["full", "small"])
+def test_its_settings_are_settings_of_its_methods(name, scale):
+    found = RECIPES[name]
+    for dataset in found.data if scale == "full" else (found.layout()[0],):
+        for cell in found.cells(scale, dataset):
+            given = [f"{key}={reproduce._text(value)}" for key, value in cell.items() if key not in ("name", "method")]
+            configs(cell["method"], None, [pair for pair in given if "@subjects" not in pair])
+            assert cell["method"] in found.methods
+            assert ("preset" in cell) == (scale == "full" and bool(found.presets or "preset" in str(found.common.get("set"))
+                                          or found.name.startswith("aggregation")))  # fmt: skip
+
+
+def test_what_is_planned_is_the_paper_s(capsys):
+    assert main(["reproduce", "troi/table1", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "new subjects: subj01, subj02, subj05, subj07" in said
+    assert "  n_voxels = 3000" in said
+    assert "  backbone.epochs = 150" in said
+    assert "GB of memory" in said
+    plan = reproduce.planned("dual-gating/table1")
+    assert {cell["settings"]["epochs"] for cell in plan["cells"]} == {500}
+    assert {cell["data"] for cell in plan["cells"]} == {"cifar10", "stl10", "cifar100", "imagenet100"}
+    assert len(plan["cells"]) == 4 * 7
+
+
+def test_hours_grow_with_the_work_and_shrink_with_speed():
+    slow, fast = (Speed(multiply_adds=rate, bytes=rate, step=1e-4) for rate in (1e10, 1e12))
+    for found in RECIPES.values():
+        one, other = cost.estimate(found, slow), cost.estimate(found, fast)
+        assert one["hours"] is not None
+        assert one["hours"] > 5 * other["hours"] > 0
+        assert one["memory_gb"] == other["memory_gb"] > 1
+    tables = {name: cost.estimate(RECIPES[f"dcs/{name}"], slow)["hours"] for name in ("table1", "figure1")}
+    assert tables["table1"] == pytest.approx(8 * tables["figure1"])  # eight networks against one
+
+
+def test_the_list_is_for_programs_too(capsys):
+    assert main(["reproduce", "--list", "--json", "--data", "cifar10:/data"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["recipes"]}
+    assert list(rows) == list(RECIPES)
+    assert {"name", "published", "needs", "available", "hours", "memory_gb"} <= set(rows["troi/table1"])
+    assert rows["dcs/table1"]["available"]
+    assert not rows["troi/table1"]["available"]
+    assert rows["dcs/table1"]["published"][0]["value"] == 85.46
+
+
+def test_a_missing_name_data_or_place_is_said(tmp_path, capsys):
+    assert main(["reproduce"]) == 2
+    assert "reproduce --list" in capsys.readouterr().err
+    with pytest.raises(NotFoundError, match="did you mean 'troi/table1'"):
+        recipe.recipe("troi/tabel1")
+    with pytest.raises(ConfigError, match=r"--data nsd:DIR is needed; or --scale small(.|\n)*token embeddings"):
+        reproduce.reproduce("troi/table1", out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+SMALLEST = {  # settings that make a cell take seconds
+    "dcs/figure1": ["epochs=1", "batch_size=32", "projector_width=16"],
+    "troi/figure3": ["epochs=1", "n_rounds=1", "epochs_per_round=1", "backbone.epochs=1"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
+    """All share what is planted. A second call makes nothing again."""
+    out = tmp_path_factory.getbasetemp() / "reproduced"
+    result = reproduce.reproduce(name, out=str(out), scale="small")
+    page = Path(result["report"]).read_text()
+    assert "SIMULATED" in page or RECIPES[name].wing == "gating"
+    assert "What differs from the paper" in page
+    for run in result["runs"]:
+        assert f"{Path(run).name}/report.html" in page
+        assert (Path(run) / "report.html").is_file()
+    with (Path(result["report"]).parent / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    ours = [row for row in rows if "ours" in row["method"].lower()]
+    assert ours
+    assert any(
+        value not in ("", "–") for row in ours for key, value in row.items() if key not in ("method", "setting", "table")
+    )
+    for entry in RECIPES[name].published():
+        assert any(row["method"] == entry["method"] for row in rows)
+    stamps = {run: (Path(run) / "evaluation.json").stat().st_mtime_ns for run in result["runs"]}
+    again = reproduce.reproduce(name, out=str(out), scale="small")
+    assert {run: (Path(run) / "evaluation.json").stat().st_mtime_ns for run in again["runs"]} == stamps
