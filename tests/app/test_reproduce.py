@@ -33,8 +33,7 @@ def test_its_settings_are_settings_of_its_methods(name, scale):
     found = RECIPES[name]
     for dataset in found.data if scale == "full" else (found.layout()[0],):
         for cell in found.cells(scale, dataset):
-            given = [f"{key}={reproduce._text(value)}" for key, value in cell.items() if key not in ("name", "method")]
-            configs(cell["method"], None, [pair for pair in given if "@subjects" not in pair])
+            configs(cell["method"], None, found.assignments(cell))
             assert cell["method"] in found.methods
             assert ("preset" in cell) == (scale == "full" and bool(found.presets or "preset" in str(found.common.get("set"))
                                           or found.name.startswith("aggregation")))  # fmt: skip
@@ -82,12 +81,6 @@ def test_a_missing_name_data_or_place_is_said(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"--data nsd:DIR is needed; or --scale small(.|\n)*token embeddings"):
         reproduce.reproduce("troi/table1", out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-
-
-SMALLEST = {  # settings that make a cell take seconds
-    "dcs/figure1": ["epochs=1", "batch_size=32", "projector_width=16"],
-    "troi/figure3": ["epochs=1", "n_rounds=1", "epochs_per_round=1", "backbone.epochs=1"],
-}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pulvinar.app import fit as fitting
-from pulvinar.app.recipe import EVERY_SUBJECT, Recipe
+from pulvinar.app.recipe import Recipe
 
 EXTRAS = {"decoding": {"open_clip": "pictures"}, "rsa": {"timm": "vision"}, "encoding": {"torchvision": "vision"}, "gating": {}}
 TRAINING = 3  # a step forward, and backward as two
@@ -57,8 +57,7 @@ def _every_cell(recipe: Recipe, dataset: str) -> list[dict[str, Any]]:
 
 def _of_cell(recipe: Recipe, dataset: str, cell: dict[str, Any], speed: Any) -> list[tuple[float, float] | None]:
     """Hours and bytes of a cell's fit."""
-    given = [f"{key}={_text(value)}" for key, value in cell.items() if key not in ("method", "name") and value != EVERY_SUBJECT]
-    config, backbone = fitting.configs(str(cell["method"]), None, given, refuse_idle=False)
+    config, backbone = fitting.configs(str(cell["method"]), None, recipe.assignments(cell), refuse_idle=False)
     size = recipe.size.get(dataset, recipe.size)
     if recipe.wing == "decoding":
         return _decoder(config, backbone, size, speed)
@@ -142,7 +141,3 @@ def _library_network(name: str, pixels: int) -> tuple[int, int, int, int] | None
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network.eval()(torch.empty(1, 3, pixels, pixels))
     return counter.get_total_flops() // 2, sum(sizes), sum(p.numel() for p in network.parameters()), max(sizes)
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -3,8 +3,8 @@
 What stands at the head of a file holds for every recipe in it: paper, wing (whose published.csv has the numbers), kind of
 data, data (the paper's sets), needs (what has to be had), differs (from the paper), presets (data set -> preset), size (what
 memory and hours are estimated for), set, and [small], which is put over a recipe at scale small. A [[recipe]] has name, title,
-methods and, as in a sweep's grid, target, cell, grid and set; after: what is done with every run; published: tables (default:
-its name).
+methods and, as in a sweep's grid, target, cell, grid and set; after: what is done with every run; figures: pictures of every
+run that stand on the page, without suffix; published: tables (default: its name).
 """
 
 import copy
@@ -36,6 +36,7 @@ class Recipe:
     needs: tuple[str, ...]
     tables: tuple[str, ...]
     after: tuple[str, ...]
+    figures: tuple[str, ...]
     presets: dict[str, str]
     size: dict[str, Any]
     content: dict[str, Any]
@@ -60,6 +61,15 @@ class Recipe:
         """The cells as a sweep takes them: all settings in the cell, in the order paper, recipe, cell, scale, method."""
         found = self._part("cell", scale) or [{}]
         return [self._cell(cell, scale, dataset) for cell in found]
+
+    @staticmethod
+    def assignments(cell: dict[str, Any]) -> list[str]:
+        """A cell's settings as key=value, without what only the data can say."""
+        return [
+            f"{key}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+            for key, value in cell.items()
+            if key not in ("method", "name") and value != EVERY_SUBJECT
+        ]
 
     def grid(self, scale: Scale) -> dict[str, list[Any]]:
         """Axes that every cell is crossed with."""
@@ -120,6 +130,7 @@ def _recipe(content: dict[str, Any], common: dict[str, Any]) -> Recipe:
         needs=(*common.get("needs", ()), *([content["labelled"]] if "labelled" in content else ())),
         tables=tuple(content.get("published", [content["name"]])),
         after=tuple(content.get("after", ())),
+        figures=tuple(content.get("figures", ())),
         presets=content.get("presets", common.get("presets", {})),
         size=common.get("size", {}),
         content=content,

@@ -65,9 +65,7 @@ def planned(name: str, *, scale: Scale = "full", data: Sequence[str] = ()) -> di
     for dataset in sources:
         for cell in found.cells(scale, dataset):
             method = str(cell["method"])
-            given = [f"{key}={_text(value)}" for key, value in cell.items() if key not in ("method", "name")]
-            given = [pair for pair in given if EVERY_SUBJECT not in pair]
-            config, backbone = fitting.configs(method, None, given)
+            config, backbone = fitting.configs(method, None, found.assignments(cell))
             settings = dataclasses.asdict(config)
             settings |= {} if backbone is None else {f"backbone.{key}": value for key, value in vars(backbone).items()}
             label = str(cell.get("name", method))
@@ -191,10 +189,6 @@ def _write_grid(path: Path, grid: dict[str, Any]) -> Path:
 
 def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # of plain values and lists of them JSON is TOML
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # --- what is done with every run ----------------------------------------------------------------------------------------

@@ -4,15 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pulvinar.app import fit as fitting
 from pulvinar.app.recipe import Recipe, Scale
 from pulvinar.core.storage import read_json, write_text
 from pulvinar.report import page, run_folder, tables
 from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import cautions, headline
 from pulvinar.report.run_folder import Run
-from pulvinar.scores.table import Table, csv_text
+from pulvinar.scores.table import Column, Table, csv_text
 
 Ours = tuple[str, str, dict[str, Any]]  # name, data, metric -> value
+UNITS = {
+    "r_optimistic": "r",
+    "r_nested": "r",
+    "r_untuned": "r",
+    "pixcorr": "correlation",
+    "ssim": "correlation",
+    "swav": "distance",
+}
 ELSEWHERE = (
     "Published numbers as printed, ours below them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
@@ -27,9 +36,10 @@ def write_page(
     ours = [row for path, run in runs.items() for row in OURS[recipe.wing](run, _label(path))]
     entries = recipe.published()
     metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries)) or _all_metrics(ours)
-    beside = tables.published(entries or [{"metric": name} for name in metrics], ours)
+    beside = tables.published(entries or [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics], ours)
     if not entries:
-        beside = Table(beside.columns, beside.rows[1:], ours=range(len(beside.rows) - 1))
+        columns = [column for column in beside.columns if column.key != "table"]
+        beside = Table(columns, beside.rows[1:], ours=range(len(beside.rows) - 1))
     rows = [
         {"run": str(path.relative_to(folder)), "name": _label(path), "finding": "".join(headline(run)[0])}
         for path, run in runs.items()
@@ -39,7 +49,7 @@ def write_page(
         "reproduce",
         folder=folder.name,
         title=f"{recipe.name}: {recipe.title}",
-        line=f"{recipe.paper} · scale {scale} · {len(runs)} runs in {_minutes(facts['seconds'])}",
+        line=f"{recipe.paper} · scale {scale} · {_counted(len(runs))} in {_minutes(facts['seconds'])}",
         lead=recipe.title,
         rest="",
         tiles=[],
@@ -47,12 +57,55 @@ def write_page(
         simulated=SIMULATED if any(run.simulated for run in runs.values()) else "",
         beside=beside,
         warning=ELSEWHERE,
+        figures=_figures(recipe, runs),
+        changed=_changed(recipe, scale, parts),
         differs=recipe.differs(scale),
         runs=rows,
         command=_command(recipe, facts),
     )
     write_text(folder / "comparison.csv", csv_text(beside.records()))
     return folder / "report.html"
+
+
+def _figures(recipe: Recipe, runs: Mapping[Path, Run]) -> list[tuple[str, Path]]:
+    """The recipe's pictures of every run: its name, and the file without suffix."""
+    found = []
+    for path in runs:
+        for pattern in recipe.figures:
+            found += [(_label(path), place.with_suffix("")) for place in sorted(path.glob(f"{pattern}.png"))]
+    return found
+
+
+def _changed(recipe: Recipe, scale: Scale, parts: Sequence[Mapping[str, Any]]) -> Table:
+    """Settings of the first cell of each method that scale small has otherwise than the paper."""
+    if scale == "full":
+        return Table((), ())
+    rows = []
+    for method in recipe.methods:
+        full, small = (_settings(recipe, kind, method) for kind in ("full", "small"))
+        rows += [
+            {"method": method, "name": name, "full": str(full[name]), "small": str(small[name])}
+            for name in full
+            if small and full[name] != small.get(name)
+        ]
+    columns = [Column(key, key, lead=key == "name") for key in ("name", "method", "full", "small")]
+    return Table(columns, rows)
+
+
+def _settings(recipe: Recipe, scale: Scale, method: str) -> dict[str, Any]:
+    """All settings of a method's first cell, those of its backbone too; empty where the recipe has no such cell."""
+    dataset = recipe.data[0] if scale == "full" else recipe.layout()[0]
+    for cell in recipe.cells(scale, dataset):
+        if cell["method"] == method:
+            config, backbone = fitting.configs(method, None, recipe.assignments(cell))
+            return vars(config) | (
+                {} if backbone is None else {f"backbone.{key}": value for key, value in vars(backbone).items()}
+            )
+    return {}
+
+
+def _counted(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
 
 
 def _label(path: Path) -> str:

@@ -37,6 +37,15 @@ METRICS = {
     "inception": "Inception, two-way",
     "swav": "SwAV distance",
     "r_optimistic": "r, optimistic",
+    "r_nested": "r, nested",
+    "r_untuned": "r, untuned",
+    "knn_dense": "1-NN, dense",
+    "knn_gated": "1-NN, gated",
+    "knn1_normalised": "1-NN, unit length",
+    "linear_dense": "linear, dense",
+    "linear_gated": "linear, gated",
+    "mac_share": "MAC share",
+    "percent": "% of ceiling",
 }
 GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
