@@ -70,7 +70,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "labels": _labels(run),
         "trials": _trials(run),
         "reconstructions": pictures_page.reconstructions(run),
-        "selection": run.facts.get("selection") or {},
+        "selection": {"path": "", "chosen_by": ""} | (run.facts.get("selection") or {}),
         "published": published(run),
         "facts_of_evaluation": facts_of_evaluation(run),
     }
