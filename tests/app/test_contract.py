@@ -24,7 +24,8 @@ from pulvinar.learning.method import Data
 from pulvinar.learning.runs import RunFolder
 from pulvinar.report import page
 
-METHODS = registry.names("methods")
+FITTED = ("cross_fitted", "random")  # of the selectors, which are fitted alike
+METHODS = registry.names("methods") | {name: line for name, line in registry.names("selectors").items() if name in FITTED}
 LONG = ("contrastive_encoding", "dual_gating", "gated_ssl", "picture_decoder")  # over 15 s; `pytest -m slow` has them
 QUICK = {  # settings that make a fit on the tiny data short; each method takes those it has
     "experiment": {

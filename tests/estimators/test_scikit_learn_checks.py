@@ -9,6 +9,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 
 from pulvinar.core.errors import InputError
 from pulvinar.estimators import Decoder, RDMRegressor, RidgeEncoder, VoxelSelector
+from pulvinar.selection import selectors
 
 
 class RDMOfTarget(RDMRegressor):
@@ -42,12 +43,16 @@ def _expected_to_fail(estimator):
     }
 
 
+WAYS = [one.name for one in selectors.every() if not (one.oracle or one.without_budget or one.name == "cross_fitted")]
+
+
 @parametrize_with_checks(
     [
         Decoder(hidden=8, epochs=2),
         RidgeEncoder(alphas=[0.1, 1.0, 10.0], cv=2),
         VoxelSelector(),
         VoxelSelector(n_voxels=1, sigma=0, n_folds=2, n_steps=2),
+        *(VoxelSelector(method=name) for name in WAYS),
         RDMOfTarget(n_steps=2, n_folds=2, identity_weights=(0.1,)),
     ],
     expected_failed_checks=_expected_to_fail,

@@ -18,19 +18,22 @@ from pulvinar.core.storage import read_arrays
 from pulvinar.data.responses import Responses
 from pulvinar.datasets.simulated import Config, simulate
 from pulvinar.decoding import evaluation as decoding
-from pulvinar.decoding.controls import Control, control_selections
+from pulvinar.decoding.controls import Control, control_selections, evidence_of, selectors_shown
 from pulvinar.decoding.data import Trials, fit_embedding, held_out_data, training_data
 from pulvinar.decoding.methods import cross_subject_decoder, troi
 from pulvinar.decoding.plain_ridge import ALPHAS
 from pulvinar.learning.checkpoints import load
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.decoder import DecoderShape
+from pulvinar.networks.decoder import DecoderShape, SharedDecoder
 from pulvinar.scores.overlap import overlap
 from pulvinar.scores.retrieval import near_duplicates, protocols_for
+from pulvinar.selection import selectors
+from pulvinar.selection.selector import Answers
 
 BUDGET = 40
 NAMES = ["annotated", "all", "random", "ceiling", "ceiling_oracle", "univariate", "univariate_smoothed", "anova"]
 NAMES = ["ridge", *NAMES, "true_voxels", "true_best"]
+NAMES += [one.name for one in selectors.every() if one.place is None]  # behind them, whatever else there is
 WHOLE = {"annotated", "all", "true_voxels"}  # shown with all their voxels
 ORACLES = {"ceiling_oracle", "true_voxels", "true_best"}
 PRETRAINING = cross_subject_decoder.Config(hidden=64, epochs=25, n_blocks=1)
@@ -96,10 +99,10 @@ def controls(experiment, *, n_candidates: int = 400, trials=None, budget: int = 
     if trials is None:
         embedding = fit_embedding(experiment, None)
         trials = training_data(experiment, experiment.target, embedding, scaling="train_stats", voxels=voxels)
-    low_pass = responses.geometry.take(candidates).low_pass(1.0)
     learnt, truth = np.arange(400) >= 400 - budget, experiment.truth[experiment.target] if truth is None else truth
-    options = {"learnt": learnt, "low_pass": low_pass, "roi": roi, "seed": 0, "truth": truth}
-    found = control_selections(responses, trials, candidates, **options)
+    evidence = evidence_of(responses, candidates, trials, dataclasses.replace(SETTINGS, roi=roi), n_voxels=int(budget))
+    answers = Answers(responses=responses, candidates=candidates, truth=truth)
+    found = control_selections(evidence, answers, selectors_shown(truth, without=""), learnt=learnt)
     return {control.name: control for control in found}
 
 
@@ -273,7 +276,7 @@ def test_what_the_truth_gains_over_the_simplest_score_says_whether_the_world_can
 
 def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, world):
     result, stored = run.read("decoder"), read_arrays(run.path / "predictions" / "troi.npz")
-    shared = troi.SharedDecoder(DecoderShape(**result["architecture"]))
+    shared = SharedDecoder(DecoderShape(**result["architecture"]))
     shared.load_state_dict(result["shared"])
     test = held_out_data(world, world.target, fit_embedding(world, None), scaling="train_stats")
     x = test.responses[:, result["selected"]]
@@ -309,7 +312,7 @@ def test_from_300_images_on_both_protocols_are_in_every_row():
     control = Control(name="random", description="", selected=np.ones(3, bool))
     for headline, second in (protocols, protocols[::-1]):
         row = decoding._row(control, other, None, ours, "troi", 0, headline)
-        summary = decoding._summary([row], ours, test, "train_stats", None, 0.95, headline)
+        summary = decoding._summary([row], ours, test, troi.Config(protocol=headline), None)
         for direction in ("brain_to_image", "image_to_brain"):
             key = f"{direction}_top1"
             assert row[key] == other[headline].scores[key] != other[second].scores[key]

@@ -15,11 +15,11 @@ from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import refuse_existing
 from pulvinar.data.image_set import ImageSet
+from pulvinar.decoding.decoder_checkpoint import has_layer
 from pulvinar.deploy import decoder_files, onnx_files
 from pulvinar.deploy.calibration import calibrate, upper_bound
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
 from pulvinar.deploy.files import DECODER, load, load_config, load_decoder, save
-from pulvinar.deploy.voxel_decoder import METHOD as DECODER_METHOD
 from pulvinar.deploy.voxel_decoder import voxel_decoder
 from pulvinar.gating.budget_controls import keep_highest
 from pulvinar.gating.self_supervised_run import image_size
@@ -54,7 +54,7 @@ def compact(
     """
     refuse_existing(out)
     folder = RunFolder.reopen(run)
-    if folder.method == DECODER_METHOD:
+    if has_layer(folder):
         return _decoder(folder, out, calibrate_on)
     backbone = load_backbone(folder)
     _require_form(folder, backbone, form)

@@ -1,6 +1,5 @@
-"""The folders are the registry: methods are the files of `methods/` in every wing, data sets those of `datasets/`.
-
-They are listed without importing them.
+"""The folders are the registry: methods are the files of `methods/` in every wing, selectors those of `selection/selectors/`,
+data sets those of `datasets/`. They are listed without importing them.
 """
 
 import ast
@@ -12,16 +11,18 @@ from typing import TYPE_CHECKING
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import NotFoundError
 from pulvinar.data.dataset import Dataset
+from pulvinar.selection import selectors
 
 if TYPE_CHECKING:  # a list of names needs no torch
     from pulvinar.learning.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"methods": "*/methods/*.py", "datasets": "datasets/*.py"}  # a method stands in its wing
+KINDS = ("methods", "selectors", "datasets")
 
 
 def names(kind: str) -> dict[str, str]:
-    """Name -> first line of the docstring, of every method or dataset."""
+    """Name -> first line of the docstring, of every method, selector or dataset."""
     found = {}
     for name, path in _files(kind).items():
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -30,11 +31,17 @@ def names(kind: str) -> dict[str, str]:
 
 
 def _files(kind: str) -> dict[str, Path]:
+    if kind == "selectors":
+        return selectors.files()
     return {path.stem: path for path in sorted(ROOT.glob(FILES[kind]), key=lambda path: path.stem) if path.stem != "__init__"}
 
 
 def method(name: str) -> "Method":
-    """A method by its name; `NotFoundError` suggests the nearest one."""
+    """A method by its name, or the one that a selector is; `NotFoundError` suggests the nearest one."""
+    if name in selectors.files():
+        from pulvinar.decoding.selector_runs import method_of
+
+        return method_of(name)
     return _module("methods", name).METHOD
 
 
@@ -46,5 +53,6 @@ def dataset(name: str) -> Dataset:
 def _module(kind: str, name: str) -> ModuleType:
     there = _files(kind)
     if name not in there:
-        raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, list(there))}")
+        known = [*there, *(selectors.files() if kind == "methods" else ())]
+        raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, known)}")
     return importlib.import_module(".".join(there[name].relative_to(ROOT.parent).with_suffix("").parts))

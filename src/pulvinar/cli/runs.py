@@ -19,7 +19,7 @@ def _demo(arguments: argparse.Namespace) -> Result:
 def _list(arguments: argparse.Namespace) -> Result:
     from pulvinar.app import preset, registry
 
-    result = {kind: registry.names(kind) for kind in registry.FILES} | {"presets": preset.names()}
+    result = {kind: registry.names(kind) for kind in registry.KINDS} | {"presets": preset.names()}
     for kind, entries in result.items():
         say(arguments, f"{kind}:")
         for name, line in entries.items():
@@ -48,7 +48,11 @@ def _fit(arguments: argparse.Namespace) -> Result:
         resume=arguments.resume,
     )
     selection = result.get("selection")
-    kept = f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection['path']}); " if selection else ""
+    kept = (
+        f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection.get('path') or selection['chosen_by']}); "
+        if selection
+        else ""
+    )
     say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar evaluate {result['run']}")
     return result
 
@@ -147,9 +151,9 @@ def declare(commands: Commands) -> None:
     demo = commands.add("demo", _demo, "the main job on a planted world: data, ROI of a new subject, controls, report")
     demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
-    commands.add("list", _list, "the methods, datasets and presets there are")
+    commands.add("list", _list, "the methods, selectors, datasets and presets there are")
     fit = commands.add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
-    fit.add_argument("method", help="one of `pulvinar list`, e.g. troi")
+    fit.add_argument("method", help="a method or a selector of `pulvinar list`, e.g. troi or anova")
     fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
     fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
     fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,13 +15,11 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
 from pulvinar.decoding.decoder_training import Rows
+from pulvinar.decoding.settings import Half
 
 LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
 NUMBERS_AT_ONCE = 2**27
 N_PROBES, LEAST_COSINE = 8, 0.9
-
-
-Half = Literal["both", "a", "b"]
 
 
 @dataclass(frozen=True)

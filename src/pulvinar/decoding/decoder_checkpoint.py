@@ -15,6 +15,7 @@ from pulvinar.decoding.data import Embedding, Probes, refuse_copied_responses
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder
+from pulvinar.selection import selectors
 
 CHECKPOINT, VERSION = "decoder", 2
 
@@ -44,6 +45,11 @@ class StoredDecoder:
         embedding.of(experiment, experiment.split.test[:1])
         embedding.require_same_network(experiment)
         return embedding
+
+
+def has_layer(run: RunFolder) -> bool:
+    """Whether a run's decoder has an input layer on voxels that were selected: a run of troi, or of a selector."""
+    return run.method == "troi" or run.method in selectors.files()
 
 
 def decoder_state(shared: SharedDecoder, embedding: Embedding) -> State:

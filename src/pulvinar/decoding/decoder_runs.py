@@ -13,15 +13,13 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import mean_over_repeats
 from pulvinar.data.scaling import Mode
 from pulvinar.decoding.data import Embedding, Trials, held_out_data, training_data, usable_voxels
-from pulvinar.decoding.decoder_checkpoint import stored_decoder
+from pulvinar.decoding.decoder_checkpoint import has_layer, stored_decoder
 from pulvinar.decoding.decoder_training import DecoderTrainer
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import SharedDecoder, input_layer
-
-METHODS = ("troi", "cross_subject_decoder")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +67,11 @@ def averaged(values: Tensor, stimulus_ids: tuple[str, ...]) -> Tensor:
 
 def require_decoder_run(run: RunFolder) -> RunFolder:
     """The run, if it is a finished one whose decoder can be used; `InputError` otherwise."""
-    if run.method not in METHODS:
-        raise InputError(f"{run.path}: pictures are made from a run of {' or '.join(METHODS)}; this is one of {run.method}")
+    if not has_layer(run) and run.method != "cross_subject_decoder":
+        raise InputError(
+            f"{run.path}: pictures are made from a run of troi, a selector or cross_subject_decoder; this is one of "
+            f"{run.method}"
+        )
     return run.require(method=run.method)
 
 

@@ -17,15 +17,14 @@ from pulvinar.core.progress import bar, track
 from pulvinar.core.storage import read_arrays, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, mean_over_repeats
-from pulvinar.data.scaling import Mode
 from pulvinar.decoding import side_by_side
-from pulvinar.decoding.controls import N_CONTROLS, N_TRUTH, Control, control_selections
+from pulvinar.decoding.controls import Control, control_selections, evidence_of, selectors_shown
 from pulvinar.decoding.data import Embedding, Trials, held_out_data, training_data, usable_voxels
 from pulvinar.decoding.decoder_training import DecoderTrainer, decode
 from pulvinar.decoding.plain_ridge import ridge_outputs
-from pulvinar.decoding.settings import DecodingSettings
+from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.decoder import SharedDecoder
+from pulvinar.networks.decoder import DecoderShape, SharedDecoder
 from pulvinar.scores.overlap import coverage_per_area, overlap
 from pulvinar.scores.resampling import LEVEL, paired_difference
 from pulvinar.scores.retrieval import (
@@ -37,6 +36,7 @@ from pulvinar.scores.retrieval import (
     protocols_for,
     retrieval_scores,
 )
+from pulvinar.selection.selector import Answers
 
 Evaluation = dict[str, Any]
 Fresh = Callable[[int], tuple[SharedDecoder, nn.Linear, torch.Generator]]
@@ -69,73 +69,69 @@ def evaluate_selections(
     run: RunFolder,
     experiment: Experiment,
     decoder: DecoderOfSubject,
+    settings: AdaptationSettings,
     *,
     fresh: Fresh,
-    settings: DecodingSettings,
     train_shared: bool,
-    scaling: Mode,
-    n_sessions: int | None,
-    drop_bad_voxels: bool,
-    sigma: float,
-    roi: str,
-    near_duplicate: float,
-    seed: int,
-    protocol: Protocol = "every_candidate",
     controls: bool = True,
 ) -> Evaluation:
     """The table of the selection and its controls, written as evaluation.json with predictions and artifacts.
 
-    protocol: of the headline scores and of all differences; scores under the other one stand in the rows too where there are
-    300 test images or more.
+    settings.protocol is that of the headline scores and of all differences; scores under the other one stand in the rows too
+    where there are 300 test images or more.
     """
-    responses = experiment.subjects[experiment.target]
-    candidates = usable_voxels(experiment, experiment.target, n_sessions=n_sessions, drop_bad_voxels=drop_bad_voxels)
+    responses, seed, protocol = experiment.subjects[experiment.target], settings.seed, settings.protocol
+    chosen_from = {"n_sessions": settings.n_sessions, "drop_bad_voxels": settings.drop_bad_voxels}
+    candidates = usable_voxels(experiment, experiment.target, **chosen_from)  # type: ignore[arg-type]
     every = len(candidates) == responses.n_voxels
     voxels = None if every else np.isin(np.arange(responses.n_voxels), candidates)
     train = training_data(
-        experiment, experiment.target, decoder.embedding, scaling=scaling, voxels=voxels, n_sessions=n_sessions
+        experiment,
+        experiment.target,
+        decoder.embedding,
+        scaling=settings.scaling,
+        voxels=voxels,
+        n_sessions=settings.n_sessions,
     )
-    test = _test_images(experiment, decoder.embedding, scaling, n_sessions, near_duplicate)
-    low_pass = responses.geometry.take(candidates).low_pass(sigma)
-    every_control = [Control(name=run.method, description="the learnt selection", selected=decoder.selected)]
+    test = _test_images(experiment, decoder.embedding, settings)
+    said = run.facts.get("selection", {}).get("chosen_by", "the learnt selection")
+    every_control = [Control(name=run.method, description=said, selected=decoder.selected)]
     if controls:
-        truth = experiment.truth.get(experiment.target, {})
-        learnt, n_controls = decoder.selected, N_CONTROLS + (N_TRUTH if "responsive" in truth else 0)
-        others = control_selections(
-            responses, train, candidates, learnt=learnt, low_pass=low_pass, roi=roi, seed=seed, truth=truth
-        )
-        every_control += track(others, "voxels of the controls", n_controls)
+        answers = Answers(responses=responses, candidates=candidates, truth=experiment.truth.get(experiment.target, {}))
+        learnt, shown = decoder.selected, selectors_shown(answers.truth, without=run.method)
+        evidence = evidence_of(responses, candidates, train, settings, n_voxels=int(learnt.sum()))
+        others = control_selections(evidence, answers, shown, learnt=learnt)
+        every_control += track(others, "voxels of the controls", 1 + len(shown))
     refits = _Refits(fresh=fresh, settings=settings, train_shared=train_shared, train=train, candidates=candidates)
     predictions = _predictions(run, every_control, decoder, refits, test)
     scored: dict[str, dict[Protocol, Retrieval]] = {}
     rows: list[dict[str, Any]] = []
-    reference, reference_name = _reference(experiment, roi)
-    with bar("scoring the selection and its controls", len(every_control)) as shown:
+    reference, reference_name = _reference(experiment, settings.roi)
+    with bar("scoring the selection and its controls", len(every_control)) as progress:
         for control in every_control:
             if control.selected is not None:
                 predicted = predictions[control.name]
                 scored[control.name] = {name: _score(predicted, test, seed, name) for name in protocols_for(len(test.images))}
             rows.append(_row(control, scored.get(control.name), reference, scored[run.method], run.method, seed, protocol))
             top1 = rows[-1]["brain_to_image_top1"]
-            shown.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
+            progress.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
     ours, headline = scored[run.method], {name: found[protocol] for name, found in scored.items()}
-    evaluation = _summary(rows, ours, test, scaling, reference_name, near_duplicate, protocol)
+    evaluation = _summary(rows, ours, test, settings, reference_name)
     evaluation["headroom"] = _headroom(headline, seed)
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
-    evaluation["roi"] = roi
+    evaluation["roi"] = settings.roi
     evaluation["rois"] = _known_rois(responses, decoder.selected)
     _write_artifacts(run, experiment, test, headline[run.method], reference)
     write_json(run.path / "evaluation.json", evaluation, sealed=True)
     return evaluation
 
 
-def _test_images(
-    experiment: Experiment, embedding: Embedding, scaling: Mode, n_sessions: int | None, near_duplicate: float
-) -> _Test:
-    trials = held_out_data(experiment, experiment.target, embedding, scaling=scaling, n_sessions=n_sessions)
+def _test_images(experiment: Experiment, embedding: Embedding, settings: AdaptationSettings) -> _Test:
+    used = {"scaling": settings.scaling, "n_sessions": settings.n_sessions}
+    trials = held_out_data(experiment, experiment.target, embedding, **used)  # type: ignore[arg-type]
     images = list(dict.fromkeys(trials.stimulus_ids))
     true = embedding.of(experiment, images).numpy()
-    return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, near_duplicate))
+    return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, settings.near_duplicate))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,19 +169,28 @@ def _predictions(
             predictions[control.name] = _kept(run, control, ridge_outputs(refits.train, inside, _shown(control, test)), test)
         elif control.selected is not None:
             wanted.append(control)
-    counts, settings = [int(_require_voxels(control).sum()) for control in wanted], refits.settings
-    groups = side_by_side.groups(counts, decoder.shared.shape, settings, train_shared=refits.train_shared)
+    settings = refits.settings
     with bar("decoders of the controls", len(wanted) * settings.epochs) as shown:
-        for group in groups:
+        for group in _groups(wanted, decoder.shared.shape, refits):
             trainers: list[DecoderTrainer] = []
-            for place in group:
-                trainers.append(refits.trainer(wanted[place], trainers[0].shared if trainers else None))
+            for control in group:
+                trainers.append(refits.trainer(control, trainers[0].shared if trainers else None))
             for _ in side_by_side.train(trainers):
                 shown.advance(len(group))
-            for place, trainer in zip(group, trainers, strict=True):
-                control, layer = wanted[place], trainer.layers[0]
-                predictions[control.name] = _predict(run, control, trainer.shared, layer, settings, test)
+            for control, trainer in zip(group, trainers, strict=True):
+                predictions[control.name] = _predict(run, control, trainer.shared, trainer.layers[0], settings, test)
     return predictions
+
+
+def _groups(wanted: Sequence[Control], shape: DecoderShape, refits: _Refits) -> list[list[Control]]:
+    """Controls whose decoders are trained side by side; those that are `apart` by themselves."""
+    found = []
+    for apart in (False, True):
+        lot = [control for control in wanted if control.apart == apart]
+        counts = [int(_require_voxels(control).sum()) for control in lot]
+        places = side_by_side.groups(counts, shape, refits.settings, train_shared=refits.train_shared)
+        found += [[lot[place] for place in group] for group in places]
+    return found
 
 
 def _require_voxels(control: Control) -> np.ndarray:
@@ -309,13 +314,11 @@ def _summary(
     rows: list[dict[str, Any]],
     ours: Mapping[Protocol, Retrieval],
     test: _Test,
-    scaling: Mode,
+    settings: AdaptationSettings,
     reference_name: str | None,
-    near_duplicate: float,
-    protocol: Protocol,
 ) -> Evaluation:
-    n_duplicates, broken = int(test.duplicates.sum()), []
-    if scaling != "train_stats":
+    n_duplicates, broken, protocol = int(test.duplicates.sum()), [], settings.protocol
+    if settings.scaling != "train_stats":
         broken.append("z-scored per session: sessions with test trials give their own statistics")
     if protocol == "draws" and n_duplicates:
         broken.append("near-duplicates of the target stay in its gallery, as in the papers that draw galleries")
@@ -326,10 +329,10 @@ def _summary(
         "n_images": len(test.images),
         "protocol": protocol,
         "protocols": {name: _gallery(found) for name, found in ours.items()},
-        "scaling": scaling,
+        "scaling": settings.scaling,
         "n_test_trials_averaged": len(test.trials.stimulus_ids) / len(test.images),
         "near_duplicates_left_out": n_duplicates if protocol == "every_candidate" else 0,
-        "near_duplicate_cosine": near_duplicate,
+        "near_duplicate_cosine": settings.near_duplicate,
         "reference": reference_name,
         "labels": {"mindeye2": mindeye2_labels},
         "rules_broken": broken,

@@ -31,7 +31,7 @@ from pulvinar.decoding.decoder_training import (
     input_rate_share,
     stack_mixings,
 )
-from pulvinar.decoding.settings import DecodingSettings
+from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.learning.precision import autocast, default_device
@@ -123,10 +123,9 @@ def rows_at_once(shape: DecoderShape) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskSettings(DecodingSettings):
-    """Settings of stage 1, beside those of the decoder; the learning rate is that of the input layers too."""
+class MaskSettings(AdaptationSettings):
+    """Settings of stage 1, beside those of stage 2; the learning rate is that of the input layers too."""
 
-    n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
     n_folds: int = setting(
         4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)", above=0
     )
@@ -143,15 +142,6 @@ class MaskSettings(DecodingSettings):
     low_pass: Combine = setting("geometric", "geometric (ours), smooth (paper), or none")
     schedule: Schedule = setting("geometric", "survivors per round: geometric path to the budget (ours) or threshold (paper)")
     shrink: bool = setting(True, "cut columns of empty voxels (false computes them all, for comparison)")
-
-    def problems(self) -> list[str]:
-        """What does not go together, or depends on whether it is a count or a share."""
-        wrong = super().problems()
-        if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
-            wrong.append(f"{self.METHOD}.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
-        if isinstance(self.n_voxels, int) and self.n_voxels < 1:
-            wrong.append(f"{self.METHOD}.n_voxels is 1 or more, not {self.n_voxels}")
-        return wrong
 
 
 def folds_by_stimulus(stimulus_ids: Sequence[str], n_folds: int, generator: torch.Generator) -> Tensor:

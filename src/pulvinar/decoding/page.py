@@ -28,7 +28,8 @@ def figures(run: Run) -> dict[str, Figure]:
     """What the run has pieces for: 'roi', 'curves', 'scores', 'trials', and 'summary' (1600 x 900 pixels)."""
     drawn: dict[str, Figure] = {}
     if run.maps is not None:
-        drawn["roi"] = roi_figure.draw(run.maps, str((run.evaluation or {}).get("reference") or ""))
+        weights = roi_figure.SCORED if (run.facts.get("selection") or {}).get("chosen_by") else roi_figure.LEARNED
+        drawn["roi"] = roi_figure.draw(run.maps, str((run.evaluation or {}).get("reference") or ""), weights=weights)
     if curves_figure.curves(run.records):
         drawn["curves"] = curves_figure.draw(run.records, run.facts.get("selection") or {})
     if run.rows and run.evaluation is not None:
@@ -69,7 +70,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "labels": _labels(run),
         "trials": _trials(run),
         "reconstructions": pictures_page.reconstructions(run),
-        "selection": run.facts.get("selection") or {},
+        "selection": {"path": "", "chosen_by": ""} | (run.facts.get("selection") or {}),
         "published": published(run),
         "facts_of_evaluation": facts_of_evaluation(run),
     }

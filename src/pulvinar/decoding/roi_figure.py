@@ -39,8 +39,11 @@ def legend(maps: Maps, reference: str) -> list[Patch]:
     return [*patches, Patch(color=BRAIN, label=f"{rest} {np.sum(codes == NEITHER_CODE):,}")]
 
 
-def draw(maps: Maps, reference: str) -> Figure:
-    """Upper row: selected against the reference ('planted' or 'annotated'). Lower row: the learned weight, smoothed.
+LEARNED, SCORED = "Learned weight, after the low-pass", "Score of every voxel"
+
+
+def draw(maps: Maps, reference: str, *, weights: str = LEARNED) -> Figure:
+    """Upper row: selected against the reference ('planted' or 'annotated'). Lower row: what was selected by.
 
     A volume is shown in the axial slices that hold most of the voxels concerned, a surface and bare points from the sides
     that show most of them.
@@ -54,7 +57,7 @@ def draw(maps: Maps, reference: str) -> Figure:
     total = figure.get_figheight()
     for top, title, colours, priority in (
         (total, _title(maps, reference), *_agreement_colours(maps)),
-        (row + 0.08, "Learned weight, after the low-pass", *_weight_colours(maps)),
+        (row + 0.08, weights, *_weight_colours(maps)),
     ):
         figure.text(EDGE / WIDTH, (top - 0.1) / total, title, va="top", weight="bold", size=11)
         _row(figure, shown, colours, priority, bottom=top - row, inches_per_mm=inches_per_mm)

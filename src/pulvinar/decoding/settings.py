@@ -1,4 +1,4 @@
-"""Settings that pretraining a decoder and adapting it to a new subject share; the trainers take them as they are.
+"""Settings of pretraining a decoder and of adapting it to a new subject; the trainers take them as they are.
 
 Values of MindEye2 and TROI, for 256 x 1664 tokens and thousands of trials, stand in the help where ours differ; ours were
 chosen on planted worlds for hundreds of trials and a pooled embedding. docs/methods/cross_subject_decoder.md has the paper's
@@ -7,13 +7,16 @@ set as a file.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.data.scaling import Mode
 from pulvinar.learning.optimizers import one_cycle
 from pulvinar.learning.precision import Precision
 from pulvinar.networks.decoder import DecoderShape, Mixer
+from pulvinar.scores.retrieval import Protocol
+
+Half = Literal["both", "a", "b"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,3 +112,41 @@ class DecodingSettings:
             mixer=self.mixer,
             projector_width=self.projector_width,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationSettings(DecodingSettings):
+    """Settings of a decoder for a new subject on some of its voxels: which trials it learns from, its budget, its scores."""
+
+    n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
+    n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are", at_least=1)
+    half: Half = setting("both", "learn from one half of the training images (a, b), for the stability of the mask")
+    pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
+    sigma: float = setting(1.0, "standard deviation of the Gaussian low-pass, in voxel spacings (ours)", at_least=0)
+    lora_rank: int = setting(
+        0,
+        "rank of updates of the pretrained decoder in stage 2; 0: input layer only (paper)",
+        at_least=0,
+        counts="rewind!=none",
+    )
+    roi: str = setting(
+        "annotated",
+        "ROI of the new subject for the annotated control, never used for the selection; of the others for the pretraining",
+    )
+    near_duplicate: float = setting(
+        0.95, "test images with embeddings of a larger cosine are not in each other's gallery", at_least=-1, at_most=1
+    )
+    protocol: Protocol = setting(
+        "every_candidate", "gallery of the headline: every_candidate, or draws (mean over 30 draws of 300, as the papers)"
+    )
+
+    def problems(self) -> list[str]:
+        """What does not go together, or depends on whether it is a count or a share."""
+        wrong = super().problems()
+        if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
+            wrong.append(f"{self.METHOD}.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
+        if isinstance(self.n_voxels, int) and self.n_voxels < 1:
+            wrong.append(f"{self.METHOD}.n_voxels is 1 or more, not {self.n_voxels}")
+        if self.lora_rank and not self.pretrain:
+            wrong.append(f"{self.METHOD}.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
+        return wrong

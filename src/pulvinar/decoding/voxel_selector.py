@@ -1,17 +1,15 @@
-"""VoxelSelector: the voxels that a cross-fitted linear readout of labels, or of an embedding, uses.
+"""VoxelSelector: the voxels that carry labels, or an embedding, by any selector of selection/selectors/.
 
 Importing this module does not load torch, nilearn or nibabel.
 """
 
 import copy
-import functools
+import inspect
 import warnings
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import scipy.sparse
 from sklearn.base import BaseEstimator
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import check_array, check_random_state
@@ -19,38 +17,30 @@ from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, St
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.geometry import Geometry
 from pulvinar.learning.inputs import checked_names, refuse_masked
 from pulvinar.learning.parameters import check_parameters
-from pulvinar.selection.cross_fitted_mask import (
-    N_HALVINGS,
-    VOXELS_PER_BLOCK,
-    CrossFitSettings,
-    Step,
-    assign_folds,
-    choose_width,
-    class_targets,
-    learn_mask,
-)
+from pulvinar.selection import selectors
+from pulvinar.selection.cross_fitted_mask import Step, class_targets
+from pulvinar.selection.selector import VOXELS_PER_BLOCK, Evidence, Selector
 from pulvinar.selection.voxel_mask import voxel_budget
 
-# Widths that sigma="auto" tries, in voxel spacings. Wider ones did not select better (docs/methods/voxel_selector.md).
-WIDTHS = (1.0, 0.7, 0.0)
+LEARNED = "cross_fitted"  # the method whose own options are parameters here
+OPTIONS = ("ridge", "n_folds", "n_steps", "step_size")
 MANY_NUMBERS = 5  # different whole numbers from which labels may well be ratings (ours)
 Target = Literal["auto", "classes", "embedding"]
-FEWEST_GROUPS = 4  # fewer cannot be halved into halves that have folds
 
 
 class VoxelSelector(SelectorMixin, BaseEstimator):
     """Select the voxels that carry what `y` asks for: labels of trials, or an embedding of their stimuli.
 
-    A mask over voxels is learned in front of a linear readout. The readout of each fold is fitted on the other folds'
-    trials and the mask follows what lowers its error on held-out trials; the mask is low-passed over neighbouring voxels,
-    and the best `n_voxels` are kept. This is stage 1 of TROI (voxel-selection paper, section 2.2) with cross-fitting, for
-    a linear readout solved in closed form: see `pulvinar.selection.cross_fitted_mask` for the formulas, and
-    docs/methods/voxel_selector.md for how the defaults were chosen and what it gains over an ANOVA.
+    By default a mask over voxels is learned in front of a linear readout. The readout of each fold is fitted on the other
+    folds' trials and the mask follows what lowers its error on held-out trials; the mask is low-passed over neighbouring
+    voxels, and the best `n_voxels` are kept. This is stage 1 of TROI (voxel-selection paper, section 2.2) with cross-fitting,
+    for a linear readout solved in closed form: see `pulvinar.selection.cross_fitted_mask` for the formulas, and
+    docs/methods/voxel_selector.md for how the defaults were chosen and what it gains over an ANOVA. `method` names other ways.
 
     Responses are z-scored inside, per voxel, over the trials of the fit; scale runs or sessions yourself beforehand. A voxel
     that is constant over these trials has mask and score 0 and is selected only when no other voxel is left.
@@ -59,6 +49,10 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     ----------
     n_voxels : int or float, default=0.5
         How many voxels to keep: a count, or a share of all voxels in (0, 1]. Kept exactly.
+    method : str, default="cross_fitted"
+        A selector of `pulvinar list` that has a budget and sees no answer: cross_fitted (the mask above), anova, univariate
+        (the cross-validated R2 of a ridge encoding), univariate_smoothed, ceiling (signal to noise over repeats), random, ...
+        `ridge`, `n_folds`, `n_steps` and `step_size` are of cross_fitted; `sigma` is of those with a low-pass.
     sigma : float or "auto", default="auto"
         Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" takes the one
         of 0, 0.7 and 1 whose selection on one half of the trials is best on the other half (1 where groups are fewer than
@@ -87,13 +81,14 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     Attributes
     ----------
     mask_ : ndarray of shape (n_voxels_in,)
-        The learned weights, 0 or more. Voxels that were cut on the way have 0.
+        The learned weights, 0 or more, of methods that learn some. Voxels that were cut on the way have 0.
     scores_ : ndarray of shape (n_voxels_in,)
-        The low-passed mask sqrt(M . (M * G)) by which voxels were selected; 0 where cut.
+        What voxels were selected by, 0 where one is constant; of cross_fitted the low-passed mask sqrt(M . (M * G)), 0 where
+        cut.
     path_ : tuple of (n_voxels, held_out_r2)
-        Per step, the voxels in play and the R2 of the held-out targets.
+        Per step of cross_fitted, the voxels in play and the R2 of the held-out targets.
     sigma_ : float
-        The width of the low-pass in use.
+        The width of the low-pass in use, 0 for none.
     n_voxels_ : int
         The budget as a count.
     target_ : str
@@ -119,6 +114,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_voxels": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
+        "method": [str],
         "sigma": [StrOptions({"auto"}), Interval(Real, 0, np.inf, closed="left")],
         "ridge": [Interval(Real, 0, np.inf, closed="neither")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
@@ -134,6 +130,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         self,
         n_voxels: int | float = 0.5,
         *,
+        method: str = LEARNED,
         sigma: float | Literal["auto"] = "auto",
         ridge: float = 10.0,
         n_folds: int = 8,
@@ -145,6 +142,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         random_state: Any = 0,
     ) -> None:
         self.n_voxels = n_voxels
+        self.method = method
         self.sigma = sigma
         self.ridge = ridge
         self.n_folds = n_folds
@@ -167,47 +165,49 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         be as long as X. Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used, NaN among them.
         """
         check_parameters(self)
+        selector, options = self._selector(), {name: getattr(self, name) for name in OPTIONS}
         refuse_masked(X=X, y=y, coordinates=coordinates)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         targets, labels = _targets(y, len(X), self.target)
         self.target_ = "embedding" if labels is None else "classes"
         self.n_voxels_ = self._budget(X.shape[1])
         geometry = self._find_geometry(coordinates, X.shape[1])
-        trials = _Trials(labels, _checked_groups(groups, labels, len(X)), self.n_folds, self._generator())
-
-        responses, varying = _standardised(X)
-        self.mask_, self.scores_ = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        self._support = np.zeros(X.shape[1], bool)
-        self.sigma_ = 0.0
-        self.path_: tuple[Step, ...] = ()
-        if len(varying):
-            self._learn(responses, varying, targets, trials, geometry)
-        self._support[np.flatnonzero(~self._support)[: self.n_voxels_ - self._support.sum()]] = True
+        evidence = Evidence(
+            responses=_standardised(X),
+            targets=targets,
+            stimuli=np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1) if labels is None else labels,
+            n_voxels=self.n_voxels_,
+            seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+            groups=_checked_groups(groups, labels, len(X)),
+            labels=labels,
+            geometry=geometry,
+            sigma=None if self.sigma == "auto" else float(self.sigma),
+        )
+        found = selector.select(evidence, **(options if self.method == LEARNED else {}))
+        self._support, self.scores_, self.sigma_ = found.kept, found.scores.values, found.scores.sigma
+        self.path_: tuple[Step, ...] = found.scores.path
+        self.__dict__.pop("mask_", None)
+        if found.scores.mask is not None:
+            self.mask_ = found.scores.mask
         self._draw(geometry)
         return self
 
-    def _learn(
-        self, responses: np.ndarray, varying: np.ndarray, targets: np.ndarray, trials: "_Trials", geometry: Geometry | None
-    ) -> None:  # fmt: skip
-        """Mask, scores, path and support of the voxels that vary."""
-        budget = min(self.n_voxels_, len(varying))
-        low_pass: Callable[[float], Any] = functools.cache(
-            _no_low_pass(len(varying)) if geometry is None else geometry.take(varying).low_pass
-        )
-        folds = trials.folds(np.arange(len(responses)))
-        if geometry is not None and self.sigma != "auto":
-            self.sigma_ = float(self.sigma)
-        elif geometry is not None and trials.n_groups < FEWEST_GROUPS:
-            self.sigma_ = WIDTHS[0]
-        elif geometry is not None:
-            halves = [trials.half() for _ in range(N_HALVINGS)]
-            self.sigma_, _ = choose_width(
-                responses, targets, halves, trials.folds, low_pass, WIDTHS, budget=budget, ridge=self.ridge
-            )
-        settings = CrossFitSettings(budget=budget, ridge=self.ridge, n_steps=self.n_steps, step_size=self.step_size)
-        learned = learn_mask(responses, targets, folds, low_pass(self.sigma_), settings)
-        self.mask_[varying], self.scores_[varying], self._support[varying] = learned.mask, learned.score, learned.kept
-        self.path_ = learned.path
+    def _selector(self) -> Selector:
+        """The method; `InputError` where it is none that can be used here, or would not read what was given."""
+        fitting = [one.name for one in selectors.every() if not (one.oracle or one.without_budget)]
+        try:
+            found = selectors.selector(self.method)
+        except NotFoundError as error:
+            raise InputError(f"method: {error}") from error
+        if found.name not in fitting:
+            raise InputError(f"method: '{self.method}' has no budget or sees an answer; there are: {', '.join(fitting)}")
+        defaults = {name: part.default for name, part in inspect.signature(type(self)).parameters.items()}
+        given = [name for name in OPTIONS if getattr(self, name) != defaults[name]]
+        if given and self.method != LEARNED:
+            raise InputError(f"{' and '.join(given)}: of method='{LEARNED}', and method='{self.method}' came")
+        if not found.low_pass and self.sigma not in ("auto", 0):
+            raise InputError(f"sigma: method='{self.method}' has no low-pass; leave it at 'auto'")
+        return found
 
     def _get_support_mask(self) -> np.ndarray:
         check_is_fitted(self)
@@ -230,9 +230,6 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     def _budget(self, n_candidates: int) -> int:
         count_or_share = int(self.n_voxels) if isinstance(self.n_voxels, np.integer) else self.n_voxels
         return voxel_budget(count_or_share, n_candidates)
-
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _find_geometry(self, coordinates: Any, n_voxels: int) -> Geometry | None:
         """Where the voxels are, from the one source that was given, if any."""
@@ -264,30 +261,6 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
             self.mask_img_ = nibabel.Nifti1Image(geometry.to_volume(self._support).astype(np.uint8), geometry.affine)
         elif self.masker is not None:
             self.mask_img_ = self.masker.inverse_transform(self._support.astype(np.float32))
-
-
-class _Trials:
-    """How trials are split inside a fit: by group, classes dealt evenly."""
-
-    def __init__(self, labels: np.ndarray | None, groups: np.ndarray, n_folds: int, generator: np.random.Generator) -> None:
-        self.labels, self.groups, self.n_folds, self.generator = labels, groups, n_folds, generator
-        self.n_groups = len(np.unique(groups))
-
-    def _split(self, trials: np.ndarray, n_folds: int) -> np.ndarray:
-        labels = None if self.labels is None else self.labels[trials]
-        return assign_folds(self.groups[trials], labels, n_folds, self.generator)
-
-    def folds(self, trials: np.ndarray) -> np.ndarray:
-        """Fold of each of these trials."""
-        return self._split(trials, self.n_folds)
-
-    def half(self) -> np.ndarray:
-        """A random half of all trials, bool (trial,)."""
-        return self._split(np.arange(len(self.groups)), 2) == 0
-
-
-def _no_low_pass(n_voxels: int) -> Callable[[float], Any]:
-    return lambda _: scipy.sparse.eye_array(n_voxels, format="csr")
 
 
 def _geometry_of(masker: Any) -> Geometry:
@@ -369,10 +342,10 @@ def _labels(y: np.ndarray, kind: str, *, is_guess: bool) -> np.ndarray:
     return labels
 
 
-def _checked_groups(groups: Any, labels: np.ndarray | None, n_trials: int) -> np.ndarray:
-    """A group per trial; each trial its own where none are given."""
+def _checked_groups(groups: Any, labels: np.ndarray | None, n_trials: int) -> np.ndarray | None:
+    """A group per trial, where groups are given."""
     if groups is None:
-        return np.arange(n_trials)
+        return None
     groups = checked_names(groups, n_trials, argument="groups", what="trial")
     names = np.unique(groups)
     if len(names) < 2:
@@ -393,19 +366,17 @@ def _check_confounded(groups: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _standardised(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """z-scored responses of the voxels that vary, float32 (trial, varying voxel), and these voxels' indices.
+def _standardised(X: np.ndarray) -> np.ndarray:
+    """z-scored responses, float32 (trial, voxel); 0 for a voxel that does not vary.
 
     A voxel varies if its standard deviation exceeds 1e-10 (float32: 1e-5) of its largest value: less is rounding.
     """
-    least = 1e-10 if X.dtype == np.float64 else 1e-5
-    out, varying = np.empty(X.shape, np.float32), np.zeros(X.shape[1], bool)
+    least, out = 1e-10 if X.dtype == np.float64 else 1e-5, np.empty(X.shape, np.float32)
     for columns in blocks_of(X.shape[1], VOXELS_PER_BLOCK):
         block = X[:, columns].astype(np.float64)
         largest = np.abs(block).max(0)
         block /= np.where(largest > 0, largest, 1.0)
         block -= block.mean(0)
         sd = block.std(0)
-        varying[columns] = sd > least
-        out[:, columns] = block / np.where(sd > least, sd, 1.0)
-    return (out if varying.all() else out[:, varying]), np.flatnonzero(varying)
+        out[:, columns] = np.where(sd > least, block / np.where(sd > least, sd, 1.0), 0.0)
+    return out

@@ -1,7 +1,7 @@
-"""The decoder of a finished TROI run for use: it takes the kept voxels alone, or the whole box of which it reads those.
+"""The decoder of a finished run of troi, or of a selector, for use: it takes the kept voxels alone, or the whole box of them.
 
 The mask closes every other voxel for good, so their columns of the input layer multiply zeros: W (mask x) = W_keep x_keep,
-exactly. The run stores W_keep alone (stage 2 of decoding/methods/troi.py trains on the kept voxels).
+exactly. The run stores W_keep alone (`refit` of decoding/adaptation.py trains on the kept voxels).
 """
 
 import torch
@@ -9,11 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.decoding.decoder_checkpoint import stored_decoder
+from pulvinar.decoding.decoder_checkpoint import has_layer, stored_decoder
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import Decoded, DecoderShape, SharedDecoder
-
-METHOD = "troi"
 
 
 class VoxelDecoder(nn.Module):
@@ -59,8 +57,8 @@ class VoxelDecoder(nn.Module):
 
 
 def voxel_decoder(run: RunFolder) -> VoxelDecoder:
-    """The decoder of a finished run of troi; `InputError` for another run, `FileError` for a damaged one."""
-    stored = stored_decoder(run.require(method=METHOD))
+    """The decoder of a finished run of troi or a selector; `InputError` for another, `FileError` for a damaged one."""
+    stored = stored_decoder(run.require(method=run.method if has_layer(run) else "troi"))
     try:
         made = VoxelDecoder(stored.state["selected"].bool(), stored.shared.shape)
         made.layer.load_state_dict(stored.state["layer"])

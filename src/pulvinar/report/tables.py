@@ -11,21 +11,9 @@ from typing import Any
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.scores.resampling import interval_text
 from pulvinar.scores.table import NO_BREAK, Column, Row, Table, csv_text
+from pulvinar.selection import selectors
 
-LABELS = {
-    "troi": "TROI",
-    "ridge": "Ridge, same voxels",
-    "annotated": "Annotated ROI",
-    "all": "All voxels",
-    "random": "Random voxels",
-    "ceiling": "Noise ceiling",
-    "ceiling_oracle": "Noise ceiling (oracle)",
-    "univariate": "Univariate",
-    "univariate_smoothed": "Univariate (smoothed)",
-    "anova": "ANOVA",
-    "true_voxels": "All true voxels (oracle)",
-    "true_best": "Best true voxels (oracle)",
-}
+LABELS = {"troi": "TROI", "ridge": "Ridge, same voxels"}  # selectors have their own
 METRICS = {
     "brain_to_image_top1": "brain → image top-1",
     "image_to_brain_top1": "image → brain top-1",
@@ -57,6 +45,8 @@ def label(name: str) -> str:
     >>> label("ceiling_oracle"), label("top_reliable")
     ('Noise ceiling (oracle)', 'Top reliable')
     """
+    if name in selectors.files():
+        return selectors.selector(name).label
     return LABELS.get(name) or name.replace("_", " ").capitalize()
 
 

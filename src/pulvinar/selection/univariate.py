@@ -107,13 +107,15 @@ def cross_validated_encoding_r2(
     n_folds: int = 5,
     alphas: Sequence[float] = ALPHAS,
     choose_alpha: Literal["per_voxel", "global"] = "per_voxel",
+    groups: Sequence[str] | Shaped[np.ndarray, " group"] | None = None,
 ) -> Float[np.ndarray, " voxel"]:
     """Out-of-fold R2 of each voxel under ridge regression from the embedding of the stimuli; can be negative.
 
     R2 = 1 - sum_t (y_t - p_t)^2 / sum_t (y_t - m_t)^2 over all trials t, p_t the prediction and m_t the mean response of the
-    training folds. Folds are of stimuli: all repeats of a stimulus stand in one fold. alpha (in units of the mean squared
-    singular value of the centred training embedding) minimises the closed-form leave-one-stimulus-out error inside the training
-    folds, for each voxel or summed over all. The intercept is not penalised. A constant voxel has R2 = 0.
+    training folds. Folds are of stimuli: all repeats of a stimulus stand in one fold; with `groups` (a name per trial, the same
+    for all repeats of a stimulus) they are of groups. alpha (in units of the mean squared singular value of the centred
+    training embedding) minimises the closed-form leave-one-stimulus-out error inside the training folds, for each voxel or
+    summed over all. The intercept is not penalised. A constant voxel has R2 = 0.
 
     Repeats of a stimulus share an embedding, so ridge over trials is ridge over stimulus means weighted by repeats. Ridge
     depends on the embedding only through its Gram matrix, so an embedding wider than the stimuli is replaced by as many
@@ -126,10 +128,13 @@ def cross_validated_encoding_r2(
         raise InputError(f"encoding: {len(responses)} trials but {len(embedding)} embeddings; each trial needs one")
     if len(alphas) == 0 or not all(np.isfinite(alpha) and alpha > 0 for alpha in alphas):
         raise InputError(f"alphas: positive numbers are needed, {list(alphas)} came")
-    if not 2 <= n_folds <= len(ids) // 2:
-        raise InputError(f"n_folds: 2 to {len(ids) // 2} for {len(ids)} stimuli, {n_folds} came")
+    group_of = np.arange(len(ids)) if groups is None else _group_of_stimuli(groups, row)
+    n_groups, what = int(group_of.max()) + 1, "stimuli" if groups is None else "groups"
+    most = n_groups // 2 if groups is None else n_groups
+    if not 2 <= n_folds <= most:
+        raise InputError(f"n_folds: 2 to {most} for {n_groups} {what}, {n_folds} came")
     features = _narrow(_embedding_of_stimuli(embedding, ids, row))
-    fold_of = np.random.default_rng(seed).permutation(len(ids)) % n_folds
+    fold_of = (np.random.default_rng(seed).permutation(n_groups) % n_folds)[group_of]
     folds = [_fold(features, counts, fold_of == fold, alphas) for fold in range(n_folds)]
     order = np.argsort(row, kind="stable")
     residual, total = np.zeros(responses.shape[1]), np.zeros(responses.shape[1])
@@ -225,6 +230,16 @@ def _scaled(
     weights = (counts[fold.train] / counts[fold.train].sum()).astype(np.float32)
     centre = weights @ train
     return fold.root_counts[:, None] * (train - centre), centre
+
+
+def _group_of_stimuli(
+    groups: Sequence[str] | Shaped[np.ndarray, " trial"], row: Int[np.ndarray, " trial"]
+) -> Int[np.ndarray, " stimulus"]:
+    """The group, by its place among their sorted names, of every stimulus; row: the stimulus of each trial."""
+    group, first = _rows_of(groups, len(row), "groups")[1], np.unique(row, return_index=True)[1]
+    if (group != group[first][row]).any():
+        raise InputError("groups: trials of one stimulus are in several groups; all of them need the same")
+    return group[first]
 
 
 def _embedding_of_stimuli(

@@ -26,6 +26,7 @@ from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import InputError
 from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.data import Trials
+from pulvinar.decoding.decoder_checkpoint import has_layer
 from pulvinar.decoding.decoder_runs import OpenedDecoder, open_decoder, require_decoder_run
 from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.decoding.pictures.picture_decoder import GRID, SMALLEST_SIDE
@@ -224,7 +225,7 @@ def join(config: Config, prepared: Prepared, backbone: RunFolder | None) -> Join
     dim = len(result["embedding"]["mean"])
     if config.prior == "diffusion" and dim % config.prior_tokens:
         raise InputError(f"prior_tokens: an embedding of {dim} numbers does not fall into {config.prior_tokens} equal tokens")
-    decoder = open_decoder(backbone, prepared.experiment) if backbone.method == "troi" else None
+    decoder = open_decoder(backbone, prepared.experiment) if has_layer(backbone) else None
     return Joined(**vars(prepared), backbone=backbone, decoder=decoder)
 
 
