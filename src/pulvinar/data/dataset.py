@@ -1,8 +1,22 @@
-"""What a data set is: where it comes from, and how it is opened. Each file of datasets/ exports one, DATASET."""
+"""What a data set is: where it comes from, and how it is opened. Each package or file of datasets/ exports one, DATASET."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Where data come from, and what one may do with them; empty for layouts of our own."""
+
+    citation: str = ""
+    url: str = ""
+    licence: str = ""
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """As experiments keep them."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +29,9 @@ class Dataset:
     """
 
     name: str
-    citation: str = ""  # these three are empty for layouts of our own
-    url: str = ""
-    licence: str = ""
+    facts: Facts = Facts()
     load: Callable[[str], Any] | None = None
     inspect: Callable[[str], dict[str, Any]] | None = None
     probes: Callable[[Any, int], list[dict[str, Any]]] | None = None
     generated: type[Any] | None = None
     generate: Callable[[str, Any, Any], dict[str, Any]] | None = None
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """Where the data come from, as experiments keep it."""
-        return {"citation": self.citation, "url": self.url, "licence": self.licence}

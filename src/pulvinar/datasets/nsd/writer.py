@@ -7,7 +7,7 @@ deviation. ncsnr is computed from the betas written, as NSD does from its own. B
 embedding of the world's images, rows as in the stimulus file) and `truth.h5`, both unknown to NSD.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,18 @@ from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
-from pulvinar.data.nsd_surface_writer import Volume, write_surface
-from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
+from pulvinar.data.planted_layout import Plant
 from pulvinar.data.responses import Responses
 from pulvinar.data.sessions import ShownImages
+from pulvinar.datasets.nsd.files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.datasets.nsd.surface_writer import Volume, write_surface
+from pulvinar.datasets.nsd.table_writer import (
+    N_REPEATS,
+    write_behaviour,
+    write_design,
+    write_image_information,
+    write_label_tables,
+)
 
 N_TRIALS, N_COLUMNS = 30_000, 10_000
 PIXELS = 425
@@ -35,8 +42,6 @@ AREAS = "prf-visualrois"
 
 _SIZES, _CAUSES = ("n_subjects", "n_voxels", "n_test_images", "image_size"), ("driver", "driver_weights", "driver_strength")
 PLANTED = ("seed", *_SIZES, "images", *_CAUSES, "tuning_dim")  # settings that are the planted world's own
-
-Plant = Callable[..., Experiment]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.nsd_files import HEMISPHERES, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.datasets.nsd.files import HEMISPHERES, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
