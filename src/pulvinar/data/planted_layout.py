@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pulvinar.core.config import LARGEST_SEED, setting
-from pulvinar.core.storage import write_text
+from pulvinar.core.storage import write_arrays, write_text
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.sessions import ShownImages
 from pulvinar.data.stimuli import Stimuli
@@ -45,6 +47,18 @@ def write_sources(folder: Path, stimuli: Stimuli, names: Mapping[str, str]) -> N
     """`sources.csv`: which photograph a picture was cut from. names: stimulus id of the world -> its name in the data set."""
     lines = [f"{names[name]},{source}" for name, source in zip(stimuli.ids, stimuli.sources, strict=True)]
     write_text(folder / SOURCES, "\n".join(["id,source", *lines]) + "\n")
+
+
+def write_embeddings(folder: Path, stimuli: Stimuli, names: Mapping[str, str]) -> None:
+    """`features/NAME.npz` of each embedding of the world, with the pictures' names in the data set beside the rows."""
+    ids = np.array([names[name] for name in stimuli.ids])
+    for name, values in stimuli.features.items():
+        write_arrays(folder / "features" / f"{name}.npz", **{name: np.asarray(values, np.float32), "id": ids})
+
+
+def write_truth(folder: Path, subject: str, truth: Mapping[str, np.ndarray]) -> None:
+    """`truth/SUBJECT.npz`: the answers, in the order in which the data set lists its voxels."""
+    write_arrays(folder / TRUTH / f"{subject}.npz", **truth)
 
 
 def generator(

@@ -20,6 +20,7 @@ from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.planted_head import head_grid
 from pulvinar.data.planted_layout import Plant
 from pulvinar.data.responses import Responses
 from pulvinar.data.sessions import ShownImages
@@ -209,16 +210,7 @@ def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[
 
 def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume:
     """The head with a margin, in a grid of three different sides."""
-    geometry = responses.geometry
-    sides: list[int] = []
-    for side in geometry.shape or ():
-        size = side + 2 * MARGIN
-        while size in sides:
-            size += 1
-        sides.append(size)
-    index = np.array(geometry.grid_place).T + MARGIN
-    affine = np.array(geometry.affine)
-    affine[:3, 3] -= affine[:3, :3] @ np.full(3, MARGIN)
+    grid = head_grid(responses.geometry, margin=MARGIN)
     betas = np.empty(responses.values.shape, np.int16)
     for start in range(0, responses.n_trials, 256):
         block = responses.read(np.arange(start, min(start + 256, responses.n_trials)))
@@ -226,9 +218,9 @@ def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume
     labels, names = _labels(responses, truth)
     return Volume(
         subject=subject,
-        index=index,
-        shape=(sides[0], sides[1], sides[2]),
-        affine=affine,
+        index=grid.index,
+        shape=grid.shape,
+        affine=grid.affine,
         betas=betas,
         labels=labels,
         label_names=names,
