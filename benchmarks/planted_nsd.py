@@ -18,7 +18,7 @@ import torch
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import open_experiment, simulate
 from pulvinar.core.storage import atomic_path, read_arrays, read_json, write_json
-from pulvinar.data.nsd_files import N_IMAGES
+from pulvinar.datasets.nsd.files import N_IMAGES
 from pulvinar.decoding.decoder_checkpoint import stored_decoder
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.backbones import feature_batches, load_backbone

@@ -32,12 +32,12 @@ from pulvinar.data.feature_tables import open_table
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_files import read_image
 from pulvinar.data.matlab_files import read_matlab
-from pulvinar.data.nsd_files import mgh_shape, read_mgh
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.algonauts2023 import read_submission, write_submission
+from pulvinar.datasets.nsd.files import mgh_shape, read_mgh
 from pulvinar.encoding.feature_cache import cached_features
 from pulvinar.learning import checkpoints
 from pulvinar.networks.backbones import Backbone

@@ -13,7 +13,6 @@ import pytest
 from pulvinar.app import registry
 from pulvinar.core.config import ANY, Bounds, build, describe, setting
 from pulvinar.core.errors import ConfigError
-from pulvinar.data import algonauts2023_writer, nod_writer, nsd_writer
 from pulvinar.data.pictures import PictureOptions
 from pulvinar.gating.score_settings import ScoreSettings
 
@@ -28,11 +27,10 @@ def classes() -> dict[str, type[Any]]:
     for name in registry.names("methods"):
         found[name] = registry.method(name).config
     for name in registry.names("datasets"):
-        for kind in ("Config", "Options"):
+        for kind in ("Config", "Options", "Generated"):
             module = importlib.import_module(f"pulvinar.datasets.{name}")
             if hasattr(module, kind):
                 found[f"{name}.{kind}"] = getattr(module, kind)
-    found |= {module.__name__: module.Generated for module in (algonauts2023_writer, nod_writer, nsd_writer)}
     return found
 
 

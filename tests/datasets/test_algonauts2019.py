@@ -308,7 +308,7 @@ def test_every_image_has_the_source_it_was_cut_from_and_sets_share_none(monkeypa
         photographs, "read_picture", lambda path: np.full((9, 9, 3), grey.setdefault(path.name, 10 * len(grey)))
     )
     monkeypatch.setattr(photographs, "crops", lambda picture, n, size, rng, **limits: np.repeat(picture[None], n, axis=0))
-    images, sources = algonauts2019._draw_images(algonauts2019.Config(sets=(40, 30)), np.random.default_rng(0))
+    images, sources = algonauts2019.writer._draw_images(algonauts2019.Config(sets=(40, 30)), np.random.default_rng(0))
     for n in (40, 30):
         assert images[n].shape[0] == len(sources[n]) == n
         assert [grey[source.split("/")[1]] for source in sources[n]] == images[n][:, 0, 0, 0].tolist()

@@ -27,8 +27,8 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.storage import fingerprint
-from pulvinar.data.algonauts_layout import SetContent, as_jpeg, write_set
 from pulvinar.data.experiment import Experiment, save
+from pulvinar.datasets.algonauts2019.layout import SetContent, as_jpeg, write_set
 from pulvinar.datasets.simulated import Config, simulate
 
 DATASETS = registry.names("datasets")
@@ -39,13 +39,14 @@ OURS = ("arrays", "image_files", "simulated")  # layouts of this project, not so
 def test_a_dataset_says_what_it_is_and_where_it_comes_from(name):
     dataset = registry.dataset(name)
     assert dataset.name == name
+    facts = dataset.facts
     assert DATASETS[name].endswith(".")
     assert (dataset.generate is None) == (dataset.generated is None)
     if name not in OURS:
         assert dataset.load, "no function opens it"
-        assert dataset.citation
-        assert dataset.licence
-        assert dataset.url.startswith(("https://", "http://"))
+        assert facts.citation
+        assert facts.licence
+        assert facts.url.startswith(("https://", "http://"))
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name not in OURS])

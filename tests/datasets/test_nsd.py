@@ -10,11 +10,12 @@ import pytest
 
 from pulvinar.core.config import describe
 from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError
-from pulvinar.data import nsd_files, nsd_spaces
-from pulvinar.data.nsd_spaces import VolumeSpace
 from pulvinar.datasets import mindeye2
-from pulvinar.datasets import nsd as dataset
+from pulvinar.datasets.nsd import files as nsd_files
 from pulvinar.datasets.nsd import load, probes
+from pulvinar.datasets.nsd import reader as dataset
+from pulvinar.datasets.nsd import spaces as nsd_spaces
+from pulvinar.datasets.nsd.spaces import VolumeSpace
 
 
 def wrong_probes(written, query: str = "", n: int = 200) -> list[dict]:

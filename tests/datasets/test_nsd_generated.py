@@ -10,10 +10,10 @@ from PIL import Image
 
 from pulvinar.app.data import absolute, open_experiment, simulate
 from pulvinar.core.errors import ConfigError, FileError
-from pulvinar.data import nsd_writer
-from pulvinar.data.nsd_writer import Generated, signal_to_noise, write_world
 from pulvinar.datasets import simulated
 from pulvinar.datasets.nsd import load, probes
+from pulvinar.datasets.nsd import writer as nsd_writer
+from pulvinar.datasets.nsd.writer import Generated, signal_to_noise, write_world
 
 TINY = {"n_subjects": 2, "n_voxels": 220, "n_sessions": 1, "n_test_images": 200, "image_size": 16}
 

@@ -16,6 +16,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.inspect import inspect as describe
 from pulvinar.data.inspect import inspect_images as describe_images
+from pulvinar.data.inspect import probe_values
 from pulvinar.data.pictures import look_into
 from pulvinar.data.sessions import ShownImages
 
@@ -112,9 +113,9 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
             experiment = open_experiment(source)
     result = describe(experiment)
     if probe is not None:
-        if named is None or named.probes is None:
+        if named is None:
             raise InputError(f"--probe: single values are given of a dataset's own files, e.g. nsd:DIR; {source} came")
-        result["probes"] = named.probes(experiment, probe)
+        result["probes"] = (named.probes or probe_values)(experiment, probe)
     if Path(source).is_dir():
         result["files_that_differ_from_checksums"] = folders.verify(source)
     return result

@@ -1,5 +1,5 @@
 """The folders are the registry: methods are the files of `methods/` in every wing, selectors those of `selection/selectors/`,
-data sets those of `datasets/`. They are listed without importing them.
+data sets the files of `datasets/`, or packages. They are listed without importing them.
 """
 
 import ast
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a list of names needs no torch
     from pulvinar.learning.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = {"methods": "*/methods/*.py", "datasets": "datasets/*.py"}  # a method stands in its wing
+FILES = {"methods": ("*/methods/*.py",), "datasets": ("datasets/*.py", "datasets/*/__init__.py")}  # a method is in its wing
 KINDS = ("methods", "selectors", "datasets")
 
 
@@ -31,9 +31,12 @@ def names(kind: str) -> dict[str, str]:
 
 
 def _files(kind: str) -> dict[str, Path]:
+    """Name -> the file that opens it: a module's own, a package's `__init__.py`."""
     if kind == "selectors":
         return selectors.files()
-    return {path.stem: path for path in sorted(ROOT.glob(FILES[kind]), key=lambda path: path.stem) if path.stem != "__init__"}
+    found = [path for pattern in FILES[kind] for path in ROOT.glob(pattern)]
+    named = {path.parent.name if path.stem == "__init__" else path.stem: path for path in found}
+    return {name: path for name, path in sorted(named.items()) if name not in FILES}
 
 
 def method(name: str) -> "Method":
@@ -55,4 +58,5 @@ def _module(kind: str, name: str) -> ModuleType:
     if name not in there:
         known = [*there, *(selectors.files() if kind == "methods" else ())]
         raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, known)}")
-    return importlib.import_module(".".join(there[name].relative_to(ROOT.parent).with_suffix("").parts))
+    parts = there[name].relative_to(ROOT.parent).with_suffix("").parts
+    return importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))

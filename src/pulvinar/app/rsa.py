@@ -13,7 +13,7 @@ from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.progress import warn
 from pulvinar.data.dissimilarity_files import image_ids
 from pulvinar.data.image_ids import ImageNames
-from pulvinar.data.rdm_submission import in_order, read_named_submission, write_submission
+from pulvinar.datasets.algonauts2019.submission import in_order, read_named_submission, write_submission
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
 from pulvinar.rsa.rdm_files import RDMFile, align, read_rdms
 from pulvinar.scores.rdm import condense

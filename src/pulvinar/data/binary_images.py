@@ -1,4 +1,4 @@
-"""Raw binary files of labels and pixels, as the CIFAR and STL-10 pages describe them."""
+"""Raw binary files of labels and pixels: records of both, or planes of pixels alone."""
 
 import os
 from collections.abc import Sequence

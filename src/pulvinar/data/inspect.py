@@ -64,6 +64,34 @@ def inspect_images(images: ImageSet) -> dict[str, Any]:
     return to_jsonable(summary)
 
 
+def probe_values(experiment: Experiment, n: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """`n` random single values as the experiment holds them, to be compared with the files by other means.
+
+    Each: subject, trial (row of its responses, from 0), session, run, stimulus, voxel (its number from 0), `place` ([x, y, z]
+    in the grid of a volume, else the point), value, rois (names), noise_ceiling (share of variance, or None).
+    """
+    generator, names, found = np.random.default_rng(seed), list(experiment.subjects), []
+    for _ in range(n):
+        own = experiment.subjects[names[generator.integers(len(names))]]
+        trial, voxel = int(generator.integers(own.n_trials)), int(generator.integers(own.n_voxels))
+        geometry = own.geometry
+        found.append(
+            {
+                "subject": own.subject,
+                "trial": trial,
+                "session": int(own.sessions[trial]),
+                "run": int(own.runs[trial]),
+                "stimulus": own.stimulus_ids[trial],
+                "voxel": voxel,
+                "place": (geometry.coordinates if geometry.index is None else geometry.index)[voxel].tolist(),
+                "value": float(own.read(np.array([trial]), np.array([voxel]))[0, 0]),
+                "rois": [name for name, mask in own.rois.items() if mask[voxel]],
+                "noise_ceiling": None if own.noise_ceiling is None else float(own.noise_ceiling[voxel]),
+            }
+        )
+    return found
+
+
 def _subject(responses: Responses) -> dict[str, Any]:
     shown = Counter(responses.stimulus_ids)
     geometry, ceiling = responses.geometry, responses.noise_ceiling

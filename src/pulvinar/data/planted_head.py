@@ -1,11 +1,42 @@
 """Where planted voxels are: a head of its own proportions, and irregular regions in it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.ndimage
 
 from pulvinar.data.geometry import Geometry
 
 VOXEL_MM = 1.8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadGrid:
+    """A head in a grid of three different sides: index (voxel, 3) of its voxels in it, shape, affine."""
+
+    index: np.ndarray
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    def fill(self, values: np.ndarray, outside: float = 0) -> np.ndarray:
+        """Values (voxel,) in the grid (x, y, z)."""
+        volume = np.full(self.shape, outside, values.dtype)
+        volume[tuple(self.index.T)] = values
+        return volume
+
+
+def head_grid(geometry: Geometry, *, margin: int) -> HeadGrid:
+    """The head with `margin` empty voxels around it; axes in another order would not fit the sides."""
+    sides: list[int] = []
+    for side in geometry.shape or ():
+        size = side + 2 * margin
+        while size in sides:
+            size += 1
+        sides.append(size)
+    affine = np.array(geometry.affine)
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, margin)
+    index = np.array(geometry.grid_place).T + margin
+    return HeadGrid(index=index, shape=(sides[0], sides[1], sides[2]), affine=affine)
 
 
 def head(n_voxels: int, rng: np.random.Generator) -> Geometry:

@@ -39,9 +39,9 @@ class SessionCache:
 class SessionValues:
     """Values (trial, voxel) of one subject, with the indexing that `Responses` needs: `[trials]` and `[trials, voxels]`.
 
-    name: of the subject. read: session -> (750, voxel). places: session and row in it of every trial, (trial, 2), as
-    `trial_places` gives them.
-    trial_numbers: each trial's number over all sessions of the experiment, from 0.
+    name: of the subject. read: session -> (trial of the session, voxel). places: session and row in it of every trial,
+    (trial, 2), as `trial_places` gives them. trial_numbers: each trial's number over all sessions of the experiment, from 0,
+    where all have `trials_per_session`.
     """
 
     ndim = 2
@@ -55,7 +55,7 @@ class SessionValues:
         n_voxels: int,
         dtype: type,
         cache: SessionCache,
-        trials_per_session: int,
+        trials_per_session: int = 0,
     ) -> None:
         self.name, self._read, self._places, self._cache = name, read, places, cache
         self.shape = (len(places), n_voxels)

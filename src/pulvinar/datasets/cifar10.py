@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from pulvinar.data.binary_images import find_folder, read_class_names, read_records
-from pulvinar.data.dataset import Dataset
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"train": (50_000, 32, 32, 3), "test": (10_000, 32, 32, 3), "classes": 10}
@@ -21,7 +21,9 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     in the test set pixel for pixel are left out of training, with a warning. `FileError` for another download (the pickled
     Python version, the MATLAB version) says which one is read; a file cut short is named.
     """
-    folder = find_folder(path, FOLDER, TRAIN[0], name="CIFAR-10", url=DATASET.url, foreign=("data_batch_1", "data_batch_1.mat"))
+    folder = find_folder(
+        path, FOLDER, TRAIN[0], name="CIFAR-10", url=DATASET.facts.url, foreign=("data_batch_1", "data_batch_1.mat")
+    )
     parts = [read_records(folder / file, n_classes=(10,), side=32) for file in TRAIN]
     images, labels = (np.concatenate([part[index] for part in parts]) for index in (0, 1))
     test, test_labels = read_records(folder / TEST, n_classes=(10,), side=32)
@@ -38,8 +40,10 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
 
 DATASET = Dataset(
     name="cifar10",
-    citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    licence="none stated; the page asks for the citation",
+    facts=Facts(
+        citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        licence="none stated; the page asks for the citation",
+    ),
     load=load,
 )

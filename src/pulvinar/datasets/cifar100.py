@@ -3,7 +3,7 @@
 import os
 
 from pulvinar.data.binary_images import find_folder, read_class_names, read_records
-from pulvinar.data.dataset import Dataset
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"train": (50_000, 32, 32, 3), "test": (10_000, 32, 32, 3), "classes": 100}
@@ -18,7 +18,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     A record is a coarse and a fine label and 3 x 1024 bytes of pixels. Training images that are in the test set pixel for pixel
     are left out of training, with a warning. `FileError` for another download says which one is read.
     """
-    folder = find_folder(path, FOLDER, "train.bin", name="CIFAR-100", url=DATASET.url, foreign=("train", "train.mat"))
+    folder = find_folder(path, FOLDER, "train.bin", name="CIFAR-100", url=DATASET.facts.url, foreign=("train", "train.mat"))
     images, labels = read_records(folder / "train.bin", n_classes=N_CLASSES, side=32)
     test, test_labels = read_records(folder / "test.bin", n_classes=N_CLASSES, side=32)
     train, train_labels = without_copies(images, labels[:, FINE], test, name="CIFAR-100")
@@ -34,8 +34,10 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
 
 DATASET = Dataset(
     name="cifar100",
-    citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
-    url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-    licence="none stated; the page asks for the citation",
+    facts=Facts(
+        citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        licence="none stated; the page asks for the citation",
+    ),
     load=load,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.storage import reading, require_file
-from pulvinar.data.dataset import Dataset
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions
@@ -70,8 +70,10 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 DATASET = Dataset(
     name="imagenet100",
-    citation="Russakovsky O et al. ImageNet large scale visual recognition challenge. IJCV 115:211-252, 2015.",
-    url="https://image-net.org/challenges/LSVRC/2012/",
-    licence="non-commercial research and education, by registration at image-net.org",
+    facts=Facts(
+        citation="Russakovsky O et al. ImageNet large scale visual recognition challenge. IJCV 115:211-252, 2015.",
+        url="https://image-net.org/challenges/LSVRC/2012/",
+        licence="non-commercial research and education, by registration at image-net.org",
+    ),
     load=load,
 )

@@ -26,18 +26,18 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log, track, warn
 from pulvinar.core.storage import map_hdf5_array, reading, require_file
 from pulvinar.data.brain_files import read_mask
-from pulvinar.data.dataset import Dataset
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import RowsOf
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.datasets.nsd.files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name
 
 SCALING = "z-scored by MindEye2 with the training trials of all sessions; transductive where fewer sessions are used"
 N_COLUMNS, IMAGE_COLUMN, BETAS_COLUMN = 17, 0, 5
@@ -72,7 +72,7 @@ def load(source: str) -> Experiment:
     rows = np.unique(np.concatenate([np.concatenate([own.train, own.test])[:, 0] for own in trials.values()]))
     sides = {side: {int(row) for own in trials.values() for row in getattr(own, side)[:, 0]} for side in ("train", "test")}
     facts: dict[str, Any] = {
-        **DATASET.facts,
+        **DATASET.facts.kept,
         "scaling of the files": SCALING,
     }
     facts["sessions"] = {name: own.n_sessions for name, own in trials.items()}
@@ -195,8 +195,10 @@ def _stimuli(root: Path, rows: np.ndarray, options: Options) -> Stimuli:
 
 DATASET = Dataset(
     name="mindeye2",
-    citation="Scotti, Tripathy, Torrico, ..., Norman & Abraham (2024), MindEye2, ICML; on Allen et al. (2022), NSD",
-    url="https://huggingface.co/datasets/pscotti/mindeyev2",
-    licence="NSD: by agreement with its authors; not to be redistributed",
+    facts=Facts(
+        citation="Scotti, Tripathy, Torrico, ..., Norman & Abraham (2024), MindEye2, ICML; on Allen et al. (2022), NSD",
+        url="https://huggingface.co/datasets/pscotti/mindeyev2",
+        licence="NSD: by agreement with its authors; not to be redistributed",
+    ),
     load=load,
 )

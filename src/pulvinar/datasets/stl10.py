@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.binary_images import find_folder, read_bytes, read_class_names, read_planes, require_classes
-from pulvinar.data.dataset import Dataset
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"unlabelled": (100_000, 96, 96, 3), "train": (5_000, 96, 96, 3), "test": (8_000, 96, 96, 3), "classes": 10}
@@ -21,7 +21,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     of memory. Training images that are in the test set pixel for pixel are left out, with a warning.
     """
     folder = find_folder(
-        path, FOLDER, "unlabeled_X.bin", name="STL-10", url=DATASET.url, foreign=("train.mat", "unlabeled.mat")
+        path, FOLDER, "unlabeled_X.bin", name="STL-10", url=DATASET.facts.url, foreign=("train.mat", "unlabeled.mat")
     )
     unlabelled = read_planes(folder / "unlabeled_X.bin", side=SIDE)
     labelled, labels = _labelled(folder, "train")
@@ -49,8 +49,10 @@ def _labelled(folder: Path, side: str) -> tuple[np.ndarray, np.ndarray]:
 
 DATASET = Dataset(
     name="stl10",
-    citation="Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011.",
-    url="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
-    licence="none stated; images from ImageNet, whose terms hold",
+    facts=Facts(
+        citation="Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011.",
+        url="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        licence="none stated; images from ImageNet, whose terms hold",
+    ),
     load=load,
 )

@@ -1,20 +1,9 @@
-"""Natural Object Dataset (OpenNeuro ds004496, CC0): 30 people see 57,120 pictures of ImageNet, once each; cortical vertices.
-
-    experiment = load("ds004496?subjects=1,2&atlas=HCP-MMP.32k_fs_LR.dlabel.nii")
-
-Read are the responses of `derivatives/ciftify/sub-XX/results/ses-imagenetKK_task-imagenet_run-R/` (a `*_beta.dscalar.nii` with
-one row per trial, and a `*_label.txt` with their pictures), the population receptive fields of
-`ses-prf_task-prf/*_params.dscalar.nii` (rows angle, eccentricity, size, R2; eccentricity and size in pixels: times 16/200 for
-degrees), and pictures in `stimuli/imagenet`. The HCP-MMP atlas is your own .dlabel.nii: it cannot be passed on.
-
-With an atlas and receptive fields, the vertices are the 50 of largest R2 in each of V1 to V4 of each hemisphere (as the
-contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; with neither, the whole cortex without ROIs.
-"""
+"""Reads the Natural Object Dataset: runs of CIFTI betas with their lists of pictures, atlas and receptive fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -23,17 +12,17 @@ from pulvinar.core.errors import DegenerateError, FileError, InputError
 from pulvinar.core.progress import log, track, warn
 from pulvinar.core.storage import reading, require_file
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
-from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
 from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ids_of_mentions
-from pulvinar.data.nod_writer import SOURCES, TRUTH, Generated, write_world
+from pulvinar.data.planted_layout import SOURCES, TRUTH
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
+from pulvinar.datasets.nod.facts import FACTS
 
 AREAS = ("V1", "V2", "V3", "V4")
 PRF_ROWS = ("angle", "eccentricity", "size", "R2")
@@ -102,7 +91,7 @@ def load(source: str) -> Experiment:
         split=split_by_source(stimuli, test_share=options.test_share, seed=options.seed),
         target=_name(options.target) if options.target else names[0],
         facts={
-            **DATASET.facts,
+            **FACTS.kept,
             "zscore": options.zscore,
             SIMULATED: (root / TRUTH).is_dir(),
         },
@@ -278,22 +267,3 @@ def _best(places: np.ndarray, r2: np.ndarray | None, count: int) -> np.ndarray:
     if r2 is None:
         return places
     return np.sort(places[np.argsort(-r2[places], kind="stable")[:count]])
-
-
-def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
-    """Write a planted world as a NOD folder; `plant(shown, **settings)` is datasets/simulated.py's `simulate`."""
-    experiment = write_world(Path(out), config, plant)
-    return {"folder": str(out), "name": experiment.name, "target": "sub-01"}
-
-
-DATASET = Dataset(
-    name="nod",
-    citation=(
-        "Gong, Zhou, Dai, Wen, Liu & Zhen (2023), A large-scale fMRI dataset for the visual processing of naturalistic scenes"
-    ),
-    url="https://openneuro.org/datasets/ds004496",
-    licence="CC0",
-    load=load,
-    generated=Generated,
-    generate=generate,
-)

@@ -11,12 +11,10 @@ Voxels are given as places in the grid (voxel, 3) in NIfTI axes, sessions come b
 """
 
 import csv
-import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,6 +22,7 @@ import numpy as np
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.storage import open_hdf5, reading, require_file
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
+from pulvinar.data.volume_series import open_series
 
 TRIALS_PER_SESSION = 750
 N_SUBJECTS = 8
@@ -248,33 +247,16 @@ def _read_box(path: Path, betas: h5py.Dataset, voxels: np.ndarray) -> np.ndarray
 
 def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
     """int16 (trial, voxel) of a NIfTI session (x, y, z, trial) at voxels (voxel, 3), one volume in memory at a time."""
-    import nibabel
-
-    path = require_file(path, "session of betas")
-    with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
-        shape, proxy, affine = image.shape, image.dataobj, np.asarray(image.affine, float)
-        stored, slope, intercept, offset = np.dtype(proxy.dtype), proxy.slope, proxy.inter, proxy.offset
-    if len(shape) != 4 or stored.kind != "i" or stored.itemsize != 2 or (slope, intercept) != (1, 0):
+    series = open_series(path)
+    scale = (series.slope, series.intercept)
+    if series.stored.kind != "i" or series.stored.itemsize != 2 or scale != (1, 0):
         raise InputError(
-            f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {stored} {shape} with scale {slope:g} "
-            f"and offset {intercept:g} came"
+            f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {series.stored} "
+            f"{(*series.grid, series.n_volumes)} with scale {series.slope:g} and offset {series.intercept:g} came"
         )
-    _require_trials(path, shape[3])
-    grid.require(path, shape[:3], affine)
-    place = np.ravel_multi_index(tuple(voxels.T), shape[:3], order="F")
-    n_bytes = int(np.prod(shape[:3])) * 2
-    out = np.empty((shape[3], len(voxels)), np.int16)
-    with reading(path, "NIfTI"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        file.read(offset)
-        for trial in range(shape[3]):
-            volume = file.read(n_bytes)
-            if len(volume) < n_bytes:
-                raise FileError(f"{path}: truncated: trial {trial} of {shape[3]} is not whole")
-            out[trial] = np.frombuffer(volume, stored)[place]
-        while file.read(n_bytes):  # the checksum of a compressed file stands at its end
-            pass
-    return out
+    _require_trials(path, series.n_volumes)
+    grid.require(path, series.grid, series.affine)
+    return series.read_stored(voxels)
 
 
 def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int]) -> np.ndarray:

@@ -7,7 +7,7 @@ deviation. ncsnr is computed from the betas written, as NSD does from its own. B
 embedding of the world's images, rows as in the stimulus file) and `truth.h5`, both unknown to NSD.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,19 @@ from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.nsd_files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
-from pulvinar.data.nsd_surface_writer import Volume, write_surface
-from pulvinar.data.nsd_table_writer import N_REPEATS, write_behaviour, write_design, write_image_information, write_label_tables
+from pulvinar.data.planted_head import head_grid
+from pulvinar.data.planted_layout import Plant
 from pulvinar.data.responses import Responses
 from pulvinar.data.sessions import ShownImages
+from pulvinar.datasets.nsd.files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.datasets.nsd.surface_writer import Volume, write_surface
+from pulvinar.datasets.nsd.table_writer import (
+    N_REPEATS,
+    write_behaviour,
+    write_design,
+    write_image_information,
+    write_label_tables,
+)
 
 N_TRIALS, N_COLUMNS = 30_000, 10_000
 PIXELS = 425
@@ -35,8 +43,6 @@ AREAS = "prf-visualrois"
 
 _SIZES, _CAUSES = ("n_subjects", "n_voxels", "n_test_images", "image_size"), ("driver", "driver_weights", "driver_strength")
 PLANTED = ("seed", *_SIZES, "images", *_CAUSES, "tuning_dim")  # settings that are the planted world's own
-
-Plant = Callable[..., Experiment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +210,7 @@ def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[
 
 def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume:
     """The head with a margin, in a grid of three different sides."""
-    geometry = responses.geometry
-    sides: list[int] = []
-    for side in geometry.shape or ():
-        size = side + 2 * MARGIN
-        while size in sides:
-            size += 1
-        sides.append(size)
-    index = np.array(geometry.grid_place).T + MARGIN
-    affine = np.array(geometry.affine)
-    affine[:3, 3] -= affine[:3, :3] @ np.full(3, MARGIN)
+    grid = head_grid(responses.geometry, margin=MARGIN)
     betas = np.empty(responses.values.shape, np.int16)
     for start in range(0, responses.n_trials, 256):
         block = responses.read(np.arange(start, min(start + 256, responses.n_trials)))
@@ -221,9 +218,9 @@ def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume
     labels, names = _labels(responses, truth)
     return Volume(
         subject=subject,
-        index=index,
-        shape=(sides[0], sides[1], sides[2]),
-        affine=affine,
+        index=grid.index,
+        shape=grid.shape,
+        affine=grid.affine,
         betas=betas,
         labels=labels,
         label_names=names,

@@ -8,7 +8,7 @@ in the place of HCP-MMP: the borders of others lie a little elsewhere, as people
 vertex) and `sources.csv` (which photograph a picture was cut from).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,36 +16,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.config import setting
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder, write_arrays, write_text
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.planted_layout import TRUTH, Plant, PlantedWorld, write_sources
 from pulvinar.data.responses import Responses
 
 MESH = 32_492  # vertices of a hemisphere of the mesh
 AREAS = ("V1", "V2", "V3", "V4")
 AREA_OF = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4}  # planted area -> number in AREAS
-ATLAS, SOURCES, TRUTH = "atlas.dlabel.nii", "sources.csv", "truth"
+ATLAS = "atlas.dlabel.nii"
 N_THALAMUS = 8
-
-Plant = Callable[..., Experiment]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
+class Generated(PlantedWorld):
     """What world to plant in NOD's layout."""
 
-    seed: int = setting(0, "changes pictures, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
     n_subjects: int = setting(1, "sub-01 and on (NOD: 30)", at_least=1, at_most=30)
     n_vertices: int = setting(1000, "vertices of both hemispheres (NOD: 59,412)", at_least=200, at_most=50_000)
     n_sessions: int = setting(2, "sessions of ImageNet pictures (NOD: 1 or 4)", at_least=1, at_most=9)
     n_runs: int = setting(2, "runs of a session (NOD: 10)", at_least=1, at_most=20)
     n_trials: int = setting(60, "pictures of a run (NOD: 100)", at_least=10, at_most=200)
-    responsive_share: float = setting(0.5, "share of vertices that respond to pictures", above=0, below=1)
     ceiling_median: float = setting(
-        0.6, "median r^2 noise ceiling of responsive vertices, were there three trials", above=0, below=1
+        0.6, "median r^2 noise ceiling of responsive places, were there three trials", above=0, below=1
     )
-    image_size: int = setting(64, "pixels along an edge of a picture", at_least=16)
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
@@ -57,17 +53,7 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
         own = np.concatenate([np.arange(n_test), n_test + subject * (n_own - n_test) + np.arange(n_own - n_test)])
         mixed = np.random.default_rng([config.seed, 0x20D, subject]).permutation(own)
         shown.append([(number + 1, part) for number, part in enumerate(np.split(mixed, config.n_sessions))])
-    experiment = plant(
-        shown,
-        seed=config.seed,
-        n_subjects=config.n_subjects,
-        n_voxels=config.n_vertices,
-        n_test_images=n_test,
-        image_size=config.image_size,
-        responsive_share=config.responsive_share,
-        irrelevant_share=0.03,
-        ceiling_median=config.ceiling_median,
-    )
+    experiment = config.planted(plant, shown, n_voxels=config.n_vertices, n_test_images=n_test)
     names = _picture_names(experiment)
     with atomic_folder(out) as folder:
         for number, responses in enumerate(track(experiment.subjects.values(), "writing subjects", config.n_subjects), start=1):
@@ -87,13 +73,11 @@ def _picture_names(experiment: Experiment) -> dict[str, str]:
 
 def _write_pictures(folder: Path, experiment: Experiment, names: dict[str, str]) -> None:
     stimuli = experiment.stimuli
-    lines = ["id,source"]
-    for row, (name, source) in enumerate(zip(stimuli.ids, stimuli.sources, strict=True)):
+    for row, name in enumerate(stimuli.ids):
         place = folder / "stimuli" / "imagenet" / names[name].split("_")[0]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(stimuli.image(row)).save(place / f"{names[name]}.JPEG", quality=95)
-        lines.append(f"{names[name]},{source}")
-    write_text(folder / SOURCES, "\n".join(lines) + "\n")
+    write_sources(folder, stimuli, names)
 
 
 def _axis(n_left: int, n_right: int) -> Any:

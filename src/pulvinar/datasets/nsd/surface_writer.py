@@ -10,26 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.nsd_files import HEMISPHERES, STEPS_PER_PERCENT, TRIALS_PER_SESSION
+from pulvinar.data.planted_head import HeadGrid
+from pulvinar.datasets.nsd.files import HEMISPHERES, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """A subject's grid: index (voxel, 3) of the head in it, shape, affine, betas int16 (trial, voxel), labels by file."""
+class Volume(HeadGrid):
+    """A subject's grid, betas int16 (trial, voxel), labels by file."""
 
     subject: str
-    index: np.ndarray
-    shape: tuple[int, int, int]
-    affine: np.ndarray
     betas: np.ndarray
     labels: dict[str, np.ndarray]
     label_names: dict[str, list[str]]
-
-    def fill(self, values: np.ndarray, outside: float = 0) -> np.ndarray:
-        """Values (voxel,) in the grid (x, y, z)."""
-        volume = np.full(self.shape, outside, values.dtype)
-        volume[tuple(self.index.T)] = values
-        return volume
 
 
 def write_surface(folder: Path, volumes: Sequence[Volume], *, betas_name: str, missing: Sequence[str]) -> None:

@@ -1,19 +1,4 @@
-"""Natural Scenes Dataset: 8 people, up to 40 sessions of 750 trials, 73,000 photographs (Allen et al. 2022).
-
-    experiment = load("NSD")                                       # the folder that holds nsddata, nsddata_betas, ...
-    experiment = load("NSD?subjects=1,2,5,7&sessions=1&box=60x40x40&others=nsdgeneral")
-
-The official files are read as they lie on disk (data/nsd_files.py has their conventions, docs/nsd.md the folders); access needs
-an agreement with the authors, and nothing of them comes with this library. `generate` writes a planted world in that layout.
-
-- A trial is one presentation; the image of trial t of subject s is subjectim[s, masterordering[t] - 1] - 1, counted from 0.
-- Test images are among the 1,000 shared ones (masterordering <= 1000): `shared1000`, all of them; or `shared982`, as in work
-  before August 2023, when each subject's last three sessions were not public: those shown in the first 37 sessions, with the
-  trials of all but a subject's last three sessions. Shared images are never for training.
-- Responses are int16 percent signal change x 300 (surface: float32 percent), read session by session when asked for.
-- Noise ceiling in r^2: ncsnr^2 / (ncsnr^2 + m), m the mean of 1/n over test images shown n times. The released ncsnr has seen
-  all sessions, test trials too: what selects by it is an oracle.
-"""
+"""Reads the Natural Scenes Dataset: trials, voxels, images; and single values, to be compared with the files."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,20 +12,19 @@ from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log, track
 from pulvinar.core.storage import open_hdf5, read_hdf5_array, require_file
-from pulvinar.data import nsd_files
-from pulvinar.data.dataset import Dataset
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images
-from pulvinar.data.nsd_files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name
-from pulvinar.data.nsd_spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSpace, masks_of
-from pulvinar.data.nsd_writer import Generated, write_world
 from pulvinar.data.responses import Responses
 from pulvinar.data.session_values import SessionCache, SessionValues, trial_places
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.volume_box import is_oracle, require_box
+from pulvinar.datasets.nsd import files as nsd_files
+from pulvinar.datasets.nsd.facts import FACTS
+from pulvinar.datasets.nsd.files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name
+from pulvinar.datasets.nsd.spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSpace, masks_of
 
 SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 HELD_BACK = 3  # last sessions of each subject that became public in August 2023
@@ -338,7 +322,7 @@ def _facts(options: Options, target: str, trials: Mapping[str, _Trials], spaces:
     if options.voxels != WHOLE:
         oracles.append(f"voxels {options.voxels}: the annotated region of {target}")
     return {
-        **DATASET.facts,
+        **FACTS.kept,
         "options": {key: value for key, value in asdict(options).items() if value not in (None, ())},
         "sessions": {name: own.sessions for name, own in trials.items()},
         "voxels": {name: space.geometry.n_voxels for name, space in spaces.items()},
@@ -371,21 +355,3 @@ def probes(experiment: NSDExperiment, n: int, *, seed: int = 0) -> list[dict[str
             }
         )
     return found
-
-
-def generate(out: str | Path, config: Generated, plant: Any) -> dict[str, Any]:
-    """Write a planted world as an NSD folder; `plant(n_training_images, shown, ...)` is datasets/simulated.py's `plant`."""
-    experiment = write_world(Path(out), config, plant)
-    return {"folder": str(out), "name": experiment.name, "target": next(iter(experiment.subjects))}
-
-
-DATASET = Dataset(
-    name="nsd",
-    citation="Allen, St-Yves, Wu, ..., Naselaris & Kay (2022), Nature Neuroscience 25, 116-126",
-    url="http://naturalscenesdataset.org",
-    licence="by agreement with the authors; not to be redistributed",
-    load=load,
-    probes=probes,
-    generated=Generated,
-    generate=generate,
-)

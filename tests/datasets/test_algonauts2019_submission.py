@@ -9,7 +9,7 @@ import scipy.io
 
 from pulvinar.core.errors import DegenerateError, FileError, InputError, NotFoundError
 from pulvinar.data.matlab_files import write_matlab_7_3
-from pulvinar.data.rdm_submission import OFFICIAL_OF, read_submission, submission_files, write_submission
+from pulvinar.datasets.algonauts2019.submission import OFFICIAL_OF, read_submission, submission_files, write_submission
 
 
 def random_rdm(seed: int, n: int = 6) -> np.ndarray:

@@ -16,11 +16,11 @@ from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import reading, require_file
-from pulvinar.data import nsd_files
 from pulvinar.data.geometry import Geometry
-from pulvinar.data.nsd_files import HEMISPHERES, Grid
 from pulvinar.data.rois import ROIs
 from pulvinar.data.volume_box import box_slices
+from pulvinar.datasets.nsd import files as nsd_files
+from pulvinar.datasets.nsd.files import HEMISPHERES, Grid
 
 FORMATS = {"hdf5": r"betas_session(\d+)\.hdf5", "nifti": r"betas_session(\d+)\.nii(?:\.gz)?"}
 WHOLE = "brain"

@@ -8,17 +8,17 @@ files stand `truth/subj0X.npz` (per side: responses to the challenge's test pict
 challenge's are: the only files here that are.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.config import setting
 from pulvinar.core.progress import track
-from pulvinar.core.storage import atomic_folder, write_arrays, write_text
+from pulvinar.core.storage import atomic_folder, write_arrays
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.planted_layout import TRUTH, Plant, PlantedWorld, write_sources
 from pulvinar.data.responses import Responses, mean_over_repeats
 
 FSAVERAGE5, FSAVERAGE = 10_242, 163_842
@@ -32,16 +32,12 @@ AREAS = {  # planted area -> kind of mask, and the number in it of every other v
 }
 STREAMS = {1: 1, 2: 1, 3: 6, 4: 5, 5: 5}  # area -> number in streams: early, early, lateral, ventral, ventral
 SIDES = ("lh", "rh")
-SOURCES, TRUTH = "sources.csv", "truth"
-
-Plant = Callable[..., Experiment]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
+class Generated(PlantedWorld):
     """What world to plant in the challenge's layout."""
 
-    seed: int = setting(0, "changes pictures, areas, tuning and noise", at_least=0, below=LARGEST_SEED)
     n_subjects: int = setting(2, "subj01 and on (challenge: 8)", at_least=1, at_most=8)
     n_vertices: int = setting(1200, "vertices of both hemispheres (challenge: about 39,500)", at_least=200, at_most=18_000)
     n_images: int = setting(300, "training pictures of each subject (challenge: 8,779 to 9,841)", at_least=20, at_most=9841)
@@ -49,11 +45,6 @@ class Generated:
     n_test_images: int = setting(
         60, "pictures of the challenge's test, without responses (challenge: 159 to 395)", at_least=10, at_most=1000
     )
-    responsive_share: float = setting(0.5, "share of vertices that respond to pictures", above=0, below=1)
-    ceiling_median: float = setting(
-        0.5, "median r^2 noise ceiling of responsive vertices, mean of three trials", above=0, below=1
-    )
-    image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged", at_least=16)
     pixels: int = setting(128, "pixels along an edge of the files (challenge: 425)", at_least=16)
 
 
@@ -61,25 +52,15 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
     """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused."""
     numbers = _image_numbers(config)
     order = [np.tile(np.concatenate([np.arange(config.n_test_images), own]), N_REPEATS) for own in numbers]
-    experiment = plant(
-        [[(1, shown)] for shown in order],
-        seed=config.seed,
-        n_subjects=config.n_subjects,
-        n_voxels=config.n_vertices,
-        n_test_images=config.n_test_images,
-        image_size=config.image_size,
-        responsive_share=config.responsive_share,
-        irrelevant_share=0.03,
-        ceiling_median=config.ceiling_median,
-    )
+    seen = [[(1, shown)] for shown in order]
+    experiment = config.planted(plant, seen, n_voxels=config.n_vertices, n_test_images=config.n_test_images)
     nsd = np.sort(np.random.default_rng([config.seed, 0xA23]).choice(N_NSD, len(experiment.stimuli), replace=False))
     number_of = {name: int(value) for name, value in zip(experiment.stimuli.ids, nsd, strict=True)}
     vertices = _vertices_by_distance()
     with atomic_folder(out) as folder:
         for responses in track(experiment.subjects.values(), "writing subjects", len(experiment.subjects)):
             _write_subject(folder, config, experiment, responses, number_of, vertices)
-        lines = [f"nsd-{number_of[i]:05d},{s}" for i, s in zip(experiment.stimuli.ids, experiment.stimuli.sources, strict=True)]
-        write_text(folder / SOURCES, "\n".join(["id,source", *lines]) + "\n")
+        write_sources(folder, experiment.stimuli, {name: f"nsd-{number:05d}" for name, number in number_of.items()})
     return experiment
 
 

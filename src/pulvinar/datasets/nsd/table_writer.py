@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.data.nsd_files import FIRST_INDEX, N_IMAGES, N_SHARED, N_SUBJECTS, TRIALS_PER_SESSION, runs_of_session
+from pulvinar.datasets.nsd.files import FIRST_INDEX, N_IMAGES, N_SHARED, N_SUBJECTS, TRIALS_PER_SESSION, runs_of_session
 
 N_REPEATS = 3
 RIGHT_SHARE, MEDIAN_RT_MS, RT_SPREAD = 0.85, 800.0, 0.3  # planted; spread of the log
