@@ -1,5 +1,6 @@
 """The page of `pulvinar reproduce`: what was published beside ours, what differs, cautions, and where every run's page is."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def write_page(
 ) -> Path:
     """report.html and comparison.csv in the folder; the page's path."""
     runs = {path: run_folder.read(path) for part in parts for path in part["runs"]}
-    ours = [row for path, run in runs.items() for row in OURS[recipe.wing](run, _label(path))]
+    named = {path: _label(path, len(facts["seeds"]) > 1) for path in runs}
+    ours = [row for path, run in runs.items() for row in OURS[recipe.wing](run, named[path])]
     entries = recipe.published()
     metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries)) or _all_metrics(ours)
     beside = tables.published(entries or [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics], ours)
@@ -41,7 +43,7 @@ def write_page(
         columns = [column for column in beside.columns if column.key != "table"]
         beside = Table(columns, beside.rows[1:], ours=range(len(beside.rows) - 1))
     rows = [
-        {"run": str(path.relative_to(folder)), "name": _label(path), "finding": "".join(headline(run)[0])}
+        {"run": str(path.relative_to(folder)), "name": named[path], "finding": "".join(headline(run)[0])}
         for path, run in runs.items()
     ]
     page.write(
@@ -53,11 +55,11 @@ def write_page(
         lead=recipe.title,
         rest="",
         tiles=[],
-        cautions=_cautions(runs),
+        cautions=_cautions({named[path]: run for path, run in runs.items()}),
         simulated=SIMULATED if any(run.simulated for run in runs.values()) else "",
         beside=beside,
         warning=ELSEWHERE,
-        figures=_figures(recipe, runs),
+        figures=_figures(recipe, named),
         changed=_changed(recipe, scale, parts),
         differs=recipe.differs(scale),
         runs=rows,
@@ -67,12 +69,12 @@ def write_page(
     return folder / "report.html"
 
 
-def _figures(recipe: Recipe, runs: Mapping[Path, Run]) -> list[tuple[str, Path]]:
+def _figures(recipe: Recipe, named: Mapping[Path, str]) -> list[tuple[str, Path]]:
     """The recipe's pictures of every run: its name, and the file without suffix."""
     found = []
-    for path in runs:
+    for path, name in named.items():
         for pattern in recipe.figures:
-            found += [(_label(path), place.with_suffix("")) for place in sorted(path.glob(f"{pattern}.png"))]
+            found += [(name, place.with_suffix("")) for place in sorted(path.glob(f"{pattern}.png"))]
     return found
 
 
@@ -108,20 +110,22 @@ def _counted(n: int) -> str:
     return f"{n} run" if n == 1 else f"{n} runs"
 
 
-def _label(path: Path) -> str:
-    return path.name.replace("_", " ")
+def _label(path: Path, several_seeds: bool) -> str:
+    """The cell's name; its seed where there are several."""
+    name = path.name.replace("_", " ")
+    return name if several_seeds else re.sub(r",?seed=\d+", "", name) or name
 
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _cautions(runs: Mapping[Path, Run]) -> list[str]:
+def _cautions(runs: Mapping[str, Run]) -> list[str]:
     """Each caution once, with how many runs have it."""
     found: dict[str, list[str]] = {}
-    for path, run in runs.items():
+    for name, run in runs.items():
         for text in cautions(run):
-            found.setdefault(text, []).append(_label(path))
+            found.setdefault(text, []).append(name)
     return [f"{', '.join(names) if len(names) < len(runs) else 'Every run'}: {text}" for text, names in found.items()]
 
 
