@@ -165,17 +165,17 @@ def test_what_the_truth_gains_is_said_with_its_interval(tells: bool, said: str) 
     assert tables.headroom(None) == ""
 
 
-def test_published_rows_stand_over_our_own(finished_run: Path) -> None:
+def test_our_own_row_stands_over_the_published_ones(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
     ours = run.row(run.method) or {}
     table = tables.published(run.published, [("this run", "made up", ours)])
     written = {column.key: [column.value(row) for row in table.rows] for column in table.columns}
-    assert written["method"][-1] == "this run"
-    assert list(table.ours) == [len(table.rows) - 1]
-    assert "MindEye2" in written["method"][:-1]
-    assert "77.6\u00a0%" in {value for values in written.values() for value in values[:-1]}
-    last = [values[-1] for values in written.values()]
-    assert "61.0\u00a0%" in last
-    assert last.count("–") == 2  # no table number, no PixCorr
+    assert written["method"][0] == "this run"
+    assert list(table.ours) == [0]
+    assert "MindEye2" in written["method"][1:]
+    assert "77.6\u00a0%" in {value for values in written.values() for value in values[1:]}
+    first = [values[0] for values in written.values()]
+    assert "61.0\u00a0%" in first
+    assert first.count("–") == 2  # no table number, no PixCorr
     table = tables.published(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})])
-    assert table.rows[-1]["pixcorr"] == "0.559"
+    assert table.rows[0]["pixcorr"] == "0.559"

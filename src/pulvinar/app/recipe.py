@@ -96,7 +96,7 @@ class Recipe:
             made |= layer
         if made.get("preset") == "none":
             del made["preset"]
-        return {"method": method} | {key: value for key, value in made.items() if key not in self.grid(scale)}
+        return {"name": method, "method": method} | {key: value for key, value in made.items() if key not in self.grid(scale)}
 
 
 def recipes() -> dict[str, Recipe]:

@@ -24,7 +24,7 @@ UNITS = {
     "swav": "distance",
 }
 ELSEWHERE = (
-    "Published numbers as printed, ours below them: of other data, sizes and subjects at scale small, and of another protocol "
+    "Published numbers as printed, ours above them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
 )
 
@@ -41,7 +41,7 @@ def write_page(
     beside = tables.published(entries or [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics], ours)
     if not entries:
         columns = [column for column in beside.columns if column.key != "table"]
-        beside = Table(columns, beside.rows[1:], ours=range(len(beside.rows) - 1))
+        beside = Table(columns, beside.rows[:-1], ours=range(len(beside.rows) - 1))
     rows = [
         {"run": str(path.relative_to(folder)), "name": named[path], "finding": "".join(headline(run)[0])}
         for path, run in runs.items()

@@ -1,4 +1,6 @@
-"""One self-contained HTML page about a finished run, from its folder alone: no script, nothing fetched, prints.
+"""One self-contained HTML page about a finished run, from its folder alone: nothing fetched, light and dark, prints.
+
+Its one script sorts tables; everything can be read without it.
 
 The run's topic (run.json) says which page it is: each topic has a module here with `figures(run)`, `table_files(run)` and
 `content(run, drawn)`, which fills the template of its name (templates/).
@@ -8,7 +10,9 @@ import base64
 import importlib
 import os
 import re
+from datetime import date
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +27,8 @@ from pulvinar.report.settings import facts_of_run, settings_of
 
 TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
 PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
+HEADING, CONTENTS = re.compile(r"<h2>(.*?)</h2>"), "<!-- contents -->"
+LONG_TABLE = 12  # rows of published numbers from which they are folded
 SWEEP_PAGE = "pulvinar.gating.sweep_page"
 PAGES = {  # topic -> module of a wing
     "decoding": "pulvinar.decoding.page",
@@ -58,8 +64,23 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
 
 def write(target: Path, template: str, **content: Any) -> Path:
     """A page from the template of this name; the path written."""
-    write_text(target, _templates().get_template(f"{template}.html").render(**content) + "\n")
+    made_with = f"{version('pulvinar')}, {date.today().isoformat()},"
+    page = _templates().get_template(f"{template}.html").render(made_with=made_with, **content)
+    write_text(target, with_contents(page) + "\n")
     return target
+
+
+def with_contents(page: str) -> str:
+    """The page with an id at every section's heading, and links to them where the mark for contents stands.
+
+    >>> with_contents("<!-- contents --><h2>A &amp; b</h2><h2>A &amp; b</h2>").count('href="#part-')
+    2
+    """
+    headings = HEADING.findall(page)
+    numbers = iter(range(1, len(headings) + 1))
+    page = HEADING.sub(lambda found: f'<h2 id="part-{next(numbers)}">{found[1]}</h2>', page)
+    links = "".join(f'<a href="#part-{number}">{text}</a>\n' for number, text in enumerate(headings, start=1))
+    return page.replace(CONTENTS, f'<nav class="contents" aria-label="contents">{links}</nav>' if len(headings) > 1 else "", 1)
 
 
 def _of_every_run(run: Run) -> dict[str, Any]:
@@ -111,5 +132,6 @@ def _templates() -> Environment:
     loader = PackageLoader("pulvinar.report")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"without_places": without_places, "data_uri": _data_uri, "percent": tables.percent}
+    found.globals["LONG"] = LONG_TABLE
     found.globals["e"] = found.get_template("elements.html").module
     return found

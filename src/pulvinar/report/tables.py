@@ -209,7 +209,7 @@ def as_csv(rows: Sequence[Row], method: str) -> str:
 
 
 def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = ()) -> Table:
-    """Published rows by metric; below them ours: (name, data, metric -> value), a dash where there is no such value."""
+    """Published rows by metric; above them ours: (name, data, metric -> value), a dash where there is no such value."""
     metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries))
     grouped: dict[tuple[str, str, str], dict[str, str]] = {}
     for entry in entries:
@@ -217,17 +217,19 @@ def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = ())
         key = (str(entry.get("table", "")), f"{entry.get('setting', '')}{gallery}", str(entry.get("method", "")))
         grouped.setdefault(key, {})[str(entry["metric"])] = _published_value(entry)
     rows: list[Row] = [
+        {"method": name, "setting": data, **{key: _ours(values, entries, key) for key in metrics}}
+        for name, data, values in ours
+    ]
+    rows += [
         {"method": method, "setting": setting, "table": table, **values} for (table, setting, method), values in grouped.items()
     ]
-    for name, data, values in ours:
-        rows.append({"method": name, "setting": data, **{key: _ours(values, entries, key) for key in metrics}})
     columns = [Column("method", "method", note="setting"), Column("table", "table")]
     columns += [Column(name, metric(name), form="g") for name in metrics]
-    return Table(columns, rows, ours=range(len(grouped), len(rows)))
+    return Table(columns, rows, ours=range(len(ours)))
 
 
 def published_beside(run: Run, ours: Row) -> Table:
-    """The published rows that are in a run, above this run's values (metric -> value)."""
+    """The published rows that are in a run, below this run's values (metric -> value)."""
     name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
     return (
         published(run.published, [(f"{label(run.method)}, this run", name_of_data, ours)]) if run.published else Table((), ())

@@ -1,0 +1,76 @@
+"""The page in a browser: no error, no request, no overflow at three widths, light and dark; tables sort."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pulvinar.report import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)"),
+]
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom")
+SPY = """<script>
+const said = [];
+addEventListener("error", (event) => said.push(String(event.message)));
+new PerformanceObserver((list) => list.getEntries().forEach((one) => {
+  if (!one.name.startsWith("data:")) said.push("asked for " + one.name);
+})).observe({type: "resource", buffered: true});
+addEventListener("load", () => setTimeout(() => {
+  const table = document.querySelector("table.scores");
+  const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.classList.contains("number"));
+  const values = () => [...table.tBodies[0].rows].map((row) => parseFloat((row.cells[column]?.firstChild?.textContent ?? "")
+    .replaceAll(",", ""))).filter((value) => !Number.isNaN(value));
+  const before = values();
+  table.tHead.rows[0].cells[column].querySelector(".sort").click();
+  const links = [...document.querySelectorAll(".contents a")].map((link) => link.getAttribute("href"));
+  parent.postMessage({said, before, after: values(), width: document.documentElement.scrollWidth,
+    ground: getComputedStyle(document.body).backgroundColor,
+    lost: links.filter((link) => !document.querySelector(link)), n_links: links.length}, "*");
+}, 500));
+</script>"""
+
+
+def looked_at(html: Path, folder: Path, width: int, *, dark: bool = False) -> dict:
+    """What the page says of itself in a window of this width (a frame, since a window of Chromium is not so narrow)."""
+    spied = folder / "spied.html"
+    spied.write_text(html.read_text().replace("</head>", f"{SPY}</head>"))
+    frame = f'<iframe src="spied.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    listen = "<script>onmessage = (event) => document.title = JSON.stringify(event.data);</script>"
+    (folder / "frame.html").write_text(f"<!doctype html><title>none</title>{listen}{frame}")
+    flags = [
+        *FLAGS,
+        f"--window-size={max(width, 500) + 40},1000",
+        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+    ]
+    ran = subprocess.run(
+        [CHROMIUM, *flags, f"file://{folder / 'frame.html'}"], capture_output=True, text=True, timeout=120, check=False
+    )
+    title = re.search(r"<title>(.*?)</title>", ran.stdout, re.DOTALL)
+    assert title is not None
+    assert title[1] != "none", ran.stderr[-2000:]
+    return json.loads(title[1].replace("&quot;", '"').replace("&amp;", "&"))
+
+
+@pytest.mark.parametrize("width", [360, 1024, 1920])
+def test_the_page_fits_asks_for_nothing_and_sorts(make_run, tmp_path, width):
+    html = page.build(make_run(tmp_path / "run"))
+    found = looked_at(html, tmp_path, width)
+    assert found["said"] == []
+    assert found["width"] <= width
+    assert found["lost"] == []
+    assert found["n_links"] >= 4
+    assert found["after"] == sorted(found["before"], reverse=True) != []
+    assert found["ground"] == "rgb(255, 255, 255)"
+
+
+def test_the_page_is_dark_where_that_is_wanted(make_run, tmp_path):
+    found = looked_at(page.build(make_run(tmp_path / "run")), tmp_path, 1024, dark=True)
+    assert found["ground"] != "rgb(255, 255, 255)"
