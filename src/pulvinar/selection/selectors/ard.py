@@ -12,7 +12,7 @@ out, in closed form (below). After each round the largest m stay, as many as `su
 voxel without signal of its own stays if the others need it, to subtract a noise that they share. Constants and rounds are ours.
 
 Targets are half-whitened (ours): in principal axes, each over the fourth root of its variance. As they come, the few leading
-axes decide alone (-.09 top-1 in a simulated world); fully whitened, the axes that hold nothing count as much as the first.
+axes decide nearly alone; fully whitened, axes that hold nothing count as much as the first.
 
 Leave-one-group-out (Allen 1974): with the intercept's direction taken out, G~ = G - 11'/(n alpha), the errors of a left-out
 group g are E_g = (G~_gg)^-1 (G Y)_g. With that direction left in, and more voxels than trials, the smallest alpha would win.
