@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32
 
 from pulvinar.core.errors import DegenerateError
 from pulvinar.selection.cross_fitted_mask import Step, quadratic_forms, weighted_kernel
@@ -58,7 +58,7 @@ def half_whitened(targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarra
     return (left * singular)[:, some] / variance[some] ** 0.25
 
 
-def blocks_of_groups(evidence: Evidence) -> list[Int[np.ndarray, " member"]]:
+def blocks_of_groups(evidence: Evidence) -> list[np.ndarray]:
     """Trials (indices) of each group; each trial alone where there are no groups. `DegenerateError` for a single one."""
     groups = np.arange(len(evidence.responses)) if evidence.groups is None else np.asarray(evidence.groups)
     row = np.unique(groups, return_inverse=True)[1]

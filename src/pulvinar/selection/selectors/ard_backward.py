@@ -12,8 +12,10 @@ The 2 % of voxels with the least sum over groups go, then all is computed again.
 is ours; targets are half-whitened as in `ard`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from pulvinar.core.sampling import blocks_of
 from pulvinar.selection.selector import Evidence, Selector, VoxelScores
@@ -26,7 +28,7 @@ VOXELS_PER_BLOCK = 1024
 
 
 def losses_without(
-    responses: Float[np.ndarray, "trial voxel"], left_out: LeftOut, groups: list[Int[np.ndarray, " member"]]
+    responses: Float[np.ndarray, "trial voxel"], left_out: LeftOut, groups: Sequence[np.ndarray]
 ) -> Float[np.ndarray, " voxel"]:
     """Sum of squared left-out errors when each voxel is taken out; of centred responses."""
     order = np.concatenate(groups)
