@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,25 +23,14 @@ from pulvinar.learning.runs import RunFolder
 from pulvinar.selection import selectors
 from pulvinar.selection.univariate import anova_f, anova_labels, top_voxels
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAINING = ("n_voxels=20", "epochs=3")
-MINE = '''"""The voxels of largest correlation with the first number of what was shown."""
-
-import numpy as np
-
-from pulvinar.selection.selector import Selector
-
-SELECTOR = Selector(
-    name="first_number",
-    label="First number",
-    description="largest correlation with the first number",
-    score=lambda evidence: np.abs(evidence.targets[:, 0] @ evidence.responses).astype(float),
-)
-'''
+MINE = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The file above beside those of the registry, for one test."""
+    """The example of CONTRIBUTING.md beside the files of the registry, for one test."""
     folder = tmp_path / "selectors"
     folder.mkdir()
     (folder / "first_number.py").write_text(MINE)

@@ -187,8 +187,14 @@ class Size:
 
     def training(self, name: str, n_voxels: int) -> Phase:
         """Training an input layer on so many voxels, and the shared part where it is not pretrained."""
-        given = {"n_voxels": [n_voxels], "n_trials": [self.n_trials], "train_shared": not self.pretrained}
-        return training_phase(name, self.shape, self.config, **given)
+        return training_phase(
+            name,
+            self.shape,
+            self.config,
+            n_voxels=[n_voxels],
+            n_trials=[self.n_trials],
+            train_shared=not self.pretrained,
+        )
 
     def stage_2(self) -> Phase:
         """Training on the kept voxels."""

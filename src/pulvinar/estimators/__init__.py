@@ -3,7 +3,7 @@
 Decoder          decodes an image embedding from voxels, scored by retrieval
 RDMRegressor     scales features of stages so that their dissimilarities match measured ones
 RidgeEncoder     predicts voxels from features of images: ridge with alpha, and layer, per voxel
-VoxelSelector    keeps the voxels that a cross-fitted linear readout of labels or an embedding uses
+VoxelSelector    keeps the voxels that carry labels or an embedding, by a cross-fitted linear readout or another selector
 """
 
 import importlib

@@ -1,7 +1,6 @@
 """Selectors of voxels; the folder is the registry: a file is a selector, `SELECTOR`, listed without importing it."""
 
 import importlib
-import pkgutil
 from pathlib import Path
 
 from pulvinar.core.config import suggest
@@ -11,8 +10,8 @@ from pulvinar.selection.selector import Selector
 
 def files() -> dict[str, Path]:
     """Name -> file of every selector."""
-    found = pkgutil.iter_modules(__path__)
-    return {part.name: Path(part.module_finder.path) / f"{part.name}.py" for part in sorted(found, key=lambda part: part.name)}
+    found = {path.stem: path for folder in __path__ for path in Path(folder).glob("*.py") if path.stem != "__init__"}
+    return dict(sorted(found.items()))
 
 
 def selector(name: str) -> Selector:

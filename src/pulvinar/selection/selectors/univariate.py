@@ -19,8 +19,9 @@ def encoding_r2(evidence: Evidence) -> Float[np.ndarray, " voxel"]:
         rows = np.stack([np.unique(names, return_inverse=True)[1] for names in (stimuli, groups)])
         stimuli = np.unique(rows, axis=1, return_inverse=True)[1].reshape(-1)
     n_folds = max(2, min(5, len(np.unique(groups)) // 2))
-    given = {"groups": groups, "seed": evidence.seed, "n_folds": n_folds}
-    return cross_validated_encoding_r2(evidence.responses, evidence.targets, stimuli, **given)
+    return cross_validated_encoding_r2(
+        evidence.responses, evidence.targets, stimuli, groups=groups, seed=evidence.seed, n_folds=n_folds
+    )
 
 
 SELECTOR = Selector(

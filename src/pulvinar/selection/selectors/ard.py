@@ -1,0 +1,153 @@
+"""Shared ARD: how much variance a linear decoder's weights may have at each voxel, one number a voxel for all outputs.
+
+Sparse Bayesian learning (MacKay 1992; Tipping 2001, equation 16) of the decoder y_d = sum_v x_v w_vd + noise with one prior
+variance per voxel for all D outputs, w_vd ~ N(0, s2 m_v), noise ~ N(0, s2 alpha), in the kernel's form. Twenty rounds of
+
+    K = sum_v m_v x_v x_v',   G = (K + alpha I)^-1,   s2 = tr(Y' G Y) / (n D),
+    w_v = m_v Y' G x_v (posterior mean),   gamma_v = m_v x_v' G x_v (the share of the prior that the data decide),
+    m_v <- |w_v|^2 / (D s2 gamma_v) = m_v (x_v' G Y Y' G x_v) / (D s2 x_v' G x_v),   then mean m = 1,
+
+from m = 1 (n trials; responses and targets centred). alpha is the one of least squared error when a group of trials is left
+out, in closed form (below). After each round the largest m stay, as many as `survivors_allowed`; after the last, the budget. A
+voxel without signal of its own stays if the others need it, to subtract a noise that they share. Constants and rounds are ours.
+
+Targets are half-whitened (ours): in principal axes, each over the fourth root of its variance. As they come, the few leading
+axes decide nearly alone; fully whitened, axes that hold nothing count as much as the first.
+
+Leave-one-group-out (Allen 1974): with the intercept's direction taken out, G~ = G - 11'/(n alpha), the errors of a left-out
+group g are E_g = (G~_gg)^-1 (G Y)_g. With that direction left in, and more voxels than trials, the smallest alpha would win.
+
+With few trials it loses to `univariate` (docs/methods/selectors.md): nothing guards against that yet.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from pulvinar.core.errors import DegenerateError
+from pulvinar.selection.cross_fitted_mask import Step, quadratic_forms, weighted_kernel
+from pulvinar.selection.selector import Evidence, Selector, VoxelScores
+from pulvinar.selection.univariate import top_voxels
+from pulvinar.selection.voxel_mask import survivors_allowed
+
+N_ROUNDS = 20
+ALPHAS = tuple(10.0 ** np.arange(-3.0, 3.25, 0.5))  # in units of a trial's mean squared response under K
+MOST_TRIALS = 3000  # of a row in a table, or of a run: time grows as their cube
+LEAST_VARIANCE = 1e-9  # of an axis of the targets, over that of the first; smaller is rounding
+
+
+class LeftOut(NamedTuple):
+    """G at the best alpha, and the squared errors of left-out groups over the squares of the targets."""
+
+    alpha: float
+    g: Float[np.ndarray, "trial trial"]
+    dual: Float[np.ndarray, "trial target"]  # G Y
+    error: float
+
+
+def half_whitened(targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial axis"]:
+    """Targets centred, in their principal axes, each divided by the fourth root of its variance."""
+    centred = targets.astype(np.float64) - targets.mean(0, dtype=np.float64)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    variance = singular**2 / len(targets)
+    if not variance[0] > 0:
+        raise DegenerateError("targets: the same in all trials")
+    some = variance > LEAST_VARIANCE * variance[0]
+    return (left * singular)[:, some] / variance[some] ** 0.25
+
+
+def blocks_of_groups(evidence: Evidence) -> list[np.ndarray]:
+    """Trials (indices) of each group; each trial alone where there are no groups. `DegenerateError` for a single one."""
+    groups = np.arange(len(evidence.responses)) if evidence.groups is None else np.asarray(evidence.groups)
+    row = np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(row, kind="stable")
+    blocks = np.split(order, np.flatnonzero(np.diff(row[order])) + 1)
+    if len(blocks) < 2:
+        raise DegenerateError("groups: all trials are in one; 2 or more are needed to leave one out")
+    return blocks
+
+
+def centred(matrix: Float[np.ndarray, "trial trial"]) -> Float[np.ndarray, "trial trial"]:
+    """H A H, H = I - 11'/n."""
+    rows = matrix - matrix.mean(0)
+    return rows - rows.mean(1, keepdims=True)
+
+
+def leave_out(
+    kernel: Float[np.ndarray, "trial trial"], targets: Float[np.ndarray, "trial axis"], groups: Sequence[np.ndarray]
+) -> LeftOut:
+    """The best of `ALPHAS` by leaving out each group, from a centred kernel and centred targets."""
+    n = len(kernel)
+    values, vectors = np.linalg.eigh(kernel)
+    values, on_vectors, unit = np.maximum(values, 0.0), vectors.T @ targets, float(np.trace(kernel)) / n
+    if not unit > 0:
+        raise DegenerateError("responses: no voxel varies")
+    errors = []
+    for alpha in unit * np.array(ALPHAS):
+        dual = vectors @ (on_vectors / (values + alpha)[:, None])
+        errors.append(float(np.sum(_left_out_errors(vectors, 1 / (values + alpha), dual, 1 / (n * alpha), groups) ** 2)))
+    alpha = float(unit * ALPHAS[int(np.argmin(errors))])
+    g = (vectors / (values + alpha)) @ vectors.T
+    return LeftOut(alpha, g, g @ targets, min(errors) / float(np.sum(targets**2)))
+
+
+def _left_out_errors(
+    vectors: Float[np.ndarray, "trial trial"],
+    damping: Float[np.ndarray, " trial"],
+    dual: Float[np.ndarray, "trial axis"],
+    intercept: float,
+    groups: Sequence[np.ndarray],
+) -> Float[np.ndarray, "trial axis"]:
+    """E, from G in its eigenvectors and the intercept's part 1 / (n alpha)."""
+    if len(groups) == len(vectors):
+        return dual / (np.square(vectors) @ damping - intercept)[:, None]
+    errors = np.empty_like(dual)
+    for group in groups:
+        block = (vectors[group] * damping) @ vectors[group].T - intercept
+        errors[group] = np.linalg.solve(block, dual[group])
+    return errors
+
+
+def variance_ratios(
+    responses: Float32[np.ndarray, "trial voxel"], left_out: LeftOut, targets: Float[np.ndarray, "trial axis"]
+) -> Float[np.ndarray, " voxel"]:
+    """What the update multiplies m with, for every voxel: (x' G Y Y' G x) / (D s2 x' G x)."""
+    n_axes, dual = targets.shape[1], left_out.dual
+    s2 = float(np.sum(targets * dual)) / targets.size
+    explained = quadratic_forms(responses, centred(dual @ dual.T))
+    decided = quadratic_forms(responses, centred(left_out.g))
+    return np.divide(explained, n_axes * s2 * decided, out=np.zeros_like(explained), where=decided > 0)
+
+
+def variances(evidence: Evidence, budget: int) -> VoxelScores:
+    """m of the `budget` voxels that are left after the rounds, 0 elsewhere; path: voxels and left-out R2 of each round."""
+    targets, groups = half_whitened(evidence.targets), blocks_of_groups(evidence)
+    n_voxels, alive = evidence.responses.shape[1], np.arange(evidence.responses.shape[1])
+    responses, m, path = evidence.responses, np.ones(n_voxels), []
+    for number in range(1, N_ROUNDS + 1):
+        left_out = leave_out(centred(weighted_kernel(responses, np.sqrt(m))), targets, groups)
+        path.append(Step(len(alive), 1 - left_out.error))
+        m = m * np.maximum(variance_ratios(responses, left_out, targets), 0.0)
+        kept = top_voxels(m, survivors_allowed(n_voxels, budget, round_number=number, n_rounds=N_ROUNDS))
+        m, alive = m[kept] / m[kept].mean(), alive[kept]
+        responses = responses if kept.all() else responses[:, kept]
+    whole = np.zeros(n_voxels)
+    whole[alive] = np.maximum(m, np.finfo(float).tiny)
+    return VoxelScores(whole, whole, tuple(path))
+
+
+def missing(evidence: Evidence) -> str | None:
+    """Why it would take too long."""
+    n_trials = len(evidence.responses)
+    return f"{n_trials} trials; up to {MOST_TRIALS} are taken" if n_trials > MOST_TRIALS else None
+
+
+SELECTOR = Selector(
+    name="ard",
+    label="Shared ARD",
+    description="largest prior variance of a linear decoder's weights, one for all outputs",
+    score=lambda evidence: variances(evidence, evidence.n_voxels),
+    missing=missing,
+)
