@@ -1,7 +1,7 @@
 """Settings that all encoding methods share: whose voxels, how responses are scaled, the ridge and its choices, the controls."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
@@ -21,8 +21,6 @@ EVERY_ROI = "all"
 class EncodingConfig(EncoderSettings):
     """Settings of an encoding model, whatever its features are."""
 
-    METHOD: ClassVar[str] = "ridge_encoding"
-
     roi: tuple[str, ...] | None = setting(
         None, "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels"
     )
@@ -35,7 +33,7 @@ class EncodingConfig(EncoderSettings):
     def problems(self) -> list[str]:
         """What does not go together."""
         if self.regression == "partial_least_squares" and self.layer_choice == "banded":
-            return [f"{self.METHOD}.layer_choice=banded is a ridge; regression=partial_least_squares needs another choice"]
+            return ["layer_choice=banded is a ridge; regression=partial_least_squares needs another choice"]
         return []
 
 

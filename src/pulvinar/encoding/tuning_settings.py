@@ -97,9 +97,9 @@ class TuningConfig(EncodingConfig):
         """What does not go together."""
         wrong = super().problems()
         if self.stages is not None and self.n_stages is not None:
-            wrong.append(f"{self.METHOD}.stages and n_stages both say which stages; give one of them")
+            wrong.append("stages and n_stages both say which stages; give one of them")
         if self.tuned_on is not None and len(self.tuned_on) > 1 and not self.pooled:
-            wrong.append(f"{self.METHOD}.tuned_on names several subjects; give pooled=true, or one")
+            wrong.append("tuned_on names several subjects; give pooled=true, or one")
         return wrong
 
     @property

@@ -13,7 +13,6 @@ layer_choice=roi.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pulvinar.core.config import setting
 from pulvinar.data.experiment import Experiment
@@ -29,8 +28,6 @@ from pulvinar.scores.published import published
 @dataclass(frozen=True, kw_only=True)
 class Config(TuningConfig):
     """Settings of contrastive tuning."""
-
-    METHOD: ClassVar[str] = "contrastive_encoding"
 
     temperature: float = setting(0.3, "of the similarities (paper: 0.3)", above=0)
     learn_temperature: bool = setting(False, "the temperature is a parameter, not below 0.01 (ours, as in CLIP)")

@@ -27,7 +27,6 @@ from pulvinar.scores.published import published
 class Config(TuningConfig):
     """Settings of regression tuning."""
 
-    METHOD: ClassVar[str] = "regression_tuning"
     OBJECTIVE: ClassVar[Objective] = "regression"
 
     epochs: int = setting(75, "passes over the images at most (paper: 75)", at_least=1)

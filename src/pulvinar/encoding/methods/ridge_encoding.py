@@ -55,13 +55,13 @@ class Config(EncodingConfig):
         """What is out of range or does not go together."""
         wrong = super().problems()
         if self.backbone is not None and self.feature is not None:
-            wrong.append("ridge_encoding.backbone and feature both say what the layers are; give one of them")
+            wrong.append("backbone and feature both say what the layers are; give one of them")
         if self.backbone is None:
             names = ("weights", "stages", "n_stages", "image_size", "pool")
             given = [name for name in names if getattr(self, name) is not None]
-            wrong += [f"ridge_encoding.{name} belongs to a backbone; name one" for name in given]
+            wrong += [f"{name} belongs to a backbone; name one" for name in given]
         if self.stages is not None and self.n_stages is not None:
-            wrong.append("ridge_encoding.stages and n_stages both say which stages; give one of them")
+            wrong.append("stages and n_stages both say which stages; give one of them")
         return wrong
 
     def network(self) -> LayerSource:
