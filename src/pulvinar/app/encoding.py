@@ -24,10 +24,10 @@ from pulvinar.encoding import image_classification
 from pulvinar.encoding import transfer as encoding_transfer
 from pulvinar.encoding.data import EncodedSubject, open_subject
 from pulvinar.encoding.files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
+from pulvinar.encoding.fit import UNTUNED
 from pulvinar.encoding.models import Model, models_of
-from pulvinar.encoding.settings import EncodingConfig, open_named
-from pulvinar.encoding.tuning_run import UNTUNED, choice_folds
-from pulvinar.encoding.tuning_settings import POOLED, TuningConfig
+from pulvinar.encoding.settings import POOLED, EncodingConfig, TuningConfig, open_named
+from pulvinar.encoding.tuning_run import choice_folds, plan_of
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.information import cosine_similarity, information_bound
 from pulvinar.scores.resampling import LEVEL, interval_text
@@ -86,7 +86,7 @@ def transfer(
         _, own = _open(str(model.run.path))
         if not own_data or not isinstance(own, TuningConfig) or (model.owner or POOLED) not in (given.name, POOLED):
             return None
-        return choice_folds(own, experiment, given)
+        return choice_folds(own, plan_of(own, experiment, given.name), given)
 
     found = encoding_transfer.transfer_matrix(
         {name: model.source for name, model in tuned.items()},

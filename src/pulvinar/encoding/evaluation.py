@@ -12,10 +12,11 @@ from pulvinar.encoding import scores as scoring
 from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds, Layers, predict
 from pulvinar.encoding.files import write_predictions, write_voxel_maps
+from pulvinar.encoding.fit import TUNED, UNTUNED
 from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
-from pulvinar.scores.resampling import LEVEL
+from pulvinar.scores.resampling import LEVEL, interval_text
 from pulvinar.scores.table import Column, Table
 
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
@@ -186,3 +187,45 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     )
     lines.append(evaluation["r_optimistic_is"])
     return "\n".join(lines)
+
+
+def tuned_text(evaluation: Mapping[str, Any]) -> str:
+    """The same of tuned backbones, with what was gained over the untuned ones."""
+    first = evaluation["rows"][0]
+    lines = [as_text(evaluation), f"r, untuned: {evaluation['r_untuned_is']}", *warnings_of(evaluation)]
+    if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
+        lines.append(
+            f"first row [95 % interval over images]: difference {first['difference']:+.3f} {_between(first, 'difference')}, "
+            f"p {first['difference_p_value']:.3f}; share improved {first['share_improved']:.3f} "
+            f"{_between(first, 'share_improved', '{:.3f}')}, "
+            f"chance {first['share_improved_chance']:.3f}, its 95th percentile {first['share_improved_chance_95']:.3f}"
+        )
+    if first.get("mac_share") is not None:
+        lines.append(f"multiply-adds: {first['mac_share']:.3f} of the dense network on the test images")
+    return "\n".join(lines)
+
+
+def _between(row: Mapping[str, Any], key: str, form: str = "{:+.3f}") -> str:
+    """The interval of a value of a row."""
+    return interval_text((row[f"{key}_low"], row[f"{key}_high"]), form.format)
+
+
+def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Where the untuned backbone encodes, and where the tuned one is worse than the untuned (interval below 0)."""
+    lines = []
+    for name, choice in evaluation["choices"].items():
+        if choice["encoded_with"] != UNTUNED:
+            continue
+        tuned = next(row for row in evaluation["rows"] if row["subject"] == name).get("r_tuned")
+        score = "" if tuned is None else f", r on the test images {tuned:.3f}"
+        lines.append(
+            f"{name}: tuning did not help, the untuned backbone encodes: R^2 on {choice['n_images']} training images held out "
+            f"from tuning {choice[UNTUNED]:.4f}, tuned {choice[TUNED]:.4f}{score}; fall_back=false encodes with the tuned one"
+        )
+    worse = [row for row in evaluation["rows"] if row.get("share_improved") is not None and row["difference_high"] < 0]
+    lines += [
+        f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned backbone, {row['r_nested']:.3f} against "
+        f"{row['r_untuned']:.3f} (difference {row['difference']:+.3f} {_between(row, 'difference')}, 95 %)"
+        for row in worse
+    ]
+    return lines
