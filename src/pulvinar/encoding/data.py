@@ -11,9 +11,9 @@ from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.responses import Responses, VoxelCheck
 from pulvinar.data.scaling import Mode, require_trials_per_session
-from pulvinar.data.splits import Split, training_trials
+from pulvinar.data.splits import Split, folds_by_source, training_trials
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers, folds_by_source
+from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.encoding.image_responses import ImageResponses, choose_voxels, roi_groups, statistics_of
 
 

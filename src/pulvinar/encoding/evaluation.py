@@ -17,33 +17,8 @@ from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.resampling import LEVEL, interval_text
-from pulvinar.scores.table import Column, Table
 
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
-COLUMNS = (
-    Column("subject", "subject", lead=True),
-    Column("roi", "ROI", lead=True),
-    Column("hemisphere", "side", lead=True),
-    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
-    Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
-    Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
-        "is reported on"),
-    Column("noise_normalised", "noise-normalised, %", "", ".3f", "Algonauts 2023: mean over voxels of "
-        "min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14"),
-    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the baseline's features give"),
-    Column("unique_variance", "unique variance", "", ".3f", "R^2 with the baseline's features less that of the baseline alone"),
-    Column("share_significant", "share significant", "", ".3f", "share of voxels with an r above that of permuted images, at a "
-        "false discovery rate of 5 %"),
-)  # fmt: skip
-OF_TUNED = (
-    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
-        "backbone; chance: predictions of the two swapped image by image"),
-    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
-        "over all training images"),
-    Column("difference", "minus untuned", form="+.3f"),
-    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
-)  # fmt: skip
-DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +70,7 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
         "regression": config.regression,
         "baseline": config.baseline,
         "ceilings": dict(ceilings),
-        **{f"{key}_is": DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
+        **{f"{key}_is": scoring.DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
         "n_permutations": config.n_permutations,
     }
 
@@ -169,15 +144,9 @@ def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def score_table(evaluation: Mapping[str, Any]) -> Table:
-    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
-    columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
-    return Table(list(columns.values()), evaluation["rows"])
-
-
 def as_text(evaluation: Mapping[str, Any]) -> str:
     """The table that `pulvinar evaluate` prints."""
-    lines = [score_table(evaluation).text(), ""]
+    lines = [scoring.score_table(evaluation).text(), ""]
     first = evaluation["rows"][0]
     lines += left_out_lines(evaluation["rows"])
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]

@@ -9,9 +9,9 @@ from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.scaling import Mode
-from pulvinar.data.splits import Split
+from pulvinar.data.splits import Split, folds_by_source
 from pulvinar.encoding.data import EncodedSubject, open_subject
-from pulvinar.encoding.encoder import EncoderSettings, folds_by_source
+from pulvinar.encoding.encoder import EncoderSettings
 from pulvinar.encoding.image_responses import roi_groups
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.tuned_backbones import EMBEDDED

@@ -21,10 +21,10 @@ from torch import Tensor
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.splits import require_apart
+from pulvinar.data.splits import folds_by_source, require_apart
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding.data import EncodedSubject
-from pulvinar.encoding.encoder import Folds, folds_by_source
+from pulvinar.encoding.encoder import Folds
 from pulvinar.encoding.feature_cache import cached_features
 from pulvinar.encoding.fit import UNTUNED, Unit, choice_unit, encoder_unit, run_units
 from pulvinar.encoding.layer_features import BackboneSource, LayerFeatures

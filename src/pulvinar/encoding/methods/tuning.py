@@ -31,6 +31,7 @@ from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import predict as predict_responses
 from pulvinar.encoding.fit import TUNED, UNTUNED, load_encoder
 from pulvinar.encoding.response_heads import ContrastiveHead
+from pulvinar.encoding.scores import OF_TUNED
 from pulvinar.encoding.settings import TuningConfig, names_of, tag_of
 from pulvinar.encoding.tuned_backbones import load_tuned
 from pulvinar.encoding.tuning_run import choice_folds, fit, layers_of, mac_share, open_all, pixels, prepare
@@ -113,7 +114,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
         "choices": choices,
         "choices_are": "R^2 of the ridge on the tuned and on the untuned backbone on n_images training images held out from "
         "tuning; the untuned one encodes unless the tuned one is better by 0.002",
-        **{f"{column.key}_is": column.definition for column in scoring.OF_TUNED if column.definition},
+        **{f"{column.key}_is": column.definition for column in OF_TUNED if column.definition},
     }
     write_json(run.path / "evaluation.json", result, sealed=True)
     return result
