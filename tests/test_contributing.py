@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says that adding one costs: each of its changes to one file is made in a copy of the package, and used."""
+"""What CONTRIBUTING.md says that adding one costs: each of its changes to a file is made in a copy of the package, and used."""
 
 import json
 import os
@@ -43,9 +43,8 @@ def run_changed(tmp_path):
         file.write_text(changed(file.read_text("utf-8"), CHANGES[path]), "utf-8")
         program = f"import sys; from pulvinar.cli import main; sys.exit(max(main(command) for command in {list(commands)!r}))"
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
