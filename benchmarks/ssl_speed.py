@@ -23,10 +23,10 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from pulvinar.gating.methods.dual_gating import Config as DualConfig
-from pulvinar.gating.self_supervised import SiameseTrainer
-from pulvinar.gating.self_supervised_run import make_network
-from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
+from pulvinar.gating.methods.self_supervised import DualConfig
+from pulvinar.gating.settings import SelfSupervisedConfig
+from pulvinar.gating.siamese import make_network
+from pulvinar.gating.siamese_training import SiameseTrainer
 from pulvinar.networks.gated_resnet import GatedResNet
 
 
@@ -83,7 +83,7 @@ def lightly_turns(config: SelfSupervisedConfig, pixels: np.ndarray, n_steps: int
 def our_turns(config: SelfSupervisedConfig, pixels: np.ndarray, n_steps: int) -> Iterator[float]:
     """Seconds of so many steps, turn after turn."""
     size = pixels.shape[1]
-    network = make_network(config, "dual" if isinstance(config, DualConfig) else "dense", size)
+    network = make_network(config, size)
     trainer = SiameseTrainer(network, pixels, config)
     while True:
         start, before = time.perf_counter(), trainer.step_number

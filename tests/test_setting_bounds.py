@@ -14,7 +14,7 @@ from pulvinar.app import registry
 from pulvinar.core.config import ANY, Bounds, build, describe, setting
 from pulvinar.core.errors import ConfigError
 from pulvinar.data.pictures import PictureOptions
-from pulvinar.gating.score_settings import ScoreSettings
+from pulvinar.gating.settings import ScoreSettings
 
 UNBOUNDED = {  # numbers that may be anything finite, or whose bounds depend on what they stand for (in `problems`)
     "gate_bias", "n_voxels", "stages", "mean", "std", "sets", "layouts",

@@ -1,6 +1,7 @@
 """contrastive_encoding and regression_tuning on small planted experiments: recovery, leaks, options, bad input."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split, require_apart
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding import page
+from pulvinar.encoding.methods import tuning
 from pulvinar.encoding.tuned_backbones import load_tuned
 from pulvinar.learning.backbone_runs import save_backbone
 from pulvinar.learning.runs import RunFolder
@@ -255,10 +257,8 @@ def test_a_gated_backbone_is_tuned_under_a_budget(tmp_path):
      ({"tuned_on": "one,two"}, "pooled=true"), ({"temperature": "0"}, "above 0"), ({"batch_size": "1"}, "2 or more")],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(settings, words):
-    from pulvinar.encoding.methods import contrastive_encoding
-
     with pytest.raises(ConfigError, match=words):
-        build(contrastive_encoding.Config, settings, name="contrastive_encoding")
+        build(tuning.ContrastiveConfig, settings, name="contrastive_encoding")
 
 
 @pytest.mark.parametrize(
@@ -268,21 +268,36 @@ def test_settings_that_do_not_fit_are_refused(settings, words):
      ({"tuned_on": "three"}, "not among one, two")],
 )  # fmt: skip
 def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(settings, words):
-    from pulvinar.encoding.methods import contrastive_encoding
-
-    config = build(contrastive_encoding.Config, QUICK | settings, name="contrastive_encoding")
+    config = build(tuning.ContrastiveConfig, QUICK | settings, name="contrastive_encoding")
     with pytest.raises((InputError, OSError), match=words):
-        contrastive_encoding.METHOD.prepare(config, planted())
+        tuning.prepare(config, planted())
+
+
+@pytest.mark.parametrize("settings", [{}, {"subjects": "one,two", "pooled": "true"}, {"tuned_on": "two"}])
+def test_a_fit_looks_at_every_trial_of_a_subject_once(settings, tmp_path, monkeypatch):
+    """All voxels of each training trial are read once, for checks and scaling; then only the voxels asked for."""
+    experiment, reads, read = planted(), Counter(), Responses.read
+
+    def count(self, trials, voxels=None):
+        if voxels is None:
+            reads.update((self.subject, trial) for trial in np.asarray(trials).tolist())
+        return read(self, trials, voxels)
+
+    monkeypatch.setattr(Responses, "read", count)
+    fitted(tmp_path / "run", experiment, **({"roi": "V1", "epochs": "1"} | settings))
+    opened = {name for name, _ in reads}
+    assert opened == set(settings.get("subjects", "one").split(",")) | set(settings.get("tuned_on", "one").split(","))
+    for name in opened:
+        train = experiment.subjects[name].trials_of(experiment.split.train)
+        assert {reads[name, trial] for trial in train} == {1}
 
 
 def test_stimuli_without_images_are_refused():
-    from pulvinar.encoding.methods import contrastive_encoding
-
     experiment = planted()
     stimuli = dataclasses.replace(experiment.stimuli, read_image=None)
-    config = build(contrastive_encoding.Config, QUICK, name="contrastive_encoding")
+    config = build(tuning.ContrastiveConfig, QUICK, name="contrastive_encoding")
     with pytest.raises(InputError, match="needs the images"):
-        contrastive_encoding.METHOD.prepare(config, dataclasses.replace(experiment, stimuli=stimuli))
+        tuning.prepare(config, dataclasses.replace(experiment, stimuli=stimuli))
 
 
 def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):

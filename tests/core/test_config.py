@@ -50,7 +50,7 @@ def test_every_mistake_is_listed_at_once():
         "troi.mode is one of 'sum', 'mean', 2, not 'max'",
         "troi.sizes is a list of a whole number, not [1.5]",
         "troi.name is text, not 3",
-        "steps must be positive",
+        "troi.steps must be positive",
     ]
 
 

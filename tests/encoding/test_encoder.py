@@ -7,7 +7,8 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
 
 from pulvinar.core.errors import InputError
-from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, folds_by_source, predict
+from pulvinar.data.splits import folds_by_source
+from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, predict
 from pulvinar.scores.encoding import correlations
 
 ALPHAS = (1.0, 10.0, 100.0, 1000.0)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pulvinar.core.errors import DegenerateError
-from pulvinar.encoding.methods import contrastive_encoding, regression_tuning
+from pulvinar.encoding.methods.tuning import ContrastiveConfig, RegressionConfig
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.response_tuning import ResponseTuner, TunedPart, TunedSubject, spread
 
@@ -40,7 +40,7 @@ def tuner_of(*, objective="contrastive", shuffled=False, subjects=("one",), **se
         parameters=dict(network.named_parameters()),
     )
     wanted = {"epochs": 30, "patience": None, "batch_size": 40, "learning_rate": 1e-2}
-    config = contrastive_encoding.Config if objective == "contrastive" else regression_tuning.Config
+    config = ContrastiveConfig if objective == "contrastive" else RegressionConfig
     return ResponseTuner(
         part,
         head,

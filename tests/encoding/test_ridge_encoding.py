@@ -1,6 +1,7 @@
 """ridge_encoding on small planted experiments: recovery, null, ceilings, regions, bad input."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def run(path, experiment, *, controls=True, **settings):
     folder = RunFolder.create(path, method="ridge_encoding", config_toml=to_toml(config), seed=0, data=facts)
     ridge_encoding.METHOD.train(config, experiment, folder)
     return ridge_encoding.evaluate(folder, experiment, config, controls=controls), folder, config
+
+
+@pytest.mark.parametrize("scaling", ["train_stats", "per_session"])
+def test_a_fit_looks_at_every_trial_once(scaling, tmp_path, monkeypatch):
+    """All voxels of each training and test trial are read once, for checks and scaling; then only the voxels asked for."""
+    experiment, reads, read = planted(repeats=2), Counter(), Responses.read
+    sessions = np.arange(2 * N_IMAGES) // N_IMAGES
+    experiment = dataclasses.replace(
+        experiment, subjects={"one": dataclasses.replace(experiment.subjects["one"], sessions=sessions)}
+    )
+
+    def count(self, trials, voxels=None):
+        if voxels is None:
+            reads.update(np.asarray(trials).tolist())
+        return read(self, trials, voxels)
+
+    config = build(ridge_encoding.Config, QUICK | {"feature": "clip", "scaling": scaling}, name="ridge_encoding")
+    facts = {"name": "planted", "path": "", "target": "one", "fingerprint": experiment.fingerprint()}
+    folder = RunFolder.create(tmp_path / "run", method="ridge_encoding", config_toml=to_toml(config), seed=0, data=facts)
+    monkeypatch.setattr(Responses, "read", count)
+    ridge_encoding.METHOD.train(config, experiment, folder)
+    assert [reads[trial] for trial in range(2 * N_IMAGES)] == [1] * 2 * N_IMAGES
 
 
 def row_of(evaluation, roi, side="both"):

@@ -8,8 +8,8 @@ from pulvinar.core.config import mistakes_of
 from pulvinar.core.errors import InputError
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating.backbone_scores import as_text, gated_features, score_backbone
-from pulvinar.gating.score_settings import ScoreSettings
-from pulvinar.gating.transfer import resized, resized_set
+from pulvinar.gating.evaluation import fitted_to, resized
+from pulvinar.gating.settings import ScoreSettings
 from pulvinar.learning.image_features import crops_of_epoch
 from pulvinar.learning.views import ViewSettings, plain_view
 from pulvinar.linear.linear_probe import linear_probe
@@ -121,7 +121,7 @@ def test_other_images_are_resized_to_the_networks_size(data):
     large = generator.integers(0, 256, (90, 20, 30, 3), dtype=np.uint8)
     labels = np.arange(90) % 2
     target = ImageSet(name="large", train=large[:60], test=large[60:], train_labels=labels[:60], test_labels=labels[60:])
-    fitted = resized_set(target, 16)
+    fitted = fitted_to(16, target)
     assert fitted.train.shape == (60, 16, 16, 3)
     assert fitted.test.shape == (30, 16, 16, 3)
     assert fitted.name == "large"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightly.loss import VICRegLoss
 
-from pulvinar.gating.self_supervised_settings import GatedConfig
+from pulvinar.gating.settings import GatedConfig
 from pulvinar.gating.siamese import SiameseLoss, SiameseNetwork, cached_backward, hard_share, joined, total
 from pulvinar.learning.processes import own_rows, sum_gradients
 from pulvinar.networks.gated_resnet import GatedResNet

@@ -42,6 +42,17 @@ def test_without_clipping_it_is_lightlys():
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_with_clipping_it_is_timms(scale):
+    timm = pytest.importorskip("timm.optim")
+    ours, theirs = parameters(), parameters()
+    run(LARS(ours, 0.3, momentum=0.9, weight_decay=1e-3, trust_coefficient=0.02), ours, scale=scale)
+    options = {"momentum": 0.9, "weight_decay": 1e-3, "trust_coeff": 0.02, "trust_clip": True, "always_adapt": True}
+    run(timm.Lars(theirs, lr=0.3, **options), theirs, scale=scale)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
 def test_rule_with_clipping_and_exclusions_in_a_loop(scale):
     """Small gradients would get a trust ratio above the rate; clipping makes their step a plain one."""
     weights, rate, decay = parameters(), 0.3, 1e-3

@@ -22,7 +22,6 @@ from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, s
 from pulvinar.deploy.files import DECODER, load, load_config, load_decoder, save
 from pulvinar.deploy.voxel_decoder import voxel_decoder
 from pulvinar.gating.budget_controls import keep_highest
-from pulvinar.gating.self_supervised_run import image_size
 from pulvinar.learning.backbone_runs import Backbone, load_backbone
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings, plain_view
@@ -97,8 +96,8 @@ def _images(source: str | None, run: RunFolder, backbone: Backbone) -> ImageSet:
         raise InputError("--calibrate: images to calibrate on are needed, as for `pulvinar fit`; those of the training will do")
     data = open_data("images", source)
     size = backbone.network.size
-    if image_size(data) != size:
-        raise InputError(f"--calibrate {source}: images of {image_size(data)} pixels; the network of {run.path} takes {size}")
+    if data.side != size:
+        raise InputError(f"--calibrate {source}: images of {data.side} pixels; the network of {run.path} takes {size}")
     return data
 
 
@@ -256,8 +255,8 @@ def _pixels(source: str | None, network: CompactNetwork) -> np.ndarray:
     if source is None:
         raise InputError("--int8: images to set the ranges are needed; give some with --calibrate")
     data = open_data("images", source)
-    if image_size(data) != network.size:
-        raise InputError(f"--calibrate {source}: images of {image_size(data)} pixels; the network takes {network.size}")
+    if data.side != network.size:
+        raise InputError(f"--calibrate {source}: images of {data.side} pixels; the network takes {network.size}")
     rows = evenly_spaced(len(data.train), onnx_files.N_QUANTISATION_IMAGES)
     return np.ascontiguousarray(data.train[rows].transpose(0, 3, 1, 2)).astype(np.float32) / 255
 

@@ -19,15 +19,15 @@ from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import read_json, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.encoding import comparison as encoding_comparison
-from pulvinar.encoding import evaluation as encoding_run
 from pulvinar.encoding import image_classification
 from pulvinar.encoding import transfer as encoding_transfer
 from pulvinar.encoding.data import EncodedSubject, open_subject
 from pulvinar.encoding.files import encoders_of, hemisphere_places, read_predictions, read_voxel_maps, region_masks
+from pulvinar.encoding.fit import UNTUNED
 from pulvinar.encoding.models import Model, models_of
-from pulvinar.encoding.settings import EncodingConfig, open_named
-from pulvinar.encoding.tuning_run import UNTUNED, choice_folds
-from pulvinar.encoding.tuning_settings import POOLED, TuningConfig
+from pulvinar.encoding.scores import COLUMNS
+from pulvinar.encoding.settings import POOLED, EncodingConfig, TuningConfig, open_named
+from pulvinar.encoding.tuning_run import choice_folds, plan_of
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.information import cosine_similarity, information_bound
 from pulvinar.scores.resampling import LEVEL, interval_text
@@ -86,7 +86,7 @@ def transfer(
         _, own = _open(str(model.run.path))
         if not own_data or not isinstance(own, TuningConfig) or (model.owner or POOLED) not in (given.name, POOLED):
             return None
-        return choice_folds(own, experiment, given)
+        return choice_folds(own, plan_of(own, experiment, given.name), given)
 
     found = encoding_transfer.transfer_matrix(
         {name: model.source for name, model in tuned.items()},
@@ -142,7 +142,7 @@ def information(run: str, *, candidates: int | None = None, n_permutations: int 
 def information_text(result: dict[str, Any]) -> str:
     """The bounds for a terminal."""
     columns = [
-        *encoding_run.COLUMNS[:4],
+        *COLUMNS[:4],
         Column("nats", "information", "nats", ".3f", bounds=("low", "high")),
         Column("null_percentile_95", "null", "95th percentile", ".3f"),
         Column("p_value", "p", form=".3f"),

@@ -1,8 +1,12 @@
-"""The folders are the registry: methods are the files of `methods/` in every wing, selectors those of `selection/selectors/`,
-data sets the files of `datasets/`, or packages. They are listed without importing them.
+"""The folders are the registry: methods are in the files of `methods/` in every wing, selectors are those of
+`selection/selectors/`, data sets the files of `datasets/`, or packages. They are listed without importing them.
+
+A file of `methods/` has one METHOD, named and described as the file (its name, the first line of its docstring), or several
+METHODS, each named and described where it is made (`name`, `summary`).
 """
 
 import ast
+import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -22,21 +26,8 @@ KINDS = ("methods", "selectors", "datasets")
 
 
 def names(kind: str) -> dict[str, str]:
-    """Name -> first line of the docstring, of every method, selector or dataset."""
-    found = {}
-    for name, path in _files(kind).items():
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[name] = docstring.partition("\n")[0]
-    return found
-
-
-def _files(kind: str) -> dict[str, Path]:
-    """Name -> the file that opens it: a module's own, a package's `__init__.py`."""
-    if kind == "selectors":
-        return selectors.files()
-    found = [path for pattern in FILES[kind] for path in ROOT.glob(pattern)]
-    named = {path.parent.name if path.stem == "__init__" else path.stem: path for path in found}
-    return {name: path for name, path in sorted(named.items()) if name not in FILES}
+    """Name -> what it is in a line, of every method, selector or dataset."""
+    return {name: line for name, (_, line) in _entries(kind).items()}
 
 
 def method(name: str) -> "Method":
@@ -45,7 +36,8 @@ def method(name: str) -> "Method":
         from pulvinar.decoding.selector_runs import method_of
 
         return method_of(name)
-    return _module("methods", name).METHOD
+    module = _module("methods", name)
+    return next((found for found in getattr(module, "METHODS", ()) if found.name == name), None) or module.METHOD
 
 
 def dataset(name: str) -> Dataset:
@@ -54,9 +46,31 @@ def dataset(name: str) -> Dataset:
 
 
 def _module(kind: str, name: str) -> ModuleType:
-    there = _files(kind)
+    there = _entries(kind)
     if name not in there:
         known = [*there, *(selectors.files() if kind == "methods" else ())]
         raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, known)}")
-    parts = there[name].relative_to(ROOT.parent).with_suffix("").parts
+    parts = there[name][0].relative_to(ROOT.parent).with_suffix("").parts
     return importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def _entries(kind: str) -> dict[str, tuple[Path, str]]:
+    """Name -> file that opens it (a module's own, a package's `__init__.py`) and line, by name."""
+    if kind == "selectors":
+        paths = list(selectors.files().values())
+    else:
+        paths = [path for pattern in FILES[kind] for path in ROOT.glob(pattern)]
+    found = {name: (path, line) for path in paths for name, line in _entries_of(path)}
+    return {name: entry for name, entry in sorted(found.items()) if name not in FILES}
+
+
+@functools.cache
+def _entries_of(path: Path) -> list[tuple[str, str]]:
+    """Name and line of all that a file has."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    several = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHODS"]
+    if not several:
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        return [(name, (ast.get_docstring(tree) or "").partition("\n")[0])]
+    written = [{given.arg: given.value for given in getattr(made, "keywords", ())} for made in getattr(several[0], "elts", ())]
+    return [(ast.literal_eval(made["name"]), ast.literal_eval(made["summary"])) for made in written]

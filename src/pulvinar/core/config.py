@@ -151,7 +151,7 @@ def _without_effect(config: Any, given: Collection[str], elsewhere: Mapping[str,
 
 
 def mistakes_of(config: Any, name: str) -> list[str]:
-    """A line for every setting beyond its bounds, infinite or unreadable, then what the config's own `problems()` says."""
+    """A line for every setting beyond its bounds, infinite or unreadable, then each of the config's own `problems()`."""
     wrong, hints = [], typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, bounds = getattr(config, field.name), field.metadata.get("bounds", ANY)
@@ -162,7 +162,7 @@ def mistakes_of(config: Any, name: str) -> list[str]:
             wrong.append(f"{name}.{field.name} {mistake}{or_none}, not {list(value) if isinstance(value, tuple) else value}")
         elif unread := _unread(value, field.metadata.get("reads")):
             wrong.append(f"{name}.{field.name}: {unread}")
-    return wrong + getattr(config, "problems", list)()
+    return wrong + [f"{name}.{problem}" for problem in getattr(config, "problems", list)()]
 
 
 def _unread(value: Any, reads: Callable[[Any], object] | None) -> str | None:
@@ -289,9 +289,9 @@ def build(
 ) -> ConfigType:
     """The config from a mapping of raw values. `ConfigError` lists unknown keys, wrong types and failed checks together.
 
-    A config class may have `problems(self) -> list[str]` for what concerns several settings; `build` adds its lines. given:
-    names that a person chose: one that does nothing beside the others is a mistake too, and `elsewhere` says where it would
-    count.
+    A config class may have `problems(self) -> list[str]` for what concerns several settings, each beginning with one of them;
+    `build` adds these lines. given: names that a person chose: one that does nothing beside the others is a mistake too, and
+    `elsewhere` says where it would count.
     """
     hints = typing.get_type_hints(config_class)
     mistakes, kept = [], {}

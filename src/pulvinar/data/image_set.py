@@ -87,6 +87,14 @@ class ImageSet:
         return self.train.shape[1], self.train.shape[2]
 
     @property
+    def side(self) -> int:
+        """Side of the images in pixels; `InputError` where they are not square."""
+        height, width = self.size
+        if height != width:
+            raise InputError(f"{self.name}: square images are needed, these are {height} x {width}; crop or resize them first")
+        return height
+
+    @property
     def n_classes(self) -> int:
         """How many classes there are: the names given, else one more than the largest label."""
         if self.class_names:

@@ -84,13 +84,10 @@ class Responses:
         """Voxels (indices) that are constant, NaN or infinite over these trials."""
         if not len(trials):
             raise InputError(f"responses of {self.subject}: no trials to look for bad voxels in")
-        first = self.read(trials[:1])[0]
-        constant, finite = np.ones(self.n_voxels, bool), np.ones(self.n_voxels, bool)
+        check = VoxelCheck(self.n_voxels)
         for start in range(0, len(trials), 64):
-            block = self.read(trials[start : start + 64])
-            finite &= np.isfinite(block).all(0)
-            constant &= (block == first).all(0)
-        return np.flatnonzero(constant | ~finite)
+            check.see(self.read(trials[start : start + 64]))
+        return check.bad
 
     def require_good_voxels(self, trials: np.ndarray) -> None:
         """Raise `DegenerateError` that names the bad voxels, if there are any."""
@@ -147,6 +144,25 @@ class Responses:
         """Indices of the trials that showed any of these stimuli, in order."""
         wanted = set(stimulus_ids)
         return np.array([trial for trial, name in enumerate(self.stimulus_ids) if name in wanted], dtype=np.int64)
+
+
+class VoxelCheck:
+    """Which voxels are constant, NaN or infinite over all trials that are shown to it, some at a time."""
+
+    def __init__(self, n_voxels: int) -> None:
+        self._first: np.ndarray | None = None
+        self._constant, self._finite = np.ones(n_voxels, bool), np.ones(n_voxels, bool)
+
+    def see(self, block: np.ndarray) -> None:
+        """More trials (trial, voxel)."""
+        self._first = block[0].copy() if self._first is None else self._first
+        self._finite &= np.isfinite(block).all(0)
+        self._constant &= (block == self._first).all(0)
+
+    @property
+    def bad(self) -> np.ndarray:
+        """These voxels (indices)."""
+        return np.flatnonzero(self._constant | ~self._finite)
 
 
 def mean_over_repeats(values: np.ndarray, stimulus_ids: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray]:

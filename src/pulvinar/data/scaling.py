@@ -10,19 +10,26 @@ from typing import Literal, get_args
 import numpy as np
 
 from pulvinar.core.errors import DegenerateError, InputError
-from pulvinar.data.responses import Responses
+from pulvinar.data.responses import Responses, VoxelCheck
 
 Mode = Literal["train_stats", "per_session"]
 
 
-def mean_and_sd(responses: Responses, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (voxel,) over trials, in blocks, float64 inside; `DegenerateError` without a trial."""
+def mean_and_sd(responses: Responses, trials: np.ndarray, *, check: VoxelCheck | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (voxel,) over trials, in blocks, float64 inside; `DegenerateError` without a trial.
+
+    check: is shown the trials as they are read.
+    """
     if not len(trials):
         raise DegenerateError(f"responses of {responses.subject}: no trials to take mean and standard deviation over")
     total, square = np.zeros(responses.n_voxels), np.zeros(responses.n_voxels)
-    shift = responses.read(trials[:1])[0].astype(np.float64)
+    shift = np.zeros(0)
     for start in range(0, len(trials), 64):
-        block = responses.read(trials[start : start + 64]) - shift
+        values = responses.read(trials[start : start + 64])
+        if check is not None:
+            check.see(values)
+        shift = values[0].astype(np.float64) if start == 0 else shift
+        block = values - shift
         total += block.sum(0)
         square += (block * block).sum(0)
     mean = total / len(trials)

@@ -87,6 +87,24 @@ def split_by_source(stimuli: Stimuli, *, test_share: float, seed: int) -> Split:
     return Split(train=train, test=test)
 
 
+def folds_by_source(sources: Sequence[str], n_folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(training rows, held-out rows) of each fold; a source picture is in one fold, folds are about equally large.
+
+    The largest pictures are placed first, each in the emptiest fold, those of one size in random order. Raises `InputError`
+    where there are fewer source pictures than folds.
+    """
+    names, place, size = np.unique(np.asarray(sources), return_inverse=True, return_counts=True)
+    if len(names) < n_folds:
+        raise InputError(f"folds: {n_folds} need as many source pictures, the training images have {len(names)}")
+    fold, load = np.empty(len(names), np.int64), np.zeros(n_folds)
+    order = np.random.default_rng([seed, 0xF01D]).permutation(len(names))
+    for name in order[np.argsort(-size[order], kind="stable")]:
+        fold[name] = int(load.argmin())
+        load[fold[name]] += size[name]
+    of_row = fold[place.reshape(-1)]
+    return [(np.flatnonzero(of_row != number), np.flatnonzero(of_row == number)) for number in range(n_folds)]
+
+
 def training_trials(responses: Responses, split: Split, *, sessions: Sequence[int] | None = None) -> np.ndarray:
     """Trials of training stimuli (of some sessions only, if given); trials of test stimuli are never among them."""
     trials = responses.trials_of(split.train)

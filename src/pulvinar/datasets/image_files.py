@@ -116,7 +116,7 @@ class Config:
     def problems(self) -> list[str]:
         """What does not go together."""
         few = [name for name in ("n_train", "n_test") if getattr(self, name) < self.n_classes]
-        return [f"image_files.{name} is n_classes or more, not {getattr(self, name)}" for name in few]
+        return [f"{name} is n_classes or more, not {getattr(self, name)}" for name in few]
 
 
 def generate(out: str, config: Config, plant: object = None) -> dict[str, Any]:

@@ -110,9 +110,9 @@ class Config:
         """What does not fit together."""
         lines = []
         if self.responsive_share + self.irrelevant_share > 1:
-            lines.append("simulated.responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
+            lines.append("responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
         if self.driver == "fixed" and (self.driver_own or self.driver_weights):
-            lines.append("simulated.driver_own and driver_weights are of a perturbed backbone; driver is fixed")
+            lines.append("driver_own and driver_weights are of a perturbed backbone; driver is fixed")
         return lines
 
 

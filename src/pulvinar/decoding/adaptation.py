@@ -121,9 +121,7 @@ def require_settings(config: AdaptationSettings, experiment: Experiment) -> None
 def _require_protocol(config: AdaptationSettings, experiment: Experiment) -> None:
     n_images = len(set(experiment.split.test) & set(experiment.subjects[experiment.target].stimulus_ids))
     if config.protocol not in protocols_for(n_images):
-        raise InputError(
-            f"{config.METHOD}.protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate"
-        )
+        raise InputError(f"protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
 
 
 def join(config: AdaptationSettings, prepared: Prepared, backbone: RunFolder | None) -> Joined:
@@ -131,7 +129,7 @@ def join(config: AdaptationSettings, prepared: Prepared, backbone: RunFolder | N
     experiment, decoder = prepared.experiment, None
     if config.pretrain:
         if backbone is None:
-            raise InputError(f"{config.METHOD} needs a finished run of {BACKBONE} (--backbone RUN), or --set pretrain=false")
+            raise InputError(f"a finished run of {BACKBONE} is needed (--backbone RUN), or --set pretrain=false")
         decoder = stored_decoder(backbone.require(method=BACKBONE))
         embedding = decoder.embedding_for(experiment, config.feature)
     else:
@@ -252,7 +250,7 @@ def refit(
 
 def evaluate(run: RunFolder, experiment: Experiment, config: AdaptationSettings, *, controls: bool = True) -> Evaluation:
     """The selection (against its controls at the same budget) on the outer test images; written into the run."""
-    stored, experiment = stored_decoder(run.require(method=config.METHOD)), half_of(experiment, config.half)
+    stored, experiment = stored_decoder(run.require(method=run.method)), half_of(experiment, config.half)
     _require_protocol(config, experiment)
     if config.roi != run.settings()["roi"]:  # asked for in the evaluation
         require_target_roi(experiment, config.roi, experiment.target)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
+from pulvinar.core.sampling import dealt_folds
 from pulvinar.decoding.decoder_training import (
     Mixing,
     Rows,
@@ -145,10 +146,13 @@ class MaskSettings(AdaptationSettings):
 
 
 def folds_by_stimulus(stimulus_ids: Sequence[str], n_folds: int, generator: torch.Generator) -> Tensor:
-    """A fold number per trial; all trials of a stimulus share it."""
+    """A fold number per trial; all trials of a stimulus share it.
+
+    Drawn as place % n_folds of a permutation of the stimuli as they first appear: the draw that published masks rest on.
+    """
     unique = {name: number for number, name in enumerate(dict.fromkeys(stimulus_ids))}
-    fold_of = torch.randperm(len(unique), generator=generator) % n_folds
-    return fold_of[torch.tensor([unique[name] for name in stimulus_ids])]
+    order = torch.randperm(len(unique), generator=generator).argsort().numpy()
+    return torch.from_numpy(dealt_folds([unique[name] for name in stimulus_ids], order, n_folds))
 
 
 def require_full_folds(folds: Tensor, n_folds: int) -> int:

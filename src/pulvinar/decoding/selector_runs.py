@@ -7,7 +7,6 @@ are set as in `troi`, so that their runs can be compared.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.experiment import Experiment
@@ -64,8 +63,6 @@ def _config_of(name: str, *, without_budget: bool) -> type[AdaptationSettings]:
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AdaptationSettings):
-        METHOD: ClassVar[str] = name
-
         def idle(self) -> dict[str, str]:
             return {"n_voxels": f"{name} keeps the same voxels at every budget"} if without_budget else {}
 

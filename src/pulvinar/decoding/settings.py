@@ -7,7 +7,7 @@ set as a file.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.data.scaling import Mode
@@ -22,8 +22,6 @@ Half = Literal["both", "a", "b"]
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings:
     """Data, network, losses and schedule of a decoder; the methods' Config extend it."""
-
-    METHOD: ClassVar[str] = "decoding"
 
     seed: int = setting(0, "initial weights, folds, order of trials, mixing", at_least=0, below=LARGEST_SEED)
     feature: str | None = setting(
@@ -76,7 +74,7 @@ class DecodingSettings:
     def problems(self) -> list[str]:
         """What does not go together."""
         if self.micro_batches > self.batch_size:
-            return [f"{self.METHOD}.micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}"]
+            return [f"micro_batches is at most batch_size ({self.batch_size}), not {self.micro_batches}"]
         return []
 
     @property
@@ -144,9 +142,9 @@ class AdaptationSettings(DecodingSettings):
         """What does not go together, or depends on whether it is a count or a share."""
         wrong = super().problems()
         if isinstance(self.n_voxels, float) and not 0 < self.n_voxels <= 1:
-            wrong.append(f"{self.METHOD}.n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
+            wrong.append(f"n_voxels is a count (whole number) or a share in (0, 1], not {self.n_voxels}")
         if isinstance(self.n_voxels, int) and self.n_voxels < 1:
-            wrong.append(f"{self.METHOD}.n_voxels is 1 or more, not {self.n_voxels}")
+            wrong.append(f"n_voxels is 1 or more, not {self.n_voxels}")
         if self.lora_rank and not self.pretrain:
-            wrong.append(f"{self.METHOD}.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
+            wrong.append("lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false")
         return wrong

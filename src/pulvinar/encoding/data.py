@@ -9,12 +9,12 @@ import numpy as np
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.responses import Responses
+from pulvinar.data.responses import Responses, VoxelCheck
 from pulvinar.data.scaling import Mode, require_trials_per_session
-from pulvinar.data.splits import Split, training_trials
+from pulvinar.data.splits import Split, folds_by_source, training_trials
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers, folds_by_source
-from pulvinar.encoding.image_responses import ImageResponses, choose_voxels, roi_groups
+from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
+from pulvinar.encoding.image_responses import ImageResponses, choose_voxels, roi_groups, statistics_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +74,8 @@ def open_subject(
 ) -> EncodedSubject:
     """A subject of an experiment, its responses z-scored with its training trials' statistics. split: none, the experiment's.
 
+    Training and test trials are read once, all voxels of them, for statistics and bad voxels; nothing of them is kept.
+
     Raises `DegenerateError` for constant and NaN voxels unless they are dropped, `InputError` where nothing is left.
     """
     if name not in experiment.subjects:
@@ -81,7 +83,10 @@ def open_subject(
     responses, split = experiment.subjects[name], split or experiment.split
     trials, test_trials = training_trials(responses, split), responses.trials_of(split.test)
     voxels = choose_voxels(responses, roi)
-    bad = np.intersect1d(np.union1d(responses.bad_voxels(trials), responses.not_finite_voxels(test_trials)), voxels)
+    check = VoxelCheck(responses.n_voxels)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is left out, or refused
+        statistics = statistics_of(responses, trials, scaling, check=check)
+    bad = np.intersect1d(np.union1d(check.bad, responses.not_finite_voxels(test_trials)), voxels)
     if len(bad) and not drop_bad_voxels:
         responses.require_good_voxels(trials)
         responses.require_finite_voxels(test_trials)
@@ -92,7 +97,7 @@ def open_subject(
         raise InputError(f"responses of {name}: no voxel is left to encode")
     if scaling == "per_session":
         require_trials_per_session(responses, np.concatenate([trials, test_trials]), fit_trials=trials)
-    train = ImageResponses(responses, split.train, fit_trials=trials, scaling=scaling)
+    train = ImageResponses(responses, split.train, fit_trials=trials, scaling=scaling, statistics=statistics)
     return EncodedSubject(voxels=voxels, train=train, test_ids=tuple(split.test), stimuli=experiment.stimuli)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import blocks_of
+from pulvinar.data.splits import folds_by_source
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import Record
 from pulvinar.linear import partial_least_squares as pls
@@ -68,23 +69,6 @@ class EncoderSettings:
         """What is chosen from: alphas, or numbers of components."""
         values = self.n_pls_components if self.regression == "partial_least_squares" else self.alphas
         return tuple(sorted(float(value) for value in values))
-
-
-def folds_by_source(sources: Sequence[str], n_folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(training rows, held-out rows) of each fold; a source picture is in one fold, folds are about equally large.
-
-    Raises `InputError` where there are fewer source pictures than folds.
-    """
-    names, place, size = np.unique(np.asarray(sources), return_inverse=True, return_counts=True)
-    if len(names) < n_folds:
-        raise InputError(f"folds: {n_folds} need as many source pictures, the training images have {len(names)}")
-    fold, load = np.empty(len(names), np.int64), np.zeros(n_folds)
-    order = np.random.default_rng([seed, 0xF01D]).permutation(len(names))
-    for name in order[np.argsort(-size[order], kind="stable")]:
-        fold[name] = int(load.argmin())
-        load[fold[name]] += size[name]
-    of_row = fold[place.reshape(-1)]
-    return [(np.flatnonzero(of_row != number), np.flatnonzero(of_row == number)) for number in range(n_folds)]
 
 
 def concatenated(layers: Layers, rows: np.ndarray | slice = slice(None), scales: Sequence[float] | None = None) -> np.ndarray:

@@ -12,37 +12,13 @@ from pulvinar.encoding import scores as scoring
 from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds, Layers, predict
 from pulvinar.encoding.files import write_predictions, write_voxel_maps
+from pulvinar.encoding.fit import TUNED, UNTUNED
 from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
-from pulvinar.scores.resampling import LEVEL
-from pulvinar.scores.table import Column, Table
+from pulvinar.scores.resampling import LEVEL, interval_text
 
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
-COLUMNS = (
-    Column("subject", "subject", lead=True),
-    Column("roi", "ROI", lead=True),
-    Column("hemisphere", "side", lead=True),
-    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
-    Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
-    Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
-        "is reported on"),
-    Column("noise_normalised", "noise-normalised, %", "", ".3f", "Algonauts 2023: mean over voxels of "
-        "min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14"),
-    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the baseline's features give"),
-    Column("unique_variance", "unique variance", "", ".3f", "R^2 with the baseline's features less that of the baseline alone"),
-    Column("share_significant", "share significant", "", ".3f", "share of voxels with an r above that of permuted images, at a "
-        "false discovery rate of 5 %"),
-)  # fmt: skip
-OF_TUNED = (
-    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
-        "backbone; chance: predictions of the two swapped image by image"),
-    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
-        "over all training images"),
-    Column("difference", "minus untuned", form="+.3f"),
-    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
-)  # fmt: skip
-DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +70,7 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
         "regression": config.regression,
         "baseline": config.baseline,
         "ceilings": dict(ceilings),
-        **{f"{key}_is": DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
+        **{f"{key}_is": scoring.DEFINITIONS[key] for key in ("r_optimistic", "noise_normalised")},
         "n_permutations": config.n_permutations,
     }
 
@@ -168,15 +144,9 @@ def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def score_table(evaluation: Mapping[str, Any]) -> Table:
-    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
-    columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
-    return Table(list(columns.values()), evaluation["rows"])
-
-
 def as_text(evaluation: Mapping[str, Any]) -> str:
     """The table that `pulvinar evaluate` prints."""
-    lines = [score_table(evaluation).text(), ""]
+    lines = [scoring.score_table(evaluation).text(), ""]
     first = evaluation["rows"][0]
     lines += left_out_lines(evaluation["rows"])
     lines += [f"{key.removesuffix('_reason')}: none: {first[key]}" for key in first if key.endswith("_reason")]
@@ -186,3 +156,45 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
     )
     lines.append(evaluation["r_optimistic_is"])
     return "\n".join(lines)
+
+
+def tuned_text(evaluation: Mapping[str, Any]) -> str:
+    """The same of tuned backbones, with what was gained over the untuned ones."""
+    first = evaluation["rows"][0]
+    lines = [as_text(evaluation), f"r, untuned: {evaluation['r_untuned_is']}", *warnings_of(evaluation)]
+    if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
+        lines.append(
+            f"first row [95 % interval over images]: difference {first['difference']:+.3f} {_between(first, 'difference')}, "
+            f"p {first['difference_p_value']:.3f}; share improved {first['share_improved']:.3f} "
+            f"{_between(first, 'share_improved', '{:.3f}')}, "
+            f"chance {first['share_improved_chance']:.3f}, its 95th percentile {first['share_improved_chance_95']:.3f}"
+        )
+    if first.get("mac_share") is not None:
+        lines.append(f"multiply-adds: {first['mac_share']:.3f} of the dense network on the test images")
+    return "\n".join(lines)
+
+
+def _between(row: Mapping[str, Any], key: str, form: str = "{:+.3f}") -> str:
+    """The interval of a value of a row."""
+    return interval_text((row[f"{key}_low"], row[f"{key}_high"]), form.format)
+
+
+def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Where the untuned backbone encodes, and where the tuned one is worse than the untuned (interval below 0)."""
+    lines = []
+    for name, choice in evaluation["choices"].items():
+        if choice["encoded_with"] != UNTUNED:
+            continue
+        tuned = next(row for row in evaluation["rows"] if row["subject"] == name).get("r_tuned")
+        score = "" if tuned is None else f", r on the test images {tuned:.3f}"
+        lines.append(
+            f"{name}: tuning did not help, the untuned backbone encodes: R^2 on {choice['n_images']} training images held out "
+            f"from tuning {choice[UNTUNED]:.4f}, tuned {choice[TUNED]:.4f}{score}; fall_back=false encodes with the tuned one"
+        )
+    worse = [row for row in evaluation["rows"] if row.get("share_improved") is not None and row["difference_high"] < 0]
+    lines += [
+        f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned backbone, {row['r_nested']:.3f} against "
+        f"{row['r_untuned']:.3f} (difference {row['difference']:+.3f} {_between(row, 'difference')}, 95 %)"
+        for row in worse
+    ]
+    return lines

@@ -8,7 +8,7 @@ import scipy.sparse
 from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.core.progress import warn
 from pulvinar.core.sampling import blocks_of
-from pulvinar.data.responses import Responses
+from pulvinar.data.responses import Responses, VoxelCheck
 from pulvinar.data.rois import missing_roi
 from pulvinar.data.scaling import Mode, mean_and_sd, require_trials_per_session
 
@@ -48,14 +48,7 @@ class ImageResponses:
         self._averaging = scipy.sparse.csc_array((1 / self.counts[rows], places), shape=(len(self.ids), len(rows)))
         if scaling == "per_session":
             require_trials_per_session(responses, self.trials, fit_trials=fit_trials)
-        self.statistics = self._statistics() if statistics is None else statistics
-
-    def _statistics(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Session (-1 for all) -> mean and standard deviation of every voxel."""
-        if self.scaling == "train_stats":
-            return {-1: mean_and_sd(self.responses, self.fit_trials)}
-        sessions = self.responses.sessions[self.fit_trials]
-        return {int(name): mean_and_sd(self.responses, self.fit_trials[sessions == name]) for name in np.unique(sessions)}
+        self.statistics = statistics_of(responses, fit_trials, scaling) if statistics is None else statistics
 
     def other(self, stimulus_ids: Sequence[str]) -> "ImageResponses":
         """Responses to other images (the test images), z-scored with the same statistics."""
@@ -85,6 +78,16 @@ class ImageResponses:
             rows = sessions == session
             values[rows] = (values[rows] - mean[voxels]) / spread
         return values
+
+
+def statistics_of(
+    responses: Responses, fit_trials: np.ndarray, scaling: Mode, *, check: VoxelCheck | None = None
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Session (-1 for all) -> mean and standard deviation of every voxel; one read of these trials, which `check` is shown."""
+    if scaling == "train_stats":
+        return {-1: mean_and_sd(responses, fit_trials, check=check)}
+    sessions = responses.sessions[fit_trials]
+    return {int(name): mean_and_sd(responses, fit_trials[sessions == name], check=check) for name in np.unique(sessions)}
 
 
 def choose_voxels(responses: Responses, rois: Sequence[str] | None) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.core.errors import InputError
+from pulvinar.encoding.fit import UNTUNED
 from pulvinar.encoding.layer_features import BackboneSource, FeatureSource, LayerSource
+from pulvinar.encoding.settings import POOLED
 from pulvinar.encoding.tuned_backbones import load_tuned
-from pulvinar.encoding.tuning_run import UNTUNED
-from pulvinar.encoding.tuning_settings import POOLED
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.backbones import Backbone, load_backbone
 

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from pulvinar.core.storage import read_json
 from pulvinar.encoding import comparison as encoding_comparison
-from pulvinar.encoding import evaluation as encoding_run
 from pulvinar.encoding import figures as pictures
-from pulvinar.encoding import image_classification, tuned_encoding
+from pulvinar.encoding import image_classification
 from pulvinar.encoding import maps as encoding_maps
-from pulvinar.encoding.evaluation import left_out_lines
+from pulvinar.encoding.evaluation import left_out_lines, warnings_of
+from pulvinar.encoding.scores import score_table
 from pulvinar.encoding.transfer import left_out
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run, read_arrays
@@ -58,7 +58,7 @@ def _results(run: Run) -> dict[str, Any]:
 
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
-    return {"scores.csv": encoding_run.score_table(run.evaluation).csv()} if run.rows and run.evaluation else {}
+    return {"scores.csv": score_table(run.evaluation).csv()} if run.rows and run.evaluation else {}
 
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
     }
     return {
         "tiles": _tiles(run),
-        "table": encoding_run.score_table(evaluation),
-        "notes": left_out_lines(run.rows) + (tuned_encoding.warnings_of(evaluation) if "choices" in evaluation else []),
+        "table": score_table(evaluation),
+        "notes": left_out_lines(run.rows) + (warnings_of(evaluation) if "choices" in evaluation else []),
         "reasons": _reasons(run.rows[0]) if run.rows else [],
         "maps": [
             {

@@ -1,17 +1,20 @@
-"""What stands between a backbone and brains while it is tuned: a contrastive head, and a linear one.
+"""What stands between a backbone and brains while it is tuned, and the loss there: a contrastive head, and a linear one.
 
-Both take (image features, responses, subject) and give the two sides that a loss compares, (image, dim) each. Contrastive head
-(Mulrooney & Brockmeier 2024): a linear map without bias from the network's output, and one from each subject's voxels, to
+Both take (image features, responses, subject) and give the two sides that their loss compares, (image, dim) each. Contrastive
+head (Mulrooney & Brockmeier 2024): a linear map without bias from the network's output, and one from each subject's voxels, to
 `hidden`; then one perceptron for both sides, Linear-BN-ReLU-Linear-BN-ReLU-Linear. Its batch-norms keep statistics (and scales)
 for each side (ours: shared running statistics would be those of neither side, so that held-out images could not be scored).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from pulvinar.learning.contrastive import info_nce
 from pulvinar.networks.batch_norm import BatchNorm
 
 HIDDEN_SHARE, OUTPUT_SHARE, POOLED_OUTPUT_SHARE = 0.8, 0.2, 0.25  # of the voxels; pooled: of `hidden`
@@ -51,8 +54,10 @@ class _Perceptron(nn.Module):
 class ContrastiveHead(nn.Module):
     """Image features and responses -> embeddings to compare by their cosine; see the module.
 
-    temperature: of the similarities; a parameter where `learn_temperature`.
+    temperature: of the similarities; a parameter where `learn_temperature`. symmetric: of the loss (`info_nce`).
     """
+
+    chance_is = "log(batch)"
 
     def __init__(
         self,
@@ -63,8 +68,10 @@ class ContrastiveHead(nn.Module):
         output: int | None = None,
         temperature: float = 0.3,
         learn_temperature: bool = False,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
+        self.symmetric = symmetric
         width, dim = head_widths(n_voxels, hidden=hidden, output=output)
         self.image = nn.Linear(n_features, width, bias=False)
         self.place = {name: place for place, name in enumerate(n_voxels)}
@@ -84,9 +91,19 @@ class ContrastiveHead(nn.Module):
         images = self.perceptron(self.image(features), "image")
         return images, self.perceptron(self.brains[self.place[subject]](responses), "brain")
 
+    def loss(self, ours: Float[Tensor, "image dim"], theirs: Float[Tensor, "image dim"]) -> Float[Tensor, ""]:
+        """InfoNCE: each image has to find its response among those of the batch."""
+        return info_nce(ours, theirs, temperature=self.temperature, symmetric=self.symmetric)
+
+    def chance(self, n_images: int, responses: Tensor) -> float:
+        """The loss of a model that knows nothing, on a batch of so many images."""
+        return math.log(n_images)
+
 
 class RegressionHead(nn.Module):
     """Image features -> predicted responses of a subject: one linear map each (the paper's baseline: output -> V)."""
+
+    chance_is = "mean"
 
     def __init__(self, n_features: int, n_voxels: Mapping[str, int]) -> None:
         super().__init__()
@@ -98,3 +115,11 @@ class RegressionHead(nn.Module):
     ) -> tuple[Float[Tensor, "image voxel"], Float[Tensor, "image voxel"]]:
         """(predicted responses, the responses themselves)."""
         return self.brains[self.place[subject]](features), responses
+
+    def loss(self, ours: Float[Tensor, "image voxel"], theirs: Float[Tensor, "image voxel"]) -> Float[Tensor, ""]:
+        """Mean squared error."""
+        return functional.mse_loss(ours.float(), theirs.float())
+
+    def chance(self, n_images: int, responses: Tensor) -> float:
+        """The loss of predicting zeros, the mean of z-scored responses."""
+        return float(responses.square().mean())

@@ -22,9 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pulvinar.core.errors import DegenerateError
 from pulvinar.core.progress import warn
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
-from pulvinar.encoding.tuning_settings import TuningConfig
+from pulvinar.encoding.settings import TuningConfig
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.learning.contrastive import info_nce
 from pulvinar.learning.loop import Record, require_finite
 from pulvinar.networks.gated_backbone import ResNetPass
 from pulvinar.selection.budget import BudgetConstraint
@@ -105,10 +104,7 @@ class ResponseTuner:
     @property
     def chance(self) -> float:
         """The loss of a model that knows nothing: log(batch), or the mean square of the responses; mean over batches."""
-        return float(np.mean([self._chance(self.batch[name], self.subjects[name].responses) for name in self.turns]))
-
-    def _chance(self, batch: int, responses: Tensor) -> float:
-        return math.log(batch) if self.settings.OBJECTIVE == "contrastive" else float(responses.square().mean())
+        return float(np.mean([self.head.chance(self.batch[name], self.subjects[name].responses) for name in self.turns]))
 
     def _batches(self) -> list[tuple[str, np.ndarray]]:
         """(subject, its rows) of every step of this epoch."""
@@ -160,7 +156,7 @@ class ResponseTuner:
                 seed = (self.settings.seed + 1) * STREAMS + self.step_number
                 self.part.gates.generator = torch.Generator(self.device).manual_seed(seed)
             ours, theirs = self._sides(one.rows[places], one.responses[places], subject)
-            loss = self._loss(ours, theirs)
+            loss = self.head.loss(ours, theirs)
             total = loss if self.constraint is None else loss + self.constraint.term(self._gates().share)
             step, n_steps = self.step_number % len(self.turns) + 1, len(self.turns)
             require_finite(total, f"epoch {self.epoch + 1}, step {step} of {n_steps}")
@@ -185,12 +181,6 @@ class ResponseTuner:
             features = self.part.network(inputs)
         return self.head(features.float(), responses.to(self.device), subject)
 
-    def _loss(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        if self.settings.OBJECTIVE == "regression":
-            return functional.mse_loss(ours.float(), theirs.float())
-        temperature = self.head.temperature if isinstance(self.head, ContrastiveHead) else 1.0
-        return info_nce(ours, theirs, temperature=temperature, symmetric=self.settings.symmetric)
-
     @torch.no_grad()
     def validation_loss(self) -> tuple[float, float] | None:
         """Mean loss over subjects and batches of their held-out images, and chance for these batches; None without any."""
@@ -203,8 +193,8 @@ class ResponseTuner:
             n_parts = -(-len(one.held_out_rows) // VALIDATION_BATCH)
             for places in np.array_split(np.arange(len(one.held_out_rows)), n_parts) if n_parts else ():
                 sides = self._sides(one.held_out_rows[places], one.held_out_responses[places], name)
-                losses.append(float(self._loss(*sides)))
-                chances.append(self._chance(len(places), one.held_out_responses))
+                losses.append(float(self.head.loss(*sides)))
+                chances.append(self.head.chance(len(places), one.held_out_responses))
         return (float(np.mean(losses)), float(np.mean(chances))) if losses else None
 
     def _record(self) -> Record:
@@ -233,8 +223,7 @@ class ResponseTuner:
         """What the progress line says."""
         if record is None:
             return ""
-        name = f"log(batch) {self.chance:.3f}" if self.settings.OBJECTIVE == "contrastive" else f"mean {self.chance:.3f}"
-        text = f"loss {record['loss']:.3f} (uninformative: {name})"
+        text = f"loss {record['loss']:.3f} (uninformative: {self.head.chance_is} {self.chance:.3f})"
         if "validation_loss" in record:
             text += f", held out {record['validation_loss']:.3f} of {record['validation_chance']:.3f}"
         return text + f", spread {record['spread']:.2f}"

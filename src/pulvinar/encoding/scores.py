@@ -6,7 +6,7 @@ same backbone untuned, `metrics.encoding_gain`), the unique variance beyond the 
 a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,34 @@ from pulvinar.encoding.image_responses import ImageResponses, regions, warn_if_f
 from pulvinar.scores import encoding as scores
 from pulvinar.scores.encoding import Ceiling
 from pulvinar.scores.encoding_gain import gain
+from pulvinar.scores.table import Column, Table
 
 DISCOVERY_RATE = 0.05
 VOXELS_PER_BLOCK = 4096
+COLUMNS = (
+    Column("subject", "subject", lead=True),
+    Column("roi", "ROI", lead=True),
+    Column("hemisphere", "side", lead=True),
+    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
+    Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
+    Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
+        "is reported on"),
+    Column("noise_normalised", "noise-normalised, %", "", ".3f", "Algonauts 2023: mean over voxels of "
+        "min(100, 100 max(r, 0)^2 / NC), NC = 0 as 1e-14"),
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the baseline's features give"),
+    Column("unique_variance", "unique variance", "", ".3f", "R^2 with the baseline's features less that of the baseline alone"),
+    Column("share_significant", "share significant", "", ".3f", "share of voxels with an r above that of permuted images, at a "
+        "false discovery rate of 5 %"),
+)  # fmt: skip
+OF_TUNED = (
+    Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
+        "backbone; chance: predictions of the two swapped image by image"),
+    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
+        "over all training images"),
+    Column("difference", "minus untuned", form="+.3f"),
+    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
+)  # fmt: skip
+DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,27 +139,43 @@ def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.nd
     return Ceiling(r2=np.concatenate(parts), source=found.source)
 
 
+def _noise_normalised(given: Predictions, r: np.ndarray) -> np.ndarray | None:
+    if given.ceiling.r2 is None:
+        return None
+    known, normalised = np.isfinite(given.ceiling.r2), np.full(len(r), np.nan)
+    normalised[known] = scores.algonauts_2023(r[known], given.ceiling.r2[known])
+    return normalised
+
+
+def _unique_variance(given: Predictions, r: np.ndarray) -> np.ndarray | None:
+    if given.joint is None or given.baseline is None:
+        return None
+    alone = scores.explained_variance(given.baseline, given.measured)
+    return scores.unique_variance(scores.explained_variance(given.joint, given.measured), alone)
+
+
+def _r_of(given: Predictions, predicted: np.ndarray | None) -> np.ndarray | None:
+    return None if predicted is None else scores.scored_correlations(predicted, given.measured)
+
+
+# Scores of every voxel beside r, from the predictions and r; None where it cannot be had. Each is a map, and in the row of a
+# region the mean over its voxels; a `Column` makes it one of the table.
+VOXEL_SCORES: Mapping[str, Callable[[Predictions, np.ndarray], np.ndarray | None]] = {
+    "r_optimistic": lambda given, r: None if given.optimistic is None else np.where(np.isfinite(r), given.optimistic, np.nan),
+    "noise_normalised": _noise_normalised,
+    "r_baseline": lambda given, r: _r_of(given, given.baseline),
+    "unique_variance": _unique_variance,
+}
+
+
 def score_voxels(given: Predictions, *, generator: np.random.Generator, n_permutations: int) -> dict[str, np.ndarray]:
-    """Scores per voxel by name: r, p, q, and where they can be had r_optimistic, r_untuned, ceiling, noise_normalised,
-    r_baseline, unique_variance."""
+    """Scores per voxel by name: r, p_value, q_value, and where they can be had those of `VOXEL_SCORES`, r_untuned, ceiling."""
     test = scores.permutation_test(given.predicted, given.measured, generator=generator, n_permutations=n_permutations)
     r = scores.scored_correlations(given.predicted, given.measured)
     found = {"r": r, "p_value": test.p_values, "q_value": scores.false_discovery_rate(test.p_values)}
-    if given.optimistic is not None:
-        found["r_optimistic"] = np.where(np.isfinite(r), given.optimistic, np.nan)
-    if given.untuned is not None:
-        found["r_untuned"] = scores.scored_correlations(given.untuned, given.measured)
-    if given.ceiling.r2 is not None:
-        known = np.isfinite(given.ceiling.r2)
-        normalised = np.full(len(r), np.nan)
-        normalised[known] = scores.algonauts_2023(r[known], given.ceiling.r2[known])
-        found |= {"ceiling": given.ceiling.r2, "noise_normalised": normalised}
-    if given.baseline is not None:
-        found["r_baseline"] = scores.scored_correlations(given.baseline, given.measured)
-        if given.joint is not None:
-            joint = scores.explained_variance(given.joint, given.measured)
-            found["unique_variance"] = scores.unique_variance(joint, scores.explained_variance(given.baseline, given.measured))
-    return found
+    others = {name: score(given, r) for name, score in VOXEL_SCORES.items()}
+    others |= {"r_untuned": _r_of(given, given.untuned), "ceiling": given.ceiling.r2}
+    return found | {name: values for name, values in others.items() if values is not None}
 
 
 def score_regions(
@@ -173,13 +214,8 @@ def score_regions(
             "p_value": None if r is None else float((1 + (null >= r - 1e-12).sum()) / (1 + len(null))),
             "share_significant": _share_significant(voxel_scores["q_value"][inside]),
         }
-        for key, column in (
-            ("r_optimistic", "r_optimistic"),
-            ("noise_normalised", "noise_normalised"),
-            ("r_baseline", "r_baseline"),
-            ("unique_variance", "unique_variance"),
-        ):
-            row[key] = scores.mean_or_none(voxel_scores[column][inside]) if column in voxel_scores else None
+        for key in VOXEL_SCORES:
+            row[key] = scores.mean_or_none(voxel_scores[key][inside]) if key in voxel_scores else None
         baseline = voxel_scores.get("r_baseline")
         row["share_improved"] = None if baseline is None else scores.share_improved(voxel_scores["r"][inside], baseline[inside])
         row |= _over_untuned(given, inside, generator=generator, n_permutations=n_permutations, n_bootstrap=n_bootstrap)
@@ -206,3 +242,9 @@ def _over_untuned(
     if given.tuned is not None:
         row["r_tuned"] = scores.mean_or_none(scores.scored_correlations(given.tuned[:, inside], measured))
     return row | ({"share_improved": None} if found is None else found.row())
+
+
+def score_table(evaluation: Mapping[str, Any]) -> Table:
+    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
+    columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
+    return Table(list(columns.values()), evaluation["rows"])

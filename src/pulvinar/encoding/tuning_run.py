@@ -2,7 +2,7 @@
 
 Checkpoints of the run: backbone-untuned, backbone-TAG and head-TAG of each tuned backbone (a subject's name, or 'pooled');
 untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help
-(tuned_choice.py), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
+(`fit.choice_unit`), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
 
 Outer test images are nowhere in it: responses are read for `split.train` alone, for every subject (`require_apart`). Part of
 the training images (`validation_share`, whole source pictures, the same for all subjects) is held out from tuning; on it the
@@ -21,20 +21,26 @@ from torch import Tensor
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.splits import require_apart
+from pulvinar.data.splits import folds_by_source, require_apart
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding.data import EncodedSubject
-from pulvinar.encoding.encoder import Folds, folds_by_source
+from pulvinar.encoding.encoder import Folds
 from pulvinar.encoding.feature_cache import cached_features
-from pulvinar.encoding.fit import Unit, encoder_unit, run_units
+from pulvinar.encoding.fit import UNTUNED, Unit, choice_unit, encoder_unit, run_units
 from pulvinar.encoding.layer_features import BackboneSource, LayerFeatures
-from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.response_tuning import ResponseTuner, TunedPart, TunedSubject
-from pulvinar.encoding.settings import check_subjects, names_of, open_named
+from pulvinar.encoding.settings import (
+    EncodingConfig,
+    TunedWeights,
+    TuningConfig,
+    backbones_of,
+    names_of,
+    open_checked,
+    open_named,
+    tag_of,
+)
 from pulvinar.encoding.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
-from pulvinar.encoding.tuned_choice import UNTUNED, choice_unit
 from pulvinar.encoding.tuned_voxels import VoxelChoice, chosen_voxels
-from pulvinar.encoding.tuning_settings import TunedWeights, TuningConfig, backbones_of, tag_of
 from pulvinar.gating.settling import shift_onto
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
@@ -50,55 +56,11 @@ N_BUDGET_IMAGES = 1000
 RATE, STEPS_OF_RATE, STIFFNESS = 0.1, 1000, 50.0  # of the budget's constraint, as in gated training
 BUDGET_TOLERANCE = 2e-3
 
-MakeHead = Callable[[int, dict[str, int]], ContrastiveHead | RegressionHead]
-
-
-def prepare(config: TuningConfig, experiment: Experiment) -> Experiment:
-    """What can be wrong with settings and data together, before anything is written; the experiment itself."""
-    if experiment.stimuli.read_image is None:
-        raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
-    check_subjects(config, experiment)
-    for members in backbones_of(config, experiment).values():
-        opened = [open_named(config, experiment, name) for name in members]
-        plan = _plan(config, experiment, opened)
-        for given in opened:
-            own = plan.tuned_rows(given)
-            if len(own) < 2:
-                raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
-    backbone = _open(config)
-    weights = TunedWeights.parse(config.tuned)
-    _refuse_misfit(config, backbone, weights)
-    if weights.kind in ("last", "after"):
-        rest_after(backbone.network, _cut_at(backbone, weights))
-    return experiment
-
-
-def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
-    own = backbone.network if isinstance(backbone.network, ResNetPass) else None
-    if own is not None and weights.kind != "all":
-        raise InputError(f"tuned={config.tuned}: of this backbone ({backbone.name}) all weights are tuned; use tuned=all")
-    if config.mac_budget is None:
-        return
-    if own is None or not own.gated:
-        raise InputError("mac_budget: only a backbone with channel gates has one; give the folder of a gated run as backbone")
-    own.network.macs.require_budget(config.mac_budget)
-
-
-def _open(config: TuningConfig) -> Backbone:
-    return open_backbone(
-        config.backbone,
-        weights=config.weights,
-        stages=config.stages if config.stages is not None else config.n_stages,
-        image_size=config.image_size,
-        seed=config.seed,
-    )
-
-
-# --- which images are trained on -----------------------------------------------------------------------------------------
+OpenSubject = Callable[[EncodingConfig, Experiment, str], EncodedSubject]
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class Plan:
     """Training images of all subjects of a backbone (ids, their stimulus rows), and which of them are held out from tuning."""
 
     stimuli: Stimuli
@@ -115,7 +77,74 @@ class _Plan:
         return np.array([place for place, name in enumerate(given.train.ids) if name in self.held_out], dtype=np.int64)
 
 
-def _plan(config: TuningConfig, experiment: Experiment, opened: Sequence[EncodedSubject]) -> _Plan:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """Every subject that is encoded or tuned on, and of each backbone (tag) which images of its subjects it is tuned on."""
+
+    subjects: dict[str, EncodedSubject]
+    plans: dict[str, Plan]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What a run is tuned and fitted on: the experiment, its subjects, the backbone before it is tuned."""
+
+    experiment: Experiment
+    opened: Opened
+    backbone: Backbone
+
+
+def open_all(config: TuningConfig, experiment: Experiment, open_encoded: OpenSubject = open_named) -> Opened:
+    """Every subject once. open_encoded: how those are opened that are encoded."""
+    subjects = {name: open_encoded(config, experiment, name) for name in names_of(config, experiment)}
+    backbones = backbones_of(config, experiment)
+    for name in dict.fromkeys(name for members in backbones.values() for name in members if name not in subjects):
+        subjects[name] = open_named(config, experiment, name)
+    plans = {
+        tag: _plan(config, experiment, [subjects[name] for name in members]) for tag, members in backbones.items()
+    }  # fmt: skip
+    return Opened(subjects=subjects, plans=plans)
+
+
+def prepare(config: TuningConfig, experiment: Experiment) -> Prepared:
+    """What can be wrong with settings and data together, before anything is written; what `fit` works on."""
+    if experiment.stimuli.read_image is None:
+        raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
+    opened = open_all(config, experiment, open_checked)
+    for tag, members in backbones_of(config, experiment).items():
+        for given in (opened.subjects[name] for name in members):
+            own = opened.plans[tag].tuned_rows(given)
+            if len(own) < 2:
+                raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
+    backbone = open_backbone(
+        config.backbone,
+        weights=config.weights,
+        stages=config.stages if config.stages is not None else config.n_stages,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+    weights = TunedWeights.parse(config.tuned)
+    _refuse_misfit(config, backbone, weights)
+    if weights.kind in ("last", "after"):
+        rest_after(backbone.network, _cut_at(backbone, weights))
+    return Prepared(experiment=experiment, opened=opened, backbone=backbone)
+
+
+def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
+    own = backbone.network if isinstance(backbone.network, ResNetPass) else None
+    if own is not None and weights.kind != "all":
+        raise InputError(f"tuned={config.tuned}: of this backbone ({backbone.name}) all weights are tuned; use tuned=all")
+    if config.mac_budget is None:
+        return
+    if own is None or not own.gated:
+        raise InputError("mac_budget: only a backbone with channel gates has one; give the folder of a gated run as backbone")
+    own.network.macs.require_budget(config.mac_budget)
+
+
+# --- which images are trained on -----------------------------------------------------------------------------------------
+
+
+def _plan(config: TuningConfig, experiment: Experiment, opened: Sequence[EncodedSubject]) -> Plan:
     stimuli = experiment.stimuli
     ids = list(dict.fromkeys(name for given in opened for name in given.train.ids))
     require_apart(ids, experiment.split.test, stimuli)
@@ -124,17 +153,21 @@ def _plan(config: TuningConfig, experiment: Experiment, opened: Sequence[Encoded
     if config.validation_share > 0:
         folds = folds_by_source([stimuli.sources[row] for row in rows], round(1 / config.validation_share), config.seed)
         held_out = frozenset(ids[place] for place in folds[0][1])
-    return _Plan(stimuli, ids, rows, held_out)
+    return Plan(stimuli, ids, rows, held_out)
 
 
-def choice_folds(config: TuningConfig, experiment: Experiment, given: EncodedSubject) -> Folds | None:
+def plan_of(config: TuningConfig, experiment: Experiment, subject: str) -> Plan:
+    """The images of the backbone that this subject is encoded with; opens its subjects."""
+    members = backbones_of(config, experiment)[tag_of(config, subject)]
+    return _plan(config, experiment, [open_named(config, experiment, name) for name in members])
+
+
+def choice_folds(config: TuningConfig, plan: Plan, given: EncodedSubject) -> Folds | None:
     """Folds that choose layer and alpha on a tuned backbone: each holds out some of the images that it was not tuned on.
 
     Training rows of a fold are all other training images but those of the held-out source pictures. None (the usual folds)
     where nothing was held out from tuning.
     """
-    members = backbones_of(config, experiment)[tag_of(config, given.name)]
-    plan = _plan(config, experiment, [open_named(config, experiment, name) for name in members])
     held_out_sources = (
         {plan.stimuli.sources[row] for row in plan.stimuli.rows(sorted(plan.held_out))} if plan.held_out else set()
     )
@@ -177,7 +210,7 @@ def _cut_at(backbone: Backbone, weights: TunedWeights) -> str:
     return stages[-weights.count - 1]
 
 
-def _part(config: TuningConfig, backbone: Backbone, plan: _Plan) -> tuple[TunedPart, Callable[[], None]]:
+def _part(config: TuningConfig, backbone: Backbone, plan: Plan) -> tuple[TunedPart, Callable[[], None]]:
     """What is trained of the backbone, and what to do after it."""
     weights, network = TunedWeights.parse(config.tuned), backbone.network
     read, n = pixels(backbone, plan.stimuli, plan.rows), len(plan.ids)
@@ -222,45 +255,42 @@ def outputs_of(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> np.nda
 # --- units of work ---------------------------------------------------------------------------------------------------------
 
 
-def fit(config: TuningConfig, experiment: Experiment, run: RunFolder, make_head: MakeHead) -> None:
-    """All units of the run, resumable; then the run is finished."""
-    names = names_of(config, experiment)
-    plans = backbones_of(config, experiment)
-    units: list[Unit] = [_open_unit(config, experiment)]
-    units += [_tune_unit(config, experiment, tag, members, make_head) for tag, members in plans.items()]
+def fit(config: TuningConfig, prepared: Prepared, run: RunFolder) -> None:
+    """All units of the run, resumable; then the run is finished. Checkpoints: see the module."""
+    experiment, opened = prepared.experiment, prepared.opened
+    names, members = names_of(config, experiment), backbones_of(config, experiment)
+    units: list[Unit] = [_open_unit(prepared)]
+    units += [_tune_unit(config, tag, opened.plans[tag], [opened.subjects[name] for name in members[tag]]) for tag in members]
     facts: dict[str, list[str]] = {}
     for tag, checkpoint in ((UNTUNED, UNTUNED), (None, "encoder")):
         for name in names:
-            units.append(_encoder_unit(config, experiment, run, name, tag or tag_of(config, name), checkpoint, facts))
+            units.append(_encoder_unit(config, opened, run, name, tag or tag_of(config, name), checkpoint, facts))
     if may_fall_back(config):
-        units += [_choice_unit(config, experiment, run, name) for name in names]
+        units += [_choice_unit(config, opened, run, name) for name in names]
     run_units(run, units)
     layers = facts.get("layers") or list(load_tuned(run, UNTUNED).stages)
-    run.finish(subjects=names, layers=layers, tuned_on={name: list(plans[tag_of(config, name)]) for name in names})
+    run.finish(subjects=names, layers=layers, tuned_on={name: list(members[tag_of(config, name)]) for name in names})
 
 
-def _open_unit(config: TuningConfig, experiment: Experiment) -> Unit:
+def _open_unit(prepared: Prepared) -> Unit:
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
-        backbone = _open(config)
-        rows = sorted(int(row) for row in experiment.stimuli.rows(experiment.split.train))
-        calibrate_embedded(backbone, experiment.stimuli, rows)
+        backbone, stimuli = prepared.backbone, prepared.experiment.stimuli
+        calibrate_embedded(backbone, stimuli, sorted(int(row) for row in stimuli.rows(prepared.experiment.split.train)))
         run.save(backbone_state(backbone), name=f"backbone-{UNTUNED}")
 
     return work
 
 
-def _tune_unit(config: TuningConfig, experiment: Experiment, tag: str, members: Sequence[str], make_head: MakeHead) -> Unit:
+def _tune_unit(config: TuningConfig, tag: str, plan: Plan, opened: Sequence[EncodedSubject]) -> Unit:
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         backbone = load_tuned(run, UNTUNED)
-        opened = [open_named(config, experiment, name) for name in members]
-        plan = _plan(config, experiment, opened)
         voxels = {given.name: _voxels(config, backbone, given) for given in opened}
         part, close = _part(config, backbone, plan)
         with torch.no_grad():
             n_features = part.network.eval()(part.read(np.arange(2))).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            head = make_head(n_features, {name: len(chosen) for name, chosen in voxels.items()})
+            head = config.head(n_features, {name: len(chosen) for name, chosen in voxels.items()})
         subjects = {given.name: _tuned_subject(given, plan, voxels[given.name]) for given in opened}
         constraint = _constraint(config, part, plan)
         tuner = ResponseTuner(part, head, subjects, config, constraint=constraint)
@@ -285,7 +315,7 @@ def _voxels(config: TuningConfig, backbone: Backbone, given: EncodedSubject) -> 
     return chosen_voxels(choice, given, targets, seed=config.seed)
 
 
-def _tuned_subject(given: EncodedSubject, plan: _Plan, voxels: np.ndarray) -> TunedSubject:
+def _tuned_subject(given: EncodedSubject, plan: Plan, voxels: np.ndarray) -> TunedSubject:
     responses = torch.from_numpy(given.train.read(voxels))
     row_of = {name: row for row, name in enumerate(plan.ids)}
     rows = np.array([row_of[name] for name in given.train.ids])
@@ -300,21 +330,21 @@ def _tuned_subject(given: EncodedSubject, plan: _Plan, voxels: np.ndarray) -> Tu
 
 def _encoder_unit(
     config: TuningConfig,
-    experiment: Experiment,
+    opened: Opened,
     run: RunFolder,
     name: str,
     tag: str,
     checkpoint: str,
     facts: dict[str, list[str]],
 ) -> Unit:
-    given = open_named(config, experiment, name)
+    given = opened.subjects[name]
 
     def layers() -> dict[str, np.ndarray]:
-        features = layers_of(config, run, tag, experiment.stimuli, given.train.ids)
+        features = layers_of(config, run, tag, given.stimuli, given.train.ids)
         facts["layers"] = list(features.layers)
         return features.of(given.train.ids)
 
-    folds = None if tag == UNTUNED else choice_folds(config, experiment, given)
+    folds = None if tag == UNTUNED else choice_folds(config, opened.plans[tag], given)
     return encoder_unit(given, layers, config, name=checkpoint, folds=folds, backbone=tag)
 
 
@@ -323,14 +353,14 @@ def may_fall_back(config: TuningConfig) -> bool:
     return config.fall_back and config.validation_share > 0 and config.mac_budget is None and config.layer_choice != "banded"
 
 
-def _choice_unit(config: TuningConfig, experiment: Experiment, run: RunFolder, name: str) -> Unit:
-    given = open_named(config, experiment, name)
-    folds = choice_folds(config, experiment, given)
+def _choice_unit(config: TuningConfig, opened: Opened, run: RunFolder, name: str) -> Unit:
+    given = opened.subjects[name]
+    folds = choice_folds(config, opened.plans[tag_of(config, name)], given)
     if folds is None:  # none of the held-out images was shown to this subject
         return lambda run, state, save: None
 
     def untuned() -> dict[str, np.ndarray]:
-        return layers_of(config, run, UNTUNED, experiment.stimuli, given.train.ids).of(given.train.ids)
+        return layers_of(config, run, UNTUNED, given.stimuli, given.train.ids).of(given.train.ids)
 
     return choice_unit(given, untuned, config, folds)
 
@@ -355,7 +385,7 @@ def mac_share(gates: ResNetPass, read: Callable[[np.ndarray], Tensor], n_images:
     return total / n_images
 
 
-def _constraint(config: TuningConfig, part: TunedPart, plan: _Plan) -> BudgetConstraint | None:
+def _constraint(config: TuningConfig, part: TunedPart, plan: Plan) -> BudgetConstraint | None:
     if part.gates is None:
         return None
     budget = config.mac_budget

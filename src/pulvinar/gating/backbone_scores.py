@@ -18,7 +18,7 @@ from pulvinar.core.sampling import evenly_spaced
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating.budget_controls import Control, FixedMask, fixed_mask, random_gates
 from pulvinar.gating.channel_statistics import ChannelStatistics, channel_statistics
-from pulvinar.gating.score_settings import ScoreSettings
+from pulvinar.gating.settings import ScoreSettings
 from pulvinar.learning.image_features import PIXELS, Forward, collect, crops_of_epoch, pixels
 from pulvinar.learning.views import ViewSettings
 from pulvinar.linear.linear_probe import linear_probe

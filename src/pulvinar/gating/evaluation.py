@@ -5,21 +5,24 @@ other images or scored another way, has the same files in a folder of its own, R
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from pulvinar.core.progress import log
+from pulvinar.core.sampling import blocks_of
 from pulvinar.core.storage import read_json, write_arrays, write_json
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating import backbone_scores
 from pulvinar.gating.backbone_scores import BackboneScores, score_backbone
-from pulvinar.gating.score_settings import ScoreSettings
-from pulvinar.gating.self_supervised_run import load_encoders
-from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
-from pulvinar.gating.siamese import Branches
-from pulvinar.gating.transfer import resized_set
+from pulvinar.gating.settings import ScoreSettings, SelfSupervisedConfig
+from pulvinar.gating.siamese import load_encoders
 from pulvinar.learning.backbone_runs import load_backbone
 from pulvinar.learning.runs import RunFolder
+from pulvinar.learning.views import as_pixels, resized_crop
 from pulvinar.networks.gated_resnet import GatedResNet
 
 ELSEWHERE = "evaluations"  # folder of a run: evaluations on other images, or scored another way
@@ -29,7 +32,6 @@ def evaluate_run(
     run: RunFolder,
     data: ImageSet,
     config: SelfSupervisedConfig,
-    branches: Branches,
     *,
     controls: bool = True,
     scoring: ScoreSettings | None = None,
@@ -42,7 +44,7 @@ def evaluate_run(
     """
     scoring = scoring or ScoreSettings()
     fitted = fitted_to(load_backbone(run).network.size, data)
-    encoders = load_encoders(run, config, branches, fitted.size[0])
+    encoders = load_encoders(run, config, fitted.size[0])
 
     def score(encoder: GatedResNet, *, controls: bool) -> BackboneScores:
         return score_backbone(encoder, fitted, views=config.views()[0], settings=scoring, seed=config.seed, controls=controls)
@@ -62,11 +64,29 @@ def evaluate_run(
 
 
 def fitted_to(size: int, data: ImageSet) -> ImageSet:
-    """The images at the size of a network, in pixels along an edge."""
+    """The images at the size of a network, in pixels along an edge: for features learnt on one set and scored on another.
+
+    Table 2 of dual gating; the paper does not say at which size it transfers: this one, so that the multiply-adds compare.
+    """
     if data.size == (size, size):
         return data
     log(f"{data.name}: images of {data.size[0]} x {data.size[1]} pixels, resized to the network's {size} x {size}")
-    return resized_set(data, size)
+    return replace(data, train=resized(data.train, size), test=resized(data.test, size))
+
+
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Images as uint8 (image, size, size, 3): antialiased bicubic of the central square. Themselves where they fit."""
+    height, width = images.shape[1:3]
+    if (height, width) == (size, size):
+        return images
+    side = min(height, width)
+    crop = torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
+    made = np.empty((len(images), size, size, 3), np.uint8)
+    for part in blocks_of(len(images), 512):
+        pixels = as_pixels(torch.from_numpy(np.ascontiguousarray(images[part])))
+        values = resized_crop(pixels, crop.expand(len(pixels), 4), size, "bicubic")
+        made[part] = (values.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    return made
 
 
 def keep(

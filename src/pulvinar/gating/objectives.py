@@ -14,8 +14,13 @@ Weights are in the units of "Unifying synergies" and of solo-learn:
 
 With fewer images than dimensions the squared sums over matrices are taken from the n x n Gram matrices instead,
 |X' X|^2 = |X X'|^2 and |A' B|^2 = <A A', B B'>: the same numbers at n / D of the cost.
+
+An objective is its function, its settings in `ObjectiveSettings` and its entry in `OBJECTIVES`; the three methods of
+methods/self_supervised.py have it then (CONTRIBUTING.md adds one).
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,9 +28,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pulvinar.core.config import setting
 from pulvinar.core.errors import DegenerateError
 
-Objective = Literal["vicreg", "barlow_twins", "simsiam", "simclr"]
+ObjectiveName = Literal["vicreg", "barlow_twins", "simsiam", "simclr"]
 Rows = Float[Tensor, "image dim"]
 Scalar = Float[Tensor, ""]
 
@@ -111,3 +117,63 @@ def simclr_terms(first: Rows, second: Rows, *, temperature: float = 0.5) -> dict
     itself = torch.eye(2 * n_images, dtype=torch.bool, device=rows.device)
     partner = torch.arange(2 * n_images, device=rows.device).roll(n_images)
     return {"contrast": functional.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """Which objective, and what each has to set."""
+
+    objective: ObjectiveName = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
+    invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses", counts="objective=vicreg")
+    invariance_weight: float = setting(
+        25.0,
+        "of VICReg (paper: 25; its equation 1 mislabels the weights)",
+        at_least=0,
+        counts="objective=vicreg and invariance=true",
+    )
+    variance_weight: float = setting(
+        25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)", at_least=0, counts="objective=vicreg"
+    )
+    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)", at_least=0, counts="objective=vicreg")
+    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)", at_least=0, counts="objective=barlow_twins")
+    barlow_scale: float = setting(
+        0.024, "of Barlow Twins' whole loss (paper: 0.024)", at_least=0, counts="objective=barlow_twins"
+    )
+    temperature: float = setting(0.5, "of SimCLR", above=0, counts="objective=simclr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A loss of the two views' embeddings.
+
+    terms: (settings, first, second) -> its terms by name, whose sum it is; with has_predictor also what the predictor makes of
+    either view, and the network has a predictor, unscaled last norms and residual branches that start at zero (SimSiam's).
+    """
+
+    terms: Callable[..., dict[str, Tensor]]
+    has_predictor: bool = False
+
+
+OBJECTIVES: Mapping[ObjectiveName, Objective] = {
+    "vicreg": Objective(
+        terms=lambda settings, first, second: vicreg_terms(
+            first,
+            second,
+            invariance_weight=settings.invariance_weight if settings.invariance else 0.0,
+            variance_weight=settings.variance_weight,
+            covariance_weight=settings.covariance_weight,
+        )
+    ),
+    "barlow_twins": Objective(
+        terms=lambda settings, first, second: barlow_twins_terms(
+            first, second, redundancy_weight=settings.redundancy_weight, scale=settings.barlow_scale
+        )
+    ),
+    "simsiam": Objective(
+        terms=lambda settings, first, second, predicted_first, predicted_second: simsiam_terms(
+            first, second, predicted_first=predicted_first, predicted_second=predicted_second
+        ),
+        has_predictor=True,
+    ),
+    "simclr": Objective(terms=lambda settings, first, second: simclr_terms(first, second, temperature=settings.temperature)),
+}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pulvinar.core.progress import log, warn
 from pulvinar.core.sampling import evenly_spaced
-from pulvinar.gating.self_supervised_settings import GatedConfig
+from pulvinar.gating.settings import GatedConfig
 from pulvinar.learning.processes import is_first
 from pulvinar.learning.views import ViewSettings, plain_view
 from pulvinar.networks.batch_norm import BatchNorm, averaging

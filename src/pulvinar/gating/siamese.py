@@ -12,24 +12,38 @@ micro-batches by gradient caching (learning/gradient_caching.py). Exact for ever
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from pulvinar.gating.objectives import barlow_twins_terms, simclr_terms, simsiam_terms, vicreg_terms
-from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
+from pulvinar.core.errors import InputError
+from pulvinar.gating.objectives import OBJECTIVES
+from pulvinar.gating.settings import Branches, GatedConfig, SelfSupervisedConfig
 from pulvinar.learning.gradient_caching import cached_gradients
+from pulvinar.learning.loop import seeded
 from pulvinar.learning.processes import gather_rows, mean_over_processes
+from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.batch_norm import BatchNorm
-from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet, Pass
 from pulvinar.networks.heads import Head
 from pulvinar.networks.macs import Macs
 from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, bound_target, quadratic_penalty
 from pulvinar.selection.decisive_gates import decide_schedule, undecided
 
-Branches = Literal["dense", "gated", "dual", "two"]
 GATED_VIEWS = {"dense": (False, False), "gated": (True, True), "dual": (True, False), "two": (True, False)}
+PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {  # of every encoder
+    "dense": (("dense",),),
+    "gated": (("gated",),),
+    "dual": (("dense", "gated"),),
+    "two": (("gated",), ("dense",)),
+}
+GENERATORS = ("weights", "order", "views", "gates")
+
+
+def generator_of(name: str, seed: int, *, part: int = 0) -> torch.Generator:
+    """One of the generators that a run derives from its seed; `part` for what differs between processes."""
+    return seeded(seed * 64 + part, GENERATORS.index(name), n_streams=len(GENERATORS))
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,41 @@ class SiameseNetwork(nn.Module):
         )
 
 
+def make_encoders(config: SelfSupervisedConfig, size: int) -> list[GatedResNet]:
+    """The encoders with torch's own initial weights."""
+    gating = config.gating or GatedConfig()
+    return [
+        GatedResNet(
+            config.shape(size), size=size, passes=passes, separate_norms=gating.separate_norms, gate_bias=gating.gate_bias
+        )
+        for passes in PASSES[config.pairing]
+    ]
+
+
+def make_network(config: SelfSupervisedConfig, size: int) -> SiameseNetwork:
+    """Encoders, projectors and, where the objective has one, predictor, with initial weights from the run's seed."""
+    has_predictor = OBJECTIVES[config.objective].has_predictor
+    network = SiameseNetwork(
+        make_encoders(config, size),
+        branches=config.pairing,
+        projector=[config.projector_width] * 3,
+        predictor_hidden=config.predictor_hidden if has_predictor else None,
+    )
+    return network.initialise(generator_of("weights", config.seed), zero_residual=has_predictor)
+
+
+def load_encoders(run: RunFolder, config: SelfSupervisedConfig, size: int) -> list[GatedResNet]:
+    """The encoders of a finished run, in evaluation mode."""
+    state = run.read("network")
+    if state is None:
+        raise InputError(f"{run.path}: has no finished network; continue the fit with --resume")
+    encoders = make_encoders(config, size)
+    for number, encoder in enumerate(encoders):
+        encoder.load_state_dict(state["encoders"][str(number)])
+        encoder.to(memory_format=torch.channels_last).eval()
+    return encoders
+
+
 class SiameseLoss:
     """The objective with its weights, and how the budget is held. macs: of the gated network."""
 
@@ -147,20 +196,9 @@ class SiameseLoss:
         """Terms of the objective for the images of all processes; their sum is its loss."""
         config = self.config
         a, b = gather_rows(first.projected), gather_rows(second.projected)
-        if config.objective == "vicreg":
-            return vicreg_terms(
-                a,
-                b,
-                invariance_weight=config.invariance_weight if config.invariance else 0.0,
-                variance_weight=config.variance_weight,
-                covariance_weight=config.covariance_weight,
-            )
-        if config.objective == "barlow_twins":
-            return barlow_twins_terms(a, b, redundancy_weight=config.redundancy_weight, scale=config.barlow_scale)
-        if config.objective == "simclr":
-            return simclr_terms(a, b, temperature=config.temperature)
-        p, q = (gather_rows(cast(Tensor, branch.predicted)) for branch in (first, second))
-        return simsiam_terms(a, b, predicted_first=p, predicted_second=q)
+        objective = OBJECTIVES[config.objective]
+        predicted = (gather_rows(cast(Tensor, branch.predicted)) for branch in (first, second) if objective.has_predictor)
+        return objective.terms(config, a, b, *predicted)
 
     def budget_terms(self, branches: Sequence[Branch], done: float, constraint: BudgetConstraint | None) -> dict[str, Tensor]:
         """Budget, bound and decision terms of every gated branch, summed over the branches."""

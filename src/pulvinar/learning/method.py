@@ -1,4 +1,4 @@
-"""What a method is: its settings, the data it is fitted to, and its functions. Each file of methods/ exports one, METHOD."""
+"""What a method is: its settings, the data it is fitted to, and its functions. Files of methods/ have one or several."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ class Method:
     needs: tuple[str, ...]
     prepare: Callable[[Any, Any], Any]
     fit: Callable[[Any, Any, RunFolder], None]
+    summary: str = ""  # what it does in a line, of a method that shares its file; else the file's first line says it
     data: Kind = "experiment"
     topic: str = "decoding"  # which page the report of a run is (report/page.py)
     published: list[dict[str, Any]] = field(default_factory=list)  # what the papers report

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import Bar
+from pulvinar.core.sampling import dealt_folds
 from pulvinar.rsa import stage_mask
 from pulvinar.rsa.aggregation_settings import AggregationConfig, TimeSampling
 from pulvinar.rsa.stage_mask import Balance, Features
@@ -133,12 +134,9 @@ def _chosen_pairs(trained: Tensor, batch_pairs: int | None, generator: torch.Gen
 
 def folds_of_images(groups: Sequence[str], n_folds: int, generator: torch.Generator) -> Tensor:
     """Fold of each image, random and equally large; images of one source picture share a fold."""
-    names = sorted(set(groups))
-    if len(names) < n_folds:
-        raise InputError(f"folds: {len(names)} source pictures cannot be split into {n_folds} folds")
-    order = torch.randperm(len(names), generator=generator).tolist()
-    fold_of = {names[place]: number % n_folds for number, place in enumerate(order)}
-    return torch.tensor([fold_of[name] for name in groups])
+    if (n_groups := len(set(groups))) < n_folds:
+        raise InputError(f"folds: {n_groups} source pictures cannot be split into {n_folds} folds")
+    return torch.from_numpy(dealt_folds(groups, torch.randperm(n_groups, generator=generator).numpy(), n_folds))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -96,9 +96,9 @@ class AggregationConfig:
         wrong = []
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
-                wrong.append(f"learning_to_aggregate.{name} is three numbers (red, green, blue), not {getattr(self, name)}")
+                wrong.append(f"{name} is three numbers (red, green, blue), not {getattr(self, name)}")
         if self.train == "all" and self.crops == "cached_crops":
-            wrong.append("learning_to_aggregate.crops: with train=all crops are fresh (run_backbone) or none")
+            wrong.append("crops: with train=all crops are fresh (run_backbone) or none")
         return wrong
 
     def idle(self) -> dict[str, str]:

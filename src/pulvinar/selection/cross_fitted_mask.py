@@ -30,7 +30,7 @@ import scipy.linalg
 import scipy.sparse
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
-from pulvinar.core.sampling import blocks_of
+from pulvinar.core.sampling import blocks_of, dealt_folds
 from pulvinar.selection.univariate import top_voxels
 from pulvinar.selection.voxel_mask import low_pass_score, survivors_allowed
 
@@ -85,14 +85,12 @@ def assign_folds(
     generator: np.random.Generator,
 ) -> Int[np.ndarray, " trial"]:
     """A fold per trial, at most `n_folds`; trials of a group share it. Groups of one class are dealt over the folds evenly."""
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    first = np.unique(groups, return_index=True)[1]
     order = generator.permutation(len(first))
     if labels is not None:
         _, row = np.unique(labels, return_inverse=True)
         order = order[np.argsort(row[first[order]], kind="stable")]
-    fold = np.empty(len(first), np.int64)
-    fold[order] = np.arange(len(first)) % min(n_folds, len(first))
-    return fold[group]
+    return dealt_folds(groups, order, min(n_folds, len(first)))
 
 
 def held_out_gradient(

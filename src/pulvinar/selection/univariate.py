@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from pulvinar.core.errors import DegenerateError, InputError
-from pulvinar.core.sampling import blocks_of
+from pulvinar.core.sampling import blocks_of, dealt_folds
 
 VOXELS_PER_BLOCK = 4096
 # Ridge penalties in units of the mean squared singular value of the centred training embedding; our choice of range.
@@ -134,7 +134,7 @@ def cross_validated_encoding_r2(
     if not 2 <= n_folds <= most:
         raise InputError(f"n_folds: 2 to {most} for {n_groups} {what}, {n_folds} came")
     features = _narrow(_embedding_of_stimuli(embedding, ids, row))
-    fold_of = (np.random.default_rng(seed).permutation(n_groups) % n_folds)[group_of]
+    fold_of = dealt_folds(group_of, np.random.default_rng(seed).permutation(n_groups).argsort(), n_folds)
     folds = [_fold(features, counts, fold_of == fold, alphas) for fold in range(n_folds)]
     order = np.argsort(row, kind="stable")
     residual, total = np.zeros(responses.shape[1]), np.zeros(responses.shape[1])

@@ -55,9 +55,9 @@ class Config:
         """What does not fit together."""
         lines = []
         if not self.sets or min(self.sets) < 3 or len(set(self.sets)) != len(self.sets) or len(self.sets) > 8:
-            lines.append(f"algonauts2019.sets: 1 to 8 different numbers of images, each 3 or more, not {list(self.sets)}")
+            lines.append(f"sets: 1 to 8 different numbers of images, each 3 or more, not {list(self.sets)}")
         if 0 < self.image_size < 16:
-            lines.append(f"algonauts2019.image_size is 16 or more (or 0), not {self.image_size}")
+            lines.append(f"image_size is 16 or more (or 0), not {self.image_size}")
         return lines
 
 

@@ -57,7 +57,7 @@ class Generated(PlantedWorld):
         """What does not fit together."""
         asked = OFTEN * self.n_shared + SELDOM * self.n_ood
         there = self.n_sessions * RUNS_PER_SESSION * self.n_trials
-        return [f"laion_fmri.n_ood and n_shared take {asked} of {there} trials; half at most"] if 2 * asked > there else []
+        return [f"n_ood and n_shared take {asked} of {there} trials; half at most"] if 2 * asked > there else []
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:

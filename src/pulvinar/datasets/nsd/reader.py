@@ -68,7 +68,7 @@ class Options:
     def problems(self) -> list[str]:
         """What does not go together."""
         if self.space == "fsaverage" and (self.box is not None or self.format is not None):
-            return ["nsd.box and nsd.format belong to a volume, not to space=fsaverage"]
+            return ["box and nsd.format belong to a volume, not to space=fsaverage"]
         return []
 
 

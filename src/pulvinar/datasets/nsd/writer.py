@@ -71,7 +71,7 @@ class Generated:
         """What does not fit together."""
         n_test = self.n_test_images * self.n_test_repeats
         if n_test > 0.8 * self.n_sessions * TRIALS_PER_SESSION:
-            return [f"nsd.n_test_images: with their repeats at most 80 % of the trials; {n_test} trials came"]
+            return [f"n_test_images: with their repeats at most 80 % of the trials; {n_test} trials came"]
         return []
 
 

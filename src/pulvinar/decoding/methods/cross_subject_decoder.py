@@ -9,7 +9,6 @@ where the papers train a diffusion prior.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
@@ -36,8 +35,6 @@ from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 @dataclass(frozen=True, kw_only=True)
 class Config(DecodingSettings):
     """Settings of the pretraining."""
-
-    METHOD: ClassVar[str] = "cross_subject_decoder"
 
     roi: str = setting("annotated", "ROI of the other subjects that is their input")
 

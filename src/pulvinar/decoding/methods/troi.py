@@ -15,7 +15,7 @@ Differs from the paper and why:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -56,8 +56,6 @@ Rewind = Literal["reinitialised", "kept_restarted", "kept_constant", "none"]
 @dataclass(frozen=True, kw_only=True)
 class Config(MaskSettings):
     """Settings of stage 1 and 2. Those of the shared decoder's network count where pretrain=false."""
-
-    METHOD: ClassVar[str] = "troi"
 
     rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
 

@@ -9,6 +9,7 @@ images choose, and the outer test images report (`r_nested`); what comes out whe
 images stands beside it (`r_optimistic`). Components are those of each fold's training images. A layer per voxel is the default.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -28,12 +29,10 @@ from pulvinar.encoding.encoder import predict as predict_responses
 from pulvinar.encoding.files import encoders_of, fold_names
 from pulvinar.encoding.fit import encoder_unit, run_units
 from pulvinar.encoding.layer_features import LayerFeatures, LayerSource
-from pulvinar.encoding.settings import EncodingConfig, check_subjects, names_of, open_named
+from pulvinar.encoding.settings import EncodingConfig, names_of, open_checked, open_named
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.published import published
-
-DATA = "experiment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,13 @@ class Config(EncodingConfig):
         """What is out of range or does not go together."""
         wrong = super().problems()
         if self.backbone is not None and self.feature is not None:
-            wrong.append("ridge_encoding.backbone and feature both say what the layers are; give one of them")
+            wrong.append("backbone and feature both say what the layers are; give one of them")
         if self.backbone is None:
             names = ("weights", "stages", "n_stages", "image_size", "pool")
             given = [name for name in names if getattr(self, name) is not None]
-            wrong += [f"ridge_encoding.{name} belongs to a backbone; name one" for name in given]
+            wrong += [f"{name} belongs to a backbone; name one" for name in given]
         if self.stages is not None and self.n_stages is not None:
-            wrong.append("ridge_encoding.stages and n_stages both say which stages; give one of them")
+            wrong.append("stages and n_stages both say which stages; give one of them")
         return wrong
 
     def network(self) -> LayerSource:
@@ -90,19 +89,20 @@ def prepare(config: Config, experiment: Experiment) -> Prepared:
         _source(config, experiment)
     elif experiment.stimuli.read_image is None:
         raise InputError(f"backbone={config.backbone}: needs images, and these stimuli came without; give feature=NAME instead")
-    for split in outer_splits(experiment, config.outer_folds, config.seed):
-        if config.outer_folds is not None:
+    if config.outer_folds is not None:
+        for split in outer_splits(experiment, config.outer_folds, config.seed):
             check_split(split, experiment.stimuli)
-        check_subjects(config, experiment, split=split)
-    return Prepared(experiment=experiment, opened=_open(config, experiment))
+    return Prepared(experiment=experiment, opened=_open(config, experiment, open_checked))
 
 
-def _open(config: Config, experiment: Experiment) -> dict[str, list[EncodedSubject]]:
+def _open(
+    config: Config, experiment: Experiment, open_one: Callable[..., EncodedSubject] = open_named
+) -> dict[str, list[EncodedSubject]]:
     """Every subject once per outer fold, on voxels that are good in all of its folds."""
     splits = outer_splits(experiment, config.outer_folds, config.seed)
     found = {}
     for name in names_of(config, experiment):
-        opened = [open_named(config, experiment, name, split=split) for split in splits]
+        opened = [open_one(config, experiment, name, split=split) for split in splits]
         common = reduce(np.intersect1d, [given.voxels for given in opened])
         if not len(common):
             raise InputError(f"responses of {name}: no voxel is good in all outer folds")

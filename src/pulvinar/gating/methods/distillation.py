@@ -30,7 +30,7 @@ from pulvinar.gating.backbone_scores import gated_features, score_backbone
 from pulvinar.gating.budget_controls import narrow_shape
 from pulvinar.gating.distillation import DistillationSettings, DistillationTrainer
 from pulvinar.gating.evaluation import fitted_to, keep
-from pulvinar.gating.score_settings import ScoreSettings
+from pulvinar.gating.settings import ScoreSettings
 from pulvinar.learning.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method

@@ -1,31 +1,32 @@
-"""Settings that all self-supervised methods share, and those of gated ones; the loop takes them as they are.
+"""Settings that all self-supervised methods share, those of gated ones, and how a backbone is scored; taken as they are.
 
 Paper values that differ from a default stand in its help. The papers train 500 epochs; schedules are shares of the run here.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from pulvinar.core.config import LARGEST_SEED, setting
-from pulvinar.gating.objectives import Objective
+from pulvinar.gating.objectives import ObjectiveSettings
 from pulvinar.learning.optimizers import OptimizerName
 from pulvinar.learning.precision import Precision
 from pulvinar.learning.views import ViewSettings
+from pulvinar.linear.linear_probe import Recipe
+from pulvinar.linear.neighbours import Metric, Weighting
 from pulvinar.networks.gated_resnet import SeparateNorms
 from pulvinar.networks.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_shape
 from pulvinar.selection.budget import BoundTarget, BudgetMode
 
 Network = Literal["resnet18", "resnet34", "resnet50"]
+Branches = Literal["dense", "gated", "dual", "two"]  # gating/siamese.py says what each is
 
 # Peak rates for 256 images: LARS and SGD as in the papers' scripts (the text of the SimSiam paper says 0.01), AdamW ours.
 RATES: dict[OptimizerName, float] = {"adamw": 2e-3, "lars": 0.3, "sgd": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfSupervisedConfig:
-    """Network, objective, views and training."""
-
-    METHOD: ClassVar[str] = "self_supervised"
+class NetworkSettings:
+    """The encoder and what follows it."""
 
     seed: int = setting(0, "initial weights, order of images, views, noise of the gates", at_least=0, below=LARGEST_SEED)
     network: Network = setting("resnet18", "resnet18 (papers), resnet34 or resnet50")
@@ -35,23 +36,12 @@ class SelfSupervisedConfig:
     predictor_hidden: int = setting(
         512, "hidden width of SimSiam's predictor (paper: 512)", above=0, counts="objective=simsiam"
     )
-    objective: Objective = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
-    invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses", counts="objective=vicreg")
-    invariance_weight: float = setting(
-        25.0,
-        "of VICReg (paper: 25; its equation 1 mislabels the weights)",
-        at_least=0,
-        counts="objective=vicreg and invariance=true",
-    )
-    variance_weight: float = setting(
-        25.0, "of VICReg, summed over the views (paper: 25; lightly's mu_param = 50)", at_least=0, counts="objective=vicreg"
-    )
-    covariance_weight: float = setting(1.0, "of VICReg (paper: 1)", at_least=0, counts="objective=vicreg")
-    redundancy_weight: float = setting(0.0051, "of Barlow Twins (paper: 0.0051)", at_least=0, counts="objective=barlow_twins")
-    barlow_scale: float = setting(
-        0.024, "of Barlow Twins' whole loss (paper: 0.024)", at_least=0, counts="objective=barlow_twins"
-    )
-    temperature: float = setting(0.5, "of SimCLR", above=0, counts="objective=simclr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings):
+    """Network, objective, views and training."""
+
     epochs: int = setting(100, "passes over the images (papers: 500)", above=0)
     batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)", at_least=2)
     optimizer: OptimizerName = setting("adamw", "adamw; papers, for 500 epochs: lars, for SimSiam sgd")
@@ -110,6 +100,11 @@ class SelfSupervisedConfig:
     def gating(self) -> "GatedConfig | None":
         """The settings of the gates; None where there are none."""
         return None
+
+    @property
+    def pairing(self) -> Branches:
+        """Through which pass of which encoder each view goes."""
+        return "dense"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +176,7 @@ class GatedConfig(SelfSupervisedConfig):
     def problems(self) -> list[str]:
         """What does not go together."""
         if self.fix_gates is not None and self.budget_mode == "none":
-            return [f"{self.METHOD}.fix_gates needs a budget; budget_mode is none"]
+            return ["fix_gates needs a budget; budget_mode is none"]
         return []
 
     @property
@@ -189,7 +184,50 @@ class GatedConfig(SelfSupervisedConfig):
         """These settings."""
         return self
 
+    @property
+    def pairing(self) -> Branches:
+        """Through which pass of which encoder each view goes."""
+        return "gated"
+
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size, with gates."""
         convs, group = self.gated_convs, self.gate_group
         return resnet_shape(self.network, size=size, stem=self.stem, width=self.width, gated_convs=convs, gate_group=group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """How features are scored; the defaults are the papers' neighbours and the solved linear probe.
+
+    Pixels and controls get one probe seed with the exact recipe, which has no chance in it but the choice of the L2 weight.
+    """
+
+    k: int = setting(1, "nearest training images that vote (papers: 1)", at_least=1)
+    metric: Metric = setting("euclidean", "between features: euclidean (papers) or cosine")
+    normalised: bool = setting(
+        False,
+        "features at length 1 before the neighbours (papers: in the table of distillation alone)",
+        counts="metric=euclidean",
+    )
+    weighting: Weighting = setting(
+        "uniform", "of votes: uniform, distance (1 / distance) or exponential (exp(cosine / temperature))"
+    )
+    temperature: float = setting(0.1, "of exponential votes", above=0, counts="weighting=exponential")
+    linear: Recipe = setting("exact", "linear probe: exact (solved) or faithful (the papers' SGD)")
+    crops: bool = setting(False, "faithful probe: random crops and flips, new in each of its 100 epochs (papers)")
+    probe_seeds: int = setting(5, "seeds of the linear probe (papers: 5)", at_least=1)
+    batch_size: int = setting(256, "images that go through the network at once", at_least=1)
+
+    def problems(self) -> list[str]:
+        """What does not go together."""
+        wrong = []
+        if self.weighting == "exponential" and self.metric != "cosine":
+            wrong.append("weighting=exponential is defined on the cosine; set metric=cosine too")
+        if self.crops and self.linear != "faithful":
+            wrong.append("crops=true is of the faithful linear probe; set linear=faithful too")
+        return wrong
+
+    def changed(self, usual: "ScoreSettings") -> dict[str, Any]:
+        """What differs from the usual settings and may change a score."""
+        names = [field.name for field in fields(self) if field.name != "batch_size"]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}

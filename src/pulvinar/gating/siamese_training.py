@@ -11,26 +11,29 @@ from torch import Tensor
 
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.gating.collapse import Watch, health
-from pulvinar.gating.self_supervised_settings import SelfSupervisedConfig
+from pulvinar.gating.settings import SelfSupervisedConfig
 from pulvinar.gating.settling import fix_gates
-from pulvinar.gating.siamese import Branch, SiameseLoss, SiameseNetwork, cached_backward, hard_share, total
+from pulvinar.gating.siamese import (
+    GENERATORS,
+    Branch,
+    SiameseLoss,
+    SiameseNetwork,
+    cached_backward,
+    generator_of,
+    hard_share,
+    total,
+)
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.learning.loop import Record, require_finite, seeded
+from pulvinar.learning.loop import Record, require_finite
 from pulvinar.learning.optimizers import make_optimizer, parameter_groups, set_rates, warm_up_cosine
 from pulvinar.learning.precision import autocast, default_device
 from pulvinar.learning.processes import gather_states, n_processes, own_rows, rank, sum_gradients
 from pulvinar.learning.views import make_view
 from pulvinar.selection.budget import BudgetConstraint, tightness
 
-GENERATORS = ("weights", "order", "views", "gates")
 N_HEALTH_IMAGES = 256
 STEPS_BETWEEN_LOOKS = 20  # at the clock, for checkpoints
 STEPS_OF_RATE = 1000  # a constraint's rate is given for a run of so many steps
-
-
-def generator_of(name: str, seed: int, *, part: int = 0) -> torch.Generator:
-    """One of the generators that a run derives from its seed; `part` for what differs between processes."""
-    return seeded(seed * 64 + part, GENERATORS.index(name), n_streams=len(GENERATORS))
 
 
 def require_batch(n_images: int, config: SelfSupervisedConfig) -> None:

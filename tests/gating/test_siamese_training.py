@@ -9,11 +9,11 @@ import torch
 from pulvinar.core.config import build
 from pulvinar.core.errors import ConfigError, DegenerateError, InputError
 from pulvinar.data.image_set import ImageSet
-from pulvinar.gating import self_supervised_run as runs
 from pulvinar.gating import settling
 from pulvinar.gating.collapse import Health, Watch, effective_rank, health
-from pulvinar.gating.methods.dual_gating import Config
-from pulvinar.gating.self_supervised import SiameseTrainer, require_batch
+from pulvinar.gating.methods.self_supervised import DualConfig, prepare
+from pulvinar.gating.siamese import make_network
+from pulvinar.gating.siamese_training import SiameseTrainer, require_batch
 
 QUICK = {"epochs": 2, "batch_size": 8, "width": 0.0625, "projector_width": 16, "budget": 0.5, "precision": "float32"}
 
@@ -28,10 +28,10 @@ def images(n: int = 24, size: int = 16) -> ImageSet:
 
 
 def trainer(data: ImageSet | None = None, **settings) -> SiameseTrainer:
-    config = build(Config, QUICK | settings, name="dual_gating")
+    config = build(DualConfig, QUICK | settings, name="dual_gating")
     data = data or images()
-    runs.check(config, data)
-    network = runs.make_network(config, config.branches, runs.image_size(data))
+    prepare(config, data)
+    network = make_network(config, data.side)
     return SiameseTrainer(network, data.train, config)
 
 
@@ -95,7 +95,7 @@ def test_a_tight_budget_is_held_more_stiffly():
     assert tenth.stiffness == pytest.approx(3 * usual.stiffness)
     assert tenth.rate == pytest.approx(9 * usual.rate)
     assert (half.stiffness, half.rate) == (usual.stiffness, usual.rate)
-    assert usual.stiffness == Config().constraint_stiffness
+    assert usual.stiffness == DualConfig().constraint_stiffness
 
 
 def test_gates_stay_open_in_a_warm_up_without_gates():
@@ -110,7 +110,7 @@ def test_gates_stay_open_in_a_warm_up_without_gates():
 
 
 def test_batches_that_cannot_be_filled_or_divided_are_refused():
-    config = build(Config, QUICK, name="dual_gating")
+    config = build(DualConfig, QUICK, name="dual_gating")
     with pytest.raises(InputError, match="more than the 4 training images"):
         require_batch(4, config)
     with pytest.raises(InputError, match="3 micro-batches"):
@@ -126,12 +126,12 @@ def test_images_that_are_not_square_are_refused():
     data = images()
     flat = ImageSet(name="flat", train=data.train[:, :8], test=data.test[:, :8])
     with pytest.raises(InputError, match="square"):
-        runs.check(build(Config, QUICK, name="dual_gating"), flat)
+        prepare(build(DualConfig, QUICK, name="dual_gating"), flat)
 
 
 def test_mistakes_of_a_config_come_together():
     with pytest.raises(ConfigError) as caught:
-        build(Config, {"budget": 2, "epochs": 0, "buget": 0.1}, name="dual_gating")
+        build(DualConfig, {"budget": 2, "epochs": 0, "buget": 0.1}, name="dual_gating")
     text = str(caught.value)
     assert "did you mean 'budget'" in text
     assert "dual_gating.budget lies in (0, 1], not 2.0" in text
@@ -140,7 +140,7 @@ def test_mistakes_of_a_config_come_together():
 
 def test_settled_gates_are_on_the_budget_and_say_what_it_took():
     run = trainer(budget=0.35)
-    config = build(Config, QUICK | {"budget": 0.35}, name="dual_gating")
+    config = build(DualConfig, QUICK | {"budget": 0.35}, name="dual_gating")
     data = images(64)
     encoder = run.network.encoder(gated=True)
     found = settling.settle(encoder, data.train, config, config.views()[0])
@@ -165,7 +165,7 @@ def test_gates_fixed_with_half_as_margin_are_one_mask_on_the_budget(when):
     finish(run)
     encoder, data = run.network.encoder(gated=True), images()
     assert (settling.free_channels(encoder) == 0) == (when < 1)
-    config = build(Config, QUICK | settings, name="dual_gating")
+    config = build(DualConfig, QUICK | settings, name="dual_gating")
     found = settling.settle(encoder, data.train, config, config.views()[0])
     assert settling.free_channels(encoder) == 0
     assert found["fixed_open"] + found["fixed_shut"] == pytest.approx(1)
@@ -207,7 +207,7 @@ def test_a_run_taken_up_after_gates_were_fixed_is_the_whole_run():
 @pytest.mark.parametrize("wrong", [{"fix_gates": 1.5}, {"fix_margin": 0.6}, {"fix_gates": 0.5, "budget_mode": "none"}])
 def test_impossible_settings_of_fixed_gates_are_named(wrong):
     with pytest.raises(ConfigError, match="fix_"):
-        build(Config, QUICK | wrong, name="dual_gating")
+        build(DualConfig, QUICK | wrong, name="dual_gating")
 
 
 def test_effective_rank_and_spread_in_closed_form():
