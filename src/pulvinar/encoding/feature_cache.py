@@ -28,10 +28,10 @@ import torch
 from pulvinar import networks
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.places import TEMPORARY
 from pulvinar.core.progress import log, warn
 from pulvinar.core.storage import (
     CACHE_VARIABLE,
-    TEMPORARY,
     atomic_path,
     cache_folder,
     checksum,
