@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pulvinar.app.sweep import cells
+from pulvinar.app.sweeps.grid import cells
 from pulvinar.cli import parser
 from pulvinar.core.config import build, describe, read_toml
 from pulvinar.decoding.methods import cross_subject_decoder, troi

@@ -407,23 +407,20 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
     The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
     """
     finished = RunFolder.reopen(run)
-    method = registry.method(finished.method)
-    if method.evaluate is None:
+    if registry.method(finished.method).evaluate is None:
         raise InputError(
             f"{run}: a run of {finished.method} has no evaluation of its own; it is scored through a method that reads it"
         )
     if not finished.finished:
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
     with finished.held():
-        return _evaluate(finished, method, data, controls=controls, assignments=assignments)
+        return _evaluate(finished, data, controls=controls, assignments=assignments)
 
 
-def _evaluate(
-    finished: RunFolder, method: Method, data: str | None, *, controls: bool, assignments: Sequence[str]
-) -> dict[str, Any]:
+def _evaluate(finished: RunFolder, data: str | None, *, controls: bool, assignments: Sequence[str]) -> dict[str, Any]:
     from pulvinar.scores.table import csv_text
 
-    run = str(finished.path)
+    run, method = str(finished.path), registry.method(finished.method)
     config, scoring = scoring_of(finished, assignments)
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
@@ -433,7 +430,7 @@ def _evaluate(
         require_same_data(finished, opened)
     warned = _trust_cautions(opened)
     with keeping(warned.append):
-        result = method.evaluate(finished, opened, config, controls=controls, **scoring)
+        result: dict[str, Any] = method.evaluate(finished, opened, config, controls=controls, **scoring)  # type: ignore[misc]
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
     elsewhere = bool(result.get("changed")) or not result.get("own_images", True)

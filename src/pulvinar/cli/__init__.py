@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs
+from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs, sweeps
 from pulvinar.cli.common import Commands, as_json
 from pulvinar.cli.interrupted import kept
 from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
     )
     commands = Commands(top, shared)
-    for group in (runs, reproduce, data, encoding, rsa, macs, deploy):
+    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy):
         group.declare(commands)
     return top
 
@@ -73,6 +73,8 @@ def _interrupts() -> Iterator[None]:
 
     ours = threading.current_thread() is threading.main_thread()
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if "SLURM_JOB_ID" in os.environ:
+        usual[signal.SIGUSR2] = signal.SIG_DFL  # what submitit has a job sent before its time is up
     replaced = {number: handler for number, handler in usual.items() if ours and signal.getsignal(number) is handler}
     for number in replaced:
         signal.signal(number, REPORTER.interrupt)
