@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs, sweeps
+from pulvinar.cli import data, deploy, doctor, encoding, macs, reproduce, rsa, runs, sweeps
 from pulvinar.cli.common import Commands, as_json
 from pulvinar.cli.interrupted import kept
 from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
     )
     commands = Commands(top, shared)
-    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy):
+    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy, doctor):
         group.declare(commands)
     return top
 

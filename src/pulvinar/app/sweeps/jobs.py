@@ -4,6 +4,7 @@ Everything of a job lies in OUT/jobs: NAME.toml (settings), NAME.json (journal),
 names and paths only.
 """
 
+import json
 import os
 import socket
 import sys
@@ -19,8 +20,8 @@ from pulvinar.app import fit as fitting
 from pulvinar.core.config import table_to_toml
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.locks import LockedError
-from pulvinar.core.places import is_running
-from pulvinar.core.storage import fingerprint, read_json, write_json, write_text
+from pulvinar.core.places import is_running, temporary_name
+from pulvinar.core.storage import fingerprint, read_json, write_text
 
 FOLDER = "jobs"
 LONGEST_STEM = 200  # characters of a file's name, suffixes not counted
@@ -178,7 +179,11 @@ def keeping_journal(path: str | os.PathLike[str] | None) -> Iterator[None]:
     begun = Journal(state="running", host=socket.gethostname(), process=os.getpid(), began=time.time())
 
     def write(state: State, said: str = "") -> None:
-        write_json(path, asdict(replace(begun, state=state, seconds=time.time() - begun.began, said=said)))
+        noted = replace(begun, state=state, seconds=time.time() - begun.began, said=said)
+        temporary = temporary_name(Path(path))  # whole or not at all, but not waited for until it is on disk
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
 
     write("running")
     try:

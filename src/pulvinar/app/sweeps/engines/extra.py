@@ -8,6 +8,4 @@ from pulvinar.core.errors import MissingDependencyError
 def required(library: str) -> None:
     """Raise `MissingDependencyError` where a library of the extra is not installed."""
     if find_spec(library) is None:
-        raise MissingDependencyError(
-            f"{library} is not installed; it comes with: pip install 'pulvinar[cluster]' (uv sync --extra cluster in a clone)"
-        )
+        raise MissingDependencyError(f"{library} is not installed; run: pip install 'pulvinar[cluster]'")
