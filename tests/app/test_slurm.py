@@ -95,6 +95,10 @@ class OneNode:
 
     def stop(self) -> None:
         subprocess.run(["scancel", "--user=root"], check=False, capture_output=True)
+        for _ in range(60):
+            if not slurm.queue():
+                break
+            time.sleep(0.5)
         subprocess.run(["scontrol", "shutdown"], check=False, capture_output=True)
         time.sleep(2)
         for file in (self.folder / "run").glob("*.pid"):
@@ -186,7 +190,7 @@ def _output_of_jobs(folder: Path) -> str:
 def test_cells_survive_scancel_and_a_time_out_and_stand_in_the_table_once(cluster, world, tmp_path, start):
     """PULVINAR_SLURM_CELLS: how many (default 6). Oracle of the table: the same grid, one cell after the other in here."""
     n_cells = int(os.environ.get("PULVINAR_SLURM_CELLS", "6"))
-    cells = [{"name": "long", "seed": 1, "epochs": 10_000, "pretrain": False}]
+    cells = [{"name": "long", "seed": 1, "epochs": 600, "pretrain": False}]
     cells += [
         {"name": f"c{number}", "seed": number, "epochs": 2, **({"pretrain": False} if number % 2 else {})}
         for number in range(n_cells - 1)
@@ -232,12 +236,12 @@ def _live(folder: Path) -> dict[str, str]:
 
 
 def _end_the_time_of_long_once(folder: Path, live: dict[str, str], shortened: list[str]) -> None:
-    """Give the long cell a minute, once it has a checkpoint; an hour again once it is back in the queue."""
+    """Give the long cell three minutes, once it has a checkpoint; an hour again once it is back in the queue."""
     if "long" not in live:
         return
     state = slurm.queue()[live["long"]].state
     if not shortened and state == "RUNNING" and (folder / "out" / "long" / "checkpoints" / "latest.safetensors").is_file():
-        subprocess.run(["scontrol", "update", f"JobId={live['long']}", "TimeLimit=1"], check=True)
+        subprocess.run(["scontrol", "update", f"JobId={live['long']}", "TimeLimit=3"], check=True)
         shortened.append("shorter")
     elif shortened == ["shorter"] and state == "PENDING":
         subprocess.run(["scontrol", "update", f"JobId={live['long']}", "TimeLimit=60"], check=True)
@@ -301,3 +305,10 @@ def test_a_failed_cell_is_listed_with_what_it_said_and_done_again_with_retry(clu
     assert not evaluated.is_file()
     assert main(["sweep", str(grid), "--on", "slurm", "--retry"]) == 0
     assert evaluated.is_file()
+
+
+def test_what_the_cluster_refuses_is_said(cluster, world, tmp_path, capsys):
+    grid = _grid(tmp_path, world, [{"name": "a", "pretrain": False}], 60, 60)
+    assert main(["sweep", str(grid), "--on", "slurm", "--partition", "nowhere"]) == 2
+    assert "sbatch refuses the jobs" in capsys.readouterr().err
+    assert not _ids(tmp_path)

@@ -122,6 +122,8 @@ def test_a_second_sweep_is_refused_while_the_first_lives(world, serial, capsys):
         (["--on", "dask"], "the address of the scheduler is needed"),
         (["--scheduler", "tcp://x:1"], "--on local: these are for another engine: --scheduler"),
         (["--partition", "gpu"], "--on local: these are for another engine: --partition"),
+        (["--on", "slurm", "--workers", "2"], "--on slurm: these are for another engine: --workers"),
+        (["--on", "dask", "--workers", "2"], "--on dask: these are for another engine: --workers"),
         (["--workers", "0"], "1 or more is needed"),
         (["--cancel"], "only jobs on a cluster go on by themselves"),
         (["--on", "slurm", "--time", "soon"], "a time is minutes"),

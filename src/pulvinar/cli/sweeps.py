@@ -43,8 +43,8 @@ def declare(commands: Commands) -> None:
     sweep = commands.add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]], [slurm] (docs/sweeps.md)")
     sweep.add_argument("--on", choices=("local", "slurm", "dask"), default="local", help="where cells run (default: here)")
-    sweep.add_argument("--workers", type=int, default=1, metavar="N", help="--on local: processes (default 1: this one)")
-    sweep.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker process (default 1)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="--on local: processes (default: this one)")
+    sweep.add_argument("--threads", type=int, metavar="N", help="of each worker process (default 1)")
     sweep.add_argument("--scheduler", metavar="ADDRESS", help="--on dask: the scheduler, such as tcp://HOST:8786")
     for name, text in SLURM.items():
         sweep.add_argument(f"--{name}", metavar=name.upper(), help=f"--on slurm: {text}; as in the grid's table [slurm]")

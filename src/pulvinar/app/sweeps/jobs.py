@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pulvinar.app import fit as fitting
+from pulvinar.app import registry
 from pulvinar.core.config import table_to_toml
-from pulvinar.core.errors import PulvinarError
+from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.locks import LockedError
 from pulvinar.core.places import is_running, temporary_name
 from pulvinar.core.storage import fingerprint, read_json, write_text
@@ -73,9 +74,10 @@ class Job:
         return _file(self.sweep, self.name, ".toml")
 
     def write(self) -> None:
-        """Write the settings; a journal of other settings, or of a job that is begun anew, goes."""
+        """Write the settings; the journal of an earlier try goes."""
         write_text(self.config, table_to_toml(self.settings))
-        self.journal.unlink(missing_ok=True)
+        if Journal.read(self.journal).state != "running":
+            self.journal.unlink(missing_ok=True)
 
     def is_as_written(self) -> bool:
         """Whether the settings that were written are these."""
@@ -134,6 +136,8 @@ def fit_and_evaluate(
     scored: str | None = None,
 ) -> dict[str, Any]:
     """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives."""
+    if scored and registry.method(method).evaluate is None:
+        raise ConfigError(f"--evaluate: a run of {method} has no evaluation of its own; leave it out")
     result = fitting.fit(
         method,
         data=data,

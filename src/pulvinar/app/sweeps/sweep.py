@@ -34,27 +34,30 @@ def engine_for(
     plan: Plan,
     *,
     on: str = "local",
-    workers: int = 1,
-    threads: int = 1,
+    workers: int | None = None,
+    threads: int | None = None,
     scheduler: str | None = None,
     slurm: Mapping[str, Any] | None = None,
 ) -> Engine:
     """The engine that is asked for, ready; `ConfigError` for options that belong to another one.
 
-    One local worker is this process itself, with all threads. slurm: settings that win over the grid's table [slurm].
+    Locally, without workers and threads, cells run in this process, with all threads; else in worker processes, one and one
+    thread each if not said otherwise. slurm: settings that win over the grid's table [slurm].
     """
     settings = build(SlurmConfig, {**plan.engine, **(slurm or {})}, name="slurm")
-    wrong = [name for name in slurm or {} if on != "slurm"] + (["scheduler"] if scheduler and on != "dask" else [])
-    if wrong:
-        raise ConfigError(f"--on {on}: these are for another engine: {', '.join(f'--{name}' for name in wrong)}")
-    if workers < 1 or threads < 1:
+    given = {"workers": workers, "threads": threads, "scheduler": scheduler, **(slurm or {})}
+    fits = {"local": ("workers", "threads"), "dask": ("threads", "scheduler"), "slurm": tuple(slurm or ())}[on]
+    if wrong := [f"--{name}" for name, value in given.items() if value is not None and name not in fits]:
+        raise ConfigError(f"--on {on}: these are for another engine: {', '.join(wrong)}")
+    if any(number is not None and number < 1 for number in (workers, threads)):
         raise ConfigError(f"--workers and --threads: 1 or more is needed, {workers} and {threads} came")
     if on == "dask" and not scheduler:
         raise ConfigError("--on dask: the address of the scheduler is needed, --scheduler tcp://HOST:8786")
+    here = workers in (None, 1) and threads is None
     engines: dict[str, Callable[[], Engine]] = {
-        "local": lambda: Here() if workers == 1 else Workers(workers, threads),
+        "local": lambda: Here() if here else Workers(workers or 1, threads or 1),
         "slurm": lambda: Slurm(plan.out, settings),
-        "dask": lambda: Dask(plan.out, str(scheduler), threads),
+        "dask": lambda: Dask(plan.out, str(scheduler), threads or 1),
     }
     return engines[on]()
 
@@ -85,6 +88,8 @@ def sweep(grid_file: str, *, retry: bool = False, **engine_options: Any) -> dict
 def _run(plan: Plan, engine: Engine, table: "_Table", *, retry: bool) -> None:
     todo = _to_do(plan.jobs(), retry=retry)
     live = engine.live()
+    if changed := [job.name for job in todo if job.name in live and not job.is_as_written()]:
+        raise ConfigError(f"these jobs live with other settings than the grid has now: {', '.join(changed)}; cancel them first")
     for fresh in todo:
         if fresh.name not in live:
             fresh.write()

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
 from pulvinar.app.sweeps.engines.engine import Engine
 from pulvinar.app.sweeps.engines.worker import Worker, WorkerDiedError
@@ -31,8 +32,10 @@ class Here(Engine):
         return LEFT
 
 
-class WorkersDiedError(PulvinarError):
-    """A job over which workers died as often as it was tried."""
+def _fail(job: Job, said: str) -> None:
+    """Write into a job's journal that it failed."""
+    with suppress(PulvinarError), keeping_journal(job.journal):
+        raise PulvinarError(said)
 
 
 class Workers(Engine):
@@ -85,6 +88,8 @@ class Workers(Engine):
             except WorkerDiedError as error:
                 if self._again(job, error):
                     continue
+            except OSError as error:  # no process can be started
+                _fail(job, f"no worker can be started: {error}")
             self._end(job)
         worker.close()
 
@@ -112,12 +117,8 @@ class Workers(Engine):
                 self._waiting.appendleft(job)
                 self._change.notify_all()
             return True
-        said = f"its workers were killed {N_TRIES} times ({error}), as the system does where memory is short"
-        try:
-            with keeping_journal(job.journal):
-                raise WorkersDiedError(said)
-        except WorkersDiedError:
-            return False
+        _fail(job, f"its workers were killed {N_TRIES} times ({error}), as the system does where memory is short")
+        return False
 
     def _end(self, job: Job) -> None:
         with self._change:

@@ -147,16 +147,20 @@ class Slurm(Engine):
 
     def _array(self, jobs: Sequence[Job], after: Sequence[str]) -> dict[str, str]:
         from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
         from submitit.helpers import CommandFunction, FunctionSequence
 
         executor = SlurmExecutor(self._sweep.resolve() / FOLDER / "slurm", max_num_timeout=self._config.requeues)
         executor.update_parameters(**self._parameters(after))
-        with executor.batch():
-            submitted = []
-            for job in jobs:
-                command = FunctionSequence()  # submitit's own; it is what is put back into the queue
-                command.add(CommandFunction([sys.executable, "-m", "pulvinar.cli", *job.arguments()], cwd=Path.cwd()))
-                submitted.append(executor.submit(command))
+        submitted = []
+        try:
+            with executor.batch():
+                for job in jobs:
+                    command = FunctionSequence()  # submitit's own; it is what is put back into the queue
+                    command.add(CommandFunction([sys.executable, "-m", "pulvinar.cli", *job.arguments()], cwd=Path.cwd()))
+                    submitted.append(executor.submit(command))
+        except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
+            raise InputError(f"--on slurm: sbatch refuses the jobs: {str(error).strip()}") from error
         return {job.name: one.job_id for job, one in zip(jobs, submitted, strict=True)}
 
     def _parameters(self, after: Sequence[str]) -> dict[str, Any]:
@@ -179,7 +183,8 @@ class Slurm(Engine):
 
     def left(self) -> str:
         """How to come back to jobs that go on, and how to end them."""
-        numbers = sorted({self.ids()[name].partition("_")[0] for name in self.live()}, key=int)
+        there = queue() or {}
+        numbers = sorted({number.partition("_")[0] for number in self.ids().values() if number in there}, key=int)
         if not numbers:
             return ""
         return f"The jobs go on in the cluster; cancel them with --cancel, or scancel {' '.join(numbers)}."
