@@ -5,6 +5,7 @@ imported once. What goes to the scheduler is the name of a function and plain te
 workers under the same names.
 """
 
+import queue
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -50,23 +51,24 @@ class Dask(Engine):
 
     def run(self, jobs: Sequence[Job]) -> Generator[Job | None, None, None]:
         """Hand out all, and give each job when it has ended; None about every second."""
-        from distributed import fire_and_forget, wait
+        from distributed import fire_and_forget
 
         futures: dict[str, Any] = {}
+        ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
         for job in jobs:
             before = [futures[name] for name in job.after if name in futures]
             futures[job.name] = self._client.submit(
                 in_own_process, job.as_plain(), str(Path.cwd()), self._threads, *before, key=self._key(job.name), pure=False
             )
+            futures[job.name].add_done_callback(lambda _, job=job: ended.put(job))
         fire_and_forget(list(futures.values()))
-        left = {job.name: job for job in jobs}
-        while left:
+        n_ended = 0
+        while n_ended < len(jobs):
             try:
-                wait([futures[name] for name in left], timeout=1, return_when="FIRST_COMPLETED")
-            except TimeoutError:
+                yield ended.get(timeout=1.0)
+                n_ended += 1
+            except queue.Empty:
                 yield None
-            for name in [name for name in left if futures[name].done()]:
-                yield left.pop(name)
 
     def _key(self, name: str) -> str:
         return f"pulvinar-{fingerprint(str(self._sweep.resolve()))[:8]}-{name}"
@@ -79,6 +81,5 @@ class Dask(Engine):
         """Take jobs of these names off the scheduler, unless they have begun."""
         from distributed import Future
 
-        for name in names:
-            Future(self._key(name), self._client).cancel(force=True)
+        self._client.cancel([Future(self._key(name), self._client) for name in names], force=True)
         return list(names)
