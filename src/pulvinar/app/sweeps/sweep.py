@@ -80,7 +80,7 @@ def sweep(grid_file: str, *, retry: bool = False, **engine_options: Any) -> dict
         stable = stability_rows([(cell.data, cell.target, cell.settings, plan.out / cell.name) for cell in plan.cells])
         if stable:
             write_text(plan.out / "stability.csv", csv_text(stable))
-    if unfinished := _unfinished(plan):
+    if unfinished := _unfinished(plan, retry=retry):
         raise UnfinishedError(unfinished)
     return {"table": str(plan.out / "table.csv"), "rows": rows, "stability": stable}
 
@@ -123,7 +123,7 @@ def _left(plan: Plan, engine: Engine) -> str:
     return f"{done} {engine.left()} Continue with the same command; --status shows how far it is."
 
 
-def _unfinished(plan: Plan) -> str:
+def _unfinished(plan: Plan, *, retry: bool) -> str:
     """Every cell without a row, and every backbone without weights, with its last lines; empty where there is none."""
     left = plan.jobs()
     if not left:
@@ -135,8 +135,8 @@ def _unfinished(plan: Plan) -> str:
         lines.append(f"{job.name}: {'was cancelled or never began' if state == 'waiting' else state}")
         lines += [f"    {line}" for line in (last_lines(job) if state == "failed" else "").splitlines()]
     lines += [f"and {len(left) - MOST_LISTED} more"] if len(left) > MOST_LISTED else []
-    again = "; with --retry, with what failed." if any(map(_has_failed, left)) else "."
-    return "\n".join([*lines, f"The same command goes on with what was interrupted or cancelled{again}"])
+    again = "; with --retry, with what failed" if not retry and any(map(_has_failed, left)) else ""
+    return "\n".join([*lines, f"The same command goes on with what was interrupted or cancelled{again}."])
 
 
 class _Table:
