@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 
@@ -43,19 +44,22 @@ def test_a_long_name_has_room_for_its_owner(tmp_path):
 
 @pytest.fixture
 def odd(tmp_path):
-    """Targets that are no files: a device, a pipe, a socket, links to a device and to nothing."""
+    """Targets that are no files: a device of our own, a pipe, a socket, links to a device and to nothing."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/dev/full")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "socket"))
-    yield {
-        "/dev/full": "is a device",
-        str(tmp_path / "pipe"): "is a pipe",
-        str(tmp_path / "link"): "is a device",
-        str(tmp_path / "dangling"): "is a link to what does not exist",
-        str(tmp_path / "socket"): "is a socket",
+    kinds = {
+        "pipe": "is a pipe",
+        "link": "is a device",
+        "dangling": "is a link to what does not exist",
+        "socket": "is a socket",
     }
+    if os.geteuid() == 0:  # the machine's own devices are not risked: as root a rename replaces them
+        os.mknod(tmp_path / "device", stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        kinds["device"] = "is a device"
+    yield {str(tmp_path / name): said for name, said in kinds.items()}
     listening.close()
 
 
