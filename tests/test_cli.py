@@ -1,6 +1,8 @@
 """The command line's manners: help at once, torch only when needed, one JSON object on stdout."""
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 
@@ -85,3 +87,40 @@ def test_quiet_is_quiet_and_ends_with_the_command(capsys):
     assert cli.main(["list", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     assert not REPORTER.quiet
+
+
+def test_no_command_writes_to_what_is_no_file(tmp_path, capsys):
+    """Every command with --out, found through the parsers themselves."""
+    with_out = [words for words, parser in _commands(cli.parser()) if any(a.dest == "out" for a in parser._actions)]
+    assert len(with_out) >= 9
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/full")  # a link: nothing that is the machine's can be replaced here
+    for words, parser in _commands(cli.parser()):
+        if words not in with_out:
+            continue
+        for place, said in ((str(tmp_path / "device"), "is a device"), (str(tmp_path / "pipe"), "is a pipe")):
+            assert cli.main([*words, *_needed(parser, place)]) == 2, words
+            assert f"error: {place}: {said}" in capsys.readouterr().err, words
+    assert (tmp_path / "device").is_symlink()
+
+
+def _commands(parser, words=()):
+    """Every command with its parser, down the groups."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from _commands(inner, (*words, name))
+            return
+    yield words, parser
+
+
+def _needed(parser, out):
+    """What a command needs, and `out`; nothing of it exists."""
+    needed = []
+    for action in parser._actions:
+        value = out if action.dest == "out" else "nowhere"
+        if action.option_strings and (action.required or action.dest == "out"):
+            needed += [action.option_strings[0], value]
+        elif not action.option_strings:
+            needed.append(value)
+    return needed

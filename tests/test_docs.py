@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pulvinar.app.sweep import cells
+from pulvinar.app.sweeps.engines import slurm
+from pulvinar.app.sweeps.grid import cells
 from pulvinar.cli import parser
 from pulvinar.core.config import build, describe, read_toml
 from pulvinar.decoding.methods import cross_subject_decoder, troi
@@ -67,8 +68,8 @@ def test_there_are_commands_to_parse() -> None:
     assert {"demo", "data", "fit", "evaluate", "report", "sweep"} <= shown
 
 
-def test_grid_of_the_start_page_is_a_grid(tmp_path: Path) -> None:
-    blocks = fences((ROOT / "docs/start.md").read_text(encoding="utf-8"))
+def test_grid_of_the_page_of_sweeps_is_a_grid(tmp_path: Path) -> None:
+    blocks = fences((ROOT / "docs/sweeps.md").read_text(encoding="utf-8"))
     grids = [block for language, block in blocks if language == "toml" and "[grid]" in block]
     assert len(grids) == 1
     (tmp_path / "grid.toml").write_text(grids[0], encoding="utf-8")
@@ -77,6 +78,9 @@ def test_grid_of_the_start_page_is_a_grid(tmp_path: Path) -> None:
     assert made[0].name == "full,n_voxels=1000,seed=0"  # the folder the page names
     for cell in made:
         build(troi.Config, cell.settings, name="troi")
+    (table,) = (block for language, block in blocks if language == "toml" and "[slurm]" in block)
+    (tmp_path / "slurm.toml").write_text(table, encoding="utf-8")
+    build(slurm.Config, read_toml(tmp_path / "slurm.toml")["slurm"], name="slurm")
 
 
 def test_settings_table_of_the_decoder_is_up_to_date() -> None:

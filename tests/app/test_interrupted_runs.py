@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,21 +138,34 @@ def test_resume_refuses_other_settings_and_leaves_a_finished_run_alone(world, fi
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_interrupt_says_how_to_go_on(world, quick, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_keeps_the_last_piece_and_says_how_to_go_on(number, code, world, quick, tmp_path, capsys):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "pulvinar.cli", *fit_command(world, run, (*quick, "backbone.epochs=100000"))]
+    ours = fit_command(world, run, (*quick, "backbone.epochs=100000"))
+    command = [sys.executable, "-m", "pulvinar.cli", *(word for word in ours if word != "--quiet")]
     # a shell that runs the tests in the background has Ctrl-C switched off for them, and would for the command
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
-    for _ in range(600):
-        if (run / "backbone" / "run.json").exists():
-            break
-        time.sleep(0.1)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    line = ""
+    while "/100000 in " not in line:  # epochs have ended, of which none is due for a checkpoint
+        line = process.stderr.readline()
+        assert line, "ended early"
+    assert main(ours) == 2
+    assert f"{run}: in use by process {process.pid} on " in capsys.readouterr().err
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
-    assert "Continue with the same command and --resume" in err
+    kept = run / "backbone" / "checkpoints" / "latest.safetensors"
+    assert kept.is_file()  # though it was not due
+    assert kept.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert f"({kept}). Continue with the same command and --resume." in err
     assert "Traceback" not in err
+    assert not list(run.rglob(".lock.json"))
+
+
+def _umask() -> int:
+    found = os.umask(0)
+    os.umask(found)
+    return found

@@ -157,7 +157,7 @@ def test_a_dry_run_of_a_selector_counts_stage_2(world, capsys):
 
 
 def test_selectors_are_compared_in_a_sweep(world, tmp_path):
-    from pulvinar.app.sweep import sweep
+    from pulvinar.app.sweeps.sweep import sweep
 
     grid = f"""
 data = "{world}"

@@ -7,7 +7,8 @@ import pytest
 
 from pulvinar.app import registry
 from pulvinar.app.fit import configs, fit, refuse_useless_backbone
-from pulvinar.app.sweep import cells, sweep
+from pulvinar.app.sweeps.grid import cells
+from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.cli import main
 from pulvinar.core.config import build, holds, setting, to_toml
 from pulvinar.core.errors import ConfigError
@@ -99,7 +100,7 @@ def test_a_sweep_s_setting_counts_somewhere_or_is_refused(world, tmp_path):
     (tmp_path / "grid.toml").write_text(f"{text}\n[set]\nhidden = 16\n[grid]\nn_folds = [1, 2]\n")
     with pytest.raises(ConfigError, match="'hidden' does nothing in any cell: it counts with pretrain=false only"):
         sweep(str(tmp_path / "grid.toml"))
-    from pulvinar.app.sweep import _counting
+    from pulvinar.app.sweeps.plan import _counting
 
     shared = _counting(cells({**grid, "set": {"hidden": 16}, "grid": {"pretrain": [True, False]}}))
     assert [cell.settings for cell in shared] == [{"pretrain": True}, {"pretrain": False, "hidden": 16}]

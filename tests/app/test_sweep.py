@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.app.fit import configs
-from pulvinar.app.sweep import cells
+from pulvinar.app.sweeps.grid import cells
 from pulvinar.cli import main
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import ConfigError
@@ -144,9 +144,9 @@ def test_every_cell_of_the_benchmark_grids_is_a_config(name, n_cells, request):
 
 
 def test_documented_example_is_a_grid(tmp_path):
-    from pulvinar.app import sweep
+    from pulvinar.app.sweeps import grid
 
-    text = sweep.__doc__.split("\n\n")[1]
+    text = grid.__doc__.split("\n\n")[1]
     (tmp_path / "grid.toml").write_text(text)
     assert len(cells(read_toml(tmp_path / "grid.toml"))) == 3 * 3
 

@@ -1,11 +1,13 @@
 """The one loop: records, checkpoints, resuming, and a stop where a loss is not finite."""
 
 import math
+import signal
 
 import pytest
 import torch
 
 from pulvinar.core.errors import DegenerateError
+from pulvinar.core.progress import REPORTER, Terminated
 from pulvinar.learning import runs
 from pulvinar.learning.loop import EpochTrainer, require_finite, run_to_end, seeded
 from pulvinar.learning.runs import RunFolder
@@ -85,3 +87,50 @@ def test_generators_of_a_seed_differ_and_the_only_one_is_the_seeds_own():
     assert seeded(5).initial_seed() == 5
     assert seeded(5, 3, n_streams=16).initial_seed() == 83
     assert len({seeded(seed, stream, n_streams=4).initial_seed() for seed in range(8) for stream in range(4)}) == 32
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_an_interrupt_waits_for_a_short_piece_which_is_then_the_checkpoint(number, expected, tmp_path):
+    """Oracle: the trainer that nobody stopped. Checkpoints are not due: twenty seconds have not gone."""
+    run = RunFolder.create(tmp_path / "run", method="line", config_toml="", seed=0, data={})
+    whole, stopped, resumed = Line(), Line(), Line()
+    list(whole.run())
+    before = signal.signal(number, REPORTER.interrupt)
+    taken = stopped.run_epoch
+
+    def in_the_middle():
+        if stopped.epoch == 2:
+            signal.raise_signal(number)
+        return taken()
+
+    stopped.run_epoch = in_the_middle
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run_to_end(stopped, "line", run)
+    finally:
+        signal.signal(number, before)
+    assert caught.type is expected
+    assert REPORTER.interrupted is None
+    state = run.load()
+    assert state["epoch"] == 3
+    run_to_end(resumed, "line", run, state=state)
+    assert torch.equal(resumed.slope, whole.slope)
+
+
+def test_a_second_interrupt_and_one_without_anything_to_save_do_not_wait(tmp_path):
+    run = RunFolder.create(tmp_path / "run", method="line", config_toml="", seed=0, data={})
+    for epoch, times in ((2, 2), (0, 1)):
+        trainer = Line()
+        taken = trainer.run_epoch
+
+        def in_the_middle(trainer=trainer, taken=taken, epoch=epoch, times=times):
+            for _ in range(times if trainer.epoch == epoch else 0):
+                REPORTER.interrupt()
+            return taken()
+
+        trainer.run_epoch = in_the_middle
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(trainer, "line", run)
+        REPORTER.interrupted = None
+        assert trainer.epoch == epoch
+        assert run.load() is None

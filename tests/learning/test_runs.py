@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import TEMPORARY
+from pulvinar.core.places import TEMPORARY
 from pulvinar.learning import runs
 from pulvinar.learning.runs import RunFolder
 

@@ -125,29 +125,37 @@ def fit(
     wait()
     config, backbone_config = configs(method, config_file, assignments)
     refuse_useless_backbone(found, config, backbone, config_file, assignments)
-    given = bool(config_file or assignments)
     if resuming:
-        run = _reopen(out, method, config, backbone_config, given=given)
-        if run.finished:
+        run = _reopen(out, method, config, backbone_config, given=bool(config_file or assignments))
+        if not run.finished:
+            with run.held():
+                _continue(found, run, data, target)
+        else:
             log(f"{out}: this run is finished; nothing to resume")
-            return {"run": str(out), **run.facts}
-        opened = _without_truth(open_data(found.data, data, target=target or run.facts["data"]["target"]))
-        require_same_data(run, opened)
-        if is_first():
-            run.remove_leftovers()
-        run.use_recorded_threads()
-        config = build(found.config, run.settings(), name=method)
-        prepared = prepare(found, config, opened, run.facts.get("backbone"), run.path)
-    else:
-        opened = _without_truth(open_data(found.data, data, target=target))
-        plan = backbone_plan(found, config, backbone_config, backbone)
-        prepared = prepare(found, config, opened, plan, Path(out))
-        run = create_run(out, found, config, data, opened, plan)
-        _, _, preset = given_settings(found, config_file, assignments)
+        return {"run": str(out), **run.facts}
+    opened = _without_truth(open_data(found.data, data, target=target))
+    plan = backbone_plan(found, config, backbone_config, backbone)
+    prepared = prepare(found, config, opened, plan, Path(out))
+    run = create_run(out, found, config, data, opened, plan)
+    _, _, preset = given_settings(found, config_file, assignments)
+    with run.held():
         if preset is not None:
             run.facts["preset"] = preset.name
-    _fit(found, config, opened, run, data, prepared)
+        _fit(found, config, opened, run, data, prepared)
     return {"run": str(out), **run.facts}
+
+
+def _continue(method: Method, run: RunFolder, data: str, target: str | None) -> None:
+    """Go on with a run that was interrupted or killed; nothing where another process has ended it meanwhile."""
+    if run.finished:
+        return
+    opened = _without_truth(open_data(method.data, data, target=target or run.facts["data"]["target"]))
+    require_same_data(run, opened)
+    if is_first():
+        run.remove_leftovers()
+    run.use_recorded_threads()
+    config = build(method.config, run.settings(), name=method.name)
+    _fit(method, config, opened, run, data, prepare(method, config, opened, run.facts.get("backbone"), run.path))
 
 
 def _without_truth(opened: Data) -> Data:
@@ -359,7 +367,8 @@ def _pretrain(
     config = build(method.config, settings, name=method.name)
     plan = _inner_plan(method, config)
     run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, data, opened, plan)
-    _fit(method, config, opened, run, data, prepared)
+    with run.held():
+        _fit(method, config, opened, run, data, prepared)
 
 
 def scoring_of(run: RunFolder, assignments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
@@ -397,16 +406,21 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
 
     The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
     """
-    from pulvinar.scores.table import csv_text
-
     finished = RunFolder.reopen(run)
-    method = registry.method(finished.method)
-    if method.evaluate is None:
+    if registry.method(finished.method).evaluate is None:
         raise InputError(
             f"{run}: a run of {finished.method} has no evaluation of its own; it is scored through a method that reads it"
         )
     if not finished.finished:
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
+    with finished.held():
+        return _evaluate(finished, data, controls=controls, assignments=assignments)
+
+
+def _evaluate(finished: RunFolder, data: str | None, *, controls: bool, assignments: Sequence[str]) -> dict[str, Any]:
+    from pulvinar.scores.table import csv_text
+
+    run, method = str(finished.path), registry.method(finished.method)
     config, scoring = scoring_of(finished, assignments)
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
@@ -416,7 +430,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
         require_same_data(finished, opened)
     warned = _trust_cautions(opened)
     with keeping(warned.append):
-        result = method.evaluate(finished, opened, config, controls=controls, **scoring)
+        result: dict[str, Any] = method.evaluate(finished, opened, config, controls=controls, **scoring)  # type: ignore[misc]
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))
     elsewhere = bool(result.get("changed")) or not result.get("own_images", True)

@@ -216,14 +216,16 @@ def _trained(
         config = recorded
         if run.finished:
             return run
-        run.remove_leftovers()
-        run.use_recorded_threads()
-        log(f"{path}: continued")
-        prepared = prepare(method, config, experiment, plan, path)
-    else:
-        prepared = prepare(method, config, experiment, plan, path)
-        run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
-    fit_from(method, config, prepared[0], run, decoder.path)
+        with run.held():
+            run.remove_leftovers()
+            run.use_recorded_threads()
+            log(f"{path}: continued")
+            fit_from(method, config, prepare(method, config, experiment, plan, path)[0], run, decoder.path)
+        return RunFolder.reopen(path)
+    prepared = prepare(method, config, experiment, plan, path)
+    run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
+    with run.held():
+        fit_from(method, config, prepared[0], run, decoder.path)
     return RunFolder.reopen(path)
 
 

@@ -19,7 +19,7 @@ from pulvinar.app import recipe as recipes
 from pulvinar.app.data import absolute, open_data, simulate
 from pulvinar.app.recipe import EVERY_SUBJECT, Recipe, Scale
 from pulvinar.app.reproduce_page import write_page
-from pulvinar.app.sweep import sweep
+from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import write_json, write_text
@@ -105,7 +105,7 @@ def reproduce(
     for source in sources:
         place = folder / _name_of(source) if len(sources) > 1 else folder / "runs"
         grid = _grid(found, scale, source, place, seeds, assignments)
-        result = sweep(str(_write_grid(place.with_suffix(".toml"), grid)))
+        result = sweep(str(_write_grid(place.with_suffix(".toml"), grid)), retry=True)
         runs = sorted({place / row["cell"] for row in result["rows"]})
         for run in runs:
             _after(found, run, scale, sources, source, images or _planted_labels(found, scale, Path(out)), Path(out))

@@ -1,6 +1,7 @@
 """The command line. Results go to stdout (one JSON object with --json), progress and messages to stderr.
 
-Exit code 0 is success, 2 refused input (one line says what came and what fits), 130 an interrupt.
+Exit code 0 is success, 2 refused input (one line says what came and what fits), 130 an interrupt, 143 SIGTERM, which acts as
+an interrupt does.
 """
 
 import argparse
@@ -8,19 +9,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs
+from pulvinar.cli import data, deploy, doctor, encoding, macs, reproduce, rsa, runs, sweeps
 from pulvinar.cli.common import Commands, as_json
+from pulvinar.cli.interrupted import kept
 from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
 from pulvinar.core.errors import PulvinarError
-
-INTERRUPTED = {  # what to do next
-    "reconstruct": "; the last checkpoint and pictures are kept. Continue with the same command.",
-    "fit": "; the last checkpoint is kept. Continue with the same command and --resume.",
-    "reproduce": "; finished runs and the last checkpoint are kept. Continue with the same command.",
-    "sweep": "; finished cells and the last checkpoint are kept. Continue with the same command.",
-}
+from pulvinar.core.places import remove_left_overs, require_own_kind
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
     )
     commands = Commands(top, shared)
-    for group in (runs, reproduce, data, encoding, rsa, macs, deploy):
+    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy, doctor):
         group.declare(commands)
     return top
 
@@ -60,19 +58,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pulvinar.core.progress import REPORTER
 
     was_quiet, REPORTER.quiet = REPORTER.quiet, arguments.quiet
-    REPORTER.interrupted = False
-    ours = threading.current_thread() is threading.main_thread()
-    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is switched off (nohup)
-        signal.signal(signal.SIGINT, REPORTER.interrupt)
+    REPORTER.interrupted = None
     try:
-        with using(arguments.checksums):
-            result = arguments.run_command(arguments)
+        with using(arguments.checksums), _interrupts():
+            return _run(arguments)
+    finally:
+        REPORTER.quiet = was_quiet
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to the reporter, unless they are switched off (nohup) or are somebody else's."""
+    from pulvinar.core.progress import REPORTER
+
+    ours = threading.current_thread() is threading.main_thread()
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if "SLURM_JOB_ID" in os.environ:
+        usual[signal.SIGUSR2] = signal.SIG_DFL  # what submitit has a job sent before its time is up
+    replaced = {number: handler for number, handler in usual.items() if ours and signal.getsignal(number) is handler}
+    for number in replaced:
+        signal.signal(number, REPORTER.interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pulvinar.core.progress import Terminated
+
+    try:
+        if getattr(arguments, "out", None):
+            require_own_kind(arguments.out)
+            remove_left_overs(Path(arguments.out).parent)
+        result = arguments.run_command(arguments)
         if arguments.json:
             print(as_json(result))
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\ninterrupted{INTERRUPTED.get(arguments.command, '')}\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"\ninterrupted. {str(stop) or kept(arguments)}".rstrip() + "\n")
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -85,6 +111,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the operating system refuses, such as a folder that may not be read
         sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
         return 2
-    finally:
-        REPORTER.quiet = was_quiet
     return 0

@@ -1,4 +1,4 @@
-"""Commands on runs: demo, list, fit, evaluate, predict, reconstruct, report, sweep."""
+"""Commands on runs: demo, list, fit, evaluate, predict, reconstruct, report."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,32 +28,38 @@ def _list(arguments: argparse.Namespace) -> Result:
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.fit import fit, settings_of
+    from pulvinar.app.fit import settings_of
+    from pulvinar.app.sweeps.jobs import fit_and_evaluate, keeping_journal
 
     if arguments.settings:
         return _settings(arguments, settings_of(arguments.method))
     needed = (("--data", arguments.data), *(() if arguments.dry_run else (("--out", arguments.out),)))
     if missing := [flag for flag, value in needed if not value]:
         raise UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
+    if arguments.only_selection and not arguments.evaluate:
+        raise UsageError("fit: --only-selection counts with --evaluate only")
     if arguments.dry_run:
         return _dry_run(arguments)
-    result = fit(
-        arguments.method,
-        data=arguments.data,
-        out=arguments.out,
-        config_file=arguments.config,
-        assignments=arguments.set,
-        backbone=arguments.backbone,
-        target=arguments.target,
-        resume=arguments.resume,
-    )
+    with keeping_journal(arguments.journal):
+        result = fit_and_evaluate(
+            arguments.method,
+            data=arguments.data,
+            out=arguments.out,
+            config_file=arguments.config,
+            assignments=arguments.set,
+            backbone=arguments.backbone,
+            target=arguments.target,
+            resume=arguments.resume,
+            scored=("selection" if arguments.only_selection else "all") if arguments.evaluate else None,
+        )
     selection = result.get("selection")
     kept = (
         f"{selection['n_voxels']} of {selection['n_candidates']} voxels ({selection.get('path') or selection['chosen_by']}); "
         if selection
         else ""
     )
-    say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar evaluate {result['run']}")
+    next_command = "report" if arguments.evaluate else "evaluate"
+    say(arguments, f"{kept}run: {result['run']}\nnext: pulvinar {next_command} {result['run']}")
     return result
 
 
@@ -131,14 +137,6 @@ def _report(arguments: argparse.Namespace) -> Result:
     return result
 
 
-def _sweep(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.sweep import sweep
-
-    result = sweep(arguments.grid)
-    say(arguments, result["table"])
-    return result
-
-
 def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
     from pulvinar.app.fit import evaluation_text
 
@@ -159,6 +157,9 @@ def declare(commands: Commands) -> None:
     fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
     fit.add_argument("--target", help="the new subject (default: the experiment's own)")
     fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
+    fit.add_argument("--evaluate", action="store_true", help="score it when it has finished, as `pulvinar evaluate` does")
+    fit.add_argument("--only-selection", action="store_true", help="with --evaluate: leave out the controls")
+    fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
     fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
     add_settings(fit)
@@ -204,5 +205,3 @@ def declare(commands: Commands) -> None:
     report = commands.add("report", _report, "one self-contained HTML page of a run, or of a sweep of self-supervised runs")
     report.add_argument("run", help="run folder, or folder of a sweep")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
-    sweep = commands.add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
-    sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")

@@ -332,9 +332,14 @@ def _toml_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a TOML basic string is a JSON string
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return repr(value)
+
+
+def table_to_toml(values: Mapping[str, Any]) -> str:
+    """Settings as TOML text, which `read_toml` reads back; the name of one in a table has a dot. None is the text "none"."""
+    return "".join(f"{name} = {_toml_value('none' if value is None else value)}\n" for name, value in values.items())
 
 
 def to_toml(config: Any) -> str:

@@ -1,5 +1,6 @@
 """One way to show progress and messages. All of it goes to stderr; stdout belongs to results."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,24 +10,52 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, which is taken as Ctrl-C is."""
+
+
 class Reporter:
     """Where progress goes: a live bar on a terminal, a line every few seconds elsewhere, nothing when quiet."""
 
     def __init__(self) -> None:
         self.quiet = False
         self.seconds_between_lines = 10.0
-        self.interrupted = False
+        self.interrupted: type[KeyboardInterrupt] | None = None
+        self._worth_waiting: Callable[[], bool] | None = None
         self._kept_by: list[Callable[[str], None]] = []
         self._said: set[str] = set()
 
-    def interrupt(self, signal_number: int = 0, frame: object = None) -> None:
-        """What Ctrl-C does: raise KeyboardInterrupt here, and remember it.
+    def interrupt(self, signal_number: int = signal.SIGINT, frame: object = None) -> None:
+        """What Ctrl-C and SIGTERM do: raise KeyboardInterrupt (`Terminated`) here, and remember it.
 
         Code that ignores exceptions (a finalizer, an import that is only tried) may swallow the raised one; the next step of
-        any bar raises it again.
+        any bar raises it again. Inside `stopping_between` the first one waits for the end of a piece of work.
         """
-        self.interrupted = True
-        raise KeyboardInterrupt
+        first = self.interrupted is None
+        self.interrupted = Terminated if signal_number == signal.SIGTERM else KeyboardInterrupt
+        if not (first and self._worth_waiting is not None and self._worth_waiting()):
+            self._worth_waiting = None
+            raise self.interrupted
+
+    def raise_interrupt(self) -> None:
+        """Raise what `interrupt` remembers, if anything."""
+        if (remembered := self.interrupted) is not None:
+            self.interrupted = None
+            raise remembered
+
+    @contextmanager
+    def stopping_between(self, worth_waiting: Callable[[], bool]) -> Iterator[None]:
+        """A block that asks for interrupts itself between its pieces of work, for as long as waiting for that is worth it."""
+        before, self._worth_waiting = self._worth_waiting, worth_waiting
+        try:
+            yield
+        finally:
+            self._worth_waiting = before
+
+    @property
+    def waits(self) -> bool:
+        """Whether an interrupt has come and waits for the end of a piece of work."""
+        return self.interrupted is not None and self._worth_waiting is not None
 
     def log(self, message: str) -> None:
         """One line for the reader."""
@@ -75,9 +104,8 @@ class Bar:
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Count steps as done and refresh the display. Raises KeyboardInterrupt after a Ctrl-C that nobody has seen."""
-        if REPORTER.interrupted:
-            REPORTER.interrupted = False
-            raise KeyboardInterrupt
+        if not REPORTER.waits:
+            REPORTER.raise_interrupt()
         self.done += steps
         self.note = self.note if note is None else note
         now = time.monotonic()

@@ -12,8 +12,8 @@ import itertools
 import json
 import math
 import os
-import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, NotFoundError, PulvinarError
+from pulvinar.core.places import require_own_kind, temporary_name
 
-TEMPORARY = ".partial-"
 CACHE_VARIABLE = "PULVINAR_CACHE"
 SEAL = "sha256_of_the_rest"  # the key under which a sealed JSON file carries its own checksum
 LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
@@ -46,10 +46,6 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
         return Path.home() / "Library/Caches/pulvinar"
     named = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     return Path(named or Path.home() / ".cache") / "pulvinar"
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _sync(path: Path) -> None:
@@ -76,13 +72,20 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, else delete it."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, else delete it.
+
+    The file has the mode that the umask says, whatever wrote it. Raises `FileError` where a device, a pipe or a socket stands.
+    """
     path = Path(path)
-    temporary = _temporary_name(path)
+    require_own_kind(path)
+    temporary = temporary_name(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -98,13 +101,15 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_existing(path)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     with _disk_errors(path):
         try:
             temporary.mkdir(parents=True)
+            mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
             yield temporary
             for file in temporary.rglob("*"):
-                if file.is_file():
+                if file.is_file() and not file.is_symlink():
+                    file.chmod(mode)
                     _sync(file)
             refuse_existing(path)
             temporary.rename(path)
@@ -115,6 +120,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:
     """Raise `FileError` if something stands under this name."""
+    require_own_kind(path)
     if Path(path).exists():
         raise FileError(f"{path}: exists already; choose another name, or remove it first")
 

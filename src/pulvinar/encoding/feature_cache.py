@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import marshal
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,10 +29,10 @@ import torch
 from pulvinar import networks
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.places import TEMPORARY
 from pulvinar.core.progress import log, warn
 from pulvinar.core.storage import (
     CACHE_VARIABLE,
-    TEMPORARY,
     atomic_path,
     cache_folder,
     checksum,
@@ -208,8 +209,11 @@ def _locked(entry: Path) -> Iterator[None]:
         yield
 
 
-def _take(file: BinaryIO, entry: Path) -> bool:
-    """Hold the lock until the file is closed; False where the system or the file system has no such locks."""
+def _take(file: BinaryIO, entry: Path, *, wait: bool = True) -> bool:
+    """Hold the lock until the file is closed; False where the system or the file system has no such locks.
+
+    wait: for another process that holds it; without it False then too.
+    """
     try:
         import fcntl
     except ImportError:
@@ -217,6 +221,8 @@ def _take(file: BinaryIO, entry: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not wait:
+            return False
         began = time.monotonic()
         log(f"another process computes the same features; waiting for it ({entry})")
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -224,3 +230,15 @@ def _take(file: BinaryIO, entry: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def clear(folder: str | os.PathLike[str] | None = None) -> int:
+    """Remove all entries but those that a process is writing; how many these are. Maps that are open stay readable."""
+    n_in_use = 0
+    for entry in (cache_folder(folder) / "features").glob("*"):
+        with (entry / "lock").open("wb") as file:
+            if _take(file, entry, wait=False):
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                n_in_use += 1
+    return n_in_use

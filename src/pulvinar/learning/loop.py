@@ -1,9 +1,10 @@
 """The one loop of everything that is trained: progress, records, checkpoints, resuming, and a stop where a loss is not finite.
 
-A trainer makes its steps and says where it stands. Ctrl-C is raised by the progress bar (progress.py), after a whole piece of
-work; the checkpoint before it is what a resumed run goes on from, bit for bit.
+A trainer makes its steps and says where it stands. Ctrl-C and SIGTERM wait for the end of a short piece of work, which is then
+the checkpoint that a resumed run goes on from, bit for bit; where pieces are long, the end of each was a checkpoint already.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pulvinar.core.errors import DegenerateError
-from pulvinar.core.progress import bar, log
+from pulvinar.core.progress import REPORTER, bar, log
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.learning.processes import agreed, is_first
-from pulvinar.learning.runs import RunFolder
+from pulvinar.learning.runs import SECONDS_BETWEEN_CHECKPOINTS, RunFolder
 
 Record = dict[str, Any]
 
@@ -102,6 +103,26 @@ class EpochTrainer(ABC):
         self.generator.set_state(state["generator"])
 
 
+class _Pieces:
+    """How long the pieces of work of a training take, and whether any since the last checkpoint would be lost."""
+
+    def __init__(self) -> None:
+        self._began, self._longest, self._unsaved = time.monotonic(), 0.0, False
+
+    def ended(self) -> None:
+        """A piece has ended."""
+        now = time.monotonic()
+        self._longest, self._began, self._unsaved = max(self._longest, now - self._began), now, True
+
+    def saved(self) -> None:
+        """All pieces are in a checkpoint."""
+        self._unsaved, self._began = False, time.monotonic()
+
+    def worth_waiting(self) -> bool:
+        """Whether an interrupt should wait for the piece that runs: it is short, and those before it are not saved."""
+        return self._unsaved and self._longest <= SECONDS_BETWEEN_CHECKPOINTS
+
+
 def run_to_end(
     trainer: Trainer,
     description: str,
@@ -122,7 +143,8 @@ def run_to_end(
         del state  # its tensors may be gigabytes
         log(f"{description}: resumed after {trainer.position[0]} of {trainer.position[1]}")
     before, total = trainer.position
-    with bar(description, total) as shown:
+    pieces = _Pieces()
+    with bar(description, total) as shown, REPORTER.stopping_between(lambda: run is not None and pieces.worth_waiting()):
         shown.advance(before)
         for record in trainer.run():
             if record is not None and run is not None:
@@ -131,10 +153,15 @@ def run_to_end(
                 each({**labels, **record})
             shown.advance(trainer.position[0] - before, note=trainer.note(record) or None)
             before = trainer.position[0]
-            if run is not None and not trainer.done and agreed(run.due()):
+            pieces.ended()
+            stop = agreed(REPORTER.waits)
+            if run is not None and not trainer.done and (agreed(run.due()) or stop):
                 reached = trainer.state()
                 if is_first():
                     (save or run.save)(reached)
+                pieces.saved()
+            if stop and not trainer.done:  # what is done is kept by who called
+                REPORTER.raise_interrupt()
 
 
 def require_finite(value: Tensor, where: str, *, what: str = "loss") -> None:

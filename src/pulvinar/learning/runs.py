@@ -12,9 +12,10 @@ evaluations/    self-supervised runs: on other images, or scored in another way;
 import json
 import os
 import platform
-import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +25,10 @@ import torch
 
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.locks import holding
+from pulvinar.core.places import TEMPORARY, remove
 from pulvinar.core.progress import log, warn
-from pulvinar.core.storage import TEMPORARY, atomic_folder, read_json, to_jsonable, write_json, write_text
+from pulvinar.core.storage import atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.learning import checkpoints
 from pulvinar.learning.loss_watch import troubles
 from pulvinar.learning.processes import is_first, wait
@@ -112,12 +115,16 @@ class RunFolder:
         return cls(path)
 
     def remove_leftovers(self) -> None:
-        """Remove the temporary files and folders of a killed fit. Only the fit that continues the run may call it."""
+        """Remove the temporary files and folders of a killed fit. Only who holds the run's lock may call it."""
         for leftover in list(self.path.rglob(f"{TEMPORARY}*")):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            remove(leftover)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock while it is written to (of several processes the first does); what it has become is read anew."""
+        with holding(self.path) if is_first() else nullcontext():
+            self.facts = read_json(self.path / "run.json")
+            yield
 
     @property
     def finished(self) -> bool:

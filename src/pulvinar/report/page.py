@@ -18,13 +18,17 @@ from types import ModuleType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from pulvinar.core.errors import FileError
+from pulvinar.core.places import require_own_kind
 from pulvinar.core.storage import write_text
 from pulvinar.report import run_folder, tables
 from pulvinar.report.run_folder import Run
 from pulvinar.report.settings import facts_of_run, settings_of
 
+GENERATOR = '<meta name="generator" content="pulvinar">'
+MARKS = (GENERATOR.encode(), b"<footer>Made by pulvinar")  # of our pages; the second alone on those of earlier versions
 TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
 PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
 HEADING, CONTENTS = re.compile(r"<h2>(.*?)</h2>"), "<!-- contents -->"
@@ -50,6 +54,8 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
     """
     from pulvinar.report.figures import draw
 
+    target = Path(out) if out is not None else Path(run) / "report.html"
+    _require_own_page(target)
     if Path(run).is_dir() and not (Path(run) / "run.json").is_file() and any(Path(run).glob("*/run.json")):
         name, content = "sweep", importlib.import_module(SWEEP_PAGE).content(Path(run))
     else:
@@ -59,7 +65,7 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
         for file, text in topic.table_files(found).items():
             write_text(found.folder / "artifacts" / file, without_places(text))
         name, content = found.topic, _of_every_run(found) | {"drawn": drawn} | topic.content(found, drawn)
-    return write(Path(out) if out is not None else Path(run) / "report.html", name, folder=Path(run).resolve().name, **content)
+    return write(target, name, folder=Path(run).resolve().name, **content)
 
 
 def write(target: Path, template: str, **content: Any) -> Path:
@@ -81,6 +87,15 @@ def with_contents(page: str) -> str:
     page = HEADING.sub(lambda found: f'<h2 id="part-{next(numbers)}">{found[1]}</h2>', page)
     links = "".join(f'<a href="#part-{number}">{text}</a>\n' for number, text in enumerate(headings, start=1))
     return page.replace(CONTENTS, f'<nav class="contents" aria-label="contents">{links}</nav>' if len(headings) > 1 else "", 1)
+
+
+def _require_own_page(target: Path) -> None:
+    """Raise `FileError` where something else than a page of pulvinar stands under the name of the page."""
+    require_own_kind(target)
+    if target.is_dir():
+        raise FileError(f"{target}: is a folder; name the file to write, such as {target / 'report.html'}")
+    if target.is_file() and not any(mark in target.read_bytes() for mark in MARKS):
+        raise FileError(f"{target}: exists, and is no page of pulvinar's, which alone is replaced; choose another name")
 
 
 def _of_every_run(run: Run) -> dict[str, Any]:
@@ -133,5 +148,6 @@ def _templates() -> Environment:
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"without_places": without_places, "data_uri": _data_uri, "percent": tables.percent}
     found.globals["LONG"] = LONG_TABLE
+    found.globals["generator"] = Markup(GENERATOR)
     found.globals["e"] = found.get_template("elements.html").module
     return found
