@@ -14,12 +14,12 @@ N_TRIALS, N_VOXELS, N_AXES = 24, 40, 3
 
 
 def problem(seed: int = 0):
-    """Centred responses and targets of 24 trials in 8 groups of three."""
+    """Centred responses and targets of 24 trials in 6 groups of three and 3 of two."""
     rng = np.random.default_rng([seed, 3])
     targets = rng.standard_normal((N_TRIALS, N_AXES)) * [3.0, 1.0, 0.5]
     responses = rng.standard_normal((N_TRIALS, N_VOXELS))
     responses[:, :6] += targets @ rng.standard_normal((N_AXES, 6))
-    groups = [np.arange(start, start + 3) for start in range(0, N_TRIALS, 3)]
+    groups = [np.arange(18).reshape(6, 3)[::-1], np.arange(18, 24).reshape(3, 2)]
     return responses - responses.mean(0), targets - targets.mean(0), groups
 
 
@@ -34,7 +34,7 @@ def fitted(responses, targets, alpha, shown, m=None):
 def left_out_errors(responses, targets, groups, alpha, m=None):
     """Refit without each group."""
     errors = np.empty_like(targets)
-    for group in groups:
+    for group in (group for members in groups for group in members):
         rest = np.setdiff1d(np.arange(len(targets)), group)
         errors[group] = targets[group] - fitted(responses[rest], targets[rest], alpha, responses[group], m)
     return errors
@@ -43,7 +43,7 @@ def left_out_errors(responses, targets, groups, alpha, m=None):
 @pytest.mark.parametrize("singles", [True, False])
 def test_errors_of_left_out_groups_are_those_of_refits_and_the_best_alpha_is_taken(singles):
     responses, targets, groups = problem()
-    groups = [np.array([trial]) for trial in range(N_TRIALS)] if singles else groups
+    groups = [np.arange(N_TRIALS)[:, None]] if singles else groups
     kernel = responses @ responses.T
     found = ard.leave_out(kernel, targets, groups)
     alphas = np.trace(kernel) / N_TRIALS * np.array(ard.ALPHAS)
@@ -73,8 +73,7 @@ def test_the_update_is_that_of_explicit_posteriors():
 @pytest.mark.parametrize("singles", [True, False])
 def test_losses_without_a_voxel_are_those_of_refits_without_it(singles):
     responses, targets, groups = problem()
-    groups = [np.array([trial]) for trial in range(N_TRIALS)] if singles else groups
-    groups = [group[::-1] for group in groups[::-1]]  # in any order
+    groups = [np.arange(N_TRIALS)[:, None]] if singles else groups
     left_out = ard.leave_out(responses @ responses.T, targets, groups)
     expected = [
         np.sum(left_out_errors(np.delete(responses, voxel, axis=1), targets, groups, left_out.alpha) ** 2)
@@ -129,6 +128,17 @@ def test_backward_elimination_ranks_by_the_order_of_leaving_and_ends_at_the_budg
     counts = [step.n_voxels for step in found.scores.path]
     assert counts[: ard.N_ROUNDS] == sorted(counts[: ard.N_ROUNDS], reverse=True)
     assert counts[ard.N_ROUNDS :] == [12, 11, 10, 9]
+
+
+def test_groups_are_left_out_whole():
+    names = np.array(list("cabbacddde"))
+    found = ard.blocks_of_groups(evidence_of_names(names))
+    assert [members.tolist() for members in found] == [[[9]], [[1, 4], [2, 3], [0, 5]], [[6, 7, 8]]]
+
+
+def evidence_of_names(names) -> Evidence:
+    n = len(names)
+    return Evidence(responses=np.eye(n, dtype=np.float32), targets=np.eye(n), stimuli=names, groups=names, n_voxels=1, seed=0)
 
 
 def test_what_cannot_be_left_out_is_refused():

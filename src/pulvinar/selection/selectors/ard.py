@@ -59,14 +59,16 @@ def half_whitened(targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarra
 
 
 def blocks_of_groups(evidence: Evidence) -> list[np.ndarray]:
-    """Trials (indices) of each group; each trial alone where there are no groups. `DegenerateError` for a single one."""
+    """Trials (indices) of the groups, (group, member) for each number of members; a trial is its own where there are no groups.
+
+    `DegenerateError` for a single group.
+    """
     groups = np.arange(len(evidence.responses)) if evidence.groups is None else np.asarray(evidence.groups)
-    row = np.unique(groups, return_inverse=True)[1]
-    order = np.argsort(row, kind="stable")
-    blocks = np.split(order, np.flatnonzero(np.diff(row[order])) + 1)
-    if len(blocks) < 2:
+    _, row, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
         raise DegenerateError("groups: all trials are in one; 2 or more are needed to leave one out")
-    return blocks
+    order = np.argsort(row, kind="stable")
+    return [order[counts[row[order]] == size].reshape(-1, size) for size in np.unique(counts)]
 
 
 def centred(matrix: Float[np.ndarray, "trial trial"]) -> Float[np.ndarray, "trial trial"]:
@@ -101,12 +103,14 @@ def _left_out_errors(
     groups: Sequence[np.ndarray],
 ) -> Float[np.ndarray, "trial axis"]:
     """E, from G in its eigenvectors and the intercept's part 1 / (n alpha)."""
-    if len(groups) == len(vectors):
-        return dual / (np.square(vectors) @ damping - intercept)[:, None]
     errors = np.empty_like(dual)
-    for group in groups:
-        block = (vectors[group] * damping) @ vectors[group].T - intercept
-        errors[group] = np.linalg.solve(block, dual[group])
+    for members in groups:
+        if members.shape[1] == 1:
+            alone = members[:, 0]
+            errors[alone] = dual[alone] / (np.square(vectors[alone]) @ damping - intercept)[:, None]
+        else:
+            blocks = (vectors[members] * damping) @ vectors[members].transpose(0, 2, 1) - intercept
+            errors[members] = np.linalg.solve(blocks, dual[members])
     return errors
 
 

@@ -31,15 +31,16 @@ def losses_without(
     responses: Float[np.ndarray, "trial voxel"], left_out: LeftOut, groups: Sequence[np.ndarray]
 ) -> Float[np.ndarray, " voxel"]:
     """Sum of squared left-out errors when each voxel is taken out; of centred responses."""
-    order = np.concatenate(groups)
-    starts = np.cumsum([0, *map(len, groups[:-1])])
-    inverses, products, intercept = (*np.zeros((2, *left_out.g.shape)), 1 / (len(order) * left_out.alpha))
+    order = np.concatenate([members.reshape(-1) for members in groups])
+    sizes = np.concatenate([np.full(len(members), members.shape[1]) for members in groups])
+    starts, intercept = np.cumsum(sizes) - sizes, 1 / (len(order) * left_out.alpha)
+    inverses, products = np.zeros((2, *left_out.g.shape))
     errors = np.empty_like(left_out.dual)
-    for group in groups:
-        block = np.ix_(group, group)
+    for members in groups:
+        block = (members[:, :, None], members[:, None, :])
         inverses[block] = np.linalg.inv(left_out.g[block] - intercept)
-        errors[group] = inverses[block] @ left_out.dual[group]
-        products[block] = errors[group] @ errors[group].T
+        errors[members] = inverses[block] @ left_out.dual[members]
+        products[block] = errors[members] @ errors[members].transpose(0, 2, 1)
 
     def of_groups(rows: np.ndarray) -> np.ndarray:
         return np.add.reduceat(rows[order], starts, axis=0)
