@@ -17,7 +17,7 @@ axes decide nearly alone; fully whitened, axes that hold nothing count as much a
 Leave-one-group-out (Allen 1974): with the intercept's direction taken out, G~ = G - 11'/(n alpha), the errors of a left-out
 group g are E_g = (G~_gg)^-1 (G Y)_g. With that direction left in, and more voxels than trials, the smallest alpha would win.
 
-With few trials it loses to `univariate` (docs/methods/selectors.md): nothing guards against that yet.
+Nothing guards against few trials yet, where scores of single voxels may be the better choice.
 """
 
 from collections.abc import Sequence
