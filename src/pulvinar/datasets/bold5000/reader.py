@@ -21,7 +21,7 @@ from pulvinar.data.image_ids import ids_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of
+from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.volume_series import VolumeSeries, open_series
@@ -174,7 +174,7 @@ def _subject(
         sessions=places[:, 0],
         runs=places[:, 1] // TRIALS_PER_RUN + 1,
         geometry=Geometry.from_index(index, shape=first.grid, affine=first.affine),
-        rois=ROIs({region: mask[inside] for region, mask in masks.items() if mask[inside].any()}, n_voxels=len(index)),
+        rois=ROIs(with_annotated({region: mask[inside] for region, mask in masks.items()}), n_voxels=len(index)),
     )
     return responses, truth_of(root, name, lambda volume: volume[inside])
 
