@@ -31,6 +31,7 @@ from pulvinar.core.config import load as load_config
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.experiment import Experiment, save
+from pulvinar.data.responses import Responses
 from pulvinar.datasets.algonauts2019.layout import SetContent, as_jpeg, write_set
 from pulvinar.datasets.simulated import Config, simulate
 
@@ -282,10 +283,21 @@ def write_rdms(root: Path) -> Truth:
     return Truth(responses={name: (rdm, ids) for name, rdm in targets.items()}, images=dict(zip(ids, images, strict=True)))
 
 
-def write_layout(name: str, *settings: str) -> Callable[[Path], Truth]:
+def as_planted(responses: Responses, area: np.ndarray) -> np.ndarray:
+    """Voxels in the order of the world."""
+    return np.arange(responses.n_voxels)
+
+
+def by_vertex(responses: Responses, area: np.ndarray) -> np.ndarray:
+    """Voxels as vertices: left before right, planted areas first."""
+    right = responses.geometry.coordinates[:, 0] > 0
+    return np.lexsort((np.arange(len(right)), np.where(area > 0, area, 99), right))
+
+
+def write_layout(name: str, *settings: str, order: Callable[..., np.ndarray] = as_planted) -> Callable[[Path], Truth]:
     """A planted world in the layout of a set, in the folder `set`; the truth is the world in memory, under the names written.
 
-    Names of pictures stand in sources.csv, a line for each of the world's stimuli, in their order.
+    Names of pictures stand in sources.csv, a line for each of the world's stimuli, in their order. order: of the voxels.
     """
 
     def write(root: Path) -> Truth:
@@ -299,7 +311,10 @@ def write_layout(name: str, *settings: str) -> Callable[[Path], Truth]:
         lines = (root / "set/sources.csv").read_text().splitlines()[1:]
         name_of = dict(zip(worlds[0].stimuli.ids, [line.rpartition(",")[0] for line in lines], strict=True))
         responses = {
-            subject: (own.read(np.arange(own.n_trials)), [name_of[stimulus] for stimulus in own.stimulus_ids])
+            subject: (
+                own.read(np.arange(own.n_trials))[:, order(own, worlds[0].truth[own.subject]["area"])],
+                [name_of[stimulus] for stimulus in own.stimulus_ids],
+            )
             for subject, own in zip(found.facts.subjects, worlds[0].subjects.values(), strict=False)
         }
         return Truth(responses=responses, images=pictures_of(root / "set"))
@@ -315,7 +330,8 @@ def pictures_of(root: Path) -> dict[str, np.ndarray]:
             packed = [content.tobytes() for content in file["images"][:]]
         return {name: np.asarray(Image.open(io.BytesIO(content))) for name, content in zip(names, packed, strict=True)}
     files = [path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")]
-    return {path.stem: np.asarray(Image.open(path)) for path in files}
+    keep = (root / "splits/train_naturalistic.json").is_file()  # MOSAIC's names have their suffix
+    return {path.name if keep else path.stem: np.asarray(Image.open(path)) for path in files}
 
 
 def stored(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
@@ -357,6 +373,33 @@ def column(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return write
 
 
+def fewer_vertices(path: Path) -> None:
+    """An atlas without its last vertex."""
+    image = nibabel.load(path)
+    rows, places = (image.header.get_axis(number) for number in range(2))
+    values = image.get_fdata()[:, :-1].astype(np.float32)
+    path.unlink()
+    nibabel.save(nibabel.Cifti2Image(values, nibabel.Cifti2Header.from_axes((rows, places[:-1]))), path)
+
+
+def a_trial(change: Callable[[h5py.Group, str], object]) -> Callable[[Path], None]:
+    """Something done to the first test trial of a file of MOSAIC."""
+
+    def write(path: Path) -> None:
+        put(path, path.read_bytes())
+        with h5py.File(path, "r+") as file:
+            change(file["betas"], next(key for key in file["betas"] if "_phase-test_" in key))
+
+    return write
+
+
+def shorter(betas: h5py.Group, key: str) -> None:
+    """A trial with a greyordinate less."""
+    values, attributes = betas[key][1:], dict(betas[key].attrs)
+    del betas[key]
+    betas.create_dataset(key, data=values).attrs.update(attributes)
+
+
 def a_label(key: str, value: float) -> Callable[[Path], None]:
     """Another value of the first sample in the column of a BData label."""
 
@@ -386,6 +429,7 @@ TAR = "wds/subj01/train/0.tar"
 B5 = "set/CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_ses-01.nii.gz"
 B5_STIMULI = "set/BOLD5000_Stimuli/Scene_Stimuli/"
 THINGS = "set/betas_csv/sub-01_"
+MOSAIC = "set/fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2/NaturalScenesDataset/sub-01_NSD.hdf5"
 LAION = "set/derivatives/glmsingle-tedana/sub-01/"
 LAION_SESSION = LAION + "ses-01/func/sub-01_ses-01_task-images_"
 LAION_BETAS = LAION_SESSION + "space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
@@ -674,6 +718,38 @@ LAYOUTS = {
                 volume(lambda values: values[1:]),
                 None,
             ),
+        },
+    ),
+    "mosaic": Layout(
+        source="mosaic:{root}/set",
+        write=write_layout(
+            *("mosaic", "n_subjects=1", "n_voxels=200", "n_train=40", "n_test=20", "image_size=16"), order=by_vertex
+        ),
+        damages={
+            "cut short": (MOSAIC, cut, None),
+            "a trial under another name": (MOSAIC, a_trial(lambda betas, key: betas.move(key, key + "0x")), None),
+            "a trial of somebody else": (MOSAIC, a_trial(lambda betas, key: betas.move(key, "x" + key)), None),
+            "a trial that shows another picture": (
+                MOSAIC,
+                a_trial(lambda betas, key: betas[key].attrs.update(presented_stimulus_filename="000000000999.jpg")),
+                None,
+            ),
+            "a trial of other vertices": (MOSAIC, a_trial(shorter), None),
+            "a trial less": (MOSAIC, a_trial(lambda betas, key: betas.pop(key)), "is not in the file of sub-01_NSD"),
+            "NaN beyond the last vertex": (MOSAIC, stored("nan_indices_all", lambda numbers: numbers + 1), None),
+            "the same file twice": (
+                MOSAIC,
+                lambda path: shutil.copy(path, path.parents[1] / "sub-01_NSD_crc32-0123ABCD.hdf5"),
+                "both of sub-01_NSD",
+            ),
+            "no split": ("set/splits/test_naturalistic.json", gone, None),
+            "a split of other pictures": (
+                "set/splits/test_naturalistic.json",
+                edited(lambda text: text.replace(".jpg", ".png")),
+                "not among",
+            ),
+            "an atlas of other vertices": ("set/atlas.dlabel.nii", fewer_vertices, None),
+            "an atlas cut short": ("set/atlas.dlabel.nii", cut, None),
         },
     ),
     "things_fmri": Layout(

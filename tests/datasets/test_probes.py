@@ -8,7 +8,7 @@ convention of the reader: it has to be noticed.
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from pulvinar.datasets.bold5000 import reader as bold5000
 from pulvinar.datasets.god import reader as god
 from pulvinar.datasets.laion_fmri import reader as laion
 from pulvinar.datasets.laion_fmri import stimuli as laion_stimuli
+from pulvinar.datasets.mosaic import files as mosaic_files
+from pulvinar.datasets.mosaic import reader as mosaic
 from pulvinar.datasets.things_fmri import reader as things
 from pulvinar.datasets.things_fmri import tables as things_tables
 
@@ -154,6 +156,30 @@ def god_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def mosaic_says(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
+    """A trial is a dataset, in the order of creation; left cortex is the first 29,696 greyordinates; ceilings are percent."""
+    subject, (x, vertex, _) = probe["subject"], probe["place"]
+    column, names = int(vertex) + 29_696 * (x > 0), []
+    with h5py.File(next(root.rglob(f"{subject}.hdf5"))) as file:
+        betas = file["betas"]
+        betas.id.links.iterate(names.append, idx_type=h5py.h5.INDEX_CRT_ORDER)
+        trial = betas[names[probe["trial"]]]
+        value, shown = float(trial[column]), trial.attrs["presented_stimulus_filename"]
+        ceiling = float(file[f"noiseceilings/{subject}_phase-test_n-avg_noiseceiling"][column]) / 100
+    atlas = nibabel.load(root / "atlas.dlabel.nii")
+    label = atlas.header.get_axis(0).label[0][int(atlas.get_fdata()[0, column])][0]
+    area = {f"{label[0].lower()}h.{label[2:].removesuffix('_ROI')}", "annotated"} if label != "???" else set()
+    return {
+        "value": value,
+        "stimulus": shown,
+        "session": 0,
+        "run": 0,
+        "rois": area,
+        "noise_ceiling": ceiling,
+        "pixels": root / "images" / shown,
+    }
+
+
 # --- one error for each convention ------------------------------------------------------------------------------------
 
 
@@ -188,12 +214,17 @@ def rounded_name(number: float) -> str:
     return GOD_NAME(float(np.float32(number)))
 
 
+def with_bad(path: Path, subject: str) -> mosaic_files.SubjectFile:
+    """A file whose NaN vertices are not known."""
+    return replace(OPEN_FILE(path, subject), bad=np.zeros(0, int))
+
+
 def next_trial(self: things_tables.ResponseTable, rows: np.ndarray, trials: np.ndarray, read: Any = None) -> np.ndarray:
     """The column voxel_id taken for the first trial: every trial is the one before."""
     return READ_TABLE(self, rows, np.maximum(trials - 1, 0))
 
 
-GOD_NAME = god.stimulus_name
+GOD_NAME, OPEN_FILE = god.stimulus_name, mosaic.open_file
 READ_TABLE, READ_TRIALS, READ_NAMES = things_tables.ResponseTable.read, laion._trials, laion_stimuli.read_table
 
 CASES = {
@@ -225,6 +256,17 @@ CASES = {
             "a ceiling is a share": (laion, "PERCENT", 1e4),
             "the table of images is sorted": (laion_stimuli, "read_table", sorted_names),
             "the axes of a volume": (VolumeSeries, "read_stored", c_order),
+        },
+    ),
+    "mosaic": Case(
+        settings=("n_voxels=200", "n_train=40", "n_test=20", "image_size=16"),
+        raw=mosaic_says,
+        errors={
+            "members of a split are keys": (mosaic_files, "MEMBER_SUFFIX", ".npy"),
+            "trials in the order of their names": (mosaic_files, "_keys", sorted),
+            "NaN vertices are kept": (mosaic, "open_file", with_bad),
+            "a ceiling is a share": (mosaic, "PERCENT", 1e4),
+            "vertices of the left side": (mosaic, "N_LEFT", 29_716),
         },
     ),
     "things_fmri": Case(
