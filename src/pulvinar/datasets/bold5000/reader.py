@@ -181,14 +181,15 @@ def _subject(
 
 def _sessions(root: Path, name: str, n_pictures: int, options: Options) -> dict[int, VolumeSeries]:
     """Session -> its file, checked: numbers of volumes as the design has them, none left out without being said."""
-    pattern, found = f"{name}_GLMbetas-{options.betas}_ses-", {}
+    pattern = f"{name}_GLMbetas-{options.betas}_ses-"
+    found: dict[int, Path] = {}
     for path in sorted(path for path in root.glob(f"**/{pattern}*") if path.name.endswith((".nii", ".nii.gz"))):
-        number = re.fullmatch(r"0*(\d+)", path.name.removeprefix(pattern).partition(".")[0])
-        if number is None or not 1 <= int(number[1]) <= SESSIONS[name]:
+        match = re.fullmatch(r"0*(\d+)", path.name.removeprefix(pattern).partition(".")[0])
+        if match is None or not 1 <= int(match[1]) <= SESSIONS[name]:
             raise InputError(f"{path}: {name} has sessions 1 to {SESSIONS[name]}")
-        if int(number[1]) in found:
-            raise InputError(f"{path} and {found[int(number[1])]} are one session; keep one of them")
-        found[int(number[1])] = path
+        if int(match[1]) in found:
+            raise InputError(f"{path} and {found[int(match[1])]} are one session; keep one of them")
+        found[int(match[1])] = path
     wanted = range(1, (options.sessions or max(found)) + 1)
     missing = [number for number in wanted if number not in found]
     if missing and options.missing == "refuse":

@@ -5,7 +5,7 @@ and samples of imagery follow that hold a synset alone. Voxels stand before the 
 Beside the data set's own files stand `images/`, `features/`, `sources.csv` and `truth/`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,14 +92,15 @@ def _write_subject(
     ids += generator.choice(synsets, config.n_imagery).astype(float).tolist()
     kinds = [TEST if one in hidden else TRAINING for one in responses.stimulus_ids] + [IMAGERY] * config.n_imagery
     order = {one: row + 1 for row, one in enumerate(dict.fromkeys(ids))}
-    labels = {
+    labels: dict[str, Sequence[float] | np.ndarray] = {
         "DataType": kinds,
         "Run": np.arange(len(ids)) // SAMPLES_PER_RUN + 1,
         "stimulus_id": ids,
         "image_index": [order[one] for one in ids],
         "category_index": [int(one) for one in ids],
     }
-    table = np.column_stack([np.concatenate([values, imagined]), *(labels[name] for name in LABELS)])
+    columns = [np.asarray(labels[name], np.float64) for name in LABELS]
+    table = np.concatenate([np.concatenate([values, imagined]), np.stack(columns, axis=1)], axis=1)
     _write_bdata(path, table, _metadata(responses, area, n_voxels))
 
 

@@ -80,7 +80,7 @@ def load(source: str) -> Experiment:
         subjects=subjects,
         split=Split(train=tuple(i for i in ids if i in train), test=tuple(i for i in ids if i in test)),
         target=target,
-        truth={name: truth for name, own in opened.items() if (truth := truth_of(root, name, lambda v, own=own: v[own.rows]))},
+        truth={name: truth for name, own in opened.items() if (truth := truth_of(root, name, own.pick))},
         facts={
             **FACTS.kept,
             "unit": "betas of z-scored runs; trials are not z-scored",
@@ -129,6 +129,10 @@ class _Subject:
         index = np.stack([voxels[f"voxel_{axis}"] for axis in "xyz"], axis=1).astype(np.int64)
         shape, affine = _grid(root, name, index)
         self.geometry = Geometry.from_index(index[self.rows], shape=shape, affine=affine)
+
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """Of values of all voxels of the table, those of the voxels that are read."""
+        return values[self.rows]
 
     def responses(self, cache: SessionCache) -> Responses:
         """Its trials in the order of their numbers, read session by session."""
