@@ -7,6 +7,7 @@ number, names what is unknown, has rows or axes in another order): refused with 
 
 import importlib.util
 import io
+import pickle
 import shutil
 import tarfile
 import typing
@@ -19,15 +20,18 @@ from typing import Any
 import h5py
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.io
 from PIL import Image
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
+from pulvinar.core.config import load as load_config
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.experiment import Experiment, save
+from pulvinar.data.responses import Responses
 from pulvinar.datasets.algonauts2019.layout import SetContent, as_jpeg, write_set
 from pulvinar.datasets.simulated import Config, simulate
 
@@ -279,6 +283,136 @@ def write_rdms(root: Path) -> Truth:
     return Truth(responses={name: (rdm, ids) for name, rdm in targets.items()}, images=dict(zip(ids, images, strict=True)))
 
 
+def as_planted(responses: Responses, area: np.ndarray) -> np.ndarray:
+    """Voxels in the order of the world."""
+    return np.arange(responses.n_voxels)
+
+
+def by_vertex(responses: Responses, area: np.ndarray) -> np.ndarray:
+    """Voxels as vertices: left before right, planted areas first."""
+    right = responses.geometry.coordinates[:, 0] > 0
+    return np.lexsort((np.arange(len(right)), np.where(area > 0, area, 99), right))
+
+
+def write_layout(name: str, *settings: str, order: Callable[..., np.ndarray] = as_planted) -> Callable[[Path], Truth]:
+    """A planted world in the layout of a set, in the folder `set`; the truth is the world in memory, under the names written.
+
+    Names of pictures stand in sources.csv, a line for each of the world's stimuli, in their order. order: of the voxels.
+    """
+
+    def write(root: Path) -> Truth:
+        found, worlds = registry.dataset(name), []
+
+        def plant(shown, **given) -> Experiment:
+            worlds.append(simulate(Config(**given), shown=shown))
+            return worlds[0]
+
+        found.generate(str(root / "set"), load_config(found.generated, name=name, assignments=settings), plant)
+        lines = (root / "set/sources.csv").read_text().splitlines()[1:]
+        name_of = dict(zip(worlds[0].stimuli.ids, [line.rpartition(",")[0] for line in lines], strict=True))
+        responses = {
+            subject: (
+                own.read(np.arange(own.n_trials))[:, order(own, worlds[0].truth[own.subject]["area"])],
+                [name_of[stimulus] for stimulus in own.stimulus_ids],
+            )
+            for subject, own in zip(found.facts.subjects, worlds[0].subjects.values(), strict=False)
+        }
+        return Truth(responses=responses, images=pictures_of(root / "set"))
+
+    return write
+
+
+def pictures_of(root: Path) -> dict[str, np.ndarray]:
+    """Name -> pixels of every picture file, or of LAION-fMRI's packed ones."""
+    if (root / "stimuli").is_dir():
+        names = [line.partition(",")[0] for line in (root / "stimuli/task-images_metadata.csv").read_text().splitlines()[1:]]
+        with h5py.File(root / "stimuli/task-images_stimuli.h5") as file:
+            packed = [content.tobytes() for content in file["images"][:]]
+        return {name: np.asarray(Image.open(io.BytesIO(content))) for name, content in zip(names, packed, strict=True)}
+    files = [path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")]
+    keep = (root / "splits/train_naturalistic.json").is_file()  # MOSAIC's names have their suffix
+    return {path.name if keep else path.stem: np.asarray(Image.open(path)) for path in files}
+
+
+def stored(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """Another array under one name of an HDF5 file, whatever else is in it."""
+
+    def write(path: Path) -> None:
+        content = path.read_bytes()
+        put(path, content)  # no link
+        with h5py.File(path, "r+") as file:
+            values = change(file[name][...])
+            del file[name]
+            file[name] = values
+
+    return write
+
+
+def without_line(number: int) -> Callable[[Path], None]:
+    return edited(lambda text: "\n".join([line for row, line in enumerate(text.splitlines()) if row != number]) + "\n")
+
+
+def other_labels(path: Path) -> None:
+    """The columns of a frame under the names 1, 2, ... instead of 0, 1, ..."""
+    put(path, path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        n_trials = file["ResponseData/block0_values"].shape[1]
+        labels = pickle.dumps(np.arange(1, n_trials + 1).astype(object), protocol=4)
+        file["ResponseData/block0_items"][0] = np.frombuffer(labels, np.uint8)
+
+
+def column(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Other numbers in a column of a table."""
+
+    def write(path: Path) -> None:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+        table[name] = change(table[name])
+        path.unlink()
+        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+
+    return write
+
+
+def fewer_vertices(path: Path) -> None:
+    """An atlas without its last vertex."""
+    image = nibabel.load(path)
+    rows, places = (image.header.get_axis(number) for number in range(2))
+    values = image.get_fdata()[:, :-1].astype(np.float32)
+    path.unlink()
+    nibabel.save(nibabel.Cifti2Image(values, nibabel.Cifti2Header.from_axes((rows, places[:-1]))), path)
+
+
+def a_trial(change: Callable[[h5py.Group, str], object]) -> Callable[[Path], None]:
+    """Something done to the first test trial of a file of MOSAIC."""
+
+    def write(path: Path) -> None:
+        put(path, path.read_bytes())
+        with h5py.File(path, "r+") as file:
+            change(file["betas"], next(key for key in file["betas"] if "_phase-test_" in key))
+
+    return write
+
+
+def shorter(betas: h5py.Group, key: str) -> None:
+    """A trial with a greyordinate less."""
+    values, attributes = betas[key][1:], dict(betas[key].attrs)
+    del betas[key]
+    betas.create_dataset(key, data=values).attrs.update(attributes)
+
+
+def a_label(key: str, value: float) -> Callable[[Path], None]:
+    """Another value of the first sample in the column of a BData label."""
+
+    def write(path: Path) -> None:
+        put(path, path.read_bytes())
+        with h5py.File(path, "r+") as file:
+            keys = [name.decode() for name in file["metaData/key"][:]]
+            place = int(np.flatnonzero(file["metaData/value"][keys.index(key)] == 1)[0])
+            file["dataSet"][0, place] = value
+
+    return write
+
+
 def whole_numbers(add: int) -> Callable[[Path], None]:
     """Numbers of a table that count from another one."""
     return array(lambda values: values + add)
@@ -292,6 +426,14 @@ NOD_RUN = "derivatives/ciftify/sub-03/results/ses-imagenet01_task-imagenet_run-0
 FMRI = "subj01/training_split/training_fmri/lh_training_fmri.npy"
 MASKS = "subj01/roi_masks/"
 TAR = "wds/subj01/train/0.tar"
+B5 = "set/CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_ses-01.nii.gz"
+B5_STIMULI = "set/BOLD5000_Stimuli/Scene_Stimuli/"
+THINGS = "set/betas_csv/sub-01_"
+MOSAIC = "set/fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2/NaturalScenesDataset/sub-01_NSD.hdf5"
+LAION = "set/derivatives/glmsingle-tedana/sub-01/"
+LAION_SESSION = LAION + "ses-01/func/sub-01_ses-01_task-images_"
+LAION_BETAS = LAION_SESSION + "space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+LAION_TRIALS = LAION_SESSION + "desc-SingletrialBetas_trials.tsv"
 
 
 def retarred(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
@@ -473,6 +615,184 @@ LAYOUTS = {
             "a trial less": ("trials.csv", edited(lambda text: text.rpartition("im")[0]), "sub-01"),
             "names of the features shifted": ("stimuli.csv", edited(lambda text: text.replace("im00", "im99")), "im99"),
             "stimuli in another order": ("stimuli.csv", edited(swapped_lines), "as it was"),
+        },
+    ),
+    "bold5000": Layout(
+        source="bold5000:{root}/set",
+        write=write_layout("bold5000", "n_subjects=1", "n_voxels=200", "n_sessions=2", "n_repeated=20", "image_size=16"),
+        damages={
+            "betas cut short": (B5, cut, None),
+            "a bit of the betas": (B5, flipped, None),
+            "a session is not there": (B5, gone, None),
+            "a volume less": (B5, volume(lambda values: values[..., 1:]), "369 trials"),
+            "axes of the betas": (B5, volume(lambda values: values.transpose(1, 0, 2, 3)), None),
+            "another session under this name": (B5, lambda path: path.rename(str(path).replace("ses-01", "ses-16")), "1 to 15"),
+            "a picture less": ("set/CSI1_imgnames.txt", without_line(7), "imgnames.*739 pictures"),
+            "no list of pictures": ("set/CSI1_imgnames.txt", gone, None),
+            "a picture that is not known": (
+                "set/CSI1_imgnames.txt",
+                edited(lambda text: text.replace("cave", "grave")),
+                "grave",
+            ),
+            "a mask of another grid": (
+                "set/derivatives/spm/sub-CSI1/sub-CSI1_mask-LHPPA.nii.gz",
+                volume(lambda values: values[1:]),
+                None,
+            ),
+            "a region that is not known": (
+                "set/derivatives/spm/sub-CSI1/sub-CSI1_mask-LHPPA.nii.gz",
+                lambda path: path.rename(str(path).replace("LHPPA", "LHPPB")),
+                "LHPPB",
+            ),
+            "no list of the repeated pictures": (B5_STIMULI + "repeated_stimuli_113_list.txt", gone, None),
+            "a picture is not there": (B5_STIMULI + "Presented_Stimuli/Scene/cave2.jpeg", gone, "cave2"),
+            "names with the mark of the first release": (
+                "set/CSI1_imgnames.txt",
+                edited(lambda text: "".join(f"rep_{line}\n" for line in text.splitlines())),
+                "as it was",
+            ),
+        },
+    ),
+    "god": Layout(
+        source="god:{root}/set",
+        write=write_layout("god", "n_subjects=1", "n_voxels=200", "n_train=60", "n_test=20", "n_repeats=2", "image_size=16"),
+        damages={
+            "cut short": ("set/Subject1.h5", cut, None),
+            "single precision": ("set/Subject1.h5", stored("dataSet", lambda values: values.astype(np.float32)), None),
+            "axes of the table": ("set/Subject1.h5", stored("dataSet", np.transpose), None),
+            "metadata of a column less": ("set/Subject1.h5", stored("metaData/value", lambda rows: rows[:, 1:]), None),
+            "a key twice": ("set/Subject1.h5", stored("metaData/key", lambda keys: keys[[0, 0, *range(2, len(keys))]]), None),
+            "no such kind of sample": ("set/Subject1.h5", a_label("DataType", 4), None),
+            "a picture without its number": ("set/Subject1.h5", a_label("stimulus_id", 1440764), None),
+            "a picture that is not known": ("set/Subject1.h5", a_label("stimulus_id", 1440999.5), "n01440999_500000"),
+            "a file under another name": (
+                "set/Subject1.h5",
+                lambda path: path.rename(path.with_name("Subject7.h5")),
+                "no Subject1.h5 to",
+            ),
+        },
+    ),
+    "laion_fmri": Layout(
+        source="laion_fmri:{root}/set",
+        write=write_layout(
+            *(
+                "laion_fmri",
+                "n_subjects=1",
+                "n_voxels=200",
+                "n_sessions=2",
+                "n_trials=12",
+                "n_ood=8",
+                "n_shared=3",
+                "image_size=16",
+            )
+        ),
+        damages={
+            "betas cut short": (LAION_BETAS, cut, None),
+            "a bit of the betas": (LAION_BETAS, flipped, None),
+            "a session is not there": (LAION_BETAS, gone, None),
+            "a volume less": (LAION_BETAS, volume(lambda values: values[..., 1:]), None),
+            "axes of the betas": (LAION_BETAS, volume(lambda values: values.transpose(1, 0, 2, 3)), None),
+            "trials are not there": (LAION_TRIALS, gone, None),
+            "a trial less": (LAION_TRIALS, without_line(5), None),
+            "trials from 1": (LAION_TRIALS, column("beta_index", lambda numbers: numbers + 1), None),
+            "trials in another order": (LAION_TRIALS, edited(swapped_lines), None),
+            "trials of another session": (LAION_TRIALS, edited(lambda text: text.replace("ses-01", "ses-02")), None),
+            "a label without its suffix": (
+                LAION_TRIALS,
+                edited(lambda text: text.replace(".jpg", "")),
+                "images that were shown",
+            ),
+            "an image twice in the metadata": (
+                "set/stimuli/task-images_metadata.csv",
+                edited(lambda text: text + text.splitlines()[1] + "\n"),
+                None,
+            ),
+            "an image less in the metadata": ("set/stimuli/task-images_metadata.csv", without_line(3), None),
+            "ceilings that are shares": (
+                LAION + "sub-01_task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz",
+                volume(lambda values: values / 100),
+                "share",
+            ),
+            "a mask of another grid": (
+                "set/derivatives/rois/sub-01/place/sub-01_space-T1w_res-1pt8_label-PPA_mask.nii.gz",
+                volume(lambda values: values[1:]),
+                None,
+            ),
+        },
+    ),
+    "mosaic": Layout(
+        source="mosaic:{root}/set",
+        write=write_layout(
+            *("mosaic", "n_subjects=1", "n_voxels=200", "n_train=40", "n_test=20", "image_size=16"), order=by_vertex
+        ),
+        damages={
+            "cut short": (MOSAIC, cut, None),
+            "a trial under another name": (MOSAIC, a_trial(lambda betas, key: betas.move(key, key + "0x")), None),
+            "a trial of somebody else": (MOSAIC, a_trial(lambda betas, key: betas.move(key, "x" + key)), None),
+            "a trial that shows another picture": (
+                MOSAIC,
+                a_trial(lambda betas, key: betas[key].attrs.update(presented_stimulus_filename="000000000999.jpg")),
+                None,
+            ),
+            "a trial of other vertices": (MOSAIC, a_trial(shorter), None),
+            "a trial less": (MOSAIC, a_trial(lambda betas, key: betas.pop(key)), "is not in the file of sub-01_NSD"),
+            "NaN beyond the last vertex": (MOSAIC, stored("nan_indices_all", lambda numbers: numbers + 1), None),
+            "the same file twice": (
+                MOSAIC,
+                lambda path: shutil.copy(path, path.parents[1] / "sub-01_NSD_crc32-0123ABCD.hdf5"),
+                "both of sub-01_NSD",
+            ),
+            "no split": ("set/splits/test_naturalistic.json", gone, None),
+            "a split of other pictures": (
+                "set/splits/test_naturalistic.json",
+                edited(lambda text: text.replace(".jpg", ".png")),
+                "not among",
+            ),
+            "an atlas of other vertices": ("set/atlas.dlabel.nii", fewer_vertices, None),
+            "an atlas cut short": ("set/atlas.dlabel.nii", cut, None),
+        },
+    ),
+    "things_fmri": Layout(
+        source="things_fmri:{root}/set",
+        write=write_layout(
+            *("things_fmri", "n_subjects=1", "n_voxels=200", "n_sessions=2", "n_test=20", "n_train=50", "image_size=16")
+        ),
+        damages={
+            "responses are not there": (THINGS + "ResponseData.h5", gone, "no sub-0X_ResponseData.h5 there"),
+            "responses cut short": (THINGS + "ResponseData.h5", cut, None),
+            "trials as rows": (THINGS + "ResponseData.h5", stored("ResponseData/block0_values", np.transpose), None),
+            "a trial less": (THINGS + "ResponseData.h5", stored("ResponseData/block0_values", lambda v: v[:, 1:]), None),
+            "trials from 1": (THINGS + "ResponseData.h5", other_labels, None),
+            "voxels in another order": (
+                THINGS + "ResponseData.h5",
+                stored("ResponseData/block1_values", lambda numbers: numbers[::-1]),
+                None,
+            ),
+            "a trial less in the table": (THINGS + "StimulusMetadata.csv", without_line(4), None),
+            "a trial twice": (THINGS + "StimulusMetadata.csv", column("trial_id", lambda ids: ids.replace(5, 6)), None),
+            "trials in another order": (THINGS + "StimulusMetadata.csv", edited(swapped_lines), "as it was"),
+            "a picture for both sides": (
+                THINGS + "StimulusMetadata.csv",
+                column("trial_type", lambda kinds: kinds.where(kinds.index > 9, "train")),
+                "train and as test",
+            ),
+            "a picture that is not known": (
+                THINGS + "StimulusMetadata.csv",
+                edited(lambda t: t.replace("thing07", "thang07")),
+                "thang07",
+            ),
+            "no column of ceilings": (
+                THINGS + "VoxelMetadata.csv",
+                edited(lambda text: text.replace("nc_testset", "nc")),
+                None,
+            ),
+            "a voxel less": (THINGS + "VoxelMetadata.csv", without_line(4), None),
+            "ceilings that are shares": (THINGS + "VoxelMetadata.csv", column("nc_testset", lambda share: share / 100), None),
+            "a mask of other voxels": (
+                "set/brainmasks/sub-01_space-T1w_brainmask.nii.gz",
+                volume(lambda values: values[:, ::-1]),
+                None,
+            ),
         },
     ),
     "simulated": Layout(

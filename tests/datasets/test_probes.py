@@ -7,8 +7,9 @@ convention of the reader: it has to be noticed.
 
 import io
 import json
+import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,22 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.cli import main
 from pulvinar.core.errors import PulvinarError
+from pulvinar.data import bdata_files
 from pulvinar.data.inspect import probe_values
 from pulvinar.data.session_values import SessionValues
 from pulvinar.data.volume_series import VolumeSeries
 from pulvinar.datasets.bold5000 import reader as bold5000
+from pulvinar.datasets.god import reader as god
 from pulvinar.datasets.laion_fmri import reader as laion
 from pulvinar.datasets.laion_fmri import stimuli as laion_stimuli
+from pulvinar.datasets.mosaic import files as mosaic_files
+from pulvinar.datasets.mosaic import reader as mosaic
 from pulvinar.datasets.things_fmri import reader as things
 from pulvinar.datasets.things_fmri import tables as things_tables
 
 N_PROBES = 50
 QUICK = ("n_voxels=20", "epochs=3", "n_rounds=2", "epochs_per_round=2", "n_folds=2", "backbone.epochs=3", "backbone.hidden=16")
-ELSEWHERE = {"nsd", "nod", "algonauts2019", "algonauts2023"}  # compared with their files in tests of their own
+ELSEWHERE = {"nsd", "nod", "algonauts2023"}  # compared with their files in tests of their own
 
 Raw = Callable[[Path, dict[str, Any]], dict[str, Any]]  # folder and probe -> what the files say of value, stimulus, ...
 Error = tuple[Any, str, Any]  # where, which name, and what is put there
@@ -74,7 +79,7 @@ def bold5000_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
         "stimulus": lines[probe["trial"]].rsplit(".", 1)[0],
         "session": session,
         "run": row // 37 + 1,
-        "rois": rois,
+        "rois": rois | ({"annotated"} if rois else set()),
         "noise_ceiling": None,
         "pixels": next((root / "BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli").rglob(lines[probe["trial"]])),
     }
@@ -92,12 +97,14 @@ def things_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
         value = file["ResponseData/block0_values"][rows.index(int(voxel.voxel_id)), probe["trial"]]
     named = {"l": "lh.", "r": "rh."}
     columns = [name for name in voxels.columns[list(voxels.columns).index("V1") :] if voxel[name] == 1]
+    functional = any(not name.startswith("glasser-") for name in columns)
     return {
         "value": float(value),
         "stimulus": trials.stimulus.removesuffix(".jpg"),
         "session": int(trials.session),
         "run": int(trials.run),
-        "rois": {named[name[0]] + name[1:] if name[0] in named else name for name in columns},
+        "rois": {named[name[0]] + name[1:] if name[0] in named else name for name in columns}
+        | ({"annotated"} if functional else set()),
         "noise_ceiling": float(voxel.nc_testset) / 100,
         "pixels": root / "images" / trials.concept / trials.stimulus,
     }
@@ -112,6 +119,7 @@ def laion_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
     ceiling = derivatives / f"glmsingle-tedana/{subject}/{subject}_task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz"
     masks = (derivatives / "rois" / subject).rglob("*_mask.nii.gz")
     inside = [path for path in masks if np.asanyarray(nibabel.load(path).dataobj)[place]]
+    rois = {path.name.split("_label-")[1].removesuffix("_mask.nii.gz") for path in inside}
     row = pd.read_csv(root / "stimuli/task-images_metadata.csv").image_name.tolist().index(trial.label)
     with h5py.File(root / "stimuli/task-images_stimuli.h5") as file:
         picture = file["images"][row].tobytes()
@@ -121,9 +129,55 @@ def laion_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
         "stimulus": trial.label,
         "session": int(trial.session.removeprefix("ses-")),
         "run": int(trial.run),
-        "rois": {path.name.split("_label-")[1].removesuffix("_mask.nii.gz") for path in inside},
+        "rois": rois | ({"annotated"} if rois else set()),
         "noise_ceiling": float(np.asanyarray(nibabel.load(ceiling).dataobj)[place]) / 100,
         "pixels": io.BytesIO(picture),
+    }
+
+
+def god_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
+    """A column is what the metadata row says where it is 1; stimulus_id is printed with six decimals."""
+    with h5py.File(root / f"{probe['subject']}.h5") as file:
+        keys = [key.decode() for key in file["metaData/key"][:]]
+        rows, table = dict(zip(keys, file["metaData/value"][:], strict=True)), file["dataSet"][:]
+    label = {name: table[:, list(rows[name]).index(1)] for name in ("DataType", "Run", "stimulus_id")}
+    sample = np.flatnonzero(label["DataType"] < 3)[probe["trial"]]
+    positions = np.stack([rows[f"voxel_{axis}"] for axis in "xyz"], axis=1)
+    column = int(np.flatnonzero((positions == probe["place"]).all(1))[0])
+    synset, picture = f"{label['stimulus_id'][sample]:.6f}".split(".")
+    rois = {key.removeprefix("ROI_") for key in keys if key.startswith("ROI_") and rows[key][column] == 1}
+    return {
+        "value": float(table[sample, column]),
+        "stimulus": f"n{int(synset):08d}_{int(picture)}",
+        "session": 0,
+        "run": int(label["Run"][sample]),
+        "rois": rois | ({"annotated"} if "VC" in rois else set()),
+        "noise_ceiling": None,
+        "pixels": root / "images" / f"n{int(synset):08d}_{int(picture)}.JPEG",
+    }
+
+
+def mosaic_says(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
+    """A trial is a dataset, in the order of creation; left cortex is the first 29,696 greyordinates; ceilings are percent."""
+    subject, (x, vertex, _) = probe["subject"], probe["place"]
+    column, names = int(vertex) + 29_696 * (x > 0), []
+    with h5py.File(next(root.rglob(f"{subject}.hdf5"))) as file:
+        betas = file["betas"]
+        betas.id.links.iterate(names.append, idx_type=h5py.h5.INDEX_CRT_ORDER)
+        trial = betas[names[probe["trial"]]]
+        value, shown = float(trial[column]), trial.attrs["presented_stimulus_filename"]
+        ceiling = float(file[f"noiseceilings/{subject}_phase-test_n-avg_noiseceiling"][column]) / 100
+    atlas = nibabel.load(root / "atlas.dlabel.nii")
+    label = atlas.header.get_axis(0).label[0][int(atlas.get_fdata()[0, column])][0]
+    area = {f"{label[0].lower()}h.{label[2:].removesuffix('_ROI')}", "annotated"} if label != "???" else set()
+    return {
+        "value": value,
+        "stimulus": shown,
+        "session": 0,
+        "run": 0,
+        "rois": area,
+        "noise_ceiling": ceiling,
+        "pixels": root / "images" / shown,
     }
 
 
@@ -156,11 +210,22 @@ def sorted_names(path: Path) -> Any:
     return table
 
 
+def rounded_name(number: float) -> str:
+    """A stimulus_id as single precision keeps it."""
+    return GOD_NAME(float(np.float32(number)))
+
+
+def with_bad(path: Path, subject: str) -> mosaic_files.SubjectFile:
+    """A file whose NaN vertices are not known."""
+    return replace(OPEN_FILE(path, subject), bad=np.zeros(0, int))
+
+
 def next_trial(self: things_tables.ResponseTable, rows: np.ndarray, trials: np.ndarray, read: Any = None) -> np.ndarray:
     """The column voxel_id taken for the first trial: every trial is the one before."""
     return READ_TABLE(self, rows, np.maximum(trials - 1, 0))
 
 
+GOD_NAME, OPEN_FILE = god.stimulus_name, mosaic.open_file
 READ_TABLE, READ_TRIALS, READ_NAMES = things_tables.ResponseTable.read, laion._trials, laion_stimuli.read_table
 
 CASES = {
@@ -174,6 +239,16 @@ CASES = {
             "right is left": (bold5000, "MISSPELT", {"LHLO": "RHLOC", "LHOPA": "RHOPA", "RHOPA": "LHOPA"}),
         },
     ),
+    "god": Case(
+        settings=("n_voxels=200", "n_train=60", "n_test=20", "n_repeats=2", "n_imagery=5", "image_size=16"),
+        raw=god_files,
+        errors={
+            "stimulus_id in single precision": (god, "stimulus_name", rounded_name),
+            "decimals without their zeros": (god, "DECIMALS", 5),
+            "imagery is a test": (god, "IMAGERY", 4),
+            "NaN selects a column": (bdata_files, "is_one", lambda row: row != 0),
+        },
+    ),
     "laion_fmri": Case(
         settings=("n_voxels=200", "n_sessions=2", "n_trials=12", "n_ood=8", "n_shared=3", "image_size=16"),
         raw=laion_files,
@@ -182,6 +257,17 @@ CASES = {
             "a ceiling is a share": (laion, "PERCENT", 1e4),
             "the table of images is sorted": (laion_stimuli, "read_table", sorted_names),
             "the axes of a volume": (VolumeSeries, "read_stored", c_order),
+        },
+    ),
+    "mosaic": Case(
+        settings=("n_voxels=200", "n_train=40", "n_test=20", "image_size=16"),
+        raw=mosaic_says,
+        errors={
+            "members of a split are keys": (mosaic_files, "MEMBER_SUFFIX", ".npy"),
+            "trials in the order of their names": (mosaic_files, "_keys", sorted),
+            "NaN vertices are kept": (mosaic, "open_file", with_bad),
+            "a ceiling is a share": (mosaic, "PERCENT", 1e4),
+            "vertices of the left side": (mosaic, "N_LEFT", 29_716),
         },
     ),
     "things_fmri": Case(
@@ -228,8 +314,13 @@ def differing(name: str, root: Path, n: int = N_PROBES) -> list[str]:
     return wrong
 
 
+def gives_experiment(load: Callable[..., Any]) -> bool:
+    return "Experiment" in typing.get_type_hints(load)["return"].__name__
+
+
 def test_every_set_that_is_written_is_probed():
-    written = {name for name in registry.names("datasets") if registry.dataset(name).generate}
+    found = [registry.dataset(name) for name in registry.names("datasets")]
+    written = {one.name for one in found if one.generate and one.load and gives_experiment(one.load)}
     assert written == set(CASES) | ELSEWHERE
 
 

@@ -1,6 +1,6 @@
 """What the folders of data sets have in common: embeddings beside the pictures, and the truth of a planted world."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import read_arrays
+from pulvinar.data.array_files import read_ids
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.planted_layout import SOURCES, TRUTH
 from pulvinar.data.source_options import TrialOptions
@@ -47,6 +48,13 @@ def title(root: Path, name: str, subjects: Sequence[str]) -> str:
     return f"{what} ({', '.join(subjects)})"
 
 
+def with_annotated(masks: Mapping[str, np.ndarray], regions: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """ROIs that hold a voxel, and 'annotated', which methods take where nothing else is said: all of these regions together."""
+    kept = {region: mask for region, mask in masks.items() if mask.any()}
+    inside = [mask for region, mask in kept.items() if regions is None or region in regions]
+    return kept | ({"annotated": np.any(inside, axis=0)} if inside else {})
+
+
 def stimuli_of(
     root: Path,
     ids: Sequence[str],
@@ -63,15 +71,26 @@ def stimuli_of(
     places = options.features or tuple(str(path) for path in sorted(folder.glob("*")) if path.suffix in SUFFIXES)
     if not places:
         log(f"no embedding of the images: methods that decode need one; put it into {folder}, or give features=FILE")
-    rows = np.full(len(ids), -1)  # never used: a table without names has -1 rows for nobody
     return Stimuli(
         ids=ids,
         sources=sources_of(root / SOURCES, ids),
         labels=labels,
-        features=dict(read_rows(place, rows, n_rows=-1, ids=ids) for place in places),
+        features=dict(_named_rows(place, ids) for place in places),
         read_image=read_image,
         pixel_keys=ids,
     )
+
+
+def _named_rows(place: str, ids: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Name and rows of an embedding, found by the names in its file; `InputError` where there are none."""
+    path, colon, _ = place.rpartition(":")
+    file = path if colon and Path(path).is_file() else place
+    if read_ids(file) is None:
+        raise InputError(
+            f"{file}: says not which row is which picture; store the names beside the numbers (.npz with an array 'id', or a "
+            ".csv of the same name with a column 'id')"
+        )
+    return read_rows(place, np.zeros(len(ids), np.int64), n_rows=len(ids), ids=ids)
 
 
 def truth_of(root: Path, subject: str, pick: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:

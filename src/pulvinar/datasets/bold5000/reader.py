@@ -21,7 +21,7 @@ from pulvinar.data.image_ids import ids_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of
+from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.volume_series import VolumeSeries, open_series
@@ -174,21 +174,22 @@ def _subject(
         sessions=places[:, 0],
         runs=places[:, 1] // TRIALS_PER_RUN + 1,
         geometry=Geometry.from_index(index, shape=first.grid, affine=first.affine),
-        rois=ROIs({region: mask[inside] for region, mask in masks.items() if mask[inside].any()}, n_voxels=len(index)),
+        rois=ROIs(with_annotated({region: mask[inside] for region, mask in masks.items()}), n_voxels=len(index)),
     )
     return responses, truth_of(root, name, lambda volume: volume[inside])
 
 
 def _sessions(root: Path, name: str, n_pictures: int, options: Options) -> dict[int, VolumeSeries]:
     """Session -> its file, checked: numbers of volumes as the design has them, none left out without being said."""
-    pattern, found = f"{name}_GLMbetas-{options.betas}_ses-", {}
+    pattern = f"{name}_GLMbetas-{options.betas}_ses-"
+    found: dict[int, Path] = {}
     for path in sorted(path for path in root.glob(f"**/{pattern}*") if path.name.endswith((".nii", ".nii.gz"))):
-        number = re.fullmatch(r"0*(\d+)", path.name.removeprefix(pattern).partition(".")[0])
-        if number is None or not 1 <= int(number[1]) <= SESSIONS[name]:
+        match = re.fullmatch(r"0*(\d+)", path.name.removeprefix(pattern).partition(".")[0])
+        if match is None or not 1 <= int(match[1]) <= SESSIONS[name]:
             raise InputError(f"{path}: {name} has sessions 1 to {SESSIONS[name]}")
-        if int(number[1]) in found:
-            raise InputError(f"{path} and {found[int(number[1])]} are one session; keep one of them")
-        found[int(number[1])] = path
+        if int(match[1]) in found:
+            raise InputError(f"{path} and {found[int(match[1])]} are one session; keep one of them")
+        found[int(match[1])] = path
     wanted = range(1, (options.sessions or max(found)) + 1)
     missing = [number for number in wanted if number not in found]
     if missing and options.missing == "refuse":

@@ -15,14 +15,14 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of
+from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.tables import read_table
 from pulvinar.data.volume_series import VolumeSeries, open_series
 from pulvinar.datasets.laion_fmri.facts import ANATOMY, BETAS, FACTS, ROIS, SUBJECTS, betas_path, map_path, trials_path
 from pulvinar.datasets.laion_fmri.stimuli import choose_split, embeddings, open_images
 
-BRAIN = "brain"
+BRAIN, GENERAL = "brain", "laiongeneral"
 PERCENT = 100  # ceilings are percent of variance
 CEILINGS = {"4rep": "desc-Noiseceiling4rep", "12rep": "desc-Noiseceiling12rep", "all": "desc-NoiseceilingAllrep"}
 
@@ -113,7 +113,7 @@ def _subject(root: Path, name: str, options: Options, cache: SessionCache) -> tu
         dtype=np.float32,
         cache=cache,
     )
-    rois = {region: own[mask.inside] for region, own in masks.items()}
+    rois = with_annotated({region: own[mask.inside] for region, own in masks.items()}, [GENERAL] if GENERAL in masks else None)
     responses = Responses(
         subject=name,
         values=values,  # type: ignore[arg-type]  # has the indexing that Responses needs
@@ -121,7 +121,7 @@ def _subject(root: Path, name: str, options: Options, cache: SessionCache) -> tu
         sessions=places[:, 0],
         runs=np.concatenate([runs for _, runs in trials]),
         geometry=Geometry.from_index(index, shape=mask.inside.shape, affine=mask.affine),
-        rois=ROIs({region: own for region, own in rois.items() if own.any()}, n_voxels=len(index)),
+        rois=ROIs(rois, n_voxels=len(index)),
         noise_ceiling=_ceiling(root, name, mask, options.ceiling),
     )
     return responses, truth_of(root, name, lambda volume: volume[mask.inside])

@@ -69,7 +69,7 @@ def embeddings(root: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
         bad = set(np.array(known)[~valid].tolist()) & set(ids)
         if bad:
             raise InputError(f"{path}: the embedding of {len(bad)} images is not valid, e.g. {sorted(bad)[0]}")
-        found[name] = read_rows(f"{path}:embedding", np.full(len(ids), -1), n_rows=-1, ids=ids)[1]
+        found[name] = read_rows(f"{path}:embedding", np.zeros(len(ids), np.int64), n_rows=len(known), ids=ids)[1]
     return found
 
 

@@ -154,7 +154,7 @@ def _write_subject(
         _save(betas_path(folder, name, session), betas, grid)
         rows = [
             f"ses-{session:02d}\t{row // config.n_trials + 1}\t{row}\t{names[responses.stimulus_ids[trial]]}"
-            for row, trial in enumerate(trials)
+            for row, trial in enumerate(trials.tolist())
         ]
         write_text(trials_path(folder, name, session), "\n".join(["session\trun\tbeta_index\tlabel", *rows]) + "\n")
     _write_maps(folder, name, grid, responses)

@@ -17,7 +17,7 @@ from pulvinar.data.image_ids import ids_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, stimuli_of, title, truth_of
+from pulvinar.data.set_folder import choose_subjects, choose_target, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.datasets.things_fmri.facts import ATLAS, FACTS, SIDED, SUBJECTS, VISUAL, WHOLE
@@ -80,7 +80,7 @@ def load(source: str) -> Experiment:
         subjects=subjects,
         split=Split(train=tuple(i for i in ids if i in train), test=tuple(i for i in ids if i in test)),
         target=target,
-        truth={name: truth for name, own in opened.items() if (truth := truth_of(root, name, lambda v, own=own: v[own.rows]))},
+        truth={name: truth for name, own in opened.items() if (truth := truth_of(root, name, own.pick))},
         facts={
             **FACTS.kept,
             "unit": "betas of z-scored runs; trials are not z-scored",
@@ -123,11 +123,16 @@ class _Subject:
         if not len(self.rows):
             raise InputError(f"{name}: no voxel is in voxels={options.voxels}")
         own = {region: mask[self.rows] for region, mask in masks.items()}
-        self.rois = ROIs({region: mask for region, mask in own.items() if mask.any()}, n_voxels=len(self.rows))
+        functional = [region for region in own if not region.startswith(ATLAS)]
+        self.rois = ROIs(with_annotated(own, functional), n_voxels=len(self.rows))
         self.ceiling = _share(files.voxels, voxels["nc_testset"])[self.rows]
         index = np.stack([voxels[f"voxel_{axis}"] for axis in "xyz"], axis=1).astype(np.int64)
         shape, affine = _grid(root, name, index)
         self.geometry = Geometry.from_index(index[self.rows], shape=shape, affine=affine)
+
+    def pick(self, values: np.ndarray) -> np.ndarray:
+        """Of values of all voxels of the table, those of the voxels that are read."""
+        return values[self.rows]
 
     def responses(self, cache: SessionCache) -> Responses:
         """Its trials in the order of their numbers, read session by session."""
@@ -191,4 +196,6 @@ def _share(path: Path, percent: np.ndarray) -> np.ndarray:
     """Percent of variance as a share, float32; NaN is 0. `InputError` where it is no percentage."""
     if np.nanmax(percent, initial=0) > PERCENT or np.nanmin(percent, initial=0) < 0:
         raise InputError(f"{path}: nc_testset is percent, {np.nanmin(percent):g} to {np.nanmax(percent):g} came")
+    if 0 < np.nanmax(percent, initial=0) <= 1:
+        raise InputError(f"{path}: nc_testset is percent, but none is above 1; is it a share already?")
     return (np.nan_to_num(percent) / PERCENT).astype(np.float32)

@@ -75,7 +75,8 @@ def read_trials(path: Path) -> Trials:
     if strange := sorted(set(kinds.tolist()) - {"train", "test"}):
         raise InputError(f"{path}: trial_type is train or test, '{strange[0]}' came")
     names = table.columns["stimulus"]
-    both = {names[row] for row in np.flatnonzero(kinds == "train")} & {names[row] for row in np.flatnonzero(kinds == "test")}
+    sides = {kind: {name for name, own in zip(names, kinds.tolist(), strict=True) if own == kind} for kind in ("train", "test")}
+    both = sides["train"] & sides["test"]
     if both:
         raise InputError(f"{path}: {len(both)} pictures are shown as train and as test, e.g. {sorted(both)[0]}")
     return Trials(
@@ -201,5 +202,6 @@ def _labels(path: Path, file: h5py.File) -> list[int]:
     numbers: list[int] = []
     for end in ends:
         start = max((place for place in marks if place < end), default=end)
-        numbers += [int(value) for name, value in steps[start:end] if name in ("BININT", "BININT1", "BININT2")]
+        own = [value for name, value in steps[start:end] if name in ("BININT", "BININT1", "BININT2")]
+        numbers += [value for value in own if isinstance(value, int)]
     return numbers
