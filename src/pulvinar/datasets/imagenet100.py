@@ -6,8 +6,13 @@ from pathlib import Path
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
+<<<<<<< HEAD
 from pulvinar.core.storage import reading, require_file
 from pulvinar.data.dataset import Dataset, Facts
+=======
+from pulvinar.core.storage import reading, reads, require_file
+from pulvinar.data.dataset import Dataset
+>>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer)
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions
@@ -54,6 +59,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     )
 
 
+@reads("a list of classes")
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The first word of each line, without empty lines and lines that start with #; each class once."""
     path = require_file(path, "list of classes")

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pulvinar.core.errors import MissingDependencyError
 from pulvinar.core.progress import log
-from pulvinar.core.storage import fingerprint, read_arrays, read_json, require_folder, write_arrays
+from pulvinar.core.storage import fingerprint, read_arrays, read_json, reads, require_folder, write_arrays
 from pulvinar.gating.runs import KINDS, PooledRow, find_runs, pool
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.run_folder import is_simulated
@@ -84,6 +84,7 @@ def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
     return made
 
 
+@reads("a run")
 def _records(folder: Path) -> list[dict[str, Any]]:
     import json
 

@@ -11,6 +11,11 @@ Voxels are given as places in the grid (voxel, 3) in NIfTI axes, sessions come b
 """
 
 import csv
+<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
+=======
+import gzip
+import math
+>>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +25,17 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
+<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
 from pulvinar.core.storage import open_hdf5, reading, require_file
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
 from pulvinar.data.volume_series import open_series
+=======
+from pulvinar.core.hdf5 import open_hdf5
+from pulvinar.core.limits import require_plausible
+from pulvinar.core.storage import reading, reads, require_file
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_to_end, read_volume
+from pulvinar.data.matlab_files import read_matlab
+>>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
 
 TRIALS_PER_SESSION = 750
 N_SUBJECTS = 8
@@ -55,13 +68,11 @@ class Design:
         return self.order[trials] < N_SHARED
 
 
+@reads("a table of NSD's design")
 def read_design(path: Path) -> Design:
     """The trial tables, checked: three arrays, 1-based and in range, the first 1,000 columns the same for all subjects."""
-    import scipy.io
-
     path = require_file(path, "table of the experiment's design")
-    with reading(path, "MATLAB 5 file"):
-        tables = scipy.io.loadmat(str(path))
+    tables = read_matlab(path)
     missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in tables]
     if missing:
         raise FileError(
@@ -106,6 +117,7 @@ def stimulus_id(row: int) -> str:
     return f"nsd{row:05d}"
 
 
+@reads("a table with nsdId and cocoId")
 def read_photographs(path: Path, design: Design) -> dict[int, str]:
     """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file.
 
@@ -155,6 +167,7 @@ class Grid:
             )
 
 
+@reads("NIfTI")
 def read_grid(path: Path) -> tuple[Grid, np.ndarray]:
     """Grid and values (x, y, z) of a NIfTI file with one volume."""
     volume = read_volume(path)
@@ -163,6 +176,7 @@ def read_grid(path: Path) -> tuple[Grid, np.ndarray]:
     return Grid(path=volume.path, shape=volume.grid, affine=volume.affine), volume.scaled(volume.stored)
 
 
+@reads("NIfTI")
 def read_map(path: Path, grid: Grid) -> np.ndarray:
     """Values (x, y, z) float32 of a NIfTI file in the grid of the subject."""
     own, values = read_grid(path)
@@ -185,6 +199,7 @@ def inside(labels: np.ndarray) -> np.ndarray:
     return labels > 0
 
 
+@reads("a label table")
 def read_label_names(path: Path) -> dict[int, str]:
     """Number -> name from a colour table (`.ctab`: number, name, and perhaps colours on each line); empty if it is missing."""
     if not path.is_file():
@@ -213,6 +228,7 @@ def session_files(folder: Path, pattern: str) -> dict[int, Path]:
     return found
 
 
+@reads("an HDF5 session")
 def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
     """int16 (trial, voxel) of an HDF5 session at voxels (voxel, 3) in NIfTI axes.
 
@@ -245,6 +261,7 @@ def _read_box(path: Path, betas: h5py.Dataset, voxels: np.ndarray) -> np.ndarray
     return out
 
 
+@reads("a NIfTI session")
 def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
     """int16 (trial, voxel) of a NIfTI session (x, y, z, trial) at voxels (voxel, 3), one volume in memory at a time."""
     series = open_series(path)
@@ -254,9 +271,28 @@ def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray
             f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {series.stored} "
             f"{(*series.grid, series.n_volumes)} with scale {series.slope:g} and offset {series.intercept:g} came"
         )
+<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
     _require_trials(path, series.n_volumes)
     grid.require(path, series.grid, series.affine)
     return series.read_stored(voxels)
+=======
+    _require_trials(path, shape[3])
+    grid.require(path, shape[:3], affine)
+    place = np.ravel_multi_index(tuple(voxels.T), shape[:3], order="F")
+    n_bytes = math.prod(shape[:3]) * 2
+    require_plausible(path, shape[3] * max(n_bytes, len(voxels) * 2))
+    out = np.empty((shape[3], len(voxels)), np.int16)
+    with reading(path, "NIfTI"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        file.read(offset)
+        for trial in range(shape[3]):
+            volume = file.read(n_bytes)
+            if len(volume) < n_bytes:
+                raise FileError(f"{path}: truncated: trial {trial} of {shape[3]} is not whole")
+            out[trial] = np.frombuffer(volume, stored)[place]
+        if path.suffix == ".gz":
+            read_to_end(file, path)
+    return out
+>>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
 
 
 def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int]) -> np.ndarray:
@@ -274,6 +310,7 @@ def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Se
     return np.ascontiguousarray(stacked[vertices].T, dtype=np.float32)
 
 
+@reads("MGH")
 def mgh_shape(path: Path) -> tuple[int, ...]:
     """Side lengths that the header of an .mgh file states."""
     path = require_file(path, "surface file")
@@ -281,6 +318,7 @@ def mgh_shape(path: Path) -> tuple[int, ...]:
         return tuple(int(side) for side in image.shape)
 
 
+@reads("MGH")
 def read_mgh(path: Path) -> np.ndarray:
     """Values (vertex,) or (vertex, trial) of an .mgh or .mgz file, in the type stored."""
     path = require_file(path, "surface file")
