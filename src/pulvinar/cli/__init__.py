@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 
 from pulvinar.cli import data, deploy, encoding, macs, reproduce, rsa, runs
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PulvinarError as error:
+        if os.environ.get("PULVINAR_TRACEBACK"):
+            traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return 2
     except MemoryError as error:
