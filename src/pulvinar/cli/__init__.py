@@ -1,6 +1,7 @@
 """The command line. Results go to stdout (one JSON object with --json), progress and messages to stderr.
 
-Exit code 0 is success, 2 refused input (one line says what came and what fits), 130 an interrupt.
+Exit code 0 is success, 1 what `verify` found to differ, 2 refused input (one line says what came and what fits), 130 an
+interrupt.
 """
 
 import argparse
@@ -90,4 +91,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         REPORTER.quiet = was_quiet
-    return 0
+    return getattr(arguments, "exit_code", 0)

@@ -131,6 +131,15 @@ def _report(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _verify(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.verify import as_text, verify
+
+    result = verify(arguments.run, data=arguments.data)
+    say(arguments, as_text(result))
+    arguments.exit_code = 0 if result["ok"] else 1
+    return result
+
+
 def _sweep(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.sweep import sweep
 
@@ -204,5 +213,10 @@ def declare(commands: Commands) -> None:
     report = commands.add("report", _report, "one self-contained HTML page of a run, or of a sweep of self-supervised runs")
     report.add_argument("run", help="run folder, or folder of a sweep")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    verify = commands.add(
+        "verify", _verify, "check every file of a run, and make its reported scores again; exit code 1 if any differs"
+    )
+    verify.add_argument("run", help="run folder")
+    verify.add_argument("--data", help="the data, if they have moved")
     sweep = commands.add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]] (docs/start.md)")

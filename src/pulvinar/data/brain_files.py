@@ -61,7 +61,7 @@ def require_whole(path: Path, what: str) -> None:
         checksums.once(path, "gzip", check)
 
 
-def read_to_end(stream: IO[bytes], path: Path) -> None:
+def read_to_end(stream: IO[bytes] | gzip.GzipFile, path: Path) -> None:
     """Read what is left, for the checksum at the end; `FileError` where that is more than the file can hold."""
     largest = allowed_in_passing(path.stat().st_size)
     while stream.read(STEP):

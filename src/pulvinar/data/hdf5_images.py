@@ -27,7 +27,8 @@ class HDF5Images:
             if not isinstance(images, h5py.Dataset):
                 raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
             refuse_fill(str(path), name, images, rows=())
-            shape, kind = images.shape or (), images.dtype
+            shape: tuple[int, ...] = images.shape or ()
+            kind = images.dtype
         bytes_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3 and kind == np.uint8
         self.channels_first = len(shape) == 4 and shape[1] == 3 and shape[3] != 3 and kind.kind == "f"
         if not bytes_last and not self.channels_first:
