@@ -50,15 +50,30 @@ def small(request, tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_no_command_ends_badly_or_leaves_anything(small, world, finished, write_world, quick, tmp_path):
-    pictured = write_world(tmp_path / "pictured", images=True)
+def write_description(folder: Path) -> Path:
+    """Twenty trials of fifty voxels in files of their own."""
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "responses.npy", generator.normal(size=(20, 5000)).astype(np.float32))
+    np.save(folder / "places.npy", np.argwhere(np.ones((50, 10, 10))).astype(float))
+    np.savez(folder / "clip.npz", clip=generator.normal(size=(20, 4)), id=[f"s{row:02d}" for row in range(20)])
+    rows = "".join(f"s{row:02d},{'test' if row > 14 else 'train'}\n" for row in range(20))
+    (folder / "trials.csv").write_text("stimulus,split\n" + rows)
+    (folder / "study.toml").write_text(
+        '[stimuli]\nfeatures.clip = "clip.npz"\n[[subject]]\nname = "a"\nresponses = "responses.npy"\n'
+        'trials = "trials.csv"\ncoordinates = "places.npy"\n'
+    )
+    return folder / "study.toml"
+
+
+def test_no_command_ends_badly_or_leaves_anything(small, world, finished, quick, tmp_path):
+    description = write_description(tmp_path / "study")
     rdm = np.abs(np.subtract.outer(np.arange(200.0), np.arange(200.0))) + np.random.default_rng(0).random((200, 200))
     np.save(tmp_path / "rdm.npy", (rdm + rdm.T) * (1 - np.eye(200)))
-    simulated = ["--set", "shape=16,14,12", "n_training=30", "n_test=10"]
     commands = [
         ["fit", "troi", "--data", str(world), "--out", str(small / "run"), "--set", *quick],
-        ["data", "convert", str(pictured), str(small / "converted")],
-        ["data", "simulate", "--out", str(small / "simulated"), *simulated],
+        ["data", "convert", str(description), str(small / "converted")],
+        ["data", "simulate", "--out", str(small / "simulated"), "--n-voxels", "300"],
         ["report", str(finished), "--out", str(small / "report.html")],
         ["rsa", "submit", "--out", str(small / "submission"), f"evc={tmp_path / 'rdm.npy'}", f"it={tmp_path / 'rdm.npy'}"],
         ["deploy", "compact", str(finished), "--out", str(small / "net")],

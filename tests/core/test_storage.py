@@ -166,3 +166,24 @@ def test_checksum_and_fingerprint(tmp_path):
 
 def test_tests_have_a_cache_of_their_own():
     assert storage.cache_folder().parent.name.startswith("pulvinar-tests-")
+
+
+def test_text_with_a_byte_order_mark_is_read(tmp_path):
+    """Notepad and Excel put it there. Oracle: the same without it."""
+    from pulvinar.core.config import read_toml
+
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + b'{"RepetitionTime": 2.0}')
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + b"epochs = 3\n")
+    assert storage.read_json(tmp_path / "a.json") == {"RepetitionTime": 2.0}
+    assert read_toml(tmp_path / "a.toml") == {"epochs": 3}
+
+
+def test_toml_that_takes_memory_with_its_square_is_refused(tmp_path):
+    from pulvinar.core.config import read_toml
+
+    for text in (".".join(["a"] * 20_000) + " = 1", "x = " + "[" * 20_000):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(FileError, match=r"a\.toml: not valid TOML"):
+            read_toml(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text("x = [" + "0.5, " * 500 + "]\n")
+    assert len(read_toml(tmp_path / "a.toml")["x"]) == 500

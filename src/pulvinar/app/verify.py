@@ -90,7 +90,7 @@ def _read(path: Path) -> None:
 
 def _read_lines(path: Path) -> None:
     with reading(path, "lines of JSON"):
-        for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
+        for line in filter(str.strip, path.read_text(encoding="utf-8-sig").splitlines()):
             json.loads(line)
 
 

@@ -86,7 +86,7 @@ def read_class_names(path: str | os.PathLike[str], *, n_classes: int) -> tuple[s
     if not Path(path).is_file():
         return tuple(str(number) for number in range(n_classes))
     with reading(path, "text"):
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) != n_classes:
         raise InputError(f"{path}: {len(names)} names for {n_classes} classes")

@@ -103,6 +103,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     with open_image(path, "NIfTI") as image:
         _refuse_cifti(path, image)
         stored = np.asanyarray(image.dataobj.get_unscaled())
+        _say_where_unknown(path, image.header)
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biuf":
@@ -111,6 +112,16 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     if stored.ndim not in (3, 4) or 0 in stored.shape:
         raise InputError(f"{path}: a volume (x, y, z) or (x, y, z, trial) is needed, one of shape {stored.shape} came")
     return Volume(path=path, stored=stored, slope=slope, intercept=intercept, affine=affine)
+
+
+def _say_where_unknown(path: Path, header: Any) -> None:
+    """A header whose sform and qform both have the code 0 does not say where its voxels lie (nifti1.h, method 1)."""
+    if int(header["sform_code"]) == int(header["qform_code"]) == 0:
+        warn(
+            f"{path}: its header does not say where the voxels lie (sform and qform codes are 0); their size alone counts, and "
+            "left and right are taken on trust",
+            once=True,
+        )
 
 
 def _four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -84,6 +84,8 @@ def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] =
     if names is not None:
         own = ImageNames(names, str(path))
         rows, n_rows = own.rows(ids, origin="these data", what="stimuli", different=True), len(own)
+    elif ids:
+        warn(f"{path}: holds no names; its rows are taken by their number in the stimulus file, on trust", once=True)
     if path.suffix.lower() not in (".h5", ".hdf5"):
         stamp = path.stat()
         table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)

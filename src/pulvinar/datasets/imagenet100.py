@@ -64,7 +64,7 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The first word of each line, without empty lines and lines that start with #; each class once."""
     path = require_file(path, "list of classes")
     with reading(path, "text"):
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     names = [line.split()[0].rstrip(",") for line in lines if line.strip() and not line.startswith("#")]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names:

@@ -89,7 +89,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     import json
 
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()] if path.is_file() else []
 
 
 def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:

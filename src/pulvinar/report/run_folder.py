@@ -132,7 +132,7 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_text(encoding="utf-8-sig") if path.is_file() else None
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not UTF-8 text: {error}") from error
 

@@ -125,7 +125,7 @@ def read_photographs(path: Path, design: Design) -> dict[int, str]:
     """
     if not path.is_file():
         return {}
-    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
+    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
         rows = [int(line["nsdId"]) for line in lines]
         photographs = [int(line["cocoId"]) for line in lines]
@@ -206,7 +206,7 @@ def read_label_names(path: Path) -> dict[int, str]:
         return {}
     names = {}
     with reading(path, "a label table"):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             if found := re.match(r"\s*(\d+)\s+(\S+)", line):
                 names[int(found[1])] = found[2]
     return names
