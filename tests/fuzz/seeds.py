@@ -22,11 +22,11 @@ from pulvinar.data import experiment as experiments
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.matlab_files import write_matlab_7_3
-from pulvinar.data.rdm_submission import write_submission
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
+from pulvinar.datasets.algonauts2019.submission import write_submission
 from pulvinar.learning import checkpoints
 from pulvinar.rsa.rsatoolbox_files import from_matrices, write_rdm_file
 

@@ -73,8 +73,8 @@ def _matlab(_: Path, file: Path) -> None:
 
 @target("tables", "tables", "*.csv", "*.tsv")
 def _tables(_: Path, file: Path) -> None:
-    from pulvinar.data.nsd_files import read_label_names
     from pulvinar.data.tables import read_table, read_trials
+    from pulvinar.datasets.nsd.files import read_label_names
 
     if file.stem == "labels":
         read_label_names(file)
@@ -125,8 +125,8 @@ def _volumes(folder: Path, file: Path) -> None:
 @target("surfaces", "surfaces", "*")
 def _surfaces(folder: Path, file: Path) -> None:
     from pulvinar.data.brain_files import read_surface
-    from pulvinar.data.nsd_files import mgh_shape, read_mgh
-    from pulvinar.data.nsd_spaces import _read_mesh
+    from pulvinar.datasets.nsd.files import mgh_shape, read_mgh
+    from pulvinar.datasets.nsd.spaces import _read_mesh
 
     if file.suffix == ".gii":
         read_surface([file])
@@ -175,7 +175,7 @@ def _rdms(_: Path, file: Path) -> None:
 
 @target("RDM submissions", "dissimilarities", "submit_*")
 def _submissions(_: Path, file: Path) -> None:
-    from pulvinar.data.rdm_submission import read_submission
+    from pulvinar.datasets.algonauts2019.submission import read_submission
 
     read_submission(file)
 
@@ -189,7 +189,7 @@ def _mappings(_: Path, file: Path) -> None:
 
 @target("Algonauts submissions", "algonauts", "*.zip")
 def _algonauts(_: Path, file: Path) -> None:
-    from pulvinar.datasets.algonauts2023 import read_submission
+    from pulvinar.datasets.algonauts2023.submission import read_submission
 
     for values in read_submission(file).values():
         use(values)
@@ -208,7 +208,7 @@ def _mindeye(_: Path, file: Path) -> None:
 
 @target("NSD", "nsd", "*")
 def _nsd(folder: Path, file: Path) -> None:
-    from pulvinar.data import nsd_files
+    from pulvinar.datasets.nsd import files as nsd_files
 
     grid, _ = nsd_files.read_grid(folder / "nsdgeneral.nii.gz")
     voxels = np.argwhere(np.ones((3, 3, 3), bool))

@@ -24,12 +24,8 @@ from PIL import Image
 
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import ConfigError, FileError, NotFoundError
-<<<<<<< HEAD
 from pulvinar.core.progress import track
-from pulvinar.core.storage import atomic_folder, read_arrays
-=======
-from pulvinar.core.storage import read_arrays, reads
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer)
+from pulvinar.core.storage import atomic_folder, read_arrays, reads
 from pulvinar.data.array_files import as_names
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder

@@ -6,13 +6,8 @@ from pathlib import Path
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
-<<<<<<< HEAD
-from pulvinar.core.storage import reading, require_file
-from pulvinar.data.dataset import Dataset, Facts
-=======
 from pulvinar.core.storage import reading, reads, require_file
-from pulvinar.data.dataset import Dataset
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer)
+from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.pictures import PictureOptions

@@ -16,7 +16,9 @@ from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.retrieval import protocols_for
 
 
-def rescored_decoding(run: RunFolder, experiment: Experiment, config: AdaptationSettings, reported: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rescored_decoding(
+    run: RunFolder, experiment: Experiment, config: AdaptationSettings, reported: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """A row for each of a reported evaluation that has predictions. `FileError` where they are of other images."""
     asked = {"near_duplicate": reported["near_duplicate_cosine"], "protocol": reported["protocol"], "roi": reported["roi"]}
     config, stored = dataclasses.replace(config, **asked), stored_decoder(run)

@@ -11,11 +11,6 @@ Voxels are given as places in the grid (voxel, 3) in NIfTI axes, sessions come b
 """
 
 import csv
-<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
-=======
-import gzip
-import math
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +20,11 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
-from pulvinar.core.storage import open_hdf5, reading, require_file
-from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
-from pulvinar.data.volume_series import open_series
-=======
 from pulvinar.core.hdf5 import open_hdf5
-from pulvinar.core.limits import require_plausible
 from pulvinar.core.storage import reading, reads, require_file
-from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_to_end, read_volume
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
 from pulvinar.data.matlab_files import read_matlab
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
+from pulvinar.data.volume_series import open_series
 
 TRIALS_PER_SESSION = 750
 N_SUBJECTS = 8
@@ -271,28 +260,9 @@ def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray
             f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {series.stored} "
             f"{(*series.grid, series.n_volumes)} with scale {series.slope:g} and offset {series.intercept:g} came"
         )
-<<<<<<< HEAD:src/pulvinar/datasets/nsd/files.py
     _require_trials(path, series.n_volumes)
     grid.require(path, series.grid, series.affine)
     return series.read_stored(voxels)
-=======
-    _require_trials(path, shape[3])
-    grid.require(path, shape[:3], affine)
-    place = np.ravel_multi_index(tuple(voxels.T), shape[:3], order="F")
-    n_bytes = math.prod(shape[:3]) * 2
-    require_plausible(path, shape[3] * max(n_bytes, len(voxels) * 2))
-    out = np.empty((shape[3], len(voxels)), np.int16)
-    with reading(path, "NIfTI"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        file.read(offset)
-        for trial in range(shape[3]):
-            volume = file.read(n_bytes)
-            if len(volume) < n_bytes:
-                raise FileError(f"{path}: truncated: trial {trial} of {shape[3]} is not whole")
-            out[trial] = np.frombuffer(volume, stored)[place]
-        if path.suffix == ".gz":
-            read_to_end(file, path)
-    return out
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_files.py
 
 
 def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int]) -> np.ndarray:

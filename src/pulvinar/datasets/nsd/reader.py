@@ -12,13 +12,7 @@ from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array
 from pulvinar.core.progress import log, track
-<<<<<<< HEAD:src/pulvinar/datasets/nsd/reader.py
-from pulvinar.core.storage import open_hdf5, read_hdf5_array, require_file
-=======
 from pulvinar.core.storage import require_file
-from pulvinar.data import nsd_files
-from pulvinar.data.dataset import Dataset
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/datasets/nsd.py
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images

@@ -15,12 +15,7 @@ import numpy as np
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.progress import warn
-<<<<<<< HEAD:src/pulvinar/datasets/nsd/spaces.py
-from pulvinar.core.storage import reading, require_file
-=======
 from pulvinar.core.storage import reading, reads, require_file
-from pulvinar.data import nsd_files
->>>>>>> a5aaf7e (One guarded door for readers, limits before unpacking, HDF5 and .mat looked at in a child process, a fuzzer):src/pulvinar/data/nsd_spaces.py
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
 from pulvinar.data.volume_box import box_slices
