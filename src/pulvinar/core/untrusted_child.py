@@ -93,8 +93,8 @@ def wrong_with(node: Any, folder: Path, n_bytes: int) -> str:
     if isinstance(node, h5py.Dataset):
         plan = node.id.get_create_plist()
         if plan.get_external_count():
-            place = text(plan.get_external(0)[0])
-            return f"the values of '{node.name}' lie outside, in '{place}'; copy them into this file"
+            outside = text(plan.get_external(0)[0])
+            return f"the values of '{node.name}' lie outside, in '{outside}'; copy them into this file"
         for source in node.virtual_sources() if node.is_virtual else ():
             place = Path(source.file_name) if source.file_name != "." else folder / "."
             if not (folder / place).resolve().is_relative_to(folder):
