@@ -149,7 +149,8 @@ def test_one_line_for_bad_input(capsys: pytest.CaptureFixture[str], measured: Pa
 
 
 def test_ceiling_says_where_similarities_were_handed_in(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    similar = (1 - rdms() / 2) * (1 - np.eye(N_IMAGES))  # (1 + r) / 2, the diagonal put to 0
+    clusters = np.repeat(np.arange(2), N_IMAGES // 2)
+    similar = np.where(np.equal.outer(clusters, clusters), 0.9, 0.1) * (1 - np.eye(N_IMAGES)) + 0.01 * rdms()
     np.save(tmp_path / "similar.npy", similar)
     np.save(tmp_path / "different.npy", rdms())
     assert main(["rsa", "ceiling", str(tmp_path / "similar.npy"), "--quiet"]) == 0
