@@ -146,3 +146,14 @@ def test_one_line_for_bad_input(capsys: pytest.CaptureFixture[str], measured: Pa
     assert "no such file" in refuse(capsys, "ceiling", tmp_path / "none.npz")
     rsatoolbox.rdm.RDMs(rdms()).save(str(tmp_path / "toolbox.pkl"), file_type="pkl")
     assert "a pickle, which is never opened" in refuse(capsys, "ceiling", tmp_path / "toolbox.pkl")
+
+
+def test_ceiling_says_where_similarities_were_handed_in(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    clusters = np.repeat(np.arange(2), N_IMAGES // 2)
+    similar = np.where(np.equal.outer(clusters, clusters), 0.9, 0.1) * (1 - np.eye(N_IMAGES)) + 0.01 * rdms()
+    np.save(tmp_path / "similar.npy", similar)
+    np.save(tmp_path / "different.npy", rdms())
+    assert main(["rsa", "ceiling", str(tmp_path / "similar.npy"), "--quiet"]) == 0
+    assert "'similar' has the signs of similarities" in capsys.readouterr().err
+    assert main(["rsa", "ceiling", str(tmp_path / "different.npy"), "--quiet"]) == 0
+    assert "similarities" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pulvinar.core import storage
+from pulvinar.core import hdf5, storage
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 
 
@@ -115,25 +115,25 @@ def write_hdf5(path: Path) -> np.ndarray:
 
 def test_hdf5_arrays_are_mapped_where_they_can_be(tmp_path):
     values = write_hdf5(tmp_path / "x.h5")
-    mapped = storage.map_hdf5_array(tmp_path / "x.h5", "plain")
+    mapped = hdf5.map_hdf5_array(tmp_path / "x.h5", "plain")
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, values)
     with pytest.raises(ValueError, match="read-only"):
         mapped[0] = 1
     for name in ("chunked", "other_end"):
-        assert np.array_equal(storage.map_hdf5_array(tmp_path / "x.h5", name), values)
-    assert storage.map_hdf5_array(tmp_path / "x.h5", "empty").shape == (0, 5)
-    assert storage.map_hdf5_array(tmp_path / "x.h5", "texts").tolist() == [["a", "ü"]]  # pointers are never mapped
+        assert np.array_equal(hdf5.map_hdf5_array(tmp_path / "x.h5", name), values)
+    assert hdf5.map_hdf5_array(tmp_path / "x.h5", "empty").shape == (0, 5)
+    assert hdf5.map_hdf5_array(tmp_path / "x.h5", "texts").tolist() == [["a", "ü"]]  # pointers are never mapped
 
 
 def test_hdf5_names_what_is_there(tmp_path):
     write_hdf5(tmp_path / "x.h5")
     with pytest.raises(NotFoundError, match="no dataset 'group'; there are: chunked"):
-        storage.map_hdf5_array(tmp_path / "x.h5", "group")
-    with storage.open_hdf5(tmp_path / "x.h5") as file:
-        assert storage.read_hdf5_array(file, "text").tolist() == ["a", "ü"]
+        hdf5.map_hdf5_array(tmp_path / "x.h5", "group")
+    with hdf5.open_hdf5(tmp_path / "x.h5") as file:
+        assert hdf5.read_hdf5_array(file, "text").tolist() == ["a", "ü"]
         with pytest.raises(NotFoundError, match="no dataset 'x'"):
-            storage.read_hdf5_array(file, "x")
+            hdf5.read_hdf5_array(file, "x")
 
 
 def test_a_truncated_hdf5_file_is_refused_at_every_length(tmp_path):
@@ -142,14 +142,14 @@ def test_a_truncated_hdf5_file_is_refused_at_every_length(tmp_path):
     for length in range(0, len(whole), len(whole) // 40):
         (tmp_path / "cut.h5").write_bytes(whole[:length])
         with pytest.raises(FileError, match=r"cut\.h5"):
-            storage.map_hdf5_array(tmp_path / "cut.h5", "plain")
+            hdf5.map_hdf5_array(tmp_path / "cut.h5", "plain")
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("id", data=[b"\xff\xfe"], dtype=h5py.string_dtype())
-    with storage.open_hdf5(tmp_path / "x.h5") as file, pytest.raises(FileError, match="dataset 'id'"):
-        storage.read_hdf5_array(file, "id")
+    with hdf5.open_hdf5(tmp_path / "x.h5") as file, pytest.raises(FileError, match="dataset 'id'"):
+        hdf5.read_hdf5_array(file, "id")
 
 
 def test_checksum_and_fingerprint(tmp_path):
@@ -166,3 +166,24 @@ def test_checksum_and_fingerprint(tmp_path):
 
 def test_tests_have_a_cache_of_their_own():
     assert storage.cache_folder().parent.name.startswith("pulvinar-tests-")
+
+
+def test_text_with_a_byte_order_mark_is_read(tmp_path):
+    """Notepad and Excel put it there. Oracle: the same without it."""
+    from pulvinar.core.config import read_toml
+
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + b'{"RepetitionTime": 2.0}')
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + b"epochs = 3\n")
+    assert storage.read_json(tmp_path / "a.json") == {"RepetitionTime": 2.0}
+    assert read_toml(tmp_path / "a.toml") == {"epochs": 3}
+
+
+def test_toml_that_takes_memory_with_its_square_is_refused(tmp_path):
+    from pulvinar.core.config import read_toml
+
+    for text in (".".join(["a"] * 20_000) + " = 1", "x = " + "[" * 20_000):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(FileError, match=r"a\.toml: not valid TOML"):
+            read_toml(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text("x = [" + "0.5, " * 500 + "]\n")
+    assert len(read_toml(tmp_path / "a.toml")["x"]) == 500

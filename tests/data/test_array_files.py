@@ -148,14 +148,14 @@ def test_damaged_compressed_chunks_are_refused(tmp_path):
     content = bytearray((tmp_path / "packed.hdf5").read_bytes())
     content[places[1] + 5 : places[1] + 25] = bytes(20)
     (tmp_path / "packed.hdf5").write_bytes(content)
-    with pytest.raises(FileError, match=r"packed\.hdf5: cannot be read as HDF5, dataset 'inner/betas'"):
+    with pytest.raises(FileError, match=r"packed\.hdf5: cannot be read as HDF5: dataset '/inner/betas'"):
         read_array(tmp_path / "packed.hdf5")
 
 
 def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("betas", shape=(2**40, 1000), dtype="f4", chunks=(1000, 1000))
-    with pytest.raises(FileError, match="states 4398046511104000 bytes but holds 0"):
+    with pytest.raises(FileError, match=r"states 4e\+03 TB but holds 0 bytes"):
         read_array(tmp_path / "x.h5")
 
 
@@ -176,7 +176,9 @@ def test_hdf5_that_would_be_filled_up_is_refused(tmp_path):
     refused("nothing was ever written")
     with h5py.File(path, "w") as file:
         file.create_dataset("x", (8, 6), "f4", external=[(str(tmp_path / "raw"), 0, values.nbytes)])[...] = values
-    refused("copy them into one file")
+    with pytest.raises(FileError, match=r"a\.h5: cannot be read as HDF5: the values of '/x' lie outside, in '.*raw'"):
+        read_array(path)
+    path.unlink()
     with h5py.File(tmp_path / "source.h5", "w") as file:
         file["x"] = values
     layout = h5py.VirtualLayout((8, 6), "f4")

@@ -255,3 +255,19 @@ def test_a_mask_of_shares_is_said(tmp_path, capsys):
 def test_a_repetition_time_in_single_precision_is_what_was_meant(tmp_path, seconds, unit, found):
     write(tmp_path / "run.nii", np.zeros((2, 2, 2, 3), np.float32), seconds=seconds, unit=unit)
     assert read_series_header(tmp_path / "run.nii") == (3, found)
+
+
+def test_a_volume_without_a_place_is_said(tmp_path, capsys):
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.diag([2.0, 2, 2, 1]))
+    nibabel.save(image, tmp_path / "placed.nii")
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    (tmp_path / "nowhere.nii").write_bytes(image.to_bytes())
+    unplaced = bytearray((tmp_path / "nowhere.nii").read_bytes())
+    unplaced[252:256] = bytes(4)
+    (tmp_path / "nowhere.nii").write_bytes(bytes(unplaced))
+    read_volume(tmp_path / "placed.nii")
+    assert "does not say where" not in capsys.readouterr().err
+    read_volume(tmp_path / "nowhere.nii")
+    assert "nowhere.nii: its header does not say where the voxels lie" in capsys.readouterr().err

@@ -234,3 +234,25 @@ def test_an_empty_diagonal_is_no_missing_pair() -> None:
 def test_an_rdm_without_any_pair_is_refused() -> None:
     with pytest.raises(InputError, match=r"RDMs 'it' of subj02: every pair is missing"):
         SubjectRDMs(name="it", rdms=np.stack([rdms(), np.full((N_IMAGES, N_IMAGES), np.nan)]))
+
+
+def test_similarities_are_told_by_their_signs():
+    """Oracle: correlations and 1 - correlations of the same patterns, clustered and not, as ranks, and of noise alone."""
+    from pulvinar.data.dissimilarities import look_like_similarities
+
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        for patterns in (
+            generator.normal(size=(20, 50)),
+            np.repeat(generator.normal(size=(4, 50)), 5, 0) + generator.normal(size=(20, 50)),
+        ):
+            r = np.corrcoef(patterns)
+            similar, different = r * (1 - np.eye(20)), (1 - r) * (1 - np.eye(20))
+            assert look_like_similarities(similar[None])
+            assert not look_like_similarities(different[None])
+            assert not look_like_similarities(
+                different.argsort(axis=None).argsort().reshape(1, 20, 20) * 1.0 * (1 - np.eye(20))
+            )
+            gap = different.copy()
+            gap[3, 5] = gap[5, 3] = np.nan
+            assert not look_like_similarities(np.stack([gap, different]))

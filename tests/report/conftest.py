@@ -1,17 +1,23 @@
 """A small made-up run folder, complete or with pieces left out, in the form that a finished run has."""
 
+import contextlib
+import copy
 import json
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pulvinar.core.storage import write_json, write_text
+from pulvinar.core.errors import PulvinarError
+from pulvinar.core.storage import SEAL, write_json, write_text
 from pulvinar.data.geometry import Geometry
+from pulvinar.report import page
 
 AREAS = {  # centre and radii in mm, relative to the centre of the head (x right, y front, z up)
     "early": ((0, -26, -2), (11, 7, 9)),
@@ -226,6 +232,56 @@ class _Blocks(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+HOSTILE = "<script>alert(1)</script>'\"&<img src=x onerror=alert(2)>"
+
+
+def _leaves(value: Any, key: str = "", *, in_list: bool = False) -> Iterator[tuple[Any, Any, str]]:
+    """(container, place, name) of every value that is no container; in lists (rows, mostly of numbers) of texts alone."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for place, inner in list(items):
+        name = place if isinstance(place, str) else key
+        if isinstance(inner, dict | list):
+            yield from _leaves(inner, name, in_list=in_list or isinstance(value, list) or isinstance(inner, list))
+        elif isinstance(inner, str) or not in_list:
+            yield value, place, name
+
+
+@pytest.fixture
+def refuse_markup(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
+    """Builds the page of a run folder with markup in place of all values of a name, name after name; how many pages there were.
+
+    Texts get it appended, whatever else is replaced by it: the page is refused, or has no element that its templates lack.
+    """
+    monkeypatch.setattr("pulvinar.report.figures.draw", lambda found, topic: {})
+
+    def check(folder: Path) -> int:
+        n_pages = 0
+        files = [*folder.rglob("*.json"), *folder.rglob("config.toml")]
+        for path in files:
+            original = path.read_text(encoding="utf-8")
+            value = {"config": tomllib.loads(original)} if path.suffix == ".toml" else json.loads(original)
+            for name in sorted({name for _, _, name in _leaves(value)}):
+                changed = copy.deepcopy(value)
+                for container, place, own in list(_leaves(changed)):
+                    if own == name:
+                        inner = container[place]
+                        container[place] = f"{inner} {HOSTILE}" if isinstance(inner, str) else HOSTILE
+                changed.pop(SEAL, None) if isinstance(changed, dict) else None
+                lines = (
+                    [f"{key} = {json.dumps(text)}" for key, text in changed["config"].items()] if path.suffix == ".toml" else []
+                )
+                path.write_text("\n".join(lines) if lines else json.dumps(changed), encoding="utf-8")
+                with contextlib.suppress(PulvinarError):
+                    html = page.build(folder).read_text(encoding="utf-8")
+                    assert "<script>alert" not in html, f"{path.name}: {name}"
+                    assert "<img src=x" not in html, f"{path.name}: {name}"
+                    n_pages += 1
+            path.write_text(original, encoding="utf-8")
+        return n_pages
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,10 @@ def built(tmp_path_factory) -> Path:
     return folder
 
 
+def test_no_value_of_an_encoding_run_becomes_markup(tmp_path, refuse_markup):
+    assert refuse_markup(make(tmp_path / "run")) > 15
+
+
 def test_the_page_has_every_figure_and_says_what_is_drawn(built):
     text = (built / "report.html").read_text()
     for words in ("Brain maps", "Layers", "Transfer", "Information", "Images told apart", "Salience", "fsaverage5 (inflated"):

@@ -286,3 +286,14 @@ def test_classes_that_lie_apart_are_placed_apart():
     centres = np.stack([placed[labels == label].mean(0) for label in range(3)])
     nearest = np.linalg.norm(placed[:, None] - centres, axis=2).argmin(1)
     assert (nearest == labels).mean() > 0.95
+
+
+def test_no_value_of_a_self_supervised_run_becomes_markup(sweep, refuse_markup):
+    assert refuse_markup(min(sweep.iterdir())) > 5
+
+
+@pytest.mark.slow
+def test_no_value_of_a_sweep_becomes_markup(sweep, refuse_markup):
+    for path in sorted(sweep.iterdir())[1:]:
+        shutil.rmtree(path)
+    assert refuse_markup(sweep) > 5

@@ -70,7 +70,9 @@ def picture_row(name: str, score: float, *, sees_answer: bool = False) -> dict:
     }  # fmt: skip
 
 
-def test_the_page_of_pictures_names_the_best_control_that_has_not_seen_the_answer(tmp_path, check_intervals) -> None:
+def test_the_page_of_pictures_names_the_best_control_that_has_not_seen_the_answer(
+    tmp_path, check_intervals, refuse_markup, monkeypatch
+) -> None:
     rows = [picture_row("picture_decoder", 0.8), picture_row("mean image", 0.5), picture_row("best gallery match", 0.79)]
     rows.append(picture_row("best test match", 0.95, sees_answer=True))
     kinds = {"pixcorr": {"kind": "pixcorr"}, "clip": {"kind": "two_way"}}
@@ -78,6 +80,8 @@ def test_the_page_of_pictures_names_the_best_control_that_has_not_seen_the_answe
     data = {"name": "a world", "path": "w", "simulated": True}
     facts = {"method": "picture_decoder", "topic": "pictures", "status": "finished", "seed": 0, "data": data}
     write_json(tmp_path / "run.json", facts)
+    assert refuse_markup(tmp_path) > 5
+    monkeypatch.undo()
     html = page.build(tmp_path).read_text().replace("\u00a0", " ")
     assert "two-way identification 80 % (clip), 95 % interval [76 %, 84 %]" in html
     assert "Best fair control: best gallery match 79 %" in html

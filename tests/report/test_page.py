@@ -213,6 +213,10 @@ def test_words_of_the_run_cannot_become_markup(make_run, tmp_path: Path) -> None
     assert "alert(1)" not in html.replace("&lt;script&gt;alert(1)&lt;/script&gt;", "")
 
 
+def test_no_value_of_a_decoding_run_becomes_markup(make_run, tmp_path: Path, refuse_markup) -> None:
+    assert refuse_markup(make_run(tmp_path / "run", without=("artifacts/examples.npz",))) > 15
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"run\.json is missing"):
         page.build(tmp_path)

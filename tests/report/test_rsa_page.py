@@ -100,3 +100,7 @@ def test_classical_scaling_keeps_distances_of_points_in_a_plane():
     points = np.random.default_rng(1).normal(size=(12, 2))
     rdm = squareform(pdist(points))
     np.testing.assert_allclose(squareform(pdist(rsa_figures.classical_scaling(rdm))), rdm, atol=1e-9)
+
+
+def test_no_value_of_an_rsa_run_becomes_markup(run, refuse_markup):
+    assert refuse_markup(run) > 5

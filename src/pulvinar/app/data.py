@@ -9,7 +9,7 @@ from pulvinar.app import registry
 from pulvinar.core import checksums
 from pulvinar.core.config import load as load_config
 from pulvinar.core.errors import InputError
-from pulvinar.core.storage import refuse_existing
+from pulvinar.core.storage import reading, refuse_existing
 from pulvinar.data import experiment as folders
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
@@ -46,7 +46,8 @@ def _load(dataset: str, path: str, source: str) -> Any:
     found = registry.dataset(dataset)
     if found.load is None:
         raise InputError(f"{source}: {dataset} is not opened by name; give the folder or description that it made or reads")
-    return found.load(path)
+    with reading(source, f"data of {dataset}"):
+        return found.load(path)
 
 
 def open_experiment(source: str, *, target: str | None = None) -> Experiment:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.app.data import absolute, open_data
+from pulvinar.app.stored_runs import uses_run
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
@@ -35,6 +36,7 @@ FIX_GATES = (
 )
 
 
+@uses_run
 def compact(
     run: str,
     *,
@@ -193,6 +195,7 @@ def compact_as_text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"next: pulvinar deploy export {result['out']} --onnx FILE"])
 
 
+@uses_run
 def export(
     net: str,
     *,

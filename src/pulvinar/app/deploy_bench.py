@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.app.data import open_data
+from pulvinar.app.stored_runs import uses_run
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import warn
 from pulvinar.core.sampling import evenly_spaced
@@ -27,6 +28,7 @@ from pulvinar.scores.table import Column, Table, csv_text
 MOST_IMAGES = 512
 
 
+@uses_run
 def bench_network(
     net: str,
     *,

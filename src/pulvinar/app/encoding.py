@@ -12,6 +12,7 @@ import numpy as np
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
+from pulvinar.app.stored_runs import uses_run
 from pulvinar.core.config import build
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import track
@@ -55,6 +56,7 @@ def _models(paths: Sequence[str]) -> dict[str, Model]:
     return found
 
 
+@uses_run
 def transfer(
     runs: Sequence[str],
     *,
@@ -110,6 +112,7 @@ def _open_subject(
     return open_subject(experiment, name, roi=roi, scaling=config.scaling, drop_bad_voxels=config.drop_bad_voxels)
 
 
+@uses_run
 def information(run: str, *, candidates: int | None = None, n_permutations: int = 100, seed: int = 0) -> dict[str, Any]:
     """Lower bound in nats on what images and responses share, per subject, ROI and hemisphere, on the outer test images.
 
@@ -153,6 +156,7 @@ def information_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@uses_run
 def classify(runs: Sequence[str], *, images: str, layer: str | None = None, seed: int = 0) -> dict[str, Any]:
     """Classes of labelled images from the frozen features of every model; from three models on their landscape too."""
     models = _models(runs)
@@ -165,6 +169,7 @@ def classify(runs: Sequence[str], *, images: str, layer: str | None = None, seed
     return {**result, "text": image_classification.as_text(result)}
 
 
+@uses_run
 def salience(
     run: str,
     *,
@@ -250,6 +255,7 @@ def salience_text(facts: dict[str, Any]) -> str:
     )
 
 
+@uses_run
 def compare(runs: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     """Scores of evaluated runs over subjects: against chance, and against the first run, paired over subjects."""
     opened = [RunFolder.reopen(path) for path in runs]

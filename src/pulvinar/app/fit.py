@@ -11,6 +11,7 @@ from pulvinar.app import preset as presets
 from pulvinar.app import registry
 from pulvinar.app.data import absolute, open_data
 from pulvinar.app.preset import Preset
+from pulvinar.app.stored_runs import uses_run
 from pulvinar.core.config import build, idle_settings, parse_assignments, read_toml, to_toml
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
@@ -389,6 +390,7 @@ def scoring_of(run: RunFolder, assignments: Sequence[str]) -> tuple[Any, dict[st
     return build(method.config, {**recorded, **given}, name=run.method) if given else config, {}
 
 
+@uses_run
 def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     """Rows (name, what fits, default, help) of what `evaluate --set` may change; none where there is no choice."""
     from pulvinar.core.config import describe
@@ -401,6 +403,7 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     return [row for row in rows if extra or row[0] in names]
 
 
+@uses_run
 def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls. assignments: how, where there is a choice.
 
@@ -473,6 +476,7 @@ def _table_text(result: dict[str, Any]) -> str:
     return f"{table}\n\n{said}\n{tables.headroom(result.get('headroom'))}".rstrip()
 
 
+@uses_run
 def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
     """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; names of the rows as .csv."""
     from pulvinar.data.image_files import ImageFiles, find_images
@@ -524,6 +528,7 @@ def _exists(source: str) -> bool:
     return any(Path(place).exists() for place in places)
 
 
+@uses_run
 def report(run: str, out: str | None = None) -> dict[str, Any]:
     """Build the HTML page of a run."""
     from pulvinar.report.page import build as build_page

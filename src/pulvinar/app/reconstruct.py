@@ -11,6 +11,7 @@ from torch import Tensor
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.fit import create_run, fit_from, prepare, require_same_data
+from pulvinar.app.stored_runs import uses_run
 from pulvinar.core.config import build, parse_assignments, read_toml, suggest
 from pulvinar.core.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.core.progress import log, track
@@ -39,6 +40,7 @@ N_RETRIEVED = 3
 N_STEPS, GUIDANCE = 20, 7.5  # of a large generator, where nothing is said
 
 
+@uses_run
 def reconstruct(
     run: str,
     *,

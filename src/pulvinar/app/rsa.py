@@ -11,6 +11,7 @@ from torch import Tensor
 from pulvinar.core.config import parse_assignments, suggest
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.progress import warn
+from pulvinar.data.dissimilarities import look_like_similarities
 from pulvinar.data.dissimilarity_files import image_ids
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.datasets.algonauts2019.submission import in_order, read_named_submission, write_submission
@@ -32,6 +33,8 @@ def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -
     method = check_method(method)
     result = {}
     for name, rdms in _measured(read_rdms(file), target).items():
+        if look_like_similarities(rdms):
+            warn(f"{file}: '{name}' has the signs of similarities, not of dissimilarities; if it holds r, take 1 - r")
         try:
             kept = known_pairs([rdms], file)
             _refuse_gaps(kept, method)

@@ -1,7 +1,7 @@
 """The command line. Results go to stdout (one JSON object with --json), progress and messages to stderr.
 
-Exit code 0 is success, 2 refused input (one line says what came and what fits), 130 an interrupt, 143 SIGTERM, which acts as
-an interrupt does.
+Exit code 0 is success, 1 what `verify` found to differ, 2 refused input (one line says what came and what fits), 130 an
+interrupt, 143 SIGTERM, which acts as an interrupt does.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PulvinarError as error:
+        if os.environ.get("PULVINAR_TRACEBACK"):
+            traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return 2
     except MemoryError as error:
@@ -111,4 +114,4 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as error:  # what the operating system refuses, such as a folder that may not be read
         sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
         return 2
-    return 0
+    return getattr(arguments, "exit_code", 0)

@@ -137,6 +137,15 @@ def _report(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _verify(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.verify import as_text, verify
+
+    result = verify(arguments.run, data=arguments.data)
+    say(arguments, as_text(result))
+    arguments.exit_code = 0 if result["ok"] else 1
+    return result
+
+
 def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
     from pulvinar.app.fit import evaluation_text
 
@@ -205,3 +214,8 @@ def declare(commands: Commands) -> None:
     report = commands.add("report", _report, "one self-contained HTML page of a run, or of a sweep of self-supervised runs")
     report.add_argument("run", help="run folder, or folder of a sweep")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    verify = commands.add(
+        "verify", _verify, "check every file of a run, and make its reported scores again; exit code 1 if any differs"
+    )
+    verify.add_argument("run", help="run folder")
+    verify.add_argument("--data", help="the data, if they have moved")

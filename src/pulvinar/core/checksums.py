@@ -59,21 +59,25 @@ def using(chosen: str | None) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def once(path: str | os.PathLike[str], kind: str, check: Callable[[], None]) -> None:
+def once(path: str | os.PathLike[str], kind: str, check: Callable[[], None], *, safety: bool = False) -> None:
     """Call `check`, which raises where the file is damaged, unless it passed before and the file is still the same.
 
     kind: what is checked, such as the checksum that is expected; a check of another kind is another check.
+    safety: a check that no mode leaves out or repeats, and that files of any size are remembered for.
     """
-    chosen = mode()
+    chosen = DEFAULT if safety else mode()
     if chosen == "never":
         return
     place, before = str(Path(path).resolve()), _state(path)
-    if chosen == "once" and (_seen.get((place, kind)) == before or _is_remembered(place, kind, before)):
+    remembered = place + (f" ({kind})" if safety else "")
+    is_kept = safety or before[0] >= REMEMBERED_FROM
+    if chosen == "once" and (_seen.get((place, kind)) == before or (is_kept and _is_remembered(remembered, kind, before))):
         return
     check()
     if _state(path) == before and _is_settled(before):
         _seen[place, kind] = before
-        _remember(place, kind, before)
+        if is_kept:
+            _remember(remembered, kind, before)
 
 
 def require(path: str | os.PathLike[str], expected: str, *, written_in: str) -> None:
@@ -122,8 +126,6 @@ def _remembered() -> dict[str, Any]:
 
 
 def _is_remembered(place: str, kind: str, state: State) -> bool:
-    if state[0] < REMEMBERED_FROM:
-        return False
     entry = _remembered().get(place)
     if not isinstance(entry, dict) or entry.get("kind") != kind or entry.get("state") != list(state):
         return False
@@ -134,8 +136,6 @@ def _is_remembered(place: str, kind: str, state: State) -> bool:
 def _remember(place: str, kind: str, state: State) -> None:
     from pulvinar.core.storage import write_text
 
-    if state[0] < REMEMBERED_FROM:
-        return
     entries = _remembered()
     entries.pop(place, None)
     entries[place] = {"kind": kind, "state": state, "checked": int(time.time())}

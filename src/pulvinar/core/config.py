@@ -107,6 +107,8 @@ def setting(
     return dataclasses.field(default=default, metadata={"help": help, "bounds": bounds, "counts": counts, "reads": reads})
 
 
+MOST_PARTS = 100  # of a dotted key; the time and memory that tomllib takes grow with their square
+_LONG_KEY = re.compile(rf"(?:[^.,=\[\]{{}}#\n]*+\.){{{MOST_PARTS}}}")
 _CONDITION = re.compile(r"(\w+)(!=|=|>|<)(\S+)")
 
 
@@ -254,8 +256,11 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A TOML file as a dict; `FileError` if it is missing or malformed."""
     path = require_file(path, "configuration file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        if _LONG_KEY.search(text):
+            raise ValueError(f"a key of more than {MOST_PARTS} parts")
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -7,33 +7,28 @@ A folder is filled under a temporary name and renamed at the end. Nothing is rea
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
-import itertools
 import json
 import math
 import os
 import shutil
 import stat
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, cast
 from zipfile import ZipFile, is_zipfile
 
-import h5py
 import numpy as np
 
-from pulvinar.core.errors import FileError, NotFoundError, PulvinarError
+from pulvinar.core.errors import FileError, PulvinarError
+from pulvinar.core.limits import require_plausible
 from pulvinar.core.places import require_own_kind, temporary_name
 
+Reader = TypeVar("Reader", bound=Callable[..., Any])
 CACHE_VARIABLE = "PULVINAR_CACHE"
 SEAL = "sha256_of_the_rest"  # the key under which a sealed JSON file carries its own checksum
-LARGEST_COMPRESSION = 1100  # deflate packs 1032 : 1 at most (zlib.net/zlib_tech.html)
-LARGEST_FILL = 2**28  # bytes of a dataset that may be mere fill value
-SCALING = {
-    "scale_factor": 1,
-    "add_offset": 0,
-}  # attributes of a dataset, and where they change nothing (cfconventions.org, 8.1)
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -141,12 +136,29 @@ def require_folder(path: str | os.PathLike[str], what: str = "folder", hint: str
     return path
 
 
+def reads(what: str) -> Callable[[Reader], Reader]:
+    """A function whose first argument names what it reads: the whole of it stands in `reading`. what: of which format.
+
+    For readers that take apart what they found, where a damaged file raises what no check foresaw.
+    """
+
+    def guarded(reader: Reader) -> Reader:
+        @functools.wraps(reader)
+        def read(path: Any, *arguments: Any, **named: Any) -> Any:
+            with reading(path, what):
+                return reader(path, *arguments, **named)
+
+        return cast(Reader, read)
+
+    return guarded
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around the call of a library that parses `path`: whatever it raises becomes one `FileError` that names the file.
 
     Parsers of damaged files raise nearly anything (EOFError, zlib.error, struct.error, SyntaxError, their own classes), so
-    all of it is caught here and nowhere else; put only the library's call inside. Our own errors pass unchanged.
+    all of it is caught here and nowhere else. Our own errors pass unchanged. `reads` puts a whole function inside.
     """
     try:
         yield
@@ -155,6 +167,14 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
         raise FileError(f"{path}: cannot be read as {what} (truncated, damaged, or another format): {reason}") from error
+
+
+def set_aside(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """Room on the disk for a file that is filled through a memory map later, where a full disk ends the process (SIGBUS)."""
+    if not hasattr(os, "posix_fallocate") or not n_bytes:
+        return
+    with Path(path).open("ab") as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -228,11 +248,16 @@ def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def read_npy_member(archive: ZipFile, member: str) -> np.ndarray:
     """An array in a zip archive; its stream is read to the end, where the checksum (CRC-32) is compared."""
     with archive.open(member) as file:
-        if read_npy_header(file)[1].hasobject:
+        shape, dtype = read_npy_header(file)
+        if dtype.hasobject:
             raise FileError(
                 f"{archive.filename}: array '{member.removesuffix('.npy')}' holds Python objects (a pickle), which are never "
                 "opened here. Store text as text: numpy.array(names, dtype=str)"
             )
+    packed = archive.getinfo(member)
+    require_plausible(archive.filename or member, packed.file_size, packed.compress_size, what=f"'{member}'")
+    if math.prod(shape) * dtype.itemsize > packed.file_size:
+        raise ValueError(f"'{member}' states {dtype} {shape}, more than the {packed.file_size} bytes it has")
     with archive.open(member) as file:
         values = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
@@ -281,7 +306,7 @@ def read_json(path: str | os.PathLike[str], *, check_seal: bool = True) -> Any:
     """
     path = require_file(path)
     with reading(path, "JSON"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     seal = content.pop(SEAL, None) if isinstance(content, dict) else None
     if check_seal and seal is not None and seal != _seal(content):
         raise FileError(
@@ -289,102 +314,6 @@ def read_json(path: str | os.PathLike[str], *, check_seal: bool = True) -> Any:
             "Make it again; if the change is yours, remove that line"
         )
     return content
-
-
-@contextlib.contextmanager
-def open_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading; `FileError` when it is missing, truncated or not HDF5."""
-    path = require_file(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read as HDF5 (truncated, or another format): {error}") from error
-    with file:
-        yield file
-
-
-def read_hdf5_array(file: h5py.File | h5py.Group, name: str) -> np.ndarray:
-    """A dataset of an open file, in memory; `NotFoundError` names what is there instead."""
-    node = file.get(name)
-    if not isinstance(node, h5py.Dataset):
-        raise NotFoundError(f"{file.file.filename}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-    with reading(file.file.filename, f"HDF5, dataset '{name}'"):
-        _refuse_impossible_size(file.file.filename, name, node)
-        refuse_fill(file.file.filename, name, node)
-        _refuse_scaling(file.file.filename, name, node)
-        return node.asstr()[...] if h5py.check_string_dtype(node.dtype) else node[...]
-
-
-def _refuse_impossible_size(filename: str, name: str, node: h5py.Dataset) -> None:
-    """A damaged header can state any shape, and HDF5 would fill what is not there, up to all memory and beyond."""
-    stored = node.id.get_storage_size()
-    if node.shape is not None and node.nbytes > max(LARGEST_FILL, LARGEST_COMPRESSION * stored):
-        raise FileError(f"{filename}: dataset '{name}' states {node.nbytes} bytes but holds {stored}; the file is damaged")
-
-
-def refuse_fill(filename: str, name: str, node: h5py.Dataset, rows: Collection[int] | None = None) -> None:
-    """HDF5 gives a fill value, 0 as a rule, for what was never written or is not there, and says nothing.
-
-    rows: those of the first axis that will be read; none: all.
-    """
-    missing = ""
-    if node.is_virtual:
-        sources = {Path(filename).parent / source.file_name for source in node.virtual_sources() if source.file_name != "."}
-        missing = ", ".join(f"{source} is not there" for source in sorted(sources) if not source.is_file())
-    elif node.external:
-        missing = f"its values lie in {node.external[0][0]}, and nothing tells whether that is whole; copy them into one file"
-    elif node.chunks and node.shape:
-        n_missing, n_chunks = _chunks_not_written(node, rows)
-        missing = f"{n_missing} of its {n_chunks} chunks were never written" if n_missing else ""
-    elif node.size and not node.id.get_storage_size():
-        missing = "nothing was ever written into it"
-    if missing:
-        raise FileError(f"{filename}: dataset '{name}' is not whole: {missing}. Make or copy the file again")
-
-
-def _chunks_not_written(node: h5py.Dataset, rows: Collection[int] | None) -> tuple[int, int]:
-    """How many chunks are missing, and how many there should be; of these rows alone, if given."""
-    if rows is None:
-        n_chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
-        return n_chunks - node.id.get_num_chunks(), n_chunks
-    first, *others = node.chunks
-    starts = [
-        {row // first * first for row in rows},
-        *(range(0, size, step) for size, step in zip(node.shape[1:], others, strict=True)),
-    ]
-    chunks = [node.id.get_chunk_info_by_coord(start) for start in itertools.product(*starts)]
-    return sum(chunk.byte_offset is None for chunk in chunks), len(chunks)
-
-
-def _refuse_scaling(filename: str, name: str, node: h5py.Dataset) -> None:
-    """netCDF's convention keeps numbers as (value - add_offset) / scale_factor; taken as they are they would be others."""
-    stated = {key: np.ravel(node.attrs[key]) for key in SCALING if key in node.attrs}
-    odd = [f"{key} = {value[0]}" for key, value in stated.items() if len(value) != 1 or value[0] != SCALING[key]]
-    if odd:
-        raise FileError(
-            f"{filename}: dataset '{name}' has the attributes {', '.join(odd)}, which are not applied here; store the values "
-            "themselves, or remove the attributes"
-        )
-
-
-def map_hdf5_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
-    """A contiguous, uncompressed dataset as a read-only memory map; a chunked one is read into memory.
-
-    (Measured: 24 random rows take .4 ms from a contiguous file, 9 ms chunked, 15-21 ms compressed.)
-    """
-    with open_hdf5(path) as file:
-        node = file.get(name)
-        if not isinstance(node, h5py.Dataset):
-            raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
-        with reading(path, f"HDF5, dataset '{name}'"):
-            _refuse_scaling(str(path), name, node)
-            offset, shape, dtype, chunks = node.id.get_offset(), node.shape, node.dtype, node.chunks
-        if chunks is not None or offset is None or not dtype.isnative or dtype.hasobject:
-            return read_hdf5_array(file, name)
-    needed = offset + int(np.prod(shape)) * dtype.itemsize
-    if Path(path).stat().st_size < needed:
-        raise FileError(f"{path}: truncated: dataset '{name}' needs {needed} bytes, {Path(path).stat().st_size} there")
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
 def checksum(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.storage import map_hdf5_array, open_hdf5, open_npz, read_hdf5_array, read_npy_header, reading, require_file
+from pulvinar.core.hdf5 import map_hdf5_array, open_hdf5, read_hdf5_array
+from pulvinar.core.storage import open_npz, read_npy_header, reading, reads, require_file
 from pulvinar.data.tables import TABLE_SUFFIXES, Table, read_table
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -29,6 +30,7 @@ GLMsingle writes such a file unless its option is opt['wanthdf5'] = 1. Run it so
         file.create_dataset('betasmd', data=betas)"""
 
 
+@reads("an array")
 def read_array(path: str | os.PathLike[str], array: str | None = None) -> np.ndarray:
     """Numbers from `.npy`, `.npz` or `.h5`/`.hdf5`, as stored; read-only memory map for .npy and contiguous HDF5.
 
@@ -52,6 +54,7 @@ def read_array(path: str | os.PathLike[str], array: str | None = None) -> np.nda
     return values
 
 
+@reads("an array with names")
 def read_ids(path: str | os.PathLike[str], n_rows: int | None = None) -> list[str] | None:
     """The names of a file's rows: its array `id` (or `ids`, `image_ids`, `stimulus_ids`), or those of the table beside it.
 
@@ -106,6 +109,7 @@ def _held(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     return {}
 
 
+@reads("an array")
 def texts_in(path: Path) -> set[str]:
     """Names of the arrays of a file that hold text, not numbers."""
     return {name for name, (_, kind) in _held(path).items() if kind in TEXT}

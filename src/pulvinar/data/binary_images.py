@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 
 
 def find_folder(
@@ -29,6 +29,7 @@ def find_folder(
     raise FileError(f"{path}: {there}; {name} is read from its binary version: {url}")
 
 
+@reads("records of images")
 def read_records(path: str | os.PathLike[str], *, n_classes: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (image, side, side, 3) and labels int64 (image, kind of label) of a file of records.
 
@@ -50,6 +51,7 @@ def read_records(path: str | os.PathLike[str], *, n_classes: Sequence[int], side
     return np.ascontiguousarray(pixels), labels
 
 
+@reads("planes of images")
 def read_planes(path: str | os.PathLike[str], *, side: int) -> np.ndarray:
     """Images uint8 (image, side, side, 3) of a file of pixels, colour by colour and column by column. Memory-mapped."""
     path = require_file(path)
@@ -60,6 +62,7 @@ def read_planes(path: str | os.PathLike[str], *, side: int) -> np.ndarray:
     return planes.transpose(0, 3, 2, 1)  # (image, colour, column, row) -> (image, row, column, colour)
 
 
+@reads("bytes")
 def read_bytes(path: str | os.PathLike[str], *, n_expected: int | None = None) -> np.ndarray:
     """A file as uint8 (byte,); `FileError` if it does not have the expected number of bytes."""
     path = require_file(path)
@@ -77,12 +80,13 @@ def require_classes(path: str | os.PathLike[str], labels: np.ndarray, *, first: 
         raise InputError(f"{path}: labels are {first} to {last}; record {strange[0] + 1} has label {labels[strange[0]]}")
 
 
+@reads("names of classes")
 def read_class_names(path: str | os.PathLike[str], *, n_classes: int) -> tuple[str, ...]:
     """One name a line; empty lines are left out. Without the file: the numbers as text."""
     if not Path(path).is_file():
         return tuple(str(number) for number in range(n_classes))
     with reading(path, "text"):
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) != n_classes:
         raise InputError(f"{path}: {len(names)} names for {n_classes} classes")

@@ -6,19 +6,22 @@ compressed are therefore opened here (`open_image`), and their streams read to t
 
 import contextlib
 import gzip
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.limits import allowed_in_passing, require_plausible
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.array_files import single_precision
+from pulvinar.data.gifti_sizes import require_plausible_gifti
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 SURFACE_SUFFIXES = (".gii",)
@@ -38,12 +41,13 @@ def open_image(path: Path, what: str) -> Iterator[Any]:
 
     with reading(path, what):
         image: Any = nibabel.load(path)
+        require_plausible(path, math.prod(image.shape) * max(8, image.get_data_dtype().itemsize))  # scaled to float64
         if path.suffix.lower() not in COMPRESSED_SUFFIXES:
             yield image
             return
         with gzip.open(path) as stream:
             yield type(image).from_stream(stream)
-            _read_to_end(stream)
+            read_to_end(stream, path)
 
 
 def require_whole(path: Path, what: str) -> None:
@@ -51,15 +55,18 @@ def require_whole(path: Path, what: str) -> None:
 
     def check() -> None:
         with reading(path, what), gzip.open(path) as stream:
-            _read_to_end(stream)
+            read_to_end(stream, path)
 
     if path.suffix.lower() in COMPRESSED_SUFFIXES:
         checksums.once(path, "gzip", check)
 
 
-def _read_to_end(stream: gzip.GzipFile) -> None:
+def read_to_end(stream: IO[bytes] | gzip.GzipFile, path: Path) -> None:
+    """Read what is left, for the checksum at the end; `FileError` where that is more than the file can hold."""
+    largest = allowed_in_passing(path.stat().st_size)
     while stream.read(STEP):
-        pass
+        if stream.tell() > largest:
+            require_plausible(path, stream.tell())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +91,7 @@ class Volume:
         return (stored.astype(np.float64) * self.slope + self.intercept).astype(np.float32)
 
 
+@reads("NIfTI")
 def read_volume(path: str | os.PathLike[str]) -> Volume:
     """A `.nii` or `.nii.gz` file of three or four axes.
 
@@ -95,6 +103,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     with open_image(path, "NIfTI") as image:
         _refuse_cifti(path, image)
         stored = np.asanyarray(image.dataobj.get_unscaled())
+        _say_where_unknown(path, image.header)
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biuf":
@@ -103,6 +112,16 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     if stored.ndim not in (3, 4) or 0 in stored.shape:
         raise InputError(f"{path}: a volume (x, y, z) or (x, y, z, trial) is needed, one of shape {stored.shape} came")
     return Volume(path=path, stored=stored, slope=slope, intercept=intercept, affine=affine)
+
+
+def _say_where_unknown(path: Path, header: Any) -> None:
+    """A header whose sform and qform both have the code 0 does not say where its voxels lie (nifti1.h, method 1)."""
+    if int(header["sform_code"]) == int(header["qform_code"]) == 0:
+        warn(
+            f"{path}: its header does not say where the voxels lie (sform and qform codes are 0); their size alone counts, and "
+            "left and right are taken on trust",
+            once=True,
+        )
 
 
 def _four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -121,6 +140,7 @@ def _refuse_cifti(path: Path, image: Any) -> None:
         )
 
 
+@reads("NIfTI")
 def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]:
     """Number of volumes of a 4-D NIfTI file, and the seconds per volume that its header states; keeps no values."""
     import nibabel
@@ -162,6 +182,7 @@ class Mask:
         return int(self.inside.sum())
 
 
+@reads("NIfTI")
 def read_mask(path: str | os.PathLike[str], *, tolerance: float = AFFINE_TOLERANCE) -> Mask:
     """A mask from a NIfTI file: the voxels above 0 (NaN counts as outside); `InputError` if there is none.
 
@@ -245,6 +266,7 @@ def read_surface(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(points), np.concatenate(faces)
 
 
+@reads("GIFTI")
 def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import nibabel
 
@@ -252,6 +274,7 @@ def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix.lower() not in SURFACE_SUFFIXES:
         raise FileError(f"{path}: surfaces are read from .surf.gii (GIFTI), not from '{path.name}'")
     with reading(path, "GIFTI"):
+        require_plausible_gifti(path)
         image: Any = nibabel.load(path)
         parts = {name: [array.data for array in image.get_arrays_from_intent(name)] for name in ("pointset", "triangle")}
     for name, found in parts.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import require_file
+from pulvinar.core.storage import reads, require_file
 from pulvinar.data.brain_files import open_image
 
 CORTEX = {"lh": "CIFTI_STRUCTURE_CORTEX_LEFT", "rh": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
@@ -35,6 +35,7 @@ class CorticalMaps:
         return np.array([place.get((half, int(number)), -1) for half, number in zip(side, vertex, strict=True)], dtype=np.int64)
 
 
+@reads("CIFTI")
 def read_cortex(path: str | os.PathLike[str]) -> CorticalMaps:
     """The cortical places of a CIFTI file with one map per row (subcortical ones are left out).
 

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from pulvinar.core.errors import FileError
+from pulvinar.core.hdf5 import map_hdf5_array
 from pulvinar.core.progress import Bar, bar, log, track
-from pulvinar.core.storage import atomic_path, fingerprint, map_hdf5_array, read_json, refuse_existing, write_json
+from pulvinar.core.storage import atomic_path, fingerprint, read_json, refuse_existing, write_json
 from pulvinar.data.experiment import (
     Experiment,
     create_response_file,

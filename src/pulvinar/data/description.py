@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pulvinar.core.config import convert, mistakes_of, read_toml, suggest
 from pulvinar.core.errors import ConfigError
+from pulvinar.core.storage import reads
 from pulvinar.data.array_files import ARRAY_SUFFIXES
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
 from pulvinar.data.fmriprep import WINDOW_S
@@ -73,6 +74,7 @@ class Description:
     subjects: Sequence[SubjectFiles]
 
 
+@reads("a description")
 def read_description_file(path: str | os.PathLike[str]) -> Description:
     """The checked description; `ConfigError` lists every mistake (unknown keys, wrong types, missing files) together."""
     path = Path(path)

@@ -170,6 +170,26 @@ def refuse_similarities(rdms: np.ndarray, name: str, measure: str | None = None)
         )
 
 
+def look_like_similarities(rdms: np.ndarray) -> bool:
+    """Whether (subject, ..., image, image), on average, has the signs of similarities, whose diagonal was set to 0.
+
+    Of distances, the main axis of the doubly centred matrix (classical scaling, -J D J / 2) is real: its largest eigenvalue by
+    size is positive. Similarities turn the signs around. Missing pairs count as the mean.
+    """
+    pairs = rdms.reshape(-1, *rdms.shape[-2:]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(pairs, axis=0) / np.maximum(np.isfinite(pairs).sum(0), 1)
+    first, second = np.triu_indices(len(mean), 1)
+    there = np.isfinite(pairs).sum(axis=0) > 0
+    known = there[first, second]
+    if known.any():
+        mean[~there] = mean[first, second][known].mean()
+    np.fill_diagonal(mean, 0.0)
+    centred = mean - mean.mean(0) - mean.mean(1)[:, None] + mean.mean()
+    values = np.linalg.eigvalsh(-centred / 2)
+    return bool(-values[0] > values[-1])
+
+
 def from_condensed(values: np.ndarray) -> np.ndarray:
     """(..., image, image) from the upper triangle in row order (..., pair), as scipy's squareform and rsatoolbox have it."""
     n_images = images_of_pairs(values.shape[-1])

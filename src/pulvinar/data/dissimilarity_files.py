@@ -9,7 +9,7 @@ import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import read_arrays, require_file
+from pulvinar.core.storage import read_arrays, reads, require_file
 from pulvinar.data.array_files import ID_KEYS, TEXT, as_names, only_names
 from pulvinar.data.dissimilarities import (
     Dissimilarities,
@@ -62,6 +62,7 @@ class RDMArrays:
         return next((target.n_images for target in self.targets.values()), None) or len(next(iter(self.models.values())))
 
 
+@reads("an .npz of RDMs")
 def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
     """The RDMs of an .npz file, whose arrays are told apart by their shape:
 
@@ -92,6 +93,7 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
         raise type(error)(f"{path}: {error}") from error
 
 
+@reads("an .npz of RDMs")
 def read_npz_arrays(path: str | os.PathLike[str]) -> RDMArrays:
     """Targets, models and names of an .npz file as `read_npz` tells them apart; there may be no target, or no model."""
     path = require_file(path)

@@ -3,11 +3,12 @@
 The folder form is documented in docs/folder.md. It is written whole or not at all, and read as memory maps.
 """
 
+import contextlib
 import copy
 import dataclasses
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,17 @@ from PIL import Image
 from pulvinar.core import checksums
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
+from pulvinar.core.hdf5 import create_hdf5, map_hdf5_array, open_hdf5, read_hdf5_array
 from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import (
     atomic_folder,
     checksum,
     fingerprint,
-    map_hdf5_array,
-    open_hdf5,
-    read_hdf5_array,
     read_json,
     reading,
     require_folder,
+    set_aside,
     write_json,
 )
 from pulvinar.data.geometry import Geometry
@@ -134,7 +134,7 @@ def write_tables(experiment: Experiment, folder: Path) -> None:
     write_stimulus_file(experiment.stimuli, folder)
     write_json(folder / "split.json", {"train": experiment.split.train, "test": experiment.split.test})
     if experiment.truth:
-        with h5py.File(folder / "truth.h5", "w") as file:
+        with create_hdf5(folder / "truth.h5") as file:
             for subject, arrays in experiment.truth.items():
                 for name, values in arrays.items():
                     file.create_dataset(f"{subject}/{name}", data=values)
@@ -170,7 +170,7 @@ def _require_plain_name(what: str, name: str) -> None:
 
 def write_stimulus_file(stimuli: Stimuli, folder: Path) -> None:
     """stimuli.h5: ids, sources, labels, features; where the stimuli have pixel keys, these and the sizes of the image files."""
-    with h5py.File(folder / "stimuli.h5", "w") as file:
+    with create_hdf5(folder / "stimuli.h5") as file:
         file.create_dataset("id", data=np.array(list(stimuli.ids), dtype=object), dtype=h5py.string_dtype())
         file.create_dataset("source", data=np.array(list(stimuli.sources), dtype=object), dtype=h5py.string_dtype())
         if stimuli.labels is not None:
@@ -221,16 +221,22 @@ def _write_images(stimuli: Stimuli, folder: Path) -> Stimuli:
 
 
 def _write_responses(responses: Responses, path: Path) -> None:
-    create_response_file(responses, path)
-    with h5py.File(path, "r+") as file:
+    with _response_file(responses, path) as file:
         for start in range(0, responses.n_trials, 64):
             file["values"][start : start + 64] = responses.values[start : start + 64]
 
 
 def create_response_file(responses: Responses, path: Path) -> None:
     """The HDF5 file of a subject with everything but the values, whose room is set aside, contiguous, to be filled."""
+    with _response_file(responses, path):
+        pass
+    set_aside(path, path.stat().st_size)
+
+
+@contextlib.contextmanager
+def _response_file(responses: Responses, path: Path) -> Iterator[h5py.File]:
     path.parent.mkdir(exist_ok=True)
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         values = file.create_dataset("values", shape=responses.values.shape, dtype=responses.values.dtype, dcpl=layout)
@@ -247,6 +253,7 @@ def create_response_file(responses: Responses, path: Path) -> None:
             file.create_group("geometry").attrs["template"] = str(geometry.pop("template"))
         for name, array in geometry.items():
             file.create_dataset(f"geometry/{name}", data=array)
+        yield file
 
 
 def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experiment:

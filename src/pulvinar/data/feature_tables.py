@@ -16,8 +16,9 @@ import numpy as np
 
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.hdf5 import map_hdf5_array, open_hdf5
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import fingerprint, map_hdf5_array, open_hdf5, open_npz, read_json, reading, require_file
+from pulvinar.core.storage import fingerprint, open_npz, read_json, reading, reads, require_file
 from pulvinar.data.array_files import ID_KEYS, read_ids, texts_in
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.stimuli import Stimuli
@@ -40,6 +41,7 @@ def is_table(place: str) -> bool:
     return Path(_split_name(place)[0]).suffix.lower() in SUFFIXES
 
 
+@reads("a table of embeddings")
 def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
     """The array (image, dim) or (image, token, dim) of a file, a row per id, a memory map wherever the file allows.
 
@@ -69,6 +71,7 @@ def open_table(place: str, *, ids: Sequence[str]) -> np.ndarray:
     return table
 
 
+@reads("a table of embeddings")
 def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] = ()) -> tuple[str, np.ndarray]:
     """Name (the file's, or the array's in it) and float32 (row, ...) of some rows of a file's table.
 
@@ -81,6 +84,8 @@ def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] =
     if names is not None:
         own = ImageNames(names, str(path))
         rows, n_rows = own.rows(ids, origin="these data", what="stimuli", different=True), len(own)
+    elif ids:
+        warn(f"{path}: holds no names; its rows are taken by their number in the stimulus file, on trust", once=True)
     if path.suffix.lower() not in (".h5", ".hdf5"):
         stamp = path.stat()
         table = _opened(str(path), name, stamp.st_mtime_ns, stamp.st_size)
@@ -94,6 +99,7 @@ def read_rows(place: str, rows: np.ndarray, *, n_rows: int, ids: Sequence[str] =
             return name or path.stem, np.asarray(dataset[unique], np.float32)[back]
 
 
+@reads("the notes beside a table of embeddings")
 def made_from(place: str) -> dict[str, object]:
     """What the .json beside a file says it was made from; empty without one."""
     sidecar = Path(_split_name(place)[0]).with_suffix(".json")

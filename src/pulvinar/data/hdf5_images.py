@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import InputError, NotFoundError
-from pulvinar.core.storage import open_hdf5, reading, refuse_fill
+from pulvinar.core.hdf5 import open_hdf5, refuse_fill
+from pulvinar.core.storage import reading
 from pulvinar.data.pixels import from_unit_range
 
 
@@ -26,7 +27,8 @@ class HDF5Images:
             if not isinstance(images, h5py.Dataset):
                 raise NotFoundError(f"{path}: no dataset '{name}'; there are: {', '.join(file) or 'none'}")
             refuse_fill(str(path), name, images, rows=())
-            shape, kind = images.shape, images.dtype
+            shape: tuple[int, ...] = images.shape or ()
+            kind = images.dtype
         bytes_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3 and kind == np.uint8
         self.channels_first = len(shape) == 4 and shape[1] == 3 and shape[3] != 3 and kind.kind == "f"
         if not bytes_last and not self.channels_first:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log, warn
+from pulvinar.core.storage import reads
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.pictures import SUFFIXES, Notes, PictureOptions, decode, find_pictures, look_into, say_left_out
 from pulvinar.data.source_options import parse_source
@@ -55,6 +56,7 @@ def open_images(source: str) -> tuple[ImageNames, list[Path], PictureOptions]:
     return *list_images(folder), options
 
 
+@reads("an image")
 def read_image(path: str | os.PathLike[str], options: PictureOptions | None = None) -> np.ndarray:
     """Pixels uint8 (height, width, 3) of a file, as `pictures.decode` reads it."""
     return decode(path, options).pixels

@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log, track, warn
-from pulvinar.core.storage import atomic_path, checksum, fingerprint, read_json, reading, write_json
+from pulvinar.core.storage import atomic_path, checksum, fingerprint, read_json, reading, set_aside, write_json
 from pulvinar.data.image_set import ImageSet, without_copies
 from pulvinar.data.pictures import SUFFIXES, FolderContent, Notes, Picture, PictureOptions, decode, look_into, say_left_out
 
@@ -196,6 +196,7 @@ def read_pictures(
         return found
     with atomic_path(stored) as temporary:
         mapped = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), *reader.shape, 3))
+        set_aside(temporary, temporary.stat().st_size)
         kept = reader.fill(mapped)
         mapped.flush()
         facts = {"rows": kept, "notes": reader.lines(), "sha256": checksum(temporary)}

@@ -14,7 +14,9 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.storage import atomic_path, open_hdf5, read_hdf5_array, reading, require_file
+from pulvinar.core.hdf5 import create_hdf5, hdf5_values, open_hdf5, read_hdf5_array
+from pulvinar.core.storage import atomic_path, reading, reads, require_file
+from pulvinar.core.untrusted import require_readable
 
 HEADER_BYTES, USER_BLOCK_BYTES = 128, 512
 HEADER_5, HEADER_7_3 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
@@ -25,6 +27,7 @@ NUMERIC = "biuf"
 Struct = Mapping[str, Any]
 
 
+@reads("a MATLAB file")
 def matlab_version(path: str | os.PathLike[str]) -> str:
     """'5' or '7.3', from the content; `FileError` says what the file is instead, or that it is cut short."""
     path = require_file(path, "MATLAB file")
@@ -43,6 +46,7 @@ def matlab_version(path: str | os.PathLike[str]) -> str:
     )
 
 
+@reads("a MATLAB file")
 def read_matlab(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The numeric arrays of a .mat file by name, axes in MATLAB's order. Text, cells and structs are left out.
 
@@ -56,6 +60,7 @@ def read_matlab(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return {name: _values(file, name) for name in numeric if _matlab_class(file[name]) != "char"}
 
 
+@reads("a MATLAB file")
 def left_out_of_matlab(path: str | os.PathLike[str]) -> list[str]:
     """Names of the variables that `read_matlab` leaves out: text, cells and structs."""
     read = read_matlab(path)
@@ -65,6 +70,7 @@ def left_out_of_matlab(path: str | os.PathLike[str]) -> list[str]:
         return [name for name in file if name not in read and name != REFERENCES]
 
 
+@reads("a MATLAB file")
 def read_matlab_structs(path: str | os.PathLike[str], name: str, fields: Sequence[str]) -> list[dict[str, Any]]:
     """The elements of a struct array, each a dict of these fields: text as str, numbers as arrays in MATLAB's order.
 
@@ -95,6 +101,7 @@ def _require_fields(path: str | os.PathLike[str], name: str, fields: Sequence[st
 def _load_version_5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     import scipy.io
 
+    require_readable(path, "mat")
     with reading(path, "MATLAB version 5 file"), Path(path).open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", scipy.io.matlab.MatReadWarning)  # one name twice: which of them?
         return {name: values for name, values in scipy.io.loadmat(file).items() if isinstance(values, np.ndarray)}
@@ -124,12 +131,15 @@ def _matlab_class(node: h5py.Dataset | h5py.Group) -> str:
 def _values(file: h5py.File, name: str) -> np.ndarray:
     """A dataset with its axes turned back to MATLAB's order; of an empty array MATLAB stores the shape in place of values."""
     if file[name].attrs.get("MATLAB_empty", 0):
-        return np.zeros([int(size) for size in np.ravel(read_hdf5_array(file, name))])
+        shape = [int(size) for size in np.ravel(read_hdf5_array(file, name))]
+        if 0 not in shape:
+            raise FileError(f"{file.filename}: '{name}' is marked as empty, but its shape is {shape}")
+        return np.zeros(shape)
     return read_hdf5_array(file, name).T
 
 
 def _value_7_3(node: h5py.Dataset) -> Any:
-    values = np.asarray(node[...]).T
+    values = hdf5_values(node).T
     if _matlab_class(node) == "char":
         return "" if node.attrs.get("MATLAB_empty", 0) else "".join(chr(code) for code in values.ravel(order="F"))
     return values
@@ -139,7 +149,7 @@ def _field_7_3(file: h5py.File, node: h5py.Dataset) -> list[Any]:
     """One field of all elements: references in a struct array, the value itself in a single struct."""
     if h5py.check_ref_dtype(node.dtype) is None:
         return [_value_7_3(node)]
-    return [_value_7_3(file[reference]) for reference in node[...].T.ravel(order="F")]
+    return [_value_7_3(file[reference]) for reference in hdf5_values(node).T.ravel(order="F")]
 
 
 # --- version 7.3: writing ---------------------------------------------------------------------------------------------
@@ -159,7 +169,7 @@ def write_matlab_7_3(
         if np.asarray(values).dtype.kind not in NUMERIC:
             raise InputError(f"{path}: array '{name}' holds {np.asarray(values).dtype}; numbers are needed")
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK_BYTES, libver=("earliest", "v110")) as file:
+        with create_hdf5(temporary, userblock_size=USER_BLOCK_BYTES, libver=("earliest", "v110")) as file:
             for name, values in arrays.items():
                 _write_value(file, name, np.asarray(values))
             for name, elements in (structs or {}).items():

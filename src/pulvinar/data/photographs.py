@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.storage import reads
 from pulvinar.data.pictures import PictureOptions, decode
 
 TEST_CROPS = {"largest_overlap": 0.35, "contrast": 0.12}
@@ -43,6 +44,7 @@ def bundled_path(name: str) -> Path:
     return Path(found.origin).parent / FOLDERS[library] / file
 
 
+@reads("an image")
 def read_picture(path: Path, options: PictureOptions | None = None) -> np.ndarray:
     """A picture uint8 (height, width, 3), its longer edge reduced to `LARGEST_PICTURE` pixels; `FileError` if it is none."""
     picture = Image.fromarray(decode(path, options).pixels)

@@ -19,8 +19,9 @@ import numpy as np
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.limits import require_plausible
 from pulvinar.core.progress import log, warn
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.pixels import from_16_bits, from_unit_range
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ SYSTEM_NAMES = (
 OF_THE_SYSTEM = "hidden files, thumbnails and folders of the system"
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "gray": (128, 128, 128)}
 REFUSE = "refuse"
+BYTES_PER_PIXEL = 4
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # the EXIF tag
 BITS, PHOTOMETRIC, PLANAR, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 284, 320, 339  # tags of TIFF
@@ -109,6 +111,7 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
+@reads("an image")
 def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) -> Picture:
     """The picture of a file, upright, in red, green and blue.
 
@@ -123,6 +126,7 @@ def decode(path: str | os.PathLike[str], options: PictureOptions | None = None) 
     path = require_file(path, "image")
     notes: list[str] = []
     with reading(path, "an image"), _opened(path) as image:
+        require_plausible(path, image.width * image.height * BYTES_PER_PIXEL)
         frames = getattr(image, "n_frames", 1)
         if image.format == "MPO":
             notes.append("the first of several pictures in one .jpg")

@@ -14,7 +14,7 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.sessions import session_numbers
 
@@ -78,6 +78,7 @@ class Table:
         return ["" if is_none(cell) else cell for cell in self.column(name)]
 
 
+@reads("a table")
 def read_table(path: str | os.PathLike[str]) -> Table:
     """A .csv or .tsv file with a header line; cells stripped of blanks, in composed Unicode (NFC).
 

@@ -6,6 +6,7 @@ stream is read to its end, where its checksum stands.
 
 import contextlib
 import gzip
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import reading, require_file
-
-STEP = 2**22  # bytes read at once to the end of a stream
+from pulvinar.core.limits import require_plausible
+from pulvinar.core.storage import reading, reads, require_file
+from pulvinar.data.brain_files import read_to_end
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,13 +38,13 @@ class VolumeSeries:
 
         `FileError` where the file is cut short, damaged, or longer than its header states.
         """
+        require_plausible(self.path, self.n_volumes * len(index) * self.stored.itemsize)
         place = np.ravel_multi_index(tuple(index.T), self.grid, order="F")
         out = np.empty((self.n_volumes, len(index)), self.stored.newbyteorder("="))
         with self._stream() as file:
             for number in range(self.n_volumes):
                 out[number] = self._volume(file, number)[place]
-            while file.read(STEP):
-                pass
+            read_to_end(file, self.path)
         return out
 
     def read(self, index: np.ndarray) -> np.ndarray:
@@ -75,6 +76,7 @@ class VolumeSeries:
         return np.frombuffer(content, self.stored)
 
 
+@reads("NIfTI")
 def open_series(path: Path, what: str = "session of betas") -> VolumeSeries:
     """The header of a `.nii` or `.nii.gz` file (x, y, z, volume) of numbers; values are read when asked for."""
     import nibabel
@@ -86,6 +88,7 @@ def open_series(path: Path, what: str = "session of betas") -> VolumeSeries:
         stored, slope, intercept, offset = np.dtype(proxy.dtype), float(proxy.slope), float(proxy.inter), int(proxy.offset)
     if len(shape) != 4 or 0 in shape or stored.kind not in "iuf":
         raise InputError(f"{path}: numbers (x, y, z, trial) are needed, {stored} {shape} came")
+    require_plausible(path, max(offset, math.prod(shape[:3]) * stored.itemsize), what="a volume of it")
     return VolumeSeries(
         path=path,
         grid=(int(shape[0]), int(shape[1]), int(shape[2])),

@@ -15,6 +15,7 @@ import numpy as np
 
 from pulvinar.core.errors import InputError, of_every
 from pulvinar.core.progress import log
+from pulvinar.core.storage import reads
 from pulvinar.data import fmriprep
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.description import Description, SubjectFiles, read_description_file
@@ -37,6 +38,7 @@ FMRIPREP_ESTIMATE = (
 )
 
 
+@reads("what a description lists")
 def read_description(path: str | os.PathLike[str]) -> Experiment:
     """The experiment whose files a description (TOML) lists; docs/data.md shows each key.
 

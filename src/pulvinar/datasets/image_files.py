@@ -25,7 +25,7 @@ from PIL import Image
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import ConfigError, FileError, NotFoundError
 from pulvinar.core.progress import track
-from pulvinar.core.storage import atomic_folder, read_arrays
+from pulvinar.core.storage import atomic_folder, read_arrays, reads
 from pulvinar.data.array_files import as_names
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.image_folder import open_folder
@@ -63,6 +63,7 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     return read_npz(place, white=options.white)
 
 
+@reads("an .npz of images")
 def read_npz(path: str | os.PathLike[str], *, white: int | None = None) -> ImageSet:
     """An image set from named arrays; `NotFoundError` lists what is there when x_train is not. white: of uint16 images."""
     if Path(path).suffix.lower() == ".npy":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.image_folder import open_folder
 from pulvinar.data.image_set import ImageSet
@@ -54,11 +54,12 @@ def load(path: str | os.PathLike[str]) -> ImageSet:
     )
 
 
+@reads("a list of classes")
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """The first word of each line, without empty lines and lines that start with #; each class once."""
     path = require_file(path, "list of classes")
     with reading(path, "text"):
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     names = [line.split()[0].rstrip(",") for line in lines if line.strip() and not line.startswith("#")]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names:

@@ -23,8 +23,9 @@ import numpy as np
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.hdf5 import map_hdf5_array
 from pulvinar.core.progress import log, track, warn
-from pulvinar.core.storage import map_hdf5_array, reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.experiment import Experiment
@@ -39,6 +40,7 @@ from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.nsd.files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name
 
+LARGEST_MEMBER = 2**20  # bytes of a behav.npy, which has some hundred
 SCALING = "z-scored by MindEye2 with the training trials of all sessions; transductive where fewer sessions are used"
 N_COLUMNS, IMAGE_COLUMN, BETAS_COLUMN = 17, 0, 5
 
@@ -107,6 +109,7 @@ def _trials(root: Path, name: str, options: Options) -> _Trials:
     return _Trials(train=np.concatenate(train), test=_read_tar(folder / options.test / "0.tar"), n_sessions=n_sessions)
 
 
+@reads("a webdataset tar")
 def _read_tar(path: Path) -> np.ndarray:
     """Image row and row of the betas of every sample, in its order: int64 (trial, 2)."""
     found, samples = [], set()
@@ -114,13 +117,15 @@ def _read_tar(path: Path) -> np.ndarray:
         file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
         if file.read() != bytes(tarfile.BLOCKSIZE):  # Python's reader takes a missing end for the end
             raise FileError(f"{path}: cannot be read as a webdataset tar: truncated, its end is missing")
-    with reading(path, "a webdataset tar"), tarfile.open(path) as archive:
+    with reading(path, "a webdataset tar"), tarfile.open(path, "r:") as archive:
         for member in archive:
             sample, _, kind = member.name.rpartition("/")[2].partition(".")
             if not member.isfile() or not sample:  # a folder, or a hidden file of the system
                 continue
             samples.add(sample)
             if kind == "behav.npy":
+                if member.issparse() or member.size > LARGEST_MEMBER:
+                    raise FileError(f"{path}: '{member.name}' states {member.size} bytes; a behav.npy has some hundred")
                 content = archive.extractfile(member)
                 found.append(np.load(io.BytesIO(content.read() if content else b""), allow_pickle=False))
         _require_end(path, archive.offset)

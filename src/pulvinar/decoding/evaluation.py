@@ -93,7 +93,7 @@ def evaluate_selections(
         voxels=voxels,
         n_sessions=settings.n_sessions,
     )
-    test = _test_images(experiment, decoder.embedding, settings)
+    test = test_images(experiment, decoder.embedding, settings)
     said = run.facts.get("selection", {}).get("chosen_by", "the learnt selection")
     every_control = [Control(name=run.method, description=said, selected=decoder.selected)]
     if controls:
@@ -106,13 +106,13 @@ def evaluate_selections(
     predictions = _predictions(run, every_control, decoder, refits, test)
     scored: dict[str, dict[Protocol, Retrieval]] = {}
     rows: list[dict[str, Any]] = []
-    reference, reference_name = _reference(experiment, settings.roi)
+    reference, reference_name = reference_of(experiment, settings.roi)
     with bar("scoring the selection and its controls", len(every_control)) as progress:
         for control in every_control:
             if control.selected is not None:
                 predicted = predictions[control.name]
-                scored[control.name] = {name: _score(predicted, test, seed, name) for name in protocols_for(len(test.images))}
-            rows.append(_row(control, scored.get(control.name), reference, scored[run.method], run.method, seed, protocol))
+                scored[control.name] = {name: score(predicted, test, seed, name) for name in protocols_for(len(test.images))}
+            rows.append(row_of(control, scored.get(control.name), reference, scored[run.method], run.method, seed, protocol))
             top1 = rows[-1]["brain_to_image_top1"]
             progress.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
     ours, headline = scored[run.method], {name: found[protocol] for name, found in scored.items()}
@@ -126,7 +126,8 @@ def evaluate_selections(
     return evaluation
 
 
-def _test_images(experiment: Experiment, embedding: Embedding, settings: AdaptationSettings) -> _Test:
+def test_images(experiment: Experiment, embedding: Embedding, settings: AdaptationSettings) -> _Test:
+    """Test trials on all voxels, test images in order, and what they are compared with."""
     used = {"scaling": settings.scaling, "n_sessions": settings.n_sessions}
     trials = held_out_data(experiment, experiment.target, embedding, **used)  # type: ignore[arg-type]
     images = list(dict.fromkeys(trials.stimulus_ids))
@@ -227,14 +228,14 @@ def _kept(run: RunFolder, control: Control, outputs: Tensor, test: _Test) -> np.
     return predicted
 
 
-def _score(predicted: np.ndarray, test: _Test, seed: int, protocol: Protocol) -> Retrieval:
+def score(predicted: np.ndarray, test: _Test, seed: int, protocol: Protocol) -> Retrieval:
     """Near-duplicates are not in each other's gallery; the papers' draws have all 300."""
     generator = np.random.default_rng([seed, 0x5C0])
     excluded = test.duplicates if protocol == "every_candidate" else None
     return retrieval_scores(predicted, test.true, generator=generator, excluded=excluded, protocol=protocol)
 
 
-def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str | None]:
+def reference_of(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str | None]:
     """What the selection is compared with: planted voxels where known, else the annotated ROI."""
     truth = experiment.truth.get(experiment.target, {})
     if "responsive" in truth:
@@ -243,7 +244,7 @@ def _reference(experiment: Experiment, roi: str) -> tuple[np.ndarray | None, str
     return (rois[roi], "annotated") if roi in rois else (None, None)
 
 
-def _row(
+def row_of(
     control: Control,
     scored: Mapping[Protocol, Retrieval] | None,
     reference: np.ndarray | None,

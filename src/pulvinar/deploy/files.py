@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pulvinar.core.errors import FileError
-from pulvinar.core.storage import atomic_folder, read_json, require_file, require_folder, write_json
+from pulvinar.core.storage import atomic_folder, read_json, reads, require_file, require_folder, write_json
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 from pulvinar.learning.backbone_runs import shape_of
@@ -70,6 +70,7 @@ def _dtype(network: nn.Module) -> str:
     return str(next(network.parameters()).dtype).removeprefix("torch.")
 
 
+@reads("a network for use")
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """config.json of the folder; `FileError` where it is missing or of another kind."""
     folder = require_folder(path, hint="; `pulvinar deploy compact` writes one")
@@ -83,6 +84,7 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_json(folder / CONFIG)
 
 
+@reads("a network for use")
 def load(path: str | os.PathLike[str]) -> CompactNetwork:
     """The compact network of a folder, in inference mode on the CPU; `FileError` where it is damaged or of another kind."""
     config = _require_kind(path, COMPACT)
@@ -99,6 +101,7 @@ def load(path: str | os.PathLike[str]) -> CompactNetwork:
     return network
 
 
+@reads("a network for use")
 def load_decoder(path: str | os.PathLike[str]) -> VoxelDecoder:
     """The voxel decoder of a folder; `FileError` where it is damaged or of another kind."""
     config = _require_kind(path, DECODER)

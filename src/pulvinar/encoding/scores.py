@@ -193,35 +193,46 @@ def score_regions(
     for (name, side), inside in regions(test.responses, voxels).items():
         if side == "both" and name != "all":
             warn_if_few(name, int(inside.sum()), test.responses.subject)
-        generator = np.random.default_rng([seed, 0xE5C])
-        predicted, measured = given.predicted[:, inside], given.measured[:, inside]
-        low, high = scores.mean_r_interval(predicted, measured, generator=generator, n_bootstrap=n_bootstrap)
-        null = scores.permutation_test(predicted, measured, generator=generator, n_permutations=n_permutations).mean_r
-        r = scores.mean_or_none(voxel_scores["r"][inside])
-        row = {
-            "subject": test.responses.subject,
-            "roi": name,
-            "hemisphere": side,
-            "n_voxels": int(inside.sum()),
-            "n_voxels_without_r": int((~np.isfinite(voxel_scores["r"][inside])).sum()),
-            "n_voxels_predicted_constant": int((~np.isfinite(scores.standardised(predicted)[0])).sum()),
-            "n_images": len(test.ids),
-            "r_nested": r,
-            "r_nested_low": low,
-            "r_nested_high": high,
-            "null_mean": float(null.mean()),
-            "null_percentile_95": float(np.percentile(null, 95)),
-            "p_value": None if r is None else float((1 + (null >= r - 1e-12).sum()) / (1 + len(null))),
-            "share_significant": _share_significant(voxel_scores["q_value"][inside]),
-        }
-        for key in VOXEL_SCORES:
-            row[key] = scores.mean_or_none(voxel_scores[key][inside]) if key in voxel_scores else None
-        baseline = voxel_scores.get("r_baseline")
-        row["share_improved"] = None if baseline is None else scores.share_improved(voxel_scores["r"][inside], baseline[inside])
-        row |= _over_untuned(given, inside, generator=generator, n_permutations=n_permutations, n_bootstrap=n_bootstrap)
+        row = {"subject": test.responses.subject, "roi": name, "hemisphere": side}
+        row |= region_row(given, voxel_scores, inside, seed=seed, n_permutations=n_permutations, n_bootstrap=n_bootstrap)
         row |= {f"{key}_reason": reason for key, reason in reasons.items() if row.get(key) is None}
         rows.append(row)
     return rows
+
+
+def region_row(
+    given: Predictions,
+    voxel_scores: Mapping[str, np.ndarray],
+    inside: np.ndarray,
+    *,
+    seed: int,
+    n_permutations: int,
+    n_bootstrap: int = 500,
+) -> dict[str, Any]:
+    """The numbers of one region, `inside` (voxel,) bool."""
+    generator = np.random.default_rng([seed, 0xE5C])
+    predicted, measured = given.predicted[:, inside], given.measured[:, inside]
+    low, high = scores.mean_r_interval(predicted, measured, generator=generator, n_bootstrap=n_bootstrap)
+    null = scores.permutation_test(predicted, measured, generator=generator, n_permutations=n_permutations).mean_r
+    r = scores.mean_or_none(voxel_scores["r"][inside])
+    row = {
+        "n_voxels": int(inside.sum()),
+        "n_voxels_without_r": int((~np.isfinite(voxel_scores["r"][inside])).sum()),
+        "n_voxels_predicted_constant": int((~np.isfinite(scores.standardised(predicted)[0])).sum()),
+        "n_images": len(given.predicted),
+        "r_nested": r,
+        "r_nested_low": low,
+        "r_nested_high": high,
+        "null_mean": float(null.mean()),
+        "null_percentile_95": float(np.percentile(null, 95)),
+        "p_value": None if r is None else float((1 + (null >= r - 1e-12).sum()) / (1 + len(null))),
+        "share_significant": _share_significant(voxel_scores["q_value"][inside]),
+    }
+    for key in VOXEL_SCORES:
+        row[key] = scores.mean_or_none(voxel_scores[key][inside]) if key in voxel_scores else None
+    baseline = voxel_scores.get("r_baseline")
+    row["share_improved"] = None if baseline is None else scores.share_improved(voxel_scores["r"][inside], baseline[inside])
+    return row | _over_untuned(given, inside, generator=generator, n_permutations=n_permutations, n_bootstrap=n_bootstrap)
 
 
 def _share_significant(q_values: np.ndarray) -> float | None:

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pulvinar.core.errors import MissingDependencyError
 from pulvinar.core.progress import log
-from pulvinar.core.storage import fingerprint, read_arrays, read_json, require_folder, write_arrays
+from pulvinar.core.storage import fingerprint, read_arrays, read_json, reads, require_folder, write_arrays
 from pulvinar.gating.runs import KINDS, PooledRow, find_runs, pool
 from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
 from pulvinar.report.run_folder import is_simulated
@@ -84,11 +84,12 @@ def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
     return made
 
 
+@reads("a run")
 def _records(folder: Path) -> list[dict[str, Any]]:
     import json
 
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()] if path.is_file() else []
 
 
 def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pulvinar.core import checksums
 from pulvinar.core.errors import FileError
-from pulvinar.core.storage import atomic_path, reading, require_file, to_jsonable
+from pulvinar.core.storage import atomic_path, reading, reads, require_file, to_jsonable
 
 State = dict[str, Any]
 CHECKSUM = "sha256"
@@ -60,6 +60,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
         write_tensors(temporary, tensors, {"json": json.dumps(rest)})
 
 
+@reads("a checkpoint")
 def load(path: str | os.PathLike[str]) -> State:
     """Read what `save` wrote; `FileError` when it is missing or damaged."""
     path = require_file(path, "checkpoint")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pulvinar.core import checksums
 from pulvinar.core.errors import InputError
-from pulvinar.core.storage import open_npz, read_json, reading, require_file
+from pulvinar.core.storage import open_npz, read_json, reading, reads, require_file
 from pulvinar.networks.preprocessing import Preprocessing
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
@@ -42,6 +42,7 @@ def is_file_name(weights: str | os.PathLike[str]) -> bool:
     return Path(weights).suffix.lower() in SUFFIXES or Path(weights).is_file()
 
 
+@reads("weights")
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Name -> tensor, on the CPU; a 'module.' or 'network.' in front of all names (a wrapper's) is dropped.
 
@@ -92,6 +93,7 @@ def _require_whole_archive(path: Path) -> None:
             raise ValueError(f"'{damaged}' in it is damaged, its checksum does not fit")
 
 
+@reads("a description of weights")
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What FILE.json beside a file of weights (net.npz -> net.json) says of the input it wants; empty where there is none."""
     sidecar = Path(path).with_suffix(".json")

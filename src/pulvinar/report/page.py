@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from pulvinar.core.errors import FileError
 from pulvinar.core.places import require_own_kind
-from pulvinar.core.storage import write_text
+from pulvinar.core.storage import reads, write_text
 from pulvinar.report import run_folder, tables
 from pulvinar.report.run_folder import Run
 from pulvinar.report.settings import facts_of_run, settings_of
@@ -43,6 +43,7 @@ PAGES = {  # topic -> module of a wing
 }
 
 
+@reads("a run to report")
 def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
     """Write the page of a run, `report.html` in its folder unless `out` names another file; the path written.
 

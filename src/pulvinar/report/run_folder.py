@@ -11,7 +11,7 @@ import numpy as np
 
 from pulvinar.core import storage
 from pulvinar.core.errors import FileError
-from pulvinar.core.storage import read_json, require_folder
+from pulvinar.core.storage import read_json, reads, require_folder
 from pulvinar.data.geometry import Geometry
 
 SCORE = "brain_to_image_top1"
@@ -98,6 +98,7 @@ def is_simulated(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None)
     return bool((facts.get("data") or {}).get("simulated")) or (evaluation or {}).get("reference") == "planted"
 
 
+@reads("a run")
 def read(folder: str | os.PathLike[str]) -> Run:
     """The run in a folder. `FileError` names the folder and what makes it no run, or the piece that cannot be read."""
     folder = Path(folder)
@@ -131,7 +132,7 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_text(encoding="utf-8-sig") if path.is_file() else None
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not UTF-8 text: {error}") from error
 
@@ -199,6 +200,7 @@ def _read_published(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
+@reads("arrays of a run")
 def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz file of the run, None if there is no such file; `FileError` where one that is needed is missing."""
     if not path.is_file():

@@ -8,6 +8,7 @@ import numpy as np
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
+from pulvinar.core.storage import reads
 from pulvinar.data.array_files import read_array, read_ids
 from pulvinar.data.dissimilarities import (
     SubjectRDMs,
@@ -50,6 +51,7 @@ class RDMFile:
         return replace(self, targets=taken(self.targets), models=taken(self.models), names=names)
 
 
+@reads("RDMs")
 def read_rdms(path: str) -> RDMFile:
     """RDMs of an .npz, .npy, or rsatoolbox file. Names stand in the file, or (.npy) in a .csv beside it (`read_ids`).
 

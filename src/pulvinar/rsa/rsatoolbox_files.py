@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.storage import atomic_path, open_hdf5, read_hdf5_array, reading, refuse_existing, require_file
+from pulvinar.core.hdf5 import create_hdf5, open_hdf5, read_hdf5_array
+from pulvinar.core.storage import atomic_path, reading, reads, refuse_existing, require_file
 from pulvinar.data.array_files import only_names
 from pulvinar.data.dissimilarities import check_rdm, from_condensed
 from pulvinar.scores.rdm import count_images
@@ -106,6 +107,7 @@ def from_matrices(rdms: np.ndarray, **others: Any) -> StoredRDMs:
     return StoredRDMs(dissimilarities=np.ascontiguousarray(rdms[:, first, second]), **others)
 
 
+@reads("an RDM file of rsatoolbox")
 def read_rdm_file(path: str | os.PathLike[str]) -> StoredRDMs:
     """Read an .h5 or .hdf5 file of rsatoolbox.
 
@@ -142,7 +144,7 @@ def write_rdm_file(path: str | os.PathLike[str], rdms: StoredRDMs) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path}: RDM files of rsatoolbox end in {' or '.join(SUFFIXES)}")
     refuse_existing(path)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, create_hdf5(temporary) as file:
         file[DISSIMILARITIES] = rdms.dissimilarities
         if rdms.measure is None:
             file[MEASURE] = h5py.Empty("f")

@@ -19,7 +19,7 @@ import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import read_arrays, read_json, write_arrays, write_bytes
+from pulvinar.core.storage import read_arrays, read_json, reads, write_arrays, write_bytes
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs, require_all_pairs
 from pulvinar.data.dissimilarity_files import FMRI_PREFIX, OFFICIAL_NAMES, image_ids, names_of_images
 from pulvinar.data.image_files import ImageFiles, list_images
@@ -62,6 +62,7 @@ def target_files(folder: Path) -> list[Path]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+@reads("a set of images and RDMs")
 def read_set(folder: Path, files: Sequence[Path]) -> Dissimilarities:
     """One set: the targets of these files, over the images in the folder (without pixels, if no image lies there).
 
@@ -103,11 +104,13 @@ def _in_order(target: SubjectRDMs, names: ImageNames | None, listed: ImageNames)
     return replace(target, rdms=target.rdms[..., rows[:, None], rows])
 
 
+@reads("RDMs")
 def read_targets(path: Path) -> dict[str, SubjectRDMs]:
     """evc, it, meg_early, meg_late, as far as the file has them (under the challenge's names or these)."""
     return read_named_targets(path)[0]
 
 
+@reads("RDMs")
 def read_named_targets(path: Path) -> tuple[dict[str, SubjectRDMs], ImageNames | None]:
     """`read_targets`, and the names of the images in the file's order, where it is an .npz that holds them."""
     arrays = read_matlab(path) if path.suffix.lower() == ".mat" else read_arrays(path)

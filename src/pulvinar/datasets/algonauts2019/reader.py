@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.storage import reads
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import read_npz
 from pulvinar.datasets.algonauts2019.facts import FACTS
@@ -57,6 +58,7 @@ def load(path: str | os.PathLike[str]) -> Dissimilarities:
     return read_set(folders[0], target_files(folders[0]))
 
 
+@reads("an Algonauts 2019 folder")
 def load_all(path: str | os.PathLike[str]) -> dict[int, Dissimilarities]:
     """Every set below a folder: number of images -> its RDMs, as `load` gives them."""
     opened = [read_set(folder, target_files(folder)) for folder in _sets(Path(path))]
@@ -145,6 +147,7 @@ def _published(n_images: int) -> Mapping[str, float]:
     return CEILINGS[n_images]
 
 
+@reads("the truth of a planted world")
 def load_truth(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `generate` planted: its truth.json, from the top folder or from one of its sets; `FileError` where there is none."""
     truth = find_truth(Path(path))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
-from pulvinar.core.storage import atomic_folder, read_arrays, reading, refuse_existing, require_file, write_bytes
+from pulvinar.core.storage import atomic_folder, read_arrays, reading, reads, refuse_existing, require_file, write_bytes
 from pulvinar.data.array_files import ID_KEYS
 from pulvinar.data.dissimilarities import check_rdm
 from pulvinar.data.dissimilarity_files import CONDITION_KEYS, OFFICIAL_NAMES, names_of_images
@@ -123,6 +123,7 @@ def _zipped(name: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@reads("a submission")
 def read_submission(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Target -> predicted RDM (image, image) of a submission: its folder, a .zip, .mat, .npy or .npz file.
 
@@ -133,6 +134,7 @@ def read_submission(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return read_named_submission(path)[0]
 
 
+@reads("a submission")
 def read_named_submission(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], ImageNames | None]:
     """`read_submission`, and the names of the images in its order, where an .npz file holds them; all files must agree."""
     path = Path(path)

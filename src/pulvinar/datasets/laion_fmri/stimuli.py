@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array
 from pulvinar.core.progress import log
-from pulvinar.core.storage import checksum, open_hdf5, read_hdf5_array, read_json, reading
+from pulvinar.core.storage import checksum, read_json, reading
 from pulvinar.data.feature_tables import read_rows
 from pulvinar.data.splits import Split
 from pulvinar.data.tables import read_table

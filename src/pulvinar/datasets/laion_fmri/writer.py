@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pulvinar.core.config import setting
+from pulvinar.core.hdf5 import create_hdf5
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder, write_json, write_text
 from pulvinar.data.experiment import Experiment
@@ -113,7 +114,7 @@ def _write_images(folder: Path, experiment: Experiment, names: Mapping[str, str]
     stimuli = experiment.stimuli
     (folder / "stimuli").mkdir()
     lines = ["image_name,dataset,participant,unique_or_shared,n_reps"]
-    with h5py.File(folder / IMAGES, "w") as file:
+    with create_hdf5(folder / IMAGES) as file:
         images = file.create_dataset("images", (len(stimuli),), dtype=h5py.vlen_dtype(np.uint8))
         for row, stimulus in enumerate(stimuli.ids):
             buffer, name = io.BytesIO(), names[stimulus]

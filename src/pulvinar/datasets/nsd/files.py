@@ -20,8 +20,10 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.storage import open_hdf5, reading, require_file
+from pulvinar.core.hdf5 import open_hdf5
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, open_image, read_volume
+from pulvinar.data.matlab_files import read_matlab
 from pulvinar.data.volume_series import open_series
 
 TRIALS_PER_SESSION = 750
@@ -55,13 +57,11 @@ class Design:
         return self.order[trials] < N_SHARED
 
 
+@reads("a table of NSD's design")
 def read_design(path: Path) -> Design:
     """The trial tables, checked: three arrays, 1-based and in range, the first 1,000 columns the same for all subjects."""
-    import scipy.io
-
     path = require_file(path, "table of the experiment's design")
-    with reading(path, "MATLAB 5 file"):
-        tables = scipy.io.loadmat(str(path))
+    tables = read_matlab(path)
     missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in tables]
     if missing:
         raise FileError(
@@ -106,6 +106,7 @@ def stimulus_id(row: int) -> str:
     return f"nsd{row:05d}"
 
 
+@reads("a table with nsdId and cocoId")
 def read_photographs(path: Path, design: Design) -> dict[int, str]:
     """Row of the stimulus file -> COCO photograph, from nsd_stim_info_merged.csv; empty without the file.
 
@@ -113,7 +114,7 @@ def read_photographs(path: Path, design: Design) -> dict[int, str]:
     """
     if not path.is_file():
         return {}
-    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8") as file:
+    with reading(path, "a table with nsdId and cocoId"), path.open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
         rows = [int(line["nsdId"]) for line in lines]
         photographs = [int(line["cocoId"]) for line in lines]
@@ -155,6 +156,7 @@ class Grid:
             )
 
 
+@reads("NIfTI")
 def read_grid(path: Path) -> tuple[Grid, np.ndarray]:
     """Grid and values (x, y, z) of a NIfTI file with one volume."""
     volume = read_volume(path)
@@ -163,6 +165,7 @@ def read_grid(path: Path) -> tuple[Grid, np.ndarray]:
     return Grid(path=volume.path, shape=volume.grid, affine=volume.affine), volume.scaled(volume.stored)
 
 
+@reads("NIfTI")
 def read_map(path: Path, grid: Grid) -> np.ndarray:
     """Values (x, y, z) float32 of a NIfTI file in the grid of the subject."""
     own, values = read_grid(path)
@@ -185,13 +188,14 @@ def inside(labels: np.ndarray) -> np.ndarray:
     return labels > 0
 
 
+@reads("a label table")
 def read_label_names(path: Path) -> dict[int, str]:
     """Number -> name from a colour table (`.ctab`: number, name, and perhaps colours on each line); empty if it is missing."""
     if not path.is_file():
         return {}
     names = {}
     with reading(path, "a label table"):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             if found := re.match(r"\s*(\d+)\s+(\S+)", line):
                 names[int(found[1])] = found[2]
     return names
@@ -213,6 +217,7 @@ def session_files(folder: Path, pattern: str) -> dict[int, Path]:
     return found
 
 
+@reads("an HDF5 session")
 def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
     """int16 (trial, voxel) of an HDF5 session at voxels (voxel, 3) in NIfTI axes.
 
@@ -245,6 +250,7 @@ def _read_box(path: Path, betas: h5py.Dataset, voxels: np.ndarray) -> np.ndarray
     return out
 
 
+@reads("a NIfTI session")
 def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
     """int16 (trial, voxel) of a NIfTI session (x, y, z, trial) at voxels (voxel, 3), one volume in memory at a time."""
     series = open_series(path)
@@ -274,6 +280,7 @@ def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Se
     return np.ascontiguousarray(stacked[vertices].T, dtype=np.float32)
 
 
+@reads("MGH")
 def mgh_shape(path: Path) -> tuple[int, ...]:
     """Side lengths that the header of an .mgh file states."""
     path = require_file(path, "surface file")
@@ -281,6 +288,7 @@ def mgh_shape(path: Path) -> tuple[int, ...]:
         return tuple(int(side) for side in image.shape)
 
 
+@reads("MGH")
 def read_mgh(path: Path) -> np.ndarray:
     """Values (vertex,) or (vertex, trial) of an .mgh or .mgz file, in the type stored."""
     path = require_file(path, "surface file")

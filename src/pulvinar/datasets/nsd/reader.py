@@ -10,8 +10,9 @@ import numpy as np
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array
 from pulvinar.core.progress import log, track
-from pulvinar.core.storage import open_hdf5, read_hdf5_array, require_file
+from pulvinar.core.storage import require_file
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
 from pulvinar.data.hdf5_images import HDF5Images

@@ -15,7 +15,7 @@ import numpy as np
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import reading, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
 from pulvinar.data.volume_box import box_slices
@@ -228,6 +228,7 @@ def _surface_sessions(place: Place) -> dict[int, tuple[Path, ...]]:
     return {number: (left[number], right[number]) for number in left}
 
 
+@reads("a FreeSurfer surface")
 def _read_mesh(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Both white surfaces: vertices in mm, faces, and the number of vertices of each."""
     import nibabel

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from PIL import Image
 
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.hdf5 import create_hdf5
 from pulvinar.core.progress import track
-from pulvinar.core.storage import atomic_folder
+from pulvinar.core.storage import atomic_folder, set_aside
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.planted_head import head_grid
 from pulvinar.data.planted_layout import Plant
@@ -94,6 +94,7 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
         volumes = []
         for number, responses in enumerate(track(experiment.subjects.values(), "writing betas", len(experiment.subjects))):
             volumes.append(_write_subject(folder, number + 1, responses, experiment.truth[responses.subject], config))
+        _write_truth(folder / "truth.h5", volumes, experiment)
         if config.surface:
             write_surface(folder, volumes, betas_name=BETAS, missing=config.missing)
     return experiment
@@ -166,7 +167,7 @@ def _write_stimuli(folder: Path, experiment: Experiment, row_of: dict[str, int])
     place, stimuli = folder / "nsddata_stimuli" / "stimuli" / "nsd", experiment.stimuli
     place.mkdir(parents=True)
     (folder / "features").mkdir()
-    with h5py.File(place / "nsd_stimuli.hdf5", "w") as file:
+    with create_hdf5(place / "nsd_stimuli.hdf5") as file:
         shape = (PIXELS, PIXELS, 3)
         bricks = file.create_dataset(
             "imgBrick", (N_IMAGES, *shape), np.uint8, chunks=(1, *shape), compression="gzip", compression_opts=1
@@ -176,9 +177,9 @@ def _write_stimuli(folder: Path, experiment: Experiment, row_of: dict[str, int])
             bricks[row_of[name]] = np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.NEAREST))
     names, rows = list(row_of), np.array(list(row_of.values()))
     for feature, values in stimuli.features.items():
-        table = np.lib.format.open_memmap(
-            folder / "features" / f"{feature}.npy", mode="w+", dtype=np.float32, shape=(N_IMAGES, *values.shape[1:])
-        )
+        path = folder / "features" / f"{feature}.npy"
+        table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(N_IMAGES, *values.shape[1:]))
+        set_aside(path, path.stat().st_size)
         table[rows] = values[stimuli.rows(names)]
         table.flush()
 
@@ -202,10 +203,14 @@ def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[
             _write_session(place, session, volume, volume.betas[rows], config.format)
     ncsnr = signal_to_noise(volume.betas, responses.stimulus_ids).astype(np.float32)
     _save_nifti(place / "ncsnr.nii.gz", volume.fill(ncsnr), volume.affine)
-    with h5py.File(folder / "truth.h5", "a") as file:
-        for name, values in truth.items():
-            file.create_dataset(f"{volume.subject}/{name}", data=volume.fill(np.asarray(values)), compression="gzip")
     return volume
+
+
+def _write_truth(path: Path, volumes: list[Volume], experiment: Experiment) -> None:
+    with create_hdf5(path) as file:
+        for volume, subject in zip(volumes, experiment.subjects, strict=True):
+            for name, values in experiment.truth[subject].items():
+                file.create_dataset(f"{volume.subject}/{name}", data=volume.fill(np.asarray(values)), compression="gzip")
 
 
 def _volume(subject: str, responses: Responses, truth: dict[str, Any]) -> Volume:
@@ -266,7 +271,7 @@ def _write_session(place: Path, session: int, volume: Volume, betas: np.ndarray,
     grid[(slice(None), *volume.index.T)] = betas
     name = f"betas_session{session:02d}"
     if file_format in ("hdf5", "both"):
-        with h5py.File(place / f"{name}.hdf5", "w") as file:
+        with create_hdf5(place / f"{name}.hdf5") as file:
             file.create_dataset("betas", data=grid.transpose(0, 3, 2, 1), chunks=(len(betas), 1, 1, 1))
     if file_format in ("nifti", "both"):
         _save_nifti(place / f"{name}.nii.gz", grid.transpose(1, 2, 3, 0), volume.affine)

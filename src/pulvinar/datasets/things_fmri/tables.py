@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError, NotFoundError
+from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array, refuse_fill
 from pulvinar.core.progress import warn
-from pulvinar.core.storage import open_hdf5, read_hdf5_array, reading, refuse_fill, require_file
+from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.tables import Table, read_table
 
 KEY = "ResponseData"
@@ -61,6 +62,7 @@ def find_files(root: Path, subject: str) -> Files:
     raise FileError(f"{root}: no {subject}_ResponseData.h5 there or in betas_csv/, nor ICA-betas/{subject}/voxel-metadata")
 
 
+@reads("a table of trials")
 def read_trials(path: Path) -> Trials:
     """The table of trials, in the order of `trial_id` (0, 1, ...); `InputError` where a trial is missing or there twice."""
     table = read_table(path)

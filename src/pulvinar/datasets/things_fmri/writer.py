@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from pulvinar.core.config import setting
+from pulvinar.core.hdf5 import create_hdf5
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder, write_text
 from pulvinar.data.experiment import Experiment
@@ -160,7 +161,7 @@ def _write_csv(path: Path, columns: Mapping[str, Any]) -> None:
 def write_frame(path: Path, values: np.ndarray) -> None:
     """`ResponseData`: a frame of float64 (voxel, trial) with a column voxel_id before it, in pandas' fixed format."""
     n_voxels, n_trials = values.shape
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         _attributes(file, CLASS="GROUP", PYTABLES_FORMAT_VERSION="2.1", TITLE="", VERSION="1.0")
         group = file.create_group("ResponseData")
         _attributes(group, CLASS="GROUP", TITLE="", VERSION="1.0", encoding="UTF-8", errors="strict", pandas_type="frame")

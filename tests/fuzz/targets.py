@@ -1,0 +1,362 @@
+"""Every reader with the seeds that it is given: what commands call, and the commands themselves on run folders."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGETS: dict[str, "Target"] = {}
+
+
+@dataclass(frozen=True)
+class Target:
+    """read: called with the folder and the damaged file in it; files: which of a seed folder are damaged; slow: a command."""
+
+    seeds: str
+    files: tuple[str, ...]
+    read: Callable[[Path, Path], Any]
+    slow: bool = False
+
+
+def target(name: str, seeds: str, *files: str, slow: bool = False) -> Callable[[Callable[[Path, Path], Any]], Any]:
+    def keep(read: Callable[[Path, Path], Any]) -> Any:
+        TARGETS[name] = Target(seeds, files, read, slow)
+        return read
+
+    return keep
+
+
+def use(values: Any) -> None:
+    """Look at every value, as whoever reads an array does."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        np.asarray(values).sum(dtype=np.float64)
+
+
+IDS = [f"s{row}" for row in range(8)]
+
+
+@target("arrays", "arrays", "a.*", "b.*", "c.*", "d.*", "e.*")
+def _arrays(folder: Path, file: Path) -> None:
+    from pulvinar.data.array_files import read_array, read_ids
+
+    place = file if file.suffix != ".csv" else folder / "a.npy"
+    use(read_array(place))
+    read_ids(place)
+
+
+@target("feature tables", "arrays", "*.*")
+def _tables_of_features(folder: Path, file: Path) -> None:
+    from pulvinar.data.feature_tables import open_table, read_rows
+
+    place = {".csv": folder / "a.npy", ".json": folder / "f.safetensors"}.get(file.suffix, file)
+    if file.suffix != ".json" and place.with_suffix(".json").is_file():
+        place.with_suffix(".json").unlink()
+    name = {"b": ":clip", "c": ":betasmd", "d": ":betasmd", "e": ":clip", "f": ":clip"}.get(place.stem, "")
+    read_rows(f"{place}{name}", np.array([3, 1]), n_rows=8, ids=["s3", "s1"])
+    use(open_table(f"{place}{name}", ids=IDS))
+
+
+@target("MATLAB", "matlab", "*.mat")
+def _matlab(_: Path, file: Path) -> None:
+    from pulvinar.data.matlab_files import left_out_of_matlab, read_matlab, read_matlab_structs
+
+    for values in read_matlab(file).values():
+        use(values)
+    left_out_of_matlab(file)
+    read_matlab_structs(file, "s", ["v", "t"])
+
+
+@target("tables", "tables", "*.csv", "*.tsv")
+def _tables(_: Path, file: Path) -> None:
+    from pulvinar.data.tables import read_table, read_trials
+    from pulvinar.datasets.nsd.files import read_label_names
+
+    if file.stem == "labels":
+        read_label_names(file)
+    elif file.suffix == ".csv":
+        read_trials([file])
+    else:
+        read_table(file).full_column("onset")
+
+
+@target("JSON and TOML", "texts", "*.json", "b.toml")
+def _texts(_: Path, file: Path) -> None:
+    from pulvinar.core.config import load, read_toml
+    from pulvinar.core.storage import read_json
+    from pulvinar.data.description import read_description_file
+    from pulvinar.decoding.methods.troi import Config
+    from pulvinar.networks.weights import read_sidecar
+
+    if file.suffix == ".json":
+        read_json(file)
+        read_sidecar(file)
+        return
+    read_toml(file)
+    with contextlib.suppress(ValueError):
+        read_description_file(file)
+    load(Config, name="troi", file=file)
+
+
+@target("grids of sweep", "texts", "grid.toml")
+def _grids(_: Path, file: Path) -> None:
+    from pulvinar.app.sweeps.grid import cells
+
+    from pulvinar.core.config import read_toml
+
+    cells(read_toml(file))
+
+
+@target("NIfTI", "volumes", "*.nii", "*.nii.gz")
+def _volumes(folder: Path, file: Path) -> None:
+    from pulvinar.core.errors import PulvinarError
+    from pulvinar.data.brain_files import read_mask, read_series_header, read_volume
+
+    with contextlib.suppress(PulvinarError):
+        read_series_header(file)
+    volume = read_volume(file)
+    use(volume.scaled(volume.stored))
+    read_mask(file)
+
+
+@target("surfaces", "surfaces", "*")
+def _surfaces(folder: Path, file: Path) -> None:
+    from pulvinar.data.brain_files import read_surface
+    from pulvinar.datasets.nsd.files import mgh_shape, read_mgh
+    from pulvinar.datasets.nsd.spaces import _read_mesh
+
+    if file.suffix == ".gii":
+        read_surface([file])
+    elif file.suffix == ".white":
+        _read_mesh(folder)
+    else:
+        mgh_shape(file)
+        use(read_mgh(file))
+
+
+@target("CIFTI", "cifti", "*.nii")
+def _cifti(_: Path, file: Path) -> None:
+    from pulvinar.data.cifti_files import read_cortex
+
+    use(read_cortex(file).values)
+
+
+@target("pictures", "pictures", "*")
+def _pictures(_: Path, file: Path) -> None:
+    from pulvinar.data.pictures import decode
+
+    use(decode(file).pixels)
+
+
+@target("image sets", "image_sets", "set.npz", "*/*")
+def _image_sets(folder: Path, file: Path) -> None:
+    from pulvinar.datasets import cifar10, image_files, stl10
+
+    if file.suffix == ".npz":
+        use(image_files.load(file).train)
+    else:
+        use((cifar10 if "cifar" in file.parent.name else stl10).load(folder).train)
+
+
+@target("RDMs", "dissimilarities", "all.npz", "model.npy", "toolbox.h5")
+def _rdms(_: Path, file: Path) -> None:
+    from pulvinar.data.dissimilarity_files import read_npz
+    from pulvinar.rsa.rdm_files import read_rdms
+
+    read_rdms(str(file))
+    if file.suffix == ".npz":
+        data = read_npz(file)
+        if data.stimuli.read_image is not None:
+            data.stimuli.image(0)
+
+
+@target("RDM submissions", "dissimilarities", "submit_*")
+def _submissions(_: Path, file: Path) -> None:
+    from pulvinar.datasets.algonauts2019.submission import read_submission
+
+    read_submission(file)
+
+
+@target("mappings (restricted pickle)", "mappings", "*.npy")
+def _mappings(_: Path, file: Path) -> None:
+    from pulvinar.data.restricted_unpickling import read_mapping
+
+    read_mapping(file)
+
+
+@target("Algonauts submissions", "algonauts", "*.zip")
+def _algonauts(_: Path, file: Path) -> None:
+    from pulvinar.datasets.algonauts2023.submission import read_submission
+
+    for values in read_submission(file).values():
+        use(values)
+
+
+@target("MindEye2", "mindeye", "*")
+def _mindeye(_: Path, file: Path) -> None:
+    from pulvinar.data.hdf5_images import HDF5Images
+    from pulvinar.datasets.mindeye2 import _read_tar
+
+    if file.suffix == ".tar":
+        _read_tar(file)
+    else:
+        use(HDF5Images(file, "images", [0, 3])(1))
+
+
+@target("NSD", "nsd", "*")
+def _nsd(folder: Path, file: Path) -> None:
+    from pulvinar.datasets.nsd import files as nsd_files
+
+    grid, _ = nsd_files.read_grid(folder / "nsdgeneral.nii.gz")
+    voxels = np.argwhere(np.ones((3, 3, 3), bool))
+    if file.suffix == ".mat":
+        nsd_files.read_design(file)
+    elif file.suffix == ".hdf5":
+        nsd_files.read_hdf5_session(file, voxels, grid)
+    elif file.suffix == ".ctab":
+        nsd_files.read_label_names(file)
+    else:
+        nsd_files.read_map(folder / "nsdgeneral.nii.gz", grid)
+        nsd_files.read_nifti_session(folder / "betas_session01.nii.gz", voxels, grid)
+
+
+@target("weights and checkpoints", "weights", "*")
+def _weights(folder: Path, file: Path) -> None:
+    from pulvinar.learning import checkpoints
+    from pulvinar.networks.weights import read_sidecar, read_weights
+
+    if file.suffix == ".json":
+        read_sidecar(folder / "b.npz")
+    elif file.stem == "d":
+        checkpoints.load(file)
+    else:
+        read_weights(file)
+
+
+@target(
+    "experiment folders", "experiment_folder", "study/*.json", "study/*.h5", "study/responses/*.h5", "study/images/image-00.png"
+)
+def _experiments(folder: Path, _: Path) -> None:
+    from pulvinar.data.experiment import load
+    from pulvinar.data.inspect import inspect
+
+    found = load(folder / "study")
+    for responses in found.subjects.values():
+        use(responses.values[:2])
+    if found.stimuli.read_image is not None:
+        found.stimuli.image(0)
+    inspect(found)
+
+
+# --- commands -----------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: object) -> None:
+    """Run a command; `RefusedError` where it says what is wrong, whatever it raises otherwise."""
+    from pulvinar.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main([*map(str, arguments), "--quiet"])
+    if code == 2:
+        raise RefusedError(said.getvalue())
+    if code:
+        raise RuntimeError(f"exit code {code}: {said.getvalue()}")
+
+
+class RefusedError(Exception):
+    """A command ended with exit code 2."""
+
+
+RUN = (
+    "run/*.json",
+    "run/*.toml",
+    "run/*.jsonl",
+    "run/checkpoints/*",
+    "run/predictions/*",
+    "run/artifacts/*.npz",
+    "run/artifacts/*.csv",
+)
+
+
+@target(
+    "evaluate RUN, troi",
+    "troi_run",
+    *RUN,
+    "run/backbone/*.json",
+    "run/backbone/*.toml",
+    "run/backbone/checkpoints/*",
+    slow=True,
+)
+def _evaluate(folder: Path, _: Path) -> None:
+    command("evaluate", folder / "run", "--only-selection")
+
+
+@target("report RUN, troi", "troi_run", *RUN, slow=True)
+def _report(folder: Path, _: Path) -> None:
+    command("report", folder / "run", "--out", folder / "page.html")
+
+
+@target("evaluate RUN, encoding", "encoding_run", *RUN, slow=True)
+def _evaluate_encoding(folder: Path, _: Path) -> None:
+    command("evaluate", folder / "run", "--only-selection")
+
+
+@target("report RUN, encoding", "encoding_run", *RUN, slow=True)
+def _report_encoding(folder: Path, _: Path) -> None:
+    command("report", folder / "run", "--out", folder / "page.html")
+
+
+@target("encoding information RUN", "encoding_run", *RUN, slow=True)
+def _information(folder: Path, _: Path) -> None:
+    command("encoding", "information", folder / "run", "--permutations", "5")
+
+
+@target("encoding transfer RUN", "encoding_run", *RUN, slow=True)
+def _transfer(folder: Path, _: Path) -> None:
+    command("encoding", "transfer", folder / "run", "--untuned", folder / "run")
+
+
+@target("evaluate RUN, aggregation", "aggregation_run", *RUN, slow=True)
+def _evaluate_aggregation(folder: Path, _: Path) -> None:
+    command("evaluate", folder / "run", "--only-selection")
+
+
+@target("predict RUN", "aggregation_run", *RUN, "images/*.png", slow=True)
+def _predict(folder: Path, _: Path) -> None:
+    command("predict", folder / "run", "--images", folder / "images", "--out", folder / "out.npy")
+
+
+@target("report RUN, rsa", "aggregation_run", *RUN, slow=True)
+def _report_rsa(folder: Path, _: Path) -> None:
+    command("report", folder / "run", "--out", folder / "page.html")
+
+
+@target("rsa compare", "dissimilarities", "all.npz", "model.npy", "toolbox.h5", "measured.npz", slow=True)
+def _compare(folder: Path, file: Path) -> None:
+    model = folder / "model.npy" if file.name == "measured.npz" else file
+    command("rsa", "compare", model, folder / "measured.npz", "--permutations", "20", "--bootstrap", "20")
+
+
+@target("evaluate RUN, self-supervised", "self_supervised_run", *RUN, slow=True)
+def _evaluate_self_supervised(folder: Path, _: Path) -> None:
+    command("evaluate", folder / "run", "--only-selection")
+
+
+@target("report RUN, self-supervised", "self_supervised_run", *RUN, slow=True)
+def _report_self_supervised(folder: Path, _: Path) -> None:
+    command("report", folder / "run", "--out", folder / "page.html")
+
+
+@target("networks for use", "self_supervised_run", "net/*", slow=True)
+def _network(folder: Path, _: Path) -> None:
+    from pulvinar.deploy.files import load, load_config
+
+    load_config(folder / "net")
+    load(folder / "net")
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
