@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from pulvinar.core.progress import REPORTER
 
-    was_quiet, REPORTER.quiet = REPORTER.quiet, arguments.quiet
+    before = REPORTER.quiet, REPORTER.to_stderr
+    REPORTER.quiet, REPORTER.to_stderr = arguments.quiet, True
     REPORTER.interrupted = False
     ours = threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is switched off (nohup)
@@ -86,5 +87,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
         return 2
     finally:
-        REPORTER.quiet = was_quiet
+        REPORTER.quiet, REPORTER.to_stderr = before
     return 0
