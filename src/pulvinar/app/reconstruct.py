@@ -222,7 +222,7 @@ def _trained(
         prepared = prepare(method, config, experiment, plan, path)
     else:
         prepared = prepare(method, config, experiment, plan, path)
-        run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
+        run = create_run(path, method, config, experiment, plan)
     fit_from(method, config, prepared[0], run, decoder.path)
     return RunFolder.reopen(path)
 

@@ -30,6 +30,16 @@ def names(kind: str) -> dict[str, str]:
     return found
 
 
+def list_methods() -> dict[str, str]:
+    """Name -> one line, of every method that can be fitted."""
+    return names("methods")
+
+
+def list_datasets() -> dict[str, str]:
+    """Name -> one line, of every data set that can be opened as `name:path`."""
+    return names("datasets")
+
+
 def _files(kind: str) -> dict[str, Path]:
     """Name -> the file that opens it: a module's own, a package's `__init__.py`."""
     if kind == "selectors":
