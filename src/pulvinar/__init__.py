@@ -15,6 +15,7 @@ from pulvinar.core.lazy import lazy as _lazy
 
 if TYPE_CHECKING:
     from pulvinar import estimators, metrics, plot, rsa
+    from pulvinar.app.backbones import load_backbone
     from pulvinar.app.python import config, fit, open_data
     from pulvinar.app.registry import list_datasets, list_methods
     from pulvinar.app.run import Evaluation, Masks, Run, load
@@ -30,6 +31,7 @@ __all__ = [
     "list_datasets",
     "list_methods",
     "load",
+    "load_backbone",
     "metrics",
     "open_data",
     "plot",
@@ -42,6 +44,7 @@ _PLACES = {
     **{name: f"pulvinar.app.python:{name}" for name in ("config", "fit", "open_data")},
     **{name: f"pulvinar.app.registry:{name}" for name in ("list_datasets", "list_methods")},
     **{name: f"pulvinar.app.run:{name}" for name in ("Evaluation", "Masks", "Run", "load")},
+    "load_backbone": "pulvinar.app.backbones:load_backbone",
     "show_progress": "pulvinar.core.progress:show",
 }
 __getattr__, __dir__ = _lazy(__name__, _PLACES)
