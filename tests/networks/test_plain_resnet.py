@@ -91,12 +91,13 @@ def test_a_gate_that_keeps_nothing_keeps_a_channel():
 
 
 def test_ten_steps_of_fine_tuning_lower_the_loss_in_every_mode():
+    torch.manual_seed(0)  # of the fresh head
     network, labels = network_of(stem="cifar", width=0.125), torch.arange(32) % 2
     batch = images(32) + 2.0 * labels[:, None, None, None]
     kept = [torch.arange(n // 2) for n in network.shape.gate_channels]
     for source, cut in (("dense", None), ("gated", None), ("gated", kept)):
         model = plain(network, source, kept=cut, num_classes=2).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         losses = []
         for _ in range(10):
             optimizer.zero_grad()
