@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pulvinar.app.registry import list_datasets, list_methods
     from pulvinar.app.run import Evaluation, Masks, Run, load
     from pulvinar.core.progress import show as show_progress
+    from pulvinar.selection import selectors
 
 __all__ = [
     "Evaluation",
@@ -36,6 +37,7 @@ __all__ = [
     "open_data",
     "plot",
     "rsa",
+    "selectors",
     "show_progress",
 ]
 
@@ -45,6 +47,7 @@ _PLACES = {
     **{name: f"pulvinar.app.registry:{name}" for name in ("list_datasets", "list_methods")},
     **{name: f"pulvinar.app.run:{name}" for name in ("Evaluation", "Masks", "Run", "load")},
     "load_backbone": "pulvinar.app.backbones:load_backbone",
+    "selectors": "pulvinar.selection.selectors",
     "show_progress": "pulvinar.core.progress:show",
 }
 __getattr__, __dir__ = _lazy(__name__, _PLACES)

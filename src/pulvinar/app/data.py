@@ -12,7 +12,6 @@ from pulvinar.core.config import load as load_config
 from pulvinar.core.errors import InputError
 from pulvinar.core.storage import refuse_existing
 from pulvinar.data import experiment as folders
-from pulvinar.data.algonauts_layout import find_sets
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
@@ -82,6 +81,8 @@ def kind_of(source: str) -> str:
                 return "images" if "x_train.npy" in file.namelist() else "dissimilarities"
         return "dissimilarities" if place.suffix.lower() == ".mat" else "experiment"
     if place.is_dir() and not (place / "experiment.json").is_file():
+        from pulvinar.datasets.algonauts2019.layout import find_sets
+
         return "images" if _holds_pictures(source) else "dissimilarities" if find_sets(place) else "experiment"
     return "experiment"
 
