@@ -129,8 +129,9 @@ def test_the_code_of_the_page_runs(wide, pixels, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "dual30").symlink_to(wide)
     monkeypatch.chdir(tmp_path)
-    chosen = pixels[:32]
-    labels = torch.from_numpy((chosen[..., 0].mean((1, 2)) > chosen[..., 1].mean((1, 2))).astype(np.int64))
+    torch.manual_seed(0)  # of the fresh head
+    labels = torch.arange(16) % 2
+    chosen = pixels[:16] // 2 + (127 * labels.numpy()[:, None, None, None]).astype(np.uint8)  # dark and bright pictures
     names = {"pixels": torch.from_numpy(chosen), "labels": labels}
     blocks = re.findall(r"^```(python|bash)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     assert [kind for kind, _ in blocks] == ["python", "python", "bash", "python", "python"]
@@ -139,5 +140,5 @@ def test_the_code_of_the_page_runs(wide, pixels, tmp_path, monkeypatch):
             assert main([*block.split()[1:], "--quiet"]) == 0
         else:
             exec(compile(block, "page", "exec"), names)
-    assert names["losses"][-1] < names["losses"][0]
+    assert np.mean(names["losses"][-3:]) < names["losses"][0]
     assert torch.equal(names["again"].from_pixels(names["pixels"]), names["model"].from_pixels(names["pixels"]))
