@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pulvinar.app.data import open_data
-from pulvinar.core.progress import log, track
+from pulvinar.core.progress import log, show, track
 from pulvinar.core.storage import write_text
 from pulvinar.deploy.calibration import calibrate
 from pulvinar.deploy.compact import CompactNetwork, compact_to
@@ -172,4 +172,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    show(True)
     main()

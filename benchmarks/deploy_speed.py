@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pulvinar.core.progress import log
+from pulvinar.core.progress import log, show
 from pulvinar.core.storage import write_json, write_text
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
 from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, onnx_runner, runtime_version
@@ -256,4 +256,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    show(True)
     main()

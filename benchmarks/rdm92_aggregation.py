@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pulvinar.core.progress import log
+from pulvinar.core.progress import log, show
 from pulvinar.core.storage import write_json
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import read_npz
@@ -195,4 +195,5 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
 
 
 if __name__ == "__main__":
+    show(True)
     main()

@@ -35,7 +35,7 @@ import scipy.sparse
 import torch
 from PIL import Image
 
-from pulvinar.core.progress import bar, log
+from pulvinar.core.progress import bar, log, show
 from pulvinar.core.storage import read_arrays, read_json, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.splits import Split
@@ -391,4 +391,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    show(True)
     main(sys.argv[1:])

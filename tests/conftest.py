@@ -14,6 +14,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from pulvinar.core.progress import REPORTER
+
 # Compiled modules are kept, as for any user: a test that starts a process would otherwise compile torch each time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -35,6 +37,8 @@ TYPED += ["pulvinar.encoding.response_heads"]
 TYPED += [
     f"pulvinar.deploy.{name}" for name in ("calibration", "compact", "equality", "folding", "probes")
 ]  # not what is traced
+
+REPORTER.to_stderr = True  # as on the command line; what Python sees is tested in tests/test_python.py and tests/core
 
 hook = install_import_hook(TYPED, "beartype.beartype")
 hook.__enter__()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.app.fit import fit, predict
+from pulvinar.app.fit import fit
+from pulvinar.app.predict import predict
 from pulvinar.core.errors import FileError, InputError
 
 NAMES = ("b.jpg", "a-1.jpg", "a.jpg", "c.jpg")

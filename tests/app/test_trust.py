@@ -45,7 +45,7 @@ def test_data_joined_on_trust_are_a_caution_of_the_run(tmp_path):
         on_trust={"order of it": "no names of the images in the file of it"},
     )
     method = registry.method("learning_to_aggregate")
-    run = fitting.create_run(tmp_path / "run", method, method.config(), str(tmp_path), data)
+    run = fitting.create_run(tmp_path / "run", method, method.config(), data)
     said = "Joined by their order alone, on trust: order of it (no names of the images in the file of it)."
     assert RunFolder.reopen(run.path).facts["cautions"] == [said]
     assert said in cautions(run_folder.read(run.path))

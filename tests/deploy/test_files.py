@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -127,6 +128,12 @@ def test_the_onnx_files_of_a_decoder_take_the_whole_box(decoder_run, tmp_path):
         path = tmp_path / f"{masked}.onnx"
         written = export_decoder(decoder, path, masked=masked)
         session = onnxruntime.InferenceSession(str(path))
+        described = onnx.load(path)
+        said = {entry.key: entry.value for entry in described.metadata_props}
+        assert (said["n_voxels"], json.loads(said["macs"])) == ("40", decoder.macs)
+        assert described.producer_name == "pulvinar"
+        assert "image embeddings out" in described.doc_string
+        assert b".py" not in path.read_bytes()  # where in which source file a node came from
         for n in (5, 1):
             found = dict(
                 zip(written["outputs"], session.run(written["outputs"], {"responses": responses[:n].numpy()}), strict=True)

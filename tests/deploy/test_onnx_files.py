@@ -260,3 +260,100 @@ def test_networks_for_use_refuse_what_no_normalisation_leaves(make_network):
         for use in (network, network.inspect, DynamicNetwork(network)):
             with pytest.raises((InputError, TypeCheckError), match="images"):  # whole numbers: shapes are checked in tests
                 use(wrong)
+
+
+def _files(make_network, folder) -> dict[str, str]:
+    """Every kind of file of a network: with the fallback for either runtime, without, masked, folded, of any size."""
+    model = make_network("resnet18").float()
+    kept = [torch.arange(n // 2) for n in model.shape.gate_channels]
+    made = compact_to(model, kept)
+    kinds = {
+        "onnxruntime": onnx_model(made),
+        "openvino": onnx_model(made, runtime="openvino"),
+        "masked": onnx_model(made.masked()),
+        "folded": onnx_model(dense_network(model)),
+        "any size": onnx_model(made, any_size=True),
+        "no fallback": onnx_model(compact_to(model, kept).no_fallback()),
+    }
+    for name, content in kinds.items():
+        onnx.save(content, folder / f"{name}.onnx")
+    return {name: str(folder / f"{name}.onnx") for name in kinds}
+
+
+def _largest_difference(found: str, reference: str) -> float:
+    """Of the features of nine images, over the largest of the reference's."""
+    runs = [onnxruntime.InferenceSession(file).run(["features"], {"images": pixels(9)})[0] for file in (found, reference)]
+    return float(np.abs(runs[0] - runs[1]).max() / np.abs(runs[1]).max())
+
+
+def test_files_are_quantised_by_onnxruntime_itself(make_network, tmp_path):
+    """Its shape inference, then its dynamic quantiser, as its documentation has it: every kind of file passes both and runs.
+
+    Its symbolic inference does not know branches whose height is free, so files of any size go without.
+    """
+    quantization = pytest.importorskip("onnxruntime.quantization", reason="this onnxruntime has no quantiser")
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    for name, file in _files(make_network, tmp_path).items():
+        inferred, small = str(tmp_path / "inferred.onnx"), str(tmp_path / f"{name}-int8.onnx")
+        quant_pre_process(file, inferred, skip_symbolic_shape=name == "any size")
+        quantization.quantize_dynamic(inferred, small)
+        assert any("Integer" in node.op_type for node in onnx.load(small).graph.node)
+        assert _largest_difference(small, file) < 0.5
+
+
+@pytest.mark.parametrize("tool", ["onnxruntime.transformers.float16", "onnxconverter_common.float16"])
+@pytest.mark.parametrize("keep_io_types", [True, False])
+def test_files_become_float16(tool, keep_io_types, make_network, tmp_path):
+    """Features of every kind of file are those of float32 to the rounding of float16; an image outside of [0, 1] stays NaN."""
+    float16 = pytest.importorskip(tool, reason=f"{tool.partition('.')[0]} is not installed")
+    images = pixels(9)
+    for name, file in _files(make_network, tmp_path).items():
+        made = float16.convert_float_to_float16(onnx.load(file), keep_io_types=keep_io_types)
+        session = onnxruntime.InferenceSession(made.SerializeToString())
+        given = np.concatenate([images, 200 * images[:1]]).astype(np.float32 if keep_io_types else np.float16)
+        found = session.run(["features"], {"images": given})[0].astype(np.float32)
+        wanted = onnxruntime.InferenceSession(file).run(["features"], {"images": images})[0]
+        assert np.abs(found[:9] - wanted).max() / np.abs(wanted).max() < 0.01, name
+        assert np.isnan(found[9]).all(), name
+
+
+def test_files_of_any_size_equal_torch_at_every_size(make_network, tmp_path):
+    """Oracle: the torch form, at three sizes in both runtimes."""
+    made = compact_to(make_network("resnet18").float(), [torch.arange(n // 2) for n in _widths(make_network)])
+    for runtime in ("onnxruntime", "openvino"):
+        run = run_with(onnx_model(made, runtime=runtime, any_size=True).SerializeToString(), runtime)
+        for height, width in ((16, 16), (24, 20), (8, 32)):
+            images = np.random.default_rng(height).random((5, 3, height, width), np.float32)
+            np.testing.assert_allclose(run(images)["features"], features(made, images), rtol=1e-4, atol=1e-5)
+
+
+def _widths(make_network) -> tuple[int, ...]:
+    return make_network("resnet18").shape.gate_channels
+
+
+def test_constant_maps_have_one_size(make_network):
+    """Of a Bottleneck whose first gate keeps nothing the second convolution has no inputs: its maps are constants."""
+    model = make_network("resnet50", gated_convs="both").float()
+    kept = [torch.arange(n // 2) for n in model.shape.gate_channels]
+    assert onnx_model(compact_to(model, kept), any_size=True)
+    kept[0] = kept[0][:0]
+    assert onnx_model(compact_to(model, kept))
+    with pytest.raises(InputError, match="any size"):
+        onnx_model(compact_to(model, kept), any_size=True)
+
+
+def test_files_say_what_they_are_and_name_no_place(make_network, tmp_path):
+    facts = {"run": "/data/secret/runs/dual30", "calibrated_on": "cifar10:/data/secret/cifar", "data": "cifar10"}
+    model = onnx_model(compact(make_network("resnet18").float(), _calibration(make_network)), facts=facts)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(said["facts"]) == {"run": "dual30", "calibrated_on": "cifar10:cifar", "data": "cifar10"}
+    assert model.producer_name == "pulvinar"
+    assert model.producer_version
+    assert "resnet18: images in [0, 1] in, pooled features out" in model.doc_string
+    assert b"secret" not in model.SerializeToString()
+
+
+def _calibration(make_network) -> torch.Tensor:
+    every = [torch.arange(n) for n in _widths(make_network)]
+    return normalised(compact_to(make_network("resnet18").float(), every), pixels(100))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.report import run_folder, tables
+from pulvinar.scores.table import csv_text
 
 INTERVAL = "difference_to_troi_interval"
 
@@ -125,7 +126,7 @@ def test_the_table_of_a_terminal_fits_it_and_loses_no_key_column(width: int) -> 
     assert ("90.0 [85.0, 95.0]" in text) == (width == 200)
     rows[1]["draws_brain_to_image_top1"] = 0.7
     assert "30 draws of 300" in tables.score_table(rows, "troi", told=True).text(400)
-    assert "draws_brain_to_image_top1" in tables.as_csv(_wide_rows(), "troi")
+    assert "draws_brain_to_image_top1" in csv_text(tables.records(_wide_rows(), "troi"))
     assert "30 draws of 300" in tables.score_table(_wide_rows(), "troi").text(math.inf)  # the file keeps all
 
 
@@ -144,7 +145,7 @@ def test_no_oracle_counts_as_a_control() -> None:
 
 def test_csv_holds_the_raw_values(finished_run: Path) -> None:
     run = run_folder.read(finished_run)
-    read = {line["name"]: line for line in csv.DictReader(io.StringIO(tables.as_csv(run.rows, run.method)))}
+    read = {line["name"]: line for line in csv.DictReader(io.StringIO(csv_text(tables.records(run.rows, run.method))))}
     assert list(read) == [given["name"] for given in run.rows]
     for given in run.rows:
         line, score = read[given["name"]], given["brain_to_image_top1"]

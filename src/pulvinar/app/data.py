@@ -1,6 +1,7 @@
 """`pulvinar data`: look at data, make an experiment from your own files, plant one; open what `--data` names."""
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,26 +21,70 @@ from pulvinar.data.inspect import probe_values
 from pulvinar.data.pictures import look_into
 from pulvinar.data.sessions import ShownImages
 
+Data = Experiment | ImageSet | Dissimilarities
+KINDS: dict[str, type[Any]] = {"experiment": Experiment, "images": ImageSet, "dissimilarities": Dissimilarities}
 DEFAULT_DATASETS = {"images": "image_files", "dissimilarities": "algonauts2019"}  # what opens a plain path of that kind
 
 
-def open_data(kind: str, source: str, *, target: str | None = None) -> Any:
+def open_data(kind: str, source: str | Data, *, target: str | None = None) -> Any:
     """What a method is fitted to: an Experiment, an ImageSet ("images") or Dissimilarities.
 
-    A source is a path, or `dataset:path` with the name of a file in datasets/.
+    A source is a path, or `dataset:path` with the name of a file in datasets/, or data that were opened or made before. What is
+    opened here knows from where (`source`).
     """
-    if kind == "experiment":
-        return open_experiment(source, target=target)
+    if not isinstance(source, str):
+        return _given(kind, source, target)
+    opened = open_experiment(source, target=target) if kind == "experiment" else _open(kind, source, target)
+    object.__setattr__(opened, "source", absolute(source))  # in place: what was checked needs no second check
+    return opened
+
+
+def _open(kind: str, source: str, target: str | None) -> ImageSet | Dissimilarities:
     if target is not None:
         raise InputError(f"--target: only an experiment has a new subject; {source} is opened as {kind}")
     dataset, colon, path = source.partition(":")
     if not colon or Path(source).exists():
         dataset, path = DEFAULT_DATASETS[kind], source
     opened = _load(dataset, path, source)
-    wanted = {"images": ImageSet, "dissimilarities": Dissimilarities}[kind]
-    if not isinstance(opened, wanted):
+    if not isinstance(opened, KINDS[kind]):
         raise InputError(f"{source}: {kind} are needed; {dataset} gives an {type(opened).__name__}")
     return opened
+
+
+def _given(kind: str, opened: Any, target: str | None) -> Any:
+    """Data that came opened, if they are of this kind."""
+    if not isinstance(opened, KINDS[kind]):
+        needed = "an experiment is needed, as an" if kind == "experiment" else f"{kind} are needed, as"
+        raise InputError(f"data: {needed} {KINDS[kind].__name__}, or named as for --data; {_said(opened)} came")
+    if isinstance(opened, Experiment):
+        return _with_target(opened, target)
+    if target is not None:
+        raise InputError(f"target: only an experiment has a new subject, no {type(opened).__name__}")
+    return opened
+
+
+def _said(value: Any) -> str:
+    name = type(value).__name__
+    return f"a{'n' if name[0] in 'AEIOUaeiou' else ''} {name}"
+
+
+def kind_of(source: str) -> str:
+    """What a source holds: experiment, images or dissimilarities; experiment where nothing says otherwise."""
+    dataset, colon, path = source.partition(":")
+    if colon and not Path(source).exists():
+        opened = _load(dataset, path, source)
+        return next(kind for kind, wanted in KINDS.items() if isinstance(opened, wanted))
+    place = Path(source.partition("?")[0])
+    if place.is_file():
+        if place.suffix.lower() == ".npz" and zipfile.is_zipfile(place):
+            with zipfile.ZipFile(place) as file:
+                return "images" if "x_train.npy" in file.namelist() else "dissimilarities"
+        return "dissimilarities" if place.suffix.lower() == ".mat" else "experiment"
+    if place.is_dir() and not (place / "experiment.json").is_file():
+        from pulvinar.datasets.algonauts2019.layout import find_sets
+
+        return "images" if _holds_pictures(source) else "dissimilarities" if find_sets(place) else "experiment"
+    return "experiment"
 
 
 def _load(dataset: str, path: str, source: str) -> Any:

@@ -66,7 +66,7 @@ def compact(
     else:
         data = _images(calibrate_on, folder, backbone)
         facts |= {"calibrated_on": absolute(str(calibrate_on)), "data": data.name}
-        found = calibrate(backbone.network, _batches(data.train, backbone.views, "calibration"), rare=rare, multiple=multiple)
+        found = calibrate(backbone.network, calibration_batches(data.train, backbone.views), rare=rare, multiple=multiple)
         if form == "static":
             policies = [count.numpy() / found.n_images for count in found.counts]
             made = static_network(backbone.network, _mask(backbone, policies, share))
@@ -101,6 +101,11 @@ def _images(source: str | None, run: RunFolder, backbone: Backbone) -> ImageSet:
     if data.side != size:
         raise InputError(f"--calibrate {source}: images of {data.side} pixels; the network of {run.path} takes {size}")
     return data
+
+
+def calibration_batches(images: np.ndarray, views: ViewSettings) -> Iterator[Tensor]:
+    """Normalised batches of pixels (image, height, width, 3), with a bar."""
+    return _batches(images, views, "calibration")
 
 
 def _batches(images: np.ndarray, views: ViewSettings, what: str) -> Iterator[Tensor]:
@@ -206,11 +211,13 @@ def export(
     program: str | None = None,
     runtime: onnx_files.Runtime = "onnxruntime",
     calibrate_on: str | None = None,
+    any_size: bool = False,
 ) -> dict[str, Any]:
     """Write files for runtimes; each is refused if it exists, before any is written.
 
     onnx: the network; masked: the reference that computes every channel; int8: by ONNX Runtime's quantiser, from images of
-    `calibrate_on` (default: those of the compaction); program: of torch.export.
+    `calibrate_on` (default: those of the compaction); program: of torch.export. any_size: images of any height and width, in
+    the ONNX files.
     """
     wanted = {"--onnx": onnx, "--masked": masked, "--int8": int8, "--torch-export": program}
     given = {flag: path for flag, path in wanted.items() if path is not None}
@@ -222,16 +229,16 @@ def export(
         refuse_existing(path)
     config = load_config(net)
     if config["kind"] == DECODER:
-        return _export_decoder(net, given, fallback=fallback)
+        return _export_decoder(net, given, fallback=fallback, any_size=any_size)
     facts = config["facts"]
     network = load(net).no_fallback(without=not fallback)
     reference = network.masked() if masked is not None else None
     pixels = _pixels(calibrate_on or facts.get("calibrated_on"), network) if int8 is not None else None
     files: dict[str, Any] = {}
     if onnx is not None:
-        files["onnx"] = onnx_files.export_onnx(network, onnx, runtime=runtime, facts=facts)
+        files["onnx"] = onnx_files.export_onnx(network, onnx, runtime=runtime, facts=facts, any_size=any_size)
     if masked is not None and reference is not None:
-        files["masked"] = onnx_files.export_onnx(reference, masked, runtime=runtime, facts=facts)
+        files["masked"] = onnx_files.export_onnx(reference, masked, runtime=runtime, facts=facts, any_size=any_size)
     if int8 is not None and pixels is not None:
         files["int8"] = onnx_files.export_int8(network, int8, pixels)
     if program is not None:
@@ -240,9 +247,10 @@ def export(
     return {"net": net, "files": files, "miss_rate": rate}
 
 
-def _export_decoder(net: str, given: dict[str, str], *, fallback: bool) -> dict[str, Any]:
+def _export_decoder(net: str, given: dict[str, str], *, fallback: bool, any_size: bool) -> dict[str, Any]:
     """The decoder of kept voxels (--onnx) and that of all (--masked)."""
     useless = [flag for flag in given if flag not in ("--onnx", "--masked")] + ([] if fallback else ["--no-fallback"])
+    useless += ["--any-size"] if any_size else []
     if useless:
         raise InputError(f"{net}: holds a {DECODER}, for which there are --onnx and --masked, not {', '.join(useless)}")
     decoder = load_decoder(net)

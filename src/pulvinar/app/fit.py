@@ -1,21 +1,18 @@
 """`pulvinar fit`, `evaluate`, `predict` and `report`: a method on data of the kind it declares, in a run folder."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pulvinar.app import preset as presets
 from pulvinar.app import registry
-from pulvinar.app.data import absolute, open_data
+from pulvinar.app.data import open_data
 from pulvinar.app.preset import Preset
 from pulvinar.app.stored_runs import uses_run
-from pulvinar.core.config import build, idle_settings, parse_assignments, read_toml, to_toml
+from pulvinar.core.config import Given, build, idle_settings, read_toml, to_toml, values_of
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
-from pulvinar.core.storage import atomic_path, refuse_existing, to_jsonable, write_arrays, write_json, write_text
+from pulvinar.core.storage import refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
 from pulvinar.learning.method import Data, Method
@@ -23,6 +20,7 @@ from pulvinar.learning.processes import is_first, start, wait
 from pulvinar.learning.runs import RunFolder
 
 BACKBONE_PREFIX = "backbone."
+IN_MEMORY = "given in Python"  # where data are that no file was named for
 SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches", "roi")
 
 
@@ -36,7 +34,7 @@ class Part:
     elsewhere: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse_idle: bool = True) -> tuple[Any, Any]:
+def configs(method: str, file: str | None, assignments: Given, *, refuse_idle: bool = True) -> tuple[Any, Any]:
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
@@ -74,14 +72,14 @@ def configs(method: str, file: str | None, assignments: Sequence[str], *, refuse
 
 
 def given_settings(
-    method: Method, file: str | None, assignments: Sequence[str]
+    method: Method, file: str | None, assignments: Given
 ) -> tuple[dict[str, Any], dict[str, Any], Preset | None]:
     """What a person set, as raw values of the method and of the run it reads, and the preset that they named."""
     values: dict[str, Any] = dict(read_toml(file)) if file else {}
     inner = {} if is_setting(method, "backbone") else values.pop("backbone", {})
     if not isinstance(inner, dict):
         raise ConfigError(f"{file}: backbone is a table of settings: [backbone]")
-    for key, value in parse_assignments(assignments).items():
+    for key, value in values_of(assignments).items():
         if key.startswith(BACKBONE_PREFIX):
             inner[key.removeprefix(BACKBONE_PREFIX)] = value
         else:
@@ -107,18 +105,19 @@ def is_setting(method: Method, name: str) -> bool:
 def fit(
     method: str,
     *,
-    data: str,
+    data: str | Data,
     out: str,
     config_file: str | None = None,
-    assignments: Sequence[str] = (),
+    assignments: Given = (),
     backbone: str | None = None,
     target: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Fit a method; the run folder is made only after the input has been checked."""
+    """Fit a method; the run folder is made only after the input has been checked. data: as `open_data` takes them."""
     found = registry.method(method)
+    assignments = values_of(assignments)
     if backbone is not None and is_setting(found, "backbone"):
-        assignments, backbone = [*assignments, f"backbone={backbone}"], None
+        assignments, backbone = {**assignments, "backbone": backbone}, None
     resuming = resume and Path(out).exists()
     start()  # of several processes (torchrun) the first one writes
     if not resuming and is_first():
@@ -137,16 +136,16 @@ def fit(
     opened = _without_truth(open_data(found.data, data, target=target))
     plan = backbone_plan(found, config, backbone_config, backbone)
     prepared = prepare(found, config, opened, plan, Path(out))
-    run = create_run(out, found, config, data, opened, plan)
+    run = create_run(out, found, config, opened, plan)
     _, _, preset = given_settings(found, config_file, assignments)
     with run.held():
         if preset is not None:
             run.facts["preset"] = preset.name
-        _fit(found, config, opened, run, data, prepared)
+        _fit(found, config, opened, run, prepared)
     return {"run": str(out), **run.facts}
 
 
-def _continue(method: Method, run: RunFolder, data: str, target: str | None) -> None:
+def _continue(method: Method, run: RunFolder, data: str | Data, target: str | None) -> None:
     """Go on with a run that was interrupted or killed; nothing where another process has ended it meanwhile."""
     if run.finished:
         return
@@ -156,7 +155,7 @@ def _continue(method: Method, run: RunFolder, data: str, target: str | None) -> 
         run.remove_leftovers()
     run.use_recorded_threads()
     config = build(method.config, run.settings(), name=method.name)
-    _fit(method, config, opened, run, data, prepare(method, config, opened, run.facts.get("backbone"), run.path))
+    _fit(method, config, opened, run, prepare(method, config, opened, run.facts.get("backbone"), run.path))
 
 
 def _without_truth(opened: Data) -> Data:
@@ -199,11 +198,11 @@ def _is_finished(place: Path) -> bool:
     return _is_run(str(place)) and RunFolder.reopen(place).finished
 
 
-def _fit(method: Method, config: Any, opened: Data, run: RunFolder, data: str, prepared: list[Prepared]) -> None:
+def _fit(method: Method, config: Any, opened: Data, run: RunFolder, prepared: list[Prepared]) -> None:
     plan, own = run.facts.get("backbone"), prepared.pop(0)
     place = _backbone_run(plan, run.path)
     if prepared and plan and place and method.backbone and method.join:
-        _pretrain(registry.method(method.backbone), place, plan["settings"], data, opened, prepared)
+        _pretrain(registry.method(method.backbone), place, plan["settings"], opened, prepared)
         with keeping(own.warned.append):
             own.data = method.join(config, own.data, RunFolder.reopen(place))
     fit_from(method, config, own, run, place)
@@ -227,10 +226,10 @@ def _is_run(place: str) -> bool:
 
 
 def refuse_useless_backbone(
-    method: Method, config: Any, backbone: str | None, config_file: str | None, assignments: Sequence[str]
+    method: Method, config: Any, backbone: str | None, config_file: str | None, assignments: Given
 ) -> None:
     """Refuse what would have no effect: a backbone or settings of one, where none is read or trained."""
-    settings = [pair.partition("=")[0] for pair in assignments if pair.startswith(BACKBONE_PREFIX)]
+    settings = [name for name in values_of(assignments) if name.startswith(BACKBONE_PREFIX)]
     settings += ["[backbone]"] if config_file and "backbone" in read_toml(config_file) else []
     if backbone is not None and method.backbone is None:
         raise ConfigError(f"backbone: {method.name} reads no backbone")
@@ -243,7 +242,7 @@ def refuse_useless_backbone(
 
 
 def _refuse_settings_of_backbone(
-    method: Method, config: Any, backbone: str, config_file: str | None, assignments: Sequence[str]
+    method: Method, config: Any, backbone: str, config_file: str | None, assignments: Given
 ) -> None:
     """Settings that the finished backbone was trained with (`of_backbone` of a method), given otherwise than it has them."""
     names = method.of_backbone
@@ -278,18 +277,11 @@ def _inner_plan(method: Method, config: Any) -> dict[str, Any] | None:
     return backbone_plan(method, config, inner, None)
 
 
-def create_run(
-    out: str | Path,
-    method: Method,
-    config: Any,
-    data: str,
-    opened: Data,
-    plan: dict[str, Any] | None = None,
-) -> RunFolder:
+def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan: dict[str, Any] | None = None) -> RunFolder:
     """A new run folder of a method on opened data."""
     facts: dict[str, Any] = {
         "name": opened.name,
-        "path": absolute(data),
+        "path": opened.source or IN_MEMORY,
         "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
@@ -361,24 +353,22 @@ def require_same_data(run: RunFolder, opened: Data) -> None:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(
-    method: Method, folder: Path, settings: dict[str, Any], data: str, opened: Data, prepared: list[Prepared]
-) -> None:
+def _pretrain(method: Method, folder: Path, settings: dict[str, Any], opened: Data, prepared: list[Prepared]) -> None:
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
     config = build(method.config, settings, name=method.name)
     plan = _inner_plan(method, config)
-    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, data, opened, plan)
+    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, opened, plan)
     with run.held():
-        _fit(method, config, opened, run, data, prepared)
+        _fit(method, config, opened, run, prepared)
 
 
-def scoring_of(run: RunFolder, assignments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def scoring_of(run: RunFolder, assignments: Given) -> tuple[Any, dict[str, Any]]:
     """The run's config with what its scores may have otherwise than its fit, and `scoring` for methods that take it.
 
     `ConfigError` where anything else is given.
     """
     method = registry.method(run.method)
-    given, recorded = parse_assignments(assignments), run.settings()
+    given, recorded = values_of(assignments), run.settings()
     config = build(method.config, recorded, name=run.method)
     if method.scored_by is not None:
         scoring = build(type(method.scored_by), {**vars(method.scored_by), **given}, name="evaluate", given=given)
@@ -404,9 +394,10 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
 
 
 @uses_run
-def evaluate(run: str, *, data: str | None = None, controls: bool = True, assignments: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(run: str, *, data: str | Data | None = None, controls: bool = True, assignments: Given = ()) -> dict[str, Any]:
     """Score a finished run on the outer test images, beside its controls. assignments: how, where there is a choice.
 
+    data: where they are now, or the data themselves; None: where they were at the fit.
     The result has the run's finding too (`headline`, `cautions`); what was warned of while scoring is kept in the run.
     """
     finished = RunFolder.reopen(run)
@@ -420,7 +411,7 @@ def evaluate(run: str, *, data: str | None = None, controls: bool = True, assign
         return _evaluate(finished, data, controls=controls, assignments=assignments)
 
 
-def _evaluate(finished: RunFolder, data: str | None, *, controls: bool, assignments: Sequence[str]) -> dict[str, Any]:
+def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, assignments: Given) -> dict[str, Any]:
     from pulvinar.scores.table import csv_text
 
     run, method = str(finished.path), registry.method(finished.method)
@@ -428,7 +419,7 @@ def _evaluate(finished: RunFolder, data: str | None, *, controls: bool, assignme
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
-    opened = open_data(method.data, data or source["path"], target=source["target"])
+    opened = open_data(method.data, source["path"] if data is None else data, target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
     warned = _trust_cautions(opened)
@@ -474,52 +465,6 @@ def _table_text(result: dict[str, Any]) -> str:
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
     )
     return f"{table}\n\n{said}\n{tables.headroom(result.get('headroom'))}".rstrip()
-
-
-@uses_run
-def predict(run: str, *, images: str, out: str) -> dict[str, Any]:
-    """What a finished run predicts for a folder of images (file names sorted), as .npy or .npz; names of the rows as .csv."""
-    from pulvinar.data.image_files import ImageFiles, find_images
-    from pulvinar.data.pictures import PictureOptions
-    from pulvinar.data.source_options import parse_source
-    from pulvinar.data.stimuli import Stimuli
-    from pulvinar.scores.table import csv_text
-
-    order = Path(out).with_suffix(".csv")
-    for path in (out, order):
-        refuse_existing(path)
-    if Path(out).suffix not in (".npy", ".npz"):
-        raise InputError(f"--out {out}: a name that ends in .npy or .npz is needed")
-    fitted = RunFolder.reopen(run)
-    method = registry.method(fitted.method)
-    if method.predict is None:
-        raise InputError(f"{run}: a run of {fitted.method} predicts nothing for new images")
-    fitted.require(method=fitted.method)
-    folder, options = parse_source(images, PictureOptions, name="images")
-    files = dict(sorted(find_images(folder).items(), key=lambda item: item[1].relative_to(folder).as_posix()))
-    stimuli = Stimuli(ids=list(files), sources=list(files), read_image=ImageFiles(list(files.values()), options))
-    config = build(method.config, fitted.settings(), name=fitted.method)
-    arrays = method.predict(fitted, stimuli, config)
-    _write_prediction(Path(out), arrays, list(files))
-    rows = [
-        {"row": row, "file": path.relative_to(folder).as_posix(), "id": name} for row, (name, path) in enumerate(files.items())
-    ]
-    write_text(order, csv_text(rows))
-    shapes = {name: list(values.shape) for name, values in arrays.items()}
-    return {"run": run, "out": out, "order": str(order), "arrays": shapes}
-
-
-def _write_prediction(out: Path, arrays: dict[str, np.ndarray], ids: Sequence[str]) -> None:
-    """One array as .npy or .npz, several as .npz; an .npz names its rows (`id`)."""
-    if out.suffix == ".npy" and len(arrays) > 1:
-        raise InputError(
-            f"--out {out}: there are {len(arrays)} arrays ({', '.join(arrays)}); a name that ends in .npz is needed"
-        )
-    if out.suffix == ".npz":
-        write_arrays(out, **arrays, id=np.array(list(ids)))
-        return
-    with atomic_path(out) as temporary, temporary.open("wb") as file:
-        np.save(file, next(iter(arrays.values())), allow_pickle=False)
 
 
 def _exists(source: str) -> bool:

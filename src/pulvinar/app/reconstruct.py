@@ -225,7 +225,7 @@ def _trained(
             fit_from(method, config, prepare(method, config, experiment, plan, path)[0], run, decoder.path)
         return RunFolder.reopen(path)
     prepared = prepare(method, config, experiment, plan, path)
-    run = create_run(path, method, config, data or decoder.facts["data"]["path"], experiment, plan)
+    run = create_run(path, method, config, experiment, plan)
     with run.held():
         fit_from(method, config, prepared[0], run, decoder.path)
     return RunFolder.reopen(path)

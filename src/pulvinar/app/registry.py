@@ -30,6 +30,16 @@ def names(kind: str) -> dict[str, str]:
     return {name: line for name, (_, line) in _entries(kind).items()}
 
 
+def list_methods() -> dict[str, str]:
+    """Name -> one line, of every method that can be fitted."""
+    return names("methods")
+
+
+def list_datasets() -> dict[str, str]:
+    """Name -> one line, of every data set that can be opened as `name:path`."""
+    return names("datasets")
+
+
 def method(name: str) -> "Method":
     """A method by its name, or the one that a selector is; `NotFoundError` suggests the nearest one."""
     if name in selectors.files():

@@ -58,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from pulvinar.core.progress import REPORTER
 
-    was_quiet, REPORTER.quiet = REPORTER.quiet, arguments.quiet
+    before = REPORTER.quiet, REPORTER.to_stderr
+    REPORTER.quiet, REPORTER.to_stderr = arguments.quiet, True
     REPORTER.interrupted = None
     try:
         with using(arguments.checksums), _interrupts():
             return _run(arguments)
     finally:
-        REPORTER.quiet = was_quiet
+        REPORTER.quiet, REPORTER.to_stderr = before
 
 
 @contextmanager

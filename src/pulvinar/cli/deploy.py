@@ -33,6 +33,7 @@ def _export(arguments: argparse.Namespace) -> Result:
         program=arguments.torch_export,
         runtime=arguments.runtime,
         calibrate_on=arguments.calibrate,
+        any_size=arguments.any_size,
     )
     say(arguments, deploy.export_as_text(result))
     return result
@@ -56,8 +57,20 @@ def _bench(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _export_weights(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.backbones import export_weights, export_weights_as_text
+
+    result = export_weights(arguments.run, to=arguments.to, out=arguments.file)
+    say(arguments, export_weights_as_text(result))
+    return result
+
+
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
+    weights = commands.add("export-weights", _export_weights, "weights of a trained backbone for torchvision or timm")
+    weights.add_argument("run", metavar="RUN", help="finished run of a self-supervised method; its dense pass is written")
+    weights.add_argument("--to", choices=("torchvision", "timm"), required=True, help="the library whose ResNet loads them")
+    weights.add_argument("file", metavar="FILE", help=".safetensors to write; must not exist")
     kinds = commands.group("deploy", "networks for use: smaller, exact, timed", "Networks for use.")
     compact = kinds.add("compact", _compact, "drop the channels that the gates leave shut; exact for every image all the same")
     compact.add_argument("run", metavar="RUN", help="finished run of a gated method, of another backbone, or of troi")
@@ -82,6 +95,7 @@ def declare(commands: Commands) -> None:
     export.add_argument("--onnx", metavar="FILE", help="the network; pixels in [0, 1] in, features out")
     export.add_argument("--masked", metavar="FILE", help="the reference that computes every channel, for comparison")
     export.add_argument("--no-fallback", action="store_true", help="leave dropped channels out for good: not exact for misses")
+    export.add_argument("--any-size", action="store_true", help="--onnx and --masked take images of any height and width")
     export.add_argument("--int8", metavar="FILE", help="convolutions in int8, by ONNX Runtime's quantiser; not exact")
     export.add_argument("--torch-export", metavar="FILE", help="a program of torch.export, .pt2")
     export.add_argument(

@@ -99,7 +99,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 
 def _predict(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.fit import predict
+    from pulvinar.app.predict import predict
 
     result = predict(arguments.run, images=arguments.images, out=arguments.out)
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in result["arrays"].items())

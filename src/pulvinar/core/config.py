@@ -284,6 +284,14 @@ def parse_assignments(pairs: Sequence[str], *, refuse_repeated: bool = False) ->
     return {key: found[-1] for key, found in values.items()}
 
 
+Given = Sequence[str] | Mapping[str, Any]  # settings as a person gives them: `["a=1"]`, or names and values
+
+
+def values_of(given: Given) -> dict[str, Any]:
+    """Settings as a dict of raw values, from `key=value` pairs (`parse_assignments`) or from a mapping."""
+    return dict(given) if isinstance(given, Mapping) else dict(parse_assignments(given))
+
+
 def build(
     config_class: type[ConfigType],
     values: Mapping[str, Any],

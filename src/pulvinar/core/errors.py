@@ -17,6 +17,10 @@ class PulvinarError(Exception):
         return str(self.args[0]) if self.args else ""
 
 
+class PulvinarWarning(UserWarning):
+    """What a reader of the results must know, and nothing refuses."""
+
+
 class InputError(PulvinarError, ValueError):
     """An argument or a file holds what cannot be used."""
 

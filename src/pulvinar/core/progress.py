@@ -1,13 +1,24 @@
-"""One way to show progress and messages. All of it goes to stderr; stdout belongs to results."""
+"""One way to show progress and messages. Nothing of it goes to stdout, which belongs to results.
 
+On the command line all of it goes to stderr. In Python a bar is drawn on a terminal, messages go to the logger `pulvinar`
+(level INFO) and warnings are `PulvinarWarning`s, for the filters of `warnings` to sort; `show` switches that.
+"""
+
+import logging
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pulvinar.core.errors import PulvinarWarning
+
 Item = TypeVar("Item")
+
+
+LOGGER = logging.getLogger("pulvinar")
 
 
 class Terminated(KeyboardInterrupt):
@@ -15,10 +26,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class Reporter:
-    """Where progress goes: a live bar on a terminal, a line every few seconds elsewhere, nothing when quiet."""
+    """Where progress goes: a live bar on a terminal, a line every few seconds elsewhere, nothing when quiet.
+
+    to_stderr: lines are written to stderr (the command line), not handed to `logging` and `warnings` (Python).
+    """
 
     def __init__(self) -> None:
         self.quiet = False
+        self.to_stderr = False
         self.seconds_between_lines = 10.0
         self.interrupted: type[KeyboardInterrupt] | None = None
         self._worth_waiting: Callable[[], bool] | None = None
@@ -59,18 +74,25 @@ class Reporter:
 
     def log(self, message: str) -> None:
         """One line for the reader."""
-        if not self.quiet:
+        if not self.to_stderr:
+            LOGGER.info(message)
+        elif not self.quiet:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
 
     def warn(self, message: str, *, once: bool = False) -> None:
         """A line that is shown even when quiet; once: only the first time, though it is kept (`keeping`) every time."""
-        if not (once and message in self._said):
-            sys.stderr.write(f"warning: {message}\n")
-            sys.stderr.flush()
+        said_before = message in self._said
         self._said.add(message)
         for keep in self._kept_by[-1:]:
             keep(message)
+        if once and said_before:
+            return
+        if self.to_stderr:
+            sys.stderr.write(f"warning: {message}\n")
+            sys.stderr.flush()
+        else:
+            warnings.warn(message, PulvinarWarning, stacklevel=_frames_of_pulvinar())
 
     @contextmanager
     def keeping(self, keep: Callable[[str], None]) -> Iterator[None]:
@@ -80,6 +102,19 @@ class Reporter:
             yield
         finally:
             self._kept_by.pop()
+
+
+def _frames_of_pulvinar() -> int:
+    """How many frames to go up from `warn` to the code that called pulvinar."""
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "pulvinar":
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+def show(progress: bool | None) -> None:
+    """True: all on stderr, as the command line has it; False: no progress; None: a bar where stderr is a terminal (Python)."""
+    REPORTER.to_stderr, REPORTER.quiet = progress is True, progress is False
 
 
 REPORTER = Reporter()

@@ -9,6 +9,7 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
+from pulvinar.core.notebook import card, counted, lines, listed
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.stimuli import Stimuli
 
@@ -47,6 +48,10 @@ class SubjectRDMs:
         ]
         if any(now is not before for now, before in zip(tidy, self.rdms, strict=True)):
             object.__setattr__(self, "rdms", np.stack(tidy))
+
+    def __repr__(self) -> str:
+        times = f", {counted(len(self.rdms[0]), 'time point')}" if self.rdms.ndim == 4 else ""
+        return f"RDMs '{self.name}': {counted(len(self.subjects), 'subject')}{times}, {counted(self.n_images, 'image')}"
 
     @property
     def n_images(self) -> int:
@@ -231,7 +236,8 @@ class Dissimilarities:
 
     targets: name -> SubjectRDMs, over the rows of `stimuli`. models: name -> (image, image), for confound rows. Without missing
     pairs. on_trust: what was joined by its order alone, because it holds no names -> how.
-    simulated: the RDMs were planted, not measured.
+    simulated: the RDMs were planted, not measured. source: where they were opened from, as `--data` names it; empty for what
+    was made in memory.
     """
 
     name: str
@@ -240,6 +246,7 @@ class Dissimilarities:
     models: Mapping[str, np.ndarray] = field(default_factory=dict)
     simulated: bool = False
     on_trust: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -254,6 +261,22 @@ class Dissimilarities:
             check_rdm(rdm, f"model RDM '{name}'")
             if len(rdm) != len(self.stimuli):
                 raise InputError(f"model RDM '{name}' is over {len(rdm)} images, but there are {len(self.stimuli)} images")
+
+    def __repr__(self) -> str:
+        return lines(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return card(*self._shown())
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        """A title and a few facts."""
+        shown = {
+            "RDMs": listed(f"{name} ({counted(len(target.subjects), 'subject')})" for name, target in self.targets.items()),
+            "images": repr(self.stimuli),
+            "model RDMs": listed(self.models),
+            "on trust": listed(self.on_trust),
+        }
+        return f"Dissimilarities '{self.name}'{', SIMULATED' if self.simulated else ''}", shown
 
     def target(self, name: str) -> SubjectRDMs:
         """The RDMs of one measurement; `NotFoundError` names those that are there."""

@@ -21,6 +21,7 @@ from pulvinar.core import checksums
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.core.hdf5 import create_hdf5, map_hdf5_array, open_hdf5, read_hdf5_array
+from pulvinar.core.notebook import card, counted, lines, listed
 from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import (
@@ -54,6 +55,7 @@ class Experiment:
     target: the new subject. truth: subject -> name -> array (voxel,) of a planted world ('responsive' bool, 'area' int
     with 0 for none). facts: citation, licence, notes; free text that travels along. `simulated` among them says that the
     responses were planted, not measured; it is set where there is a truth. Reports then say so on every picture.
+    source: where it was opened from, as `--data` names it; empty for what was made in memory.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Experiment:
     target: str
     truth: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.truth:
@@ -75,6 +78,25 @@ class Experiment:
         for responses in self.subjects.values():
             self.stimuli.rows(list(dict.fromkeys(responses.stimulus_ids)))
         check_split(self.split, self.stimuli)
+
+    def __repr__(self) -> str:
+        return lines(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return card(*self._shown())
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        """A title and a few facts."""
+        subjects = [
+            f"{name} ({counted(responses.n_trials, 'trial')} x {counted(responses.n_voxels, 'voxel')})"
+            for name, responses in self.subjects.items()
+        ]
+        shown = {
+            "subjects": listed(subjects),
+            "new subject": self.target,
+            "stimuli": f"{self.stimuli!r}; {len(self.split.train):,} to train, {len(self.split.test):,} to test",
+        }
+        return f"Experiment '{self.name}'{', SIMULATED' if self.simulated else ''}", shown
 
     @property
     def simulated(self) -> bool:

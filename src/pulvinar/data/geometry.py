@@ -16,6 +16,7 @@ import scipy.sparse.csgraph
 import scipy.spatial
 
 from pulvinar.core.errors import InputError
+from pulvinar.core.notebook import counted
 
 CUT_AT_SIGMAS = 3.0
 
@@ -49,6 +50,14 @@ class Geometry:
             rows = getattr(self, name)
             if rows is not None and len(rows) != len(points):
                 raise InputError(f"geometry.{name}: {len(rows)} rows for {len(points)} voxels")
+
+    def __repr__(self) -> str:
+        voxels = counted(self.n_voxels, "voxel")
+        if self.shape is not None:
+            return f"Geometry: {voxels} in a volume of {' x '.join(map(str, self.shape))}"
+        if self.mesh_coordinates is not None:
+            return f"Geometry: {voxels} on a surface of {counted(len(self.mesh_coordinates), 'vertex', 'vertices')}"
+        return f"Geometry: {voxels} as points{f' that are vertices of {self.template}' if self.template else ''}"
 
     @classmethod
     def from_points(cls, coordinates: np.ndarray, *, template: str = "") -> "Geometry":

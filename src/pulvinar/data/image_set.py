@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulvinar.core.errors import InputError, LeakError
+from pulvinar.core.notebook import card, lines, listed
 from pulvinar.core.progress import log, warn
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import fingerprint
@@ -23,7 +24,7 @@ class ImageSet:
     `class_names`; None where images have no label (self-supervised training needs none, its evaluation does).
     train_labels may hold -1 for images without one (STL-10's unlabelled split). They may come as (image, 1), one-hot, or
     counted from another number than 0 (`image_labels.as_labels`). notes: what was done to pictures and labels, and what was
-    left out.
+    left out. source: where it was opened from, as `--data` names it; empty for what was made in memory.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ImageSet:
     test_labels: np.ndarray | None = None
     class_names: Sequence[str] = ()
     notes: Sequence[str] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         for side, images, labels in (("train", self.train, self.train_labels), ("test", self.test, self.test_labels)):
@@ -80,6 +82,21 @@ class ImageSet:
             )
             warn(f"{self.name}: {note}")
             object.__setattr__(self, "notes", (*self.notes, note))
+
+    def __repr__(self) -> str:
+        return lines(*self._shown())
+
+    def _repr_html_(self) -> str:
+        return card(*self._shown())
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        """A title and a few facts."""
+        shown = {
+            "images": f"{len(self.train):,} to train, {len(self.test):,} to test, {self.size[0]} x {self.size[1]} pixels",
+            "classes": f"{self.n_classes:,}: {listed(self.class_names)}" if self.class_names else f"{self.n_classes:,}",
+            "notes": f"{len(self.notes)}, in .notes" if self.notes else "",
+        }
+        return f"ImageSet '{self.name}'", shown
 
     @property
     def size(self) -> tuple[int, int]:

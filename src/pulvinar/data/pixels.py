@@ -3,6 +3,7 @@
 Every array of pictures that enters passes here, whatever file it came from (files of pictures: data/pictures.py).
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ TOLERANCE = 0.5 / 255  # half a step of 8 bits: what rounding, float16 and a res
 WHITE_16 = 65535
 LEAST_WHITE_16 = 4096  # 16 bits that stay below hold 12 bits or fewer, or a picture darker than 1/16 of white
 LARGEST_NORMALISED = 30  # (1 - mean) / sd of a set with a spread of about .03, the least that was met; pixels go to 255
+FILLED = 0.1  # from 0 and from 1: numbers that come as near to both fill the range of pixels
 AXES = {3: "(height, width, 3)", 4: "(image, height, width, 3)"}
 
 
@@ -73,10 +75,12 @@ def require_unit_range(values: Values, what: str) -> None:
         raise InputError(f"{what}: pixels in [0, 1] are needed, {lowest:.4g} to {highest:.4g} came{way}")
 
 
-def require_normalised(values: Values, what: str) -> None:
+def require_normalised(values: Values, what: str, *, mean: Sequence[float] = (), way: str = "") -> None:
     """`InputError` unless these are floating numbers (image, 3, height, width) as a normalisation leaves them.
 
-    Which one is not known here, so only what none leaves is refused: numbers that are not finite, or beyond 30 (0 to 255).
+    Refused is what none leaves: numbers that are not finite, or beyond 30 (0 to 255). mean: of the normalisation, per colour;
+    where it is .1 or more, numbers that fill [0, 1] and nothing else are refused too, as pixels that were not normalised. way:
+    what to do instead.
     """
     if values.ndim != 4 or values.shape[1] != 3 or "float" not in kind(values):
         raise InputError(
@@ -88,7 +92,12 @@ def require_normalised(values: Values, what: str) -> None:
     if not (lowest >= -LARGEST_NORMALISED and highest <= LARGEST_NORMALISED):
         raise InputError(
             f"{what}: {lowest:.4g} to {highest:.4g} came; images are needed as (pixel / 255 - mean) / sd, within "
-            f"{LARGEST_NORMALISED} of 0"
+            f"{LARGEST_NORMALISED} of 0{way and '; '}{way}"
+        )
+    if min(mean, default=0) >= FILLED and 0 <= lowest < FILLED and 1 - FILLED < highest <= 1:
+        raise InputError(
+            f"{what}: {lowest:.4g} to {highest:.4g} came, pixels that were not normalised; images are needed as "
+            f"(pixel / 255 - mean) / sd{way and '; '}{way}"
         )
 
 

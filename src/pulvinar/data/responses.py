@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.notebook import counted, listed
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
 
@@ -64,6 +65,11 @@ class Responses:
         if given.dtype.kind not in "iuf" or (given != np.floor(given)).any():
             raise InputError(f"responses of {self.subject}: {name} must be whole numbers, {given[:3].tolist()} came")
         return given.astype(np.int64)
+
+    def __repr__(self) -> str:
+        size = f"{counted(self.n_trials, 'trial')} x {counted(self.n_voxels, 'voxel')}"
+        rois = f"; ROIs {listed(self.rois)}" if len(self.rois) else ""
+        return f"Responses of {self.subject}: {size}, {self.values.dtype}, {self.geometry.kind}{rois}"
 
     @property
     def n_trials(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.notebook import listed
 
 
 class ROIs(Mapping[str, np.ndarray]):
@@ -37,6 +38,9 @@ class ROIs(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._masks)
+
+    def __repr__(self) -> str:
+        return f"ROIs: {listed(f'{name} ({int(mask.sum()):,} voxels)' for name, mask in self.items()) or 'none'}"
 
 
 def missing_roi(there: Iterable[str], roi: str, subject: str) -> str:

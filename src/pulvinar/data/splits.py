@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulvinar.core.errors import InputError, LeakError
+from pulvinar.core.notebook import counted
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import Stimuli
@@ -22,6 +23,9 @@ class Split:
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Split: {counted(len(self.train), 'training stimulus', 'training stimuli')}, {len(self.test):,} of the test"
 
 
 def check_split(split: Split, stimuli: Stimuli) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.notebook import counted, listed
 from pulvinar.data.pixels import require_pixels
 
 ReadImage = Callable[[int], np.ndarray]
@@ -50,6 +51,11 @@ class Stimuli:
             bad = ~np.isfinite(np.asarray(values).reshape(len(self.ids), -1)).all(1)
             if bad.any():
                 raise InputError(f"feature '{name}': not finite for stimuli {[self.ids[i] for i in np.flatnonzero(bad)[:3]]}")
+
+    def __repr__(self) -> str:
+        features = [f"{name} {tuple(np.shape(values)[1:])}" for name, values in self.features.items()]
+        images = " with images" if self.read_image is not None else " without images"
+        return f"{counted(len(self), 'stimulus', 'stimuli')}{images}{f'; features {listed(features)}' if features else ''}"
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,7 +1,8 @@
 """The page of a decoding run: where the kept voxels are, the controls, what was retrieved, how the selection went."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pulvinar.report import brain_maps, tables
 from pulvinar.report.findings import coverage
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
-from pulvinar.scores.table import Table
+from pulvinar.scores.table import Table, csv_text
 
 PLACES = {  # kind of geometry -> what its picture shows
     "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines in the view from the "
@@ -24,23 +25,27 @@ PLACES = {  # kind of geometry -> what its picture shows
 ELSEWHERE = "The published numbers are of another data set and other subjects: they say what is usual, not what is better."
 
 
-def figures(run: Run) -> dict[str, Figure]:
+def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
     """What the run has pieces for: 'roi', 'curves', 'scores', 'trials', and 'summary' (1600 x 900 pixels)."""
-    drawn: dict[str, Figure] = {}
+    found: dict[str, Callable[[], Figure]] = {}
+    evaluation = run.evaluation or {}
     if run.maps is not None:
         weights = roi_figure.SCORED if (run.facts.get("selection") or {}).get("chosen_by") else roi_figure.LEARNED
-        drawn["roi"] = roi_figure.draw(run.maps, str((run.evaluation or {}).get("reference") or ""), weights=weights)
+        found["roi"] = partial(roi_figure.draw, run.maps, str(evaluation.get("reference") or ""), weights=weights)
     if curves_figure.curves(run.records):
-        drawn["curves"] = curves_figure.draw(run.records, run.facts.get("selection") or {})
-    if run.rows and run.evaluation is not None:
-        drawn["scores"] = score_figure.draw(run.evaluation, run.method)
+        found["curves"] = partial(curves_figure.draw, run.records, run.facts.get("selection") or {})
+    if run.rows:
+        found["scores"] = partial(score_figure.draw, evaluation, run.method)
     if run.examples is not None and len(run.examples.rank):
-        gallery_size = (run.evaluation or {}).get("gallery_size")
-        drawn["trials"] = trial_figure.draw(run.examples, gallery_size)
-    summary = summary_picture.draw(run)
-    if summary is not None:
-        drawn["summary"] = summary
-    return drawn
+        found["trials"] = partial(trial_figure.draw, run.examples, evaluation.get("gallery_size"))
+    if run.maps is not None and run.evaluation is not None:
+        found["summary"] = partial(summary_picture.draw, run, run.maps, run.evaluation)
+    return found
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    """The rows of the score table."""
+    return tables.records(run.rows, run.method) if run.rows else []
 
 
 def table_files(run: Run) -> dict[str, str]:
@@ -48,7 +53,7 @@ def table_files(run: Run) -> dict[str, str]:
     if not run.rows:
         return {}
     text = tables.score_table(run.rows, run.method).text(math.inf)
-    return {"scores.csv": tables.as_csv(run.rows, run.method), "scores.txt": f"{text}\n"}
+    return {"scores.csv": csv_text(records(run)), "scores.txt": f"{text}\n"}
 
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:

@@ -14,20 +14,18 @@ from pulvinar.report.run_folder import Examples, Maps, Run
 N_TRIALS = 3
 
 
-def draw(run: Run) -> Figure | None:
-    """1600 x 900 pixels at 100 dots per inch: the voxels, the scores, some trials. None without maps or an evaluation."""
-    if run.maps is None or run.evaluation is None:
-        return None
+def draw(run: Run, maps: Maps, evaluation: Mapping[str, Any]) -> Figure:
+    """1600 x 900 pixels at 100 dots per inch: the voxels, the scores, some trials. maps and evaluation: the run's."""
     figure = Figure(figsize=(16, 9 - (STRIP if run.simulated else 0)))
     _line(figure, 0.955, headline(run).lead, size=25, weight="bold")
     _line(figure, 0.893, headline(run).rest, size=17, color=MUTED)
-    _voxels(figure, run.maps, str(run.evaluation.get("reference") or ""))
+    _voxels(figure, maps, str(evaluation.get("reference") or ""))
     has_trials = run.examples is not None and len(run.examples.rank) > 0
     bottom = 0.475 if has_trials else 0.1
     axis = figure.add_axes((0.635, bottom, 0.2, 0.785 - bottom))
-    score_figure.draw_into(axis, run.evaluation, run.method, size=14, with_reasons=False)
+    score_figure.draw_into(axis, evaluation, run.method, size=14, with_reasons=False)
     if run.examples is not None and has_trials:
-        _trials(figure, run.examples, run.evaluation)
+        _trials(figure, run.examples, evaluation)
     return figure
 
 

@@ -86,7 +86,7 @@ class CompactNetwork(nn.Module):
 
     def _run(self, images: Tensor, record: Record) -> Tensor:
         if not torch.compiler.is_compiling():  # numbers are not known while a graph is made
-            require_normalised(images.detach(), "images")
+            require_normalised(images.detach(), "images", mean=self.mean)
         maps = torch.relu(self.stem(images))
         if self.shape.stem.pooled:
             maps = nn.functional.max_pool2d(maps, 3, stride=2, padding=1)

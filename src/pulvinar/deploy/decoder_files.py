@@ -5,8 +5,11 @@ token x dim). Both files take the same input; the reference multiplies every vox
 """
 
 import contextlib
+import json
 import os
 import warnings
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from pulvinar.core.storage import atomic_path, refuse_existing
-from pulvinar.deploy.onnx_files import OPSET, require_onnx
+from pulvinar.deploy.onnx_files import OPSET, described, require_onnx
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 
 OUTPUTS = ("backbone", "projected", "regressed")
+WHAT = "z-scored responses of all voxels in, image embeddings out"
 
 
 class _Traced(nn.Module):
@@ -34,10 +38,24 @@ class _Traced(nn.Module):
         return decoded.backbone, decoded.projected, decoded.regressed
 
 
+def _metadata(decoder: VoxelDecoder, form: str) -> dict[str, str]:
+    return {
+        "pulvinar": version("pulvinar"),
+        "form": form,
+        "responses": "float32 (trial, voxel) of the whole box, each voxel z-scored as in training",
+        "outputs": "backbone, projected (for retrieval), regressed (for reconstruction), each (trial, token x dim)",
+        "n_voxels": str(decoder.n_voxels),
+        "n_kept": str(len(decoder.kept)),
+        "macs": json.dumps(decoder.macs),
+        "architecture": json.dumps(asdict(decoder.shape)),
+    }
+
+
 def export_decoder(decoder: VoxelDecoder, path: str | os.PathLike[str], *, masked: bool = False) -> dict[str, Any]:
     """Write the ONNX file with a dynamic number of trials; what was written."""
     require_onnx()
     refuse_existing(path)
+    form = "masked decoder" if masked else "voxel decoder"
     example = torch.zeros(2, decoder.n_voxels)
     with atomic_path(path) as temporary, warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter("ignore")  # torch's own use of what torch will change
@@ -53,6 +71,6 @@ def export_decoder(decoder: VoxelDecoder, path: str | os.PathLike[str], *, maske
         )
         if program is None:
             raise RuntimeError("torch.onnx.export gave nothing")
-        temporary.write_bytes(program.model_proto.SerializeToString())
-    form = "masked decoder" if masked else "voxel decoder"
+        made = described(program.model_proto, f"{form}: {WHAT}; written by pulvinar deploy export", _metadata(decoder, form))
+        temporary.write_bytes(made.SerializeToString())
     return {"file": str(path), "form": form, "bytes": Path(path).stat().st_size, "outputs": list(OUTPUTS)}

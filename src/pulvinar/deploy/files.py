@@ -19,10 +19,10 @@ from pulvinar.core.errors import FileError
 from pulvinar.core.storage import atomic_folder, read_json, reads, require_file, require_folder, write_json
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
-from pulvinar.learning.backbone_runs import shape_of
 from pulvinar.learning.checkpoints import read_tensors, write_tensors
 from pulvinar.learning.runs import environment
 from pulvinar.networks.decoder import DecoderShape
+from pulvinar.networks.resnet_shape import shape_of
 
 FORMAT = 1
 WEIGHTS, CONFIG = "network.safetensors", "config.json"

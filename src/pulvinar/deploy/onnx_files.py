@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,11 +40,17 @@ def require_onnx() -> None:
         raise MissingDependencyError(f"ONNX files need the package onnx: {INSTALL}")
 
 
-def onnx_model(network: CompactNetwork, *, runtime: Runtime = "onnxruntime", facts: dict[str, Any] | None = None) -> Any:
+def onnx_model(
+    network: CompactNetwork,
+    *,
+    runtime: Runtime = "onnxruntime",
+    facts: dict[str, Any] | None = None,
+    any_size: bool = False,
+) -> Any:
     """The network as an ONNX model (an `onnx.ModelProto`), with what it is in its metadata.
 
     runtime: where it is to run; ONNX Runtime computes missing parts on the missed rows, OpenVINO on the whole batch. A network
-    whose `fallback` is off gets none, and says so with its miss rate.
+    whose `fallback` is off gets none, and says so with its miss rate. any_size: height and width of the images are free.
     """
     require_onnx()
     if network.stem.weight.dtype != torch.float32:
@@ -52,11 +58,35 @@ def onnx_model(network: CompactNetwork, *, runtime: Runtime = "onnxruntime", fac
     from pulvinar.deploy.onnx_graph import graph_of
 
     missing: Any = MISSING[runtime] if network.fallback else "none"
-    model = graph_of(network, missing=missing, opset=OPSET)
-    for key, value in _metadata(network, runtime, facts).items():
+    model = graph_of(network, missing=missing, opset=OPSET, any_size=any_size)
+    what = f"{network.form} {network.shape.network}: images in [0, 1] in, pooled features out"
+    return described(model, f"{what}; written by pulvinar deploy export", _metadata(network, runtime, facts))
+
+
+def described(model: Any, what: str, metadata: Mapping[str, str]) -> Any:
+    """The ONNX model with a description, its producer and metadata, and without what an exporter noted about this machine."""
+    model.producer_name, model.producer_version, model.doc_string = "pulvinar", version("pulvinar"), what
+    model.graph.doc_string = what
+    del model.metadata_props[:]
+    for key, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
+    _forget_origins(model.graph)
+    for function in model.functions:
+        _forget_origins(function)
     return model
+
+
+def _forget_origins(graph: Any) -> None:
+    """Remove where in which source file each node came from."""
+    named = [*getattr(graph, "input", ()), *getattr(graph, "output", ()), *graph.value_info, *getattr(graph, "initializer", ())]
+    for part in [graph, *graph.node, *(value for value in named if not isinstance(value, str))]:
+        del part.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs] if attribute.HasField("g") or attribute.graphs else ():
+                _forget_origins(inner)
 
 
 def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | None) -> dict[str, str]:
@@ -77,7 +107,15 @@ def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | Non
             f"without fallback: {share} open a channel that this file does not compute; their features are wrong, and their "
             "row of the output 'misses' is true somewhere"
         )
-    return said | ({"facts": json.dumps(to_jsonable(facts))} if facts else {})
+    kept = {key: _without_place(value) for key, value in to_jsonable(facts or {}).items()}
+    return said | ({"facts": json.dumps(kept)} if kept else {})
+
+
+def _without_place(value: Any) -> Any:
+    """Of a path on this machine its last name alone; a file travels."""
+    from pulvinar.report.page import without_places
+
+    return without_places(value) if isinstance(value, str) else value
 
 
 def export_onnx(
@@ -86,10 +124,11 @@ def export_onnx(
     *,
     runtime: Runtime = "onnxruntime",
     facts: dict[str, Any] | None = None,
+    any_size: bool = False,
 ) -> dict[str, Any]:
     """Write the ONNX file, after the runtime, if it is installed, has run it; what was written."""
     refuse_existing(path)
-    model = onnx_model(network, runtime=runtime, facts=facts)
+    model = onnx_model(network, runtime=runtime, facts=facts, any_size=any_size)
     content = model.SerializeToString()
     checked = check_runs(content, runtime, size=network.size)
     write_bytes(path, content)

@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from pulvinar.core.errors import InputError
 from pulvinar.data.pixels import TOLERANCE
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
@@ -27,10 +28,14 @@ IR_VERSION = 9
 
 
 class Graph:
-    """Nodes and weights of a graph that grows; the methods give the name of their result."""
+    """Nodes and weights of a graph that grows; the methods give the name of their result.
 
-    def __init__(self, root: "Graph | None" = None) -> None:
+    any_size: images may have any height and width; then no constant may have the size of maps.
+    """
+
+    def __init__(self, root: "Graph | None" = None, *, any_size: bool = False) -> None:
         self.root: Graph = self if root is None else root
+        self.any_size = any_size
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.n_names = 0
@@ -78,11 +83,23 @@ class Graph:
         return self.op("Unsqueeze", opened, self.whole(2, 3))
 
     def in_range(self, images: str) -> str:
-        """(row,) whether all pixels lie in [0, 1], give or take half a step of 8 bits: what is beyond sums up to 0."""
+        """(row,) whether all pixels lie in [0, 1], give or take half a step of 8 bits; NaN does not.
+
+        By comparisons, which rounding does not touch: converters put casts anywhere when they make float16 of a graph.
+        """
         lowest, highest = (self.weight(np.float32(value)) for value in (-TOLERANCE, 1 + TOLERANCE))
-        beyond = self.op("Sub", images, self.op("Clip", images, lowest, highest))  # of NaN it is NaN
-        total = self.op("ReduceL1", beyond, self.whole(1, 2, 3), keepdims=0)
-        return self.op("Equal", total, self.weight(np.float32(0)))
+        inside = self.op("And", self.op("GreaterOrEqual", images, lowest), self.op("LessOrEqual", images, highest))
+        beyond = self.count(self.op("Not", inside), 1, 2, 3, keepdims=0)
+        return self.op("Equal", beyond, self.weight(np.int32(0)))
+
+    def count(self, true: str, *axes: int, keepdims: int) -> str:
+        """How many are true over these axes (none: all). A sum: ONNX Runtime's shape inference knows no other reduction."""
+        given = [self.whole(*axes)] if axes else []
+        return self.op("ReduceSum", self.op("Cast", true, to=TensorProto.INT32), *given, keepdims=keepdims)
+
+    def any_at_least_zero(self, values: str, *axes: int, keepdims: int) -> str:
+        """Whether one or more over these axes (none: all) are 0 or more."""
+        return self.op("Greater", self.count(self.at_least_zero(values), *axes, keepdims=keepdims), self.weight(np.int32(0)))
 
     def where(self, rows: str, values: str, other: float, *, axes: Sequence[int] = (1,), output: str | None = None) -> str:
         """`values` in these rows, `other` in the rest. axes: those of `values` but the first."""
@@ -90,7 +107,7 @@ class Graph:
             "Where", self.op("Unsqueeze", rows, self.whole(*axes)), values, self.weight(np.float32(other)), output=output
         )
 
-    def branch(self, nodes: "Graph", output: str, shape: Sequence[int | str]) -> onnx.GraphProto:
+    def branch(self, nodes: "Graph", output: str, shape: Sequence[int | str | None]) -> onnx.GraphProto:
         """A branch of an `If` with this output."""
         value = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
         return helper.make_graph(nodes.nodes, self.name("branch"), [], [value], initializer=nodes.weights)
@@ -111,6 +128,8 @@ def convolved(graph: Graph, layer: Convolution, maps: Maps, stem: str, like: str
     side = layer.output_size(maps.side)
     if not outputs:
         return Maps(None, 0, side)
+    if maps.name is None and graph.root.any_size:
+        raise InputError(f"any size: {stem} has no inputs left, so its maps are constants of the size of {side} pixels")
     if maps.name is None:
         bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias.numpy(force=True)
         batch = graph.op("Slice", graph.op("Shape", like), graph.whole(0), graph.whole(1))
@@ -184,16 +203,15 @@ class BlockWriter:
             n_kept, n_channels = len(self.block.kept[number]), len(gate.order)
             if n_kept < n_channels:
                 self.asked[number] = graph.columns(logits, n_kept, n_channels)
-                highest = graph.op("ReduceMax", self.asked[number], graph.whole(1), keepdims=1)
-                self.misses[number] = graph.at_least_zero(highest)
+                self.misses[number] = graph.any_at_least_zero(self.asked[number], 1, keepdims=1)
 
     def _with_missing(self, number: int, now: Maps) -> Maps:
         """`now` with what the dropped channels of gate `number` add to it."""
         if self.missing == "none" or number not in self.asked or now.name is None:
             return now
         graph = self.graph
-        wanted = graph.at_least_zero(graph.op("ReduceMax", self.asked[number], keepdims=0))
-        shape: list[int | str] = ["batch", now.channels, now.side, now.side]
+        wanted = graph.any_at_least_zero(self.asked[number], keepdims=0)
+        shape: list[int | str | None] = ["batch", now.channels, *(2 * [None] if graph.any_size else 2 * [now.side])]
         then, other = Graph(graph.root), Graph(graph.root)
         added = self._added(then, number, now)
         same = other.op("Identity", now.name)
@@ -214,7 +232,8 @@ class BlockWriter:
         if rows is None:
             return graph.op("Add", cast(str, now.name), part)
         places = graph.op("Unsqueeze", rows, graph.whole(1))
-        return graph.op("ScatterND", cast(str, now.name), places, part, reduction="add")
+        total = graph.op("Add", graph.op("Gather", cast(str, now.name), rows, axis=0), part)  # no reduction: float16 has none
+        return graph.op("ScatterND", cast(str, now.name), places, total)
 
     def _dropped(self, graph: Graph, number: int, rows: str | None) -> Maps:
         """Gated maps of the dropped channels."""
@@ -235,9 +254,12 @@ class BlockWriter:
         return Maps(gated, now.channels, now.side)
 
 
-def graph_of(network: CompactNetwork, *, missing: Missing, opset: int) -> onnx.ModelProto:
-    """The network as an ONNX model, checked. missing: how dropped channels are computed where they are asked for."""
-    graph = Graph()
+def graph_of(network: CompactNetwork, *, missing: Missing, opset: int, any_size: bool = False) -> onnx.ModelProto:
+    """The network as an ONNX model, checked. missing: how dropped channels are computed where they are asked for.
+
+    any_size: height and width of the images are free; `InputError` where the network has constant maps.
+    """
+    graph = Graph(any_size=any_size)
     colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
     right = graph.in_range("images")
     pixels = graph.where(right, "images", 0.0, axes=(1, 2, 3))  # NaN in one image would decide about the branches of all
@@ -266,7 +288,8 @@ def graph_of(network: CompactNetwork, *, missing: Missing, opset: int) -> onnx.M
     outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", network.shape.n_features])]
     if logits:
         outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses, right)
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, network.size, network.size])
+    size: list[int | str] = ["height", "width"] if any_size else [network.size, network.size]
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, *size])
     made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

@@ -76,7 +76,10 @@ def _key(axis: Axes, rows: Sequence[Row], with_ceiling: bool) -> None:
         axis.plot([], [], color=INK, linewidth=1.6, label="noise ceiling")
 
 
-def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.ndarray, np.ndarray] | None:
+LayerScores = tuple[list[str], list[str], np.ndarray, np.ndarray]  # layers, ROIs, (layer, ROI) scores and votes
+
+
+def layer_by_roi(maps: Sequence[VoxelMaps]) -> LayerScores | None:
     """Layers, ROIs, inner held-out R^2 (layer, ROI) as means over voxels and subjects, and votes: voxels that took each layer.
 
     A voxel that a layer predicts worse than its mean counts 0 (ours): else voxels without signal hide the others. One that does
@@ -98,11 +101,8 @@ def layer_by_roi(maps: Sequence[VoxelMaps]) -> tuple[list[str], list[str], np.nd
     return layers, names, np.nanmean(scores, axis=2), votes
 
 
-def layers(maps: Sequence[VoxelMaps]) -> Figure | None:
+def layers(found: LayerScores) -> Figure:
     """Heat map of layer x ROI; the layer that most voxels of an ROI took is outlined, with the share that took it."""
-    found = layer_by_roi(maps)
-    if found is None:
-        return None
     names, regions, scores, votes = found
     figure = Figure(figsize=(max(4.5, 1.6 + 0.62 * len(regions)), 0.42 * len(names) + 1.5), layout="constrained")
     axis = figure.subplots()

@@ -1,6 +1,7 @@
 """The page of an encoding run: scores per ROI and hemisphere with nulls and ceilings, and how they were made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pulvinar.encoding.transfer import left_out
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.scores.resampling import interval_text
+from pulvinar.scores.table import csv_text
 
 Row = Mapping[str, Any]
 ANALYSES = ("transfer", "information", "classification", "salience", "comparison")
@@ -28,25 +30,24 @@ def _whole(run: Run) -> list[Row]:
     return [row for row in run.rows if row["roi"] == "all" and row["hemisphere"] == "both"]
 
 
-def figures(run: Run) -> dict[str, Figure]:
+def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
     """'rois', 'layers', a map of every subject ('map-SUBJECT'), and of the analyses whose results lie in the run."""
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Callable[[], Figure]] = {}
     maps = encoding_maps.read_all(run)
     if run.rows:
-        drawn["rois"] = pictures.rois(run.rows, pictures.ceilings(maps))
-    heat = pictures.layers(maps)
-    if heat is not None:
-        drawn["layers"] = heat
-    drawn |= {f"map-{one.subject}": encoding_maps.draw(one) for one in maps if encoding_maps.can_be_drawn(one)}
+        drawn["rois"] = lambda: pictures.rois(run.rows, pictures.ceilings(maps))
+    if (scores := pictures.layer_by_roi(maps)) is not None:
+        drawn["layers"] = partial(pictures.layers, scores)
+    drawn |= {f"map-{one.subject}": partial(encoding_maps.draw, one) for one in maps if encoding_maps.can_be_drawn(one)}
     results = _results(run)
     for name, draw in (("transfer", pictures.transfer), ("information", pictures.information)):
         if name in results:
-            drawn[name] = draw(results[name])
+            drawn[name] = partial(draw, results[name])
     if (results.get("classification") or {}).get("landscape"):
-        drawn["landscape"] = pictures.landscape(results["classification"]["landscape"])
+        drawn["landscape"] = partial(pictures.landscape, results["classification"]["landscape"])
     arrays = read_arrays(run.folder / "artifacts" / "salience.npz", ("images", "lh", "rh", "lh_mirrored", "rh_mirrored"))
     if arrays is not None:
-        drawn["salience"] = pictures.salience(arrays)
+        drawn["salience"] = partial(pictures.salience, arrays)
     return drawn
 
 
@@ -56,9 +57,14 @@ def _results(run: Run) -> dict[str, Any]:
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
+def records(run: Run) -> list[dict[str, Any]]:
+    """The rows of the score table."""
+    return score_table(run.evaluation).records() if run.rows and run.evaluation else []
+
+
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
-    return {"scores.csv": score_table(run.evaluation).csv()} if run.rows and run.evaluation else {}
+    return {"scores.csv": csv_text(records(run))} if run.rows else {}
 
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ RidgeEncoder     predicts voxels from features of images: ridge with alpha, and 
 VoxelSelector    keeps the voxels that carry labels or an embedding, by a cross-fitted linear readout or another selector
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pulvinar.core.lazy import lazy
 
 if TYPE_CHECKING:
     from pulvinar.decoding.decoder import Decoder
@@ -15,17 +16,12 @@ if TYPE_CHECKING:
     from pulvinar.encoding.ridge_encoder import RidgeEncoder
     from pulvinar.rsa.rdm_regressor import RDMRegressor
 
-_MODULES = {
-    "Decoder": "decoding.decoder",
-    "RDMRegressor": "rsa.rdm_regressor",
-    "RidgeEncoder": "encoding.ridge_encoder",
-    "VoxelSelector": "decoding.voxel_selector",
-}
-
 __all__ = ["Decoder", "RDMRegressor", "RidgeEncoder", "VoxelSelector"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"pulvinar.{_MODULES[name]}"), name)
+_PLACES = {
+    "Decoder": "pulvinar.decoding.decoder:Decoder",
+    "RDMRegressor": "pulvinar.rsa.rdm_regressor:RDMRegressor",
+    "RidgeEncoder": "pulvinar.encoding.ridge_encoder:RidgeEncoder",
+    "VoxelSelector": "pulvinar.decoding.voxel_selector:VoxelSelector",
+}
+__getattr__, __dir__ = lazy(__name__, _PLACES)

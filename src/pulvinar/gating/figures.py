@@ -4,7 +4,8 @@ Each is written as PNG and SVG under `artifacts/figures/` of the run (or of the 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def figure(run: str | os.PathLike[str]) -> dict[str, Path]:
     """Draw what a run, or a folder of runs, has pieces for, and write it; name -> path without suffix."""
     folder = Path(run) / "artifacts" / "figures"
     with mpl.rc_context(style()):
-        made = figures(run)
+        made = {name: draw() for name, draw in drawers(run).items()}
         for name, drawn in made.items():
             save(drawn, folder, name, simulated=any(_is_simulated(run) for run in find_runs(run)))
     return {name: folder / name for name in made}
@@ -62,25 +63,24 @@ def _is_simulated(run: Path) -> bool:
     return is_simulated(read_json(run / "run.json"), None)
 
 
-def figures(run: str | os.PathLike[str]) -> dict[str, Figure]:
+def drawers(run: str | os.PathLike[str]) -> dict[str, Callable[[], Figure]]:
     """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records).
 
     embedding (a run whose test features were kept): only where umap-learn is installed.
     """
     folder = require_folder(run, "folder of a run")
-    made: dict[str, Figure] = {}
+    made: dict[str, Callable[[], Figure]] = {}
     single, evaluated = (folder / "run.json").is_file(), (folder / "evaluation.json").is_file()
     if not single or evaluated:
-        made["accuracy"] = draw_accuracy(pool(find_runs(folder)))
+        made["accuracy"] = lambda: draw_accuracy(pool(find_runs(folder)))
     evaluation = read_json(folder / "evaluation.json") if evaluated else {}
     if evaluation.get("channels"):
-        made["channels"] = draw_channels(evaluation["channels"])
-    placed = embedding(folder) if evaluated else None
-    if placed is not None:
-        made["embedding"] = placed
+        made["channels"] = partial(draw_channels, evaluation["channels"])
+    if evaluated and (features := _features(folder)):
+        made["embedding"] = partial(embedding, folder, features)
     records = _records(folder) if single else []
     if records:
-        made["curves"] = draw_curves(records, evaluation.get("budget"))
+        made["curves"] = partial(draw_curves, records, evaluation.get("budget"))
     return made
 
 
@@ -241,15 +241,19 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
     return made
 
 
-def embedding(folder: Path) -> Figure | None:
-    """`draw_embedding` of the test features that a run keeps; None without them, without umap-learn, or of few images.
+def _features(folder: Path) -> dict[str, np.ndarray]:
+    """The test features and labels that a run keeps; none without umap-learn, or of few images."""
+    features = read_arrays(folder / FEATURES) if (folder / FEATURES).is_file() else {}
+    return {} if len(features.get("label", ())) < FEWEST_PLACED or find_spec("umap") is None else features
+
+
+def embedding(folder: Path, given: Mapping[str, np.ndarray]) -> Figure:
+    """`draw_embedding` of test features, `given` with their labels ('label').
 
     Where the images were placed is kept in artifacts/embedding.npz: UMAP takes half a minute.
     """
-    features = read_arrays(folder / FEATURES) if (folder / FEATURES).is_file() else {}
-    if len(features.get("label", ())) < FEWEST_PLACED or find_spec("umap") is None:
-        return None
-    labels, names = features.pop("label"), read_json(folder / "evaluation.json").get("class_names", ())
+    features = {name: values for name, values in given.items() if name != "label"}
+    labels, names = given["label"], read_json(folder / "evaluation.json").get("class_names", ())
     kept, key = folder / "artifacts" / "embedding.npz", fingerprint(*features, *features.values())
     stored = read_arrays(kept) if kept.is_file() else {}
     if str(stored.pop("key", "")) != key:

@@ -1,6 +1,6 @@
 """The page of a self-supervised run: accuracy against multiply-adds beside the controls, channels, training, published rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,24 @@ from pulvinar.gating import figures as gating_figures
 from pulvinar.gating.runs import KINDS
 from pulvinar.report import tables
 from pulvinar.report.run_folder import Run
+from pulvinar.scores.table import csv_text
 
 Row = Mapping[str, Any]
 
 
-def figures(run: Run) -> dict[str, Figure]:
-    """'accuracy' and 'channels' of an evaluated run, 'curves' of one with records."""
-    return gating_figures.figures(run.folder)
+def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
+    """'accuracy', 'channels' and 'embedding' of an evaluated run, 'curves' of one with records."""
+    return gating_figures.drawers(run.folder)
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    """The rows of the score table."""
+    return backbone_scores.score_table(run.evaluation).records() if run.rows and run.evaluation else []
 
 
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
-    return {"scores.csv": backbone_scores.score_table(run.evaluation).csv()} if run.rows and run.evaluation else {}
+    return {"scores.csv": csv_text(records(run))} if run.rows else {}
 
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ So that one method can read another's run (a distilled student its teacher's, a 
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings
 from pulvinar.networks.gated_resnet import Gate, GatedResNet
-from pulvinar.networks.resnet_shape import BlockShape, ResNetShape, StemShape
+from pulvinar.networks.resnet_shape import shape_of, with_tuples
 
 CHECKPOINT = "backbone"
 
@@ -57,7 +57,7 @@ def network_of(state: State) -> Backbone:
         temperature=state["temperature"],
     )
     network.load_state_dict(state["weights"])
-    return Backbone(network=network.eval(), views=ViewSettings(**_with_tuples(state["views"])))
+    return Backbone(network=network.eval(), views=ViewSettings(**with_tuples(state["views"])))
 
 
 def load_backbone(run: RunFolder) -> Backbone:
@@ -71,14 +71,3 @@ def load_backbone(run: RunFolder) -> Backbone:
         return network_of(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise FileError(f"{run.path}/checkpoints/{CHECKPOINT}.safetensors: not a backbone of this version: {error}") from error
-
-
-def shape_of(state: dict[str, Any]) -> ResNetShape:
-    """A shape from its plain values, as `dataclasses.asdict` gives them and JSON keeps them."""
-    blocks = tuple(BlockShape(**_with_tuples(block)) for block in state["blocks"])
-    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
-
-
-def _with_tuples(state: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples they were."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}

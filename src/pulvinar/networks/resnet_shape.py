@@ -11,7 +11,7 @@ ResNet-18, -34 (BasicBlock) and -50 (Bottleneck with the stride in its 3x3 convo
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import InputError, NotFoundError
@@ -163,3 +163,27 @@ def _block(network: str, inputs: int, channels: int, stride: int, gated_convs: G
         return BlockShape(inputs, (channels,), channels, stride, gate_group=group)
     gated = {"conv1": (0,), "conv2": (1,), "both": (0, 1)}[gated_convs]
     return BlockShape(inputs, (channels, channels), EXPANSION * channels, stride, gated, group)
+
+
+def shape_of(state: dict[str, Any]) -> ResNetShape:
+    """A shape from its plain values, as `dataclasses.asdict` gives them and JSON keeps them."""
+    blocks = tuple(BlockShape(**with_tuples(block)) for block in state["blocks"])
+    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
+
+
+def with_tuples(state: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
+
+
+def is_standard(shape: ResNetShape) -> bool:
+    """Whether it is the network of this name as torchvision and timm have it: full width, the stem of large images."""
+    return shape.stem == stem_shape("imagenet", size=224, channels=BASE_CHANNELS) and has_standard_blocks(shape)
+
+
+def has_standard_blocks(shape: ResNetShape) -> bool:
+    """Whether every block has the channels of the network of this name at full width."""
+    whole = resnet_shape(shape.network, size=224)
+    return [(b.inputs, b.inner, b.outputs, b.stride) for b in shape.blocks] == [
+        (b.inputs, b.inner, b.outputs, b.stride) for b in whole.blocks
+    ]

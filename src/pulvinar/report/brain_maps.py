@@ -3,9 +3,11 @@
 import gzip
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pulvinar.core.errors import InputError
 from pulvinar.core.storage import write_bytes
 from pulvinar.data.geometry import Geometry
 from pulvinar.report.run_folder import Maps, Run
@@ -49,30 +51,63 @@ def _values(maps: Maps) -> dict[str, np.ndarray]:
     return values
 
 
-def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -> dict[str, bytes]:
+def image_of(geometry: Geometry, values: np.ndarray, *, name: str) -> Any:
+    """Values (voxel,) as an image: nibabel's of a volume, nilearn's `SurfaceImage` of a mesh; 0 where nothing was measured.
+
+    A mesh whose second half no face joins to the first is taken as the left and the right hemisphere, in this order; any other
+    is one hemisphere, on the side where its middle lies. `InputError` for bare points.
+    """
+    if geometry.kind == "volume":
+        return _volume(geometry, values, f"pulvinar: {name}")
+    if geometry.kind == "points":
+        of = f" (they count the vertices of {geometry.template})" if geometry.template else ""
+        raise InputError(
+            f"{name}: the voxels came as bare points{of}, without a grid or a mesh, so there is no image of them; "
+            ".voxels(subject) has the mask in the order of the voxels"
+        )
+    from nilearn.surface import InMemoryMesh, SurfaceImage
+
+    points, faces = np.asarray(geometry.mesh_coordinates, np.float32), np.asarray(geometry.mesh_faces)
+    per_vertex = _per_vertex(geometry, values)
+    half, middle = len(points) // 2, float(points[:, 0].mean())
+    first = (faces < half).all(1)
+    if len(points) % 2 or not first.any() or not (first | (faces >= half).all(1)).all() or first.all():
+        side = "left" if middle < 0 else "right"
+        return SurfaceImage(mesh={side: InMemoryMesh(points, faces)}, data={side: per_vertex})
+    mesh = {"left": InMemoryMesh(points[:half], faces[first]), "right": InMemoryMesh(points[half:], faces[~first] - half)}
+    return SurfaceImage(mesh=mesh, data={"left": per_vertex[:half], "right": per_vertex[half:]})
+
+
+def _volume(geometry: Geometry, values: np.ndarray, said: str) -> Any:
     import nibabel
 
-    files = {}
-    for name, values in given.items():
-        volume = geometry.to_volume(values, fill=values.dtype.type(0))
-        image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), geometry.affine)
-        image.header.set_xyzt_units("mm")
-        image.header["descrip"] = f"{maker}: {name}".encode()[:79]
-        files[f"{name}.nii.gz"] = gzip.compress(image.to_bytes(), mtime=0)
-    return files
+    volume = geometry.to_volume(values, fill=values.dtype.type(0))
+    image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), geometry.affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = said.encode()[:79]
+    return image
+
+
+def _per_vertex(geometry: Geometry, values: np.ndarray) -> np.ndarray:
+    made = np.zeros(len(np.asarray(geometry.mesh_coordinates)), values.dtype)
+    made[np.asarray(geometry.vertex)] = values
+    return made
+
+
+def _volumes(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -> dict[str, bytes]:
+    images = {name: _volume(geometry, values, f"{maker}: {name}") for name, values in given.items()}
+    return {f"{name}.nii.gz": gzip.compress(image.to_bytes(), mtime=0) for name, image in images.items()}
 
 
 def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -> dict[str, bytes]:
     from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
-    vertex, points = np.asarray(geometry.vertex), np.asarray(geometry.mesh_coordinates, np.float32)
+    points = np.asarray(geometry.mesh_coordinates, np.float32)
     faces = np.asarray(geometry.mesh_faces, np.int32)
     files = {}
     for name, values in given.items():
-        per_vertex = np.zeros(len(points), values.dtype)
-        per_vertex[vertex] = values
         said = GiftiMetaData({"Description": f"{maker}: {name}"})
-        array = GiftiDataArray(per_vertex, intent="NIFTI_INTENT_SHAPE")
+        array = GiftiDataArray(_per_vertex(geometry, values), intent="NIFTI_INTENT_SHAPE")
         files[f"{name}.shape.gii"] = GiftiImage(meta=said, darrays=[array]).to_xml()
     mesh = [
         GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET"),

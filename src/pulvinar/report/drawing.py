@@ -64,6 +64,27 @@ def _keep_legends(figure: Figure) -> None:
         legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
 
 
+def marked(figure: Figure) -> Figure:
+    """The figure, a strip taller, which says that the data are simulated."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    share = height / (height + STRIP)
+    anchors = [legend.get_bbox_to_anchor().transformed(figure.transFigure.inverted()) for legend in figure.legends]
+    for axis in figure.axes:
+        box = axis.get_position(original=True)
+        axis.set_position((box.x0, box.y0 * share, box.width, box.height * share))
+    for text in figure.texts:
+        x, y = text.get_position()
+        text.set_position((x, y * share))
+    for legend, box in zip(figure.legends, anchors, strict=True):
+        legend.set_bbox_to_anchor((box.x0, box.y0 * share, box.width, box.height * share), transform=figure.transFigure)
+    figure.set_size_inches(width, height + STRIP)
+    place: dict[str, Any] = {"ha": "left", "va": "center", "size": 10, "weight": "bold", "color": SELECTED_ONLY}
+    figure.text(0.1 / width, 1 - 0.5 * STRIP / (height + STRIP), SIMULATED, **place)
+    return figure
+
+
 def save(
     figure: Figure,
     folder: Path,

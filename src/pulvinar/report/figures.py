@@ -4,6 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from pulvinar.report.drawing import save, style
 from pulvinar.report.run_folder import Run
@@ -17,7 +18,7 @@ def draw(run: Run, topic: ModuleType) -> dict[str, Path]:
     """
     folder = run.folder / "artifacts" / "figures"
     with mpl.rc_context(style()):
-        figures = topic.figures(run)
+        figures: dict[str, Figure] = {name: make() for name, make in topic.drawers(run).items()}
         for name, figure in figures.items():
             if name == "summary":
                 save(figure, folder, name, simulated=run.simulated, formats=("png",), dpi=100)

@@ -2,8 +2,9 @@
 
 Its one script sorts tables; everything can be read without it.
 
-The run's topic (run.json) says which page it is: each topic has a module here with `figures(run)`, `table_files(run)` and
-`content(run, drawn)`, which fills the template of its name (templates/).
+The run's topic (run.json) says which page it is: each topic has a module in a wing with `drawers(run)` (name -> what draws that
+figure), `records(run)` (the rows of the score table), `table_files(run)`, and `content(run, drawn)`, which fills the template
+of its name (templates/).
 """
 
 import base64

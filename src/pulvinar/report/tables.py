@@ -10,7 +10,7 @@ from typing import Any
 
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.scores.resampling import interval_text
-from pulvinar.scores.table import NO_BREAK, Column, Row, Table, csv_text
+from pulvinar.scores.table import NO_BREAK, Column, Row, Table
 from pulvinar.selection import selectors
 
 LABELS = {"troi": "TROI", "ridge": "Ridge, same voxels"}  # selectors have their own
@@ -202,10 +202,10 @@ def headroom(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def as_csv(rows: Sequence[Row], method: str) -> str:
-    """The table as CSV: raw values (shares, not percents), interval bounds, verdict and reason."""
+def records(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
+    """The rows of the table as they are kept: raw values (shares, not percents), interval bounds, verdict and reason."""
     reasons = ({"unavailable": row.get("unavailable")} for row in rows)
-    return csv_text([entry | reason for entry, reason in zip(score_table(rows, method).records(), reasons, strict=True)])
+    return [entry | reason for entry, reason in zip(score_table(rows, method).records(), reasons, strict=True)]
 
 
 def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = ()) -> Table:

@@ -1,6 +1,7 @@
 """The page of an RSA run: models against ceilings, nulls and confounds, predicted and measured RDMs, what stages carry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +27,34 @@ def rows_of(run: Run, target: str) -> list[Row]:
     return [row for row in run.rows if row.get("target") == target]
 
 
-def figures(run: Run) -> dict[str, Figure]:
+def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
     """Scores and stage importance of every target; RDMs and arrangement where artifacts/rdms.npz is there."""
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Callable[[], Figure]] = {}
     evaluation = run.evaluation or {}
     for target in targets(run):
-        drawn[f"scores_{target}"] = rsa_figures.scores(
-            rows_of(run, target), evaluation["ceilings"][target]["scored"], run.method
-        )
+        ceiling = evaluation["ceilings"][target]["scored"]
+        drawn[f"scores_{target}"] = partial(rsa_figures.scores, rows_of(run, target), ceiling, run.method)
         stages = (evaluation.get("importance") or {}).get(target)
         if stages:
-            drawn[f"stages_{target}"] = rsa_figures.importance(stages)
+            drawn[f"stages_{target}"] = partial(rsa_figures.importance, stages)
     arrays = read_arrays(run.folder / "artifacts" / "rdms.npz", ("predicted",))
     if arrays is not None:
         measured = {name.removeprefix("measured_"): rdm for name, rdm in arrays.items() if name.startswith("measured_")}
-        drawn["rdms"] = rsa_figures.rdms(arrays["predicted"], measured, order_of(next(iter(measured.values()))))
-        drawn["arrangement"] = rsa_figures.arrangement(arrays["predicted"], measured, arrays.get("images"))
+        predicted, images = arrays["predicted"], arrays.get("images")
+        drawn["rdms"] = lambda: rsa_figures.rdms(predicted, measured, order_of(next(iter(measured.values()))))
+        drawn["arrangement"] = partial(rsa_figures.arrangement, predicted, measured, images)
     return drawn
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    """The rows of the score tables, target after target."""
+    found = ((target, rsa.score_table(run.evaluation or {}, target)) for target in targets(run))
+    return [{"target": target, **record} for target, table in found for record in table.records()]
 
 
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
-    found = ((target, rsa.score_table(run.evaluation or {}, target)) for target in targets(run))
-    entries = [{"target": target, **record} for target, table in found for record in table.records()]
+    entries = records(run)
     return {"scores.csv": csv_text(entries)} if entries else {}
 
 

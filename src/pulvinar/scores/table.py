@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from pulvinar.core.notebook import counted, html_table, listed
 from pulvinar.scores.resampling import interval_text
 
 if TYPE_CHECKING:
@@ -101,6 +102,16 @@ class Table:
     ours: Collection[int] = ()
     elsewhere: str = ""
 
+    def __repr__(self) -> str:
+        heads = listed(column.name for column in self.shown)
+        return f"Table of {counted(len(self.rows), 'row')}: {heads} (.text() prints it, .frame() is a data frame)"
+
+    def _repr_html_(self) -> str:
+        shown = self.shown
+        cells = [[f"{column.value(row)} {column.interval(row)}".strip() for column in shown] for row in self.rows]
+        heads = [f"{column.label} {column.head(self.rows)}".strip() for column in shown]
+        return html_table(heads, cells, left=sum(column.lead for column in shown))
+
     @property
     def shown(self) -> list[Column]:
         """The columns in which at least one row has a value."""
@@ -130,9 +141,7 @@ class Table:
 
     def frame(self) -> "pd.DataFrame":
         """The records as a pandas data frame."""
-        import pandas as pd
-
-        return pd.DataFrame([_with_levels(entry) for entry in self.records()])
+        return frame_of(self.records())
 
     def text(self, width: float | int | None = None) -> str:
         """Aligned columns, the reasons of unavailable rows below them.
@@ -202,6 +211,13 @@ def csv_text(entries: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(entries)
     return text.getvalue()
+
+
+def frame_of(entries: Sequence[Row]) -> "pd.DataFrame":
+    """Entries as a pandas data frame, with the columns of `csv_text`."""
+    import pandas as pd
+
+    return pd.DataFrame([_with_levels(entry) for entry in entries])
 
 
 def _with_levels(entry: Row) -> dict[str, Any]:

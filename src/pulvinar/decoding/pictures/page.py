@@ -1,6 +1,7 @@
 """The page of reconstructed pictures: pixel correlation beside identification for every row, the table, the grid."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,23 @@ from pulvinar.report.run_folder import Run
 from pulvinar.scores.table import csv_text
 
 
-def figures(run: Run) -> dict[str, Figure]:
+def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
     """'tradeoff': PixCorr beside two-way identification of every row, with intervals."""
-    return {} if run.evaluation is None else _tradeoff(run.evaluation)
+    return {} if run.evaluation is None else {"tradeoff": partial(_tradeoff, run.evaluation)}
 
 
 def table_files(run: Run) -> dict[str, str]:
     """The score table as CSV, for artifacts/."""
+    return {} if run.evaluation is None else {"scores.csv": csv_text(records(run))}
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    """The rows of the score table."""
     if run.evaluation is None:
-        return {}
+        return []
     raw = [{"name": row["name"], "description": row["description"], "sees_answer": row["sees_answer"]} for row in run.rows]
-    records = score_table(run.evaluation).records()
-    return {"scores.csv": csv_text([given | record | given for given, record in zip(raw, records, strict=True)])}
+    scored = score_table(run.evaluation).records()
+    return [given | record | given for given, record in zip(raw, scored, strict=True)]
 
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     return made
 
 
-def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
+def _tradeoff(summary: Mapping[str, Any]) -> Figure:
     rows = list(summary["rows"])
     shown = ["pixcorr", *[name for name, facts in summary["metrics"].items() if facts["kind"] == "two_way"][-2:]]
     figure = Figure(figsize=(9, 0.31 * len(rows) + 1.0), layout="constrained")
@@ -85,4 +91,4 @@ def _tradeoff(summary: Mapping[str, Any]) -> dict[str, Figure]:
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(rows)), [row["name"] + ("*" if row["sees_answer"] else "") for row in rows], color=INK)
     axes[0].set(ylim=(len(rows) - 0.4, -0.6))
-    return {"tradeoff": figure}
+    return figure

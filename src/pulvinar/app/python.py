@@ -1,0 +1,91 @@
+"""What Python adds to the functions of the command line: settings as values, data as objects, a run as the result."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulvinar.app import fit as fitting
+from pulvinar.app.data import KINDS, Data, kind_of
+from pulvinar.app.data import open_data as open_kind
+from pulvinar.app.run import Run
+from pulvinar.core.config import suggest
+from pulvinar.core.errors import ConfigError, InputError, NotFoundError
+
+
+def open_data(source: str | os.PathLike[str], *, kind: str | None = None, target: str | None = None) -> Data:
+    """Data as `--data` of the command line names them: a path, or `dataset:path`.
+
+    An experiment folder or a description .toml gives an `Experiment`, pictures or an .npz with x_train an `ImageSet`, RDMs
+    `Dissimilarities`. kind: experiment, images or dissimilarities, where a path could be read in two ways. target: the new
+    subject of an experiment, if not its own.
+    """
+    place = os.fspath(source)
+    if kind is not None and kind not in KINDS:
+        raise NotFoundError(f"kind: '{kind}' is none of {', '.join(KINDS)}{suggest(kind, list(KINDS))}")
+    return open_kind(kind or kind_of(place), place, target=target)
+
+
+def config(method: str, settings: Mapping[str, Any] | None = None, /, **more: Any) -> Any:
+    """The settings of a method as its frozen `Config`, defaults filled in; `ConfigError` lists all mistakes at once."""
+    return fitting.configs(method, None, _plain({**(settings or {}), **more}))[0]
+
+
+def fit(
+    method: str,
+    data: Data | str | os.PathLike[str],
+    settings: Any = None,
+    /,
+    *,
+    out: str | os.PathLike[str],
+    backbone: "Run | str | os.PathLike[str] | Mapping[str, Any] | None" = None,
+    target: str | None = None,
+    resume: bool = False,
+    **more: Any,
+) -> Run:
+    """Fit a method to data; the finished run, whose folder `out` is the one that `pulvinar fit` writes.
+
+    method: one of `list_methods()`. data: what `open_data` gives, or its source; data that were made in memory work too, and
+    another session then gives them to `evaluate` again. Settings are keywords (`n_voxels=3000`), a dict, or a
+    `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
+    before anything is written. backbone: the finished run that the method builds on, or a dict of settings to train it with;
+    of methods with a setting of that name, the network. target: the new subject, if not the experiment's own. resume: continue
+    a fit that was interrupted; it ends with the same weights.
+    """
+    given = {**_plain(_settings(settings)), **_plain(more)}
+    if isinstance(backbone, Mapping):
+        given |= {f"{fitting.BACKBONE_PREFIX}{name}": value for name, value in _plain(backbone).items()}
+    place = None if backbone is None or isinstance(backbone, Mapping) else os.fspath(backbone)
+    source = os.fspath(data) if isinstance(data, str | os.PathLike) else data
+    folder = os.fspath(out)
+    fitting.fit(method, data=source, out=folder, assignments=given, backbone=place, target=target, resume=resume)
+    return Run(Path(folder), data=None if isinstance(source, str) else source)
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """The settings of a dict or a `Config`."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    if is_dataclass(given) and not isinstance(given, type):
+        return {field.name: getattr(given, field.name) for field in fields(given)}
+    raise InputError(f"settings: a dict or a Config is needed, a {type(given).__name__} came")
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a settings file could hold them: numbers of numpy, paths and lists become plain ones."""
+    if wrong := [name for name in settings if not isinstance(name, str)]:
+        raise ConfigError(f"settings: names are texts, {wrong[0]!r} came")
+    return {name: _plain_value(value) for name, value in settings.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
+    return tuple(map(_plain_value, value)) if isinstance(value, list | tuple) else value
