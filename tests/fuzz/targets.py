@@ -105,7 +105,6 @@ def _texts(_: Path, file: Path) -> None:
 @target("grids of sweep", "texts", "grid.toml")
 def _grids(_: Path, file: Path) -> None:
     from pulvinar.app.sweeps.grid import cells
-
     from pulvinar.core.config import read_toml
 
     cells(read_toml(file))
