@@ -14,7 +14,8 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.storage import open_hdf5, read_hdf5_array, reading, refuse_fill, require_file
+from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array, refuse_fill
+from pulvinar.core.storage import reading, require_file
 from pulvinar.data.matlab_files import matlab_version, read_matlab, read_matlab_structs
 
 TABLES, METADATA = ("dataSet", "dataset"), ("metaData", "metadata")

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
+from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array, refuse_fill
 from pulvinar.core.progress import track
-from pulvinar.core.storage import open_hdf5, read_hdf5_array, read_json, reading, refuse_fill
+from pulvinar.core.storage import read_json, reading
 from pulvinar.datasets.mosaic.facts import N_GREYORDINATES, SETS
 
 FILE = re.compile(rf"(sub-\d\d_(?:{'|'.join(SETS)}))(?:_crc32-[0-9A-Fa-f]{{8}})?\.hdf5")
