@@ -49,7 +49,9 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
     assert 'roi = "V1"' in (run / "config.toml").read_text()  # the fit keeps what it was made with
     with pytest.raises(NotFoundError, match="roi: sub-03 has no ROI 'v1'; there are: V1, V2; choose one with --set roi=V1"):
         fitting.evaluate(str(run), assignments=["roi=v1"])
-    with pytest.raises(ConfigError, match="may be scored with another roi or near_duplicate or protocol; leave out n_voxels"):
+    with pytest.raises(
+        ConfigError, match="may be scored with another roi or near_duplicate or protocol or beside; leave out n_voxels"
+    ):
         fitting.evaluate(str(run), assignments=["n_voxels=3"])
     assert [row[:1] + row[2:3] for row in fitting.scoring_settings(str(run))] == [
         ("roi", "V1"),

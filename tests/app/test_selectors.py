@@ -178,3 +178,10 @@ method = "random"
     (tmp_path / "grid.toml").write_text(text)
     rows = sweep(str(tmp_path / "grid.toml"))["rows"]
     assert [(row["cell"], row["name"], row["n_voxels"]) for row in rows] == [("one", "anova", 10), ("two", "random", 10)]
+
+
+def test_the_usual_selectors_alone_can_be_asked_for(finished, tmp_path):
+    whole = {row["name"]: row for row in fitting.evaluate(str(copied(finished, tmp_path)))["rows"]}
+    usual = {row["name"]: row for row in fitting.evaluate(str(tmp_path / "copy"), assignments=["beside=usual"])["rows"]}
+    assert set(whole) - set(usual) == {one.name for one in selectors.every() if one.place is None} != set()
+    assert all(usual[name] == whole[name] for name in usual)

@@ -46,7 +46,7 @@ from pulvinar.scores.retrieval import N_DRAWN, protocols_for
 from pulvinar.selection.voxel_mask import voxel_budget
 
 BACKBONE = "cross_subject_decoder"
-SCORING = ("roi", "near_duplicate", "protocol")  # settings that an evaluation may have otherwise than the fit
+SCORING = ("roi", "near_duplicate", "protocol", "beside")  # settings that an evaluation may have otherwise than the fit
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
 
 

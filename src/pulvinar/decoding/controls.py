@@ -13,7 +13,7 @@ import numpy as np
 from pulvinar.core.errors import PulvinarError
 from pulvinar.data.responses import Responses
 from pulvinar.decoding.data import Trials
-from pulvinar.decoding.settings import AdaptationSettings
+from pulvinar.decoding.settings import AdaptationSettings, Beside
 from pulvinar.selection import selectors
 from pulvinar.selection.selector import Answers, Evidence, Selector
 
@@ -56,10 +56,17 @@ def evidence_of(
     )
 
 
-def selectors_shown(truth: Mapping[str, np.ndarray], *, without: str) -> list[Selector]:
-    """The selectors of a table but for the one that made the run; those of the truth where it is known."""
+def selectors_shown(truth: Mapping[str, np.ndarray], *, without: str, beside: Beside = "all") -> list[Selector]:
+    """The selectors of a table but for the one that made the run; those of the truth where it is known.
+
+    beside: 'usual' are those that have a place in tables.
+    """
     planted = "responsive" in truth
-    return [one for one in selectors.every() if one.name != without and (planted or not one.planted)]
+    return [
+        one
+        for one in selectors.every()
+        if one.name != without and (planted or not one.planted) and (beside == "all" or one.place is not None)
+    ]
 
 
 def control_selections(

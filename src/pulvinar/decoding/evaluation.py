@@ -98,7 +98,7 @@ def evaluate_selections(
     every_control = [Control(name=run.method, description=said, selected=decoder.selected)]
     if controls:
         answers = Answers(responses=responses, candidates=candidates, truth=experiment.truth.get(experiment.target, {}))
-        learnt, shown = decoder.selected, selectors_shown(answers.truth, without=run.method)
+        learnt, shown = decoder.selected, selectors_shown(answers.truth, without=run.method, beside=settings.beside)
         evidence = evidence_of(responses, candidates, train, settings, n_voxels=int(learnt.sum()))
         others = control_selections(evidence, answers, shown, learnt=learnt)
         every_control += track(others, "voxels of the controls", 1 + len(shown))

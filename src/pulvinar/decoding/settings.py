@@ -17,6 +17,7 @@ from pulvinar.networks.decoder import DecoderShape, Mixer
 from pulvinar.scores.retrieval import Protocol
 
 Half = Literal["both", "a", "b"]
+Beside = Literal["all", "usual"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,9 @@ class AdaptationSettings(DecodingSettings):
     )
     protocol: Protocol = setting(
         "every_candidate", "gallery of the headline: every_candidate, or draws (mean over 30 draws of 300, as the papers)"
+    )
+    beside: Beside = setting(
+        "all", "selectors in the table beside the run: all there are, or the usual ones, which take a second each"
     )
 
     def problems(self) -> list[str]:
