@@ -205,7 +205,7 @@ def test_bad_input_is_refused_before_anything_is_written(run, finished, change, 
     (tmp_path / "other").mkdir()
     facts = json.loads((run / "run.json").read_text())
     (tmp_path / "other" / "run.json").write_text(json.dumps({**facts, "method": "ridge_encoding"}))
-    with pytest.raises(InputError, match="made from a run of troi or cross_subject_decoder"):
+    with pytest.raises(InputError, match="made from a run of troi, a selector or cross_subject_decoder"):
         reconstruct(str(tmp_path / "other"), out=out)
     moved = Path(shutil.copytree(run.parent / "world", tmp_path / "moved"))
     change(moved / "stimuli.h5", "features/clip", np.random.default_rng(9).normal(size=(130, 12)).astype(np.float32))

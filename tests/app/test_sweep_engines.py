@@ -72,6 +72,7 @@ def kill_the_first_worker(out: Path, killed: list[int]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_cell_only_and_another_does_it_again(serial, world, tmp_path, capfd):
     grid, killed = write(tmp_path, world), []
     thread = threading.Thread(target=kill_the_first_worker, args=(tmp_path / "out", killed))

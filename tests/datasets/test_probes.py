@@ -329,7 +329,14 @@ def test_fifty_values_are_those_of_the_files(name, folders):
     assert differing(name, folders(name)) == []
 
 
-@pytest.mark.parametrize(("name", "convention"), [(name, error) for name, case in CASES.items() for error in case.errors])
+@pytest.mark.parametrize(
+    ("name", "convention"),
+    [
+        pytest.param(name, error, marks=[pytest.mark.slow] if name == "mosaic" else [])  # ten seconds each
+        for name, case in CASES.items()
+        for error in case.errors
+    ],
+)
 def test_an_error_in_a_convention_is_noticed(name, convention, folders, monkeypatch):
     owner, attribute, error = CASES[name].errors[convention]
     root = folders(name)

@@ -306,7 +306,7 @@ def test_from_300_images_on_both_protocols_are_in_every_row():
     protocols = protocols_for(320)
     assert (protocols, protocols_for(299)) == (("every_candidate", "draws"), ("every_candidate",))
     ours, other = (
-        {name: decoding._score(true + noise * rng.normal(size=true.shape), test, 0, name) for name in protocols}
+        {name: decoding.score(true + noise * rng.normal(size=true.shape), test, 0, name) for name in protocols}
         for noise in (1.0, 2.0)
     )
     control = Control(name="random", description="", selected=np.ones(3, bool))

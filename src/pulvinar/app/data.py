@@ -77,7 +77,7 @@ def kind_of(source: str) -> str:
     place = Path(source.partition("?")[0])
     if place.is_file():
         if place.suffix.lower() == ".npz" and zipfile.is_zipfile(place):
-            with zipfile.ZipFile(place) as file:
+            with reading(place, ".npz"), zipfile.ZipFile(place) as file:
                 return "images" if "x_train.npy" in file.namelist() else "dissimilarities"
         return "dissimilarities" if place.suffix.lower() == ".mat" else "experiment"
     if place.is_dir() and not (place / "experiment.json").is_file():

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def load(path: "str | os.PathLike[str] | Run") -> "Run":
+def load(run: "str | os.PathLike[str] | Run") -> "Run":
     """The run in a folder; `FileError` says what is missing where it is none."""
-    return path if isinstance(path, Run) else Run(Path(path))
+    return run if isinstance(run, Run) else Run(Path(run))
 
 
 @dataclass(frozen=True, eq=False)

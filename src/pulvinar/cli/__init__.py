@@ -5,6 +5,7 @@ interrupt, 143 SIGTERM, which acts as an interrupt does.
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -113,6 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"error: not enough memory{': ' if str(error) else ''}{error}\n")
         return 2
     except OSError as error:  # what the operating system refuses, such as a folder that may not be read
-        sys.stderr.write(f"error: {error.filename or 'file'}: {error.strerror or error}\n")
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        sys.stderr.write(f"error: {error.filename or 'file'}: {reason}\n")
         return 2
     return getattr(arguments, "exit_code", 0)
