@@ -311,7 +311,7 @@ def test_from_300_images_on_both_protocols_are_in_every_row():
     )
     control = Control(name="random", description="", selected=np.ones(3, bool))
     for headline, second in (protocols, protocols[::-1]):
-        row = decoding._row(control, other, None, ours, "troi", 0, headline)
+        row = decoding.row_of(control, other, None, ours, "troi", 0, headline)
         summary = decoding._summary([row], ours, test, troi.Config(protocol=headline), None)
         for direction in ("brain_to_image", "image_to_brain"):
             key = f"{direction}_top1"
