@@ -63,8 +63,8 @@ def test_hours_grow_with_the_work_and_shrink_with_speed():
     assert tables["table1"] == pytest.approx(8 * tables["figure1"])  # eight networks against one
 
 
-def test_the_list_is_for_programs_too(capsys):
-    assert main(["reproduce", "--list", "--json", "--data", "cifar10:/data"]) == 0
+def test_the_list_is_for_programs_too(tmp_path, capsys):
+    assert main(["reproduce", "--list", "--json", "--data", f"cifar10:{tmp_path}", "--data", "nsd:nowhere"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["recipes"]}
     assert list(rows) == list(RECIPES)
     assert {"name", "published", "needs", "available", "hours", "memory_gb"} <= set(rows["troi/table1"])
@@ -81,6 +81,20 @@ def test_a_missing_name_data_or_place_is_said(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"--data nsd:DIR is needed; or --scale small(.|\n)*token embeddings"):
         reproduce.reproduce("troi/table1", out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_two_folders_of_one_data_set_have_runs_of_their_own():
+    sources = ["algonauts2019:a/92_Image_Set", "algonauts2019:a/118_Image_Set", "nsd:b?subjects=1"]
+    assert [reproduce._folder_of(source, sources) for source in sources] == [
+        "algonauts2019-92_Image_Set", "algonauts2019-118_Image_Set", "nsd",
+    ]  # fmt: skip
+
+
+def test_what_is_set_wins_over_an_axis_too(tmp_path):
+    given = ["n_voxels=40", "seed=7"]
+    grid = reproduce._grid(RECIPES["troi/table3"], "small", "nsd:x", tmp_path / "runs", [0], given)
+    assert grid["grid"] == {}
+    assert [(cell["n_voxels"], cell["seed"]) for cell in grid["cell"]] == [("40", "7")]
 
 
 @pytest.mark.slow

@@ -30,16 +30,16 @@ N_RECONSTRUCTED = {"full": "all", "small": "12"}
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every recipe: name, title, paper, needs, what is missing, whether it is here, published numbers, hours and memory_gb.
 
-    data: sources that are here, as NAME:PLACE; a recipe is available where those of its paper's data sets are among them and
-    nothing else is missing. hours and memory_gb: of the full recipe at this machine's speed now; None where nothing is known.
+    data: sources that are here, as NAME:PLACE; a recipe is available where one of its paper's data sets is among them, its
+    folder exists, and no library is missing (weights and embeddings are looked for when it runs). hours and memory_gb: of the
+    full recipe at this machine's speed now; None where nothing is known.
     """
-    given = [source.partition(":")[0] for source in data]
+    here = {source.partition(":")[0] for source in data if Path(source.partition(":")[2].partition("?")[0]).exists()}
     rows = []
     speed = cost.measured_speed()
     for found in recipes.recipes().values():
-        missing = [f"--data {name}:DIR" for name in found.data if name not in given]
-        missing = [] if len(missing) < len(found.data) else missing
-        missing += cost.missing_extras(found) + [text for text in found.needs[1:] if missing]
+        missing = [] if here & set(found.data) else [f"--data {' or '.join(f'{name}:DIR' for name in found.data)}"]
+        missing += cost.missing_extras(found)
         needed = cost.estimate(found, speed)
         rows.append(
             {
@@ -103,7 +103,7 @@ def reproduce(
     folder = Path(out) / name
     parts = []
     for source in sources:
-        place = folder / _name_of(source) if len(sources) > 1 else folder / "runs"
+        place = folder / (_folder_of(source, sources) if len(sources) > 1 else "runs")
         grid = _grid(found, scale, source, place, seeds, assignments)
         result = sweep(str(_write_grid(place.with_suffix(".toml"), grid)), retry=True)
         runs = sorted({place / row["cell"] for row in result["rows"]})
@@ -128,6 +128,13 @@ def reproduce(
 def _name_of(source: str) -> str:
     dataset, colon, path = source.partition(":")
     return dataset if colon and not Path(source).exists() else Path(path or source).stem
+
+
+def _folder_of(source: str, sources: Sequence[str]) -> str:
+    """The data set's name; where several sources are of one (92 and 118 images), with that of their folder."""
+    name = _name_of(source)
+    alike = sum(_name_of(other) == name for other in sources) > 1
+    return f"{name}-{Path(source.partition(':')[2].partition('?')[0] or source).name}" if alike else name
 
 
 def _planted(found: Recipe, scale: Scale, out: Path) -> str:
@@ -170,7 +177,7 @@ def _grid(
         "data": source,
         "out": str(place),
         "cell": [cell | given for cell in cells],
-        "grid": found.grid(scale) | {"seed": list(seeds)},
+        "grid": {name: values for name, values in (found.grid(scale) | {"seed": list(seeds)}).items() if name not in given},
         "controls": True,
     }
     targets = found.targets(scale)

@@ -10,6 +10,7 @@ from pulvinar.core.progress import log
 from pulvinar.core.storage import read_arrays
 from pulvinar.data.array_files import read_ids
 from pulvinar.data.feature_tables import SUFFIXES, read_rows
+from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.planted_layout import SOURCES, TRUTH
 from pulvinar.data.source_options import TrialOptions
 from pulvinar.data.stimuli import ReadImage, Stimuli
@@ -53,6 +54,19 @@ def with_annotated(masks: Mapping[str, np.ndarray], regions: Sequence[str] | Non
     kept = {region: mask for region, mask in masks.items() if mask.any()}
     inside = [mask for region, mask in kept.items() if regions is None or region in regions]
     return kept | ({"annotated": np.any(inside, axis=0)} if inside else {})
+
+
+def pictures_in(folder: Path, ids: Sequence[str], *, origin: Path) -> ImageFiles | None:
+    """The pictures of these ids, in a folder or in folders inside it; None, said, where the folder is not there.
+
+    origin: what asks for them, as errors name it.
+    """
+    if not folder.is_dir():
+        log(f"{folder} is not there; going on without images")
+        return None
+    names, paths = list_images(folder)
+    rows = names.rows(ids, origin=str(origin), what="pictures")
+    return ImageFiles([paths[row] for row in rows])
 
 
 def stimuli_of(

@@ -16,12 +16,20 @@ from pulvinar.core.storage import reading
 from pulvinar.data.brain_files import above_0, read_volume
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
-from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ids_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, find_one, stimuli_of, title, truth_of, with_annotated
+from pulvinar.data.set_folder import (
+    choose_subjects,
+    choose_target,
+    find_one,
+    pictures_in,
+    stimuli_of,
+    title,
+    truth_of,
+    with_annotated,
+)
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.data.volume_series import VolumeSeries, open_series
@@ -72,7 +80,12 @@ def load(source: str) -> Experiment:
     test = _repeated(root, lists)
     return Experiment(
         name=title(root, "BOLD5000", names),
-        stimuli=stimuli_of(root, ids, options, read_image=_pictures(root, ids) if options.images else None),
+        stimuli=stimuli_of(
+            root,
+            ids,
+            options,
+            read_image=pictures_in(root / STIMULI / "Presented_Stimuli", ids, origin=root) if options.images else None,
+        ),
         subjects=subjects,
         split=Split(train=tuple(i for i in ids if i not in test), test=tuple(i for i in ids if i in test)),
         target=target,
@@ -130,16 +143,6 @@ def _repeated(root: Path, lists: Mapping[str, Sequence[str]]) -> set[str]:
             f"not the {N_REPEATED} that are the test; fetch the list with the stimuli"
         )
     return repeated
-
-
-def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
-    folder = root / STIMULI / "Presented_Stimuli"
-    if not folder.is_dir():
-        log(f"{folder} is not there; going on without images")
-        return None
-    names, paths = list_images(folder)
-    rows = names.rows(ids, origin=str(root), what="pictures")
-    return ImageFiles([paths[row] for row in rows])
 
 
 # --- a subject --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Reads Generic Object Decoding: samples of training and test, voxels with their regions, the pictures where they are."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from pulvinar.core.progress import log, track
 from pulvinar.data.bdata_files import BData, is_one, open_bdata
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
-from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, stimuli_of, title, truth_of
+from pulvinar.data.set_folder import choose_subjects, choose_target, pictures_in, stimuli_of, title, truth_of
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.datasets.god.facts import FACTS, IMAGERY, SUBJECTS, TEST, TRAINING, WHOLE
@@ -68,7 +66,7 @@ def load(source: str) -> Experiment:
             root,
             ids,
             options,
-            read_image=_pictures(root, ids) if options.images else None,
+            read_image=pictures_in(root / IMAGES, ids, origin=root) if options.images else None,
             labels=[stimulus.partition("_")[0] for stimulus in ids],
         ),
         subjects={name: own.responses(cache) for name, own in opened.items()},
@@ -91,17 +89,6 @@ def stimulus_name(number: float) -> str:
     """
     synset, _, picture = f"{number:.{DECIMALS}f}".partition(".")
     return f"n{int(synset):08d}_{int(picture)}"
-
-
-def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
-    """images/n01443537_22563.JPEG, there or in folders inside."""
-    folder = root / IMAGES
-    if not folder.is_dir():
-        log(f"{folder} is not there; going on without images")
-        return None
-    names, paths = list_images(folder)
-    rows = names.rows(ids, origin=str(root), what="pictures")
-    return ImageFiles([paths[row] for row in rows])
 
 
 class _Subject:

@@ -14,11 +14,10 @@ from pulvinar.core.progress import log, track
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.hemispheres import vertex_points
-from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, stimuli_of, title, truth_of, with_annotated
+from pulvinar.data.set_folder import choose_subjects, choose_target, pictures_in, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.datasets.mosaic.facts import FACTS, N_CORTEX, N_LEFT, SETS, VIDEOS, VISUAL
@@ -77,7 +76,9 @@ def load(source: str) -> Experiment:
         subjects[own.subject], truth[own.subject] = _subject(root, own, atlas, options, cache)
     return Experiment(
         name=title(root, "MOSAIC", names),
-        stimuli=stimuli_of(root, ids, options, read_image=_pictures(root, ids) if options.images else None),
+        stimuli=stimuli_of(
+            root, ids, options, read_image=pictures_in(root / IMAGES, ids, origin=root) if options.images else None
+        ),
         subjects=subjects,
         split=split,
         target=target,
@@ -90,17 +91,6 @@ def load(source: str) -> Experiment:
             "oracles": ["noise_ceiling: from the trials of the test images"],
         },
     )
-
-
-def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
-    """The pictures of each data set, in images/ or folders inside it; they are not MOSAIC's to give."""
-    folder = root / IMAGES
-    if not folder.is_dir():
-        log(f"{folder} is not there (pictures come from each data set); going on without images")
-        return None
-    names, paths = list_images(folder)
-    rows = names.rows(ids, origin=str(root), what="pictures")
-    return ImageFiles([paths[row] for row in rows])
 
 
 def _split(root: Path, opened: Sequence[SubjectFile], options: Options) -> Split:

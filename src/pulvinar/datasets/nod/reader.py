@@ -14,11 +14,11 @@ from pulvinar.core.storage import reading, require_file
 from pulvinar.data.cifti_files import CorticalMaps, read_cortex
 from pulvinar.data.experiment import SIMULATED, Experiment
 from pulvinar.data.hemispheres import vertex_points
-from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ids_of_mentions
 from pulvinar.data.planted_layout import SOURCES, TRUTH
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
+from pulvinar.data.set_folder import pictures_in
 from pulvinar.data.splits import split_by_source
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.data.tables import sources_of
@@ -81,7 +81,7 @@ def load(source: str) -> Experiment:
         ids=ids,
         sources=sources_of(root / SOURCES, ids),
         labels=[stimulus.rpartition("_")[0] for stimulus in ids],
-        read_image=_pictures(root, ids) if options.images else None,
+        read_image=pictures_in(root / "stimuli" / "imagenet", ids, origin=root / "derivatives") if options.images else None,
         pixel_keys=ids,
     )
     return Experiment(
@@ -96,17 +96,6 @@ def load(source: str) -> Experiment:
             SIMULATED: (root / TRUTH).is_dir(),
         },
     )
-
-
-def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
-    """stimuli/imagenet/SYNSET/NAME.JPEG, or all in one folder."""
-    folder = root / "stimuli" / "imagenet"
-    if not folder.is_dir():
-        log(f"{folder} is not there; going on without images")
-        return None
-    names, paths = list_images(folder)
-    rows = names.rows(ids, origin=str(root / "derivatives"), what="pictures")
-    return ImageFiles([paths[row] for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Reads THINGS-fMRI: single-trial responses of the brain's voxels, with regions, ceilings and the pictures where they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from pulvinar.core.progress import log, track
 from pulvinar.data.brain_files import read_mask
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
-from pulvinar.data.image_files import ImageFiles, list_images
 from pulvinar.data.image_ids import ids_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import SessionCache, SessionValues
-from pulvinar.data.set_folder import choose_subjects, choose_target, stimuli_of, title, truth_of, with_annotated
+from pulvinar.data.set_folder import choose_subjects, choose_target, pictures_in, stimuli_of, title, truth_of, with_annotated
 from pulvinar.data.source_options import TrialOptions, parse_source
 from pulvinar.data.splits import Split
 from pulvinar.datasets.things_fmri.facts import ATLAS, FACTS, SIDED, SUBJECTS, VISUAL, WHOLE
@@ -74,7 +73,7 @@ def load(source: str) -> Experiment:
             root,
             ids,
             options,
-            read_image=_pictures(root, ids) if options.images else None,
+            read_image=pictures_in(root / IMAGES, ids, origin=root) if options.images else None,
             labels=[stimulus.rpartition("_")[0] for stimulus in ids],
         ),
         subjects=subjects,
@@ -88,17 +87,6 @@ def load(source: str) -> Experiment:
             "split": "by picture; every concept of the test is among the training pictures too",
         },
     )
-
-
-def _pictures(root: Path, ids: Sequence[str]) -> ImageFiles | None:
-    """images/CONCEPT/NAME.jpg, or all in one folder."""
-    folder = root / IMAGES
-    if not folder.is_dir():
-        log(f"{folder} is not there; going on without images")
-        return None
-    names, paths = list_images(folder)
-    rows = names.rows(ids, origin=str(root), what="pictures")
-    return ImageFiles([paths[row] for row in rows])
 
 
 class _Subject:
@@ -182,6 +170,10 @@ def _grid(root: Path, name: str, index: np.ndarray) -> tuple[tuple[int, ...], np
     """Shape and affine of the brain mask, whose voxels the table lists in C order; without its file, the least grid, 2 mm."""
     found = sorted(root.glob(f"**/{name}_space-T1w_brainmask.nii*"))
     if not found:
+        log(
+            f"{name}: no {name}_space-T1w_brainmask.nii, so the place of the grid is not known: maps have voxels of "
+            f"{SPACING_MM:g} mm (assumed), counted from a corner"
+        )
         return tuple(int(side) for side in index.max(0) + 1), np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
     mask = read_mask(found[0])
     if not np.array_equal(np.argwhere(mask.inside), index):
