@@ -60,6 +60,19 @@ def serial(world, tmp_path_factory):
     return folder / "out"
 
 
+def test_a_worker_gives_the_rows_of_this_process_and_keeps_what_its_cells_say(serial, world, tmp_path):
+    grid = write(tmp_path, world, ("seed = [0, 1, 2, 3]", "seed = [0]"))
+    rows = sweep(str(grid), workers=1, threads=1)["rows"]
+    wanted = [
+        line for line in (serial / "table.csv").read_text().splitlines() if not line.startswith("seed=") or "seed=0," in line
+    ]
+    assert (tmp_path / "out" / "table.csv").read_text().splitlines() == wanted
+    assert [row["cell"] for row in rows] == ["seed=0"]
+    said = (tmp_path / "out" / "jobs" / "seed=0.log").read_text()
+    assert "finished in" in said
+    assert "stage 2: " in said
+
+
 def kill_the_first_worker(out: Path, killed: list[int]) -> None:
     """SIGKILL to the first process that says it runs a cell."""
     while not killed:
@@ -191,7 +204,7 @@ def test_an_interrupted_sweep_saves_what_its_workers_do_and_goes_on(world, tmp_p
     environment = {**os.environ, "PYTHONPATH": str(Path(pulvinar.__file__).parents[1])}
     command = [sys.executable, "-m", "pulvinar.cli", "sweep", str(grid), "--workers", "2"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not all("refit: " in _text(out / "jobs" / f"seed={seed}.log") for seed in (0, 1)):  # a line every ten seconds
+    while not all("stage 2: " in _text(out / "jobs" / f"seed={seed}.log") for seed in (0, 1)):  # a line every ten seconds
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     process.terminate()

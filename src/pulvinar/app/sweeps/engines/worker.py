@@ -80,8 +80,9 @@ class Worker:
 
 def main() -> int:
     """The other end."""
-    from pulvinar.core.progress import REPORTER
+    from pulvinar.core.progress import REPORTER, show
 
+    show(True)  # all of it into the job's log, as the command would have it
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for all of its processes; who hands out jobs sends SIGTERM
