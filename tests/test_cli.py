@@ -1,38 +1,112 @@
 """The command line's manners: help at once, torch only when needed, one JSON object on stdout."""
 
 import argparse
+import dataclasses
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from pulvinar import cli
-
-COMMANDS = [
-    ["demo"],
-    ["list"],
-    ["data"],
-    ["data", "inspect"],
-    ["data", "convert"],
-    ["data", "simulate"],
-    ["fit"],
-    ["evaluate"],
-    ["report"],
-    ["sweep"],
-]
+from pulvinar.app import registry
+from pulvinar.core.errors import FileError
 
 
-@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
-def test_every_command_has_help(command, capsys):
+def test_every_help_ends_with_an_example_that_parses():
+    """Of every command and group, found through the parsers themselves: the example is one of that command."""
+    top = cli.parser()
+    walked = dict(_parsers(top))
+    assert {(), ("data",), ("data", "inspect"), ("fit",), ("completion",)} <= set(walked)
+    for words, parser in walked.items():
+        head, _, example = (parser.epilog or "").partition("\n")
+        assert head == "example:", f"pulvinar {' '.join(words)}: give example= to commands.add"
+        assert parser.format_help().endswith(f"{head}\n{example}\n")
+        for line in example.splitlines():
+            program, *given = shlex.split(line.partition(" > ")[0])
+            assert (program, tuple(given[: len(words)])) == ("pulvinar", words)
+            top.parse_args(given)
+
+
+def test_flags_of_every_command_stand_before_between_and_after_its_words():
+    top = cli.parser()
+    for words, parser in _commands(top):
+        needed = _needed(parser, "nowhere")
+        plain = top.parse_args([*words, *needed])
+        assert (plain.json, plain.quiet, plain.verbose, plain.checksums) == (False, False, False, None), words
+        for place in range(len(words) + 1):
+            given = [*words[:place], "--json", "-v", "--checksums", "never", *words[place:], *needed]
+            found = top.parse_args([*given, "--quiet"])
+            assert (found.json, found.quiet, found.verbose, found.checksums) == (True, True, True, "never"), given
+
+
+def test_verbose_says_why_and_is_not_beside_quiet(capsys, monkeypatch):
+    def fail(arguments):
+        raise FileError("nowhere: no such file")
+
+    monkeypatch.setattr(cli.runs, "_list", fail)
+    assert cli.main(["list"]) == 2
+    assert capsys.readouterr().err == "error: nowhere: no such file\n"
+    assert cli.main(["-v", "list"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert cli.main(["--quiet", "list", "-v"]) == 2
+    assert "opposites" in capsys.readouterr().err
+
+
+def test_help_of_a_method_has_every_setting_once_in_groups(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(SystemExit) as ended:
-        cli.main([*command, "--help"])
+        cli.main(["fit", "dual_gating", "--help"])
     assert ended.value.code == 0
-    assert "usage: pulvinar" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert max(map(len, text.partition("\nexample:")[0].splitlines())) <= 60
+    for heading in ("Network", "Objective", "Views", "Training", "Gates and their budget"):
+        assert text.count(f"\n\n{heading}\n") == 1
+    for field in dataclasses.fields(registry.method("dual_gating").config):
+        assert len(re.findall(rf"^  {field.name} = ", text, re.MULTILINE)) == 1
+    assert "(a number, in (0, 1])" in re.sub(r"\s+", " ", text)  # bounds, of the budget
+    example = text.rstrip().splitlines()
+    assert example[-2] == "example:"
+    cli.parser().parse_args(shlex.split(example[-1])[1:])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "--json"]])
+def test_help_of_no_method_ends_with_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fit", "trio", "--help"])
+    assert ended.value.code == 2
+    assert "did you mean 'troi'?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [(["fi"], {"fit"}), (["fit", "tro"], {"troi"}), (["data", "ins"], {"inspect"}), (["fit", "troi", "--res"], {"--resume"})],
+)
+def test_bash_completes_commands_methods_and_flags(typed, offered, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    ask = f'COMP_WORDS=(pulvinar {" ".join(typed)}); COMP_CWORD={len(typed)}; _shtab_pulvinar; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completions_of_other_shells_are_read_by_them(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "inspect" in script
+    assert "learning_to_aggregate" in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["list", "--json"], ["completion", "bash"]])
 def test_help_and_list_import_nothing_heavy(arguments):
     code = (
         "import sys\nfrom pulvinar import cli\ntry:\n    cli.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
@@ -104,14 +178,20 @@ def test_no_command_writes_to_what_is_no_file(tmp_path, capsys):
     assert (tmp_path / "device").is_symlink()
 
 
-def _commands(parser, words=()):
-    """Every command with its parser, down the groups."""
+def _parsers(parser, words=()):
+    """Every command and group with its parser, the top among them."""
+    yield words, parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
-                yield from _commands(inner, (*words, name))
-            return
-    yield words, parser
+                yield from _parsers(inner, (*words, name))
+
+
+def _commands(parser):
+    """Every command with its parser."""
+    for words, found in _parsers(parser):
+        if not any(isinstance(action, argparse._SubParsersAction) for action in found._actions):
+            yield words, found
 
 
 def _needed(parser, out):
@@ -119,6 +199,7 @@ def _needed(parser, out):
     needed = []
     for action in parser._actions:
         value = out if action.dest == "out" else "nowhere"
+        value = next(iter(action.choices), value) if action.choices else value
         if action.option_strings and (action.required or action.dest == "out"):
             needed += [action.option_strings[0], value]
         elif not action.option_strings:

@@ -6,7 +6,8 @@ import io
 import pytest
 
 from pulvinar.app import preset, registry
-from pulvinar.app.fit import configs, fit, settings_of
+from pulvinar.app.fit import configs, fit
+from pulvinar.app.settings_list import settings_of
 from pulvinar.cli import main
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import ConfigError, FileError, NotFoundError

@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 
 from pulvinar.app import fit as fitting
+from pulvinar.app.settings_list import settings_of
 from pulvinar.cli import main
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.storage import read_arrays
@@ -142,8 +143,8 @@ def test_what_a_selector_cannot_do_is_said_before_anything_is_written(world, tmp
 
 
 def test_a_selector_s_settings_are_those_of_troi_but_for_its_own_stage(capsys):
-    troi = {row[0] for row in fitting.settings_of("troi")}
-    own = {row[0] for row in fitting.settings_of("anova")}
+    troi = {row[0] for row in settings_of("troi")}
+    own = {row[0] for row in settings_of("anova")}
     assert own < troi
     assert troi - own >= {"n_folds", "n_rounds", "mask_learning_rate", "rewind"}
     assert main(["fit", "anova", "--settings", "--quiet"]) == 0

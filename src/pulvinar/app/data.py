@@ -10,6 +10,7 @@ from pulvinar.app import registry
 from pulvinar.core import checksums
 from pulvinar.core.config import load as load_config
 from pulvinar.core.errors import InputError
+from pulvinar.core.progress import detail
 from pulvinar.core.storage import reading, refuse_existing
 from pulvinar.data import experiment as folders
 from pulvinar.data.dissimilarities import Dissimilarities
@@ -36,6 +37,7 @@ def open_data(kind: str, source: str | Data, *, target: str | None = None) -> An
         return _given(kind, source, target)
     opened = open_experiment(source, target=target) if kind == "experiment" else _open(kind, source, target)
     object.__setattr__(opened, "source", absolute(source))  # in place: what was checked needs no second check
+    detail(f"opened {source}: {opened!r}")
     return opened
 
 

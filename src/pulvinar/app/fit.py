@@ -479,15 +479,3 @@ def report(run: str, out: str | None = None) -> dict[str, Any]:
     from pulvinar.report.page import build as build_page
 
     return {"run": run, "report": str(build_page(run, out))}
-
-
-def settings_of(method: str) -> list[tuple[str, str, Any, str]]:
-    """Rows (name, what fits, default, help) of a method's settings and, prefixed, of its backbone's."""
-    from pulvinar.core.config import describe
-
-    found = registry.method(method)
-    rows = describe(found.config)
-    if there := presets.of_method(method):
-        rows = [(presets.KEY, f"one of {', '.join(there)}", None, "settings under a name; what is set beside it wins"), *rows]
-    inner = describe(registry.method(found.backbone).config) if found.backbone else []
-    return rows + [(BACKBONE_PREFIX + name, fits, default, text) for name, fits, default, text in inner]

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pulvinar.cli import data, deploy, doctor, encoding, macs, reproduce, rsa, runs, sweeps
-from pulvinar.cli.common import Commands, as_json
+from pulvinar.cli import completion, data, deploy, doctor, encoding, macs, reproduce, rsa, runs, sweeps
+from pulvinar.cli.common import Commands, UsageError, add_flags, as_json, parser_with
 from pulvinar.cli.interrupted import kept
-from pulvinar.core.checksums import DEFAULT, MODES, VARIABLE, using
+from pulvinar.core.checksums import using
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.places import remove_left_overs, require_own_kind
 
@@ -27,22 +27,13 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(
         prog="pulvinar",
-        description="Learns what to keep (which voxels, channels, stages) in models that connect images and brains.",
-        epilog="Start with `pulvinar demo`. Every command has its own --help.",
+        description="Learns what to keep (which voxels, channels, stages) in models that connect images and brains. "
+        "Every command has its own --help.",
+        **parser_with("pulvinar demo"),
     )
     top.add_argument("--version", action="version", version=_version())
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
-    shared.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    checks = "; ".join(f"{name}: {text}" for name, text in MODES.items())
-    shared.add_argument(
-        "--checksums",
-        choices=MODES,
-        metavar="WHEN",
-        help=f"when files are compared with their checksums ({checks}); default: {VARIABLE} of the environment, else {DEFAULT}",
-    )
-    commands = Commands(top, shared)
-    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy, doctor):
+    commands = Commands(add_flags(top, top=True))
+    for group in (runs, sweeps, reproduce, data, encoding, rsa, macs, deploy, doctor, completion):
         group.declare(commands)
     return top
 
@@ -59,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from pulvinar.core.progress import REPORTER
 
-    before = REPORTER.quiet, REPORTER.to_stderr
-    REPORTER.quiet, REPORTER.to_stderr = arguments.quiet, True
+    before = REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose
+    REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose = arguments.quiet, True, arguments.verbose
     REPORTER.interrupted = None
     try:
         with using(arguments.checksums), _interrupts():
             return _run(arguments)
     finally:
-        REPORTER.quiet, REPORTER.to_stderr = before
+        REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose = before
 
 
 @contextmanager
@@ -92,6 +83,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pulvinar.core.progress import Terminated
 
     try:
+        if arguments.quiet and arguments.verbose:
+            raise UsageError("--quiet and --verbose are opposites; give one")
         if getattr(arguments, "out", None):
             require_own_kind(arguments.out)
             remove_left_overs(Path(arguments.out).parent)
@@ -106,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PulvinarError as error:
-        if os.environ.get("PULVINAR_TRACEBACK"):
+        if arguments.verbose or os.environ.get("PULVINAR_TRACEBACK"):
             traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         return 2

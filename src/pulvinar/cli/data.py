@@ -50,21 +50,43 @@ def _embed(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    kinds = commands.group("data", "look at, convert or plant data", "Experiments and other data.")
-    inspect = kinds.add("inspect", _inspect, "what is in an experiment, or an image set, and what was left out")
+    kinds = commands.group(
+        "data", "look at, convert or plant data", "Experiments and other data.", example="pulvinar data inspect mystudy/"
+    )
+    inspect = kinds.add(
+        "inspect",
+        _inspect,
+        "what is in an experiment, or an image set, and what was left out",
+        example="pulvinar data inspect mystudy/",
+    )
     inspect.add_argument("source", help="experiment folder, a description .toml, images, or dataset:path")
     inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
-    convert = kinds.add("convert", _convert, "make an experiment folder from your own files (docs/data.md)")
+    convert = kinds.add(
+        "convert",
+        _convert,
+        "make an experiment folder from your own files (docs/data.md)",
+        example="pulvinar data convert mystudy.toml mystudy/",
+    )
     convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
     convert.add_argument("out", help="the folder to write; must not exist")
-    simulate = kinds.add("simulate", _simulate, "plant a world with a known answer and write it as an experiment folder")
+    simulate = kinds.add(
+        "simulate",
+        _simulate,
+        "plant a world with a known answer and write it as an experiment folder",
+        example="pulvinar data simulate --out planted --seed 1",
+    )
     simulate.add_argument("--out", required=True, help="the folder to write; must not exist")
     simulate.add_argument("--seed", type=int, help="another seed is another world")
     simulate.add_argument("--n-voxels", type=int, help="voxels of the new subject (200 to 96,000 and more)")
     simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
     simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     add_settings(simulate)
-    embed = kinds.add("embed", _embed, "embeddings of the images by a vision tower, as a file to decode (docs/embeddings.md)")
+    embed = kinds.add(
+        "embed",
+        _embed,
+        "embeddings of the images by a vision tower, as a file to decode (docs/embeddings.md)",
+        example="pulvinar data embed mystudy/ --network open_clip:ViT-B-32 --weights clip.safetensors --out clip.npy",
+    )
     embed.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
     embed.add_argument("--network", required=True, help="open_clip:MODEL, or transformers:FOLDER_OR_NAME")
     embed.add_argument("--weights", help="of an open_clip model: a file, or the name of weights that lie on this machine")

@@ -67,12 +67,27 @@ def _export_weights(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    weights = commands.add("export-weights", _export_weights, "weights of a trained backbone for torchvision or timm")
+    weights = commands.add(
+        "export-weights",
+        _export_weights,
+        "weights of a trained backbone for torchvision or timm",
+        example="pulvinar export-weights runs/gated --to torchvision resnet18.safetensors",
+    )
     weights.add_argument("run", metavar="RUN", help="finished run of a self-supervised method; its dense pass is written")
     weights.add_argument("--to", choices=("torchvision", "timm"), required=True, help="the library whose ResNet loads them")
     weights.add_argument("file", metavar="FILE", help=".safetensors to write; must not exist")
-    kinds = commands.group("deploy", "networks for use: smaller, exact, timed", "Networks for use.")
-    compact = kinds.add("compact", _compact, "drop the channels that the gates leave shut; exact for every image all the same")
+    kinds = commands.group(
+        "deploy",
+        "networks for use: smaller, exact, timed",
+        "Networks for use.",
+        example="pulvinar deploy compact runs/gated --calibrate images.npz --out net",
+    )
+    compact = kinds.add(
+        "compact",
+        _compact,
+        "drop the channels that the gates leave shut; exact for every image all the same",
+        example="pulvinar deploy compact runs/gated --calibrate images.npz --out net",
+    )
     compact.add_argument("run", metavar="RUN", help="finished run of a gated method, of another backbone, or of troi")
     compact.add_argument("--calibrate", metavar="DATA", help="images, as for `pulvinar fit`; those of the training will do")
     compact.add_argument("--out", required=True, metavar="NET", help="the folder to write; must not exist")
@@ -90,7 +105,9 @@ def declare(commands: Commands) -> None:
     )
     compact.add_argument("--share", type=float, help="MAC share of --form static (default: that of the gates)")
 
-    export = kinds.add("export", _export, "files for runtimes: ONNX, int8, torch.export")
+    export = kinds.add(
+        "export", _export, "files for runtimes: ONNX, int8, torch.export", example="pulvinar deploy export net --onnx net.onnx"
+    )
     export.add_argument("net", metavar="NET", help="folder made by `pulvinar deploy compact`")
     export.add_argument("--onnx", metavar="FILE", help="the network; pixels in [0, 1] in, features out")
     export.add_argument("--masked", metavar="FILE", help="the reference that computes every channel, for comparison")
@@ -106,7 +123,12 @@ def declare(commands: Commands) -> None:
     )
     export.add_argument("--calibrate", metavar="DATA", help="images for --int8 (default: those of the compaction)")
 
-    bench = kinds.add("bench", _bench, "how long a network for use takes here: every form, in every runtime that is installed")
+    bench = kinds.add(
+        "bench",
+        _bench,
+        "how long a network for use takes here: every form, in every runtime that is installed",
+        example="pulvinar deploy bench net --batch 1 32",
+    )
     bench.add_argument("net", metavar="NET", help="folder made by `pulvinar deploy compact`")
     bench.add_argument("--data", help="images to time with (default: the test images of the calibration's data, else noise)")
     bench.add_argument("--out", help="folder to write (default NET/bench); must not exist")

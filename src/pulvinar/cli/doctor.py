@@ -22,6 +22,11 @@ def _doctor(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command line of this file."""
-    doctor = commands.add("doctor", _doctor, "versions, devices, memory, disk, cache; what is missing for which command")
+    doctor = commands.add(
+        "doctor",
+        _doctor,
+        "versions, devices, memory, disk, cache; what is missing for which command",
+        example="pulvinar doctor",
+    )
     doctor.add_argument("--devices", action="store_true", help="ask torch which devices it can use (takes seconds)")
     doctor.add_argument("--clear-cache", action="store_true", help="remove cached features that no process is writing")

@@ -64,29 +64,59 @@ def _compare(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    kinds = commands.group("encoding", "analyses of finished encoding runs: transfer, information, classes", "Encoding runs.")
-    transfer = kinds.add("transfer", _transfer, "which backbone serves which subject: share of voxels improved over untuned")
+    kinds = commands.group(
+        "encoding",
+        "analyses of finished encoding runs: transfer, information, classes",
+        "Encoding runs.",
+        example="pulvinar encoding compare runs/tuned runs/ridge",
+    )
+    transfer = kinds.add(
+        "transfer",
+        _transfer,
+        "which backbone serves which subject: share of voxels improved over untuned",
+        example="pulvinar encoding transfer runs/tuned --untuned runs/ridge",
+    )
     transfer.add_argument("run", nargs="+", help="encoding runs; a tuned run gives every backbone that it keeps")
     transfer.add_argument("--untuned", metavar="RUN", help="run with the untuned backbone (default: that of a tuned run)")
     transfer.add_argument("--data", help="another experiment to transfer to (default: that of the first run)")
     transfer.add_argument("--subject", action="append", help="only this subject; may be given again")
     transfer.add_argument("--roi", action="append", help="only voxels of this ROI; may be given again")
-    information = kinds.add("information", _information, "lower bound on what images and responses share, in nats")
+    information = kinds.add(
+        "information",
+        _information,
+        "lower bound on what images and responses share, in nats",
+        example="pulvinar encoding information runs/tuned",
+    )
     information.add_argument("run", help="evaluated encoding run")
     information.add_argument("--candidates", type=int, metavar="K", help="images in one softmax (default: half of the test)")
     information.add_argument("--permutations", type=int, default=100, help="permutations of the null (default 100)")
-    classify = kinds.add("classify", _classify, "classes of labelled images from frozen features; from 3 models on a landscape")
+    classify = kinds.add(
+        "classify",
+        _classify,
+        "classes of labelled images from frozen features; from 3 models on a landscape",
+        example="pulvinar encoding classify runs/tuned --images 'labelled?size=96'",
+    )
     classify.add_argument("run", nargs="+", help="encoding runs with a backbone")
     classify.add_argument("--images", required=True, help="labelled images: FOLDER?size=96 with train/ and test/, or .npz")
     classify.add_argument("--layer", help="which layer's features (default: the last)")
-    salience = kinds.add("salience", _salience, "where left- and right-hemisphere models look, and the lateralisation index")
+    salience = kinds.add(
+        "salience",
+        _salience,
+        "where left- and right-hemisphere models look, and the lateralisation index",
+        example="pulvinar encoding salience runs/left --other runs/right",
+    )
     salience.add_argument("run", help="evaluated encoding run with a backbone")
     salience.add_argument("--other", metavar="RUN", help="run of the right hemisphere's model (default: the same run)")
     salience.add_argument("--images", help="folder of pictures (default: the outer test images)")
     salience.add_argument("--n-images", type=int, default=50, help="how many of them, evenly drawn (default 50)")
     salience.add_argument("--subject", help="whose model (default: the first)")
     salience.add_argument("--roi", help="only voxels of this ROI")
-    compare = kinds.add("compare", _compare, "scores over subjects: against chance, and runs against the first one, paired")
+    compare = kinds.add(
+        "compare",
+        _compare,
+        "scores over subjects: against chance, and runs against the first one, paired",
+        example="pulvinar encoding compare runs/tuned runs/ridge",
+    )
     compare.add_argument("run", nargs="+", help="evaluated encoding runs of the same subjects")
     for command in (transfer, information, classify, salience, compare):
         command.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations (default 0)")

@@ -24,7 +24,12 @@ def _macs(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    macs = commands.add("macs", _macs, "multiply-adds of a ResNet: dense, of its gates, and with every gate shut")
+    macs = commands.add(
+        "macs",
+        _macs,
+        "multiply-adds of a ResNet: dense, of its gates, and with every gate shut",
+        example="pulvinar macs resnet18 --size 32",
+    )
     macs.add_argument("network", help="resnet18, resnet34 or resnet50")
     macs.add_argument("--size", type=int, default=32, help="side of the square images in pixels (default 32)")
     macs.add_argument(

@@ -36,7 +36,10 @@ def _reproduce(arguments: argparse.Namespace) -> Result:
 def declare(commands: Commands) -> None:
     """The command line of this file."""
     recipe = commands.add(
-        "reproduce", _reproduce, "a table or figure of a paper: run it, published numbers beside ours on a page"
+        "reproduce",
+        _reproduce,
+        "a table or figure of a paper: run it, published numbers beside ours on a page",
+        example="pulvinar reproduce troi/table2 --scale small --out reproduced",
     )
     recipe.add_argument("recipe", nargs="?", help="such as troi/table1 (`pulvinar reproduce --list`)")
     recipe.add_argument("--list", action="store_true", help="every recipe: what it needs, hours and memory, what was published")

@@ -48,21 +48,43 @@ def _rsa_submit(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    kinds = commands.group("rsa", "dissimilarity matrices: noise ceilings, comparison", "RDMs.")
-    ceiling = kinds.add("ceiling", _rsa_ceiling, "upper and leave-one-subject-out lower noise ceiling of measured RDMs")
+    kinds = commands.group(
+        "rsa", "dissimilarity matrices: noise ceilings, comparison", "RDMs.", example="pulvinar rsa ceiling rdms.npz"
+    )
+    ceiling = kinds.add(
+        "ceiling",
+        _rsa_ceiling,
+        "upper and leave-one-subject-out lower noise ceiling of measured RDMs",
+        example="pulvinar rsa ceiling rdms.npz",
+    )
     ceiling.add_argument("file", help="RDMs of subjects: .npz, .npy, or an rsatoolbox .h5")
-    compare = kinds.add("compare", _rsa_compare, "model RDMs against measured ones: r, null, interval, percent of the ceiling")
+    compare = kinds.add(
+        "compare",
+        _rsa_compare,
+        "model RDMs against measured ones: r, null, interval, percent of the ceiling",
+        example="pulvinar rsa compare model.npy rdms.npz",
+    )
     compare.add_argument("predicted", help="RDM of a model, or several: .npy, .npz, or an rsatoolbox .h5")
     compare.add_argument("measured", help="RDMs of subjects over the same images (joined by name)")
     compare.add_argument("--beyond", help="file of confound models; adds the partial correlation beyond them")
     compare.add_argument("--permutations", type=int, default=1000, help="permutations of images (default 1000)")
     compare.add_argument("--bootstrap", type=int, default=1000, help="resamples of images and subjects (default 1000)")
     compare.add_argument("--seed", type=int, default=0, help="of permutations and bootstrap (default 0)")
-    score = kinds.add("score", _rsa_score, "predicted RDMs as the Algonauts 2019 challenge scores them, with both ceilings")
+    score = kinds.add(
+        "score",
+        _rsa_score,
+        "predicted RDMs as the Algonauts 2019 challenge scores them, with both ceilings",
+        example="pulvinar rsa score submission.zip Training_Data/118_Image_Set",
+    )
     score.add_argument("submission", help="submission folder, .zip, .mat, .npy or .npz")
     score.add_argument("data", help="folder or file with the measured RDMs of one set (docs/algonauts2019.md)")
     score.add_argument("--published", action="store_true", help="the challenge's published ceilings, not those of these data")
-    submit = kinds.add("submit", _rsa_submit, "write the files that the Algonauts 2019 challenge takes")
+    submit = kinds.add(
+        "submit",
+        _rsa_submit,
+        "write the files that the Algonauts 2019 challenge takes",
+        example="pulvinar rsa submit evc=evc.npy it=it.npy --out submission",
+    )
     submit.add_argument("rdm", nargs="+", metavar="TARGET=FILE", help="evc, it, meg_early, meg_late; .npy, .npz or .h5")
     submit.add_argument("--out", required=True, help="the folder to write; must not exist")
     submit.add_argument("--format", default="mat", help="mat (default) or npy")

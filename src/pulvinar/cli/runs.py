@@ -1,10 +1,12 @@
 """Commands on runs: demo, list, fit, evaluate, predict, reconstruct, report."""
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
+from pulvinar.cli.method_help import HelpOfMethod
+from pulvinar.core import terminal
+from pulvinar.core.config import Described
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
@@ -28,11 +30,11 @@ def _list(arguments: argparse.Namespace) -> Result:
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.fit import settings_of
+    from pulvinar.app.settings_list import groups_of
     from pulvinar.app.sweeps.jobs import fit_and_evaluate, keeping_journal
 
     if arguments.settings:
-        return _settings(arguments, settings_of(arguments.method))
+        return _settings(arguments, groups_of(arguments.method))
     needed = (("--data", arguments.data), *(() if arguments.dry_run else (("--out", arguments.out),)))
     if missing := [flag for flag, value in needed if not value]:
         raise UsageError(f"fit: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
@@ -63,10 +65,17 @@ def _fit(arguments: argparse.Namespace) -> Result:
     return result
 
 
-def _settings(arguments: argparse.Namespace, rows: Sequence[tuple[str, str, Any, str]]) -> Result:
-    for name, fits, default, text in rows:
-        say(arguments, f"{name} = {default}\n    {text} ({fits})")
-    return {"settings": [{"name": name, "fits": fits, "default": default, "help": text} for name, fits, default, text in rows]}
+def _settings(arguments: argparse.Namespace, groups: Mapping[str, Sequence[Described]]) -> Result:
+    from pulvinar.app.settings_list import groups_text
+
+    say(arguments, groups_text(groups, terminal.width()))
+    return {
+        "settings": [
+            {"group": heading, "name": name, "fits": fits, "default": default, "help": text}
+            for heading, rows in groups.items()
+            for name, fits, default, text in rows
+        ]
+    }
 
 
 def _dry_run(arguments: argparse.Namespace) -> Result:
@@ -91,7 +100,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
         rows = scoring_settings(arguments.run)
         if not rows:
             say(arguments, "runs of this method are scored in one way; there is nothing to set")
-        return _settings(arguments, rows)
+        return _settings(arguments, {"What --set may change": rows} if rows else {})
     result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set)
     _show_evaluation(arguments, result)
     say(arguments, f"next: pulvinar report {arguments.run}")
@@ -155,11 +164,23 @@ def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
 
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
-    demo = commands.add("demo", _demo, "the main job on a planted world: data, ROI of a new subject, controls, report")
+    demo = commands.add(
+        "demo",
+        _demo,
+        "the main job on a planted world: data, ROI of a new subject, controls, report",
+        example="pulvinar demo --out demo",
+    )
     demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
-    commands.add("list", _list, "the methods, selectors, datasets and presets there are")
-    fit = commands.add("fit", _fit, "fit a method to an experiment, to images or to RDMs")
+    commands.add("list", _list, "the methods, selectors, datasets and presets there are", example="pulvinar list")
+    fit = commands.add(
+        "fit",
+        _fit,
+        "fit a method to an experiment, to images or to RDMs",
+        example="pulvinar fit troi --data mystudy/ --out runs/troi --set n_voxels=3000",
+        add_help=False,
+    )
+    fit.add_argument("-h", "--help", action=HelpOfMethod, help="this, or after a METHOD its settings in groups")
     fit.add_argument("method", help="a method or a selector of `pulvinar list`, e.g. troi or anova")
     fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
     fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
@@ -173,7 +194,12 @@ def declare(commands: Commands) -> None:
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
     add_settings(fit)
 
-    evaluate = commands.add("evaluate", _evaluate, "score a finished run on the test images, beside its controls")
+    evaluate = commands.add(
+        "evaluate",
+        _evaluate,
+        "score a finished run on the test images, beside its controls",
+        example="pulvinar evaluate runs/troi",
+    )
     evaluate.add_argument("run", help="run folder")
     evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
     evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
@@ -181,7 +207,12 @@ def declare(commands: Commands) -> None:
     evaluate.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how it is scored, where there is a choice"
     )
-    predict = commands.add("predict", _predict, "what a finished run predicts for new images, e.g. their RDM")
+    predict = commands.add(
+        "predict",
+        _predict,
+        "what a finished run predicts for new images, e.g. their RDM",
+        example="pulvinar predict runs/aggregation --images pictures/ --out rdm.npy",
+    )
     predict.add_argument("run", help="run folder")
     predict.add_argument(
         "--images",
@@ -191,7 +222,12 @@ def declare(commands: Commands) -> None:
     predict.add_argument(
         "--out", required=True, help=".npy or .npz to write; the order of the images goes into a .csv beside it"
     )
-    made = commands.add("reconstruct", _reconstruct, "pictures of what the subject saw, from a finished decoding run")
+    made = commands.add(
+        "reconstruct",
+        _reconstruct,
+        "pictures of what the subject saw, from a finished decoding run",
+        example="pulvinar reconstruct runs/troi --images 24",
+    )
     made.add_argument("run", help="run folder of troi, cross_subject_decoder or picture_decoder")
     made.add_argument(
         "--images",
@@ -211,11 +247,19 @@ def declare(commands: Commands) -> None:
     made.add_argument("--weights", help="folder of files with the measures' weights")
     made.add_argument("--only-pictures", action="store_true", help="leave out the controls")
     add_settings(made)
-    report = commands.add("report", _report, "one self-contained HTML page of a run, or of a sweep of self-supervised runs")
+    report = commands.add(
+        "report",
+        _report,
+        "one self-contained HTML page of a run, or of a sweep of self-supervised runs",
+        example="pulvinar report runs/troi",
+    )
     report.add_argument("run", help="run folder, or folder of a sweep")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
     verify = commands.add(
-        "verify", _verify, "check every file of a run, and make its reported scores again; exit code 1 if any differs"
+        "verify",
+        _verify,
+        "check every file of a run, and make its reported scores again; exit code 1 if any differs",
+        example="pulvinar verify runs/troi",
     )
     verify.add_argument("run", help="run folder")
     verify.add_argument("--data", help="the data, if they have moved")

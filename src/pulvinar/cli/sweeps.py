@@ -40,7 +40,12 @@ def _sweep(arguments: argparse.Namespace) -> Result:
 
 def declare(commands: Commands) -> None:
     """The command line of this file."""
-    sweep = commands.add("sweep", _sweep, "a grid of settings; finished cells are skipped; one table over all")
+    sweep = commands.add(
+        "sweep",
+        _sweep,
+        "a grid of settings; finished cells are skipped; one table over all",
+        example="pulvinar sweep grid.toml --workers 4",
+    )
     sweep.add_argument("grid", help="TOML file: method, data, out, [set], [grid], [[cell]], [slurm] (docs/sweeps.md)")
     sweep.add_argument("--on", choices=("local", "slurm", "dask"), default="local", help="where cells run (default: here)")
     sweep.add_argument("--workers", type=int, metavar="N", help="--on local: processes (default: this one)")

@@ -7,6 +7,7 @@ that does nothing beside some values of others says so in `counts`, and `build` 
 
 import dataclasses
 import difflib
+import inspect
 import json
 import math
 import os
@@ -95,6 +96,7 @@ def setting(
     filled: bool = False,
     counts: str = "",
     reads: Callable[[Any], object] | None = None,
+    heading: str = "",
 ) -> Any:
     """A dataclass field with a default, one line that says what it does, its unit and source, and the values that fit.
 
@@ -102,9 +104,11 @@ def setting(
     counts: with which values of other settings it does anything, such as "epochs>0 and prior!=linear or train=all"; empty:
     always. `and` binds tighter than `or`; what a method has no setting for holds.
     reads: what reads a text, of a list each of its texts, and raises ValueError where it cannot.
+    heading: of the group that begins with this setting, where the settings of a method are listed.
     """
     bounds = Bounds(above=above, at_least=at_least, below=below, at_most=at_most, multiple_of=multiple_of, filled=filled)
-    return dataclasses.field(default=default, metadata={"help": help, "bounds": bounds, "counts": counts, "reads": reads})
+    told = {"help": help, "bounds": bounds, "counts": counts, "reads": reads, "heading": heading}
+    return dataclasses.field(default=default, metadata=told)
 
 
 MOST_PARTS = 100  # of a dotted key; the time and memory that tomllib takes grow with their square
@@ -369,13 +373,30 @@ def to_toml(config: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def describe(config_class: type[Any]) -> list[tuple[str, str, Any, str]]:
+Described = tuple[str, str, Any, str]  # a setting: name, what fits, default, help
+
+
+def describe(config_class: type[Any]) -> list[Described]:
     """Rows (name, what fits, default, help) of a config class, for help texts."""
     hints = typing.get_type_hints(config_class)
     return [
         (field.name, _what_fits(field, hints[field.name]), field.default, _help_of(field, hints))
         for field in dataclasses.fields(config_class)
     ]
+
+
+def described_in_groups(config_class: type[Any]) -> dict[str, list[Described]]:
+    """The rows of `describe` under the headings of their settings; of a class without one, under what the class is."""
+    rows = {row[0]: row for row in describe(config_class)}
+    groups: dict[str, list[Described]] = {}
+    for declaring in reversed([found for found in config_class.__mro__ if dataclasses.is_dataclass(found)]):
+        heading = (declaring.__doc__ or "").partition(".")[0]
+        own = {field.name: field for field in dataclasses.fields(declaring)}
+        for name in inspect.get_annotations(declaring):
+            heading = own[name].metadata.get("heading") or heading
+            if name in rows:
+                groups.setdefault(heading, []).append(rows.pop(name))
+    return groups
 
 
 def _what_fits(field: "dataclasses.Field[Any]", hint: Any) -> str:

@@ -33,6 +33,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.quiet = False
+        self.verbose = False
         self.to_stderr = False
         self.seconds_between_lines = 10.0
         self.interrupted: type[KeyboardInterrupt] | None = None
@@ -80,6 +81,13 @@ class Reporter:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
 
+    def detail(self, message: str) -> None:
+        """A line for who wants to know more: with --verbose, in Python at level DEBUG."""
+        if self.to_stderr and self.verbose:
+            self.log(message)
+        elif not self.to_stderr:
+            LOGGER.debug(message)
+
     def warn(self, message: str, *, once: bool = False) -> None:
         """A line that is shown even when quiet; once: only the first time, though it is kept (`keeping`) every time."""
         said_before = message in self._said
@@ -119,6 +127,7 @@ def show(progress: bool | None) -> None:
 
 REPORTER = Reporter()
 log = REPORTER.log
+detail = REPORTER.detail
 warn = REPORTER.warn
 keeping = REPORTER.keeping
 

@@ -128,7 +128,10 @@ class MaskSettings(AdaptationSettings):
     """Settings of stage 1, beside those of stage 2; the learning rate is that of the input layers too."""
 
     n_folds: int = setting(
-        4, "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)", above=0
+        4,
+        "cross-fitting folds of stage 1 (ours); 1 trains mask and layer on the same trials (paper)",
+        above=0,
+        heading="Stage 1: the mask",
     )
     n_rounds: int = setting(5, "rounds of stage 1 (paper: about 15 epochs in all)", above=0)
     epochs_per_round: int = setting(12, "passes over the trials in a round (ours)", above=0)

@@ -24,14 +24,18 @@ Beside = Literal["all", "usual"]
 class DecodingSettings:
     """Data, network, losses and schedule of a decoder; the methods' Config extend it."""
 
-    seed: int = setting(0, "initial weights, folds, order of trials, mixing", at_least=0, below=LARGEST_SEED)
+    seed: int = setting(
+        0, "initial weights, folds, order of trials, mixing", at_least=0, below=LARGEST_SEED, heading="Data and responses"
+    )
     feature: str | None = setting(
         None, "embedding to decode: its name, or a file of one (docs/embeddings.md); none: the only one there is"
     )
     centre: bool = setting(True, "decode the embedding less its mean over training images (MindEye2: false)")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
     drop_bad_voxels: bool = setting(False, "leave out constant and NaN voxels instead of refusing them")
-    hidden: int = setting(256, "width of the shared decoder (papers: 4096)", above=0, counts="pretrain=false")
+    hidden: int = setting(
+        256, "width of the shared decoder (papers: 4096)", above=0, counts="pretrain=false", heading="Network of the decoder"
+    )
     n_blocks: int = setting(2, "blocks of the MLP (MindEye2: 4)", at_least=0, counts="pretrain=false")
     dropout: float = setting(
         0.15, "share of hidden units dropped in training (MindEye2: 0.15)", at_least=0, at_most=1, counts="pretrain=false"
@@ -42,7 +46,7 @@ class DecodingSettings:
     projector_width: int | None = setting(
         None, "of the projector; none: hidden, for tokens their dim (MindEye2)", above=0, counts="pretrain=false"
     )
-    epochs: int = setting(40, "passes over the trials (papers: 150)", above=0)
+    epochs: int = setting(40, "passes over the trials (papers: 150)", above=0, heading="Training")
     batch_size: int = setting(24, "trials of each subject in a step (papers: 24)", above=0)
     learning_rate: float = setting(
         1e-3, "peak rate of AdamW, one-cycle; of input layers above 8,000 voxels times 8000 / voxels (MindEye2: 3e-4)", above=0
@@ -117,7 +121,11 @@ class DecodingSettings:
 class AdaptationSettings(DecodingSettings):
     """Settings of a decoder for a new subject on some of its voxels: which trials it learns from, its budget, its scores."""
 
-    n_voxels: int | float = setting(0.04, "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)")
+    n_voxels: int | float = setting(
+        0.04,
+        "voxel budget: a count, or a share of the candidates (paper: 3000 of 96,000)",
+        heading="Budget and trials of the new subject",
+    )
     n_sessions: int | None = setting(None, "first sessions of the new subject to learn from; none: all there are", at_least=1)
     half: Half = setting("both", "learn from one half of the training images (a, b), for the stability of the mask")
     pretrain: bool = setting(True, "use a decoder pretrained on the other subjects")
@@ -131,6 +139,7 @@ class AdaptationSettings(DecodingSettings):
     roi: str = setting(
         "annotated",
         "ROI of the new subject for the annotated control, never used for the selection; of the others for the pretraining",
+        heading="Scores and controls",
     )
     near_duplicate: float = setting(
         0.95, "test images with embeddings of a larger cosine are not in each other's gallery", at_least=-1, at_most=1

@@ -46,6 +46,7 @@ class EncoderSettings:
         "folds, permutations, draws of banded ridge, random weights of a backbone without weights",
         at_least=0,
         below=LARGEST_SEED,
+        heading="Regression",
     )
     regression: Regression = setting("ridge", "ridge or partial_least_squares")
     alphas: tuple[float, ...] = setting(ALPHAS, "penalties to choose from, per voxel (paper: to 1e7)", above=0, filled=True)

@@ -27,7 +27,9 @@ class EncodingConfig(EncoderSettings):
     """Settings of an encoding model, whatever its features are."""
 
     roi: tuple[str, ...] | None = setting(
-        None, "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels"
+        None,
+        "ROIs whose voxels are encoded (V1v stands for lh.V1v and rh.V1v too); none or 'all': all voxels",
+        heading="Responses and scores",
     )
     subjects: tuple[str, ...] | None = setting(None, "whose responses; none: the experiment's target")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")
@@ -102,7 +104,9 @@ class TuningConfig(EncodingConfig):
     """Settings of a tuned encoding model."""
 
     backbone: str = setting(
-        EMBEDDED, "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)"
+        EMBEDDED,
+        "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)",
+        heading="Backbone and its features",
     )
     weights: str | None = setting(
         None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)", counts="backbone!=embedded"
@@ -118,7 +122,10 @@ class TuningConfig(EncodingConfig):
         6, "average each map to pool x pool places for the ridge (ours); none: whole maps (paper)", at_least=1
     )
     tuned: str = setting(
-        "all", "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)", reads=TunedWeights.parse
+        "all",
+        "all weights; last:K the last K stages; after:MODULE; lora:RANK adapters (paper: all)",
+        reads=TunedWeights.parse,
+        heading="What is tuned to whom",
     )
     voxels: str = setting(
         "all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)", reads=VoxelChoice.parse
@@ -127,7 +134,7 @@ class TuningConfig(EncodingConfig):
     tuned_on: tuple[str, ...] | None = setting(
         None, "whose responses tune; none: each encoded subject its own backbone, pooled: all subjects"
     )
-    epochs: int = setting(30, "passes over the images at most (paper: 30)", at_least=1)
+    epochs: int = setting(30, "passes over the images at most (paper: 30)", at_least=1, heading="Tuning")
     patience: int | None = setting(
         5,
         "epochs without a lower loss on held-out training images before the end (ours); none: all",

@@ -26,7 +26,9 @@ RATES = {"simreg": 10.0, "seed": 1.0}  # the papers' own leave a run of 30 epoch
 class DistillationSettings:
     """Settings of the training of a student."""
 
-    seed: int = setting(0, "initial weights, order of images, views", at_least=0, below=LARGEST_SEED)
+    seed: int = setting(
+        0, "initial weights, order of images, views", at_least=0, below=LARGEST_SEED, heading="Training of the student"
+    )
     objective: Objective = setting("simreg", "simreg (regression on features) or seed (similarities to a queue)")
     epochs: int | None = setting(None, "passes over the images; none: 130 for simreg, 200 for seed (papers)", at_least=1)
     batch_size: int = setting(256, "images in a step (both papers, as we remember)", above=0)

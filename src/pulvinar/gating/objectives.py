@@ -123,7 +123,7 @@ def simclr_terms(first: Rows, second: Rows, *, temperature: float = 0.5) -> dict
 class ObjectiveSettings:
     """Which objective, and what each has to set."""
 
-    objective: ObjectiveName = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr")
+    objective: ObjectiveName = setting("vicreg", "vicreg, barlow_twins, simsiam or simclr", heading="Objective")
     invariance: bool = setting(True, "VICReg's invariance term; without it the network collapses", counts="objective=vicreg")
     invariance_weight: float = setting(
         25.0,

@@ -28,7 +28,9 @@ RATES: dict[OptimizerName, float] = {"adamw": 2e-3, "lars": 0.3, "sgd": 0.5}
 class NetworkSettings:
     """The encoder and what follows it."""
 
-    seed: int = setting(0, "initial weights, order of images, views, noise of the gates", at_least=0, below=LARGEST_SEED)
+    seed: int = setting(
+        0, "initial weights, order of images, views, noise of the gates", at_least=0, below=LARGEST_SEED, heading="Network"
+    )
     network: Network = setting("resnet18", "resnet18 (papers), resnet34 or resnet50")
     width: float = setting(1.0, "multiplies every channel count (papers: 1)", above=0)
     stem: Stem = setting("auto", "cifar up to 64 pixels, imagenet above; papers: their padding-2 stem up to 64 pixels")
@@ -42,7 +44,7 @@ class NetworkSettings:
 class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings):
     """Network, objective, views and training."""
 
-    epochs: int = setting(100, "passes over the images (papers: 500)", above=0)
+    epochs: int = setting(100, "passes over the images (papers: 500)", above=0, heading="Training")
     batch_size: int = setting(256, "images a step, over all processes (papers: 512; SimSiam 256)", at_least=2)
     optimizer: OptimizerName = setting("adamw", "adamw; papers, for 500 epochs: lars, for SimSiam sgd")
     learning_rate: float | None = setting(
@@ -58,7 +60,9 @@ class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings):
     warm_share: float = setting(
         0.1, "share of the run in which the rate rises (papers: 0.02 of 500 epochs)", at_least=0, at_most=1
     )
-    swap_views: bool = setting(False, "draw anew each step which view goes through which branch (paper: fixed)")
+    swap_views: bool = setting(
+        False, "draw anew each step which view goes through which branch (paper: fixed)", heading="Views"
+    )
     crop_smallest: float = setting(0.2, "smallest share of the image in a view (paper: 0.2)", at_least=0, at_most=1)
     blur: float = setting(0.0, "probability of blurring the first (gated) view (paper: 0)", at_least=0, at_most=1)
     blur_second: float = setting(
@@ -68,7 +72,9 @@ class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings):
     saturation: float = setting(
         0.2, "strength of the jitter of saturation in a view (dual gating: 0.2; SimSiam with gates: 0.4)", at_least=0
     )
-    precision: Precision = setting("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
+    precision: Precision = setting(
+        "auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it", heading="Computing"
+    )
     compiled: bool = setting(False, "compile the network with torch.compile")
     micro_batches: int = setting(
         1, "parts that a batch is computed in (exact for every loss; batch-norm sees the parts)", above=0
@@ -112,7 +118,11 @@ class GatedConfig(SelfSupervisedConfig):
     """Settings of methods with gates."""
 
     budget: float = setting(
-        0.3, "share of the dense network's multiply-adds that the gated pass may do, gates included", above=0, at_most=1
+        0.3,
+        "share of the dense network's multiply-adds that the gated pass may do, gates included",
+        above=0,
+        at_most=1,
+        heading="Gates and their budget",
     )
     budget_mode: BudgetMode = setting("constraint", "constraint (ends on the budget), penalty (papers), none")
     gate_bias: float | None = setting(2.0, "initial bias of the gates' logits; none: no bias, half open (papers); DGNet: 2")

@@ -27,7 +27,7 @@ from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.locks import holding
 from pulvinar.core.places import TEMPORARY, remove
-from pulvinar.core.progress import log, warn
+from pulvinar.core.progress import detail, log, warn
 from pulvinar.core.storage import atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.learning import checkpoints
 from pulvinar.learning.loss_watch import troubles
@@ -98,6 +98,9 @@ class RunFolder:
             if backbone is not None:
                 facts["backbone"] = backbone
             write_json(temporary / "run.json", facts)
+        detail(
+            f"run {path}: {method}, seed {seed}, {torch.get_num_threads()} threads, torch {torch.__version__}\n{config_toml.rstrip()}"
+        )
         wait()
         return cls(path)
 
@@ -166,6 +169,7 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
         write_json(self.path / "run.json", self.facts)
         self._last_checkpoint = time.monotonic()
+        detail(f"checkpoint: {self.path / 'checkpoints' / name}.safetensors, {self.facts['seconds']:.0f} s after the start")
 
     def load(self) -> checkpoints.State | None:
         """The checkpoint to go on from, or None if there is none yet; metrics go back to where it was."""

@@ -28,7 +28,13 @@ def parse_layout(name: str) -> tuple[Balance, int]:
 class AggregationConfig:
     """Settings of the fit, and of its evaluation."""
 
-    seed: int = setting(0, "folds, order of pairs, crops, random weights where none are given", at_least=0, below=LARGEST_SEED)
+    seed: int = setting(
+        0,
+        "folds, order of pairs, crops, random weights where none are given",
+        at_least=0,
+        below=LARGEST_SEED,
+        heading="Targets and network",
+    )
     roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
     backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
     weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
@@ -36,7 +42,9 @@ class AggregationConfig:
     mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     stages: int | tuple[str, ...] = setting(5, "how many tracked stages (paper: 5 or 17), or their names")
-    resolution: Resolution = setting("channel", "a scale per stage, channel (paper's best) or feature")
+    resolution: Resolution = setting(
+        "channel", "a scale per stage, channel (paper's best) or feature", heading="Scales and dissimilarities"
+    )
     background: Background = setting("on_grey", "uniform white backgrounds made mid-grey, as in the scanner (ours)")
     centring: Centring = setting("embedding", "Pearson over the whole embedding (paper), or every channel centred (ours)")
     layouts: tuple[str, ...] = setting(
@@ -45,7 +53,7 @@ class AggregationConfig:
         filled=True,
         reads=parse_layout,
     )
-    train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too")
+    train: Literal["mask", "all"] = setting("mask", "scales on a frozen network, or the network too", heading="Training")
     loss: Loss = setting("correlation", "l1 (paper), mse, or 1 - Pearson r (ours)")
     use_reliability: bool = setting(True, "equation 1: pairs on which subjects differ weigh less")
     identity_weights: tuple[float, ...] = setting(
@@ -69,7 +77,9 @@ class AggregationConfig:
         None, "pairs in a step; none: all (paper: 40)", at_least=1, counts="train=mask and crops!=run_backbone"
     )
     early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
-    crops: Crops = setting("none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them")
+    crops: Crops = setting(
+        "none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them", heading="Crops"
+    )
     n_crops: int = setting(4, "cached crops beside the whole picture", above=0, counts="crops=cached_crops")
     crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", above=0, at_most=1, counts="crops!=none")
     images_per_step: int = setting(
@@ -82,7 +92,7 @@ class AggregationConfig:
         1e-4, "Adam's rate of the network where everything is trained (ours)", at_least=0, counts="train=all"
     )
     time_sampling: TimeSampling = setting("gaussian", "MEG: a time drawn around the window's middle (paper), or the average")
-    n_inner_folds: int = setting(4, "folds over training images that choose", at_least=2)
+    n_inner_folds: int = setting(4, "folds over training images that choose", at_least=2, heading="Evaluation")
     n_folds: int = setting(5, "folds over images of the evaluation", at_least=2)
     n_repeats: int = setting(10, "repeats of the evaluation's folds", above=0)
     n_permutations: int = setting(300, "of images, for the null", above=0)

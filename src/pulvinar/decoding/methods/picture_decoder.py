@@ -56,7 +56,9 @@ FEWEST_IMAGES = 16
 class Config:
     """Settings of the parts that make pictures."""
 
-    seed: int = setting(0, "initial weights, order of images and trials, noise", at_least=0, below=LARGEST_SEED)
+    seed: int = setting(
+        0, "initial weights, order of images and trials, noise", at_least=0, below=LARGEST_SEED, heading="Image decoder"
+    )
     picture_size: int = setting(
         64, "side of the pictures that the embedded decoder makes, in pixels", at_least=SMALLEST_SIDE, multiple_of=GRID
     )
@@ -82,7 +84,9 @@ class Config:
         "folder of a diffusers AutoencoderKL or AutoencoderTiny for the low-level branch; none: the components",
         counts="low_level_epochs>0",
     )
-    low_level_epochs: int = setting(60, "passes of the low-level branch over the trials; 0: no such branch (ours)", at_least=0)
+    low_level_epochs: int = setting(
+        60, "passes of the low-level branch over the trials; 0: no such branch (ours)", at_least=0, heading="Low-level branch"
+    )
     low_level_hidden: int = setting(256, "width of the low-level branch (ours)", above=0, counts="low_level_epochs>0")
     low_level_dropout: float = setting(
         0.3,
@@ -108,7 +112,9 @@ class Config:
         at_most=1,
         counts="low_level_epochs>0",
     )
-    prior: Prior = setting("linear", "linear: the decoder's regression head; diffusion: a prior trained on its output")
+    prior: Prior = setting(
+        "linear", "linear: the decoder's regression head; diffusion: a prior trained on its output", heading="Prior"
+    )
     prior_epochs: int = setting(
         60, "passes of the prior over the trials (papers: 150, with the decoder)", above=0, counts="prior=diffusion"
     )

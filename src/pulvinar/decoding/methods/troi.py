@@ -57,7 +57,11 @@ Rewind = Literal["reinitialised", "kept_restarted", "kept_constant", "none"]
 class Config(MaskSettings):
     """Settings of stage 1 and 2. Those of the shared decoder's network count where pretrain=false."""
 
-    rewind: Rewind = setting("reinitialised", "stage 2: reinitialised (paper), kept_restarted, kept_constant, none")
+    rewind: Rewind = setting(
+        "reinitialised",
+        "stage 2: reinitialised (paper), kept_restarted, kept_constant, none",
+        heading="Stage 2: the decoder on the kept voxels",
+    )
 
     def learning_rate_at(self, done: float) -> float:
         """The rate of stage 2 after this share of the steps; without rewinding it stays at a tenth."""

@@ -39,7 +39,9 @@ from pulvinar.scores.published import published
 class Config(EncodingConfig):
     """Settings of the encoding model."""
 
-    feature: tuple[str, ...] | None = setting(None, "embeddings that the experiment holds, each a layer; none: the only one")
+    feature: tuple[str, ...] | None = setting(
+        None, "embeddings that the experiment holds, each a layer; none: the only one", heading="Features"
+    )
     backbone: str | None = setting(None, "network of torchvision or timm whose stages are the layers (instead of feature)")
     weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random")
     stages: tuple[str, ...] | None = setting(None, "modules to tap; none: one per resolution")

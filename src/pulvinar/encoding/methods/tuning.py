@@ -45,7 +45,7 @@ from pulvinar.scores.published import published
 class ContrastiveConfig(TuningConfig):
     """Settings of contrastive tuning."""
 
-    temperature: float = setting(0.3, "of the similarities (paper: 0.3)", above=0)
+    temperature: float = setting(0.3, "of the similarities (paper: 0.3)", above=0, heading="Contrast")
     learn_temperature: bool = setting(False, "the temperature is a parameter, not below 0.01 (ours, as in CLIP)")
     symmetric: bool = setting(False, "mean of both directions, as CLIP (paper: for each image a softmax over brains)")
     hidden: int | None = setting(

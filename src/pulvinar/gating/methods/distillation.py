@@ -50,7 +50,7 @@ _N_POLICY_IMAGES = 5000
 class Config(DistillationSettings):
     """Settings of the student and its training."""
 
-    teacher_branch: Pass = setting("dense", "pass of the teacher to learn: dense or gated")
+    teacher_branch: Pass = setting("dense", "pass of the teacher to learn: dense or gated", heading="Teacher and student")
     gates: str | None = setting(
         None, "run whose gates give the student's widths; none: the teacher's own gates, if it has some"
     )

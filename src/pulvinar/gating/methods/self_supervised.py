@@ -48,7 +48,11 @@ class DenseConfig(SelfSupervisedConfig):
     """Settings of a dense self-supervised network."""
 
     mac_share: float = setting(
-        1.0, "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)", above=0, at_most=1
+        1.0,
+        "below 1: a network narrowed to this share of the multiply-adds, the control of gates (ours)",
+        above=0,
+        at_most=1,
+        heading="Width",
     )
     narrowed: Literal["all", "inner"] = setting(
         "all", "what is narrowed: every width alike, or the inner widths of the blocks", counts="mac_share<1"
@@ -73,7 +77,9 @@ class GatedOnlyConfig(GatedConfig):
 class DualConfig(GatedConfig):
     """Settings of dual gating."""
 
-    branches: Literal["dual", "two"] = setting("dual", "dual: one encoder for both passes; two: an encoder each")
+    branches: Literal["dual", "two"] = setting(
+        "dual", "dual: one encoder for both passes; two: an encoder each", heading="Branches"
+    )
 
     @property
     def pairing(self) -> Branches:
