@@ -98,9 +98,8 @@ class RunFolder:
             if backbone is not None:
                 facts["backbone"] = backbone
             write_json(temporary / "run.json", facts)
-        detail(
-            f"run {path}: {method}, seed {seed}, {torch.get_num_threads()} threads, torch {torch.__version__}\n{config_toml.rstrip()}"
-        )
+        detail(f"run {path}: {method}, seed {seed}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        detail(config_toml.rstrip())
         wait()
         return cls(path)
 
