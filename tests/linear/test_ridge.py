@@ -152,6 +152,37 @@ def test_leave_one_out_is_that_of_refits_at_every_alpha(shape, fit_intercept, dt
         torch.testing.assert_close(-scores.double(), errors, rtol=1e-6 if dtype == torch.float64 else 1e-3, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_leave_one_out_goes_block_by_block_in_the_precision_of_the_responses(dtype):
+    features, responses = problem(24, 9, dtype=dtype)
+    layer = ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=0.01)
+    [(_, whole)] = ridge.search(layer, None, ALPHAS, lambda block: responses[:, block], [slice(0, 7)])
+    blocks = [slice(2, 5), slice(0, 2), slice(5, 7)]
+    found = dict(
+        zip(("middle", "first", "last"), ridge.search(layer, None, ALPHAS, lambda b: responses[:, b], blocks), strict=True)
+    )
+    assert [block for block, _ in found.values()] == blocks
+    for block, scores in found.values():
+        assert scores.dtype == dtype
+        torch.testing.assert_close(scores, whole[:, block])
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_leave_one_out_where_the_features_span_the_images_takes_the_smallest_alpha(fit_intercept):
+    """Oracle: e_i = (K + alpha)^-1 y / its diagonal, which does not depend on an alpha that vanishes beside the eigenvalues."""
+    features, responses = problem(12, 40)
+    layer = ridge_layer.prepare(features, fit_intercept=fit_intercept, smallest_alpha=1e-12)
+    [(_, found)] = ridge.search(layer, None, torch.tensor([1e-12]).double(), lambda block: responses, [slice(0, 7)])
+    errors = torch.zeros(7, dtype=torch.float64)
+    for image in range(12):
+        rest = torch.tensor([row for row in range(12) if row != image])
+        shift = features[rest].mean(0) if fit_intercept else 0.0
+        centre = responses[rest].mean(0) if fit_intercept else 0.0
+        solution = torch.linalg.lstsq(features[rest] - shift, responses[rest] - centre, driver="gelsd").solution  # least norm
+        errors += ((features[image] - shift) @ solution + centre - responses[image]).square() / 12
+    torch.testing.assert_close(-found[0], errors, rtol=1e-6, atol=0)
+
+
 def test_leave_one_out_takes_duplicate_images_and_a_steep_spectrum():
     """Oracle: refits; the constant direction must not be mixed with components that are almost as small as rounding."""
     from sklearn.linear_model import Ridge

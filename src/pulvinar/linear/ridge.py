@@ -389,4 +389,4 @@ def _cross_products(layer: Layer, parts: Sequence[Fold], responses: Tensor) -> t
     if layer.kernel or sorted(torch.cat([part.held_out for part in parts]).tolist()) != list(range(layer.n_images)):
         return None, [None] * len(parts)
     apart = [layer.features[part.held_out].T @ responses[part.held_out] for part in parts]
-    return torch.stack(apart).sum(0) if len(apart) > 1 else apart[0], apart
+    return torch.stack(apart).sum(0), apart
