@@ -33,6 +33,6 @@ def every() -> list[Selector]:
 
     >>> import pulvinar
     >>> [one.name for one in pulvinar.selectors.every() if one.oracle]
-    ['ceiling_oracle', 'planted']
+    ['ceiling_oracle', 'true_voxels', 'true_best']
     """
     return sorted(map(selector, files()), key=lambda one: (one.place is None, one.place or 0, one.name))
