@@ -2,9 +2,9 @@
 
 Encoding: correlations, explained_variance, unique_variance, algonauts_2023, permutation_test, false_discovery_rate.
 Noise ceilings: signal_to_noise, ceiling_r2, ceiling_from_repeats. Retrieval: cosine_similarities, retrieval_scores.
-Pictures: pixel_correlation, structural_similarity, two_way_identification. Selections: overlap, stability.
-Information: info_nce, information_bound. Intervals: wilson_interval, percentile_interval, permutation_null, paired_difference.
-Representational similarity has its own module, `pulvinar.rsa`.
+Pictures: pixel_correlation, structural_similarity, two_way_identification (of a correlation_table). Selections: overlap,
+stability. Information: info_nce, information_bound. Intervals: wilson_interval, percentile_interval, permutation_null,
+paired_difference. Representational similarity has its own module, `pulvinar.rsa`.
 """
 
 from typing import TYPE_CHECKING
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from pulvinar.scores.information import info_nce, information_bound
     from pulvinar.scores.noise_ceiling import ceiling_r2, signal_to_noise
     from pulvinar.scores.overlap import overlap, stability
-    from pulvinar.scores.reconstruction import pixel_correlation, structural_similarity, two_way_identification
+    from pulvinar.scores.reconstruction import (
+        correlation_table,
+        pixel_correlation,
+        structural_similarity,
+        two_way_identification,
+    )
     from pulvinar.scores.resampling import paired_difference, percentile_interval, permutation_null, wilson_interval
     from pulvinar.scores.retrieval import cosine_similarities, retrieval_scores
 
@@ -32,6 +37,7 @@ __all__ = [
     "algonauts_2023",
     "ceiling_from_repeats",
     "ceiling_r2",
+    "correlation_table",
     "correlations",
     "cosine_similarities",
     "explained_variance",
@@ -59,7 +65,7 @@ _WHERE = {
     "information": "info_nce information_bound",
     "noise_ceiling": "ceiling_r2 signal_to_noise",
     "overlap": "overlap stability",
-    "reconstruction": "pixel_correlation structural_similarity two_way_identification",
+    "reconstruction": "correlation_table pixel_correlation structural_similarity two_way_identification",
     "resampling": "paired_difference percentile_interval permutation_null wilson_interval",
     "retrieval": "cosine_similarities retrieval_scores",
 }

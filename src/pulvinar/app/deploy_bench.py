@@ -99,22 +99,31 @@ def _images(network: CompactNetwork, net: str, data: str | None, *, n_images: in
     return normalised(network, pixels), f"{'test' if len(opened.test) else 'training'} images of {source}"
 
 
+SCORES = (
+    Column("miss_rate", "misses", "%", ".0%", "Share of images that open a channel which the compact network dropped, and so "
+        "take its fallback."),
+    Column("milliseconds", "time", "ms", ".2f", "Median time of one batch."),
+    Column("lower_quartile", "quartile", "lower", ".2f", "Of the time of one batch, in ms."),
+    Column("upper_quartile", "quartile", "upper", ".2f", "Of the time of one batch, in ms."),
+    Column("mac_share", "MACs", "", ".3f", "Multiply-adds that are computed, of those of the dense network."),
+    Column("runtime_efficiency", "efficiency", "", ".2f", "The speed-up there is over the one that its own MACs promise: "
+        "(t_dense / t) x MACs."),
+    Column("realised_share", "realised", "", ".2f", "The time that is saved over the multiply-adds that gates promised: "
+        "(1 - t / t_dense) / (1 - promised MACs)."),
+    Column("realised_share_fastest", "realised", "of fastest", ".2f", "The same against the fastest dense form here."),
+    Column("flips", "flips", "", "d", "Images with a gate on the other side of zero than in float64."),
+    Column("max_relative_difference", "difference", "", ".1e", "Largest difference of a feature from the masked network in "
+        "float64, over the largest feature; images without a flip."),
+)  # fmt: skip
+
+
 def as_text(result: dict[str, Any]) -> str:
     """What the command line prints."""
     columns = [
         Column("runtime", "runtime", lead=True),
         Column("form", "form", lead=True),
         Column("batch", "batch", form="d"),
-        Column("miss_rate", "misses", "%", ".0%"),
-        Column("milliseconds", "time", "ms", ".2f"),
-        Column("lower_quartile", "quartile", "lower", ".2f"),
-        Column("upper_quartile", "quartile", "upper", ".2f"),
-        Column("mac_share", "MACs", form=".3f"),
-        Column("runtime_efficiency", "efficiency", form=".2f"),
-        Column("realised_share", "realised", form=".2f"),
-        Column("realised_share_fastest", "realised", "of fastest", ".2f"),
-        Column("flips", "flips", form="d"),
-        Column("max_relative_difference", "difference", form=".1e"),
+        *SCORES,
     ]
     lines = [Table(columns, result["rows"]).text()]
     lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]

@@ -142,13 +142,19 @@ def information(run: str, *, candidates: int | None = None, n_permutations: int 
     return result
 
 
+INFORMATION = (
+    Column("nats", "information", "nats", ".3f", "Lower bound of what predictions of the region say about the image: log K - "
+        "InfoNCE, on images whose temperature was fit on others; at most log K.", bounds=("low", "high")),
+    Column("null_percentile_95", "null", "95th percentile", ".3f", "Of the bound when responses are given to other images."),
+    Column("p_value", "p", "", ".3f", "Share of permutations of the responses that reach the bound."),
+)  # fmt: skip
+
+
 def information_text(result: dict[str, Any]) -> str:
     """The bounds for a terminal."""
     columns = [
         *COLUMNS[:4],
-        Column("nats", "information", "nats", ".3f", bounds=("low", "high")),
-        Column("null_percentile_95", "null", "95th percentile", ".3f"),
-        Column("p_value", "p", form=".3f"),
+        *INFORMATION,
     ]
     lines = [Table(columns, result["rows"]).text()]
     first = result["rows"][0]

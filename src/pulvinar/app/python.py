@@ -21,7 +21,8 @@ def open_data(source: str | os.PathLike[str], *, kind: str | None = None, target
 
     An experiment folder or a description .toml gives an `Experiment`, pictures or an .npz with x_train an `ImageSet`, RDMs
     `Dissimilarities`. kind: experiment, images or dissimilarities, where a path could be read in two ways. target: the new
-    subject of an experiment, if not its own.
+    subject of an experiment, if not its own. Raises `NotFoundError` for a kind or data set that there is not, and `FileError`
+    or `InputError` naming the file and what is wrong in it.
     """
     place = os.fspath(source)
     if kind is not None and kind not in KINDS:
@@ -30,7 +31,15 @@ def open_data(source: str | os.PathLike[str], *, kind: str | None = None, target
 
 
 def config(method: str, settings: Mapping[str, Any] | None = None, /, **more: Any) -> Any:
-    """The settings of a method as its frozen `Config`, defaults filled in; `ConfigError` lists all mistakes at once."""
+    """The settings of a method as its frozen `Config`, defaults filled in.
+
+    method: one of `list_methods()`. settings: a dict; keywords (`n_voxels=3000`) win over it. Raises `ConfigError`, which lists
+    all mistakes at once, and `NotFoundError` for a method that there is not.
+
+    >>> import pulvinar
+    >>> pulvinar.config("troi", n_voxels=3000).n_voxels
+    3000
+    """
     return fitting.configs(method, None, _plain({**(settings or {}), **more}))[0]
 
 
@@ -53,7 +62,8 @@ def fit(
     `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
     before anything is written. backbone: the finished run that the method builds on, or a dict of settings to train it with;
     of methods with a setting of that name, the network. target: the new subject, if not the experiment's own. resume: continue
-    a fit that was interrupted; it ends with the same weights.
+    a fit that was interrupted; it ends with the same weights. Raises `ConfigError` for settings, `InputError` for data that do
+    not fit the method, `FileError` for a folder that exists.
     """
     given = {**_plain(_settings(settings)), **_plain(more)}
     if isinstance(backbone, Mapping):

@@ -231,15 +231,41 @@ def submit(out: str, rdms: Sequence[str], *, file_format: str = "mat") -> dict[s
     return {"files": [str(path) for path in write_submission(out, predicted, file_format=file_format)]}
 
 
+LOWER, UPPER = (
+    "Mean over subjects of the squared similarity with the mean RDM of the other subjects: too low.",
+    "Mean over subjects of the squared similarity with the mean RDM of all subjects, their own among them: too high.",
+)
+CHALLENGE = (  # scores of `pulvinar rsa score`
+    Column("r", "r", "", "+.4f", "Similarity with the measured RDM, mean over subjects, with its sign."),
+    Column("r2", "r2", "", ".4f", "Mean over subjects of the squared similarity."),
+    Column("lower_ceiling", "ceiling of r2", "lower", ".4f", LOWER),
+    Column("ceiling", "ceiling of r2", "upper", ".4f", UPPER),
+    Column("percent", "r2", "% of upper", ".2f", "r2 in percent of the upper ceiling: the score of Algonauts 2019."),
+)
+COMPARISON = (  # of `pulvinar rsa compare`
+    Column("r", "r", "", "+.4f", "Similarity with the measured RDM, mean over subjects, with its sign."),
+    Column("null", "null", "95th percentile", "+.4f", "Of r when images are permuted."),
+    Column("p", "p", "", ".4f", "Share of permutations of the images whose r is as high, one-sided."),
+    Column("r2", "r2", "", ".4f", "Mean over subjects of the squared similarity."),
+    Column("percent", "r2", "% of ceiling", ".1f", "r2 in percent of the upper ceiling."),
+    Column("percent_above_null", "above null", "% of ceiling", ".1f", "The same less the mean of the null."),
+    Column("partial_r", "partial r", "beyond them", "+.4f", "Spearman correlation beyond the RDMs named with --beyond."),
+    Column("n_pairs", "pairs", "scored", "d", "Pairs of images that were compared."),
+    Column("n_missing", "pairs", "missing, left out", "d", "Pairs that one of the RDMs does not have."),
+)
+CEILING = (  # of `pulvinar rsa ceiling`
+    Column("lower", "lower", "r2", ".4f", LOWER),
+    Column("upper", "upper", "r2", ".4f", UPPER),
+    Column("lower_r", "lower", "r", ".4f", "The same of r, with its sign."),
+    Column("upper_r", "upper", "r", ".4f", "The same of r, with its sign."),
+)
+
+
 def score_as_text(result: Mapping[str, Row]) -> str:
     """Table of `score`."""
     columns = [
         Column("target", "target", lead=True),
-        Column("r", "r", form="+.4f"),
-        Column("r2", "r2", form=".4f"),
-        Column("lower_ceiling", "ceiling of r2", "lower", ".4f"),
-        Column("ceiling", "ceiling of r2", "upper", ".4f"),
-        Column("percent", "r2", "% of upper", ".2f"),
+        *CHALLENGE,
     ]
     return Table(columns, [{"target": name, **row} for name, row in result.items()]).text()
 
@@ -252,15 +278,7 @@ def as_text(result: Mapping[str, Any]) -> str:
     columns = [
         Column("predicted", "model", lead=True),
         Column("target", "target", lead=True),
-        Column("r", "r", "", "+.4f"),
-        Column("null", "null", "95th percentile", "+.4f"),
-        Column("p", "p", "", ".4f"),
-        Column("r2", "r2", "", ".4f"),
-        Column("percent", "r2", "% of ceiling", ".1f"),
-        Column("percent_above_null", "above null", "% of ceiling", ".1f"),
-        Column("partial_r", "partial r", "beyond them", "+.4f"),
-        Column("n_pairs", "pairs", "scored", "d"),
-        Column("n_missing", "pairs", "missing, left out", "d"),
+        *COMPARISON,
     ]
     rows = []
     for row in result["rows"]:
@@ -278,10 +296,7 @@ def ceiling_as_text(result: Mapping[str, Row]) -> str:
     lines = [f"r: {name_of(next(iter(result.values()))['method'])}"] if result else []
     columns = [
         Column("target", "target", lead=True),
-        Column("lower", "lower", "r2", ".4f"),
-        Column("upper", "upper", "r2", ".4f"),
-        Column("lower_r", "lower", "r", ".4f"),
-        Column("upper_r", "upper", "r", ".4f"),
+        *CEILING,
         Column("n_subjects", "subjects", form="d"),
         Column("n_images", "images", form="d"),
         Column("n_missing_pairs", "missing pairs", form="d"),

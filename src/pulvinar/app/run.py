@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 def load(run: "str | os.PathLike[str] | Run") -> "Run":
-    """The run in a folder; `FileError` says what is missing where it is none."""
+    """The run in a folder, finished or not, evaluated or not. Nothing is read but its settings and facts.
+
+    run: the folder that `pulvinar fit` or `pulvinar.fit` wrote; a `Run` comes back as it is. Raises `FileError`, which says
+    what is missing, where the folder is no run.
+    """
     return run if isinstance(run, Run) else Run(Path(run))
 
 
@@ -147,7 +151,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What run.json says: data, seconds, selection, cautions."""
+        """The content of run.json, among it data, seconds, selection and cautions."""
         return dict(RunFolder.reopen(self.path).facts)
 
     @property
@@ -160,8 +164,8 @@ class Run:
     ) -> Evaluation:
         """Score the run on the outer test images beside its controls, and keep the result in its folder.
 
-        data: where they are now, or the data themselves (default: those of the fit). controls: score the controls too.
-        scoring: what `pulvinar evaluate RUN --settings` lists.
+        Nothing is trained or chosen on these images; intervals are 95 %. data: where they are now, or the data themselves
+        (default: those of the fit). controls: score the controls too. scoring: what `pulvinar evaluate RUN --settings` lists.
         """
         source = os.fspath(data) if isinstance(data, str | os.PathLike) else self._data if data is None else data
         result = fitting.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)

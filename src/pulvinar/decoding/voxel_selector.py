@@ -96,7 +96,9 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     mask_img_ : nibabel.Nifti1Image, or nilearn.surface.SurfaceImage
         The selection in the brain, 0 or 1. Only with a masker, or a geometry that is a volume.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,), where X has names
+        Voxels of X.
+    feature_names_in_ : ndarray of str
+        One per voxel, where X has names.
 
     Examples
     --------

@@ -141,16 +141,23 @@ def crossed_interval(ours: Mapping[str, Row], others: Mapping[str, Row], *, seed
     }
 
 
+SCORES = (
+    Column("mean", "r", "", ".4f", "Mean over subjects of r of the region, on test images that nothing was chosen on."),
+    Column("p_value", "p", "", ".3f", "Of the mean less that of the null: signs of whole subjects flipped, two-sided."),
+    Column("difference", "minus first", "", "+.4f", "Mean over subjects of r less that of the first run."),
+    Column(
+        "difference_p_value", "p", "of minus first", ".3f", "Of that difference: signs of whole subjects flipped, two-sided."
+    ),
+)
+
+
 def score_table(rows: Sequence[Row]) -> Table:
     """Every region of every run over subjects: mean r, and its difference from the first run's."""
     columns = [
         Column("run", "run", lead=True),
         Column("roi", "ROI", lead=True),
         Column("hemisphere", "side", lead=True),
-        Column("mean", "r", form=".4f"),
-        Column("p_value", "p", form=".3f"),
-        Column("difference", "minus first", form="+.4f"),
-        Column("difference_p_value", "p", "of minus first", ".3f"),
+        *SCORES,
     ]
     return Table(columns, rows)
 

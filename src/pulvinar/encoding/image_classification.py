@@ -151,12 +151,19 @@ def classification_table(
     return result
 
 
+SCORES = (
+    Column(
+        "accuracy", "accuracy", "%", ".1%", "Share of test images that a linear classifier on the model's features gets right."
+    ),
+    Column("difference", "minus first", "points", "+.1%", "Accuracy less that of the first model, paired image by image."),
+)
+
+
 def score_table(result: Mapping[str, Any]) -> Table:
     """Accuracy of every model, and its difference from the first one's."""
     columns = [
         Column("name", "features", note="layer", lead=True),
-        Column("accuracy", "accuracy", "%", ".1%"),
-        Column("difference", "minus first", "points", "+.1%"),
+        *SCORES,
     ]
     return Table(columns, result["rows"])
 

@@ -77,7 +77,9 @@ class RidgeEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator):
     coef_ : ndarray of shape (n_voxels, n_features)
         Computed when asked for; features of all layers side by side.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,), where X (or every layer) has names
+        Features of all layers together.
+    feature_names_in_ : ndarray of str
+        One per feature, where X (or every layer) has names.
 
     Examples
     --------

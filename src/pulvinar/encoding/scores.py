@@ -28,7 +28,8 @@ COLUMNS = (
     Column("subject", "subject", lead=True),
     Column("roi", "ROI", lead=True),
     Column("hemisphere", "side", lead=True),
-    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out"),
+    Column("n_voxels", "voxels", form=",.0f", note="n_voxels_without_r", note_form="{:,} left out", definition="voxels of the "
+        "region; those whose measured responses do not vary have no r and are left out"),
     Column("r_nested", "r, nested", "", ".3f", "mean over voxels, on test images that nothing was chosen on"),
     Column("r_optimistic", "r, optimistic", "", ".3f", "optimistic: alpha and layer are chosen on the very test images that it "
         "is reported on"),
@@ -44,8 +45,8 @@ OF_TUNED = (
         "backbone; chance: predictions of the two swapped image by image"),
     Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
         "over all training images"),
-    Column("difference", "minus untuned", form="+.3f"),
-    Column("r_tuned", "r, tuned (not taken)", form=".3f"),
+    Column("difference", "minus untuned", "", "+.3f", "mean r of the run less that of the untuned backbone, same images"),
+    Column("r_tuned", "r, tuned (not taken)", "", ".3f", "of the tuned backbone, where the folds chose the untuned one"),
 )  # fmt: skip
 DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 

@@ -6,7 +6,7 @@ seeds need several runs: `report/` pools the per-image results that are stored f
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -298,15 +298,22 @@ def interval(correct: np.ndarray, generator: np.random.Generator) -> tuple[float
     return share_interval(correct, bootstrap_shares(len(correct), N_BOOTSTRAP, generator) @ correct)
 
 
+SCORES = (
+    Column("mac_share", "MACs", "%", ".1%", "Multiply-adds on the test images, of those of the dense network."),
+    Column("knn", "k-NN", "%", ".1%", "Accuracy on the test images of nearest neighbours among the training images; k stands "
+        "in the head."),
+    Column("linear", "linear probe", "%", ".1%", "Accuracy on the test images of a linear classifier."),
+    Column("linear_minus_first", "linear, minus the first", "points", "+.1%", "Accuracy of the linear classifier less that of "
+        "the first row, paired image by image; percentage points."),
+)  # fmt: skip
+
+
 def score_table(evaluation: Row, *, words: Callable[[str], str] = str) -> Table:
     """MAC share, 1-NN and linear accuracy with intervals, difference from the first row; `words` writes the rows' names."""
     k = evaluation.get("settings", {}).get("k", 1)
     columns = [
         Column("name", "network", words=words, note="description", lead=True),
-        Column("mac_share", "MACs", "%", ".1%", "Multiply-adds on the test images, of those of the dense network."),
-        Column("knn", f"{k}-NN", "%", ".1%", f"Accuracy on the test images of nearest neighbours (k = {k})."),
-        Column("linear", "linear probe", "%", ".1%", "Accuracy on the test images of a linear classifier."),
-        Column("linear_minus_first", "linear, minus the first", "points", "+.1%"),
+        *(replace(column, label=f"{k}-NN") if column.key == "knn" else column for column in SCORES),
     ]
     rows = []
     for row in evaluation["rows"]:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pulvinar.core.storage import write_text
 from pulvinar.gating import figures as gating_figures
+from pulvinar.gating.backbone_scores import SCORES
 from pulvinar.gating.figures import NAMES, TITLES
 from pulvinar.gating.runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.report import run_folder, tables
@@ -18,10 +19,7 @@ from pulvinar.scores.resampling import interval_text
 from pulvinar.scores.table import Column, Table, csv_text
 
 Entry = Mapping[str, Any]
-DEFINITIONS = {
-    "knn": "Accuracy on the test images of nearest neighbours, mean over runs.",
-    "linear": "Accuracy on the test images of a linear classifier, mean over runs.",
-}
+DEFINED = {column.key: column for column in SCORES}  # here the mean over runs
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -131,12 +129,12 @@ def _table(entries: Sequence[Entry]) -> Table:
     columns = [
         Column("name", "network", lead=True),
         Column("n_seeds", "runs", form="d"),
-        Column("mac_share", "MACs", "%", ".2%", "Multiply-adds on the test images, of those of the dense network."),
+        replace(DEFINED["mac_share"], form=".2%"),
     ]
     for kind in KINDS:
         minus = f"{kind}_minus_first"
         columns += [
-            Column(kind, TITLES[kind], "%", ".1%", DEFINITIONS[kind]),
+            replace(DEFINED[kind], label=TITLES[kind]),
             Column(f"{minus}_difference", "minus the first", "points", "+.1%", bounds=(f"{minus}_low", f"{minus}_high")),
             Column(f"{kind}_verdict", "against", "the first"),
         ]

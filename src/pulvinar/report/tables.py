@@ -6,6 +6,7 @@ interval holds zero the comparison is a tie, whichever score is larger. Without 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pulvinar.report.run_folder import SCORE, Run
@@ -36,6 +37,22 @@ METRICS = {
     "percent": "% of ceiling",
 }
 GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
+SCORES = (  # of a decoding run; score_table puts what compares with the run behind them
+    Column("n_voxels", "voxels", form=",.0f", definition="How many voxels the decoder of this row reads."),
+    Column(SCORE, "brain → image", "top-1, %", ".1%", "Share of trials whose embedding finds its image first."),
+    Column("image_to_brain_top1", "image → brain", "top-1, %", ".1%", "Share of images that find their embedding."),
+    Column("brain_to_image_top5", "brain → image", "top-5, %", ".1%", "Share of trials whose image is among the first five "
+        "that their embedding finds.", minor=True),
+    Column("brain_to_image_median_rank", "median rank", "brain → image", "g", "Median over trials of the place of their image "
+        "among all of the gallery; 1 is found first, lower is better.", minor=True),
+    Column("precision", "precision", form=".2f", definition="Share of the kept voxels that are reference voxels."),
+    Column("recall", "recall", form=".2f", minor=True, definition="Share of the reference voxels that are kept."),
+    Column("dice", "Dice", form=".2f", minor=True, definition="Twice the shared voxels over the sum of both counts."),
+)  # fmt: skip
+DIFFERENCE = Column("difference_to_run", "minus the run", "points", "+.1%", "Brain → image top-1 of this row less that of the "
+    "run, paired image by image; percentage points.")  # fmt: skip
+VERDICT = Column("verdict", "against", "the run", definition="A tie is a 95 % interval of the difference to the run that holds "
+    "zero; lower and higher are beyond it.")  # fmt: skip
 VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not told", "run": "this run", "none": "–"}
 
 
@@ -110,21 +127,15 @@ def score_table(rows: Sequence[Row], method: str, *, told: bool = False) -> Tabl
     again = {f"{protocol}_{key}": key for protocol in GALLERIES for key in (SCORE, "image_to_brain_top1")}
     every = [
         Column("name", "voxels used", words=label, note="description", lead=True),
-        Column("n_voxels", "voxels", form=",.0f"),
-        Column(SCORE, "brain → image", "top-1, %", ".1%", "Share of trials whose embedding finds its image first."),
-        Column("image_to_brain_top1", "image → brain", "top-1, %", ".1%", "Share of images that find their embedding."),
+        *SCORES[:3],
         *[
             Column(f"{protocol}_{direction}_top1", heading, f"top-1, %, {gallery}", form=".1%", minor=True)
             for protocol, gallery in GALLERIES.items()
             for direction, heading in (("brain_to_image", "brain → image"), ("image_to_brain", "image → brain"))
         ],
-        Column("brain_to_image_top5", "brain → image", "top-5, %", form=".1%", minor=True),
-        Column("brain_to_image_median_rank", "median rank", "brain → image", form="g", minor=True),
-        Column("precision", "precision", form=".2f", definition="Share of the kept voxels that are reference voxels."),
-        Column("recall", "recall", form=".2f", minor=True, definition="Share of the reference voxels that are kept."),
-        Column("dice", "Dice", form=".2f", minor=True, definition="Twice the shared voxels over the sum of both counts."),
-        Column(f"difference_to_{method}", f"minus {label(method)}", "points", form="+.1%"),
-        Column("verdict", "against", label(method), words=lambda kind: VERDICTS[kind]),
+        *SCORES[3:],
+        replace(DIFFERENCE, key=f"difference_to_{method}", label=f"minus {label(method)}"),
+        replace(VERDICT, unit=label(method), words=lambda kind: VERDICTS[kind]),
     ]
     shown = [
         column

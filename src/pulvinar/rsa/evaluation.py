@@ -231,17 +231,23 @@ def _pattern_rdm(patterns: Sequence[np.ndarray]) -> Tensor:
     return correlation_rdm(torch.from_numpy(values))
 
 
+SCORES = (
+    Column("rho", "rho", "", "+.3f", "Rank correlation with the measured RDM, mean over subjects, with its sign."),
+    Column("percent", "% of ceiling", form=".1f", definition="Squared correlation in percent of the upper noise ceiling."),
+    Column("null_percent", "null, mean", form=".1f", definition="Percent of the ceiling when images are permuted."),
+    Column("null_percent_95", "null, 95th", form=".1f", definition="95th percentile of that null."),
+    Column("above_null_percent", "above null", form="+.1f", definition="Percent of the ceiling less the mean of the null."),
+    Column("ours_minus_this", "this run minus it", "rho", "+.3f", "rho of the run less that of this row, on the same pairs."),
+    Column("p", "p", form=".3f", definition="Of that difference, two-sided: a t-test on its spread over images and subjects "
+        "drawn anew."),
+)  # fmt: skip
+
+
 def score_table(evaluation: Mapping[str, Any], target: str, *, words: Callable[[str], str] = str) -> Table:
     """The rows of one measurement: signed rho, percent of the upper ceiling, null, our lead; `words` writes their names."""
     columns = [
         Column("name", "model", words=words, lead=True),
-        Column("rho", "rho", "", "+.3f", "Rank correlation with the measured RDM, mean over subjects, with its sign."),
-        Column("percent", "% of ceiling", form=".1f", definition="Squared correlation in percent of the upper noise ceiling."),
-        Column("null_percent", "null, mean", form=".1f", definition="Percent of the ceiling when images are permuted."),
-        Column("null_percent_95", "null, 95th", form=".1f"),
-        Column("above_null_percent", "above null", form="+.1f"),
-        Column("ours_minus_this", "this run minus it", "rho", "+.3f"),
-        Column("p", "p", form=".3f"),
+        *SCORES,
     ]
     rows = []
     for row in evaluation["rows"]:

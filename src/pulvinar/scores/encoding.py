@@ -62,6 +62,10 @@ def correlations(
     """Pearson r of every voxel over images, in [-1, 1]; NaN where predicted or measured responses do not vary.
 
     Raises `InputError` for fewer than 3 images.
+
+    >>> measured = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])  # 3 images, 2 voxels
+    >>> correlations(2 * measured + 5, measured).round(6).tolist()
+    [1.0, 1.0]
     """
     _require_pairs(predicted, measured)
     out = np.empty(predicted.shape[1])
@@ -88,7 +92,12 @@ def explained_variance(
     predicted: Float[np.ndarray, "image voxel"], measured: Float[np.ndarray, "image voxel"]
 ) -> Float[np.ndarray, " voxel"]:
     """R^2 = 1 - sum (y - yhat)^2 / sum (y - mean y)^2 of every voxel, at most 1, negative where the mean is better; NaN where
-    measured responses do not vary."""
+    measured responses do not vary.
+
+    >>> measured = np.array([[0.0], [1.0], [2.0]])
+    >>> explained_variance(measured + 1, measured).round(6).tolist()
+    [-0.5]
+    """
     _require_pairs(predicted, measured)
     out = np.empty(predicted.shape[1])
     for columns in blocks_of(predicted.shape[1], VOXELS_PER_BLOCK):
@@ -106,6 +115,9 @@ def unique_variance(
 
     Both on the same held-out images. A prediction that is worse than the mean explains nothing: its R^2 counts as 0 (ours), so
     that a poor baseline does not lend its failure to the features.
+
+    >>> unique_variance(np.array([0.30, 0.30]), np.array([0.25, -0.10])).round(6).tolist()
+    [0.05, 0.3]
     """
     return np.maximum(joint, 0.0) - np.maximum(without, 0.0)
 
@@ -117,6 +129,9 @@ def algonauts_2023(
 
     min(100, 100 max(r, 0)^2 / NC), with NC = 0 replaced by 1e-14; the challenge's score is the mean over vertices.
     NaN where r is. ceiling: NC, a share of variance in [0, 1]; raises `InputError` above 1 or below 0.
+
+    >>> algonauts_2023(np.array([0.3, -0.2, 0.9]), np.array([0.36, 0.36, 0.36])).round(6).tolist()
+    [25.0, 0.0, 100.0]
     """
     if len(ceiling) != len(r):
         raise InputError(f"noise ceilings: {len(ceiling)} came for {len(r)} voxels")
@@ -140,6 +155,13 @@ def ceiling_from_repeats(
     """Ceiling of the mean responses that are scored, from trials z-scored within their session (Allen et al. 2022).
 
     scored_repeats: trials averaged for each scored image. None with the reason where too few stimuli have repeats.
+
+    >>> rng = np.random.default_rng(0)
+    >>> ids = np.repeat(np.arange(40), 3)
+    >>> trials = np.repeat(rng.normal(size=(40, 1)), 3, axis=0) + rng.normal(size=(120, 1))  # as much noise as signal
+    >>> found = ceiling_from_repeats(trials, ids, np.full(40, 3))
+    >>> found.r2.round(2).tolist(), found.source
+    ([0.61], 'repeats of 40 stimuli (80 degrees of freedom)')
     """
     found = signal_to_noise(trials, stimulus_ids, minimum_repeated_stimuli=minimum_repeated_stimuli)
     if found.ncsnr is None:
@@ -174,7 +196,13 @@ def permutation_test(
 ) -> PermutationTest:
     """Whether each voxel's r is above what permuted images give; predictions are permuted, the model is not refitted.
 
-    A constant prediction has r = 0, hence p = 1.
+    p of a voxel is (b + 1) / (m + 1), one-sided, in (0, 1]; the same permutations for all voxels. A constant prediction has r =
+    0, hence p = 1.
+
+    >>> rng = np.random.default_rng(0)
+    >>> measured = rng.normal(size=(30, 2))
+    >>> permutation_test(measured, measured, generator=rng, n_permutations=99).p_values.tolist()
+    [0.01, 0.01]
     """
     _require_pairs(predicted, measured)
     if n_permutations < 1:
@@ -198,7 +226,11 @@ def permutation_test(
 
 
 def false_discovery_rate(p_values: Float[np.ndarray, " voxel"]) -> Float[np.ndarray, " voxel"]:
-    """q of each voxel: the smallest false discovery rate at which it is found (Benjamini & Hochberg 1995); NaN stays NaN."""
+    """q of each voxel: the smallest false discovery rate at which it is found (Benjamini & Hochberg 1995); NaN stays NaN.
+
+    >>> false_discovery_rate(np.array([0.01, 0.04, 0.5])).round(6).tolist()
+    [0.03, 0.06, 0.5]
+    """
     q_values = np.full(len(p_values), np.nan)
     has = np.flatnonzero(np.isfinite(p_values))
     if not len(has):

@@ -55,7 +55,11 @@ def cosine_similarity(
 
 
 def info_nce(scores: Float[np.ndarray, "image image"]) -> Float[np.ndarray, " image"]:
-    """Loss of each image in nats: -log softmax of its row at its own response; log K where the similarities say nothing."""
+    """Loss of each image in nats: -log softmax of its row at its own response; log K where the similarities say nothing.
+
+    >>> info_nce(np.zeros((4, 4))).round(6).tolist()  # log 4
+    [1.386294, 1.386294, 1.386294, 1.386294]
+    """
     return logsumexp(scores, axis=1) - np.diagonal(scores)
 
 
@@ -84,12 +88,18 @@ def information_bound(
     n_bootstrap: int = 2000,
     level: float = 0.95,
 ) -> InformationBound:
-    """log K - InfoNCE in nats on images that no temperature was fit on (see the module).
+    """Lower bound of the information about the images: log K - InfoNCE in nats, on images that no temperature was fit on.
 
-    similarity: of image i (row) with response j (column), row i belongs to column i; any similarity that was learnt on other
-    images. n_candidates: K; None: half of the images, the most there can be. n_repeats: random halves that are averaged (the
-    null takes one). The interval counts an image both as what is asked for and as a candidate of the others.
+    It can be at most log K (`largest`), and is below 0 where the similarity says nothing (van den Oord et al. 2018; Poole et
+    al. 2019). similarity: of image i (row) with response j (column), row i belongs to column i; any similarity that was learnt
+    on other images. n_candidates: K; None: half of the images, the most there can be. n_repeats: random halves that are
+    averaged (the null takes one). The interval counts an image both as what is asked for and as a candidate of the others.
     Raises `InputError` for a matrix that is not square or finite, or fewer than 8 images.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = information_bound(2 * np.eye(40) + rng.normal(size=(40, 40)), generator=rng)
+    >>> 0 < found.low < found.nats < found.high < found.largest
+    True
     """
     n_images = len(similarity)
     if similarity.shape != (n_images, n_images) or n_images < 8:

@@ -44,6 +44,11 @@ def signal_to_noise(
     The total variance is the unbiased variance over all trials given (1 for z-scored data, as in the published formula).
     Stimuli shown once count for the total only. The minimum of 20 is our choice. Blocks of voxels, float64 inside.
     Raises `InputError` where trials and ids do not match or a voxel is not finite.
+
+    >>> rng = np.random.default_rng(0)
+    >>> trials = np.repeat(rng.normal(size=(40, 1)), 3, axis=0) + rng.normal(size=(120, 1))  # as much noise as signal
+    >>> signal_to_noise(trials / trials.std(0), np.repeat(np.arange(40), 3)).ncsnr.round(1).tolist()
+    [0.7]
     """
     if len(stimulus_ids) != len(responses):
         raise InputError(f"noise ceiling: {len(responses)} trials but {len(stimulus_ids)} stimulus ids; each trial needs one")
@@ -87,6 +92,9 @@ def ceiling_r2(ncsnr: Float[np.ndarray, " voxel"], repeats: int | Int[np.ndarray
 
     ceiling = ncsnr^2 / (ncsnr^2 + 1/n). repeats: n trials for every stimulus, or the count of each scored stimulus. With
     mixed counts 1/n becomes its mean over stimuli: (A/3 + B/2 + C)/(A + B + C) for A stimuli with 3 trials, B with 2, C with 1.
+
+    >>> ceiling_r2(np.array([0.5, 1.0]), 3).round(6).tolist()
+    [0.428571, 0.75]
     """
     counts = np.atleast_1d(repeats)
     if counts.size == 0 or (counts < 1).any():

@@ -39,6 +39,10 @@ def overlap(selected: Bool[np.ndarray, " voxel"], reference: Bool[np.ndarray, " 
     precision = |S and R| / |S|, recall = |S and R| / |R|, dice = 2 |S and R| / (|S| + |R|).
     An empty reference leaves recall undefined and an empty selection leaves precision undefined (None, with the reason).
     Raises `InputError` where the two are not over the same voxels.
+
+    >>> found = overlap(np.array([True, True, False, False]), np.array([True, False, False, True]))
+    >>> found.precision, found.recall, found.dice
+    (0.5, 0.5, 0.5)
     """
     if selected.shape != reference.shape:
         raise InputError(
@@ -97,6 +101,10 @@ def stability(selections: Sequence[Bool[np.ndarray, " voxel"]]) -> Stability:
 
     chance: that of selections of the same sizes drawn at random, 2 (|A| |B| / n) / (|A| + |B|), mean over pairs.
     Raises `InputError` for fewer than two, other voxels, or an empty one.
+
+    >>> first, second = np.array([True, True, False, False]), np.array([True, False, True, False])
+    >>> stability([first, second]).dice, stability([first, second]).chance
+    (0.5, 0.5)
     """
     if len(selections) < 2:
         raise InputError(f"stability: {len(selections)} selections; two or more are needed")

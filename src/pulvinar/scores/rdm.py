@@ -25,6 +25,10 @@ def correlation_rdm(patterns: Float[Tensor, "*batch condition feature"]) -> Floa
     d_ij = 1 - r(x_i, x_j), in [0, 2]. Kriegeskorte et al. 2008. In the precision that comes in (half precision: float32); the
     absolute error is then a few 1e-7 in float32, also where patterns share a large offset, since rows are centred twice.
     Raises `DegenerateError` naming a row without variance, `InputError` for one that is not finite or a single feature.
+
+    >>> patterns = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [2.0, 1.0, 0.0]], dtype=torch.float64)
+    >>> correlation_rdm(patterns).round(decimals=6).abs().tolist()
+    [0.0, 2.0, 2.0]
     """
     if patterns.shape[-1] < 2:
         raise InputError(f"correlation RDM: 2 features or more are needed, {patterns.shape[-1]} came")
@@ -38,6 +42,9 @@ def squared_euclidean_rdm(patterns: Float[Tensor, "*batch condition feature"]) -
 
     d_ij = |x_i - x_j|^2 / n_features, as rsatoolbox. From inner products of patterns less their mean over conditions, in
     float64 inside, because |x_i|^2 + |x_j|^2 - 2 x_i.x_j loses the digits of near pairs. Not negative.
+
+    >>> squared_euclidean_rdm(torch.tensor([[0.0, 0.0], [2.0, 2.0]])).tolist()
+    [4.0]
     """
     _check_finite(patterns, "Euclidean RDM")
     with torch.autocast(patterns.device.type, enabled=False):
@@ -50,7 +57,11 @@ def squared_euclidean_rdm(patterns: Float[Tensor, "*batch condition feature"]) -
 
 
 def euclidean_rdm(patterns: Float[Tensor, "*batch condition feature"]) -> Float[Tensor, "*batch pair"]:
-    """Root of `squared_euclidean_rdm`: the root mean square difference of every pair of rows. (rsatoolbox has the square.)"""
+    """Root of `squared_euclidean_rdm`: the root mean square difference of every pair of rows. (rsatoolbox has the square.)
+
+    >>> euclidean_rdm(torch.tensor([[0.0, 0.0], [2.0, 2.0]])).tolist()
+    [2.0]
+    """
     return squared_euclidean_rdm(patterns).sqrt()
 
 
@@ -105,13 +116,23 @@ def crossnobis_rdm(
 
 
 def condense(square: Float[Tensor, "*batch image image"]) -> Float[Tensor, "*batch pair"]:
-    """The upper triangle of square RDMs, in row order."""
+    """The upper triangle of square RDMs (…, image, image) by rows: pairs (0, 1), (0, 2), …, (1, 2), …, as scipy's squareform.
+
+    >>> condense(torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])).tolist()
+    [1.0, 2.0, 3.0]
+    """
     first, second = pair_rows(square.shape[-1], square.device)
     return square[..., first, second]
 
 
 def expand(condensed: Float[Tensor, "*batch pair"]) -> Float[Tensor, "*batch image image"]:
-    """Square, symmetric RDMs with a zero diagonal, from condensed ones."""
+    """Square, symmetric RDMs with a zero diagonal, from condensed ones (…, pair).
+
+    Raises `InputError` for a number of pairs that no number of images has.
+
+    >>> expand(torch.tensor([1.0, 2.0, 3.0])).tolist()
+    [[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]
+    """
     n_images = count_images(condensed.shape[-1])
     first, second = pair_rows(n_images, condensed.device)
     square = condensed.new_zeros(*condensed.shape[:-1], n_images, n_images)

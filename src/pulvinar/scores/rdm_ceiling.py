@@ -48,11 +48,20 @@ def subject_scores(
 def noise_ceiling(
     measured: Float[Tensor, "subject *time pair"], *, method: str = "spearman", average: str = "plain"
 ) -> Ceiling:
-    """Upper and leave-one-subject-out lower ceiling of r and of r squared (see the head of this file).
+    """Upper and leave-one-subject-out lower ceiling of r and of r squared.
 
-    average: "plain" is the mean of the dissimilarities as they are (Algonauts 2019); "normalised" that of what `method`
-    compares (ranks, z-scores, or unit length), which is the RDM of the highest mean r, and rsatoolbox's ceiling.
+    upper: the mean RDM of all subjects against each of them; lower: the mean of the others against the one left out (Nili et
+    al. 2014). Of r squared each subject's r is squared first, as in Algonauts 2019. measured: RDMs (subject, pair), or
+    (subject, time, pair), whose r is averaged over time. method: as `compare` takes it. average: "plain" is the mean of the
+    dissimilarities as they are (Algonauts 2019); "normalised" that of what `method` compares (ranks, z-scores, or unit length),
+    which is the RDM of the highest mean r, and rsatoolbox's ceiling.
     Raises `InputError` for fewer than 2 subjects, `DegenerateError` for a subject without variance.
+
+    >>> import torch
+    >>> shared = torch.arange(10.0)
+    >>> found = noise_ceiling(torch.stack([shared, 2 * shared + 1, shared**2]))  # the same ranks
+    >>> float(found.upper), float(found.lower)
+    (1.0, 1.0)
     """
     method = check_method(method)
     if average not in AVERAGES:

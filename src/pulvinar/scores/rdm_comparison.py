@@ -42,6 +42,9 @@ def compare(
     cosine_cov, corr_cov.
     Raises `InputError` for another method and where pairs do not match or are not finite, `DegenerateError`
     for an RDM without variance (cosine: of zeros).
+
+    >>> compare(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[10.0, 20.0, 30.0], [3.0, 2.0, 1.0]])).round(decimals=6).tolist()
+    [1.0, -1.0]
     """
     method = check_method(method)
     if predicted.shape[-1] != measured.shape[-1]:
@@ -119,6 +122,11 @@ def partial_spearman(
     """Spearman correlation beyond confounds: Pearson correlation of the ranks' residuals from a fit on the confounds' ranks.
 
     Raises `DegenerateError` where the confounds explain one of the two altogether.
+
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(2, 45, generator=rng)
+    >>> bool(partial_spearman(a + b, a, b[None]) > compare(a + b, a))
+    True
     """
     ranks = average_ranks(confounds.double())
     constant = torch.ones(1, ranks.shape[-1], dtype=torch.float64, device=ranks.device)

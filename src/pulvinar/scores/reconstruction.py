@@ -24,7 +24,12 @@ SIDE = 425  # pixels at which the literature compares pictures
 def pixel_correlation(
     reconstructed: Float[np.ndarray, "made made_height made_width 3"], seen: Float[np.ndarray, "image height width 3"]
 ) -> Float[np.ndarray, " image"]:
-    """PixCorr: Pearson correlation over all pixels and colours of each reconstruction with its image, in [-1, 1]."""
+    """PixCorr: Pearson correlation over all pixels and colours of each reconstruction with its image, in [-1, 1].
+
+    >>> seen = np.random.default_rng(0).random((2, 16, 16, 3))
+    >>> pixel_correlation(1 - seen, seen).round(6).tolist()
+    [-1.0, -1.0]
+    """
     _require_pairs(reconstructed, seen)
     ours, theirs = _standardised(reconstructed), _standardised(seen)
     return np.einsum("rv,rv->r", ours, theirs)
@@ -36,6 +41,10 @@ def structural_similarity(
     """SSIM of the grey pictures (Wang et al. 2004), Gaussian weights of width 1.5 pixels, population covariance, range 1.
 
     scikit-image with gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1. Edges of 11 pixels and more.
+
+    >>> seen = np.random.default_rng(0).random((2, 16, 16, 3))
+    >>> structural_similarity(seen, seen).round(6).tolist()
+    [1.0, 1.0]
     """
     from skimage.color import rgb2gray
     from skimage.metrics import structural_similarity as ssim
@@ -54,6 +63,10 @@ def correlation_table(
     """Pearson correlation of each seen image's features (row) with each reconstruction's (column); 0 where one is constant.
 
     float64, some rows at a time. With pictures instead of features its diagonal is PixCorr.
+
+    >>> features = np.random.default_rng(0).normal(size=(3, 8))
+    >>> np.diag(correlation_table(features, features)).round(6).tolist()
+    [1.0, 1.0, 1.0]
     """
     _require_pairs(reconstructed, seen)
     table = np.empty((len(seen), len(seen)))
@@ -82,7 +95,14 @@ def identification_table(correlations: Float[np.ndarray, "image image"]) -> Floa
 
 
 def two_way_identification(correlations: Float[np.ndarray, "image image"]) -> Float[np.ndarray, " image"]:
-    """s_j of the formula above, from `correlation_table`, in [0, 1]; chance .5."""
+    """Two-way identification of each reconstruction j, in [0, 1]; chance .5 (MindEye2, Scotti et al. 2024).
+
+    s_j = 1/(n-1) sum_{i != j} [ r(seen_i, made_j) < r(seen_j, made_j) ]; equal correlations count half (ours).
+    correlations: r(seen_i, made_j) in row i, column j, as `correlation_table` gives them. Raises `InputError` for one image.
+
+    >>> two_way_identification(np.array([[0.9, 0.1], [0.3, 0.2]])).tolist()  # the first is found
+    [1.0, 1.0]
+    """
     return np.diag(identification_table(correlations)).copy()
 
 

@@ -48,7 +48,13 @@ class PairedDifference:
 
 
 def permutation_null(observed: float, permuted: Float[np.ndarray, " permutation"]) -> PermutationNull:
-    """The null of a score from its values under permutation. Higher must be better."""
+    """The null of a score from its values under permutation: mean, 95th percentile, and p = (b + 1) / (m + 1), in (0, 1].
+
+    b of m permuted values are at least the observed one. Higher must be better (Phipson & Smyth 2010).
+
+    >>> permutation_null(0.9, np.linspace(0, 0.5, 99)).p_value
+    0.01
+    """
     if len(permuted) == 0:
         raise InputError("permutation null: at least one permutation is needed, 0 came")
     mean = float(permuted.mean())
@@ -62,7 +68,12 @@ def permutation_null(observed: float, permuted: Float[np.ndarray, " permutation"
 
 
 def percentile_interval(samples: Float[np.ndarray, " resample"], *, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high): the (1 - level) / 2 and (1 + level) / 2 quantiles. Efron 1981."""
+    """Percentile bootstrap interval (low, high): the (1 - level) / 2 and (1 + level) / 2 quantiles. Efron 1981.
+
+    >>> low, high = percentile_interval(np.arange(101.0))
+    >>> round(low, 6), round(high, 6)
+    (2.5, 97.5)
+    """
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, {level} came")
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
@@ -74,6 +85,10 @@ def wilson_interval(n_right: float | int, n: int, *, level: float = LEVEL) -> tu
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), p = n_right / n, z the normal quantile of
     (1 + level) / 2. Unlike a bootstrap it has a width where all or none are right. n_right may be a fraction (ties).
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
     """
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, {level} came")
@@ -161,6 +176,11 @@ def paired_difference(
     of_shares: scores are in [0, 1], right or wrong. Where all images then have the same difference, the bootstrap has no width,
     and the interval is the difference -+ the largest share of other images that fits it (Wilson's, n of n images).
     Raises `InputError` where the shapes differ or no image is left.
+
+    >>> right, wrong = np.array([1.0, 1, 1, 0, 1, 1, 0, 1]), np.array([0.0, 1, 0, 0, 1, 0, 0, 1])
+    >>> found = paired_difference(right, wrong, generator=np.random.default_rng(0))
+    >>> found.difference, found.low >= 0
+    (0.375, True)
     """
     if scores_a.shape != scores_b.shape or scores_a.ndim not in (1, 2):
         raise InputError(

@@ -70,6 +70,9 @@ def cosine_similarities(
 
     float64, in blocks of dims. Raises `InputError` where dims differ or a value is not finite, and `DegenerateError` naming the
     row for an embedding of length zero.
+
+    >>> cosine_similarities(np.array([[2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])).tolist()
+    [[1.0, 0.0, -1.0]]
     """
     if rows.shape[1] != columns.shape[1]:
         raise InputError(f"embeddings: {rows.shape[1]} and {columns.shape[1]} dims; cosines need the same")
@@ -126,6 +129,12 @@ def retrieval_scores(
     every target keeps its gallery.
 
     Raises `InputError` where rows do not correspond, a gallery is empty, or 300 images are drawn from fewer.
+
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.normal(size=(50, 16))
+    >>> found = retrieval_scores(images + rng.normal(size=(50, 16)), images, generator=rng, n_permutations=99)
+    >>> found.scores['brain_to_image_top1'] > found.scores['chance']
+    True
     """
     gallery = _whole_gallery(len(predicted), len(true), excluded)
     similarity = cosine_similarities(predicted, true)

@@ -5,7 +5,7 @@ percentile bootstraps over images, differences are paired, nulls permute images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -325,21 +325,22 @@ LABELS = {  # metric -> how a reader would write it; a network that the user nam
     "clip": "CLIP",
     "swav": "SwAV",
 }
-UNITS = {"two_way": "two-way", "distance": "distance", "pixcorr": "r, 425 px", "ssim": "425 px"}
-DEFINITIONS = {
-    "two_way": "Share of the other images that are less like the made picture than the seen one is; chance .5.",
-    "distance": "1 - correlation of the features of the seen and the made picture; lower is better.",
-    "pixcorr": "Correlation of the pixels of the seen and the made picture.",
-    "ssim": "Structural similarity of the seen and the made picture, in grey.",
-}
+SCORES = (  # one for each kind of metric
+    Column("two_way", "two-way identification", "two-way", ".3f", "Share of the other images that are less like the made "
+        "picture than the seen one is; chance .5."),
+    Column("distance", "feature distance", "distance", ".3f", "1 - correlation of the features of the seen and the made "
+        "picture; lower is better."),
+    Column("pixcorr", "PixCorr", "r, 425 px", ".3f", "Correlation of the pixels of the seen and the made picture."),
+    Column("ssim", "SSIM", "425 px", ".3f", "Structural similarity of the seen and the made picture, in grey."),
+)  # fmt: skip
 
 
 def score_table(evaluation: Mapping[str, Any], *, words: Callable[[str], str] = str) -> Table:
     """A row for each set of pictures, a column for each metric; * marks rows that have seen the answer."""
     columns = [Column("name", "pictures", note="description", lead=True)]
+    kinds = {column.key: column for column in SCORES}
     for name, facts in evaluation["metrics"].items():
-        kind = facts["kind"]
-        columns.append(Column(name, LABELS.get(name, name), UNITS[kind], ".3f", definition=DEFINITIONS[kind]))
+        columns.append(replace(kinds[facts["kind"]], key=name, label=LABELS.get(name, name)))
     rows = [{**row, "name": words(row["name"]) + "*" * bool(row["sees_answer"])} for row in evaluation["rows"]]
     return Table(columns, rows, ours=(0,))
 

@@ -1,0 +1,36 @@
+"""Every score that a table or report shows, by where it stands, with its one definition: that of its column."""
+
+from collections.abc import Sequence
+
+from pulvinar.app import deploy_bench, encoding, rsa
+from pulvinar.decoding.pictures import reconstruction
+from pulvinar.encoding import comparison, image_classification
+from pulvinar.encoding import scores as encoding_scores
+from pulvinar.gating import backbone_scores
+from pulvinar.report import tables
+from pulvinar.rsa import evaluation
+from pulvinar.scores.table import Column
+
+TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, columns)
+    "Decoding": ("`pulvinar evaluate` of a decoding run", [*tables.SCORES, tables.DIFFERENCE, tables.VERDICT]),
+    "Pictures": (
+        "`pulvinar evaluate` of a picture decoder, for each network that features are taken from",
+        reconstruction.SCORES,
+    ),
+    "Encoding": ("`pulvinar evaluate` of an encoding run, per subject, ROI and hemisphere", encoding_scores.COLUMNS),
+    "Tuned backbones": ("the same of a run that tuned its backbone", encoding_scores.OF_TUNED),
+    "Encoding over subjects": ("`pulvinar encoding compare`", comparison.SCORES),
+    "Information": ("`pulvinar encoding information`", encoding.INFORMATION),
+    "Classes": ("`pulvinar encoding classify`", image_classification.SCORES),
+    "RSA": ("`pulvinar evaluate` of a run of learning_to_aggregate", evaluation.SCORES),
+    "Comparing RDMs": ("`pulvinar rsa compare`", rsa.COMPARISON),
+    "Algonauts 2019": ("`pulvinar rsa score`", rsa.CHALLENGE),
+    "Ceilings of RDMs": ("`pulvinar rsa ceiling`", rsa.CEILING),
+    "Self-supervised backbones": ("`pulvinar evaluate` of one, and pages of sweeps", backbone_scores.SCORES),
+    "Speed": ("`pulvinar deploy bench`", deploy_bench.SCORES),
+}
+
+
+def defined() -> dict[str, tuple[str, list[Column]]]:
+    """Heading -> (where these scores stand, their columns that have a definition)."""
+    return {head: (where, [column for column in columns if column.definition]) for head, (where, columns) in TABLES.items()}
