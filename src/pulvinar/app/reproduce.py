@@ -25,6 +25,7 @@ from pulvinar.core.progress import log
 from pulvinar.core.storage import write_json, write_text
 
 N_RECONSTRUCTED = {"full": "all", "small": "12"}
+SMALL_PICTURES = ("n_images=300", "epochs=1", "low_level_epochs=5")
 
 
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -214,9 +215,7 @@ def _after(found: Recipe, run: Path, scale: Scale, sources: Sequence[str], sourc
 def _reconstruct(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
     from pulvinar.app.reconstruct import reconstruct
 
-    reconstruct(
-        str(run), images=N_RECONSTRUCTED[scale], assignments=["epochs=1", "low_level_epochs=5"] if scale == "small" else ()
-    )
+    reconstruct(str(run), images=N_RECONSTRUCTED[scale], assignments=SMALL_PICTURES if scale == "small" else ())
 
 
 def _transfer(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:

@@ -83,9 +83,10 @@ class FeatureProducts:
             first, second, between = first[chosen], second[chosen], between[chosen]
         squares, total = scales.square(), self.sums @ scales
         n_features = self.lengths.sum()
-        covariance = between @ squares - total[first] * total[second] / n_features
         spread = (self.own @ squares - total.square() / n_features).clamp_min(torch.finfo(total.dtype).tiny).sqrt()
-        return 1 - covariance / (spread[first] * spread[second])
+        (one, other), (length, width) = ([part.index_select(0, rows) for rows in (first, second)] for part in (total, spread))
+        covariance = between @ squares - one * other / n_features
+        return 1 - covariance / (length * width)
 
     def variances(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
         """Variance of each scale's features over these images and all positions, times the number of positions."""
