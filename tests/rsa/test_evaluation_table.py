@@ -126,7 +126,10 @@ def test_best_stage_is_chosen_in_training_and_its_importance_shows():
     assert set(names) == {"late"}
     torch.testing.assert_close(rdm[:, 0], single_stages(features)["late"])
     layouts = {"plain": Layout(variants=[features])}
-    rows = {row["stage"]: row for row in stage_importance(layouts, learned(features, rdms, what.splits.training), what)}
+    training = what.splits.training
+    places = torch.arange(len(FIRST))
+    found = stage_importance(layouts, learned(features, rdms, training), what, training=training, places=places)
+    rows = {row["stage"]: row for row in found}
     assert rows["late"]["share"] > 0.6
     assert rows["late"]["share"] + rows["early"]["share"] == pytest.approx(1)
     assert rows["late"]["drop"] > 0.3

@@ -16,7 +16,7 @@ from pulvinar.app import cost
 from pulvinar.app import encoding as analyses
 from pulvinar.app import fit as fitting
 from pulvinar.app import recipe as recipes
-from pulvinar.app.data import absolute, open_data, simulate
+from pulvinar.app.data import absolute, open_data, simulate, sources_of
 from pulvinar.app.recipe import EVERY_SUBJECT, Recipe, Scale
 from pulvinar.app.reproduce_page import write_page
 from pulvinar.app.sweeps.sweep import sweep
@@ -35,7 +35,8 @@ def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
     folder exists, and no library is missing (weights and embeddings are looked for when it runs). hours and memory_gb: of the
     full recipe at this machine's speed now; None where nothing is known.
     """
-    here = {source.partition(":")[0] for source in data if Path(source.partition(":")[2].partition("?")[0]).exists()}
+    every = [one for source in data for one in sources_of("dissimilarities", source)]
+    here = {source.partition(":")[0] for source in every if Path(source.partition(":")[2].partition("?")[0]).exists()}
     rows = []
     speed = cost.measured_speed()
     for found in recipes.recipes().values():
@@ -152,7 +153,7 @@ def _planted(found: Recipe, scale: Scale, out: Path) -> str:
         log(f"planting data in the layout of {layout}: {place}")
         simulate(str(place), layout=layout, assignments=settings)
     if found.kind == "dissimilarities":
-        place = next(path for path in sorted((place / "Training_Data").iterdir()) if path.is_dir())
+        return ",".join(f"{layout}:{path}" for path in sorted((place / "Training_Data").iterdir()) if path.is_dir())
     return f"{layout}:{place}" + (f"?image_size={64}" if layout == "nsd" else "")
 
 

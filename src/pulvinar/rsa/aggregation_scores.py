@@ -56,7 +56,8 @@ def baselines(
     features = next(iter(layouts.values())).features
     alone = single_stages(features)
     rows |= {f"stage {name} alone": rdm for name, rdm in alone.items()}
-    if isinstance(features, FeatureProducts) and features.n_scales > len(features.stages):
+    has_channels = isinstance(features, FeatureProducts) and features.n_scales > len(features.stages)
+    if has_channels and splits.held_out_pairs is None:
         rows["feature-reweighted RSA"] = reweighted(features, measured, splits, groups, n_folds=n_folds, seed=seed)
     return rows
 
@@ -77,14 +78,24 @@ def single_stages(features: Features) -> dict[str, Tensor]:
     return {stage: unweighted(features.only([stage])) for stage in features.stages}
 
 
+def set_means(measured: Sequence[MeasuredRDMs]) -> list[Tensor]:
+    """(pair,) mean RDM over the targets of each set of images; NaN for pairs of other sets."""
+    sets = dict.fromkeys(target.image_set for target in measured)
+    return [torch.stack([one.mean for one in measured if one.image_set == place]).mean(0) for place in sets]
+
+
 def best_stage(alone: Mapping[str, Tensor], measured: Sequence[MeasuredRDMs], splits: Splits) -> tuple[Tensor, list[str]]:
-    """(pair, split) RDM of the stage whose Spearman rho with the subjects' mean is highest on the training pairs; its names."""
-    mean = torch.stack([target.expected.mean(0) for target in measured]).mean(0)
+    """(pair, split) RDM of the stage whose Spearman rho with the subjects' mean is highest on the training pairs; its names.
+
+    With several sets of images: rho averaged over the sets.
+    """
+    means = set_means(measured)
     trained = splits.pairs(0)
     rdms = torch.stack(list(alone.values()))
     columns, names = [], []
     for pairs in trained.T:
-        best = int(compare(rdms[:, pairs], mean[pairs]).argmax())
+        kept = [pairs & torch.isfinite(mean) for mean in means]
+        best = int(sum(compare(rdms[:, own], mean[own]) for own, mean in zip(kept, means, strict=True)).argmax())  # type: ignore[union-attr]
         columns.append(rdms[best])
         names.append(list(alone)[best])
     return torch.stack(columns, dim=1), names
@@ -106,7 +117,7 @@ def reweighted(
     """
     distances = _distances(features)
     largest = _largest_eigenvalue(distances)
-    target = torch.stack([part.expected.mean(0) for part in measured]).mean(0)
+    target = _one_target(set_means(measured))
     per_block = max(1, COLUMNS_AT_ONCE // (len(RIDGE_ALPHAS) * (n_folds + 1)))
     n_splits = splits.training.shape[1]
     chosen: list[Tensor] = []
@@ -117,6 +128,15 @@ def reweighted(
             chosen += _reweighted_block(distances, target, block, folds, n_folds, largest)
             shown.advance(len(block))
     return torch.stack(chosen, dim=1)
+
+
+def _one_target(means: Sequence[Tensor]) -> Tensor:
+    """The mean RDM; of several sets of images each standardised, and NaN for pairs across them."""
+    if len(means) == 1:
+        return means[0]
+    known = [torch.isfinite(mean) for mean in means]
+    standard = [(mean - mean[own].mean()) / mean[own].std() for mean, own in zip(means, known, strict=True)]
+    return torch.stack(standard).nanmean(0)
 
 
 def _distances(features: FeatureProducts) -> Tensor:
@@ -133,14 +153,16 @@ def _reweighted_block(
     first, second = torch.triu_indices(training.shape[1], training.shape[1], offset=1)
     held_out = torch.stack([fold == number for fold in folds for number in (*range(n_folds), -2)], dim=1)  # the last: none
     used = training.T.repeat_interleave(n_folds + 1, 1) & ~held_out
-    weights = (used[first] & used[second]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)
+    known = torch.isfinite(target)
+    target = target.nan_to_num()
+    weights = (used[first] & used[second] & known[:, None]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)
     fitted = _non_negative_ridge(distances, target, weights, torch.tensor(RIDGE_ALPHAS).repeat(held_out.shape[1]), largest)
     predicted = (distances @ fitted).reshape(len(target), len(folds), n_folds + 1, len(RIDGE_ALPHAS))
     chosen = []
     for place, fold in enumerate(folds):
         scores = torch.zeros(len(RIDGE_ALPHAS))
         for number in range(n_folds):
-            pairs = (fold[first] == number) & (fold[second] == number)
+            pairs = (fold[first] == number) & (fold[second] == number) & known
             found = torch.nan_to_num(torch.corrcoef(torch.cat([predicted[pairs, place, number].T, target[pairs][None]])))
             scores += found[-1, :-1]
         chosen.append(predicted[:, place, n_folds, int(scores.argmax())])
@@ -170,19 +192,22 @@ def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alph
     return current
 
 
-def stage_importance(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored) -> list[dict[str, Any]]:
+def stage_importance(
+    layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored, *, training: Tensor, places: Tensor
+) -> list[dict[str, Any]]:
     """Per stage: mean scale, share of contribution, and the drop of rho when it is left out, with intervals.
 
     mean_scale: over channels and splits, as a multiple of the scale at the start; interval over splits.
     share: of the sum over scales of b^2 times the variance of its features, interval over splits. drop: rho of the whole less
     rho without the stage (its scales set to 0, nothing trained again), on unseen pairs; interval over images and subjects.
+    training: (image, split) of all images; places: of the scored set's pairs among all.
     """
     first = next(iter(layouts.values())).features
     if len(first.stages) < 2:
         return []
-    without = [_without(layouts, chosen, stage) for stage in first.stages]
-    drops = differences(predictions(layouts, chosen), without, scored)
-    return [_of_stage(layouts, chosen, scored, place, drop) for place, drop in enumerate(drops)]
+    without = [_without(layouts, chosen, stage)[places] for stage in first.stages]
+    drops = differences(predictions(layouts, chosen)[places], without, scored)
+    return [_of_stage(layouts, chosen, training, place, drop) for place, drop in enumerate(drops)]
 
 
 def _without(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], stage: str) -> Tensor:
@@ -196,14 +221,14 @@ def _without(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], stag
 
 
 def _of_stage(
-    layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored, place: int, drop: Mapping[str, Any]
+    layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], training: Tensor, place: int, drop: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The row of one stage."""
     first = next(iter(layouts.values())).features
     shares, scales = [], []
-    for part, training in zip(chosen, scored.splits.training.T, strict=True):
+    for part, column in zip(chosen, training.T, strict=True):
         layout = layouts[part.chosen.layout]
-        images, own = torch.nonzero(training)[:, 0], layout.features.stage == place
+        images, own = torch.nonzero(column)[:, 0], layout.features.stage == place
         energy = part.scales.square() * layout.features.variances(images)
         shares.append(float(energy[own].sum() / energy.sum()))
         start = starting_scales(layout.features, layout.balance, images)

@@ -3,6 +3,7 @@
 Repeated image-wise folds. In each, every model is trained on the training images (all choices in inner folds) and predicts all
 pairs. A pair's *unseen* prediction is the mean over the splits in which both of its images were held out, its *mixed* one over
 those in which one was. Predictions of different splits are brought to one gain by the mean and spread of their training pairs.
+`Splits.of_pairs` is the paper's protocol beside it: a tenth of the *pairs* is held out, whose images are trained on elsewhere.
 Headline: Spearman rho with each subject over the unseen pairs, squared, averaged over subjects, in percent of the upper noise
 ceiling of exactly those pairs (the Algonauts 2019 definition), beside signed rho, the null and the interval over images and
 subjects. Crops of one source picture share a fold.
@@ -23,19 +24,21 @@ from pulvinar.data.background import background_mask
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.rsa.aggregation import folds_of_images
 from pulvinar.rsa.inference import ModelDifference, ScoreOfRDM, score_and_compare
-from pulvinar.scores.rdm import condense, correlation_rdm
+from pulvinar.scores.rdm import condense, correlation_rdm, pairs_among
 from pulvinar.scores.rdm_ceiling import Ceiling, noise_ceiling, subject_scores
 from pulvinar.scores.rdm_comparison import compare, name_of, partial_spearman
 from pulvinar.scores.table import Column, Table
 
+N_PAIR_FOLDS = 10  # the paper's 90:10
 CONFOUND_SIDE = 32  # pixels of the pixel and silhouette models (ours)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Training images of each split: (image, split)."""
+    """Training images of each split: (image, split); held_out_pairs: (pair, split), where pairs and not images are held out."""
 
     training: Tensor
+    held_out_pairs: Tensor | None = None
 
     @classmethod
     def repeated(cls, groups: Sequence[str], *, n_repeats: int, n_folds: int, seed: int) -> "Splits":
@@ -47,8 +50,26 @@ class Splits:
             columns += [fold != number for number in range(n_folds)]
         return cls(training=torch.stack(columns, dim=1))
 
+    @classmethod
+    def of_pairs(cls, n_images: int, *, n_folds: int = N_PAIR_FOLDS, seed: int) -> "Splits":
+        """The paper's protocol: a tenth of all pairs at random is held out, each once. Their images are trained on too."""
+        n_pairs = n_images * (n_images - 1) // 2
+        fold = torch.randperm(n_pairs, generator=torch.Generator().manual_seed(seed)) % n_folds
+        held_out = torch.stack([fold == number for number in range(n_folds)], dim=1)
+        return cls(training=torch.ones(n_images, n_folds, dtype=torch.bool), held_out_pairs=held_out)
+
+    def among(self, images: Tensor) -> "Splits":
+        """The same splits of some images (rows)."""
+        held_out = self.held_out_pairs
+        if held_out is not None:
+            held_out = held_out[pairs_among(images, len(self.training))]
+        return Splits(training=self.training[images], held_out_pairs=held_out)
+
     def pairs(self, n_unseen: int) -> Tensor:
-        """(pair, split): whether that many of the pair's two images are held out."""
+        """(pair, split): whether that many of the pair's two images are held out; of held-out pairs: 2 for held out, else 0."""
+        if self.held_out_pairs is not None:
+            nothing = torch.zeros_like(self.held_out_pairs)
+            return {0: ~self.held_out_pairs, 2: self.held_out_pairs}.get(n_unseen, nothing)
         first, second = torch.triu_indices(len(self.training), len(self.training), offset=1)
         held_out = (~self.training).int()
         return held_out[first] + held_out[second] == n_unseen
@@ -148,7 +169,8 @@ def _row(name: str, predicted: Tensor, rdm: Tensor, found: ScoreOfRDM, scored: S
         name_of(name): float(subject_scores(rdm[pairs], scored.measured[..., pairs], method=name).mean())
         for name in scored.comparisons
     }
-    row["mixed_pairs"] = _mixed(predicted, scored)
+    if len(scored.mixed):
+        row["mixed_pairs"] = _mixed(predicted, scored)
     row["rho_beyond_confounds"] = _partial(rdm, scored, exclude=name)
     return row
 
