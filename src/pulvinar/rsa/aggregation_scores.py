@@ -95,7 +95,8 @@ def best_stage(alone: Mapping[str, Tensor], measured: Sequence[MeasuredRDMs], sp
     columns, names = [], []
     for pairs in trained.T:
         kept = [pairs & torch.isfinite(mean) for mean in means]
-        best = int(sum(compare(rdms[:, own], mean[own]) for own, mean in zip(kept, means, strict=True)).argmax())  # type: ignore[union-attr]
+        rho = [compare(rdms[:, own], mean[own]) for own, mean in zip(kept, means, strict=True)]
+        best = int(torch.stack(rho).sum(0).argmax())
         columns.append(rdms[best])
         names.append(list(alone)[best])
     return torch.stack(columns, dim=1), names

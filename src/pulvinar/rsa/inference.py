@@ -153,7 +153,8 @@ def score_and_compare(
     """
     predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
-    resampled, differences = None, []
+    resampled = None
+    differences: list[ModelDifference] = []
     if method in RANKED_ONCE:
         resampled = bootstrap_scores(
             predicted, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap

@@ -55,7 +55,7 @@ class SideBySide:
 def open_networks(config: AggregationConfig, weights: str | None) -> SideBySide:
     """The frozen networks of the settings. weights: one for all (random, 'default'), or as many as networks."""
     names = [name.strip() for name in config.backbone.split(",")]
-    files = [None] if weights is None else [name.strip() for name in weights.split(",")]
+    files: list[str | None] = [None] if weights is None else [name.strip() for name in weights.split(",")]
     files = files * len(names) if len(files) == 1 else files
     if len(files) != len(names):
         raise ConfigError(

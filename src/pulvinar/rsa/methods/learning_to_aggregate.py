@@ -145,7 +145,8 @@ def network_trainer(
     sets: rows of each set of images. left_out: (pair,), where pairs are held out: a share of the others then chooses the epoch.
     """
     generator = seeded(config.seed)
-    held_out, judged = torch.zeros_like(training), None
+    held_out = torch.zeros_like(training)
+    judged: Tensor | None = None
     if config.early_stopping and left_out is None:
         held_out = inner_folds(training, groups, config.n_inner_folds, generator) == 0
     if config.early_stopping and left_out is not None:
