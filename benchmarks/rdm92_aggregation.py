@@ -24,11 +24,13 @@ from pulvinar.core.storage import write_json
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.dissimilarity_files import read_npz
 from pulvinar.rsa import evaluation as rsa
-from pulvinar.rsa.aggregation import Columns, train_scales
+from pulvinar.rsa.aggregation import Columns, pairs_of, train_scales
 from pulvinar.rsa.aggregation_features import layouts, pictures
 from pulvinar.rsa.aggregation_scores import predictions, unweighted
 from pulvinar.rsa.aggregation_settings import AggregationConfig
 from pulvinar.rsa.methods import learning_to_aggregate as method
+from pulvinar.rsa.side_by_side import open_networks
+from pulvinar.rsa.targets import measured_rdms, subject_rdms
 from pulvinar.scores.rdm_ceiling import noise_ceiling
 
 LAYOUT = {"evc": ("none:7",), "it": ("channel:3",)}
@@ -78,7 +80,7 @@ def splits_of(config: method.Config, data: Dissimilarities) -> rsa.Splits:
 
 def scored_of(config: method.Config, data: Dissimilarities, roi: str) -> rsa.Scored:
     return rsa.Scored(
-        measured=method.subject_rdms(data, roi),
+        measured=subject_rdms(data, roi),
         splits=splits_of(config, data),
         confounds={},
         n_permutations=1,
@@ -101,11 +103,8 @@ def row(name: str, predicted: torch.Tensor, reference: torch.Tensor, scored: rsa
 
 def predict_splits(config: method.Config, data: Dissimilarities, roi: str, splits: rsa.Splits) -> torch.Tensor:
     config = config.resolved()
-    backbone = method.open_backbone(config, config.weights)
-    found = layouts(backbone, pictures(data.stimuli, config.background), config)
-    chosen = method.choose(
-        config, found, [method.measured_rdms(data, roi, config)], splits.training, list(data.stimuli.sources)
-    )
+    found = layouts(open_networks(config, config.weights), pictures(data.stimuli, config.background), config)
+    chosen = method.choose(config, found, measured_rdms(data, (roi,), config), splits, list(data.stimuli.sources))
     return predictions(found, chosen)
 
 
@@ -133,21 +132,16 @@ def everything(config: method.Config, data: Dissimilarities, given: argparse.Nam
     result: dict[str, list[dict[str, Any]]] = {}
     for roi in given.roi:
         scored = scored_of(config, data, roi)
-        measured = [method.measured_rdms(data, roi, config)]
-        images = pictures(data.stimuli, config.background)
         rates = {"scales alone": 0.0, "everything, network at 1e-3": 1e-3, "everything, network at 1e-4": 1e-4}
         rows, reference = [], torch.empty(0)
         for name, rate in rates.items():
             changed = dataclasses.replace(config, layouts=LAYOUT[roi], train="mask" if rate == 0 else "all", network_rate=rate)
-            backbone = method.open_backbone(changed, changed.weights)
-            predicted = method.predict_by_network(
-                changed, backbone, images, measured, scored.splits, list(data.stimuli.sources)
-            )
+            inputs = method.inputs_of(dataclasses.replace(changed, roi=(roi,)), data)
+            predicted = method.predict_by_network(inputs, scored.splits)
             reference = predicted if rate == 0 else reference
             rows.append(row(name, predicted, reference, scored))
             if rate == 0:
-                found = layouts(backbone, images, changed)
-                rows.append(row("unweighted", unweighted(next(iter(found.values())).features), reference, scored))
+                rows.append(row("unweighted", unweighted(next(iter(inputs.layouts.values())).features), reference, scored))
             log(f"{roi} {rows}")
             result[roi] = rows
             write_json(given.out, result)
@@ -157,12 +151,12 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
     """Medians of interleaved runs, one thread: a step on all pairs from cached products, and one that runs the network."""
     torch.set_num_threads(1)
     config = dataclasses.replace(config, layouts=LAYOUT["evc"])
-    backbone = method.open_backbone(config, config.weights)
+    networks = open_networks(config, config.weights)
     images = pictures(data.stimuli, config.background)
-    features = next(iter(layouts(backbone, images, config).values())).features
-    measured = method.measured_rdms(data, "evc", config)
+    features = next(iter(layouts(networks, images, config).values())).features
+    measured = measured_rdms(data, ("evc",), config)
     training = torch.ones(len(images), 1, dtype=torch.bool)
-    columns = Columns(images=training, identity=torch.tensor([0.03]), start=torch.ones(features.n_scales, 1))
+    columns = Columns(pairs=pairs_of(training), identity=torch.tensor([0.03]), start=torch.ones(features.n_scales, 1))
     n_cached = 20
     seconds: dict[str, list[float]] = {"cached, 4,186 pairs": [], "cached, 40 pairs": [], "network, 45 pairs of 10 images": []}
 
@@ -170,17 +164,19 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
         settings = AggregationConfig(learning_rate=1e-2, batch_pairs=batch_pairs)
         started = time.perf_counter()
         train_scales(
-            [features], [measured], columns, settings, torch.Generator().manual_seed(0), lambda *_: None, n_steps=n_cached
+            [features], measured, columns, settings, torch.Generator().manual_seed(0), lambda *_: None, n_steps=n_cached
         )
         return (time.perf_counter() - started) / n_cached
 
     running = dataclasses.replace(config, crops="run_backbone", images_per_step=10, early_stopping=False)
-    trainer = method.network_trainer(running, backbone, images, [measured], training[:, 0], list(data.stimuli.sources))
+    trainer = method.network_trainer(
+        running, networks.only, images, measured, training[:, 0], list(data.stimuli.sources), sets=[torch.arange(len(images))]
+    )
     for _ in range(5):
         seconds["cached, 4,186 pairs"].append(cached(None))
         seconds["cached, 40 pairs"].append(cached(40))
         started = time.perf_counter()
-        trainer.step(10)
+        trainer.step()
         seconds["network, 45 pairs of 10 images"].append(time.perf_counter() - started)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     per_pair = medians["network, 45 pairs of 10 images"] / 45 / (medians["cached, 4,186 pairs"] / features.between.shape[0])

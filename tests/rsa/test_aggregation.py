@@ -16,6 +16,7 @@ from pulvinar.rsa.aggregation import (
     folds_of_images,
     held_out_score,
     nested_scales,
+    pairs_of,
     train_scales,
 )
 from pulvinar.rsa.aggregation_settings import AggregationConfig
@@ -48,7 +49,9 @@ def measured(rdms, **changes):
 
 def trained(found, target, images, settings=SETTINGS, identity=0.0):
     columns = Columns(
-        images=images, identity=torch.full((images.shape[1],), identity), start=torch.ones(found.n_scales, images.shape[1])
+        pairs=pairs_of(images),
+        identity=torch.full((images.shape[1],), identity),
+        start=torch.ones(found.n_scales, images.shape[1]),
     )
     kept = {}
     generator = torch.Generator().manual_seed(0)

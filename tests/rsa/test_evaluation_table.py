@@ -76,7 +76,7 @@ def test_assembled_predictions_are_the_mean_over_splits_that_held_them_out(n_uns
 def test_row_of_a_fixed_model_is_scipys_on_the_unseen_pairs_with_their_own_ceiling():
     _, rdms = world()
     model, what = torch.rand(len(FIRST), generator=torch.Generator().manual_seed(2)) + rdms.mean((0, 1)), scored(rdms)
-    row, pairs = rsa.score_row("model", model, what), what.unseen
+    row, pairs = rsa.score_rows({"model": model}, what)[0], what.unseen
     assert 0 < len(pairs) < len(FIRST)
     rho = [scipy.stats.spearmanr(model[pairs], subject[0, pairs]).statistic for subject in rdms]
     upper = np.mean([scipy.stats.spearmanr(rdms.mean((0, 1))[pairs], s[0, pairs]).statistic ** 2 for s in rdms])
@@ -104,7 +104,7 @@ def test_learned_scales_beat_the_unweighted_and_shuffled_images_leave_chance():
     square = (square + square.transpose(1, 2))[:, order][:, :, order]
     shuffled = square[:, FIRST, SECOND][:, None]
     again = predictions({"plain": Layout(variants=[features])}, learned(features, shuffled, what.splits.training))
-    row = rsa.score_row("shuffled", again, scored(shuffled))
+    row = rsa.score_rows({"shuffled": again}, scored(shuffled))[0]
     assert abs(row["rho"]) < 0.15  # standard error of 24 images, about .08
 
 
@@ -126,7 +126,10 @@ def test_best_stage_is_chosen_in_training_and_its_importance_shows():
     assert set(names) == {"late"}
     torch.testing.assert_close(rdm[:, 0], single_stages(features)["late"])
     layouts = {"plain": Layout(variants=[features])}
-    rows = {row["stage"]: row for row in stage_importance(layouts, learned(features, rdms, what.splits.training), what)}
+    training = what.splits.training
+    places = torch.arange(len(FIRST))
+    found = stage_importance(layouts, learned(features, rdms, training), what, training=training, places=places)
+    rows = {row["stage"]: row for row in found}
     assert rows["late"]["share"] > 0.6
     assert rows["late"]["share"] + rows["early"]["share"] == pytest.approx(1)
     assert rows["late"]["drop"] > 0.3

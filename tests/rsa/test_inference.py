@@ -1,5 +1,6 @@
 """Nulls and intervals against loops over resamples with scipy and rsatoolbox, and against planted truths."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -17,6 +18,7 @@ from pulvinar.rsa.inference import (
     bootstrap_scores,
     image_permutation_null,
     model_difference,
+    score_and_compare,
     score_rdm,
     score_rdms,
     standard_error,
@@ -255,7 +257,7 @@ def test_refused() -> None:
 
 
 def test_models_are_scored_one_by_one_in_the_same_resamples() -> None:
-    """Oracle: the parts called one after the other with the same generator: resamples first, then the null of each model."""
+    """Oracle: the parts called one after the other with the same generator: resamples first, then the null of all."""
     model, measured = world(20)
     models, pairs = torch.stack([model, model.flip(0) + model]), pairs_among(torch.tensor([0, 1, 4, 5, 8, 9, 11]), N_IMAGES)
     settings = {"method": "pearson", "pairs": pairs}
@@ -267,12 +269,32 @@ def test_models_are_scored_one_by_one_in_the_same_resamples() -> None:
     assert len(found) == 2
     for row, one in enumerate(found):
         rho = subject_scores(models[row, pairs], measured[:, pairs], method="pearson")
-        nulls = image_permutation_null(models[row], measured, generator=generator, n_permutations=15, **settings)
-        assert (one.null_r, one.null_r2) == nulls
+        own = copy.deepcopy(generator)
+        null_r, null_r2 = image_permutation_null(models[row], measured, generator=own, n_permutations=15, **settings)
+        assert vars(one.null_r) == pytest.approx(vars(null_r))
+        assert vars(one.null_r2) == pytest.approx(vars(null_r2))
         assert one.r == pytest.approx(float(rho.mean()))
         assert one.r_interval == pytest.approx(bootstrap_interval(one.r, r.of_model(row), level=0.8))
         assert one.r2_interval == pytest.approx(bootstrap_interval(one.r2, r2.of_model(row), level=0.8))
         assert (one.n_subjects, one.n_images, one.n_pairs) == (N_SUBJECTS, N_IMAGES, 21)
+
+
+@pytest.mark.parametrize("method", ["spearman", "cosine", "tau-b"])
+@pytest.mark.parametrize("subset", [False, True])
+def test_a_table_of_models_is_each_scored_and_compared_alone(method: str, subset: bool) -> None:
+    """Oracle: `score_rdm` and `model_difference` of each model with a generator of its own in the same state."""
+    model, measured = world(22)
+    models = torch.stack([model, model.flip(0), model.roll(5) + model])
+    settings = {"method": method, "pairs": pairs_among(torch.arange(1, 9), N_IMAGES) if subset else None, "n_bootstrap": 30}
+    scores, differences = score_and_compare(models, measured, generator=np.random.default_rng(3), n_permutations=15, **settings)
+    for row, one in zip(models, scores, strict=True):
+        alone = score_rdm(row, measured, generator=np.random.default_rng(3), n_permutations=15, **settings)
+        assert vars(one.null_r2) == pytest.approx(vars(alone.null_r2), abs=1e-12)
+        assert one.r == pytest.approx(alone.r)
+        assert one.r_interval == (alone.r_interval and pytest.approx(alone.r_interval))
+    for row, one in zip(models[1:], differences, strict=method != "tau-b"):
+        alone = model_difference(model, row, measured, generator=np.random.default_rng(3), **settings)
+        assert vars(one) == pytest.approx(vars(alone), abs=1e-12)
 
 
 def test_what_is_done_where_nothing_is_said() -> None:

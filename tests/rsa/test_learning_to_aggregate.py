@@ -14,6 +14,7 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.backbones import extract
 from pulvinar.rsa.methods import learning_to_aggregate as method
+from pulvinar.rsa.side_by_side import open_networks
 
 QUICK = method.Config(
     backbone="squeezenet1_0", image_size=64, stages=3, layouts=("none:3",), epochs=20, n_inner_folds=3, n_folds=3, n_repeats=1,
@@ -36,7 +37,7 @@ def stimuli_of(images) -> Stimuli:
 def data() -> Dissimilarities:
     """RDMs of four subjects from the last stage of the same random network, one target with time points."""
     images = pictures()
-    backbone = method.open_backbone(QUICK, None)
+    backbone = open_networks(QUICK, None).only
     late = list(extract(backbone, images, pool=3).values())[-1].reshape(18, -1)
     rdm = 1 - np.corrcoef(late)
     noise = np.random.default_rng(1).normal(scale=0.02, size=(4, 18, 18))
@@ -59,7 +60,7 @@ def test_prediction_is_the_rdm_of_explicitly_scaled_features(data, tmp_path):
     images = pictures(7, seed=9)
     predicted = method.predict(run, stimuli_of(images), config)["rdm"]
     scales = run.read("scales")["scales"].numpy()
-    maps = extract(method.open_backbone(config, None), images, pool=3)
+    maps = extract(open_networks(config, None).only, images, pool=3)
     embedding, start = [], 0
     for values in maps.values():
         n_channels = values.shape[1]
@@ -109,13 +110,13 @@ def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_p
     predicted = method.predict(run, images, config)["rdm"]
     result = run.read("scales")
     assert result["network"]
-    before = method.open_backbone(config, None).network.state_dict()
+    before = open_networks(config, None).only.network.state_dict()
     assert any(not torch.equal(before[name], value) for name, value in result["network"].items())
     assert np.abs(predicted - method.predict(fitted(tmp_path / "other", data)[1], images, QUICK)["rdm"]).max() > 1e-3
 
 
 def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
-    network = method.open_backbone(QUICK, None).network
+    network = open_networks(QUICK, None).only.network
     weights = tmp_path / "weights.npz"
     write_arrays(weights, **{name: value.numpy() for name, value in network.state_dict().items()})
     config, run = fitted(tmp_path / "run", data, weights=str(weights))

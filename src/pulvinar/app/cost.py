@@ -16,6 +16,7 @@ from pulvinar.app.recipe import Recipe
 EXTRAS = {"decoding": {"open_clip": "pictures"}, "rsa": {"timm": "vision"}, "encoding": {"torchvision": "vision"}, "gating": {}}
 TRAINING = 3  # a step forward, and backward as two
 FLOAT, ADAM = 4, 16  # bytes of a number, and of a parameter with its gradient and both moments
+N_PAIR_FOLDS = 10  # of learning to aggregate's held-out pairs
 N_SUBJECTS = 8  # of Algonauts 2023
 
 
@@ -74,6 +75,7 @@ def _of_cell(recipe: Recipe, dataset: str, cell: dict[str, Any], speed: Any) -> 
         rows = config.images_per_step
         steps = -(-n_images * (n_images - 1) // 2 // (rows * (rows - 1) // 2)) * config.epochs
         passes = 1 + config.n_folds * config.n_repeats  # evaluation trains anew in every fold
+        passes += N_PAIR_FOLDS if config.protocol == "both" else 0
         return [
             (passes * steps * rows * macs * TRAINING / speed.multiply_adds / 3600, rows * numbers * FLOAT + ADAM * n_parameters)
         ]

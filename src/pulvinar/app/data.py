@@ -44,6 +44,10 @@ def open_data(kind: str, source: str | Data, *, target: str | None = None) -> An
 def _open(kind: str, source: str, target: str | None) -> ImageSet | Dissimilarities:
     if target is not None:
         raise InputError(f"--target: only an experiment has a new subject; {source} is opened as {kind}")
+    if len(several := sources_of(kind, source)) > 1:
+        from pulvinar.data.joined_dissimilarities import join
+
+        return join([open_data(kind, one) for one in several])
     dataset, colon, path = source.partition(":")
     if not colon or Path(source).exists():
         dataset, path = DEFAULT_DATASETS[kind], source
@@ -51,6 +55,17 @@ def _open(kind: str, source: str, target: str | None) -> ImageSet | Dissimilarit
     if not isinstance(opened, KINDS[kind]):
         raise InputError(f"{source}: {kind} are needed; {dataset} gives an {type(opened).__name__}")
     return opened
+
+
+def sources_of(kind: str, source: str) -> list[str]:
+    """Several sets of RDMs are named with commas between, as A,B; anything else is one source."""
+    path = source.partition(":")[2]
+    if kind != "dissimilarities" or "," not in source or Path(source).exists() or (path and Path(path).exists()):
+        return [source]
+    parts = [part.strip() for part in source.split(",")]
+    if "" in parts:
+        raise InputError(f"{source}: a set of images is missing between two commas")
+    return parts
 
 
 def _given(kind: str, opened: Any, target: str | None) -> Any:
@@ -129,7 +144,9 @@ def _with_target(experiment: Experiment, target: str | None) -> Experiment:
 
 
 def absolute(source: str) -> str:
-    """The source as it is found from any working directory."""
+    """The source, or several with commas between, as found from any working directory."""
+    if "?" not in source and len(several := sources_of("dissimilarities", source)) > 1:
+        return ",".join(map(absolute, several))
     dataset, colon, path = source.partition(":")
     if colon and not Path(source).exists():
         folder, question, options = path.partition("?")

@@ -16,7 +16,7 @@ from pulvinar.app import cost
 from pulvinar.app import encoding as analyses
 from pulvinar.app import fit as fitting
 from pulvinar.app import recipe as recipes
-from pulvinar.app.data import absolute, open_data, simulate
+from pulvinar.app.data import absolute, open_data, simulate, sources_of
 from pulvinar.app.recipe import EVERY_SUBJECT, Recipe, Scale
 from pulvinar.app.reproduce_page import write_page
 from pulvinar.app.sweeps.sweep import sweep
@@ -25,6 +25,7 @@ from pulvinar.core.progress import log
 from pulvinar.core.storage import write_json, write_text
 
 N_RECONSTRUCTED = {"full": "all", "small": "12"}
+SMALL_PICTURES = ("n_images=300", "epochs=1", "low_level_epochs=5")
 
 
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -34,7 +35,8 @@ def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
     folder exists, and no library is missing (weights and embeddings are looked for when it runs). hours and memory_gb: of the
     full recipe at this machine's speed now; None where nothing is known.
     """
-    here = {source.partition(":")[0] for source in data if Path(source.partition(":")[2].partition("?")[0]).exists()}
+    every = [one for source in data for one in sources_of("dissimilarities", source)]
+    here = {source.partition(":")[0] for source in every if Path(source.partition(":")[2].partition("?")[0]).exists()}
     rows = []
     speed = cost.measured_speed()
     for found in recipes.recipes().values():
@@ -151,7 +153,7 @@ def _planted(found: Recipe, scale: Scale, out: Path) -> str:
         log(f"planting data in the layout of {layout}: {place}")
         simulate(str(place), layout=layout, assignments=settings)
     if found.kind == "dissimilarities":
-        place = next(path for path in sorted((place / "Training_Data").iterdir()) if path.is_dir())
+        return ",".join(f"{layout}:{path}" for path in sorted((place / "Training_Data").iterdir()) if path.is_dir())
     return f"{layout}:{place}" + (f"?image_size={64}" if layout == "nsd" else "")
 
 
@@ -214,9 +216,7 @@ def _after(found: Recipe, run: Path, scale: Scale, sources: Sequence[str], sourc
 def _reconstruct(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
     from pulvinar.app.reconstruct import reconstruct
 
-    reconstruct(
-        str(run), images=N_RECONSTRUCTED[scale], assignments=["epochs=1", "low_level_epochs=5"] if scale == "small" else ()
-    )
+    reconstruct(str(run), images=N_RECONSTRUCTED[scale], assignments=SMALL_PICTURES if scale == "small" else ())
 
 
 def _transfer(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:

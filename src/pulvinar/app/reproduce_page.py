@@ -187,9 +187,13 @@ def _of_gating(run: Run, label: str) -> list[Ours]:
 
 
 def _of_rsa(run: Run, label: str) -> list[Ours]:
-    rows = [row for row in run.rows if row.get("name") == "learning_to_aggregate"]
+    name = str(run.facts["data"]["name"])
+    tables_of = {"unseen images": run.rows, "held-out pairs": (run.evaluation or {}).get("held_out_pairs", {}).get("rows", ())}
     return [
-        (f"Ours: {label}, {row['target']}", str(run.facts["data"]["name"]), {"percent": row["percent"] / 100}) for row in rows
+        (f"Ours: {label}, {row['target']}", f"{name}; {what}", {"percent": row["percent"] / 100})
+        for what, rows in tables_of.items()
+        for row in rows
+        if row["name"] == "learning_to_aggregate"
     ]
 
 

@@ -235,7 +235,8 @@ class Dissimilarities:
     """RDMs of one or more measurements (targets) over the same images, with model RDMs to compare beside.
 
     targets: name -> SubjectRDMs, over the rows of `stimuli`. models: name -> (image, image), for confound rows. Without missing
-    pairs. on_trust: what was joined by its order alone, because it holds no names -> how.
+    pairs. on_trust: what was joined by its order alone, because it holds no names -> how. parts: the sets of images that these
+    were joined from (`joined_dissimilarities.join`), in the order of their images, whose pairs across sets are NaN; empty: one.
     simulated: the RDMs were planted, not measured. source: where they were opened from, as `--data` names it; empty for what
     was made in memory.
     """
@@ -247,12 +248,14 @@ class Dissimilarities:
     simulated: bool = False
     on_trust: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    parts: Sequence["Dissimilarities"] = ()
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise InputError(f"{self.name}: no RDMs of any subject")
         for target in self.targets.values():
-            require_all_pairs(target)
+            if not self.parts:
+                require_all_pairs(target)
             if target.n_images != len(self.stimuli):
                 raise InputError(
                     f"RDMs '{target.name}' are over {target.n_images} images, but there are {len(self.stimuli)} images"
@@ -273,6 +276,7 @@ class Dissimilarities:
         shown = {
             "RDMs": listed(f"{name} ({counted(len(target.subjects), 'subject')})" for name, target in self.targets.items()),
             "images": repr(self.stimuli),
+            "sets": listed(part.name for part in self.parts),
             "model RDMs": listed(self.models),
             "on trust": listed(self.on_trust),
         }

@@ -26,11 +26,11 @@ N_RECORDS = 20
 class MeasuredRDMs:
     """RDMs of the subjects (subject, time, pair) to be reproduced by one prediction; fMRI has one time point.
 
-    NaN where a subject has no pair.
+    NaN where a subject has no pair. image_set: which of several sets of images these are over.
     """
 
-    def __init__(self, rdms: Tensor, *, time_sampling: TimeSampling, use_reliability: bool) -> None:
-        self.rdms = rdms.float()
+    def __init__(self, rdms: Tensor, *, time_sampling: TimeSampling, use_reliability: bool, image_set: int = 0) -> None:
+        self.rdms, self.image_set = rdms.float(), image_set
         n_times = rdms.shape[1]
         places = (torch.arange(n_times) + 0.5) / n_times - 0.5  # of the window's length, from its middle
         chances = torch.exp(-0.5 * (places / TIME_SPREAD) ** 2)
@@ -56,17 +56,22 @@ class MeasuredRDMs:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What each column of scales is trained on. images: (image, column) of the training images. identity: penalty weights."""
+    """What each column of scales is trained on. pairs: (pair, column), True for training. identity: penalty weights."""
 
-    images: Tensor
+    pairs: Tensor
     identity: Tensor
     start: Tensor
 
-    @property
-    def pairs(self) -> Tensor:
-        """(pair, column): 1 where both images are for training."""
-        first, second = torch.triu_indices(len(self.images), len(self.images), offset=1)
-        return (self.images[first] & self.images[second]).float()
+
+def pairs_of(images: Tensor) -> Tensor:
+    """(pair, column): whether both images of a pair are in the column; images: (image, column)."""
+    first, second = torch.triu_indices(len(images), len(images), offset=1)
+    return images[first] & images[second]
+
+
+def known_pairs(measured: Sequence[MeasuredRDMs]) -> Tensor:
+    """(pair,): whether any subject of any target has the pair (those across sets of images have none)."""
+    return torch.stack([torch.isfinite(target.expected).any(0) for target in measured]).any(0)
 
 
 Record = Callable[[int, Tensor], None]
@@ -89,12 +94,13 @@ def train_scales(
     """
     scales = torch.ones_like(columns.start).requires_grad_(True)
     optimizer = torch.optim.Adam([scales], lr=config.learning_rate)
-    trained = columns.pairs
+    known = torch.nonzero(known_pairs(measured))[:, 0]
+    trained = columns.pairs.float()
     stage = variants[0].stage
     record(0, columns.start)
     for step in range(1, n_steps + 1):
         variant = variants[_draw(len(variants), generator)]
-        chosen = _chosen_pairs(trained, config.batch_pairs, generator)
+        chosen = _chosen_pairs(trained, known, config.batch_pairs, generator)
         predicted = variant.rdm(scales * columns.start, chosen)
         weights = trained if chosen is None else trained[chosen]
         loss = torch.zeros(scales.shape[1])
@@ -123,13 +129,14 @@ def _draw(n_choices: int, generator: torch.Generator) -> int:
     return 0 if n_choices == 1 else int(torch.randint(n_choices, (1,), generator=generator))
 
 
-def _chosen_pairs(trained: Tensor, batch_pairs: int | None, generator: torch.Generator) -> Tensor | None:
-    """Pairs of this step, enough that a column has `batch_pairs` of its training pairs among them on average."""
+def _chosen_pairs(trained: Tensor, known: Tensor, batch_pairs: int | None, generator: torch.Generator) -> Tensor | None:
+    """Pairs of this step, enough that a column has `batch_pairs` of its training pairs among them on average. known: places
+    of the pairs that were measured; None: all pairs there are."""
     if batch_pairs is None:
-        return None
-    share = float(trained.mean())
-    count = min(len(trained), math.ceil(batch_pairs / max(share, 1e-9)))
-    return torch.randperm(len(trained), generator=generator)[:count]
+        return None if len(known) == len(trained) else known
+    share = float(trained[known].mean())
+    count = min(len(known), math.ceil(batch_pairs / max(share, 1e-9)))
+    return known[torch.randperm(len(known), generator=generator)[:count]]
 
 
 def folds_of_images(groups: Sequence[str], n_folds: int, generator: torch.Generator) -> Tensor:
@@ -177,21 +184,63 @@ def nested_scales(
     groups: Sequence[str],
     config: AggregationConfig,
     shown: Bar | None = None,
+    *,
+    held_out_pairs: Tensor | None = None,
 ) -> list[ChosenScales]:
-    """For every split, the scales trained on all its training images with what its own inner folds chose.
+    """For every split, the scales trained on all its training pairs with what its own inner folds chose.
 
     training: (image, split), True where an image is for training. Inner folds are over the training images only; a candidate's
     score is the Spearman correlation, over pairs of two inner held-out images, of its prediction with the subjects' mean RDM,
     averaged over folds (and targets). The weights, folds and steps are those of the config.
+    held_out_pairs: (pair, split), for splits of the pairs (the paper's); inner folds are then over the training pairs.
     """
     results: list[ChosenScales] = []
     step = splits_at_once(len(config.identity_weights), config.n_inner_folds)
-    n_steps = config.n_steps(int(training[:, 0].sum()))
+    trained = pairs_of(training[:, :1])[:, 0] if held_out_pairs is None else ~held_out_pairs[:, 0]
+    n_steps = config.n_steps(int((trained & known_pairs(measured)).sum()))
     for start in range(0, training.shape[1], step):
         block = training[:, start : start + step]
-        inner = [inner_folds(block[:, s], groups, config.n_inner_folds, config.seed + start + s) for s in range(block.shape[1])]
-        results += _nested_block(layouts, measured, block, inner, config, config.seed + start, n_steps, shown)
+        if held_out_pairs is None:
+            nested = _nested_by_images(block, groups, config.n_inner_folds, config.seed + start)
+        else:
+            nested = _nested_by_pairs(block, held_out_pairs[:, start : start + step], config.n_inner_folds, config.seed + start)
+        results += _nested_block(layouts, measured, nested, config, config.seed + start, n_steps, shown)
     return results
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Nested:
+    """Inner folds of some splits. images: (image, split, fold) of the trained images; pairs: (pair, split, fold), trained;
+    judged: the same, of the pairs that choose. The last fold is the split's whole training, which judges nothing."""
+
+    images: Tensor
+    pairs: Tensor
+    judged: Tensor
+
+
+def _nested_by_images(training: Tensor, groups: Sequence[str], n_folds: int, seed: int) -> _Nested:
+    images, judged = [], []
+    for split in range(training.shape[1]):
+        folds = inner_folds(training[:, split], groups, n_folds, seed + split)
+        inside = torch.stack([folds == number for number in (*range(n_folds), -2)], dim=1)  # none has -2
+        images.append(training[:, split, None] & ~inside)
+        judged.append(pairs_of(inside))
+    stacked = torch.stack(images, dim=1)
+    return _Nested(
+        images=stacked, pairs=pairs_of(stacked.flatten(1)).unflatten(1, stacked.shape[1:]), judged=torch.stack(judged, 1)
+    )
+
+
+def _nested_by_pairs(training: Tensor, held_out: Tensor, n_folds: int, seed: int) -> _Nested:
+    judged = []
+    for split in range(held_out.shape[1]):
+        generator = torch.Generator().manual_seed(seed + split)
+        folds = torch.randperm(len(held_out), generator=generator) % n_folds
+        inside = torch.stack([folds == number for number in (*range(n_folds), -2)], dim=1)
+        judged.append(inside & ~held_out[:, split, None])
+    stacked = torch.stack(judged, 1)
+    images = training[:, :, None].expand(-1, -1, n_folds + 1)
+    return _Nested(images=images, pairs=~held_out[..., None] & ~stacked, judged=stacked)
 
 
 def splits_at_once(n_weights: int, n_folds: int) -> int:
@@ -211,39 +260,33 @@ def inner_folds(training: Tensor, groups: Sequence[str], n_folds: int, seed: int
 def _nested_block(
     layouts: Mapping[str, Layout],
     measured: Sequence[MeasuredRDMs],
-    training: Tensor,
-    inner: Sequence[Tensor],
+    nested: _Nested,
     config: AggregationConfig,
     seed: int,
     n_steps: int,
     shown: Bar | None,
 ) -> list[ChosenScales]:
     identity_weights, n_folds = config.identity_weights, config.n_inner_folds
-    n_splits, n_weights = training.shape[1], len(identity_weights)
-    images, held_out = [], []  # per column: (image,); the inner held-out images, none for the column on all of them
-    for split in range(n_splits):
-        for fold in range(n_folds + 1):
-            inside = inner[split] == fold if fold < n_folds else torch.zeros_like(inner[split], dtype=torch.bool)
-            images += [training[:, split] & ~inside] * n_weights
-            held_out.append(inside)
-    train = torch.stack(images, dim=1)
+    n_splits, n_weights = nested.pairs.shape[1], len(identity_weights)
+    images = nested.images.flatten(1).repeat_interleave(n_weights, 1)
+    pairs = nested.pairs.flatten(1).repeat_interleave(n_weights, 1)
     identity = torch.tensor(list(identity_weights)).repeat(n_splits * (n_folds + 1))
     scores: list[dict[Candidate, float]] = [{} for _ in range(n_splits)]
     kept: dict[Candidate, Tensor] = {}
     for name, layout in layouts.items():
-        start = _starts(layout.features, layout.balance, train)
+        start = _starts(layout.features, layout.balance, images)
 
         def record(step: int, scales: Tensor, name: str = name, features: Features = layout.features) -> None:
             shape = (-1, n_splits, n_folds + 1, n_weights)
             if config.early_stopping or step == n_steps:
-                found = _inner_scores(features.rdm(scales).reshape(shape), measured, held_out, n_folds)
+                found = _inner_scores(features.rdm(scales).reshape(shape), measured, nested.judged[..., :n_folds])
                 for place, weight in enumerate(identity_weights):
                     candidate = Candidate(layout=name, identity_weight=weight, step=step)
                     kept[candidate] = scales.reshape(shape)[:, :, n_folds, place].clone()
                     for split in range(n_splits):
                         scores[split][candidate] = float(found[split, place])
 
-        columns = Columns(images=train, identity=identity, start=start)
+        columns = Columns(pairs=pairs, identity=identity, start=start)
         generator = torch.Generator().manual_seed(seed)
         train_scales(layout.variants, measured, columns, config, generator, record, n_steps=n_steps, shown=shown)
     chosen = [max(found, key=lambda candidate: found[candidate]) for found in scores]
@@ -272,18 +315,17 @@ def _rank_correlations(predicted: Tensor, measured: Tensor) -> Tensor:
     return (_standard_ranks(predicted[:, there]) * _standard_ranks(measured[there][None])).sum(1)
 
 
-def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], held_out: Sequence[Tensor], n_folds: int) -> Tensor:
-    """(split, weight): mean over inner folds and targets. predicted: (pair, split, fold, weight)."""
-    n_images = len(held_out[0])
-    first, second = torch.triu_indices(n_images, n_images, offset=1)
+def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], judged: Tensor) -> Tensor:
+    """(split, weight): mean over inner folds and targets. predicted: (pair, split, fold, weight); judged: without weights."""
     result = torch.zeros(predicted.shape[1], predicted.shape[3])
+    n_folds = judged.shape[2]
+    means = [target.mean for target in measured]
     for split in range(predicted.shape[1]):
         for fold in range(n_folds):
-            inside = held_out[split * (n_folds + 1) + fold]
-            pairs = inside[first] & inside[second]
+            pairs = judged[:, split, fold]
             ours = predicted[pairs, split, fold].T
-            for target in measured:
-                result[split] += _rank_correlations(ours, target.mean[pairs]) / (n_folds * len(measured))
+            for mean in means:
+                result[split] += _rank_correlations(ours, mean[pairs]) / (n_folds * len(means))
     return result
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from pulvinar.data.background import on_grey
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.networks.backbones import Backbone, extract
 from pulvinar.rsa.aggregation import Layout
 from pulvinar.rsa.aggregation_settings import AggregationConfig, Background, parse_layout
+from pulvinar.rsa.side_by_side import SideBySide
 from pulvinar.rsa.stage_mask import Features, feature_products
 
 
@@ -19,7 +18,7 @@ def pictures(stimuli: Stimuli, background: Background) -> list[np.ndarray]:
     return [on_grey(image) for image in images] if background == "on_grey" else images
 
 
-def layouts(backbone: Backbone, images: Sequence[np.ndarray], config: AggregationConfig) -> dict[str, Layout]:
+def layouts(networks: SideBySide, images: Sequence[np.ndarray], config: AggregationConfig) -> dict[str, Layout]:
     """Every layout by name, over the whole pictures and the cached crops; what inner folds choose among."""
     generator = np.random.default_rng(config.seed)
     views = [images]
@@ -27,7 +26,7 @@ def layouts(backbone: Backbone, images: Sequence[np.ndarray], config: Aggregatio
         views.append(crop(images, down, right, config.crop_share))
     parsed = {name: parse_layout(name) for name in config.layouts}
     variants = {
-        pool: [products(backbone, view, pool, config) for view in views]
+        pool: [products(networks, view, pool, config) for view in views]
         for pool in dict.fromkeys(pool for _, pool in parsed.values())
     }
     return {name: Layout(variants=variants[pool], balance=balance) for name, (balance, pool) in parsed.items()}
@@ -43,8 +42,6 @@ def crop(images: Sequence[np.ndarray], down: float, right: float, share: float) 
     return cut
 
 
-def products(backbone: Backbone, images: Sequence[np.ndarray], pool: int, config: AggregationConfig) -> Features:
+def products(networks: SideBySide, images: Sequence[np.ndarray], pool: int, config: AggregationConfig) -> Features:
     """Inner products of the pictures' features per scale; maps averaged to pool x pool places, 0: as they are."""
-    maps = extract(backbone, images, pool=pool or None)
-    tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
-    return feature_products(tensors, resolution=config.resolution, centring=config.centring)
+    return feature_products(networks.maps(images, pool=pool or None), resolution=config.resolution, centring=config.centring)

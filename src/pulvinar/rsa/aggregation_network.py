@@ -16,14 +16,17 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.networks.backbones import Backbone
 from pulvinar.rsa import stage_mask
-from pulvinar.rsa.aggregation import MeasuredRDMs, held_out_score
+from pulvinar.rsa.aggregation import MeasuredRDMs, held_out_score, pairs_of
 from pulvinar.rsa.aggregation_settings import AggregationConfig, parse_layout
+from pulvinar.scores.rdm import pairs_among
 
 
 class NetworkTrainer(EpochTrainer):
     """Scales, and by choice the backbone's weights, on the pairs of the training images; the best epoch on held-out images.
 
     pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last one.
+    left_out: (pair,), pairs of no step; judged: (pair,), those by which the epoch is chosen (default: of held-out images).
+    With several sets of images every step is of one of them, drawn by its number of training images.
     """
 
     def __init__(
@@ -35,13 +38,20 @@ class NetworkTrainer(EpochTrainer):
         held_out: Tensor,
         config: AggregationConfig,
         generator: torch.Generator,
+        *,
+        left_out: Tensor | None = None,
+        judged: Tensor | None = None,
+        sets: Sequence[Tensor] = (),
     ) -> None:
         self.backbone = copy.deepcopy(backbone).eval()
         self.pixels, self.measured, self.config = pixels, measured, config
         self.pool = parse_layout(config.layouts[0])[1] or None
         network_rate = config.network_rate if config.train == "all" else 0.0
         self.trains_network = network_rate > 0
-        self.training, self.held_out, self.generator = torch.nonzero(training)[:, 0], held_out, generator
+        every = torch.arange(len(pixels))
+        self.training, self.generator = [rows[training[rows]] for rows in sets or (every,)], generator
+        self.judged = pairs_of(held_out[:, None])[:, 0] if judged is None else judged
+        self.left_out = torch.zeros_like(self.judged) if left_out is None else left_out
         with torch.no_grad():
             features = self._features(pixels[:2])
         self.stage = features.stage
@@ -55,28 +65,31 @@ class NetworkTrainer(EpochTrainer):
 
     def run_epoch(self) -> Record:
         """About as many steps as show every training pair once; then the score on the held-out images."""
-        n_images = len(self.training)
-        per_step = min(self.config.images_per_step, n_images)
-        n_steps = max(1, round(n_images * (n_images - 1) / (per_step * (per_step - 1))))
-        total = sum(self.step(per_step) for _ in range(n_steps))
+        sizes = [(len(rows), min(self.config.images_per_step, len(rows))) for rows in self.training]
+        n_steps = max(1, round(sum(n * (n - 1) / max(1, per_step * (per_step - 1)) for n, per_step in sizes)))
+        total = sum(self.step() for _ in range(n_steps))
         self.epoch += 1
         score = self._held_out_score()
-        if score >= self.best_score or not self.held_out.any():
+        if score >= self.best_score or not self.judged.any():
             self.best_score, self.best = score, self._weights()
         return {"epoch": self.epoch, "loss": total / n_steps, "held_out": score}
 
-    def step(self, per_step: int) -> float:
-        """One step on all pairs among `per_step` training images; its loss."""
-        order = torch.randperm(len(self.training), generator=self.generator)[:per_step]
-        rows = self.training[order].sort().values
+    def step(self) -> float:
+        """One step on all pairs among some training images of one set; its loss."""
+        drawn = self._draw_set()
+        own = self.training[drawn]
+        order = torch.randperm(len(own), generator=self.generator)[: self.config.images_per_step]
+        rows = own[order].sort().values
+        measured = [target for target in self.measured if target.image_set == drawn]
         features = self._features(self._random_crops(self.pixels[rows]))
         predicted = features.rdm(self.scales[:, None])
-        chosen = _pair_places(rows, len(self.pixels))
+        chosen = pairs_among(rows, len(self.pixels))
         loss = self.config.identity_weights[0] * stage_mask.identity_penalty(self.scales[:, None])
-        for target in self.measured:
-            weights = target.weights[chosen][:, None]
+        trained = (~self.left_out[chosen]).float()
+        for target in measured:
+            weights = (target.weights[chosen] * trained)[:, None]
             rdms = target.sample(self.generator)[:, chosen]
-            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.config.loss) / len(self.measured)
+            loss = loss + stage_mask.rdm_loss(predicted, rdms, weights, self.config.loss) / len(measured)
         require_finite(loss.sum(), f"network and scales, epoch {self.epoch + 1}")
         self.optimizer.zero_grad()
         loss.sum().backward()
@@ -84,6 +97,14 @@ class NetworkTrainer(EpochTrainer):
         if self.config.non_negative:
             self.scales.data.clamp_(min=0)
         return float(loss.detach())
+
+    def _draw_set(self) -> int:
+        """The set of this step, among those that have a target, by their numbers of training images."""
+        if len(self.training) == 1:
+            return 0
+        known = {target.image_set for target in self.measured}
+        sizes = [float(len(rows)) if place in known else 0.0 for place, rows in enumerate(self.training)]
+        return int(torch.multinomial(torch.tensor(sizes), 1, generator=self.generator))
 
     def _features(self, pixels: Tensor) -> stage_mask.Features:
         maps = self.backbone.features(pixels, pool=self.pool)
@@ -116,11 +137,14 @@ class NetworkTrainer(EpochTrainer):
 
     @torch.no_grad()
     def _held_out_score(self) -> float:
-        rows = torch.nonzero(self.held_out)[:, 0]
+        first, second = torch.triu_indices(len(self.pixels), len(self.pixels), offset=1)
+        rows = torch.unique(torch.cat([first[self.judged], second[self.judged]]))
         if len(rows) < 4:
             return 0.0
+        places = pairs_among(rows, len(self.pixels))
+        kept = self.judged[places]
         predicted = self._features_in_batches(self.pixels[rows]).rdm(self.scales[:, None])[:, 0]
-        return held_out_score(predicted, self.measured, _pair_places(rows, len(self.pixels)))
+        return held_out_score(predicted[kept], self.measured, places[kept])
 
     def _weights(self) -> State:
         network = (
@@ -147,10 +171,3 @@ class NetworkTrainer(EpochTrainer):
         super().restore(state)
         self.best, self.best_score = state["best"], float(state["best_score"])
         self._restore_weights(state["now"])
-
-
-def _pair_places(rows: Tensor, n_images: int) -> Tensor:
-    """Places in the condensed RDM over all images of the pairs among sorted rows."""
-    first, second = torch.triu_indices(len(rows), len(rows), offset=1)
-    low, high = rows[first], rows[second]
-    return low * n_images - low * (low + 1) // 2 + high - low - 1

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pulvinar.core.progress import bar
-from pulvinar.rsa.aggregation import ChosenScales, Layout, MeasuredRDMs, inner_folds
-from pulvinar.rsa.evaluation import Scored, Splits, difference
+from pulvinar.rsa.aggregation import COLUMNS_AT_ONCE, ChosenScales, Layout, MeasuredRDMs, inner_folds
+from pulvinar.rsa.evaluation import Scored, Splits, differences
 from pulvinar.rsa.stage_mask import Balance, FeatureProducts, Features, kept_scales, starting_scales
 from pulvinar.scores.rdm_comparison import compare
 from pulvinar.scores.resampling import percentile_interval
@@ -56,7 +56,8 @@ def baselines(
     features = next(iter(layouts.values())).features
     alone = single_stages(features)
     rows |= {f"stage {name} alone": rdm for name, rdm in alone.items()}
-    if isinstance(features, FeatureProducts) and features.n_scales > len(features.stages):
+    has_channels = isinstance(features, FeatureProducts) and features.n_scales > len(features.stages)
+    if has_channels and splits.held_out_pairs is None:
         rows["feature-reweighted RSA"] = reweighted(features, measured, splits, groups, n_folds=n_folds, seed=seed)
     return rows
 
@@ -77,14 +78,25 @@ def single_stages(features: Features) -> dict[str, Tensor]:
     return {stage: unweighted(features.only([stage])) for stage in features.stages}
 
 
+def set_means(measured: Sequence[MeasuredRDMs]) -> list[Tensor]:
+    """(pair,) mean RDM over the targets of each set of images; NaN for pairs of other sets."""
+    sets = dict.fromkeys(target.image_set for target in measured)
+    return [torch.stack([one.mean for one in measured if one.image_set == place]).mean(0) for place in sets]
+
+
 def best_stage(alone: Mapping[str, Tensor], measured: Sequence[MeasuredRDMs], splits: Splits) -> tuple[Tensor, list[str]]:
-    """(pair, split) RDM of the stage whose Spearman rho with the subjects' mean is highest on the training pairs; its names."""
-    mean = torch.stack([target.expected.mean(0) for target in measured]).mean(0)
+    """(pair, split) RDM of the stage whose Spearman rho with the subjects' mean is highest on the training pairs; its names.
+
+    With several sets of images: rho averaged over the sets.
+    """
+    means = set_means(measured)
     trained = splits.pairs(0)
     rdms = torch.stack(list(alone.values()))
     columns, names = [], []
     for pairs in trained.T:
-        best = int(compare(rdms[:, pairs], mean[pairs]).argmax())
+        kept = [pairs & torch.isfinite(mean) for mean in means]
+        rho = [compare(rdms[:, own], mean[own]) for own, mean in zip(kept, means, strict=True)]
+        best = int(torch.stack(rho).sum(0).argmax())
         columns.append(rdms[best])
         names.append(list(alone)[best])
     return torch.stack(columns, dim=1), names
@@ -104,39 +116,74 @@ def reweighted(
     Minimises |D w + c - y|^2 / n_pairs + alpha L |w|^2, w >= 0, by accelerated projected gradient, L the largest eigenvalue;
     alpha chosen in inner folds over images (Jozwik et al. 2016, Kaniuth & Hebart 2022). Distances of a channel have spread 1.
     """
-    first, second = torch.triu_indices(features.n_images, features.n_images, offset=1)
-    distances = (features.own[first] + features.own[second] - 2 * features.between).clamp_min(0)
-    distances = distances / distances.std(0).clamp_min(1e-12)
-    target = torch.stack([part.expected.mean(0) for part in measured]).mean(0)
-    chosen = []
-    with bar("feature-reweighted RSA", splits.training.shape[1]) as shown:
-        for number, training in enumerate(splits.training.T):
-            folds = inner_folds(training, groups, n_folds, seed + number)
-            insides = [folds == fold for fold in range(n_folds)] + [torch.zeros_like(training)]
-            used = torch.stack([training & ~inside for inside in insides], dim=1)
-            weights = (used[first] & used[second]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)
-            fitted = _non_negative_ridge(distances, target, weights, torch.tensor(RIDGE_ALPHAS).repeat(n_folds + 1))
-            predicted = (distances @ fitted).reshape(-1, n_folds + 1, len(RIDGE_ALPHAS))
-            scores = torch.zeros(len(RIDGE_ALPHAS))
-            for fold, inside in enumerate(insides[:-1]):
-                pairs = inside[first] & inside[second]
-                found = torch.nan_to_num(torch.corrcoef(torch.cat([predicted[pairs, fold].T, target[pairs][None]])))
-                scores += found[-1, :-1]
-            chosen.append(predicted[:, n_folds, int(scores.argmax())])
-            shown.advance()
+    distances = _distances(features)
+    largest = _largest_eigenvalue(distances)
+    target = _one_target(set_means(measured))
+    per_block = max(1, COLUMNS_AT_ONCE // (len(RIDGE_ALPHAS) * (n_folds + 1)))
+    n_splits = splits.training.shape[1]
+    chosen: list[Tensor] = []
+    with bar("feature-reweighted RSA", n_splits) as shown:
+        for start in range(0, n_splits, per_block):
+            block = splits.training[:, start : start + per_block].T
+            folds = [inner_folds(training, groups, n_folds, seed + start + place) for place, training in enumerate(block)]
+            chosen += _reweighted_block(distances, target, block, folds, n_folds, largest)
+            shown.advance(len(block))
     return torch.stack(chosen, dim=1)
 
 
-def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alphas: Tensor) -> Tensor:
+def _one_target(means: Sequence[Tensor]) -> Tensor:
+    """The mean RDM; of several sets of images each standardised, and NaN for pairs across them."""
+    if len(means) == 1:
+        return means[0]
+    known = [torch.isfinite(mean) for mean in means]
+    standard = [(mean - mean[own].mean()) / mean[own].std() for mean, own in zip(means, known, strict=True)]
+    return torch.stack(standard).nanmean(0)
+
+
+def _distances(features: FeatureProducts) -> Tensor:
+    """(pair, feature) squared distances of every channel, of spread 1."""
+    first, second = torch.triu_indices(features.n_images, features.n_images, offset=1)
+    distances = (features.own[first] + features.own[second] - 2 * features.between).clamp_min(0)
+    return distances / distances.std(0).clamp_min(1e-12)
+
+
+def _reweighted_block(
+    distances: Tensor, target: Tensor, training: Tensor, folds: Sequence[Tensor], n_folds: int, largest: float
+) -> list[Tensor]:
+    """Of each split (split, image), the prediction (pair,) with the alpha that its inner folds chose; all fitted together."""
+    first, second = torch.triu_indices(training.shape[1], training.shape[1], offset=1)
+    held_out = torch.stack([fold == number for fold in folds for number in (*range(n_folds), -2)], dim=1)  # the last: none
+    used = training.T.repeat_interleave(n_folds + 1, 1) & ~held_out
+    known = torch.isfinite(target)
+    target = target.nan_to_num()
+    weights = (used[first] & used[second] & known[:, None]).float().repeat_interleave(len(RIDGE_ALPHAS), 1)
+    fitted = _non_negative_ridge(distances, target, weights, torch.tensor(RIDGE_ALPHAS).repeat(held_out.shape[1]), largest)
+    predicted = (distances @ fitted).reshape(len(target), len(folds), n_folds + 1, len(RIDGE_ALPHAS))
+    chosen = []
+    for place, fold in enumerate(folds):
+        scores = torch.zeros(len(RIDGE_ALPHAS))
+        for number in range(n_folds):
+            pairs = (fold[first] == number) & (fold[second] == number) & known
+            found = torch.nan_to_num(torch.corrcoef(torch.cat([predicted[pairs, place, number].T, target[pairs][None]])))
+            scores += found[-1, :-1]
+        chosen.append(predicted[:, place, n_folds, int(scores.argmax())])
+    return chosen
+
+
+def _largest_eigenvalue(distances: Tensor) -> float:
+    """Of D' D / n_pairs, by power iteration."""
+    vector = torch.ones(distances.shape[1], 1)
+    for _ in range(20):
+        vector = distances.T @ (distances @ vector)
+        vector = vector / vector.norm()
+    return float((distances @ vector).norm() ** 2) / len(distances)
+
+
+def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alphas: Tensor, largest: float) -> Tensor:
     """(feature, column) weights of FISTA; every column has its own 0/1 pair weights and alpha."""
     total = weights.sum(0)
     centre = (distances.T @ weights) / total  # feature column
     goal = (target[:, None] - (target[:, None] * weights).sum(0) / total) * weights
-    vector = torch.ones(distances.shape[1], 1)
-    for _ in range(20):  # power iteration
-        vector = distances.T @ (distances @ vector)
-        vector = vector / vector.norm()
-    largest = float((distances @ vector).norm() ** 2) / len(distances)
     current = previous = torch.zeros(distances.shape[1], weights.shape[1])
     for step in range(RIDGE_STEPS):
         ahead = current + (step / (step + 3)) * (current - previous)
@@ -146,41 +193,54 @@ def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alph
     return current
 
 
-def stage_importance(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored) -> list[dict[str, Any]]:
+def stage_importance(
+    layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], scored: Scored, *, training: Tensor, places: Tensor
+) -> list[dict[str, Any]]:
     """Per stage: mean scale, share of contribution, and the drop of rho when it is left out, with intervals.
 
     mean_scale: over channels and splits, as a multiple of the scale at the start; interval over splits.
     share: of the sum over scales of b^2 times the variance of its features, interval over splits. drop: rho of the whole less
     rho without the stage (its scales set to 0, nothing trained again), on unseen pairs; interval over images and subjects.
+    training: (image, split) of all images; places: of the scored set's pairs among all.
     """
-    whole = predictions(layouts, chosen)
     first = next(iter(layouts.values())).features
-    rows = []
-    for place, name in enumerate(first.stages):
-        others = [stage for stage in first.stages if stage != name]
-        if not others:
-            return []
-        columns, shares, scales = [], [], []
-        for part, training in zip(chosen, scored.splits.training.T, strict=True):
-            layout = layouts[part.chosen.layout]
-            images = torch.nonzero(training)[:, 0]
-            energy = part.scales.square() * layout.features.variances(images)
-            shares.append(float(energy[layout.features.stage == place].sum() / energy.sum()))
-            kept = kept_scales(layout.features, others)
-            columns.append(layout.features.only(others).rdm(part.scales[kept][:, None])[:, 0])
-            start = starting_scales(layout.features, layout.balance, images)
-            scales.append((part.scales / start)[layout.features.stage == place].mean())
-        drop = difference(whole, torch.stack(columns, dim=1), scored)
-        rows.append(
-            {
-                "stage": name,
-                "n_scales": int((first.stage == place).sum()),
-                "mean_scale": float(torch.stack(scales).mean()),
-                "mean_scale_interval": percentile_interval(torch.stack(scales).numpy()),
-                "share": float(np.mean(shares)),
-                "share_interval": percentile_interval(np.array(shares)),
-                "drop": drop["rho"],
-                "drop_interval": drop["interval"],
-            }
-        )
-    return rows
+    if len(first.stages) < 2:
+        return []
+    without = [_without(layouts, chosen, stage)[places] for stage in first.stages]
+    drops = differences(predictions(layouts, chosen)[places], without, scored)
+    return [_of_stage(layouts, chosen, training, place, drop) for place, drop in enumerate(drops)]
+
+
+def _without(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], stage: str) -> Tensor:
+    """(pair, split) RDMs of the scales of every split, without those of a stage."""
+    columns = []
+    for part in chosen:
+        features = layouts[part.chosen.layout].features
+        others = [name for name in features.stages if name != stage]
+        columns.append(features.only(others).rdm(part.scales[kept_scales(features, others)][:, None])[:, 0])
+    return torch.stack(columns, dim=1)
+
+
+def _of_stage(
+    layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], training: Tensor, place: int, drop: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The row of one stage."""
+    first = next(iter(layouts.values())).features
+    shares, scales = [], []
+    for part, column in zip(chosen, training.T, strict=True):
+        layout = layouts[part.chosen.layout]
+        images, own = torch.nonzero(column)[:, 0], layout.features.stage == place
+        energy = part.scales.square() * layout.features.variances(images)
+        shares.append(float(energy[own].sum() / energy.sum()))
+        start = starting_scales(layout.features, layout.balance, images)
+        scales.append((part.scales / start)[own].mean())
+    return {
+        "stage": first.stages[place],
+        "n_scales": int((first.stage == place).sum()),
+        "mean_scale": float(torch.stack(scales).mean()),
+        "mean_scale_interval": percentile_interval(torch.stack(scales).numpy()),
+        "share": float(np.mean(shares)),
+        "share_interval": percentile_interval(np.array(shares)),
+        "drop": drop["rho"],
+        "drop_interval": drop["interval"],
+    }

@@ -10,6 +10,7 @@ from pulvinar.scores.rdm_comparison import check_method
 
 Background = Literal["on_grey", "as_is"]
 TimeSampling = Literal["gaussian", "average"]
+Protocol = Literal["images", "both"]
 Crops = Literal["none", "cached_crops", "run_backbone"]
 
 
@@ -36,8 +37,14 @@ class AggregationConfig:
         heading="Targets and network",
     )
     roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
-    backbone: str = setting("seresnext50_32x4d", "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d)")
-    weights: str | None = setting(None, "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random")
+    backbone: str = setting(
+        "seresnext50_32x4d",
+        "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d); several with commas between: all their stages",
+    )
+    weights: str | None = setting(
+        None,
+        "file (.npz, .safetensors, .pt), 'default' or a name of the library's; none: random; several: one each, or one",
+    )
     image_size: int | None = setting(None, "pixels; none: what the weights were trained on", at_least=1)
     mean: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
     std: tuple[float, ...] = setting((), "of the input, red green blue in 0..1; none: the weights' own")
@@ -97,6 +104,10 @@ class AggregationConfig:
     n_repeats: int = setting(10, "repeats of the evaluation's folds", above=0)
     n_permutations: int = setting(300, "of images, for the null", above=0)
     n_bootstrap: int = setting(500, "resamples of images and subjects, for intervals", above=0)
+    protocol: Protocol = setting(
+        "images",
+        "what the evaluation holds out: images, or 'both': a table of held-out pairs (paper: 90:10) of seen images too",
+    )
     comparisons: tuple[str, ...] = setting(
         (), "similarities beside Spearman's rho in each row, such as tau-a, tau-b, pearson", reads=check_method
     )
@@ -107,6 +118,8 @@ class AggregationConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 wrong.append(f"{name} is three numbers (red, green, blue), not {getattr(self, name)}")
+        if self.runs_backbone and "," in self.backbone:
+            wrong.append(f"backbone: with train=all or crops=run_backbone there is one network, not {self.backbone}")
         if self.train == "all" and self.crops == "cached_crops":
             wrong.append("crops: with train=all crops are fresh (run_backbone) or none")
         return wrong
@@ -130,7 +143,6 @@ class AggregationConfig:
         """Cached crops beside the whole pictures."""
         return self.n_crops if self.crops == "cached_crops" else 0
 
-    def n_steps(self, n_images: int) -> int:
-        """Steps of the scales on cached products, with so many training images."""
-        n_pairs = n_images * (n_images - 1) // 2
+    def n_steps(self, n_pairs: int) -> int:
+        """Steps of the scales on cached products, with so many training pairs."""
         return self.epochs * (1 if self.batch_pairs is None else max(1, -(-n_pairs // self.batch_pairs)))

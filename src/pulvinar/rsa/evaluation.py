@@ -3,6 +3,7 @@
 Repeated image-wise folds. In each, every model is trained on the training images (all choices in inner folds) and predicts all
 pairs. A pair's *unseen* prediction is the mean over the splits in which both of its images were held out, its *mixed* one over
 those in which one was. Predictions of different splits are brought to one gain by the mean and spread of their training pairs.
+`Splits.of_pairs` is the paper's protocol beside it: a tenth of the *pairs* is held out, whose images are trained on elsewhere.
 Headline: Spearman rho with each subject over the unseen pairs, squared, averaged over subjects, in percent of the upper noise
 ceiling of exactly those pairs (the Algonauts 2019 definition), beside signed rho, the null and the interval over images and
 subjects. Crops of one source picture share a fold.
@@ -10,6 +11,7 @@ subjects. Crops of one source picture share a fold.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,20 +23,22 @@ from pulvinar.core.progress import bar
 from pulvinar.data.background import background_mask
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.rsa.aggregation import folds_of_images
-from pulvinar.rsa.inference import model_difference, score_rdm
-from pulvinar.scores.rdm import condense, correlation_rdm
-from pulvinar.scores.rdm_ceiling import noise_ceiling, subject_scores
+from pulvinar.rsa.inference import ModelDifference, ScoreOfRDM, score_and_compare
+from pulvinar.scores.rdm import condense, correlation_rdm, pairs_among
+from pulvinar.scores.rdm_ceiling import Ceiling, noise_ceiling, subject_scores
 from pulvinar.scores.rdm_comparison import compare, name_of, partial_spearman
 from pulvinar.scores.table import Column, Table
 
+N_PAIR_FOLDS = 10  # the paper's 90:10
 CONFOUND_SIDE = 32  # pixels of the pixel and silhouette models (ours)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Training images of each split: (image, split)."""
+    """Training images of each split: (image, split); held_out_pairs: (pair, split), where pairs and not images are held out."""
 
     training: Tensor
+    held_out_pairs: Tensor | None = None
 
     @classmethod
     def repeated(cls, groups: Sequence[str], *, n_repeats: int, n_folds: int, seed: int) -> "Splits":
@@ -46,8 +50,26 @@ class Splits:
             columns += [fold != number for number in range(n_folds)]
         return cls(training=torch.stack(columns, dim=1))
 
+    @classmethod
+    def of_pairs(cls, n_images: int, *, n_folds: int = N_PAIR_FOLDS, seed: int) -> "Splits":
+        """The paper's protocol: a tenth of all pairs at random is held out, each once. Their images are trained on too."""
+        n_pairs = n_images * (n_images - 1) // 2
+        fold = torch.randperm(n_pairs, generator=torch.Generator().manual_seed(seed)) % n_folds
+        held_out = torch.stack([fold == number for number in range(n_folds)], dim=1)
+        return cls(training=torch.ones(n_images, n_folds, dtype=torch.bool), held_out_pairs=held_out)
+
+    def among(self, images: Tensor) -> "Splits":
+        """The same splits of some images (rows)."""
+        held_out = self.held_out_pairs
+        if held_out is not None:
+            held_out = held_out[pairs_among(images, len(self.training))]
+        return Splits(training=self.training[images], held_out_pairs=held_out)
+
     def pairs(self, n_unseen: int) -> Tensor:
-        """(pair, split): whether that many of the pair's two images are held out."""
+        """(pair, split): whether that many of the pair's two images are held out; of held-out pairs: 2 for held out, else 0."""
+        if self.held_out_pairs is not None:
+            nothing = torch.zeros_like(self.held_out_pairs)
+            return {0: ~self.held_out_pairs, 2: self.held_out_pairs}.get(n_unseen, nothing)
         first, second = torch.triu_indices(len(self.training), len(self.training), offset=1)
         held_out = (~self.training).int()
         return held_out[first] + held_out[second] == n_unseen
@@ -75,10 +97,25 @@ class Scored:
     seed: int
     comparisons: Sequence[str] = ()
 
-    @property
+    @cached_property
     def unseen(self) -> Tensor:
         """Places of the pairs that some split held out altogether."""
         return torch.nonzero(self.splits.pairs(2).any(1))[:, 0]
+
+    @cached_property
+    def mixed(self) -> Tensor:
+        """Places of the pairs of which some split held out one image."""
+        return torch.nonzero(self.splits.pairs(1).any(1))[:, 0]
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        """Of the unseen pairs."""
+        return noise_ceiling(self.measured[..., self.unseen])
+
+    @cached_property
+    def mixed_ceiling(self) -> Ceiling:
+        """Of the mixed pairs."""
+        return noise_ceiling(self.measured[..., self.mixed])
 
 
 def full_rdm(predicted: Tensor, splits: Splits, n_unseen: int) -> Tensor:
@@ -88,20 +125,31 @@ def full_rdm(predicted: Tensor, splits: Splits, n_unseen: int) -> Tensor:
     return splits.assemble(predicted, n_unseen).nan_to_num(0.0)
 
 
-def score_row(name: str, predicted: Tensor, scored: Scored) -> dict[str, Any]:
-    """One row of the table: rho, R2, percent of both ceilings, null, interval, mixed pairs, partial rho, per-subject rho."""
-    measured, pairs = scored.measured, scored.unseen
-    rdm = full_rdm(predicted, scored.splits, 2)
-    ceiling = noise_ceiling(measured[..., pairs])
-    percent = 100 / ceiling.upper
-    found = score_rdm(
-        rdm,
-        measured,
+def score_rows(models: Mapping[str, Tensor], scored: Scored) -> list[dict[str, Any]]:
+    """A row for each model: rho, R2, percent of both ceilings, null, interval, mixed pairs, partial rho, per-subject rho; and
+    the lead of the first one. All from the same permutations and resamples."""
+    rdms = torch.stack([full_rdm(predicted, scored.splits, 2) for predicted in models.values()])
+    found, leads = score_and_compare(
+        rdms,
+        scored.measured,
         generator=np.random.default_rng(scored.seed),
-        pairs=pairs,
+        pairs=scored.unseen,
         n_permutations=scored.n_permutations,
         n_bootstrap=scored.n_bootstrap,
     )
+    rows = []
+    with bar("scores", len(models)) as shown:
+        for (name, predicted), rdm, score in zip(models.items(), rdms, found, strict=True):
+            rows.append(_row(name, predicted, rdm, score, scored))
+            shown.advance()
+    for row, lead in zip(rows[1:], leads, strict=True):
+        row["ours_minus_this"] = _lead(lead)
+    return rows
+
+
+def _row(name: str, predicted: Tensor, rdm: Tensor, found: ScoreOfRDM, scored: Scored) -> dict[str, Any]:
+    pairs, ceiling = scored.unseen, scored.ceiling
+    percent = 100 / ceiling.upper
     row = {
         "name": name,
         "rho": found.r,
@@ -118,21 +166,21 @@ def score_row(name: str, predicted: Tensor, scored: Scored) -> dict[str, Any]:
         "n_pairs": found.n_pairs,
     }
     row["comparisons"] = {
-        name_of(name): float(subject_scores(rdm[pairs], measured[..., pairs], method=name).mean())
+        name_of(name): float(subject_scores(rdm[pairs], scored.measured[..., pairs], method=name).mean())
         for name in scored.comparisons
     }
-    row["mixed_pairs"] = _mixed(predicted, scored)
+    if len(scored.mixed):
+        row["mixed_pairs"] = _mixed(predicted, scored)
     row["rho_beyond_confounds"] = _partial(rdm, scored, exclude=name)
     return row
 
 
 def _mixed(predicted: Tensor, scored: Scored) -> dict[str, float]:
     """Scores on the pairs of one seen and one unseen image, apart from the headline."""
-    pairs = torch.nonzero(scored.splits.pairs(1).any(1))[:, 0]
-    measured = scored.measured[..., pairs]
-    rho = subject_rho(full_rdm(predicted, scored.splits, 1)[pairs], measured)
-    upper = noise_ceiling(measured).upper
-    return {"rho": float(rho.mean()), "percent": 100 * float(rho.square().mean()) / upper, "n_pairs": len(pairs)}
+    pairs = scored.mixed
+    rho = subject_rho(full_rdm(predicted, scored.splits, 1)[pairs], scored.measured[..., pairs])
+    percent = 100 * float(rho.square().mean()) / scored.mixed_ceiling.upper
+    return {"rho": float(rho.mean()), "percent": percent, "n_pairs": len(pairs)}
 
 
 def subject_rho(rdm: Tensor, measured: Tensor) -> Tensor:
@@ -157,16 +205,25 @@ def _partial(rdm: Tensor, scored: Scored, *, exclude: str) -> dict[str, float | 
     return result
 
 
-def difference(ours: Tensor, other: Tensor, scored: Scored) -> dict[str, Any]:
-    """Signed rho of ours less another row's, on the same pairs, images, subjects and resamples."""
-    found = model_difference(
-        full_rdm(ours, scored.splits, 2),
-        full_rdm(other, scored.splits, 2),
+def differences(ours: Tensor, others: Sequence[Tensor], scored: Scored) -> list[dict[str, Any]]:
+    """Signed rho of ours less each other row's, on the same pairs, images, subjects and resamples."""
+    found = score_and_compare(
+        torch.stack([full_rdm(rdm, scored.splits, 2) for rdm in (ours, *others)]),
         scored.measured,
         generator=np.random.default_rng(scored.seed),
         pairs=scored.unseen,
+        n_permutations=1,
         n_bootstrap=scored.n_bootstrap,
-    )
+    )[1]
+    return [_lead(one) for one in found]
+
+
+def difference(ours: Tensor, other: Tensor, scored: Scored) -> dict[str, Any]:
+    """`differences` from one other row."""
+    return differences(ours, [other], scored)[0]
+
+
+def _lead(found: ModelDifference) -> dict[str, Any]:
     return {
         "rho": found.difference,
         "interval": (found.low, found.high),
@@ -178,25 +235,14 @@ def difference(ours: Tensor, other: Tensor, scored: Scored) -> dict[str, Any]:
 def ceilings(scored: Scored) -> dict[str, Any]:
     """Both ceilings of R2 on the scored pairs, and on all pairs."""
     result = {}
-    for name, measured in (("scored", scored.measured[..., scored.unseen]), ("all", scored.measured)):
-        found = noise_ceiling(measured)
+    for name, found in (("scored", scored.ceiling), ("all", noise_ceiling(scored.measured))):
         result[name] = {"upper": found.upper, "lower": found.lower, "n_pairs": found.n_pairs, "n_subjects": found.n_subjects}
     return result
 
 
 def table(models: Mapping[str, Tensor], scored: Scored) -> list[dict[str, Any]]:
     """Rows of all models, the first one's first, then of the confounds; each with the first model's difference to it."""
-    first = next(iter(models.values()))
-    predicted = {**models, **{f"confound: {name}": rdm for name, rdm in scored.confounds.items()}}
-    rows = []
-    with bar("scores", len(predicted)) as shown:
-        for name, values in predicted.items():
-            row = score_row(name, values, scored)
-            if values is not first:
-                row["ours_minus_this"] = difference(first, values, scored)
-            rows.append(row)
-            shown.advance()
-    return rows
+    return score_rows({**models, **{f"confound: {name}": rdm for name, rdm in scored.confounds.items()}}, scored)
 
 
 def confound_rdms(stimuli: Stimuli, models: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

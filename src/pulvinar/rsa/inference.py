@@ -12,6 +12,7 @@ both, as in Schütt et al. 2023 (eLife) and rsatoolbox. It still errs on the wid
 Everything here runs on the processor, without gradients.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,20 +121,56 @@ def score_rdms(
     level: float = 0.95,
 ) -> list[ScoreOfRDM]:
     """Score, null and interval of each model; all see the same resamples. pairs: places that are scored; all by default."""
+    return score_and_compare(
+        predicted,
+        measured,
+        generator=generator,
+        method=method,
+        pairs=pairs,
+        n_permutations=n_permutations,
+        n_bootstrap=n_bootstrap,
+        level=level,
+        compared=False,
+    )[0]
+
+
+def score_and_compare(
+    predicted: Float[Tensor, "model pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
+    *,
+    generator: np.random.Generator,
+    method: str = "spearman",
+    pairs: Int[Tensor, " scored"] | None = None,
+    n_permutations: int = 1000,
+    n_bootstrap: int = 1000,
+    level: float = 0.95,
+    compared: bool = True,
+) -> tuple[list[ScoreOfRDM], list[ModelDifference]]:
+    """`score_rdms`, and how much better the first model is than each other one, from the same draws: what a table needs.
+
+    Each is what `score_rdm` and `model_difference` give with a generator in the state in which this one came. No differences
+    with compared=False, and for methods that have no weighted form.
+    """
     predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
     resampled = None
+    differences: list[ModelDifference] = []
     if method in RANKED_ONCE:
         resampled = bootstrap_scores(
             predicted, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap
         )
+    rho = [subject_scores(model[scored], measured[..., scored], method=method) for model in predicted]
+    if resampled and compared:
+        differences = [
+            _difference(rho[0] - other, resampled[0].of_difference(0, place), copy.deepcopy(generator), level)
+            for place, other in enumerate(rho[1:], start=1)
+        ]
+    nulls = image_permutation_nulls(
+        predicted, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
+    )
     found = []
-    for row, model in enumerate(predicted):
-        rho = subject_scores(model[scored], measured[..., scored], method=method)
-        null_r, null_r2 = image_permutation_null(
-            model, measured, generator=generator, method=method, pairs=pairs, n_permutations=n_permutations
-        )
-        r, r2 = float(rho.mean()), float(rho.square().mean())
+    for row, (by_subject, (null_r, null_r2)) in enumerate(zip(rho, nulls, strict=True)):
+        r, r2 = float(by_subject.mean()), float(by_subject.square().mean())
         found.append(
             ScoreOfRDM(
                 r=r,
@@ -142,13 +179,13 @@ def score_rdms(
                 null_r2=null_r2,
                 r_interval=bootstrap_interval(r, resampled[0].of_model(row), level=level) if resampled else None,
                 r2_interval=bootstrap_interval(r2, resampled[1].of_model(row), level=level) if resampled else None,
-                subject_r=rho.numpy(),
+                subject_r=by_subject.numpy(),
                 n_subjects=len(measured),
                 n_images=count_images(predicted.shape[-1]),
                 n_pairs=measured[..., scored].shape[-1],
             )
         )
-    return found
+    return found, differences
 
 
 def image_permutation_null(
@@ -156,56 +193,85 @@ def image_permutation_null(
     measured: Float[Tensor, "subject *time measured_pair"],
     *,
     generator: np.random.Generator,
+    **settings: Any,
+) -> tuple[PermutationNull, PermutationNull]:
+    """Null of r and null of r2 of one model: `image_permutation_nulls`, which has the settings."""
+    return image_permutation_nulls(predicted[None], measured, generator=generator, **settings)[0]
+
+
+def image_permutation_nulls(
+    predicted: Float[Tensor, "model pair"],
+    measured: Float[Tensor, "subject *time measured_pair"],
+    *,
+    generator: np.random.Generator,
     method: str = "spearman",
     pairs: Int[Tensor, " scored"] | None = None,
     n_permutations: int = 1000,
-) -> tuple[PermutationNull, PermutationNull]:
-    """Null of r and null of r2 when the images of the model are permuted: mean, 95th percentile, one-sided p.
+) -> list[tuple[PermutationNull, PermutationNull]]:
+    """Null of r and null of r2 when the images of a model are permuted: mean, 95th percentile, one-sided p. All models see the
+    same permutations.
 
     With `pairs`, the images of the measured RDMs are permuted instead (the same distribution), so that `predicted` is needed on
-    those pairs only; where these have missing pairs (NaN) those of the model are, and where both have, each permutation is
+    those pairs only; where these have missing pairs (NaN) those of the models are, and where both have, each permutation is
     scored on the pairs that then both have.
     """
-    n_images = _check(predicted[None], measured, method)
+    n_images = _check(predicted, measured, method)
     predicted, measured = predicted.detach().cpu(), measured.detach().cpu()
     scored = slice(None) if pairs is None else pairs
-    observed = subject_scores(predicted[scored], measured[..., scored], method=method)
-    permuted = [np.zeros((0, len(measured)))]
     n_columns = predicted.shape[-1] if pairs is None else len(pairs)
     rows = measured.numel() // measured.shape[-1]
     first, second = (images[scored] for images in pair_rows(n_images))
     ranked_once = pairs is None and method in RANKED_ONCE
-    n_block = max(1, ENTRIES_PER_BLOCK // (n_columns * (1 if ranked_once else rows)))
+    n_block = max(1, ENTRIES_PER_BLOCK // (n_columns * (len(predicted) if ranked_once else rows)))
     starts = range(0, n_permutations, n_block)
-    if ranked_once:
-        model = unit_vectors(predicted, method=method, name="predicted RDM")
-        units = unit_vectors(measured, method=method, name="measured RDM")
+    score = _scorer(predicted, measured, pairs, method)
+    permuted = [np.zeros((len(predicted), 0, len(measured)))]
     for start in track(starts, "permutations of images", len(starts)):
         count = min(n_block, n_permutations - start)
         orders = torch.from_numpy(generator.permuted(np.tile(np.arange(n_images), (count, 1)), axis=1))
-        places = pair_index(orders[:, first], orders[:, second], n_images)  # permutation pair
-        if ranked_once:
-            scores = torch.einsum("kp,s...p->ks...", model[places], units)
-        elif pairs is None:
-            scores = compare(predicted[places][(slice(None), *[None] * (measured.ndim - 1))], measured, method=method)
-        elif not measured.isnan().any():
-            scores = compare(predicted[scored], measured[..., places].movedim(-2, 0), method=method)
-        elif not predicted.isnan().any():
-            turned = predicted[places][(slice(None), *[None] * (measured.ndim - 1))]
-            scores = compare(turned, measured[..., scored], method=method)
-        else:
-            kept = [~predicted[place].isnan() for place in places]
-            scores = torch.stack(
-                [
-                    compare(predicted[place[known]], measured[..., scored][..., known], method=method)
-                    for place, known in zip(places, kept, strict=True)
-                ]
-            )
-        permuted.append((scores.flatten(2).mean(2) if scores.ndim > 2 else scores).numpy())
-    by_subject = np.concatenate(permuted)  # permutation subject
-    return (
-        permutation_null(float(observed.mean()), by_subject.mean(1)),
-        permutation_null(float(observed.square().mean()), np.square(by_subject).mean(1)),
+        scores = score(pair_index(orders[:, first], orders[:, second], n_images))
+        permuted.append((scores.flatten(3).mean(3) if scores.ndim > 3 else scores).numpy())
+    found = []
+    for model, by_subject in zip(predicted, np.concatenate(permuted, axis=1), strict=True):  # permutation subject
+        observed = subject_scores(model[scored], measured[..., scored], method=method)
+        null_r = permutation_null(float(observed.mean()), by_subject.mean(1))
+        found.append((null_r, permutation_null(float(observed.square().mean()), np.square(by_subject).mean(1))))
+    return found
+
+
+def _scorer(predicted: Tensor, measured: Tensor, pairs: Tensor | None, method: str) -> Callable[[Tensor], Tensor]:
+    """What gives (model, permutation, subject, ...) similarities for places (permutation, pair) of the permuted pairs."""
+    has_units = method not in ("tau-a", "tau-b")
+    if pairs is None and method in RANKED_ONCE:
+        models = unit_vectors(predicted, method=method, name="predicted RDM")
+        units = unit_vectors(measured, method=method, name="measured RDM")
+        return lambda places: torch.einsum("mkp,s...p->mks...", models[:, places], units)
+    if pairs is not None and has_units and not measured.isnan().any():
+        models = unit_vectors(predicted[:, pairs], method=method, name="predicted RDM")
+
+        def turned(places: Tensor) -> Tensor:
+            units = unit_vectors(measured[..., places], method=method, name="measured RDM")  # subject ... permutation entry
+            return (units @ models.mT).movedim(-1, 0).movedim(-1, 1)
+
+        return turned
+    return lambda places: torch.stack([_score_anew(model, measured, pairs, places, method) for model in predicted])
+
+
+def _score_anew(model: Tensor, measured: Tensor, pairs: Tensor | None, places: Tensor, method: str) -> Tensor:
+    """(permutation, subject, ...) of one model, compared for every permutation."""
+    axes = (slice(None), *[None] * (measured.ndim - 1))
+    if pairs is None:
+        return compare(model[places][axes], measured, method=method)
+    if not measured.isnan().any():
+        return compare(model[pairs], measured[..., places].movedim(-2, 0), method=method)
+    if not model.isnan().any():
+        return compare(model[places][axes], measured[..., pairs], method=method)
+    kept = [~model[place].isnan() for place in places]
+    return torch.stack(
+        [
+            compare(model[place[known]], measured[..., pairs][..., known], method=method)
+            for place, known in zip(places, kept, strict=True)
+        ]
     )
 
 
@@ -307,18 +373,24 @@ def model_difference(
     resampled = bootstrap_scores(both, measured, generator=generator, method=method, pairs=pairs, n_bootstrap=n_bootstrap)[
         int(squared)
     ]
-    differences = resampled.of_difference(0, 1)
-    of_a, of_b = (subject_scores(rdm[scored], measured[..., scored], method=method).numpy() for rdm in both)
-    by_subject = np.square(of_a) - np.square(of_b) if squared else of_a - of_b
-    difference, error = float(by_subject.mean()), standard_error(differences)
-    low, high = bootstrap_interval(difference, differences, level=level)
+    of_a, of_b = (subject_scores(rdm[scored], measured[..., scored], method=method) for rdm in both)
+    by_subject = of_a.square() - of_b.square() if squared else of_a - of_b
+    return _difference(by_subject, resampled.of_difference(0, 1), generator, level)
+
+
+def _difference(
+    by_subject: Tensor, resampled: ResampledScores, generator: np.random.Generator, level: float
+) -> ModelDifference:
+    """From the differences of every subject and their resamples."""
+    difference, error = float(by_subject.mean()), standard_error(resampled)
+    low, high = bootstrap_interval(difference, resampled, level=level)
     t_value = abs(difference) / error if error > 0 else 0.0
     return ModelDifference(
         difference=difference,
         low=low,
         high=high,
-        p_value=2 * float(scipy.stats.t.sf(t_value, _degrees_of_freedom(differences))),
-        p_value_subjects=sign_flip_p_value(by_subject, generator=generator) if len(measured) > 1 else None,
+        p_value=2 * float(scipy.stats.t.sf(t_value, _degrees_of_freedom(resampled))),
+        p_value_subjects=sign_flip_p_value(by_subject.numpy(), generator=generator) if resampled.n_subjects > 1 else None,
     )
 
 

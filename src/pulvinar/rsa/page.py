@@ -37,13 +37,23 @@ def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
         stages = (evaluation.get("importance") or {}).get(target)
         if stages:
             drawn[f"stages_{target}"] = partial(rsa_figures.importance, stages)
-    arrays = read_arrays(run.folder / "artifacts" / "rdms.npz", ("predicted",))
-    if arrays is not None:
-        measured = {name.removeprefix("measured_"): rdm for name, rdm in arrays.items() if name.startswith("measured_")}
-        predicted, images = arrays["predicted"], arrays.get("images")
-        drawn["rdms"] = lambda: rsa_figures.rdms(predicted, measured, order_of(next(iter(measured.values()))))
-        drawn["arrangement"] = partial(rsa_figures.arrangement, predicted, measured, images)
+    for path in rdm_files(run):
+        arrays = read_arrays(path, ("predicted",))
+        if arrays is not None:
+            measured = {name.removeprefix("measured_"): rdm for name, rdm in arrays.items() if name.startswith("measured_")}
+            drawn[path.stem] = partial(_rdms, arrays["predicted"], measured)
+            place = path.stem.replace("rdms", "arrangement", 1)
+            drawn[place] = partial(rsa_figures.arrangement, arrays["predicted"], measured, arrays.get("images"))
     return drawn
+
+
+def rdm_files(run: Run) -> list[Path]:
+    """Of every set of images that the run is over."""
+    return sorted((run.folder / "artifacts").glob("rdms*.npz"))
+
+
+def _rdms(predicted: np.ndarray, measured: Mapping[str, np.ndarray]) -> Figure:
+    return rsa_figures.rdms(predicted, measured, order_of(next(iter(measured.values()))))
 
 
 def records(run: Run) -> list[dict[str, Any]]:
@@ -60,16 +70,23 @@ def table_files(run: Run) -> dict[str, str]:
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
     """What rsa.html is filled with."""
+    evaluation = run.evaluation or {}
     return {
         "tiles": _tiles(run),
         "targets": [
             {
                 "name": target,
                 "standing": _standing(run, target),
-                "ceiling": (run.evaluation or {})["ceilings"][target]["scored"],
-                "table": rsa.score_table(run.evaluation or {}, target, words=tables.label),
+                "ceiling": evaluation["ceilings"][target]["scored"],
+                "table": rsa.score_table(evaluation, target, words=tables.label),
             }
             for target in targets(run)
+        ],
+        "sets": [path.stem.removeprefix("rdms") for path in rdm_files(run)],
+        "by_pairs": [
+            {"name": target, "table": rsa.score_table(evaluation["held_out_pairs"], target, words=tables.label)}
+            for target in targets(run)
+            if "held_out_pairs" in evaluation
         ],
         "published": tables.published_beside(run, {}),
     }

@@ -83,9 +83,10 @@ class FeatureProducts:
             first, second, between = first[chosen], second[chosen], between[chosen]
         squares, total = scales.square(), self.sums @ scales
         n_features = self.lengths.sum()
-        covariance = between @ squares - total[first] * total[second] / n_features
         spread = (self.own @ squares - total.square() / n_features).clamp_min(torch.finfo(total.dtype).tiny).sqrt()
-        return 1 - covariance / (spread[first] * spread[second])
+        (one, other), (length, width) = ([part.index_select(0, rows) for rows in (first, second)] for part in (total, spread))
+        covariance = between @ squares - one * other / n_features
+        return 1 - covariance / (length * width)
 
     def variances(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
         """Variance of each scale's features over these images and all positions, times the number of positions."""
@@ -277,11 +278,12 @@ def rdm_loss(
 
     l1, mse: mean over subjects and pairs (paper). correlation (ours): 1 - weighted Pearson r with the subjects' mean RDM, which
     leaves gain and offset of the prediction free. Missing pairs (NaN) are left out; a mean is over the subjects that have one.
+    Where no pair is left, the loss does not depend on the scales.
     """
     there = torch.isfinite(measured)
     if loss == "correlation":
         weights = weights * there.any(0)[:, None]
-        total = weights.sum(0)
+        total = weights.sum(0).clamp_min(1e-30)
         mean = (measured.mean(0) if there.all() else measured.nanmean(0).nan_to_num())[:, None]
         ours = predicted - (weights * predicted).sum(0) / total
         theirs = mean - (weights * mean).sum(0) / total
@@ -291,7 +293,7 @@ def rdm_loss(
     for subject, has in zip(measured, there, strict=True):
         gap = torch.where(has[:, None], predicted - subject.nan_to_num()[:, None], 0.0)
         error = error + (gap.abs() if loss == "l1" else gap.square())
-    return (weights * error).sum(0) / (weights * there.sum(0)[:, None]).sum(0)
+    return (weights * error).sum(0) / (weights * there.sum(0)[:, None]).sum(0).clamp_min(1e-30)
 
 
 def identity_penalty(scales: Float[Tensor, "scale column"]) -> Float[Tensor, " column"]:

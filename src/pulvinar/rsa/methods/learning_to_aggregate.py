@@ -6,7 +6,7 @@ with the network in the loop. Scores: rsa/evaluation.py. Table 1's four configur
 
 Differs from the paper and why (measured in docs/methods/learning_to_aggregate.md):
 - The paper holds out pairs, so that its validation images are training images too; here every fold is over images, and what is
-  chosen (pull to identity, when to stop) is chosen in inner folds.
+  chosen (pull to identity, when to stop) is chosen in inner folds. protocol=both adds its table of held-out pairs.
 - Defaults are what generalised best to unseen images, not the paper's: white backgrounds are made grey, maps are averaged
   to a few places, channels may start at equal variance, the loss is a correlation, scales are pulled to the identity, all pairs
   are one step. The presets have the paper's.
@@ -14,6 +14,7 @@ Differs from the paper and why (measured in docs/methods/learning_to_aggregate.m
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import Backbone, load_backbone
+from pulvinar.networks.backbones import Backbone
 from pulvinar.rsa import evaluation as rsa
 from pulvinar.rsa.aggregation import (
     ChosenScales,
     Layout,
     MeasuredRDMs,
     inner_folds,
+    known_pairs,
     nested_scales,
     splits_at_once,
 )
@@ -45,8 +47,10 @@ from pulvinar.rsa.aggregation_features import layouts, pictures, products
 from pulvinar.rsa.aggregation_network import NetworkTrainer
 from pulvinar.rsa.aggregation_scores import baselines, predictions, stage_importance
 from pulvinar.rsa.aggregation_settings import AggregationConfig, parse_layout
+from pulvinar.rsa.side_by_side import SideBySide, open_networks
+from pulvinar.rsa.targets import image_sets, measured_rdms, subject_rdms, target_names
 from pulvinar.scores.published import published
-from pulvinar.scores.rdm import condense, expand
+from pulvinar.scores.rdm import expand, pairs_among
 from pulvinar.scores.resampling import LEVEL
 
 THUMBNAIL = 56  # pixels, in the report
@@ -59,10 +63,10 @@ class Config(AggregationConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """The data with the backbone and, in the order of `target_names`, the RDMs to reproduce."""
+    """The data with the networks and, in the order of `target_names`, the RDMs to reproduce."""
 
     data: Dissimilarities
-    backbone: Backbone
+    networks: SideBySide
     measured: list[MeasuredRDMs]
 
 
@@ -74,65 +78,36 @@ def prepare(config: Config, data: Dissimilarities) -> Prepared:
     n_sources = len(set(data.stimuli.sources))
     if n_sources < 3 * config.n_inner_folds:
         raise InputError(f"n_inner_folds: {config.n_inner_folds} folds of 3 images or more need more than {n_sources} images")
-    backbone = open_backbone(config, config.weights)
-    return Prepared(data=data, backbone=backbone, measured=[measured_rdms(data, name, config) for name in names])
-
-
-def target_names(config: Config, data: Dissimilarities) -> tuple[str, ...]:
-    """The targets to fit; `NotFoundError` names those that are there."""
-    names = config.roi or (next(iter(data.targets)),)
-    return tuple(data.target(name).name for name in names)
-
-
-def measured_rdms(data: Dissimilarities, name: str, config: Config) -> MeasuredRDMs:
-    """One target for training."""
-    rdms = subject_rdms(data, name)
-    return MeasuredRDMs(rdms, time_sampling=config.time_sampling, use_reliability=config.use_reliability)
-
-
-def subject_rdms(data: Dissimilarities, name: str) -> Tensor:
-    """(subject, time, pair) of a target; fMRI has one time point."""
-    square = torch.from_numpy(np.asarray(data.target(name).rdms, np.float64))
-    return condense(square if square.ndim == 4 else square[:, None])
-
-
-def open_backbone(config: Config, weights: str | None) -> Backbone:
-    """The frozen network of the settings."""
-    return load_backbone(
-        config.backbone,
-        weights=weights,
-        stages=config.stages,
-        image_size=config.image_size,
-        mean=config.mean or None,
-        std=config.std or None,
-        seed=config.seed,
-    ).freeze()
+    networks = open_networks(config, config.weights)
+    return Prepared(data=data, networks=networks, measured=measured_rdms(data, names, config))
 
 
 def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
-    data, backbone, measured = prepared.data, prepared.backbone, prepared.measured
-    result = _fit_network(config, data, run, backbone, measured) if config.runs_backbone else None
+    data, networks, measured = prepared.data, prepared.networks, prepared.measured
+    result = _fit_network(config, data, run, networks, measured) if config.runs_backbone else None
     if result is None:
-        result = _fit_scales(config, data, run, backbone, measured)
-    weights = config.weights
-    if weights is not None and Path(weights).is_file():
-        weights = str(Path(weights).resolve())
-    result |= {"backbone": {"weights": weights, "checksum": backbone.checksum(), "stages": list(backbone.stages)}}
+        result = _fit_scales(config, data, run, networks, measured)
+    weights = None if config.weights is None else ",".join(map(_absolute, config.weights.split(",")))
+    result |= {"backbone": {"weights": weights, "checksum": networks.checksum(), "stages": list(networks.stages)}}
     run.save(result, name="scales")
-    write_json(run.path / "artifacts" / "scales.json", _summary(result, backbone), sealed=True)
+    write_json(run.path / "artifacts" / "scales.json", _summary(result, networks), sealed=True)
     run.finish(chosen=result["chosen"], roi=list(target_names(config, data)))
 
 
+def _absolute(weights: str) -> str:
+    return str(Path(weights.strip()).resolve()) if Path(weights.strip()).is_file() else weights.strip()
+
+
 def _fit_scales(
-    config: Config, data: Dissimilarities, run: RunFolder, backbone: Backbone, measured: list[MeasuredRDMs]
+    config: Config, data: Dissimilarities, run: RunFolder, networks: SideBySide, measured: list[MeasuredRDMs]
 ) -> State:
     state = run.load()
     if state is not None:
         log("resumed: the scales are chosen")
         return state["result"]
-    found = layouts(backbone, pictures(data.stimuli, config.background), config)
-    everything = torch.ones(len(data.stimuli), 1, dtype=torch.bool)
+    found = layouts(networks, pictures(data.stimuli, config.background), config)
+    everything = rsa.Splits(training=torch.ones(len(data.stimuli), 1, dtype=torch.bool))
     chosen = choose(config, found, measured, everything, list(data.stimuli.sources))[0]
     for candidate, score in chosen.inner_scores.items():
         run.log(**dataclasses.asdict(candidate), inner_score=score)
@@ -143,14 +118,15 @@ def _fit_scales(
 
 
 def choose(
-    config: Config, found: dict[str, Layout], measured: list[MeasuredRDMs], training: Tensor, groups: list[str]
+    config: Config, found: dict[str, Layout], measured: list[MeasuredRDMs], splits: rsa.Splits, groups: list[str]
 ) -> list[ChosenScales]:
-    """Nested choice and training of the scales of every split (image, split)."""
-    n_training = int(training[:, 0].sum())
-    per_block = len(found) * config.n_steps(n_training)
+    """Nested choice and training of the scales of every split."""
+    training = splits.training
+    n_pairs = int((splits.pairs(0)[:, 0] & known_pairs(measured)).sum())
+    per_block = len(found) * config.n_steps(n_pairs)
     n_blocks = -(-training.shape[1] // splits_at_once(len(config.identity_weights), config.n_inner_folds))
     with bar("scales", per_block * n_blocks) as shown:
-        return nested_scales(found, measured, training, groups, config, shown)
+        return nested_scales(found, measured, training, groups, config, shown, held_out_pairs=splits.held_out_pairs)
 
 
 def network_trainer(
@@ -160,12 +136,22 @@ def network_trainer(
     measured: list[MeasuredRDMs],
     training: Tensor,
     groups: list[str],
+    *,
+    sets: Sequence[Tensor],
+    left_out: Tensor | None = None,
 ) -> NetworkTrainer:
-    """A trainer that runs the network; without early stopping every training image is trained on."""
+    """A trainer that runs the network; without early stopping every training image is trained on.
+
+    sets: rows of each set of images. left_out: (pair,), where pairs are held out: a share of the others then chooses the epoch.
+    """
     generator = seeded(config.seed)
     held_out = torch.zeros_like(training)
-    if config.early_stopping:
+    judged: Tensor | None = None
+    if config.early_stopping and left_out is None:
         held_out = inner_folds(training, groups, config.n_inner_folds, generator) == 0
+    if config.early_stopping and left_out is not None:
+        judged = ~left_out & (torch.rand(len(left_out), generator=generator) < 1 / config.n_inner_folds)
+        left_out = left_out | judged
     return NetworkTrainer(
         backbone,
         backbone.preprocess(images),
@@ -174,15 +160,19 @@ def network_trainer(
         held_out,
         config,
         generator,
+        left_out=left_out,
+        judged=judged,
+        sets=sets,
     )
 
 
 def _fit_network(
-    config: Config, data: Dissimilarities, run: RunFolder, backbone: Backbone, measured: list[MeasuredRDMs]
+    config: Config, data: Dissimilarities, run: RunFolder, networks: SideBySide, measured: list[MeasuredRDMs]
 ) -> State:
     everything = torch.ones(len(data.stimuli), dtype=torch.bool)
     images = pictures(data.stimuli, config.background)
-    trainer = network_trainer(config, backbone, images, measured, everything, list(data.stimuli.sources))
+    rows = [own for _, _, own in image_sets(data)]
+    trainer = network_trainer(config, networks.only, images, measured, everything, list(data.stimuli.sources), sets=rows)
     state = run.load()
     state = None if state is None else state["trainer"]
     run_to_end(trainer, "network and scales", run, state=state, save=lambda reached: run.save({"trainer": reached}))
@@ -193,13 +183,13 @@ def _fit_network(
     }
 
 
-def _summary(result: State, backbone: Backbone) -> dict[str, Any]:
+def _summary(result: State, networks: SideBySide) -> dict[str, Any]:
     """Scales by stage, for readers of the run."""
     scales, stage = result["scales"], result["stage"]
     return {
-        "stages": list(backbone.stages),
-        "mean_scale": [float(scales[stage == place].mean()) for place in range(len(backbone.stages))],
-        "scales": {name: scales[stage == place].tolist() for place, name in enumerate(backbone.stages)},
+        "stages": list(networks.stages),
+        "mean_scale": [float(scales[stage == place].mean()) for place in range(len(networks.stages))],
+        "scales": {name: scales[stage == place].tolist() for place, name in enumerate(networks.stages)},
         "chosen": result["chosen"],
     }
 
@@ -211,112 +201,175 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
         raise InputError(f"{run.path}: has no checkpoint 'scales'")
     if len(stimuli) < 2:
         raise InputError(f"images: two or more are needed for dissimilarities, {len(stimuli)} came")
-    backbone = open_backbone(config, result["backbone"]["weights"])
-    if backbone.checksum() != result["backbone"]["checksum"]:
+    networks = open_networks(config, result["backbone"]["weights"])
+    if networks.checksum() != result["backbone"]["checksum"]:
         raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
     if result["network"]:
-        backbone.network.load_state_dict(result["network"])
-    features = products(backbone, pictures(stimuli, config.background), parse_layout(result["chosen"]["layout"])[1], config)
+        networks.only.network.load_state_dict(result["network"])
+    features = products(networks, pictures(stimuli, config.background), parse_layout(result["chosen"]["layout"])[1], config)
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
 
 def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls: bool = True) -> dict[str, Any]:
-    """Repeated image-wise folds: our scales beside baselines and confounds, stage importance; written into the run."""
+    """Repeated image-wise folds: our scales beside baselines and confounds, stage importance; written into the run.
+
+    protocol=both: the paper's held-out pairs beside them, as `held_out_pairs`.
+    """
     run.require(method="learning_to_aggregate")
-    backbone = open_backbone(config, config.weights)
-    names, groups = target_names(config, data), list(data.stimuli.sources)
-    measured = [measured_rdms(data, name, config) for name in names]
-    images = pictures(data.stimuli, config.background)
-    found = layouts(backbone, images, config)
-    splits = rsa.Splits.repeated(groups, n_repeats=config.n_repeats, n_folds=config.n_folds, seed=config.seed)
-    chosen = None if config.runs_backbone else choose(config, found, measured, splits.training, groups)
-    if chosen is None:
-        ours = predict_by_network(config, backbone, images, measured, splits, groups)
-    else:
-        ours = predictions(found, chosen)
-    models = {"learning_to_aggregate": ours}
-    if controls and config.resolution != "stage":
-        models["scales per stage only"] = _stage_scales(config, backbone, images, measured, splits, groups)
-    if controls:
-        models |= baselines(found, measured, splits, groups, n_folds=config.n_inner_folds, seed=config.seed)
+    inputs = inputs_of(config, data)
+    names, images, networks = inputs.names, inputs.images, inputs.networks
+    splits = rsa.Splits.repeated(inputs.groups, n_repeats=config.n_repeats, n_folds=config.n_folds, seed=config.seed)
+    chosen, models = _models(inputs, splits, controls=controls)
     result: dict[str, Any] = {"roi": list(names), "rows": [], "ceilings": {}, "importance": {}}
-    for name in names:
-        scored = rsa.Scored(
-            measured=subject_rdms(data, name),
-            splits=splits,
-            confounds=rsa.confound_rdms(data.stimuli, data.models) if controls else {},
-            n_permutations=config.n_permutations,
-            n_bootstrap=config.n_bootstrap,
-            seed=config.seed,
-            comparisons=config.comparisons,
-        )
-        result["rows"] += [{"target": name, **row} for row in rsa.table(models, scored)]
-        result["ceilings"][name] = rsa.ceilings(scored)
+    for label, scored, places in _scored(inputs, splits, controls=controls):
+        result["rows"] += [{"target": label, **row} for row in rsa.table(_among(models, places), scored)]
+        result["ceilings"][label] = rsa.ceilings(scored)
         if chosen is not None and controls:
-            result["importance"][name] = stage_importance(found, chosen, scored)
+            result["importance"][label] = stage_importance(
+                inputs.layouts, chosen, scored, training=splits.training, places=places
+            )
     if chosen is not None:
         result["chosen"] = [dataclasses.asdict(part.chosen) for part in chosen]
+    if config.protocol == "both":
+        result["held_out_pairs"] = _by_pairs(inputs, controls=controls)
     result |= {
         "interval_level": LEVEL,
-        "backbone": backbone.name,
-        "stages": list(backbone.stages),
+        "backbone": networks.name,
+        "stages": list(networks.stages),
         "n_images": len(data.stimuli),
     }
     write_json(run.path / "evaluation.json", result, sealed=True)
-    _write_rdms(run, data, names, splits.assemble(ours, 2), images)
+    _write_rdms(run, data, names, splits.assemble(models["learning_to_aggregate"], 2), images)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """What every part of the evaluation works on."""
+
+    config: Config
+    data: Dissimilarities
+    names: tuple[str, ...]
+    networks: SideBySide
+    images: list[np.ndarray]
+    measured: list[MeasuredRDMs]
+    layouts: dict[str, Layout]
+
+    @property
+    def groups(self) -> list[str]:
+        """Source pictures."""
+        return list(self.data.stimuli.sources)
+
+
+def inputs_of(config: Config, data: Dissimilarities) -> Inputs:
+    """Networks, pictures, products and RDMs of the settings."""
+    networks, images = open_networks(config, config.weights), pictures(data.stimuli, config.background)
+    names = target_names(config, data)
+    return Inputs(
+        config=config,
+        data=data,
+        names=names,
+        networks=networks,
+        images=images,
+        measured=measured_rdms(data, names, config),
+        layouts=layouts(networks, images, config),
+    )
+
+
+def _models(inputs: Inputs, splits: rsa.Splits, *, controls: bool) -> tuple[list[ChosenScales] | None, dict[str, Tensor]]:
+    """What inner folds chose (None where the network is run), and every model's predictions (pair, split), ours first."""
+    config, measured, groups = inputs.config, inputs.measured, inputs.groups
+    chosen = None
+    if not config.runs_backbone:
+        chosen = choose(config, inputs.layouts, measured, splits, groups)
+    ours = predictions(inputs.layouts, chosen) if chosen is not None else predict_by_network(inputs, splits)
+    models = {"learning_to_aggregate": ours}
+    if controls and config.resolution != "stage" and splits.held_out_pairs is None:
+        models["scales per stage only"] = _stage_scales(inputs, splits)
+    if controls:
+        models |= baselines(inputs.layouts, measured, splits, groups, n_folds=config.n_inner_folds, seed=config.seed)
+    return chosen, models
+
+
+def _among(models: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    return {name: rdm[places] for name, rdm in models.items()}
+
+
+def _scored(inputs: Inputs, splits: rsa.Splits, *, controls: bool) -> Iterator[tuple[str, rsa.Scored, Tensor]]:
+    """Of every target in every set of images: its label, what its rows share, and the places of its pairs among all."""
+    config = inputs.config
+    for name in inputs.names:
+        for label, part, rows in image_sets(inputs.data):
+            if name in part.targets:
+                scored = rsa.Scored(
+                    measured=subject_rdms(part, name),
+                    splits=splits.among(rows),
+                    confounds=rsa.confound_rdms(part.stimuli, part.models) if controls else {},
+                    n_permutations=config.n_permutations,
+                    n_bootstrap=config.n_bootstrap,
+                    seed=config.seed,
+                    comparisons=config.comparisons,
+                )
+                yield f"{name}-{label}" if label else name, scored, pairs_among(rows, len(inputs.data.stimuli))
+
+
+def _by_pairs(inputs: Inputs, *, controls: bool) -> dict[str, Any]:
+    """The table of the paper's protocol: a tenth of the pairs held out at a time, of images that are trained on."""
+    splits = rsa.Splits.of_pairs(len(inputs.data.stimuli), seed=inputs.config.seed)
+    _, models = _models(inputs, splits, controls=controls)
+    result: dict[str, Any] = {"rows": [], "ceilings": {}}
+    for label, scored, places in _scored(inputs, splits, controls=controls):
+        result["rows"] += [{"target": label, **row} for row in rsa.table(_among(models, places), scored)]
+        result["ceilings"][label] = rsa.ceilings(scored)
     return result
 
 
 def _write_rdms(
     run: RunFolder, data: Dissimilarities, names: tuple[str, ...], unseen: Tensor, images: list[np.ndarray]
 ) -> None:
-    """artifacts/rdms.npz for the report: the prediction for unseen pairs and every target's mean over subjects and time.
+    """artifacts/rdms.npz for the report (of several sets of images rdms-SET.npz): the prediction for unseen pairs and every
+    target's mean over subjects and time.
 
     The prediction is brought to mean and spread of the first target's mean, since folds only say how pairs relate; pairs
     that no fold held out are NaN.
     """
-    means = {name: subject_rdms(data, name).mean((0, 1)) for name in names}
-    first = means[names[0]]
-    known = unseen[~unseen.isnan()]
-    scaled = (unseen - known.mean()) / known.std().clamp_min(1e-12) * first.std() + first.mean()
     small = [torch.from_numpy(image).permute(2, 0, 1)[None].float() for image in images]
     thumbnails = torch.cat([torch.nn.functional.adaptive_avg_pool2d(image, THUMBNAIL) for image in small])
-    write_arrays(
-        run.path / "artifacts" / "rdms.npz",
-        predicted=expand(scaled.clamp_min(0)).numpy(),
-        images=thumbnails.permute(0, 2, 3, 1).round().byte().numpy(),
-        **{f"measured_{name}": expand(mean).numpy() for name, mean in means.items()},
-    )
+    thumbnails = thumbnails.permute(0, 2, 3, 1).round().byte()
+    for label, part, rows in image_sets(data):
+        means = {name: subject_rdms(part, name).mean((0, 1)) for name in names if name in part.targets}
+        if not means:
+            continue
+        first, own = next(iter(means.values())), unseen[pairs_among(rows, len(data.stimuli))]
+        known = own[~own.isnan()]
+        scaled = (own - known.mean()) / known.std().clamp_min(1e-12) * first.std() + first.mean()
+        write_arrays(
+            run.path / "artifacts" / (f"rdms-{label}.npz" if label else "rdms.npz"),
+            predicted=expand(scaled.clamp_min(0)).numpy(),
+            images=thumbnails[rows].numpy(),
+            **{f"measured_{name}": expand(mean).numpy() for name, mean in means.items()},
+        )
 
 
-def _stage_scales(
-    config: Config,
-    backbone: Backbone,
-    images: list[np.ndarray],
-    measured: list[MeasuredRDMs],
-    splits: rsa.Splits,
-    groups: list[str],
-) -> Tensor:
+def _stage_scales(inputs: Inputs, splits: rsa.Splits) -> Tensor:
     """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
+    config = inputs.config
     layouts_of = tuple(dict.fromkeys(f"stage:{parse_layout(name)[1]}" for name in config.layouts))
     by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=layouts_of, early_stopping=True)
-    found = layouts(backbone, images, by_stage)
-    return predictions(found, choose(by_stage, found, measured, splits.training, groups))
+    found = layouts(inputs.networks, inputs.images, by_stage)
+    return predictions(found, choose(by_stage, found, inputs.measured, splits, inputs.groups))
 
 
-def predict_by_network(
-    config: Config,
-    backbone: Backbone,
-    images: list[np.ndarray],
-    measured: list[MeasuredRDMs],
-    splits: rsa.Splits,
-    groups: list[str],
-) -> Tensor:
+def predict_by_network(inputs: Inputs, splits: rsa.Splits) -> Tensor:
     """(pair, split) of trainers that run the network, one for each split."""
-    columns = []
+    columns, rows = [], [own for _, _, own in image_sets(inputs.data)]
+    backbone, config = inputs.networks.only, inputs.config
     with bar("network, splits", splits.training.shape[1]) as shown:
-        for training in splits.training.T:
-            trainer = network_trainer(config, backbone, images, measured, training, groups)
+        for place, training in enumerate(splits.training.T):
+            left_out = None if splits.held_out_pairs is None else splits.held_out_pairs[:, place]
+            trainer = network_trainer(
+                config, backbone, inputs.images, inputs.measured, training, inputs.groups, sets=rows, left_out=left_out
+            )
             while not trainer.done:
                 trainer.run_epoch()
             columns.append(trainer.rdm(trainer.pixels))

@@ -1,0 +1,81 @@
+"""One network, or several whose stages stand side by side in one embedding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pulvinar.core.errors import ConfigError
+from pulvinar.data.stimuli import Stimuli
+from pulvinar.networks.backbones import Backbone, extract, load_backbone
+from pulvinar.rsa.aggregation_settings import AggregationConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SideBySide:
+    """Frozen networks. Of several, a stage is named NETWORK/STAGE, and each network gets the pictures at its own size."""
+
+    backbones: tuple[Backbone, ...]
+
+    @property
+    def only(self) -> Backbone:
+        """The network where there is one; `ConfigError` for several, which are not run in the loop."""
+        if len(self.backbones) > 1:
+            raise ConfigError(f"backbone: {self.name}: with train=all or crops=run_backbone one network is trained or run")
+        return self.backbones[0]
+
+    @property
+    def name(self) -> str:
+        """Names of all networks."""
+        return " + ".join(backbone.name for backbone in self.backbones)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Of all networks, one after the other."""
+        return tuple(self._stage(backbone, stage) for backbone in self.backbones for stage in backbone.stages)
+
+    def _stage(self, backbone: Backbone, stage: str) -> str:
+        return stage if len(self.backbones) == 1 else f"{backbone.name.rpartition(':')[2]}/{stage}"
+
+    def checksum(self) -> str:
+        """Of the weights of all networks."""
+        return ",".join(backbone.checksum() for backbone in self.backbones)
+
+    def maps(self, images: Sequence[np.ndarray] | Stimuli, *, pool: int | None) -> dict[str, Tensor]:
+        """Stage -> float32 (image, channel, height, width)."""
+        return {
+            self._stage(backbone, stage): torch.from_numpy(values)
+            for backbone in self.backbones
+            for stage, values in extract(backbone, images, pool=pool).items()
+        }
+
+
+def open_networks(config: AggregationConfig, weights: str | None) -> SideBySide:
+    """The frozen networks of the settings. weights: one for all (random, 'default'), or as many as networks."""
+    names = [name.strip() for name in config.backbone.split(",")]
+    files: list[str | None] = [None] if weights is None else [name.strip() for name in weights.split(",")]
+    files = files * len(names) if len(files) == 1 else files
+    if len(files) != len(names):
+        raise ConfigError(
+            f"weights: {len(files)} came for {len(names)} networks ({config.backbone}); give one for all or one each"
+        )
+    if len(names) > 1 and not isinstance(config.stages, int):
+        raise ConfigError("stages: names are of one network; with several give a number, of each")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"backbone: {config.backbone}: a network stands twice")
+    return SideBySide(
+        backbones=tuple(
+            load_backbone(
+                name,
+                weights=file,
+                stages=config.stages,
+                image_size=config.image_size,
+                mean=config.mean or None,
+                std=config.std or None,
+                seed=config.seed,
+            ).freeze()
+            for name, file in zip(names, files, strict=True)
+        )
+    )
