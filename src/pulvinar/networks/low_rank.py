@@ -24,7 +24,7 @@ def add_adapters(network: nn.Module, *, rank: int, seed: int) -> Any:
         raise InputError("low-rank adapters: the network has no linear layer or convolution that an adapter fits")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))  # type: ignore[arg-type]
+        return peft.get_peft_model(network, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
 
 
 def _fits(module: nn.Module) -> bool:

@@ -56,8 +56,8 @@ def baselines(
     features = next(iter(layouts.values())).features
     alone = single_stages(features)
     rows |= {f"stage {name} alone": rdm for name, rdm in alone.items()}
-    has_channels = isinstance(features, FeatureProducts) and features.n_scales > len(features.stages)
-    if has_channels and splits.held_out_pairs is None:
+    many = features.n_scales > len(features.stages)
+    if isinstance(features, FeatureProducts) and many and splits.held_out_pairs is None:
         rows["feature-reweighted RSA"] = reweighted(features, measured, splits, groups, n_folds=n_folds, seed=seed)
     return rows
 
