@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         return f'<?xml version="1.0"?><ListBucketResult xmlns="{space}">{items}{truncated}{token}</ListBucketResult>'.encode()
 
     def _file(self, path: str, content: bytes) -> None:
-        web, faults = self.server_of_tests, self.server_of_tests.faults
+        faults = self.server_of_tests.faults
         tag = f'"{hashlib.md5(content).hexdigest()}"'
         content = _fault(faults.instead, path) or content
         start, status, headers = 0, 200, {}

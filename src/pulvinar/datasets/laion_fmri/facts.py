@@ -40,6 +40,7 @@ FACTS = Facts(
             path=f"{ROIS}/{{subject}}/*/{{subject}}_space-T1w_res-1pt8_label-*_mask.nii.gz", source=BUCKET, optional=True
         ),
         PublishedFile(path=str(METADATA), source=BUCKET, optional=True),
+        PublishedFile(path=EMBEDDINGS.format(name="*"), source=BUCKET, optional=True),
         PublishedFile(path=str(IMAGES), images=True),
     ),
     by_hand=(
