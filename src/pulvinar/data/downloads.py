@@ -118,8 +118,8 @@ class Client:
                 if self.stopped.wait(pause):
                     raise StoppedError from None
 
-    def get(self, url: str, most: int, *, what: str, missing_ok: bool = False) -> bytes | None:
-        """The whole of a small answer; None where it is not there and may be missing. most: bytes."""
+    def get(self, url: str, most: int, *, what: str) -> bytes:
+        """The whole of a small answer. most: bytes."""
 
         def step() -> bytes:
             content = bytearray()
@@ -130,20 +130,16 @@ class Client:
                         raise FileError(f"{without_credentials(url)}: {what} of more than {most} bytes came; not read")
             return bytes(content)
 
+        return self.persisting(url, step, lambda: 0)
+
+    def json(self, url: str, most: int, *, missing_ok: bool = False) -> Any:
+        """The JSON at an address; None where it is not there and may be missing."""
         try:
-            return self.persisting(url, step, lambda: 0)
+            return json.loads(self.get(url, most, what="JSON"))
         except NotFoundError:
             if missing_ok:
                 return None
             raise
-
-    def json(self, url: str, most: int, *, missing_ok: bool = False) -> Any:
-        """The JSON at an address; None where it is not there and may be missing."""
-        content = self.get(url, most, what="JSON", missing_ok=missing_ok)
-        if content is None:
-            return None
-        try:
-            return json.loads(content)
         except ValueError as error:
             raise FileError(f"{without_credentials(url)}: no JSON came: {error}") from error
 

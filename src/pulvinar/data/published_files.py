@@ -6,7 +6,7 @@ lie in a fetched one, with its `fetched.json`; or an address of S3's and figshar
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -86,6 +86,7 @@ def _fitting(
     file: PublishedFile, subject: str, wish: Wish, facts: Facts, client: Client, mirror: str | None
 ) -> Iterator[RemoteFile]:
     pattern = _pattern(file.path, subject)
+    listing: Iterable[RemoteFile]
     if file.source.startswith("s3://"):
         listing = _of_s3(file.source, _beginning(file.path, subject), client, mirror)
     elif file.source.startswith("figshare:"):
