@@ -1,4 +1,4 @@
-"""`pulvinar data`: look at, convert or plant data."""
+"""`pulvinar data`: look at, convert, fetch or plant data."""
 
 import argparse
 
@@ -48,10 +48,37 @@ def _embed(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _fetch(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.fetch import fetch
+
+    result = fetch(
+        arguments.name,
+        out=arguments.out,
+        subjects=arguments.subjects,
+        sessions=arguments.sessions,
+        images=arguments.images,
+        mirror=arguments.mirror,
+        accept_terms=arguments.accept_terms,
+        parallel=arguments.parallel,
+        timeout_s=arguments.timeout,
+        dry_run=arguments.dry_run,
+    )
+    for path, n_bytes in result.get("would_fetch", {}).items():
+        say(arguments, f"{'?' if n_bytes is None else n_bytes:>15}  {path}")
+    say(
+        arguments,
+        f"{result['folder']}: {result['dataset']}, {result['files']} files, {result['bytes'] / 1e9:.3g} GB, "
+        + ("to be fetched" if arguments.dry_run else f"{result['fetched_now']} fetched now"),
+    )
+    if result["by_hand"]:
+        say(arguments, f"by hand: {result['by_hand']}")
+    return result
+
+
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
     kinds = commands.group(
-        "data", "look at, convert or plant data", "Experiments and other data.", example="pulvinar data inspect mystudy/"
+        "data", "look at, convert, fetch or plant data", "Experiments and other data.", example="pulvinar data inspect mystudy/"
     )
     inspect = kinds.add(
         "inspect",
@@ -81,6 +108,22 @@ def declare(commands: Commands) -> None:
     simulate.add_argument("--n-subjects", "--subjects", type=int, help="subjects, the new one included")
     simulate.add_argument("--layout", help="write the files of this dataset instead, e.g. nsd (docs/nsd.md)")
     add_settings(simulate)
+    fetch = kinds.add(
+        "fetch",
+        _fetch,
+        "fetch a public data set from where its owners offer it (docs/fetch.md)",
+        example="pulvinar data fetch bold5000 --subjects CSI1 --sessions 1 2 --out bold5000/",
+    )
+    fetch.add_argument("name", help="such as bold5000, laion_fmri, nod, things_fmri, god, mosaic, nsd, cifar10")
+    fetch.add_argument("--out", required=True, help="the folder; what is there already is kept, what was cut is continued")
+    fetch.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="names or numbers, '*_NSD', or all")
+    fetch.add_argument("--sessions", nargs="+", type=int, default=[], metavar="N", help="only these (default: all public ones)")
+    fetch.add_argument("--images", action="store_true", help="the pictures too, where the source has them")
+    fetch.add_argument("--accept-terms", action="store_true", help="you have read the terms, and agree to them")
+    fetch.add_argument("--from", dest="mirror", metavar="URL", help="ask a mirror: a fetched folder on a web server, or S3")
+    fetch.add_argument("--parallel", type=int, default=4, help="files at a time (default 4)")
+    fetch.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds without a byte (default 60)")
+    fetch.add_argument("--dry-run", action="store_true", help="list the files and their sizes, and fetch nothing")
     embed = kinds.add(
         "embed",
         _embed,

@@ -18,6 +18,8 @@ def kept(arguments: argparse.Namespace) -> str:
         checkpoint = _newest_checkpoint(folder / "picture_decoder")
         pictures = len(list(folder.glob("generated/*"))) + len(list(folder.glob("images/*")))
         return f"{f'Kept: {checkpoint}. ' if checkpoint else ''}{pictures} pictures are in {folder}. {SAME}"
+    if command == "data" and arguments.data_command == "fetch":
+        return f"Kept: what has come, in {arguments.out}. {SAME}"
     if command == "reproduce":
         return f"Finished runs and the last checkpoint are kept. {SAME}"
     unfinished = Path(f"{getattr(arguments, 'out', None) or ''}.unfinished")

@@ -316,10 +316,10 @@ def read_json(path: str | os.PathLike[str], *, check_seal: bool = True) -> Any:
     return content
 
 
-def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, in hex; `FileError` when it is missing."""
+def checksum(path: str | os.PathLike[str], kind: str = "sha256") -> str:
+    """SHA-256 of a file, or another checksum that `hashlib` knows, in hex; `FileError` when it is missing."""
     with require_file(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def fingerprint(*values: Any) -> str:

@@ -7,28 +7,43 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
-    """A file that the owners offer: its place in the folder ({subject} in it), size in bytes and checksum where published."""
+    """Files that the owners offer: their place in the folder, where `pulvinar data fetch` has them from, and what is published.
+
+    path: place in the folder, and name at the source: {subject}, {session} (a number, padded or not), * (anything but a
+    slash). source: `s3://BUCKET[@REGION][/PREFIX]` (read without a name), `figshare:ARTICLE`, or a web address that `path` is
+    put behind; empty: only by hand. n_bytes, checksum ('md5:...' or 'sha256:...'): of a single file, where published; listings
+    of S3 and figshare say them themselves. unpack: an archive (.tar.gz, .zip) whose content counts. images: what was shown,
+    fetched when asked for. optional: read where it is there.
+    """
 
     path: str
-    url: str = ""
+    source: str = ""
     n_bytes: int | None = None
-    checksum: str = ""  # 'md5:...' or 'sha256:...'
+    checksum: str = ""
+    unpack: bool = False
+    images: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """Where data come from, and what one may do with them; empty for layouts of our own.
 
-    subjects: their names in the files. space: what a voxel is. files: those that are read. What is not published is empty.
+    terms: what binds whoever uses the data; agreement: what has to be agreed to before they are fetched. subjects: their names
+    in the files. sessions: those that are public, where the source has others too. space: what a voxel is. files: those that
+    are read. by_hand: how to get what is not fetched. What is not published is empty.
     """
 
     citation: str = ""
     url: str = ""
     licence: str = ""
     terms: str = ""
+    agreement: str = ""
     subjects: tuple[str, ...] = ()
+    sessions: tuple[int, ...] = ()
     space: str = ""
     files: tuple[PublishedFile, ...] = ()
+    by_hand: str = ""
 
     @property
     def kept(self) -> dict[str, str]:

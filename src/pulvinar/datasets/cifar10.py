@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from pulvinar.data.binary_images import find_folder, read_class_names, read_records
-from pulvinar.data.dataset import Dataset, Facts
+from pulvinar.data.dataset import Dataset, Facts, PublishedFile
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"train": (50_000, 32, 32, 3), "test": (10_000, 32, 32, 3), "classes": 10}
@@ -44,6 +44,15 @@ DATASET = Dataset(
         citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
         url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         licence="none stated; the page asks for the citation",
+        files=(
+            PublishedFile(
+                path="cifar-10-binary.tar.gz",
+                source="https://www.cs.toronto.edu/~kriz",
+                n_bytes=170_052_171,
+                checksum="md5:c32a1d4ab5d03f1284b67883e8d87530",
+                unpack=True,
+            ),
+        ),
     ),
     load=load,
 )

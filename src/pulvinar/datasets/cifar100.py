@@ -3,7 +3,7 @@
 import os
 
 from pulvinar.data.binary_images import find_folder, read_class_names, read_records
-from pulvinar.data.dataset import Dataset, Facts
+from pulvinar.data.dataset import Dataset, Facts, PublishedFile
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"train": (50_000, 32, 32, 3), "test": (10_000, 32, 32, 3), "classes": 100}
@@ -38,6 +38,14 @@ DATASET = Dataset(
         citation="Krizhevsky A. Learning multiple layers of features from tiny images. University of Toronto, 2009.",
         url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
         licence="none stated; the page asks for the citation",
+        files=(
+            PublishedFile(
+                path="cifar-100-binary.tar.gz",
+                source="https://www.cs.toronto.edu/~kriz",
+                checksum="md5:03b5dce01913d631647c71ecec9e9cb8",
+                unpack=True,
+            ),
+        ),
     ),
     load=load,
 )

@@ -75,6 +75,7 @@ DATASET = Dataset(
         citation="Russakovsky O et al. ImageNet large scale visual recognition challenge. IJCV 115:211-252, 2015.",
         url="https://image-net.org/challenges/LSVRC/2012/",
         licence="non-commercial research and education, by registration at image-net.org",
+        by_hand="register at image-net.org, download ILSVRC2012 and unpack it; the list of classes is yours",
     ),
     load=load,
 )

@@ -204,6 +204,10 @@ DATASET = Dataset(
         citation="Scotti, Tripathy, Torrico, ..., Norman & Abraham (2024), MindEye2, ICML; on Allen et al. (2022), NSD",
         url="https://huggingface.co/datasets/pscotti/mindeyev2",
         licence="NSD: by agreement with its authors; not to be redistributed",
+        by_hand=(
+            "with NSD's agreement, by the hub's own client: hf download pscotti/mindeyev2 --repo-type dataset --local-dir DIR "
+            "(betas_all_subj0S_fp32_renorm.hdf5, wds/subj0S, coco_images_224_float16.hdf5)"
+        ),
     ),
     load=load,
 )

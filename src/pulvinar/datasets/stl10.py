@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pulvinar.data.binary_images import find_folder, read_bytes, read_class_names, read_planes, require_classes
-from pulvinar.data.dataset import Dataset, Facts
+from pulvinar.data.dataset import Dataset, Facts, PublishedFile
 from pulvinar.data.image_set import ImageSet, without_copies
 
 SHAPES = {"unlabelled": (100_000, 96, 96, 3), "train": (5_000, 96, 96, 3), "test": (8_000, 96, 96, 3), "classes": 10}
@@ -53,6 +53,14 @@ DATASET = Dataset(
         citation="Coates A, Lee H, Ng AY. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011.",
         url="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
         licence="none stated; images from ImageNet, whose terms hold",
+        files=(
+            PublishedFile(
+                path="stl10_binary.tar.gz",
+                source="https://ai.stanford.edu/~acoates/stl10",
+                checksum="md5:91f7769df0f17e558f3565bffb0c7dfb",  # as torchvision has it
+                unpack=True,
+            ),
+        ),
     ),
     load=load,
 )

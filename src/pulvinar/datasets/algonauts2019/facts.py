@@ -10,4 +10,5 @@ FACTS = Facts(
     ),
     url="http://algonauts.csail.mit.edu/2019/",
     licence="the terms on the challenge's page; no data are bundled or downloaded here",
+    by_hand="download the sets from the challenge's page and unpack them; they are handed out by forms",
 )

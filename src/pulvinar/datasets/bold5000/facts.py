@@ -26,12 +26,17 @@ FACTS = Facts(
     subjects=tuple(SESSIONS),
     space="functional volume of each subject, 2 mm",
     files=(
-        PublishedFile(path="{subject}_GLMbetas-" + BETAS + "_ses-{session:02d}.nii.gz", url="figshare article 14456124"),
-        PublishedFile(path="{subject}_brainmask.nii.gz", url="figshare article 14456124"),
-        PublishedFile(path="{subject}_imgnames.txt", url="figshare article 14456124"),
-        PublishedFile(path="derivatives/spm/sub-{subject}/sub-{subject}_mask-{roi}.nii.gz", url="OpenNeuro ds001499"),
-        PublishedFile(path="BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/", url="BOLD5000_Stimuli.zip"),
+        PublishedFile(path="{subject}_GLMbetas-" + BETAS + "_ses-{session}.nii.gz", source="figshare:14456124"),
+        PublishedFile(path="{subject}_brainmask.nii.gz", source="figshare:14456124"),
+        PublishedFile(path="{subject}_imgnames.txt", source="figshare:14456124"),
+        PublishedFile(
+            path="derivatives/spm/sub-{subject}/sub-{subject}_mask-*.nii.gz",
+            source="s3://openneuro.org/ds001499",
+            optional=True,
+        ),
+        PublishedFile(path="BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/", images=True),
     ),
+    by_hand="the pictures, BOLD5000_Stimuli.zip of the owners' page (bold5000-dataset.github.io), to be unpacked in the folder",
 )
 
 

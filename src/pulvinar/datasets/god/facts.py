@@ -19,8 +19,6 @@ FACTS = Facts(
     terms="pictures on request, by a form of the owners; some test pictures are in ImageNet's training set",
     subjects=SUBJECTS,
     space="functional volume of each subject, 3 mm",
-    files=tuple(
-        PublishedFile(path=f"{name}.h5", url=f"figshare file {number}")
-        for name, number in zip(SUBJECTS, (24080120, 24080123, 24080126, 24080129, 24080132), strict=True)
-    ),
+    files=(PublishedFile(path="{subject}.h5", source="figshare:7387130"),),
+    by_hand="the pictures, on request by the owners' form, into images/",
 )

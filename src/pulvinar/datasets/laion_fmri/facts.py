@@ -15,6 +15,9 @@ EMBEDDINGS = "stimuli/task-images_desc-{name}_embeddings.h5"
 SPLITS = Path("splits")  # copied from the package laion-fmri, laion_fmri/splits/data
 OOD = "shared_4rep_OOD_"  # how the names of the out-of-distribution images begin
 
+BUCKET = "s3://laion-fmri@us-west-2"
+_FUNC = "{subject}/ses-{session}/func/{subject}_ses-{session}_task-images"
+
 FACTS = Facts(
     citation="LAION-fMRI, ViCCo group (2026); the wording of the citation is on the owners' page",
     url="https://github.com/ViCCo-Group/LAION-fMRI",
@@ -24,17 +27,27 @@ FACTS = Facts(
         "the owners"
     ),
     subjects=SUBJECTS,
+    sessions=tuple(range(1, 31)),  # 31 to 34 lie there too and are closed
     space="T1w volume of each subject, 1.8 mm",
     files=(
-        PublishedFile(path=f"{BETAS}/{{subject}}/ses-YY/func/{{subject}}_ses-YY_task-images_space-T1w_stat-effect_"
-                      "desc-SingletrialBetas_statmap.nii.gz", url="s3://laion-fmri (anonymous)"),
-        PublishedFile(path=f"{BETAS}/{{subject}}/ses-YY/func/{{subject}}_ses-YY_task-images_desc-SingletrialBetas_trials.tsv",
-                      url="s3://laion-fmri (anonymous)"),
-        PublishedFile(path=f"{ROIS}/{{subject}}/CATEGORY/{{subject}}_space-T1w_res-1pt8_label-ROI_mask.nii.gz",
-                      url="s3://laion-fmri (anonymous)"),
-        PublishedFile(path=str(IMAGES), url="by agreement"),
+        PublishedFile(path=f"{BETAS}/{_FUNC}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz", source=BUCKET),
+        PublishedFile(path=f"{BETAS}/{_FUNC}_desc-SingletrialBetas_trials.tsv", source=BUCKET),
+        PublishedFile(
+            path=f"{BETAS}/{{subject}}/{{subject}}_task-images_space-T1w_*_statmap.nii.gz", source=BUCKET, optional=True
+        ),
+        PublishedFile(path=f"{ANATOMY}/{{subject}}/ses-PrismaAnat/anat/*_res-1pt8_desc-brain_mask.nii.gz", source=BUCKET),
+        PublishedFile(
+            path=f"{ROIS}/{{subject}}/*/{{subject}}_space-T1w_res-1pt8_label-*_mask.nii.gz", source=BUCKET, optional=True
+        ),
+        PublishedFile(path=str(METADATA), source=BUCKET, optional=True),
+        PublishedFile(path=EMBEDDINGS.format(name="*"), source=BUCKET, optional=True),
+        PublishedFile(path=str(IMAGES), images=True),
     ),
-)  # fmt: skip
+    by_hand=(
+        "the images, stimuli/task-images_stimuli.h5, by a form of the owners (their package laion-fmri fetches them then); "
+        "the splits, from the folder laion_fmri/splits/data of that package into splits/"
+    ),
+)
 
 
 def session_stem(subject: str, session: int) -> str:

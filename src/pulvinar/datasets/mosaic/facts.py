@@ -28,9 +28,17 @@ FACTS = Facts(
     subjects=tuple(f"sub-{number:02d}_{short}" for short, (_, people) in SETS.items() for number in range(1, people + 1)),
     space="fsLR 32k, 91,282 greyordinates, of which the 59,412 of cortex are read",
     files=(
-        PublishedFile(path=f"{BETAS}/FOLDER/{{subject}}.hdf5", url="s3://mosaicfmri (anonymous)"),
-        PublishedFile(path="train_naturalistic.json", url="with the owners' code; its place was not established"),
-        PublishedFile(path="test_naturalistic.json", url="with the owners' code; its place was not established"),
-        PublishedFile(path="test_artificial.json", url="with the owners' code; its place was not established"),
+        PublishedFile(path=f"{BETAS}/*/{{subject}}.hdf5", source="s3://mosaicfmri"),
+        PublishedFile(path="train_naturalistic.json"),
+        PublishedFile(path="test_naturalistic.json"),
+        PublishedFile(path="test_artificial.json"),
+    ),
+    agreement=(
+        "the betas are of eight data sets, whose terms hold for each: of NSD an agreement with its authors, and whatever the "
+        "others ask for on their pages"
+    ),
+    by_hand=(
+        "the split (train_naturalistic.json, test_naturalistic.json, test_artificial.json), with the owners' code: its place "
+        "in the bucket was not established; pictures, from each data set"
     ),
 )

@@ -11,6 +11,8 @@ SIDED = ("EBA", "FFA", "OFA", "STS", "PPA", "RSC", "TOS", "LOC")  # columns lEBA
 WHOLE = "IT"
 ATLAS = "glasser-"  # a column for each area, both hemispheres
 
+_TABLES = "derivatives/ICA-betas/{subject}/voxel-metadata/{subject}_task-things_"
+
 FACTS = Facts(
     citation=(
         "Hebart, Contier, Teichmann, Rockter, Zheng, Kidder, Corriveau, Vaziri-Pashkam & Baker (2023), THINGS-data, eLife "
@@ -22,8 +24,14 @@ FACTS = Facts(
     subjects=SUBJECTS,
     space="functional volume of each subject, voxels of the brain mask",
     files=(
-        PublishedFile(path="betas_csv/{subject}_ResponseData.h5", url="figshare+ 10.25452/figshare.plus.20492835"),
-        PublishedFile(path="betas_csv/{subject}_StimulusMetadata.csv", url="figshare+ 10.25452/figshare.plus.20492835"),
-        PublishedFile(path="betas_csv/{subject}_VoxelMetadata.csv", url="figshare+ 10.25452/figshare.plus.20492835"),
+        *(
+            PublishedFile(path=_TABLES + name, source="s3://openneuro.org/ds004192")
+            for name in ("voxel-wise-responses.h5", "stimulus-metadata.tsv", "voxel-metadata.tsv")
+        ),
+        PublishedFile(path="images/", images=True),
+    ),
+    by_hand=(
+        "the pictures, from OSF jum2f with the password that is their licence; in place of OpenNeuro's copy of the tables, "
+        "betas_csv.zip of figshare+ 10.25452/figshare.plus.20492835 (43 GB), to be unpacked in the folder"
     ),
 )
