@@ -151,7 +151,9 @@ class Record:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self._path = folder, folder / RECORD
-        self._content = read_json(self._path) if self._path.is_file() else {"dataset": name, "files": {}, "archives": {}}
+        self._content: dict[str, Any] = (
+            read_json(self._path) if self._path.is_file() else {"dataset": name, "files": {}, "archives": {}}
+        )
         if self._content.get("dataset") != name:
             raise FileError(f"{self._path}: the folder holds {self._content.get('dataset')}, not {name}; name another one")
 
