@@ -75,6 +75,19 @@ def test_scores_of_a_search_are_those_of_refits(folds, n_features, fit_intercept
             torch.testing.assert_close(scores.double(), wanted[:, block], rtol=tolerance, atol=0)
 
 
+def test_large_means_of_the_responses_cost_no_precision():
+    """Oracle: the search in float64 on the same numbers; each voxel has a mean of its own, far above its spread."""
+    features, responses = problem(40, 12, dtype=torch.float32)
+    responses = (responses + 3e4 * torch.linspace(-1, 1, 7)).to(torch.float32)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        layer = ridge_layer.prepare(features.to(dtype), fit_intercept=True, smallest_alpha=0.1)
+        folds = [(torch.arange(10, 40), torch.arange(10)), (torch.arange(10), torch.arange(10, 40))]
+        [(_, scores)] = ridge.search(layer, folds, ALPHAS, lambda block, dtype=dtype: responses.to(dtype), [slice(0, 7)])
+        found.append(scores.double())
+    torch.testing.assert_close(*found, rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("n_components", [1, 4, 100])
 @pytest.mark.parametrize("n_features", [12, 70])
 def test_few_components_are_those_of_a_principal_component_analysis(n_components, n_features):
