@@ -24,6 +24,7 @@ from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.stimuli import Stimuli
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
+LABEL = "label"  # the feature that is made of the labels, of stimuli that have nothing else
 SAFETENSORS_TYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -172,15 +173,34 @@ def _require_rows(path: Path, table: "np.ndarray | h5py.Dataset", n_rows: int, w
         raise InputError(f"{path}: {table.shape[0]} rows; one for each of the {n_rows} {what} is needed")
 
 
+def is_of_labels(stimuli: Stimuli, name: str) -> bool:
+    """Whether the feature of this name is made of the labels, and not one that came with the stimuli."""
+    return name == LABEL and LABEL not in stimuli.features
+
+
+def one_hot_labels(stimuli: Stimuli) -> np.ndarray:
+    """(stimulus, label) float32, 1 where a stimulus has a label (in order of the alphabet); `InputError` where one has none."""
+    labels = list(stimuli.labels or [""] * len(stimuli))
+    without = [name for name, label in zip(stimuli.ids, labels, strict=True) if not label]
+    if without:
+        raise InputError(f"feature={LABEL}: {len(without)} of {len(labels)} stimuli have no label, e.g. {without[0]}")
+    names = sorted(set(labels))
+    if len(names) < 2:
+        raise InputError(f"feature={LABEL}: two labels or more are needed, all stimuli have '{names[0]}'")
+    return np.eye(len(names), dtype=np.float32)[[names.index(label) for label in labels]]
+
+
 def feature_values(stimuli: Stimuli, name: str) -> np.ndarray:
-    """The embedding (stimulus, ...) of this name: one of the stimuli's features, or a file with a row per stimulus."""
+    """The embedding (stimulus, ...) of this name: one of the stimuli's, of their labels, or a file with a row per stimulus."""
+    if is_of_labels(stimuli, name):
+        return one_hot_labels(stimuli)
     if name not in stimuli.features and is_table(name):
         return open_table(name, ids=stimuli.ids)
     return stimuli.feature(name)
 
 
 def choose_feature(stimuli: Stimuli, name: str | None) -> str:
-    """The feature to decode: the one named, or the only one there is."""
+    """The feature to decode: the one named, or the only one there is, or the labels where there is none."""
     there = list(stimuli.features)
     if name is not None:
         feature_values(stimuli, name)
@@ -189,13 +209,12 @@ def choose_feature(stimuli: Stimuli, name: str | None) -> str:
         return there[0]
     if not there:
         if stimuli.labels is not None:
-            n_classes = len(set(stimuli.labels))
-            raise NotFoundError(
-                f"the stimuli have labels ({n_classes} classes) but no feature (embedding) to decode. Give the classes as one: "
-                "np.eye(n)[class] in an .npy, one row per stimulus, [stimuli] features.category = 'category.npy' in the "
-                "description; or `pulvinar data embed` the images; or choose voxels by their labels with "
-                "pulvinar.estimators.VoxelSelector"
+            warn(
+                f"the stimuli have no embedding; their {len(set(stimuli.labels))} labels are decoded, one number for each "
+                f"(feature={LABEL}), which says nothing of how alike they are",
+                once=True,
             )
+            return LABEL
         raise NotFoundError(
             "the stimuli have no feature (embedding) to decode; make one with `pulvinar data embed` and name its file with "
             "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "

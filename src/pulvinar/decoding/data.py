@@ -10,7 +10,7 @@ from torch import Tensor
 from pulvinar.core.errors import DegenerateError, InputError, LeakError
 from pulvinar.core.sampling import blocks_of, evenly_spaced
 from pulvinar.data.experiment import Experiment
-from pulvinar.data.feature_tables import choose_feature, feature_values
+from pulvinar.data.feature_tables import choose_feature, feature_values, is_of_labels
 from pulvinar.data.responses import Responses
 from pulvinar.data.scaling import Mode, require_trials_per_session, zscore
 from pulvinar.data.splits import training_trials
@@ -116,6 +116,8 @@ def embedding_shape(experiment: Experiment, name: str | None) -> dict[str, int]:
 def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = True) -> Embedding:
     """Mean (zero without `centre`) and spread of a feature over all training stimuli (no test stimulus)."""
     feature = choose_feature(experiment.stimuli, name)
+    if is_of_labels(experiment.stimuli, feature):
+        _require_known_labels(experiment)
     rows, values = experiment.stimuli.rows(experiment.split.train), feature_values(experiment.stimuli, feature)
     size = int(np.prod(values.shape[1:]))
     total = np.zeros(size)
@@ -134,6 +136,19 @@ def fit_embedding(experiment: Experiment, name: str | None, *, centre: bool = Tr
     )
     mean = mean if centre else np.zeros_like(mean)
     return Embedding(feature, mean.astype(np.float32), spread, n_tokens(values), probes)
+
+
+def _require_known_labels(experiment: Experiment) -> None:
+    """Raise `InputError` for labels of the test that no training stimulus has: they could not be decoded."""
+    of_side = {
+        side: {experiment.stimuli.labels[row] for row in experiment.stimuli.rows(ids)}  # type: ignore[index]
+        for side, ids in (("train", experiment.split.train), ("test", experiment.split.test))
+    }
+    unknown = sorted(of_side["test"] - of_side["train"])
+    if unknown:
+        raise InputError(f"feature=label: no training stimulus has the label of test stimuli: {', '.join(unknown[:5])}")
+    if len(of_side["test"]) < 2:
+        raise InputError(f"feature=label: all test stimuli have the label '{min(of_side['test'])}'; two labels are needed")
 
 
 def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

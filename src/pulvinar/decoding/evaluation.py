@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core.errors import InputError
 from pulvinar.core.progress import bar, track
 from pulvinar.core.storage import read_arrays, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.feature_tables import is_of_labels
 from pulvinar.data.responses import Responses, mean_over_repeats
 from pulvinar.decoding import side_by_side
 from pulvinar.decoding.controls import Control, control_selections, evidence_of, selectors_shown
@@ -33,6 +35,7 @@ from pulvinar.scores.retrieval import (
     Retrieval,
     mindeye2_labels,
     near_duplicates,
+    one_of_each_label,
     protocols_for,
     retrieval_scores,
 )
@@ -63,6 +66,12 @@ class _Test:
     images: list[str]
     true: np.ndarray
     duplicates: np.ndarray
+    n_labels: int = 0  # where labels are all that stimuli are told apart by
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """Those that so many test images allow; of labels that of the whole gallery, which has one image of each."""
+        return ("every_candidate",) if self.n_labels else protocols_for(len(self.images))
 
 
 def evaluate_selections(
@@ -111,7 +120,7 @@ def evaluate_selections(
         for control in every_control:
             if control.selected is not None:
                 predicted = predictions[control.name]
-                scored[control.name] = {name: score(predicted, test, seed, name) for name in protocols_for(len(test.images))}
+                scored[control.name] = {name: score(predicted, test, seed, name) for name in test.protocols}
             rows.append(row_of(control, scored.get(control.name), reference, scored[run.method], run.method, seed, protocol))
             top1 = rows[-1]["brain_to_image_top1"]
             progress.advance(note=f"{control.name} {top1:.3f}" if top1 is not None else f"{control.name} unavailable")
@@ -132,7 +141,12 @@ def test_images(experiment: Experiment, embedding: Embedding, settings: Adaptati
     trials = held_out_data(experiment, experiment.target, embedding, **used)  # type: ignore[arg-type]
     images = list(dict.fromkeys(trials.stimulus_ids))
     true = embedding.of(experiment, images).numpy()
-    return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, settings.near_duplicate))
+    if not is_of_labels(experiment.stimuli, embedding.name):
+        return _Test(trials=trials, images=images, true=true, duplicates=near_duplicates(true, settings.near_duplicate))
+    if settings.protocol == "draws":
+        raise InputError("protocol=draws: draws of images need an embedding of each; these have labels alone")
+    labels = [experiment.stimuli.labels[row] for row in experiment.stimuli.rows(images)]  # type: ignore[index]
+    return _Test(trials=trials, images=images, true=true, duplicates=one_of_each_label(labels), n_labels=len(set(labels)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -332,7 +346,8 @@ def _summary(
         "protocols": {name: _gallery(found) for name, found in ours.items()},
         "scaling": settings.scaling,
         "n_test_trials_averaged": len(test.trials.stimulus_ids) / len(test.images),
-        "near_duplicates_left_out": n_duplicates if protocol == "every_candidate" else 0,
+        "near_duplicates_left_out": n_duplicates if protocol == "every_candidate" and not test.n_labels else 0,
+        "identified": f"the label, among {test.n_labels}: one image of each in a gallery" if test.n_labels else "the image",
         "near_duplicate_cosine": settings.near_duplicate,
         "reference": reference_name,
         "labels": {"mindeye2": mindeye2_labels},

@@ -13,7 +13,6 @@ from pulvinar.decoding.data import half_of
 from pulvinar.decoding.decoder_checkpoint import stored_decoder
 from pulvinar.decoding.settings import AdaptationSettings
 from pulvinar.learning.runs import RunFolder
-from pulvinar.scores.retrieval import protocols_for
 
 
 def rescored_decoding(
@@ -35,9 +34,7 @@ def rescored_decoding(
         if list(kept["stimulus"]) != test.images:
             raise FileError(f"{path}: predictions of other images than the test images of the data")
         controls.append(Control(name=row["name"], description="", selected=kept["selected"], oracle=bool(row.get("oracle"))))
-        scored[row["name"]] = {
-            name: evaluation.score(kept["predicted"], test, config.seed, name) for name in protocols_for(len(test.images))
-        }
+        scored[row["name"]] = {name: evaluation.score(kept["predicted"], test, config.seed, name) for name in test.protocols}
     ours = scored[run.method]
     return [
         evaluation.row_of(control, scored[control.name], reference, ours, run.method, config.seed, config.protocol)

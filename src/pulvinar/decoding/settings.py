@@ -28,7 +28,8 @@ class DecodingSettings:
         0, "initial weights, folds, order of trials, mixing", at_least=0, below=LARGEST_SEED, heading="Data and responses"
     )
     feature: str | None = setting(
-        None, "embedding to decode: its name, or a file of one (docs/embeddings.md); none: the only one there is"
+        None,
+        "embedding to decode: its name, a file of one (docs/embeddings.md), or label; none: the only one there is, else label",
     )
     centre: bool = setting(True, "decode the embedding less its mean over training images (MindEye2: false)")
     scaling: Mode = setting("train_stats", "z-scoring of responses: train_stats or per_session (transductive)")

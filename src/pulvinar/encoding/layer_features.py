@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pulvinar.core.errors import InputError
+from pulvinar.data.feature_tables import feature_values
 from pulvinar.data.stimuli import Stimuli
 
 
@@ -32,7 +33,7 @@ class LayerSource:
     def of(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Layer -> features (image, ...) of these rows of the stimuli; a backbone's as read-only memory maps."""
         if self.backbone is None:
-            return {name: np.asarray(stimuli.feature(name))[rows] for name in self.features}
+            return {name: np.asarray(feature_values(stimuli, name)[rows]) for name in self.features}
         if stimuli.read_image is None:
             raise InputError(f"backbone={self.backbone}: needs images, and these stimuli came without")
         from pulvinar.networks.backbones import load_backbone

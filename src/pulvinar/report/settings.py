@@ -36,7 +36,9 @@ def facts_of_evaluation(run: Run) -> Facts:
         for name, gallery in (evaluation.get("protocols") or {}).items()
         if name != protocol
     ]
+    identified = evaluation.get("identified", "the image")
     return [
+        *([("Identified", str(identified))] if identified != "the image" else []),
         ("Gallery", f"{count(evaluation.get('gallery_size'))} images; {PROTOCOLS.get(protocol, protocol)}"),
         *others,
         ("Chance", percent(evaluation.get("chance"), 2)),

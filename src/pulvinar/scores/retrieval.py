@@ -105,6 +105,28 @@ def near_duplicates(true: Float[np.ndarray, "stimulus dim"], threshold: float) -
     return pairs
 
 
+def one_of_each_label(labels: Sequence[str]) -> Bool[np.ndarray, "stimulus stimulus"]:
+    """Who is not in whose gallery where stimuli are told apart by labels alone: a gallery has one stimulus of each label.
+
+    Of another label it has the one that comes as late among its like as the target among its own (round again where there are
+    fewer). Identification among these is classification, with chance 1 / labels.
+
+    >>> (~one_of_each_label(["face", "house", "face", "house"])).astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
+           [0, 0, 1, 1],
+           [0, 0, 1, 1]])
+    """
+    places: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        places.setdefault(label, []).append(row)
+    excluded = np.ones((len(labels), len(labels)), bool)
+    for alike in places.values():
+        for number, row in enumerate(alike):
+            excluded[row, [others[number % len(others)] for others in places.values()]] = False
+    return excluded
+
+
 def retrieval_scores(
     predicted: Float[np.ndarray, "predicted_stimulus predicted_dim"],
     true: Float[np.ndarray, "stimulus dim"],
