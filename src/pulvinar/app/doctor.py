@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "h5py", "nibabel", "nile
 EXTRAS = {  # what each is for
     "vision": "image networks with named stages: fit … backbone=NAME, macs NAME",
     "encoding": "tuned encoding models, banded ridge, low-rank adapters, attributions",
-    "rsa": "Mahalanobis and crossnobis RDMs",
+    "rsa": "Mahalanobis RDMs",
     "ssl": "the map of test images in reports of self-supervised runs",
     "deploy": "deploy export, deploy bench: ONNX and its runtimes, int8, OpenVINO",
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
