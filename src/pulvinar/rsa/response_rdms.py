@@ -185,12 +185,13 @@ class _Folds:
             "repeats": [int(repeats.min()), int(repeats.max())],
             "folds": self.kind,
         }
-        if self.kind is not None:
+        group = self.centre()
+        if group is not None:
             there, own = np.unique(self.fold[trials], return_inverse=True)
-            table = np.zeros((len(there), len(repeats)), np.int64)
+            table: np.ndarray = np.zeros((len(there), len(repeats)), np.int64)
             np.add.at(table, (own.reshape(-1), names), 1)
             facts |= {"n_folds": len(there), "balanced": bool((table == table[0, 0]).all())}
-            facts["smallest_fold"] = int(np.bincount(self.centre())[np.unique(self.centre()[trials])].min())  # type: ignore[index]
+            facts["smallest_fold"] = int(np.bincount(group)[np.unique(group[trials])].min())
         return facts
 
 
@@ -305,7 +306,8 @@ def _read_scaled(
     needed = trials if finest is None else np.arange(responses.n_trials)
     row_of = np.full(responses.n_trials, -1)
     row_of[trials] = np.arange(len(trials))
-    values, check = np.empty((len(trials), len(voxels)), np.float32), VoxelCheck(len(voxels))
+    values: np.ndarray = np.empty((len(trials), len(voxels)), np.float32)
+    check = VoxelCheck(len(voxels))
     means = None if finest is None else _Moments(finest, len(voxels))
     spreads = None if spread is None else _Moments(spread, len(voxels))
     starts = range(0, len(needed), TRIALS_PER_READ)
