@@ -188,9 +188,9 @@ class _Folds:
         group = self.centre()
         if group is not None:
             there, own = np.unique(self.fold[trials], return_inverse=True)
-            table: np.ndarray = np.zeros((len(there), len(repeats)), np.int64)
-            np.add.at(table, (own.reshape(-1), names), 1)
-            facts |= {"n_folds": len(there), "balanced": bool((table == table[0, 0]).all())}
+            often = np.unique(own.reshape(-1) * len(repeats) + names, return_counts=True)[1]
+            every = len(often) == len(there) * len(repeats)
+            facts |= {"n_folds": len(there), "balanced": bool(every and (often == often[0]).all())}
             facts["smallest_fold"] = int(np.bincount(group)[np.unique(group[trials])].min())
         return facts
 
