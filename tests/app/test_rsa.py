@@ -8,7 +8,11 @@ import pytest
 import rsatoolbox
 import scipy.stats
 
+from pulvinar.app.data import open_data
 from pulvinar.cli import main
+from pulvinar.core.storage import read_arrays
+from pulvinar.data.experiment import load, save
+from pulvinar.datasets.arrays import from_arrays
 
 N_IMAGES = 8
 
@@ -157,3 +161,67 @@ def test_ceiling_says_where_similarities_were_handed_in(capsys: pytest.CaptureFi
     assert "'similar' has the signs of similarities" in capsys.readouterr().err
     assert main(["rsa", "ceiling", str(tmp_path / "different.npy"), "--quiet"]) == 0
     assert "similarities" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three subjects who see 16 crops of 8 pictures in three runs; early voxels follow their colour."""
+    generator, ids = np.random.default_rng(0), [f"crop-{number:02d}" for number in range(16)]
+    images = generator.integers(0, 255, (16, 4, 4, 3)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+    colour = images.reshape(16, -1).astype(float) @ generator.standard_normal((images[0].size, 20))
+    subjects, order = ("sub-01", "sub-02", "sub-03"), np.concatenate([generator.permutation(16) for _ in range(3)])
+    noise = generator.standard_normal((3, 48, 20))
+    experiment = from_arrays(
+        name="study",
+        responses={name: 3 * (colour / colour.std())[order] + own for name, own in zip(subjects, noise, strict=True)},
+        stimulus_ids={name: [ids[image] for image in order] for name in subjects},
+        geometry=dict.fromkeys(subjects, generator.standard_normal((20, 3))),
+        stimuli=ids,
+        sources=[f"picture-{number // 2}" for number in range(16)],
+        labels=["odd" if number % 2 else "even" for number in range(16)],
+        images=list(images),
+        runs=dict.fromkeys(subjects, np.repeat([1, 2, 3], 16)),
+        rois={name: {"V1": np.arange(20) < 12} for name in subjects},
+        facts={"simulated": True},
+    )
+    return save(experiment, tmp_path_factory.mktemp("study") / "study")
+
+
+def test_rdms_of_responses_are_compared_and_fitted(
+    capsys: pytest.CaptureFixture[str], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/rsa.md: what is built is joined by name, has pictures and their sources, and says what it is."""
+    monkeypatch.chdir(tmp_path)
+    built = run(capsys, "build", study, "--roi", "V1", "--out", "rdms.npz")
+    assert (built["targets"], built["n_images"], built["folds"], built["distance"]) == (["V1"], 16, None, "crossnobis")
+    assert built["subjects"]["sub-03"]["folds"] == "runs"
+    run(capsys, "build", study, "--subject", "sub-01", "--distance", "correlation", "--out", "model.npz")
+    again = run(capsys, "compare", "model.npz", "rdms.npz", "--permutations", 100, "--bootstrap", 20)
+    assert again["joined"] == {"predicted": "by name"}
+    assert again["rows"][0]["r"] > 0.3
+    data = open_data("dissimilarities", "rdms.npz")
+    assert data.simulated
+    assert data.target("V1").subjects == ("sub-01", "sub-02", "sub-03")
+    assert (data.stimuli.sources[4], data.stimuli.labels[4]) == ("picture-2", "even")
+    kept = load(study).stimuli
+    assert all(
+        np.array_equal(data.stimuli.image(row), kept.image(kept.row_of[name])) for row, name in enumerate(data.stimuli.ids)
+    )
+    stored = read_arrays("rdms.npz")
+    assert (str(stored["measure"]), json.loads(str(stored["made_from"]))["subjects"]["sub-01"]["n_voxels"]) == (
+        "crossnobis",
+        12,
+    )
+    few = ["backbone=squeezenet1_0", "image_size=64", "stages=2", "layouts=none:3", "epochs=3", "n_inner_folds=2", "crops=none"]
+    assert main(["fit", "learning_to_aggregate", "--data", "rdms.npz", "--out", "run", "--set", "roi=V1", *few, "--quiet"]) == 0
+
+
+def test_building_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str], study: Path, tmp_path: Path) -> None:
+    assert "has no ROI 'IT'; there are: V1" in refuse(capsys, "build", study, "--roi", "IT", "--out", tmp_path / "a.npz")
+    assert "written as .npz" in refuse(capsys, "build", study, "--out", tmp_path / "a.npy")
+    (tmp_path / "b.npz").touch()
+    assert "b.npz" in refuse(capsys, "build", study, "--out", tmp_path / "b.npz")
+    assert main(["rsa", "build", str(study), "--out", str(tmp_path / "c.npz"), "--image-size", "8", "--quiet"]) == 0
+    assert "16 images" in capsys.readouterr().out
+    assert read_arrays(tmp_path / "c.npz")["images"].shape == (16, 8, 8, 3)
+    assert not (tmp_path / "a.npy").exists()

@@ -149,6 +149,25 @@ def test_crossnobis_is_the_loop() -> None:
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_crossnobis_of_folds_that_lack_conditions_is_that_of_the_toolbox(seed: int) -> None:
+    """Conditions in two folds or more of five, some of them twice in a fold, whose patterns share an offset."""
+    generator = np.random.default_rng(seed)
+    conditions, folds = np.repeat(np.arange(7), 6), np.tile([0, 1, 2, 3, 4, 4], 7)
+    kept = generator.random(42) < 0.6
+    kept[::6], kept[1::6] = True, True
+    conditions, folds = conditions[kept], folds[kept]
+    values = generator.standard_normal((len(folds), 9)) + 3
+    precision = torch.linalg.inv(covariance(9))
+    data = rsatoolbox.data.Dataset(values, obs_descriptors={"condition": conditions, "fold": folds})
+    for weights in (None, precision):
+        noise = None if weights is None else weights.numpy()
+        options = {"method": "crossnobis", "descriptor": "condition", "cv_descriptor": "fold", "noise": noise}
+        expected = rsatoolbox.rdm.calc_rdm_unbalanced(data, **options).get_vectors()[0]
+        found = crossnobis_rdm(torch.from_numpy(values), conditions, folds, weights).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_crossnobis_is_zero_on_average_without_a_difference() -> None:
     """Planted: no condition differs; the mean over 200 data sets is within 3 standard errors of 0, the Euclidean one is not."""
     generator = np.random.default_rng(6)
@@ -164,7 +183,7 @@ def test_crossnobis_refuses_what_does_not_fit(patterns: torch.Tensor) -> None:
         crossnobis_rdm(patterns, [0, 1, 2], [0] * 12)
     with pytest.raises(InputError, match="2 folds"):
         crossnobis_rdm(patterns, [0, 1, 2] * 4, [0] * 12)
-    with pytest.raises(InputError, match="fold 0 lacks"):
+    with pytest.raises(InputError, match="condition 1 lies in one fold only"):
         crossnobis_rdm(patterns, [0, 0, 0, 1, 1, 1] * 2, [0] * 3 + [1] * 9)
     with pytest.raises(InputError, match=r"symmetric \(7, 7\)"):
         squared_mahalanobis_rdm(patterns, torch.ones(7, 7).double().triu())

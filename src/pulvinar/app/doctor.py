@@ -21,10 +21,11 @@ LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "h5py", "nibabel", "nile
 EXTRAS = {  # what each is for
     "vision": "image networks with named stages: fit … backbone=NAME, macs NAME",
     "encoding": "tuned encoding models, banded ridge, low-rank adapters, attributions",
-    "rsa": "Mahalanobis and crossnobis RDMs",
+    "rsa": "Mahalanobis RDMs",
     "ssl": "the map of test images in reports of self-supervised runs",
     "deploy": "deploy export, deploy bench: ONNX and its runtimes, int8, OpenVINO",
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
+    "weights": "trained weights of an image network without a hub: data embed, weights=packaged",
     "cluster": "sweep --on slurm, sweep --on dask",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

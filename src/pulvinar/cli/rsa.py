@@ -1,8 +1,28 @@
-"""`pulvinar rsa`: noise ceilings, comparison, scores and submissions of dissimilarity matrices."""
+"""`pulvinar rsa`: dissimilarity matrices made from responses; their noise ceilings, comparison, scores and submissions."""
 
 import argparse
 
 from pulvinar.cli.common import Commands, Result, say
+
+
+def _rsa_build(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app import rsa
+
+    result = rsa.build(
+        arguments.source,
+        arguments.out,
+        roi=arguments.roi,
+        subjects=arguments.subject,
+        image_size=arguments.image_size,
+        distance=arguments.distance,
+        folds=arguments.folds,
+        noise=arguments.noise,
+        zscore=arguments.zscore,
+        images=arguments.images,
+        drop_bad_voxels=arguments.drop_bad_voxels,
+    )
+    say(arguments, rsa.built_as_text(result))
+    return result
 
 
 def _rsa_ceiling(arguments: argparse.Namespace) -> Result:
@@ -49,8 +69,33 @@ def _rsa_submit(arguments: argparse.Namespace) -> Result:
 def declare(commands: Commands) -> None:
     """The command lines of this file."""
     kinds = commands.group(
-        "rsa", "dissimilarity matrices: noise ceilings, comparison", "RDMs.", example="pulvinar rsa ceiling rdms.npz"
+        "rsa",
+        "dissimilarity matrices: from responses, noise ceilings, comparison",
+        "RDMs.",
+        example="pulvinar rsa ceiling rdms.npz",
     )
+    build = kinds.add(
+        "build",
+        _rsa_build,
+        "RDMs of the responses of an experiment: one for each subject and ROI (docs/rsa.md)",
+        example="pulvinar rsa build mystudy --roi IT --out rdms.npz",
+    )
+    build.add_argument("source", help="experiment folder, a description .toml, or dataset:path")
+    build.add_argument("--out", required=True, help=".npz to write; must not exist")
+    build.add_argument("--roi", action="append", help="voxels of this ROI; may be given again (default: all voxels)")
+    build.add_argument("--subject", action="append", help="only this subject; may be given again (default: all)")
+    build.add_argument("--distance", default="crossnobis", help="crossnobis (default), correlation, euclidean")
+    build.add_argument("--folds", help="of crossnobis: runs, sessions, trials (default: the first of which there are two)")
+    build.add_argument(
+        "--noise",
+        help="of crossnobis: shrinkage_diag (default), shrinkage_eye, diag (variances alone), none (voxels count alike)",
+    )
+    build.add_argument(
+        "--zscore", default="none", help="of each voxel first, over its trials in: runs, sessions, none (default)"
+    )
+    build.add_argument("--images", default="all", help="all (default), or those of the split for train or test")
+    build.add_argument("--image-size", type=int, metavar="N", help="pictures kept in the file as N x N (default: as they are)")
+    build.add_argument("--drop-bad-voxels", action="store_true", help="leave out voxels that are constant, NaN or infinite")
     ceiling = kinds.add(
         "ceiling",
         _rsa_ceiling,

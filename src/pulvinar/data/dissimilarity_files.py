@@ -1,15 +1,17 @@
 """RDMs of subjects from one .npz file: arrays by name, images and categories beside them if the file has them."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.progress import warn
-from pulvinar.core.storage import read_arrays, reads, require_file
+from pulvinar.core.progress import track, warn
+from pulvinar.core.storage import read_arrays, reads, refuse_existing, require_file, to_jsonable, write_arrays
 from pulvinar.data.array_files import ID_KEYS, TEXT, as_names, only_names
 from pulvinar.data.dissimilarities import (
     Dissimilarities,
@@ -20,6 +22,7 @@ from pulvinar.data.dissimilarities import (
     refuse_turned_pairs,
     tidy_rdm,
 )
+from pulvinar.data.image_folder import central_square
 from pulvinar.data.image_ids import ImageNames
 from pulvinar.data.pixels import require_pixels
 from pulvinar.data.stimuli import Stimuli
@@ -31,13 +34,16 @@ OFFICIAL_NAMES = {  # of the Algonauts 2019 challenge's MATLAB files -> target
     "MEG_RDMs_late": "meg_late",
 }
 FMRI_PREFIX = "fmri_"
+LARGEST_PICTURES = 2**31  # bytes, in memory and in the file
 MEASURED_PREFIXES = (FMRI_PREFIX, "meg_")  # a single matrix of such a name is that of one subject, not a model
 MODEL_STACK, MODEL_NAMES = "model_rdms", "model_names"
 IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE = "images", "category", "subjects", "times", "measure"
+SOURCES, SIMULATED, MADE_FROM = "sources", "simulated", "made_from"
 CONDITION_KEYS = ("names", "conditions", "conds", "stimuli")  # name the images too, beside those of any file (ID_KEYS)
-OTHER_TEXTS = (CATEGORY, SUBJECTS, MODEL_NAMES, MEASURE, "category_labels")
+OTHER_TEXTS = (CATEGORY, SUBJECTS, SOURCES, MODEL_NAMES, MEASURE, MADE_FROM, "category_labels")
 NOT_RDMS = (
     *(IMAGES, CATEGORY, SUBJECTS, TIMES, MEASURE, MODEL_STACK, MODEL_NAMES, "category_vectors", "category_labels"),
+    *(SOURCES, SIMULATED, MADE_FROM),
     *(*ID_KEYS, *CONDITION_KEYS),
 )
 
@@ -71,7 +77,8 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
     model, unless its name begins with fmri_ or meg_ (then: one subject). `model_rdms` (model, image, image) with `model_names`
     are models too. All may be condensed: (subject, pair), (pair,), the upper triangle in row order. Beside them, each if it is
     there: `images` (image, height, width, 3) uint8, `ids` (else image_01, ...), `category` (labels of the images), `subjects`
-    (names, for the targets with as many subjects), `times` (milliseconds), `measure` (a text, such as crossnobis).
+    (names, for the targets with as many subjects), `times` (milliseconds), `measure` (a text, such as crossnobis), `sources`
+    (the picture that each image was made from; folds keep one together), `simulated` (true: planted).
     Other arrays are left alone; where there are RDMs of subjects, so are square ones that are no RDM over these images (said).
 
     Raises `FileError` for a file that cannot be read, `InputError` naming file and array where an RDM is not one (not square,
@@ -88,7 +95,14 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
         models = {name: rdm for name, rdm in found.models.items() if not np.isnan(rdm).any()}
         for name in set(found.models) - set(models):
             warn(f"{path}: model '{name}' has missing pairs and is left out")
-        return Dissimilarities(name=Path(path).stem, stimuli=stimuli, targets=found.targets, models=models, on_trust=trust)
+        return Dissimilarities(
+            name=Path(path).stem,
+            stimuli=stimuli,
+            targets=found.targets,
+            models=models,
+            on_trust=trust,
+            simulated=bool(np.all(found.arrays.get(SIMULATED, False))),
+        )
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -262,7 +276,60 @@ def _stimuli(found: RDMArrays) -> Stimuli:
         read_image = images.__getitem__
     ids = list(found.names.ids) if found.names is not None else image_ids(n_images)
     labels = [str(label) for label in arrays[CATEGORY]] if CATEGORY in arrays else None
-    return Stimuli(ids=ids, sources=ids, labels=labels, read_image=read_image)
+    sources = as_names(arrays[SOURCES], f"'{SOURCES}'") if SOURCES in arrays else ids
+    return Stimuli(ids=ids, sources=sources, labels=labels, read_image=read_image)
+
+
+def write_npz(
+    path: str | os.PathLike[str],
+    targets: Mapping[str, SubjectRDMs],
+    stimuli: Stimuli,
+    *,
+    measure: str,
+    made_from: Mapping[str, Any],
+    image_size: int | None = None,
+    simulated: bool = False,
+) -> Path:
+    """Write RDMs of subjects as `read_npz` reads them, with names, sources, labels and pictures of `stimuli`, their images.
+
+    image_size: side to which pictures are brought (the central square); None: as they are, and without them where they have
+    several sizes (said). made_from goes along as JSON text. Raises `FileError` where the file exists or ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise FileError(f"{path}: RDMs of subjects are written as .npz, not as '{path.suffix or path.name}'")
+    refuse_existing(path)
+    first = next(iter(targets.values()))
+    arrays: dict[str, np.ndarray] = {f"{FMRI_PREFIX}{name}": target.rdms for name, target in targets.items()}
+    arrays |= {ID_KEYS[0]: np.array(stimuli.ids), SOURCES: np.array(stimuli.sources), SUBJECTS: np.array(first.subjects)}
+    arrays |= {MEASURE: np.array(measure), MADE_FROM: np.array(json.dumps(to_jsonable(dict(made_from))))}
+    if simulated:
+        arrays[SIMULATED] = np.array(True)
+    if stimuli.labels is not None:
+        arrays[CATEGORY] = np.array(stimuli.labels)
+    pictures = _pictures(stimuli, image_size)
+    write_arrays(path, **arrays, **({} if pictures is None else {IMAGES: pictures}))
+    return path
+
+
+def _pictures(stimuli: Stimuli, size: int | None) -> np.ndarray | None:
+    """uint8 (image, height, width, 3); None where there are none of one size."""
+    if stimuli.read_image is None:
+        return None
+    found: list[np.ndarray] = []
+    for row in track(range(len(stimuli)), "pictures", len(stimuli)):
+        pixels = stimuli.image(row)
+        found.append(pixels if size is None else central_square(pixels, size))
+        if found[-1].shape != found[0].shape:
+            warn(
+                f"pictures of {found[0].shape[:2]} and {found[-1].shape[:2]} pixels are left out; an image size makes them one"
+            )
+            return None
+        if len(found) * found[0].nbytes > LARGEST_PICTURES:
+            raise InputError(
+                f"pictures of {found[0].shape[:2]} pixels take more than 2 GB; give a smaller image size, such as 224"
+            )
+    return np.stack(found)
 
 
 def image_ids(n_images: int) -> list[str]:

@@ -272,7 +272,7 @@ class _Reader:
 
     def _fitted(self, path: Path, picture: Picture) -> np.ndarray:
         if self.size is not None:
-            return _central_square(picture.pixels, self.size)
+            return central_square(picture.pixels, self.size)
         if picture.pixels.shape != self.common.pixels.shape or picture.mode != self.common.mode:
             kinds = [
                 f"{p.pixels.shape[0]} x {p.pixels.shape[1]} px (height x width), mode {p.mode}" for p in (picture, self.common)
@@ -289,7 +289,7 @@ class _Reader:
         return [f"{place}: {line}" for line in self.notes.lines(len(self.paths))]
 
 
-def _central_square(picture: np.ndarray, size: int) -> np.ndarray:
+def central_square(picture: np.ndarray, size: int) -> np.ndarray:
     """Shorter side to `size` (Pillow bicubic, antialiased), then the central square."""
     from PIL import Image
 

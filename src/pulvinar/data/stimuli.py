@@ -73,6 +73,22 @@ class Stimuli:
             raise NotFoundError(f"{len(missing)} stimulus ids are not among the {len(self)} stimuli, e.g. {missing[:3]}")
         return np.array([row_of[name] for name in ids], dtype=np.int64)
 
+    def take(self, ids: Sequence[str]) -> "Stimuli":
+        """Some of the stimuli, in this order."""
+        rows, read = self.rows(ids), self.read_image
+
+        def taken(values: Sequence[str] | None) -> list[str] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        return Stimuli(
+            ids=list(ids),
+            sources=[self.sources[row] for row in rows],
+            features={name: np.asarray(values)[rows] for name, values in self.features.items()},
+            labels=taken(self.labels),
+            read_image=None if read is None else lambda row: read(int(rows[row])),
+            pixel_keys=taken(self.pixel_keys),
+        )
+
     def feature(self, name: str) -> np.ndarray:
         """One embedding (stimulus, ...) by name."""
         if name not in self.features:

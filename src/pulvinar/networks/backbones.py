@@ -23,6 +23,7 @@ from pulvinar.core.progress import track, warn
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.networks import network_library
 from pulvinar.networks.network_library import Entry
+from pulvinar.networks.packaged_weights import PACKAGED, packaged_state
 from pulvinar.networks.preprocessing import TENSORFLOW_MEAN, TENSORFLOW_STD, Images, Preprocessing
 from pulvinar.networks.stages import Output, Point, channels_first, choose_stages, find_points, outputs, prefix_tokens, taking
 from pulvinar.networks.weights import checksum_of, fit_weights, is_file_name, read_sidecar, read_weights
@@ -158,7 +159,8 @@ def load_backbone(
     """A network in evaluation mode, with weights, stages and preprocessing.
 
     name: a torchvision or timm image network; 'torchvision:...' or 'timm:...' says which, a bare name asks torchvision first.
-    weights: None for random ones (from `seed`; a warning says so); a local file; 'default' or a name of the library's weights
+    weights: None for random ones (from `seed`; a warning says so); a local file; 'packaged' for those of an installed package
+    (timm:tf_efficientnet_lite0, `packaged_weights`); 'default' or a name of the library's weights
     ('IMAGENET1K_V2', for timm a tag such as 'a1_in1k', or 'hf-hub:OWNER/MODEL'), which may need the internet.
     A file with another number of classes is met by a network with that number.
     stages: None, a number or names, see `stages.choose_stages`; the same for every image_size.
@@ -178,9 +180,13 @@ def load_backbone(
         network = network_library.build(entry, seed=seed, image_size=asked_size)
     elif is_file:
         network = _from_file(entry, weights, image_size=asked_size)
+    elif weights == PACKAGED:
+        network = network_library.build(entry, seed=0, image_size=asked_size)
+        fit_weights(network, packaged_state(entry.full_name, network), source=PACKAGED)
     else:
         network = network_library.download(entry, str(weights), image_size=asked_size)
-    own = network_library.own_preprocessing(entry, network, None if is_file else weights)  # type: ignore[arg-type]
+    own_weights = None if is_file or weights is None or weights == PACKAGED else str(weights)
+    own = network_library.own_preprocessing(entry, network, own_weights)
     if is_file and mean is None and std is None and not {"mean", "std"} & set(sidecar) and n_classes(entry, network) == 1001:
         warn(
             f"{weights}: {TENSORFLOW_CLASSES} classes, so input as TensorFlow's, mean and std 128/255; give mean and std if not"

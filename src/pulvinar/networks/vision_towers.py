@@ -1,11 +1,14 @@
-"""Vision towers of open_clip and transformers, for embeddings to decode: pooled (image, dim) or tokens (image, token, dim).
+"""Networks that give embeddings to decode: pooled (image, dim) or tokens (image, token, dim).
 
     tower = load_tower("open_clip:ViT-bigG-14", weights="laion2b_s39b_b160k")      # 256 tokens of 1,664, or 1,280 pooled
     tower = load_tower("transformers:openai/clip-vit-large-patch14")               # or the path of a folder
+    tower = load_tower("timm:tf_efficientnet_lite0", weights="packaged")           # any of timm or torchvision
 
 Tokens are those of the image's patches after the last normalisation, without the class token (and registers): open_clip's
-`output_tokens`, as MindEye2 takes them. Nothing is downloaded: weights come from a file, a folder, or what the hub's client has
-already fetched; where they are missing the error has the command that fetches them.
+`output_tokens`, as MindEye2 takes them. Of an image network of timm or torchvision they are the places of a layer's map, and
+pooled is their mean. Of open_clip and transformers nothing is downloaded: weights come from a file, a folder, or what the hub's
+client has already fetched; where they are missing the error has the command that fetches them. Named weights of timm and
+torchvision are had as `load_backbone` has them.
 """
 
 import shlex
@@ -22,10 +25,12 @@ from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, MissingDependencyError, NotFoundError, PulvinarError
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import read_json, require_file
+from pulvinar.networks import network_library
+from pulvinar.networks.backbones import load_backbone, stage_names
 from pulvinar.networks.preprocessing import Images, Preprocessing
 from pulvinar.networks.weights import checksum_of, is_file_name
 
-LIBRARIES = ("open_clip", "transformers")
+LIBRARIES = ("open_clip", "transformers", *network_library.LIBRARIES)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 INSTALL = "is not installed; run: pip install 'pulvinar[pictures]'"
@@ -33,11 +38,17 @@ Embed = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
 
 
 class VisionTower(nn.Module):
-    """A network in evaluation mode, with the preprocessing that its weights want."""
+    """A network in evaluation mode, with the preprocessing that its weights want.
 
-    def __init__(self, network: nn.Module, embed: Embed, *, name: str, preprocessing: Preprocessing) -> None:
+    layer: of an image network, the module whose maps are taken; None where the output is.
+    """
+
+    def __init__(
+        self, network: nn.Module, embed: Embed, *, name: str, preprocessing: Preprocessing, layer: str | None = None
+    ) -> None:
         super().__init__()
         self.network, self.name, self.preprocessing = network.eval().requires_grad_(False), name, preprocessing
+        self.layer = layer
         self._embed = embed
 
     @torch.no_grad()
@@ -52,24 +63,46 @@ class VisionTower(nn.Module):
         return patches.float().cpu().numpy()
 
     def made_from(self) -> dict[str, Any]:
-        """What tells its embeddings from those of another tower: name, weights, preprocessing."""
-        return {"network": self.name, "weights": checksum_of(self.network), "preprocessing": self.preprocessing.settings()}
+        """What tells its embeddings from those of another tower: name, layer, weights, preprocessing."""
+        facts: dict[str, Any] = {"network": self.name, "weights": checksum_of(self.network)}
+        return facts | {"layer": self.layer or "output", "preprocessing": self.preprocessing.settings()}
 
 
-def load_tower(name: str, *, weights: str | None = None, seed: int = 0) -> VisionTower:
-    """A tower: open_clip:MODEL with `weights` (a file, or a name such as laion2b_s39b_b160k), or transformers:FOLDER_OR_NAME.
+def load_tower(name: str, *, weights: str | None = None, layer: str | None = None, seed: int = 0) -> VisionTower:
+    """A tower: open_clip:MODEL with `weights` (a file, or a name such as laion2b_s39b_b160k), transformers:FOLDER_OR_NAME, or
+    timm:MODEL and torchvision:MODEL with `weights` as `load_backbone` takes them.
 
-    weights: None gives open_clip's random ones (from `seed`; a warning says so). Raises `NotFoundError` for unknown names,
+    weights: None gives random ones (from `seed`; a warning says so). layer: of timm's and torchvision's, any of
+    `backbones.stage_names`; None: the last one before the classes. Raises `NotFoundError` for unknown names,
     `FileError` with a command where weights are not on this machine, `InputError` where they do not fit.
     """
     library, colon, rest = name.partition(":")
     if not colon or library not in LIBRARIES:
-        raise NotFoundError(f"network: open_clip:MODEL or transformers:FOLDER_OR_NAME is needed, '{name}' came")
+        forms = "timm:MODEL, torchvision:MODEL, open_clip:MODEL or transformers:FOLDER_OR_NAME"
+        raise NotFoundError(f"network: {forms} is needed, '{name}' came")
+    if library in network_library.LIBRARIES:
+        return _from_image_network(name, weights, layer, seed)
+    if layer is not None:
+        raise InputError(f"layer: of timm's and torchvision's networks; {name} gives its output, or with tokens its patches")
     if library == "transformers":
         if weights is not None:
             raise InputError("weights: a transformers tower has its weights in its folder; leave them out")
         return _from_transformers(rest)
     return _from_open_clip(rest, weights, seed)
+
+
+# --- timm and torchvision -------------------------------------------------------------------------------------------
+
+
+def _from_image_network(name: str, weights: str | None, layer: str | None, seed: int) -> VisionTower:
+    last = layer or stage_names(name)[-1]
+    backbone = load_backbone(name, weights=weights, stages=(last,), seed=seed).freeze()
+
+    def embed(_network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        maps = backbone.features(pixels)[last].flatten(2)
+        return maps.mean(-1), maps.mT
+
+    return VisionTower(backbone.network, embed, name=backbone.name, preprocessing=backbone.preprocessing, layer=last)
 
 
 # --- open_clip --------------------------------------------------------------------------------------------------------
@@ -151,6 +184,19 @@ def _cached(repository: str, files: tuple[str, ...]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def fetched_repositories() -> list[str]:
+    """Names of the repositories of models that the hub's client has fetched to this machine."""
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return []
+    try:
+        return sorted(repository.repo_id for repository in scan_cache_dir().repos if repository.repo_type == "model")
+    except CacheNotFound:
+        return []
 
 
 # --- transformers -----------------------------------------------------------------------------------------------------

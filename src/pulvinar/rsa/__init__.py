@@ -2,7 +2,8 @@
 
 A name is imported when it is asked for. Matrices of activity patterns: correlation_rdm, euclidean_rdm, squared_euclidean_rdm,
 squared_mahalanobis_rdm, crossnobis_rdm; condense and expand turn square ones (image, image) into pairs and back. Compared by
-compare and partial_spearman, with noise_ceiling; read from files by read_rdms; RDMRegressor scales stages to measured ones.
+compare and partial_spearman, with noise_ceiling; made from the responses of an experiment by build_rdms (RDMSettings), read
+from files by read_rdms; RDMRegressor scales stages to measured ones.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from pulvinar.core.lazy import lazy
 if TYPE_CHECKING:
     from pulvinar.rsa.rdm_files import read_rdms
     from pulvinar.rsa.rdm_regressor import RDMRegressor
+    from pulvinar.rsa.response_rdms import RDMSettings, build_rdms
     from pulvinar.scores.rdm import (
         condense,
         correlation_rdm,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RDMRegressor",
+    "RDMSettings",
+    "build_rdms",
     "compare",
     "condense",
     "correlation_rdm",
@@ -41,6 +45,7 @@ __all__ = [
 
 _WHERE = {
     "pulvinar.rsa.rdm_files": "read_rdms",
+    "pulvinar.rsa.response_rdms": "RDMSettings build_rdms",
     "pulvinar.rsa.rdm_regressor": "RDMRegressor",
     "pulvinar.scores.rdm": "condense correlation_rdm crossnobis_rdm euclidean_rdm expand squared_euclidean_rdm "
     "squared_mahalanobis_rdm",

@@ -87,32 +87,54 @@ def crossnobis_rdm(
     folds: Sequence[Any] | Shaped[np.ndarray, " observation"],
     precision: Float[Tensor, "feature feature"] | None = None,
 ) -> Float[Tensor, " pair"]:
-    """Cross-validated squared Mahalanobis distance of every pair of conditions, condensed, by rsatoolbox.
+    """Cross-validated squared Mahalanobis distance of every pair of conditions, condensed.
 
-    d_ij = mean over folds of (x_i - x_j) P (y_i - y_j)' / n_features, x the condition means of the fold, y those of all other
-    folds; unbiased (0 on average where two conditions are equal, so single values can be negative). Walther et al. 2016.
-    Conditions come out in sorted order (`numpy.unique`). Every fold needs every condition. precision: inverse noise covariance;
-    the identity by default.
+    d_ij = k_ii + k_jj - 2 k_ij, k_ij the mean of x P y' / n_features over all observations x of i and y of j that lie in
+    different folds; unbiased (0 on average where two conditions are equal, so single values can be negative). Where every fold
+    has every condition as often, that is the mean over folds of (x_i - x_j) P (y_i - y_j)', y of the other folds (Walther et
+    al. 2016); elsewhere rsatoolbox's `calc_rdm_unbalanced`. There an offset that all patterns of a fold share does not cancel:
+    take the folds' means off first. Conditions come out in sorted order (`numpy.unique`); each is needed in two folds or more.
+    precision: inverse noise covariance; the identity by default. float64 inside.
     """
     _check_finite(patterns, "crossnobis RDM")
     names, parts = np.asarray(conditions), np.asarray(folds)
     if len(names) != len(patterns) or len(parts) != len(patterns):
         raise InputError(f"crossnobis RDM: {len(patterns)} observations, but {len(names)} conditions and {len(parts)} folds")
-    n_conditions, fold_names = len(np.unique(names)), np.unique(parts)
-    if len(fold_names) < 2:
-        raise InputError(f"crossnobis RDM: 2 folds or more are needed, {len(fold_names)} came")
-    short = [fold for fold in fold_names.tolist() if len(np.unique(names[parts == fold])) != n_conditions]
-    if short:
-        raise InputError(f"crossnobis RDM: fold {short[0]} lacks some of the {n_conditions} conditions; each fold needs all")
+    (there, code), fold = np.unique(names, return_inverse=True), np.unique(parts, return_inverse=True)[1].reshape(-1)
+    code = code.reshape(-1)
+    if fold.max() == 0:
+        raise InputError("crossnobis RDM: 2 folds or more are needed, 1 came")
+    n_folds = np.bincount(np.unique(np.stack([code, fold]), axis=1)[0])
+    if n_folds.min() < 2:
+        raise InputError(f"crossnobis RDM: condition {there[n_folds.argmin()]} lies in one fold only; each needs two or more")
     if precision is not None:
         _check_precision(precision, patterns.shape[-1])
-    toolbox = _rsatoolbox()
-    codes = np.unique(names, return_inverse=True)[1]
-    descriptors = {"condition": codes, "fold": np.unique(parts, return_inverse=True)[1]}
-    dataset = toolbox.data.Dataset(patterns.detach().cpu().double().numpy(), obs_descriptors=descriptors)
-    noise = None if precision is None else precision.detach().cpu().double().numpy()
-    rdms = toolbox.rdm.calc_rdm(dataset, method="crossnobis", descriptor="condition", cv_descriptor="fold", noise=noise)
-    return torch.from_numpy(rdms.get_vectors()[0]).to(patterns)
+    with torch.autocast(patterns.device.type, enabled=False):
+        values = patterns.detach().double()
+        whitened = values if precision is None else values @ precision.detach().to(values)
+        kernel = _products_across_folds(values, whitened, torch.from_numpy(code).to(values.device), fold)
+        own, (first, second) = kernel.diagonal(), pair_rows(len(there), values.device)
+        return ((own[first] + own[second] - 2 * kernel[first, second]) / patterns.shape[-1]).to(patterns.dtype)
+
+
+def _products_across_folds(values: Tensor, whitened: Tensor, code: Tensor, fold: np.ndarray) -> Tensor:
+    """k (condition, condition): mean inner product of observations in different folds; all pairs less those of one fold."""
+    sums, others, counts = _sums(values, whitened, code)
+    products, pairs = sums @ others.mT, torch.outer(counts, counts)
+    for number in np.unique(fold):
+        inside = torch.from_numpy(np.flatnonzero(fold == number)).to(values.device)
+        present, own = torch.unique(code[inside], return_inverse=True)
+        sums, others, counts = _sums(values[inside], whitened[inside], own)
+        products[present[:, None], present] -= sums @ others.mT
+        pairs[present[:, None], present] -= torch.outer(counts, counts)
+    return products / pairs
+
+
+def _sums(values: Tensor, whitened: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of both over the observations of each condition, and how many they are."""
+    counts = torch.bincount(code).to(values.dtype)
+    empty = values.new_zeros(len(counts), values.shape[-1])
+    return empty.index_add(0, code, values), empty.index_add(0, code, whitened), counts
 
 
 def condense(square: Float[Tensor, "*batch image image"]) -> Float[Tensor, "*batch pair"]:
@@ -247,5 +269,5 @@ def _rsatoolbox() -> Any:
     try:
         import rsatoolbox
     except ImportError as error:
-        raise MissingDependencyError("Mahalanobis and crossnobis RDMs need rsatoolbox: pip install 'pulvinar[rsa]'") from error
+        raise MissingDependencyError("Mahalanobis RDMs need rsatoolbox: pip install 'pulvinar[rsa]'") from error
     return rsatoolbox
