@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pulvinar.core.errors import InputError
-from pulvinar.networks.gated_resnet import FIXED_LOGIT, Block, Gate, norm_of
+from pulvinar.networks.gated_resnet import Block, norm_of
+from pulvinar.networks.gates import FIXED_LOGIT, Gate
 from pulvinar.networks.resnet_shape import BlockShape
 
 Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias (output,)
