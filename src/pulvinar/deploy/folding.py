@@ -64,14 +64,14 @@ def _scale_and_offset(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def folded_block(block: Block, source: str, shift: Tensor) -> FoldedBlock:
-    """The weights of a block in the pass `source`; shift: of all logits."""
+    """The weights of a block in the pass `source`, those of gates of channels among them; shift: of all logits."""
     shortcut = None
     if block.shortcut is not None and block.shortcut_norms is not None:
         shortcut = folded(block.shortcut, norm_of(block.shortcut_norms, source))
     return FoldedBlock(
         [_folded_convolution(block, number, convolution, source) for number, convolution in enumerate(block.convolutions)],
         shortcut,
-        {int(name): _folded_gate(cast(Gate, gate), shift) for name, gate in block.gates.items()},
+        {int(name): _folded_gate(gate, shift) for name, gate in block.gates.items() if isinstance(gate, Gate)},
     )
 
 
