@@ -35,9 +35,9 @@ def routed() -> GatedResNet:
     return made
 
 
-def colours(n_red: int, n_blue: int) -> np.ndarray:
+def colours(n_red: int, n_blue: int, seed: int = 0) -> np.ndarray:
     """Red images, then blue ones, with a little noise."""
-    pixels = np.random.default_rng(0).integers(0, 40, (n_red + n_blue, 16, 16, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 40, (n_red + n_blue, 16, 16, 3)).astype(np.uint8)
     pixels[:n_red, :, :, 0] += 200
     pixels[n_red:, :, :, 2] += 200
     return pixels
@@ -83,7 +83,9 @@ def test_choices_drawn_at_random_have_the_shares():
 def test_an_evaluation_says_how_images_are_divided(routed):
     """Planted: a third of the images are blue."""
     labels = np.array([0] * 40 + [1] * 20)
-    data = ImageSet(name="colours", train=colours(40, 20), test=colours(40, 20), train_labels=labels, test_labels=labels)
+    data = ImageSet(
+        name="colours", train=colours(40, 20), test=colours(40, 20, seed=1), train_labels=labels, test_labels=labels
+    )
     values = score_backbone(routed, data, settings=ScoreSettings(probe_seeds=1), controls=True).values
     (only,) = values["choices"]["choices"]
     assert sorted(only["shares"]) == pytest.approx([1 / 3, 2 / 3])

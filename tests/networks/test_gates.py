@@ -36,7 +36,9 @@ def made(name: str = "resnet18", *, width: float = 0.125, seed: int = 0, **optio
 
 
 def images(n: int = 24, seed: int = 1) -> torch.Tensor:
-    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    colours = 2 * torch.randn(n, 3, 1, 1, generator=generator, dtype=torch.float64)
+    return colours + torch.randn(n, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("name", "options"), [("resnet18", {}), ("resnet50", {"gated_convs": "conv1"})])
@@ -61,7 +63,7 @@ def test_in_training_too_a_wider_level_never_opens_without_the_narrower_ones():
     for gates, logits in zip(found.gates, found.logits, strict=True):
         assert bool((gates[:, 1:] <= gates[:, :-1]).all())
         assert bool((logits[:, 1:] <= logits[:, :-1]).all())
-        assert 0 < float(gates.mean()) < 1
+        assert 0 < gates.mean().item() < 1
     found.mac_share.backward()
     assert all(
         float(gate.expand.weight.grad.abs().min(1).values.max()) > 0

@@ -34,6 +34,7 @@ def _export(arguments: argparse.Namespace) -> Result:
         runtime=arguments.runtime,
         calibrate_on=arguments.calibrate,
         any_size=arguments.any_size,
+        one_image=arguments.one_image,
     )
     say(arguments, deploy.export_as_text(result))
     return result
@@ -93,9 +94,9 @@ def declare(commands: Commands) -> None:
     compact.add_argument("--out", required=True, metavar="NET", help="the folder to write; must not exist")
     compact.add_argument(
         "--form",
-        choices=("gated", "static", "folded"),
-        default="gated",
-        help="gated: with an exact fallback (default); static: one mask for all images; folded: no gates, batch-norms folded",
+        choices=("gated", "levels", "routes", "static", "folded"),
+        help="gated: with an exact fallback; levels, routes: in pieces (default: what the gates choose); static: one mask "
+        "for all images; folded: no gates, batch-norms folded",
     )
     compact.add_argument(
         "--rare", type=float, default=0.0, metavar="SHARE", help="also drop channels that at most this share opens (default 0)"
@@ -113,6 +114,7 @@ def declare(commands: Commands) -> None:
     export.add_argument("--masked", metavar="FILE", help="the reference that computes every channel, for comparison")
     export.add_argument("--no-fallback", action="store_true", help="leave dropped channels out for good: not exact for misses")
     export.add_argument("--any-size", action="store_true", help="--onnx and --masked take images of any height and width")
+    export.add_argument("--one-image", action="store_true", help="of levels and routes: for one image at a time, faster then")
     export.add_argument("--int8", metavar="FILE", help="convolutions in int8, by ONNX Runtime's quantiser; not exact")
     export.add_argument("--torch-export", metavar="FILE", help="a program of torch.export, .pt2")
     export.add_argument(

@@ -217,7 +217,7 @@ def _require_form(shape: ResNetShape) -> None:
 def shape_of(state: dict[str, Any]) -> ResNetShape:
     """A shape from its plain values, as `dataclasses.asdict` gives them and JSON keeps them."""
     blocks = tuple(BlockShape(**with_tuples(block)) for block in state["blocks"])
-    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
+    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks, state.get("routes", 0))
 
 
 def with_tuples(state: dict[str, Any]) -> dict[str, Any]:
