@@ -156,7 +156,8 @@ class Router(GateModule):
         drawn = list(plain)
         if generator is not None:
             rank = torch.distributed.get_rank() if n_processes() > 1 else 0
-            noise = gumbel_noise(*logits.shape, generator, part=(rank, n_processes()), device=logits.device)
+            n_images, n_routes = logits.shape
+            noise = gumbel_noise(n_images, n_routes, generator, part=(rank, n_processes()), device=logits.device)
             drawn = self._masked(straight_through_choice(logits, noise, temperature=temperature))
         return Routing(torch.softmax(logits, 1), drawn, plain)
 
