@@ -31,7 +31,7 @@ def routed() -> GatedResNet:
     stem[0, 0, 1, 1], stem[1, 2, 1, 1] = 1.0, 1.0  # red into the first map, blue into the second
     made.router.reduce.weight.data = torch.tensor([[1.0, -1.0, 0.0, 0.0]])
     made.router.norm.reset_running_stats()
-    made.router.expand.weight.data = torch.tensor([[1.0], [-1.0]])
+    made.router.expand.weight.data = torch.tensor([[-1.0], [1.0]])  # blue is 0 on both, where the first wins
     return made
 
 
@@ -90,7 +90,7 @@ def test_an_evaluation_says_how_images_are_divided(routed):
     (only,) = values["choices"]["choices"]
     assert sorted(only["shares"]) == pytest.approx([1 / 3, 2 / 3])
     assert values["choices"]["changed"] == pytest.approx(1 / 3)
-    assert "routes: 67 %, 33 % of the images; 33 % of the images do not" in as_text(values)
+    assert "routes: 33 %, 67 % of the images; 33 % of the images do not" in as_text(values)
     control = next(row for row in values["rows"] if row["name"] == "random_gates")
     assert "routes drawn at random" in control["description"]
     assert "33 %" in draw_choices(values["choices"]).axes[0].get_title()
