@@ -214,3 +214,32 @@ def test_a_network_in_pieces_is_timed(made, tmp_path, capsys):
     share = result["promised_mac_share"]
     assert row["realised_share"] == pytest.approx((1 - 1 / row["speed_up"]) / (1 - share))
     assert row["mac_share"] == share < 1
+
+
+def test_accuracy_against_time_of_several_runs(made, tmp_path, capsys):
+    """Oracles: neighbours of the run's own features in torch; every ratio against the first dense network."""
+    routes, dense = write_run(tmp_path / "routes", routes=2), write_run(tmp_path / "dense", passes=("dense",))
+    out = str(tmp_path / "out")
+    flags = ("--data", made[2], "--out", out, "--repeats", "3")
+    result = result_of(capsys, "pareto", routes, dense, *flags)
+    forms = [(row["run"], row["form"]) for row in result["rows"]]
+    own = [("routes", form) for form in ("routes", "dense", "dense int8", "static", "static int8")]
+    assert forms == [*own, ("dense", "dense"), ("dense", "dense int8")]
+    rows = dict(zip(forms, result["rows"], strict=True))
+    assert rows["routes", "dense"]["ratio"] == 1
+    assert rows["routes", "static"]["macs"] <= rows["routes", "routes"]["macs"] < rows["routes", "dense"]["macs"]
+    images, backbone = np.load(made[2]), load_backbone(RunFolder.reopen(routes))
+    for form, gated in (("dense", False), ("routes", True)):
+        with torch.no_grad():
+            bank, queries = (
+                backbone.network(plain_view(torch.from_numpy(images[f"x_{side}"]), backbone.views), gated=gated).features
+                for side in ("train", "test")
+            )
+        right = images["y_train"][torch.cdist(queries, bank).argmin(1)] == images["y_test"]
+        assert rows["routes", form]["knn"] == pytest.approx(right.mean(), abs=1 / 40)
+    front = [row for row in result["rows"] if row["on_front"]]
+    assert max(row["linear"] for row in result["rows"]) in [row["linear"] for row in front]
+    assert min(row["ratio"] for row in result["rows"]) in [row["ratio"] for row in front]
+    assert set(rows["routes", "routes"]["linear_minus_static"]) >= {"difference", "low", "high"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"pareto.csv", "pareto.json", "pareto.png"}
+    assert "exists" in refused(capsys, "pareto", dense, *flags)

@@ -58,6 +58,22 @@ def _bench(arguments: argparse.Namespace) -> Result:
     return result
 
 
+def _pareto(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.deploy_pareto import as_text, pareto
+
+    result = pareto(
+        arguments.runs,
+        data=arguments.data,
+        out=arguments.out,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        repeats=arguments.repeats,
+        clock=arguments.clock,
+    )
+    say(arguments, as_text(result))
+    return result
+
+
 def _export_weights(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.backbones import export_weights, export_weights_as_text
 
@@ -142,3 +158,12 @@ def declare(commands: Commands) -> None:
     bench.add_argument(
         "--runtimes", nargs="+", metavar="NAME", help="torch (eager, packed, compile), onnxruntime, openvino (f32, bf16); all"
     )
+
+    pareto = kinds.add("pareto", _pareto, "accuracy against measured time: every form of some runs, in one table and figure")
+    pareto.add_argument("runs", nargs="+", metavar="RUN", help="finished self-supervised runs of one image size")
+    pareto.add_argument("--data", required=True, metavar="DATA", help="labelled images, as for `pulvinar fit`")
+    pareto.add_argument("--out", required=True, help="folder to write (pareto.csv, .json, .png); must not exist")
+    pareto.add_argument("--batch", type=int, default=1, metavar="N", help="images of a timed call (default 1)")
+    pareto.add_argument("--threads", type=int, default=1, help="of ONNX Runtime (default 1)")
+    pareto.add_argument("--repeats", type=int, default=15, help="rounds, each of all networks in turn (default 15)")
+    pareto.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time computed in, for a busy machine")
