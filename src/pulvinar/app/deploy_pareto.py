@@ -241,7 +241,8 @@ def _rows(candidates: Sequence[Candidate], scored: dict[str, Scored], seconds: d
 
 def _accuracy(candidate: Candidate, scored: dict[str, Scored]) -> dict[str, Any]:
     """Scores with their intervals over test images and, of gates, the paired differences from the run's static mask."""
-    own, row = scored[candidate.name], {}
+    own = scored[candidate.name]
+    row: dict[str, Any] = {}
     static = scored.get(f"{candidate.run}, static")
     by_image = candidate.form in ("compact", "levels", "routes")
     for kind in ("knn", "linear"):
