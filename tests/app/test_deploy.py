@@ -198,6 +198,7 @@ def test_what_levels_and_routes_cannot_be_is_refused(made, tmp_path, capsys):
     assert "--one-image is for levels and routes" in refused(capsys, "export", made[3], "--onnx", "b.onnx", "--one-image")
 
 
+@pytest.mark.slow
 def test_a_network_in_pieces_is_timed(made, tmp_path, capsys):
     run, net = write_run(tmp_path / "run", levels=(0.25, 1.0)), str(tmp_path / "net")
     assert main(["deploy", "compact", run, "--calibrate", made[2], "--out", net, "--quiet"]) == 0
@@ -216,6 +217,7 @@ def test_a_network_in_pieces_is_timed(made, tmp_path, capsys):
     assert row["mac_share"] == share < 1
 
 
+@pytest.mark.slow
 def test_accuracy_against_time_of_several_runs(made, tmp_path, capsys):
     """Oracles: neighbours of the run's own features in torch; every ratio against the first dense network."""
     routes, dense = write_run(tmp_path / "routes", routes=2), write_run(tmp_path / "dense", passes=("dense",))

@@ -48,7 +48,11 @@ def trained(name: str, options: dict) -> GatedResNet:
     return made.eval()
 
 
-@pytest.fixture(scope="module", params=FORMS)
+def named(form: str):
+    return pytest.param(form, marks=pytest.mark.slow) if form.startswith("bottleneck") else form
+
+
+@pytest.fixture(scope="module", params=[named(form) for form in FORMS])
 def pair(request) -> tuple[GatedResNet, ChoiceNetwork]:
     network = trained(*FORMS[request.param])
     return network, choice_network(network)

@@ -41,7 +41,9 @@ def images(n: int = 24, seed: int = 1) -> torch.Tensor:
     return colours + torch.randn(n, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("name", "options"), [("resnet18", {}), ("resnet50", {"gated_convs": "conv1"})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet18", {}), pytest.param("resnet50", {"gated_convs": "conv1"}, marks=pytest.mark.slow)]
+)
 def test_an_image_at_some_levels_gets_what_a_network_cut_to_those_widths_gives(name, options):
     network = made(name, levels=LEVELS, **options)
     batch = images()
