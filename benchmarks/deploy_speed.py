@@ -33,7 +33,8 @@ from pulvinar.core.storage import write_json, write_text
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
 from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, onnx_runner, runtime_version
 from pulvinar.deploy.timing import in_turn, seconds_of
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import Gate
 from pulvinar.networks.macs import count_macs
 from pulvinar.networks.resnet_shape import resnet_shape
 from pulvinar.scores.table import csv_text

@@ -170,6 +170,11 @@ def channels(run: Source, *, ax: Axes | None = None) -> Figure:
     return panel(run, "channels", ax=ax)
 
 
+def choices(run: Source, *, ax: Axes | None = None) -> Figure:
+    """Self-supervised, of levels or routes: share of the images that take each of them."""
+    return panel(run, "choices", ax=ax)
+
+
 def embedding(run: Source, *, ax: Axes | None = None) -> Figure:
     """Self-supervised: the test images as their features arrange them."""
     return panel(run, "embedding", ax=ax)

@@ -28,8 +28,9 @@ def write_images(path, *, n_train=120, n_test=40, size=SIZE):
     return str(path)
 
 
-def write_run(path, *, method="dual_gating", passes=("dense", "gated")):
-    network = GatedResNet(resnet_shape("resnet18", size=SIZE, width=0.125), size=SIZE, passes=passes, gate_bias=0.0)
+def write_run(path, *, method="dual_gating", passes=("dense", "gated"), **options):
+    shape = resnet_shape("resnet18", size=SIZE, width=0.125, **options)
+    network = GatedResNet(shape, size=SIZE, passes=passes, gate_bias=0.0)
     network.initialise(torch.Generator().manual_seed(2)).eval()
     run = RunFolder.create(path, method=method, config_toml="", seed=0, data={}, topic="self_supervised")
     save_backbone(run, network, ViewSettings(mean=(0.4, 0.5, 0.6), sd=(0.3, 0.2, 0.25)))
@@ -155,3 +156,92 @@ def test_export_refuses_what_does_not_fit_before_anything_is_written(made, tmp_p
     capsys.readouterr()
     assert "no masked or compact form" in refused(capsys, "export", static, "--onnx", new, "--masked", str(tmp_path / "m.onnx"))
     assert not (tmp_path / "new.onnx").exists()
+
+
+@pytest.mark.parametrize("options", [{"levels": (0.0, 0.25, 0.5, 1.0)}, {"routes": 3}], ids=["levels", "routes"])
+def test_levels_and_routes_from_a_run_to_files(options, made, tmp_path, capsys):
+    """Oracle: the gated pass of the run itself, on the test images; shares of the options counted there."""
+    images = made[2]
+    run, form = write_run(tmp_path / "run", **options), "routes" if "routes" in options else "levels"
+    result = result_of(capsys, "compact", run, "--calibrate", images, "--out", str(tmp_path / "net"))
+    assert result["form"] == form
+    backbone = load_backbone(RunFolder.reopen(run))
+    tested = np.load(images)["x_test"]
+    with torch.no_grad():
+        wanted = backbone.network(plain_view(torch.from_numpy(tested), backbone.views), gated=True)
+    assert result["mac_share"] == pytest.approx(float(wanted.hard_share), abs=1e-6)
+    assert [sum(shares) for shares in result["choices"]["shares"]] == pytest.approx([1.0] * (1 if form == "routes" else 8))
+    for name, flags in (("any", ()), ("one", ("--one-image",))):
+        file = str(tmp_path / f"{name}.onnx")
+        result_of(capsys, "export", str(tmp_path / "net"), "--onnx", file, *flags)
+        pixels = (tested[:3].transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+        session = onnxruntime.InferenceSession(file)
+        parts = pixels[:, None] if name == "one" else [pixels]
+        found = np.concatenate([session.run(["features"], {"images": part})[0] for part in parts])
+        np.testing.assert_allclose(found, wanted.features[:3], rtol=1e-4, atol=1e-5)
+    assert main(["deploy", "compact", run, "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert f"{form}, {len(result['kept'][0])} pieces of 8 blocks" in capsys.readouterr().out
+
+
+def test_what_levels_and_routes_cannot_be_is_refused(made, tmp_path, capsys):
+    run, net = write_run(tmp_path / "run", routes=2), str(tmp_path / "net")
+    assert "the gates of this run choose for --form routes; gated came" in refused(
+        capsys, "compact", run, "--form", "gated", "--calibrate", made[2], "--out", net
+    )
+    assert "choose for --form gated; levels came" in refused(capsys, "compact", made[1], "--form", "levels", "--out", net)
+    assert main(["deploy", "compact", run, "--out", net, "--quiet"]) == 0
+    flags = ("--onnx", str(tmp_path / "a.onnx"), "--no-fallback", "--any-size")
+    assert "holds a network in pieces, for which there are --onnx and --masked, not --no-fallback, --any-size" in refused(
+        capsys, "export", net, *flags
+    )
+    assert "not --int8" in refused(capsys, "export", net, "--int8", str(tmp_path / "a.onnx"))
+    assert "--one-image is for levels and routes" in refused(capsys, "export", made[3], "--onnx", "b.onnx", "--one-image")
+
+
+@pytest.mark.slow
+def test_a_network_in_pieces_is_timed(made, tmp_path, capsys):
+    run, net = write_run(tmp_path / "run", levels=(0.25, 1.0)), str(tmp_path / "net")
+    assert main(["deploy", "compact", run, "--calibrate", made[2], "--out", net, "--quiet"]) == 0
+    flags = ("--batch", "1", "4", "--repeats", "3", "--runtimes", "torch eager", "onnxruntime")
+    capsys.readouterr()
+    result = result_of(capsys, "bench", net, *flags)
+    rows = {(row["runtime"], row["form"], row["batch"]): row for row in result["rows"]}
+    assert set(rows) == {
+        (r, f, b) for r in ("torch eager", "onnxruntime") for f in ("dense", "masked", "levels") for b in (1, 4)
+    }
+    assert all(row["milliseconds"] > 0 and row["max_relative_difference"] < 1e-5 for row in rows.values())
+    row, dense = rows["onnxruntime", "levels", 1], rows["onnxruntime", "dense", 1]
+    assert row["speed_up"] == pytest.approx(dense["milliseconds"] / row["milliseconds"])
+    share = result["promised_mac_share"]
+    assert row["realised_share"] == pytest.approx((1 - 1 / row["speed_up"]) / (1 - share))
+    assert row["mac_share"] == share < 1
+
+
+@pytest.mark.slow
+def test_accuracy_against_time_of_several_runs(made, tmp_path, capsys):
+    """Oracles: neighbours of the run's own features in torch; every ratio against the first dense network."""
+    routes, dense = write_run(tmp_path / "routes", routes=2), write_run(tmp_path / "dense", passes=("dense",))
+    out = str(tmp_path / "out")
+    flags = ("--data", made[2], "--out", out, "--repeats", "3")
+    result = result_of(capsys, "pareto", routes, dense, *flags)
+    forms = [(row["run"], row["form"]) for row in result["rows"]]
+    own = [("routes", form) for form in ("routes", "dense", "dense int8", "static", "static int8")]
+    assert forms == [*own, ("dense", "dense"), ("dense", "dense int8")]
+    rows = dict(zip(forms, result["rows"], strict=True))
+    assert rows["routes", "dense"]["ratio"] == 1
+    assert rows["routes", "static"]["macs"] <= rows["routes", "routes"]["macs"] < rows["routes", "dense"]["macs"]
+    images, backbone = np.load(made[2]), load_backbone(RunFolder.reopen(routes))
+    for form, gated in (("dense", False), ("routes", True)):
+        with torch.no_grad():
+            bank, queries = (
+                backbone.network(plain_view(torch.from_numpy(images[f"x_{side}"]), backbone.views), gated=gated).features
+                for side in ("train", "test")
+            )
+        right = images["y_train"][torch.cdist(queries, bank).argmin(1)] == images["y_test"]
+        assert rows["routes", form]["knn"] == pytest.approx(right.mean(), abs=1 / 40)
+    front = [row for row in result["rows"] if row["on_front"]]
+    assert max(row["linear"] for row in result["rows"]) in [row["linear"] for row in front]
+    assert min(row["ratio"] for row in result["rows"]) in [row["ratio"] for row in front]
+    assert set(rows["routes", "routes"]["linear_minus_static"]) >= {"difference", "low", "high"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"pareto.csv", "pareto.json", "pareto.png"}
+    assert "exists" in refused(capsys, "pareto", dense, *flags)

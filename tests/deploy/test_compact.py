@@ -9,7 +9,7 @@ from pulvinar.core.errors import InputError
 from pulvinar.deploy.calibration import calibrate, upper_bound
 from pulvinar.deploy.compact import CompactNetwork, compact, compact_to, dense_network, masked_network, static_network
 from pulvinar.deploy.files import load, save
-from pulvinar.networks.gated_resnet import Gate
+from pulvinar.networks.gates import Gate
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 

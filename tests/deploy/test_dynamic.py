@@ -11,7 +11,8 @@ from pulvinar.deploy.block_forms import buckets, whole_convolutions
 from pulvinar.deploy.compact import compact, compact_to, dense_network, masked_network
 from pulvinar.deploy.dynamic import Choice, DynamicNetwork, choose_forms, forms_for
 from pulvinar.deploy.packed import PackedConvolution
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import Gate
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 FORMS = ["masked", "gathered", "patterns", "sorted 3"]

@@ -15,7 +15,7 @@ from pulvinar.deploy import onnx_files
 from pulvinar.deploy.compact import compact, compact_to, dense_network, static_network
 from pulvinar.deploy.dynamic import DynamicNetwork
 from pulvinar.deploy.onnx_files import check_runs, export_int8, export_onnx, export_program, onnx_model, run_with
-from pulvinar.networks.gated_resnet import Gate
+from pulvinar.networks.gates import Gate
 
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "both")]
 

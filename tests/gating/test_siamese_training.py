@@ -11,9 +11,11 @@ from pulvinar.core.errors import ConfigError, DegenerateError, InputError
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating import settling
 from pulvinar.gating.collapse import Health, Watch, effective_rank, health
-from pulvinar.gating.methods.self_supervised import DualConfig, prepare
+from pulvinar.gating.methods.self_supervised import DenseConfig, DualConfig, prepare
 from pulvinar.gating.siamese import make_network
 from pulvinar.gating.siamese_training import SiameseTrainer, require_batch
+from pulvinar.learning.views import plain_view
+from pulvinar.selection.route_choice import one_sided
 
 QUICK = {"epochs": 2, "batch_size": 8, "width": 0.0625, "projector_width": 16, "budget": 0.5, "precision": "float32"}
 
@@ -45,7 +47,12 @@ def finish(run: SiameseTrainer) -> list[dict]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, pytest.param({"swap_views": True, "micro_batches": 2, "objective": "simsiam"}, marks=pytest.mark.slow)],
+    [
+        {},
+        {"gate_form": "levels"},
+        {"gate_form": "routes", "n_routes": 3, "gate_group": 2, "micro_batches": 2},
+        pytest.param({"swap_views": True, "micro_batches": 2, "objective": "simsiam"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_taken_up_in_the_middle_of_an_epoch_is_the_whole_run(settings):
     whole = trainer(**settings)
@@ -61,6 +68,18 @@ def test_a_run_taken_up_in_the_middle_of_an_epoch_is_the_whole_run(settings):
     for (name, a), b in zip(whole.network.state_dict().items(), second.network.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert whole.constraint == second.constraint
+
+
+def test_the_papers_gates_stay_what_they_were_before_there_were_other_forms():
+    """Numbers of the version before levels and routes: initial weights, and two epochs."""
+    run = trainer()
+    state = run.network.state_dict()
+    assert run.config.gate_form == "subset"
+    assert len(state) == 287
+    assert float(sum(value.abs().double().sum() for value in state.values())) == pytest.approx(5168.699851939005, rel=1e-7)
+    records = finish(run)
+    assert [record["loss"] for record in records] == pytest.approx([42.293165842692055, 75.0790303548177], rel=1e-3)
+    assert [record["mac_share"] for record in records] == pytest.approx([1.0008516709, 1.0015273491], abs=1e-5)
 
 
 def test_another_seed_is_another_run_and_the_same_is_the_same():
@@ -148,6 +167,53 @@ def test_settled_gates_are_on_the_budget_and_say_what_it_took():
     assert share == pytest.approx(0.35, abs=0.03)  # 120 gates, each up to .03 of the multiply-adds
     assert found["share_training"] == pytest.approx(share, abs=1e-6)
     assert float(encoder.logit_shift) == pytest.approx(found["logit_shift"])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"gate_form": "levels"}, {"gate_form": "routes", "n_routes": 3}], ids=lambda settings: settings["gate_form"]
+)
+def test_levels_and_routes_are_settled_on_the_budget_too(settings):
+    """Oracle: the multiply-adds of the widths that images really open, counted image by image."""
+    run = trainer(budget=0.4, **settings)
+    data = images(64)
+    encoder = run.network.encoder(gated=True)
+    settling.settle(encoder, data.train, run.config, run.config.views()[0])
+    assert settling.mac_share(encoder, data.train, run.config.views()[0]) == pytest.approx(0.4, abs=0.06)
+    pixels = plain_view(torch.from_numpy(data.train), run.config.views()[0])
+    with torch.no_grad():
+        opened = [gates.sum(1) for gates in encoder(pixels, gated=True).gates]
+    macs = encoder.macs.per_image([part.double() for part in opened]) / encoder.macs.dense
+    assert float(macs.mean()) == pytest.approx(settling.mac_share(encoder, data.train, run.config.views()[0]), abs=1e-5)
+
+
+def test_the_term_of_routes_is_in_the_loss_and_of_no_other_form():
+    _, branches = (run := trainer(gate_form="routes", route_weight=3.0)).step(run.draw_views(torch.arange(8)))
+    terms = run.loss.terms(branches, done=0.5, constraint=run.constraint)
+    assert float(terms["routes"]) == pytest.approx(3 * float(one_sided(branches[0].usage)))
+    _, branches = (run := trainer()).step(run.draw_views(torch.arange(8)))
+    assert "routes" not in run.loss.terms(branches, done=0.5, constraint=run.constraint)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"gate_form": "level"}, "gate_form"),
+        ({"n_routes": 3}, "n_routes"),
+        ({"gate_levels": (0.5, 1.0)}, "gate_levels"),
+        ({"gate_form": "levels", "gate_levels": (0.5, 0.2, 1.0)}, "ascending shares"),
+        ({"gate_form": "levels", "gate_group": 4}, "gate_group"),
+        ({"gate_form": "routes", "fix_gates": 0.5}, "fix_gates"),
+        ({"gate_form": "levels", "network": "resnet50", "gated_convs": "both"}, "conv1 or conv2"),
+    ],
+)
+def test_settings_of_another_form_are_refused(settings, match):
+    with pytest.raises(ConfigError, match=match):
+        build(DualConfig, QUICK | settings, name="dual_gating", given=settings)
+
+
+def test_a_method_without_gates_does_not_know_the_form():
+    with pytest.raises(ConfigError, match="'gate_form' is not a setting of dense_ssl"):
+        build(DenseConfig, {"gate_form": "levels"}, name="dense_ssl")
 
 
 def gates_of(encoder, data: ImageSet) -> torch.Tensor:

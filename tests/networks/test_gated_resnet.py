@@ -8,7 +8,8 @@ from torch.nn.functional import batch_norm, conv2d
 
 from pulvinar.core.errors import InputError
 from pulvinar.networks.batch_norm import BatchNorm
-from pulvinar.networks.gated_resnet import GatedResNet, GateRecord, StridedPointwise, copy_norms
+from pulvinar.networks.gated_resnet import GatedResNet, StridedPointwise, copy_norms
+from pulvinar.networks.gates import GateRecord
 from pulvinar.networks.resnet_shape import resnet_shape
 
 

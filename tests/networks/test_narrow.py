@@ -6,7 +6,8 @@ from torch import nn
 
 from pulvinar.core.errors import InputError
 from pulvinar.networks.batch_norm import BatchNorm
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import Gate
 from pulvinar.networks.narrow import cut_batch_norm, cut_convolution, cut_linear, narrowed
 from pulvinar.networks.resnet_shape import resnet_shape
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.networks.batch_norm import BatchNorm
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import Gate
 from pulvinar.networks.plain_resnet import PlainResNet, plain_resnet
 from pulvinar.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from pulvinar.networks.resnet_shape import is_standard, resnet_shape

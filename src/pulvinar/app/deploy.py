@@ -19,15 +19,17 @@ from pulvinar.data.image_set import ImageSet
 from pulvinar.decoding.decoder_checkpoint import has_layer
 from pulvinar.deploy import decoder_files, onnx_files
 from pulvinar.deploy.calibration import calibrate, upper_bound
+from pulvinar.deploy.choices import ChoiceNetwork, choice_network
 from pulvinar.deploy.compact import CompactNetwork, compact_to, dense_network, static_network
-from pulvinar.deploy.files import DECODER, load, load_config, load_decoder, save
+from pulvinar.deploy.files import CHOICES, DECODER, load, load_choices, load_config, load_decoder, save
 from pulvinar.deploy.voxel_decoder import voxel_decoder
 from pulvinar.gating.budget_controls import keep_highest
 from pulvinar.learning.backbone_runs import Backbone, load_backbone
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings, plain_view
 
-FormAsked = Literal["gated", "static", "folded"]
+FormAsked = Literal["gated", "levels", "routes", "static", "folded"]
+OWN_FORMS: dict[str, FormAsked] = {"subset": "gated", "levels": "levels", "routes": "routes"}  # by what gates choose
 BATCH = 250
 WORTH_FIXING = 0.05  # share of the multiply-adds that are kept though an average image does not open them
 FIX_GATES = (
@@ -42,23 +44,27 @@ def compact(
     *,
     out: str,
     calibrate_on: str | None = None,
-    form: FormAsked = "gated",
+    form: FormAsked | None = None,
     rare: float = 0.0,
     multiple: int = 1,
     share: float | None = None,
 ) -> dict[str, Any]:
     """Write the network for use of a run as the folder `out`; what it keeps, costs and misses.
 
-    form: gated (channels that the gates never open on the calibration images are dropped, with the exact fallback), static (one
-    mask for all images, at a MAC share of `share`; default: the gates' own), folded (no gates: narrow networks, students). A
-    run of troi becomes the decoder of its kept voxels and takes no calibration images.
+    form: gated (channels that the gates never open on the calibration images are dropped, with the exact fallback), levels and
+    routes (in pieces, for runs whose gates choose those), static (one mask for all images, at a MAC share
+    of `share`; default: the gates' own), folded (no gates: narrow networks, students). None: gated, levels or routes, by what
+    the gates of the run choose. A run of troi becomes the decoder of its kept voxels and takes no calibration images.
     """
     refuse_existing(out)
     folder = RunFolder.reopen(run)
     if has_layer(folder):
         return _decoder(folder, out, calibrate_on)
     backbone = load_backbone(folder)
+    form = form or OWN_FORMS[backbone.network.shape.gate_form]
     _require_form(folder, backbone, form)
+    if form in ("levels", "routes"):
+        return _in_pieces(folder, backbone, out, calibrate_on)
     facts: dict[str, Any] = {"run": absolute(run), "method": folder.method}
     result: dict[str, Any] = {"run": run, "out": out, "method": folder.method}
     if form == "folded":
@@ -89,8 +95,44 @@ def _require_form(run: RunFolder, backbone: Backbone, form: FormAsked) -> None:
             f"{run.path}: is a run of {run.method}, which has no gates, so there is nothing to drop by input. Its batch-norms "
             "can be folded (--form folded), of narrow networks and students too; a static mask needs the gates of a gated run"
         )
+    own = OWN_FORMS[backbone.network.shape.gate_form]
+    if form in OWN_FORMS.values() and gated and form != own:
+        raise InputError(f"{run.path}: the gates of this run choose for --form {own}; {form} came")
     if form == "folded" and gated and "dense" not in backbone.network.passes:
         raise InputError(f"{run.path}: is a gated run of {run.method} without a dense pass; give --form gated or static")
+
+
+def _in_pieces(run: RunFolder, backbone: Backbone, out: str, source: str | None) -> dict[str, Any]:
+    """The folder of a run of levels or routes. source: images on which to count what is chosen; None: none are counted."""
+    made = choice_network(backbone.network)
+    made.mean, made.sd = backbone.views.mean, backbone.views.sd
+    facts: dict[str, Any] = {"run": absolute(str(run.path)), "method": run.method}
+    counted = None
+    if source is not None:
+        data = _images(source, run, backbone)
+        facts |= {"calibrated_on": absolute(source), "data": data.name}
+        counted = facts["choices"] = _counted(made, data.test if len(data.test) else data.train, backbone.views)
+    save(out, made, facts=facts)
+    return {
+        "run": str(run.path),
+        "out": out,
+        "method": run.method,
+        "form": made.form,
+        "kept": [[len(kept) for kept in options] for options in made.options],
+        "channels": list(made.shape.gate_channels),
+        "macs": asdict(made.macs),
+        "choices": counted,
+        "mac_share": None if counted is None else counted["mac_share"],
+    }
+
+
+@torch.no_grad()
+def _counted(made: ChoiceNetwork, images: np.ndarray, views: ViewSettings) -> dict[str, Any]:
+    """How often each option is taken, by chooser, and the mean MAC share."""
+    batches = [torch.stack(made.inspect(batch).choices, 1) for batch in _batches(images, views, "choices")]
+    taken = torch.cat(batches).T
+    shares = [(torch.bincount(each, minlength=made.n_options).double() / len(each)).tolist() for each in taken]
+    return {"n_images": taken.shape[1], "shares": shares, "mac_share": made.macs.share(list(taken))}
 
 
 def _images(source: str | None, run: RunFolder, backbone: Backbone) -> ImageSet:
@@ -180,6 +222,8 @@ def compact_as_text(result: dict[str, Any]) -> str:
             f"{result['out']}: decoder of {result['n_kept']} of {result['n_voxels']} voxels "
             f"({result['macs']['kept']:,} of {result['macs']['all']:,} multiply-adds in the input layer); it takes either"
         )
+    if result["form"] in OWN_FORMS:
+        return _pieces_as_text(result)
     if result["kept"] is None:
         return f"{result['out']}: {result['form']}, batch-norms folded, MAC share {result['mac_share']:.4f}"
     kept = ", ".join(f"{part} of {whole}" for part, whole in zip(result["kept"], result["channels"], strict=True))
@@ -200,6 +244,18 @@ def compact_as_text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"next: pulvinar deploy export {result['out']} --onnx FILE"])
 
 
+def _pieces_as_text(result: dict[str, Any]) -> str:
+    """Of a network of levels or routes."""
+    lines = [f"{result['out']}: {result['form']}, {len(result['kept'][0])} pieces of {len(result['kept'])} blocks"]
+    counted = result["choices"]
+    if counted is not None:
+        lines.append(f"MAC share on {counted['n_images']} images {counted['mac_share']:.4f}, gates included; taken:")
+        name = "routes" if result["form"] == "routes" else "block"
+        for number, shares in enumerate(counted["shares"], 1):
+            lines.append(f"  {name}{'' if name == 'routes' else f' {number}'}: " + ", ".join(f"{s:.1%}" for s in shares))
+    return "\n".join([*lines, f"next: pulvinar deploy export {result['out']} --onnx FILE"])
+
+
 @uses_run
 def export(
     net: str,
@@ -212,12 +268,13 @@ def export(
     runtime: onnx_files.Runtime = "onnxruntime",
     calibrate_on: str | None = None,
     any_size: bool = False,
+    one_image: bool = False,
 ) -> dict[str, Any]:
     """Write files for runtimes; each is refused if it exists, before any is written.
 
     onnx: the network; masked: the reference that computes every channel; int8: by ONNX Runtime's quantiser, from images of
     `calibrate_on` (default: those of the compaction); program: of torch.export. any_size: images of any height and width, in
-    the ONNX files.
+    the ONNX files. one_image: of levels and routes, files for one image at a time.
     """
     wanted = {"--onnx": onnx, "--masked": masked, "--int8": int8, "--torch-export": program}
     given = {flag: path for flag, path in wanted.items() if path is not None}
@@ -229,7 +286,13 @@ def export(
         refuse_existing(path)
     config = load_config(net)
     if config["kind"] == DECODER:
-        return _export_decoder(net, given, fallback=fallback, any_size=any_size)
+        _refuse_useless(net, DECODER, given, fallback=fallback, any_size=any_size, one_image=one_image)
+        return _export_decoder(net, given)
+    if config["kind"] == CHOICES:
+        _refuse_useless(net, CHOICES, given, fallback=fallback, any_size=any_size)
+        return _export_choices(net, given, runtime=runtime, one_image=one_image)
+    if one_image:
+        raise InputError(f"{net}: --one-image is for levels and routes; other files take any batch as they are")
     facts = config["facts"]
     network = load(net).no_fallback(without=not fallback)
     reference = network.masked() if masked is not None else None
@@ -247,12 +310,29 @@ def export(
     return {"net": net, "files": files, "miss_rate": rate}
 
 
-def _export_decoder(net: str, given: dict[str, str], *, fallback: bool, any_size: bool) -> dict[str, Any]:
-    """The decoder of kept voxels (--onnx) and that of all (--masked)."""
+def _refuse_useless(
+    net: str, kind: str, given: dict[str, str], *, fallback: bool, any_size: bool, one_image: bool = False
+) -> None:
+    """`InputError` for what cannot be had of decoders and networks in pieces."""
     useless = [flag for flag in given if flag not in ("--onnx", "--masked")] + ([] if fallback else ["--no-fallback"])
-    useless += ["--any-size"] if any_size else []
+    useless += (["--any-size"] if any_size else []) + (["--one-image"] if one_image else [])
     if useless:
-        raise InputError(f"{net}: holds a {DECODER}, for which there are --onnx and --masked, not {', '.join(useless)}")
+        raise InputError(f"{net}: holds a {kind}, for which there are --onnx and --masked, not {', '.join(useless)}")
+
+
+def _export_choices(net: str, given: dict[str, str], *, runtime: onnx_files.Runtime, one_image: bool) -> dict[str, Any]:
+    """The network in pieces (--onnx) and the one that computes everything (--masked)."""
+    network, facts = load_choices(net), load_config(net)["facts"]
+    made = {"--onnx": network, "--masked": network.masked()}
+    files = {
+        flag.removeprefix("--"): onnx_files.export_choices(made[flag], path, runtime=runtime, one_image=one_image, facts=facts)
+        for flag, path in given.items()
+    }
+    return {"net": net, "files": files, "miss_rate": None}
+
+
+def _export_decoder(net: str, given: dict[str, str]) -> dict[str, Any]:
+    """The decoder of kept voxels (--onnx) and that of all (--masked)."""
     decoder = load_decoder(net)
     kinds = {"--onnx": "onnx", "--masked": "masked"}
     files = {

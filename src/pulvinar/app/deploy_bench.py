@@ -16,10 +16,12 @@ from pulvinar.core.errors import InputError
 from pulvinar.core.progress import warn
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import atomic_folder, refuse_existing, write_json, write_text
-from pulvinar.deploy.bench import RUNTIMES, BenchSettings, bench
+from pulvinar.deploy.bench import RUNTIMES, Bench, BenchSettings, bench
 from pulvinar.deploy.bench_figure import draw
+from pulvinar.deploy.choice_bench import bench_choices
+from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import CompactNetwork
-from pulvinar.deploy.files import load, load_config
+from pulvinar.deploy.files import CHOICES, load, load_choices, load_config
 from pulvinar.deploy.probes import noise, normalised
 from pulvinar.deploy.timing import Clock
 from pulvinar.report.drawing import save, style
@@ -53,11 +55,12 @@ def bench_network(
     settings.require()
     folder = Path(out) if out else Path(net) / "bench"
     refuse_existing(folder)
-    network = load(net)
+    in_pieces = load_config(net)["kind"] == CHOICES
+    network: CompactNetwork | ChoiceNetwork = load_choices(net) if in_pieces else load(net)
     if size is not None and size != network.size:
         network = _resized(network, size)
     images, where = _images(network, net, data, n_images=max(MOST_IMAGES, 2 * max(batches)))
-    found = bench(network, images, settings)
+    found = _timed(network, images, settings)
     result = {"net": os.fspath(net), "images": where, **found.as_dict(), "folder": str(folder)}
     with atomic_folder(folder) as temporary, mpl.rc_context(style()):
         write_json(temporary / "bench.json", result)
@@ -65,6 +68,12 @@ def bench_network(
         write_text(temporary / "bench.csv", csv_text(found.rows))
         save(draw(found.rows), temporary, "bench", simulated=False, formats=("png",))
     return result
+
+
+def _timed(network: CompactNetwork | ChoiceNetwork, images: Tensor, settings: BenchSettings) -> Bench:
+    if isinstance(network, ChoiceNetwork):
+        return bench_choices(network, images, settings)
+    return bench(network, images, settings)
 
 
 def _named(runtimes: Sequence[str]) -> tuple[str, ...]:
@@ -76,15 +85,19 @@ def _named(runtimes: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _resized(network: CompactNetwork, size: int) -> CompactNetwork:
+def _resized(network: CompactNetwork | ChoiceNetwork, size: int) -> CompactNetwork | ChoiceNetwork:
     """The same network for images of another size."""
+    if isinstance(network, ChoiceNetwork):
+        copy = network.masked(masked=network.computes_all)
+        copy.size = size
+        return copy
     made = CompactNetwork(network.shape, size=size, kept=network.kept, form=network.form).to(network.stem.weight)
     made.load_state_dict(network.state_dict())
     made.mean, made.sd, made.fallback = network.mean, network.sd, network.fallback
     return made
 
 
-def _images(network: CompactNetwork, net: str, data: str | None, *, n_images: int) -> tuple[Tensor, str]:
+def _images(network: CompactNetwork | ChoiceNetwork, net: str, data: str | None, *, n_images: int) -> tuple[Tensor, str]:
     """Normalised images (image, 3, size, size) to time with, and where they are from."""
     source = data or load_config(net).get("facts", {}).get("calibrated_on")
     if source is None or (data is None and not Path(str(source).partition(":")[2] or source).exists()):
@@ -130,7 +143,11 @@ def as_text(result: dict[str, Any]) -> str:
     lines.append(
         f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, "
         f"{result['size']} pixels, {result['images']}; the gates "
-        f"promise a MAC share of {result['promised_mac_share']:.3f}; {result['n_missed']} images that miss, "
-        f"{result['made_misses']} of them made. Written to {result['folder']}"
+        f"promise a MAC share of {result['promised_mac_share']:.3f}{_misses(result)}. Written to {result['folder']}"
     )
     return "\n".join(lines)
+
+
+def _misses(result: dict[str, Any]) -> str:
+    """Nothing of levels and routes, where no image misses."""
+    return f"; {result['n_missed']} images that miss, {result['made_misses']} of them made" if "n_missed" in result else ""

@@ -34,6 +34,7 @@ def _export(arguments: argparse.Namespace) -> Result:
         runtime=arguments.runtime,
         calibrate_on=arguments.calibrate,
         any_size=arguments.any_size,
+        one_image=arguments.one_image,
     )
     say(arguments, deploy.export_as_text(result))
     return result
@@ -52,6 +53,22 @@ def _bench(arguments: argparse.Namespace) -> Result:
         repeats=arguments.repeats,
         clock=arguments.clock,
         size=arguments.size,
+    )
+    say(arguments, as_text(result))
+    return result
+
+
+def _pareto(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.deploy_pareto import as_text, pareto
+
+    result = pareto(
+        arguments.runs,
+        data=arguments.data,
+        out=arguments.out,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        repeats=arguments.repeats,
+        clock=arguments.clock,
     )
     say(arguments, as_text(result))
     return result
@@ -93,9 +110,9 @@ def declare(commands: Commands) -> None:
     compact.add_argument("--out", required=True, metavar="NET", help="the folder to write; must not exist")
     compact.add_argument(
         "--form",
-        choices=("gated", "static", "folded"),
-        default="gated",
-        help="gated: with an exact fallback (default); static: one mask for all images; folded: no gates, batch-norms folded",
+        choices=("gated", "levels", "routes", "static", "folded"),
+        help="gated: with an exact fallback; levels, routes: in pieces (default: what the gates choose); static: one mask "
+        "for all images; folded: no gates, batch-norms folded",
     )
     compact.add_argument(
         "--rare", type=float, default=0.0, metavar="SHARE", help="also drop channels that at most this share opens (default 0)"
@@ -113,6 +130,7 @@ def declare(commands: Commands) -> None:
     export.add_argument("--masked", metavar="FILE", help="the reference that computes every channel, for comparison")
     export.add_argument("--no-fallback", action="store_true", help="leave dropped channels out for good: not exact for misses")
     export.add_argument("--any-size", action="store_true", help="--onnx and --masked take images of any height and width")
+    export.add_argument("--one-image", action="store_true", help="of levels and routes: for one image at a time, faster then")
     export.add_argument("--int8", metavar="FILE", help="convolutions in int8, by ONNX Runtime's quantiser; not exact")
     export.add_argument("--torch-export", metavar="FILE", help="a program of torch.export, .pt2")
     export.add_argument(
@@ -140,3 +158,12 @@ def declare(commands: Commands) -> None:
     bench.add_argument(
         "--runtimes", nargs="+", metavar="NAME", help="torch (eager, packed, compile), onnxruntime, openvino (f32, bf16); all"
     )
+
+    pareto = kinds.add("pareto", _pareto, "accuracy against measured time: every form of some runs, in one table and figure")
+    pareto.add_argument("runs", nargs="+", metavar="RUN", help="finished self-supervised runs of one image size")
+    pareto.add_argument("--data", required=True, metavar="DATA", help="labelled images, as for `pulvinar fit`")
+    pareto.add_argument("--out", required=True, help="folder to write (pareto.csv, .json, .png); must not exist")
+    pareto.add_argument("--batch", type=int, default=1, metavar="N", help="images of a timed call (default 1)")
+    pareto.add_argument("--threads", type=int, default=1, help="of ONNX Runtime (default 1)")
+    pareto.add_argument("--repeats", type=int, default=15, help="rounds, each of all networks in turn (default 15)")
+    pareto.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time computed in, for a busy machine")

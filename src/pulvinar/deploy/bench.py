@@ -326,13 +326,13 @@ def _rows(
             ]
             fastest = min(rivals, key=lambda times: float(np.median(times))) if rivals else None
             for suffix, times in (("", own), ("_fastest", fastest)):
-                row |= {f"{name}{suffix}": value for name, value in _against(times, found, share, promised).items()}
+                row |= {f"{name}{suffix}": value for name, value in against(times, found, share, promised).items()}
             row |= {"flips": timing.flips, "max_relative_difference": timing.max_relative_difference}
             made.append(row)
     return made
 
 
-def _against(dense: np.ndarray | None, found: np.ndarray, share: float, promised: float) -> dict[str, float | None]:
+def against(dense: np.ndarray | None, found: np.ndarray, share: float, promised: float) -> dict[str, float | None]:
     """Speed-up, runtime efficiency and realised share from the medians; nothing without a dense network."""
     if dense is None:
         return {"speed_up": None, "runtime_efficiency": None, "realised_share": None}

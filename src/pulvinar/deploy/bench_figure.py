@@ -12,6 +12,7 @@ from pulvinar.report.drawing import BOTH, INK, MUTED, REFERENCE_ONLY, RULE, SELE
 
 Rows = Sequence[Mapping[str, Any]]
 FORMS = {"dense": (INK, "o"), "masked": (MUTED, "X"), "compact": (SELECTED_ONLY, "s"), "dynamic": (BOTH, "D")}
+FORMS |= {"levels": (SELECTED_ONLY, "s"), "routes": (SELECTED_ONLY, "s")}  # never beside compact
 BETWEEN = 0.17  # rows of one runtime's forms
 MISSES = {0.0: 1.0, 0.01: 0.6, 0.1: 0.35}  # opacity of a miss rate
 
@@ -38,7 +39,7 @@ def draw(rows: Rows) -> Figure:
 def _panel(axis: Axes, rows: Rows, runtimes: Sequence[str]) -> None:
     for row in rows:
         colour, marker = FORMS[row["form"]]
-        height = runtimes.index(row["runtime"]) + BETWEEN * (list(FORMS).index(row["form"]) - 1.5)
+        height = runtimes.index(row["runtime"]) + BETWEEN * (min(3, list(FORMS).index(row["form"])) - 1.5)
         opacity = MISSES.get(row["miss_rate"], 0.35)
         bounds = [row["lower_quartile"], row["upper_quartile"]]
         axis.plot(bounds, [height] * 2, color=colour, linewidth=1.4, alpha=opacity, solid_capstyle="butt")

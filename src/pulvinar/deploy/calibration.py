@@ -19,7 +19,8 @@ from torch import Tensor
 from pulvinar.core.errors import InputError
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.pixels import require_normalised
-from pulvinar.networks.gated_resnet import FIXED_LOGIT, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import FIXED_LOGIT
 from pulvinar.selection.channel_gate import open_gates
 
 FEWEST = 100  # images; 3 / n is then a miss rate of 3 %

@@ -170,6 +170,11 @@ def require_gates(network: GatedResNet) -> None:
             f"network: this {network.shape.network} has no gates, only a {' and a '.join(network.passes)} pass, so there is "
             "nothing to compact by input; its batch-norms can be folded (dense_network), a narrow or static one included"
         )
+    if network.shape.gate_form != "subset":
+        raise InputError(
+            f"network: its gates choose {network.shape.gate_form}, not channels; it is used in pieces (choice_network, "
+            f"--form {network.shape.gate_form})"
+        )
 
 
 def compact(

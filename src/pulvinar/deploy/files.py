@@ -17,6 +17,7 @@ from torch import nn
 
 from pulvinar.core.errors import FileError
 from pulvinar.core.storage import atomic_folder, read_json, reads, require_file, require_folder, write_json
+from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import Colours, CompactNetwork, Form
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 from pulvinar.learning.checkpoints import read_tensors, write_tensors
@@ -26,17 +27,39 @@ from pulvinar.networks.resnet_shape import shape_of
 
 FORMAT = 1
 WEIGHTS, CONFIG = "network.safetensors", "config.json"
-COMPACT, DECODER = "compact network", "voxel decoder"
+COMPACT, DECODER, CHOICES = "compact network", "voxel decoder", "network in pieces"
+KINDS = (COMPACT, DECODER, CHOICES)
+Kept = CompactNetwork | ChoiceNetwork | VoxelDecoder
 
 
-def save(path: str | os.PathLike[str], network: CompactNetwork | VoxelDecoder, *, facts: dict[str, Any] | None = None) -> None:
+def save(path: str | os.PathLike[str], network: Kept, *, facts: dict[str, Any] | None = None) -> None:
     """Write the folder; `FileError` where something stands under this name. facts: what else to keep (`load_config`)."""
-    config = _describe(network) if isinstance(network, CompactNetwork) else _describe_decoder(network)
+    config = _described(network)
     with atomic_folder(path) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         write_tensors(temporary / WEIGHTS, weights, {})
         content = {"format": FORMAT, **config, "facts": facts or {}, "environment": environment()}
         write_json(temporary / CONFIG, content, sealed=True)
+
+
+def _described(network: Kept) -> dict[str, Any]:
+    if isinstance(network, ChoiceNetwork):
+        return _describe_choices(network)
+    return _describe(network) if isinstance(network, CompactNetwork) else _describe_decoder(network)
+
+
+def _describe_choices(network: ChoiceNetwork) -> dict[str, Any]:
+    return {
+        "kind": CHOICES,
+        "form": network.form,
+        "size": network.size,
+        "shape": asdict(network.shape),
+        "options": [[kept.tolist() for kept in options] for options in network.options],
+        "mean": list(network.mean),
+        "sd": list(network.sd),
+        "dtype": _dtype(network),
+        "macs": asdict(network.macs),
+    }
 
 
 def _describe(network: CompactNetwork) -> dict[str, Any]:
@@ -77,7 +100,7 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     if (folder / "run.json").is_file() and not (folder / CONFIG).is_file():
         raise FileError(f"{folder}: is a run; make a network for use of it with `pulvinar deploy compact {folder} …`")
     config = read_json(require_file(folder / CONFIG), check_seal=False)
-    if not isinstance(config, dict) or config.get("kind") not in (COMPACT, DECODER):
+    if not isinstance(config, dict) or config.get("kind") not in KINDS:
         raise FileError(f"{folder}/{CONFIG}: describes no network for use")
     if config.get("format") != FORMAT:
         raise FileError(f"{folder}/{CONFIG}: format {config.get('format')}; this version reads format {FORMAT}")
@@ -96,6 +119,22 @@ def load(path: str | os.PathLike[str]) -> CompactNetwork:
         network.fallback = config["fallback"]
         network.mean, network.sd = (cast(Colours, tuple(config[name])) for name in ("mean", "sd"))
         network.calibration = config["calibration"]
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
+    return network
+
+
+@reads("a network for use")
+def load_choices(path: str | os.PathLike[str]) -> ChoiceNetwork:
+    """The network of levels or routes of a folder, in inference mode; `FileError` where it is damaged or of another kind."""
+    config = _require_kind(path, CHOICES)
+    weights = _weights(path)
+    try:
+        options = tuple(tuple(torch.tensor(kept, dtype=torch.long) for kept in each) for each in config["options"])
+        network = ChoiceNetwork(shape_of(config["shape"]), size=config["size"], options=options)
+        network.to(dtype=getattr(torch, config["dtype"])).load_state_dict(weights)
+        network.mean, network.sd = (cast(Colours, tuple(config[name])) for name in ("mean", "sd"))
+        network.computes_all = config["form"] == "masked"
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
     return network

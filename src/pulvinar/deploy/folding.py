@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pulvinar.core.errors import InputError
-from pulvinar.networks.gated_resnet import FIXED_LOGIT, Block, Gate, norm_of
+from pulvinar.networks.gated_resnet import Block, norm_of
+from pulvinar.networks.gates import FIXED_LOGIT, Gate
 from pulvinar.networks.resnet_shape import BlockShape
 
 Weights = tuple[Tensor, Tensor]  # of a layer: weight (output, input, ...), bias (output,)
@@ -63,14 +64,14 @@ def _scale_and_offset(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def folded_block(block: Block, source: str, shift: Tensor) -> FoldedBlock:
-    """The weights of a block in the pass `source`; shift: of all logits."""
+    """The weights of a block in the pass `source`, those of gates of channels among them; shift: of all logits."""
     shortcut = None
     if block.shortcut is not None and block.shortcut_norms is not None:
         shortcut = folded(block.shortcut, norm_of(block.shortcut_norms, source))
     return FoldedBlock(
         [_folded_convolution(block, number, convolution, source) for number, convolution in enumerate(block.convolutions)],
         shortcut,
-        {int(name): _folded_gate(cast(Gate, gate), shift) for name, gate in block.gates.items()},
+        {int(name): _folded_gate(gate, shift) for name, gate in block.gates.items() if isinstance(gate, Gate)},
     )
 
 

@@ -25,6 +25,7 @@ from pulvinar.core.errors import InputError, MissingDependencyError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import atomic_path, refuse_existing, to_jsonable, write_bytes
 from pulvinar.data.pixels import TOLERANCE, require_unit_range
+from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import CompactNetwork
 
 Runtime = Literal["onnxruntime", "openvino"]
@@ -63,6 +64,47 @@ def onnx_model(
     return described(model, f"{what}; written by pulvinar deploy export", _metadata(network, runtime, facts))
 
 
+def choice_model(network: ChoiceNetwork, *, one_image: bool = False, facts: dict[str, Any] | None = None) -> Any:
+    """A network of levels or routes as an ONNX model, for any number of images or for one at a time (faster then)."""
+    require_onnx()
+    if network.stem.weight.dtype != torch.float32:
+        raise InputError(f"network: float32 weights are needed for an export, these are {network.stem.weight.dtype}")
+    from pulvinar.deploy.choice_graph import graph_of_choices
+
+    model = graph_of_choices(network, batch="one" if one_image else "any", opset=OPSET)
+    what = f"{network.form} of {network.shape.network}: images in [0, 1] in, pooled features out"
+    said = _said_of_every(network.form, "onnxruntime, openvino", network.macs, facts) | {
+        "gate_form": network.shape.gate_form,
+        "batch": "1" if one_image else "any",
+    }
+    return described(model, f"{what}; written by pulvinar deploy export", said)
+
+
+def export_choices(
+    network: ChoiceNetwork,
+    path: str | os.PathLike[str],
+    *,
+    runtime: Runtime = "onnxruntime",
+    one_image: bool = False,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the ONNX file of levels or routes, after the runtime, if it is installed, has run it; what was written."""
+    refuse_existing(path)
+    model = choice_model(network, one_image=one_image, facts=facts)
+    content = model.SerializeToString()
+    checked = check_runs(content, runtime, size=network.size, n_images=1 if one_image else 2)
+    write_bytes(path, content)
+    return {
+        "file": str(path),
+        "form": network.form,
+        "fallback": True,
+        "runtime": runtime,
+        "bytes": len(content),
+        "ran_here": checked,
+        "outputs": [output.name for output in model.graph.output],
+    }
+
+
 def described(model: Any, what: str, metadata: Mapping[str, str]) -> Any:
     """The ONNX model with a description, its producer and metadata, and without what an exporter noted about this machine."""
     model.producer_name, model.producer_version, model.doc_string = "pulvinar", version("pulvinar"), what
@@ -91,13 +133,8 @@ def _forget_origins(graph: Any) -> None:
 
 def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | None) -> dict[str, str]:
     exact = network.fallback or network.form != "compact"
-    said = {
-        "pulvinar": version("pulvinar"),
-        "form": network.form,
+    said = _said_of_every(network.form, runtime, network.macs, facts) | {
         "fallback": "yes" if network.fallback else "no",
-        "images": "float32 in [0, 1], red, green, blue; normalised inside; features of an image outside of it are NaN",
-        "written_for": runtime,
-        "macs": json.dumps(to_jsonable(vars(network.macs))),
         "calibration": json.dumps(to_jsonable(network.calibration)),
     }
     if not exact:
@@ -107,6 +144,18 @@ def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | Non
             f"without fallback: {share} open a channel that this file does not compute; their features are wrong, and their "
             "row of the output 'misses' is true somewhere"
         )
+    return said
+
+
+def _said_of_every(form: str, runtime: str, macs: object, facts: dict[str, Any] | None) -> dict[str, str]:
+    """Metadata that every file of a network has."""
+    said = {
+        "pulvinar": version("pulvinar"),
+        "form": form,
+        "images": "float32 in [0, 1], red, green, blue; normalised inside; features of an image outside of it are NaN",
+        "written_for": runtime,
+        "macs": json.dumps(to_jsonable(vars(macs))),
+    }
     kept = {key: _without_place(value) for key, value in to_jsonable(facts or {}).items()}
     return said | ({"facts": json.dumps(kept)} if kept else {})
 
@@ -143,13 +192,13 @@ def export_onnx(
     }
 
 
-def check_runs(content: bytes, runtime: Runtime, *, size: int) -> bool:
-    """Whether the runtime is here and ran the model on two images; `InputError` where it lacks an operator or fails."""
+def check_runs(content: bytes, runtime: Runtime, *, size: int, n_images: int = 2) -> bool:
+    """Whether the runtime is here and ran the model on so many images; `InputError` where it lacks an operator or fails."""
     if find_spec(runtime) is None:
         log(f"{runtime} is not installed, so the file was not tried out ({INSTALL})")
         return False
     try:
-        run_with(content, runtime)(np.random.default_rng(0).random((2, 3, size, size), np.float32))
+        run_with(content, runtime)(np.random.default_rng(0).random((n_images, 3, size, size), np.float32))
     except Exception as error:  # the runtimes raise classes of their own
         reason = " ".join(str(error).split())[:300]
         other = next(name for name in get_args(Runtime) if name != runtime)

@@ -10,7 +10,7 @@ without such shapes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ from pulvinar.core.errors import InputError
 from pulvinar.data.pixels import TOLERANCE
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.compact_block import CompactBlock, CompactGate, Convolution
+from pulvinar.networks.resnet_shape import ResNetShape
 
 Missing = Literal["rows", "batch", "none"]
 IR_VERSION = 9
@@ -260,15 +261,8 @@ def graph_of(network: CompactNetwork, *, missing: Missing, opset: int, any_size:
     any_size: height and width of the images are free; `InputError` where the network has constant maps.
     """
     graph = Graph(any_size=any_size)
-    colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
-    right = graph.in_range("images")
-    pixels = graph.where(right, "images", 0.0, axes=(1, 2, 3))  # NaN in one image would decide about the branches of all
-    images = graph.op("Div", graph.op("Sub", pixels, graph.weight(colours[0], "mean")), graph.weight(colours[1], "sd"))
-    maps = convolved(graph, network.stem, Maps(images, 3, network.size), "stem", images)
-    maps = Maps(graph.op("Relu", cast(str, maps.name)), maps.channels, maps.side)
-    if network.shape.stem.pooled:
-        pooled = graph.op("MaxPool", cast(str, maps.name), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-        maps = Maps(pooled, maps.channels, (maps.side - 1) // 2 + 1)
+    right, images = normalised_images(graph, network)
+    maps = stem_maps(graph, network, images)
     logits: list[str] = []
     orders: list[np.ndarray] = []  # of each gate, the places of its channels among all logits as they are computed
     misses: list[str | None] = []
@@ -289,8 +283,44 @@ def graph_of(network: CompactNetwork, *, missing: Missing, opset: int, any_size:
     if logits:
         outputs += _gate_outputs(graph, logits, np.concatenate(orders), misses, right)
     size: list[int | str] = ["height", "width"] if any_size else [network.size, network.size]
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, *size])
-    made = helper.make_graph(graph.nodes, "pulvinar", [given], outputs, initializer=graph.weights)
+    return finished(graph, outputs, ["batch", 3, *size], opset=opset)
+
+
+class FromImages(Protocol):
+    """What a graph needs to know of a network in front of its blocks."""
+
+    stem: Convolution
+    shape: ResNetShape
+    size: int
+    mean: tuple[float, float, float]
+    sd: tuple[float, float, float]
+
+
+def normalised_images(graph: Graph, network: FromImages) -> tuple[str, str]:
+    """(batch,) whether the pixels of an image lie in [0, 1], and the normalised images, zeros where they do not."""
+    colours = [np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (network.mean, network.sd)]
+    right = graph.in_range("images")
+    pixels = graph.where(right, "images", 0.0, axes=(1, 2, 3))  # NaN in one image would decide about the branches of all
+    centred = graph.op("Sub", pixels, graph.weight(colours[0], "mean"))
+    return right, graph.op("Div", centred, graph.weight(colours[1], "sd"))
+
+
+def stem_maps(graph: Graph, network: FromImages, images: str) -> Maps:
+    """The maps behind the stem."""
+    maps = convolved(graph, network.stem, Maps(images, 3, network.size), "stem", images)
+    maps = Maps(graph.op("Relu", cast(str, maps.name)), maps.channels, maps.side)
+    if not network.shape.stem.pooled:
+        return maps
+    pooled = graph.op("MaxPool", cast(str, maps.name), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    return Maps(pooled, maps.channels, (maps.side - 1) // 2 + 1)
+
+
+def finished(
+    graph: Graph, outputs: Sequence[onnx.ValueInfoProto], images: Sequence[int | str], *, opset: int
+) -> onnx.ModelProto:
+    """The model of a graph, checked. images: shape of the input."""
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(images))
+    made = helper.make_graph(graph.nodes, "pulvinar", [given], list(outputs), initializer=graph.weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model

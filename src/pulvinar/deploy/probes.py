@@ -11,23 +11,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import CompactNetwork
 
 Aim = Literal["open", "close"]
 
 
-def _colours(network: CompactNetwork) -> tuple[Tensor, Tensor]:
+def _colours(network: CompactNetwork | ChoiceNetwork) -> tuple[Tensor, Tensor]:
     mean, sd = (torch.tensor(values).to(network.stem.weight)[:, None, None] for values in (network.mean, network.sd))
     return mean, sd
 
 
-def normalised(network: CompactNetwork, pixels: Float[Tensor, "image 3 height width"]) -> Tensor:
+def normalised(network: CompactNetwork | ChoiceNetwork, pixels: Float[Tensor, "image 3 height width"]) -> Tensor:
     """Pixels in [0, 1] as the network takes them."""
     mean, sd = _colours(network)
     return (pixels.to(mean) - mean) / sd
 
 
-def noise(network: CompactNetwork, n_images: int, generator: torch.Generator) -> Tensor:
+def noise(network: CompactNetwork | ChoiceNetwork, n_images: int, generator: torch.Generator) -> Tensor:
     """Uniform noise, in equal parts at the grain of 1, 2, 4, 8 pixels and as one colour; of random contrast."""
     size, parts = network.size, []
     for number, grain in enumerate((1, 2, 4, 8, size)):

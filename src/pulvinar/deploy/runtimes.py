@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pulvinar.core.errors import MissingDependencyError
 from pulvinar.data.pixels import require_normalised, require_unit_range
+from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.dynamic import DynamicNetwork
 
@@ -39,7 +40,8 @@ class Runner:
     """A network ready to run on batches of one size.
 
     prepare: normalised images (image, 3, size, size) -> what `run` takes; not timed. run: what is timed. read: of its result,
-    the features (image, feature) and which gates were open (image, channel of all gates; None where it does not say).
+    the features (image, feature) and which gates were open (image, channel of all gates), or of levels and routes the options
+    taken (image, choice); None where it does not say.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -47,23 +49,29 @@ class Runner:
     read: Callable[[Any], tuple[np.ndarray, np.ndarray | None]]
 
 
-def make_runner(runtime: str, network: CompactNetwork | DynamicNetwork, *, batch: int, threads: int) -> Runner:
+def make_runner(runtime: str, network: CompactNetwork | DynamicNetwork | ChoiceNetwork, *, batch: int, threads: int) -> Runner:
     """The network in a runtime, for batches of this size on so many threads; `UnavailableError` with the reason."""
     if isinstance(network, DynamicNetwork):
         return _packed(network)
-    if runtime == "torch eager":
-        return _eager(network)
-    if runtime == "torch packed":
-        return _packed(DynamicNetwork(network))
-    if runtime == "torch compile":
-        return _compiled(network, batch)
+    if isinstance(network, ChoiceNetwork) and library(runtime) == "torch":
+        return _choosing(network, runtime)
+    if isinstance(network, CompactNetwork):
+        if runtime == "torch eager":
+            return _eager(network)
+        if runtime == "torch packed":
+            return _packed(DynamicNetwork(network))
+        if runtime == "torch compile":
+            return _compiled(network, batch)
     for name in (library(runtime), "onnx"):
         if find_spec(name) is None:
             raise UnavailableError(f"{name} is not installed: {INSTALL}")
-    from pulvinar.deploy.onnx_files import onnx_model
+    from pulvinar.deploy.onnx_files import choice_model, onnx_model
 
     written_for: Any = library(runtime)
-    content = onnx_model(network, runtime=written_for).SerializeToString()
+    if isinstance(network, ChoiceNetwork):
+        content = choice_model(network, one_image=batch == 1).SerializeToString()
+    else:
+        content = onnx_model(network, runtime=written_for).SerializeToString()
     return onnx_runner(
         runtime, content, shape=(batch, 3, network.size, network.size), threads=threads, prepare=_pixels(network)
     )
@@ -109,6 +117,18 @@ def _eager(network: CompactNetwork) -> Runner:
         return result[0].numpy(), _gates([part >= 0 for part in logits])
 
     return Runner(_channels_last, run, read)
+
+
+def _choosing(network: ChoiceNetwork, runtime: str) -> Runner:
+    if runtime != "torch eager":
+        raise UnavailableError("levels and routes run in torch eager or from ONNX files")
+
+    def run(images: Tensor) -> tuple[Tensor, np.ndarray]:
+        with torch.no_grad():
+            found = network.inspect(images)
+        return found.features, torch.stack(found.choices, 1).numpy()
+
+    return Runner(_channels_last, run, lambda result: (result[0].numpy(), result[1]))
 
 
 def _copied(network: CompactNetwork) -> nn.Module:
@@ -168,7 +188,7 @@ def _compiled(network: CompactNetwork, batch: int) -> Runner:
     return Runner(_channels_last, run, read)
 
 
-def _pixels(network: CompactNetwork) -> Callable[[Tensor], np.ndarray]:
+def _pixels(network: CompactNetwork | ChoiceNetwork) -> Callable[[Tensor], np.ndarray]:
     """Undo the normalisation, which is inside ONNX graphs."""
     mean, sd = (torch.tensor(values)[:, None, None] for values in (network.mean, network.sd))
 
@@ -182,7 +202,7 @@ def _pixels(network: CompactNetwork) -> Callable[[Tensor], np.ndarray]:
 
 def _read(result: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     logits = result.get("logits")
-    return result["features"], None if logits is None else logits >= 0
+    return result["features"], result.get("choices") if logits is None else logits >= 0
 
 
 def _onnxruntime(content: bytes, threads: int, prepare: Callable[[Tensor], np.ndarray]) -> Runner:

@@ -18,6 +18,7 @@ from pulvinar.core.sampling import evenly_spaced
 from pulvinar.data.image_set import ImageSet
 from pulvinar.gating.budget_controls import Control, FixedMask, fixed_mask, random_gates
 from pulvinar.gating.channel_statistics import ChannelStatistics, channel_statistics
+from pulvinar.gating.choice_statistics import ChoiceStatistics, choice_statistics, choices_of, in_words
 from pulvinar.gating.settings import ScoreSettings
 from pulvinar.learning.image_features import PIXELS, Forward, collect, crops_of_epoch, pixels
 from pulvinar.learning.views import ViewSettings
@@ -59,20 +60,27 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GatedFeatures:
-    """Of the gated pass at inference over some images: features, channel statistics and the mean MAC share."""
+    """Of the gated pass at inference over some images: features, channel statistics and the mean MAC share.
+
+    choices: of a network of levels or routes, how they are spread.
+    """
 
     features: Tensor
     channels: ChannelStatistics
     mac_share: float
+    choices: ChoiceStatistics | None = None
 
 
 def gated_features(network: GatedResNet, images: np.ndarray, *, views: ViewSettings, batch_size: int = 256) -> GatedFeatures:
     """One gated pass, without noise, over every image. The network must be in evaluation mode."""
     gates: list[list[Tensor]] = []
     shares: list[Tensor] = []
+    choices: list[Tensor] = []
 
     def forward(pixels: Tensor) -> Tensor:
         output = network(pixels, gated=True)
+        if (found := choices_of(network, output)) is not None:
+            choices.append(found.cpu())
         gates.append([gate.cpu() > 0.5 for gate in output.gates])
         shares.append(output.hard_share.cpu() * len(pixels))
         return output.features
@@ -80,7 +88,10 @@ def gated_features(network: GatedResNet, images: np.ndarray, *, views: ViewSetti
     device = next(network.parameters()).device
     features = collect(forward, images, views=views, batch_size=batch_size, device=device, description="gated features")
     return GatedFeatures(
-        features=features, channels=channel_statistics(gates), mac_share=float(sum(shares, torch.zeros(()))) / len(images)
+        features=features,
+        channels=channel_statistics(gates),
+        mac_share=float(sum(shares, torch.zeros(()))) / len(images),
+        choices=choice_statistics(network, torch.cat(choices)) if choices else None,
     )
 
 
@@ -167,9 +178,10 @@ def score_backbone(
 
     The bank and the probe's training set are all labelled training images; the test images were in nobody's training. Keys:
     mac_share, knn_dense, knn_gated, linear_dense, linear_gated, linear_pixels, linear_random_gates, channels (always_on,
-    always_off, dependent: shares of all channels, and the counts per gate), rows, chance, n_train, n_test. What a network does
-    not have (gates) or was not asked for (controls) is None. name: what to call the first row (a method's name); its `branch`
-    stays gated or dense, as the per-image results are called.
+    always_off, dependent: shares of all channels, and the counts per gate), choices (of levels and routes,
+    `ChoiceStatistics`), rows, chance, n_train, n_test. What a network does not have (gates) or was not asked for (controls) is
+    None. name: what to call the first row (a method's name); its `branch` stays gated or dense, as the per-image results are
+    called.
     """
     settings = settings or ScoreSettings()
     network.eval()
@@ -187,12 +199,14 @@ def score_backbone(
     rows: list[Scored] = []
     features: dict[str, Tensor] = {}
     channels: ChannelStatistics | None = None
+    choices: ChoiceStatistics | None = None
     gated_share: float | None = None
     if "gated" in network.passes:
         train, test = (
             gated_features(network, part, views=scorer.views, batch_size=settings.batch_size) for part in (images, tested)
         )
         channels, gated_share, features["gated"] = test.channels, test.mac_share, test.features
+        choices = test.choices
         rows.append(
             scorer.row(
                 "gated",
@@ -213,10 +227,10 @@ def score_backbone(
     if controls:
         rows.append(scorer.row("pixels", "raw pixels, no network", None, pixels, views=PIXELS, is_control=True))
         if channels is not None and gated_share is not None:
-            for control in _controls(network, gated_share, train.channels, data, scorer.views, seed):
+            for control in _controls(network, gated_share, train, data, scorer.views, seed):
                 shown = "random_gates" if control.name == "random" else control.name
                 rows.append(scorer.row(shown, control.description, control.mac_share, control.forward, is_control=True))
-    values = _values(rows, channels, gated_share, scorer)
+    values = _values(rows, channels, gated_share, scorer) | {"choices": None if choices is None else choices.as_dict()}
     if name is not None:
         values["rows"][0]["name"] = name
     correct = {f"{kind}_{row.name}": getattr(row, f"{kind}_correct") for row in rows for kind in ("knn", "linear")}
@@ -226,10 +240,11 @@ def score_backbone(
 
 
 def _controls(
-    network: GatedResNet, share: float, trained: ChannelStatistics, data: ImageSet, views: ViewSettings, seed: int
+    network: GatedResNet, share: float, trained: GatedFeatures, data: ImageSet, views: ViewSettings, seed: int
 ) -> Iterator[Control]:
-    densities = [gate.density for gate in trained.gates]
-    yield random_gates(network, densities, torch.Generator().manual_seed(seed))
+    densities = [gate.density for gate in trained.channels.gates]
+    choices = None if trained.choices is None else trained.choices.shares
+    yield random_gates(network, densities, torch.Generator().manual_seed(seed), choices=choices)
     kinds: tuple[FixedMask, ...] = ("static", "static_random", "pruned")
     for kind in kinds:
         if kind == "pruned" and "dense" not in network.passes:
@@ -238,7 +253,7 @@ def _controls(
             kind,
             network,
             share,
-            policies=trained.policies,
+            policies=trained.channels.policies,
             images=data.train,
             views=views,
             generator=np.random.default_rng([seed, 0x57A7]),
@@ -330,6 +345,8 @@ def as_text(evaluation: dict[str, Any]) -> str:
     if channels:
         shares = ", ".join(f"{100 * channels[kind]:.0f} % {text}" for kind, text in KINDS.items())
         lines.append(f"channels: {shares}")
+    if evaluation.get("choices"):
+        lines.append(in_words(evaluation["choices"]))
     lines.append(f"{evaluation['n_test']} test images, chance {100 * evaluation['chance']:.1f} %")
     return "\n".join(lines)
 

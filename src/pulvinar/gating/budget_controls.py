@@ -2,7 +2,8 @@
 
 static         one mask for all images: the channels that the gates open most often (mean policy), weights of the gated pass
 static_random  one mask for all images, drawn at random, as many channels in each block as `static`
-random         other channels for each image, drawn at random at the density that each gate reached
+random         other channels for each image, drawn at random at the density that each gate reached; of levels and routes one
+               of those, drawn as often as the gates took it
 pruned         the dense network without the channels of smallest weights, the same share in each block (Li et al. 2017)
 narrow         an ordinary network of smaller width, trained alike (`narrow_shape`; training is the method's)
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import blocks_of, evenly_spaced
+from pulvinar.gating.choice_statistics import drawn_choices, masks_of
 from pulvinar.learning.views import ViewSettings, plain_view
 from pulvinar.networks.batch_norm import BatchNorm, averaging
 from pulvinar.networks.gated_resnet import Block, GatedResNet
@@ -151,15 +153,25 @@ def fixed_mask(
     )
 
 
-def random_gates(network: GatedResNet, densities: Sequence[float], generator: torch.Generator) -> Control:
+def random_gates(
+    network: GatedResNet,
+    densities: Sequence[float],
+    generator: torch.Generator,
+    *,
+    choices: Sequence[np.ndarray] | None = None,
+) -> Control:
     """The gated pass with other channels for each image, drawn at random: density d of C channels opens d C of them on average.
 
-    An image opens floor(d C) or one more. The share counts no gates, since none is computed.
+    An image opens floor(d C) or one more. choices: of levels or routes, the shares of their options at every choice; then those
+    are drawn. The share counts no gates, since none is computed.
     """
     sizes = network.shape.gate_channels
 
     def forward(pixels: Tensor) -> Tensor:
-        masks = [random_mask(len(pixels), size, density, generator) for size, density in zip(sizes, densities, strict=True)]
+        if choices is not None:
+            masks = masks_of(network, drawn_choices(choices, len(pixels), generator))
+        else:
+            masks = [random_mask(len(pixels), size, density, generator) for size, density in zip(sizes, densities, strict=True)]
         return network(pixels, gated=True, masks=[mask.to(pixels) for mask in masks]).features
 
     counts = [density * size for density, size in zip(densities, sizes, strict=True)]
@@ -169,7 +181,9 @@ def random_gates(network: GatedResNet, densities: Sequence[float], generator: to
     )
     return Control(
         name="random",
-        description="gates drawn at random for each image, at the density reached",
+        description="gates drawn at random for each image, at the density reached"
+        if choices is None
+        else f"{network.shape.gate_form} drawn at random for each image, as often as the gates take them",
         forward=forward,
         mac_share=share,
     )

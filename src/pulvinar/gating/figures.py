@@ -66,6 +66,8 @@ def _is_simulated(run: Path) -> bool:
 def drawers(run: str | os.PathLike[str]) -> dict[str, Callable[[], Figure]]:
     """accuracy (an evaluated run or folder of runs), channels (an evaluated run with gates), curves (a run with records).
 
+    choices: of an evaluated run of levels or routes.
+
     embedding (a run whose test features were kept): only where umap-learn is installed.
     """
     folder = require_folder(run, "folder of a run")
@@ -76,6 +78,8 @@ def drawers(run: str | os.PathLike[str]) -> dict[str, Callable[[], Figure]]:
     evaluation = read_json(folder / "evaluation.json") if evaluated else {}
     if evaluation.get("channels"):
         made["channels"] = partial(draw_channels, evaluation["channels"])
+    if evaluation.get("choices"):
+        made["choices"] = partial(draw_choices, evaluation["choices"])
     if evaluated and (features := _features(folder)):
         made["embedding"] = partial(embedding, folder, features)
     records = _records(folder) if single else []
@@ -196,6 +200,31 @@ def draw_channels(channels: Mapping[str, Any]) -> Figure:
     axis.set_xticks(places, [f"{n}\n{gate['channels']}" for n, gate in zip(places, gates, strict=True)])
     axis.set_xlabel("block, and its number of gated channels")
     made.legend(loc="outside upper center", ncols=2, fontsize=8.5)
+    return made
+
+
+def draw_choices(found: Mapping[str, Any]) -> Figure:
+    """Share of the images that take each level, block by block, or each route; the title has the share that changes."""
+    made = Figure(figsize=(7.6, 3.4), layout="constrained")
+    axis = made.subplots()
+    by_route = found["form"] == "routes"
+    if by_route:
+        shares = 100 * np.array(found["choices"][0]["shares"])
+        axis.bar(np.arange(1, len(shares) + 1), shares, color=BOTH, edgecolor=OUTLINE, linewidth=0.6, width=0.74)
+        axis.set_xticks(np.arange(1, len(shares) + 1))
+    else:
+        shares = 100 * np.array([choice["shares"] for choice in found["choices"]])
+        places, below = np.arange(1, len(shares) + 1), np.zeros(len(shares))
+        blues = mpl.colors.LinearSegmentedColormap.from_list("levels", ["#ecebe6", BOTH])
+        for number, heights in enumerate(shares.T):
+            colour = blues(number / max(1, shares.shape[1] - 1))
+            label = f"level {number + 1}" + (" (narrowest)" if not number else "")
+            axis.bar(places, heights, bottom=below, color=colour, edgecolor=OUTLINE, linewidth=0.6, width=0.74, label=label)
+            below += heights
+        axis.set_xticks(places)
+        made.legend(loc="outside right center", fontsize=8.5)
+    words = f"{100 * found['changed']:.0f} % of the images do not take the most frequent {'route' if by_route else 'level'}"
+    axis.set(xlabel="route" if by_route else "block", ylabel="images (%)", ylim=(0, 100), title=words)
     return made
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pulvinar.gating import backbone_scores
+from pulvinar.gating import backbone_scores, choice_statistics
 from pulvinar.gating import figures as gating_figures
 from pulvinar.gating.runs import KINDS
 from pulvinar.report import tables
@@ -39,6 +39,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "tiles": _tiles(run),
         "table": backbone_scores.score_table(run.evaluation or {"rows": ()}, words=tables.label),
+        "choices": choice_statistics.in_words(found) if (found := (run.evaluation or {}).get("choices")) else "",
         "elsewhere": [_elsewhere(name, evaluation) for name, evaluation in run.elsewhere.items()],
         "without_umap": "embedding" not in drawn
         and (run.folder / gating_figures.FEATURES).is_file()

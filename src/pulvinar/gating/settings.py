@@ -14,7 +14,7 @@ from pulvinar.learning.views import ViewSettings
 from pulvinar.linear.linear_probe import Recipe
 from pulvinar.linear.neighbours import Metric, Weighting
 from pulvinar.networks.gated_resnet import SeparateNorms
-from pulvinar.networks.resnet_shape import GatedConvs, ResNetShape, Stem, resnet_shape
+from pulvinar.networks.resnet_shape import GatedConvs, GateForm, ResNetShape, Stem, resnet_shape
 from pulvinar.selection.budget import BoundTarget, BudgetMode
 
 Network = Literal["resnet18", "resnet34", "resnet50"]
@@ -129,8 +129,26 @@ class GatedConfig(SelfSupervisedConfig):
     gated_convs: GatedConvs = setting(
         "conv2", "which inner convolutions of Bottleneck blocks are gated (DGNet: conv2)", counts="network=resnet50"
     )
+    gate_form: GateForm = setting(
+        "subset", "subset: channels (papers); levels: nested widths of a block; routes: masks of the whole network (both ours)"
+    )
+    gate_levels: tuple[float, ...] = setting(
+        (0.0, 0.25, 0.5, 1.0),
+        "shares of a block's channels that its gate chooses from, ascending to 1",
+        at_least=0,
+        at_most=1,
+        filled=True,
+        counts="gate_form=levels",
+    )
+    n_routes: int = setting(4, "masks that the images are divided among", at_least=2, counts="gate_form=routes")
+    route_weight: float = setting(
+        1.0, "of the term that uses all routes and makes images sure of theirs", at_least=0, counts="gate_form=routes"
+    )
     gate_group: int = setting(
-        1, "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)", at_least=1
+        1,
+        "neighbouring channels that one decision opens or shuts (papers: 1; 16 suits AVX-512)",
+        at_least=1,
+        counts="gate_form!=levels",
     )
     separate_norms: SeparateNorms = setting(
         "blocks", "batch-norms that each pass has of its own: blocks (paper) or all", counts="branches=dual"
@@ -150,7 +168,11 @@ class GatedConfig(SelfSupervisedConfig):
         0.0, "of the term that makes channels always or never open (ours; papers: 0)", at_least=0, counts="budget_mode!=none"
     )
     fix_gates: float | None = setting(
-        None, "fix decided gates after this share of the run and at its end; none: never (papers)", at_least=0, at_most=1
+        None,
+        "fix decided gates after this share of the run and at its end; none: never (papers)",
+        at_least=0,
+        at_most=1,
+        counts="gate_form=subset",
     )
     fix_margin: float = setting(
         0.5,
@@ -185,9 +207,15 @@ class GatedConfig(SelfSupervisedConfig):
 
     def problems(self) -> list[str]:
         """What does not go together."""
+        wrong = []
         if self.fix_gates is not None and self.budget_mode == "none":
-            return ["fix_gates needs a budget; budget_mode is none"]
-        return []
+            wrong.append("fix_gates needs a budget; budget_mode is none")
+        ascending = list(self.gate_levels) == sorted(set(self.gate_levels)) and self.gate_levels[-1:] == (1.0,)
+        if len(self.gate_levels) < 2 or not ascending:
+            wrong.append(f"gate_levels: two or more ascending shares up to 1 are needed, {self.gate_levels} came")
+        if self.gate_form == "levels" and self.network == "resnet50" and self.gated_convs == "both":
+            wrong.append("gate_form=levels: a block runs one of its widths; set gated_convs to conv1 or conv2")
+        return wrong
 
     @property
     def gating(self) -> "GatedConfig":
@@ -201,8 +229,16 @@ class GatedConfig(SelfSupervisedConfig):
 
     def shape(self, size: int) -> ResNetShape:
         """The network for images of this size, with gates."""
-        convs, group = self.gated_convs, self.gate_group
-        return resnet_shape(self.network, size=size, stem=self.stem, width=self.width, gated_convs=convs, gate_group=group)
+        return resnet_shape(
+            self.network,
+            size=size,
+            stem=self.stem,
+            width=self.width,
+            gated_convs=self.gated_convs,
+            gate_group=self.gate_group,
+            levels=self.gate_levels if self.gate_form == "levels" else (),
+            routes=self.n_routes if self.gate_form == "routes" else 0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

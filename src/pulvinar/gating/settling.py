@@ -15,7 +15,8 @@ from pulvinar.gating.settings import GatedConfig
 from pulvinar.learning.processes import is_first
 from pulvinar.learning.views import ViewSettings, plain_view
 from pulvinar.networks.batch_norm import BatchNorm, averaging
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import Gate
 from pulvinar.selection.budget import Shift, bisect_logit_shift
 from pulvinar.selection.channel_gate import by_group
 from pulvinar.selection.decisive_gates import decided, one_mask
@@ -71,7 +72,7 @@ def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views:
     for number in range(2 if shifted else 1):
         if config.recalibrate:
             recalibrate_gated_norms(encoder, images, views)
-        if shifted and free_channels(encoder):
+        if shifted and (free_channels(encoder) or encoder.shape.gate_form != "subset"):
             found = _shift_onto(config.budget, encoder, images, views)
         elif config.recalibrate:
             found = Shift(0.0, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))

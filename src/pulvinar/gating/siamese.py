@@ -30,6 +30,7 @@ from pulvinar.networks.heads import Head
 from pulvinar.networks.macs import Macs
 from pulvinar.selection.budget import BudgetConstraint, bound_loss, bound_schedule, bound_target, quadratic_penalty
 from pulvinar.selection.decisive_gates import decide_schedule, undecided
+from pulvinar.selection.route_choice import one_sided, usage
 
 GATED_VIEWS = {"dense": (False, False), "gated": (True, True), "dual": (True, False), "two": (True, False)}
 PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {  # of every encoder
@@ -51,7 +52,7 @@ class Branch:
     """What one view gives: embeddings (image, dim), features (image, feature), shares and densities over the batch.
 
     predicted: only with a predictor. share, densities, rates (`GatedOutput`): differentiable, None in a dense pass. hard_share:
-    as at inference.
+    as at inference. usage: of the routes (selection/route_choice.py), None where there are none.
     """
 
     projected: Tensor
@@ -61,10 +62,12 @@ class Branch:
     hard_share: Tensor | None
     densities: Tensor | None
     rates: Tensor | None
+    usage: Tensor | None = None
 
     def differentiable(self) -> list[Tensor]:
         """The tensors through which the loss reaches the network."""
-        return [part for part in (self.projected, self.predicted, self.share, self.densities, self.rates) if part is not None]
+        parts = (self.projected, self.predicted, self.share, self.densities, self.rates, self.usage)
+        return [part for part in parts if part is not None]
 
     def detached(self) -> "Branch":
         """The same numbers as leaves of a new graph."""
@@ -79,6 +82,7 @@ class Branch:
             share=leaf(self.share),
             densities=leaf(self.densities),
             rates=leaf(self.rates),
+            usage=leaf(self.usage),
             features=self.features.detach(),
         )
 
@@ -132,6 +136,7 @@ class SiameseNetwork(nn.Module):
             hard_share=output.hard_share if gated else None,
             densities=output.densities if gated else None,
             rates=output.rates if gated else None,
+            usage=None if output.chances is None else usage(output.chances),
         )
 
     def forward(
@@ -228,7 +233,13 @@ class SiameseLoss:
     ) -> dict[str, Tensor]:
         """Every term of the loss after this share of the run; the loss is their sum."""
         terms = self.objective_terms(*branches)
-        return terms | self.budget_terms(branches, done, constraint) if with_budget else terms
+        return terms | self.budget_terms(branches, done, constraint) | self.route_terms(branches) if with_budget else terms
+
+    def route_terms(self, branches: Sequence[Branch]) -> dict[str, Tensor]:
+        """The term that uses all routes, summed over the branches that have any."""
+        weight = self.config.gating.route_weight if self.config.gating else 0.0
+        found = [one_sided(mean_over_processes(branch.usage)) for branch in branches if branch.usage is not None]
+        return {"routes": weight * torch.stack(found).sum()} if found and weight else {}
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -253,7 +264,7 @@ def joined(parts: Sequence[Branch]) -> Branch:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else torch.stack(values).mean(0)
 
-    means = {name: mean(name) for name in ("share", "hard_share", "densities", "rates")}
+    means = {name: mean(name) for name in ("share", "hard_share", "densities", "rates", "usage")}
     return Branch(projected=rows("projected"), predicted=rows("predicted"), features=rows("features"), **means)
 
 

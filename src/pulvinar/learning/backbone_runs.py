@@ -12,7 +12,8 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings
-from pulvinar.networks.gated_resnet import Gate, GatedResNet
+from pulvinar.networks.gated_resnet import GatedResNet
+from pulvinar.networks.gates import GateModule
 from pulvinar.networks.resnet_shape import shape_of, with_tuples
 
 CHECKPOINT = "backbone"
@@ -33,7 +34,7 @@ def save_backbone(run: RunFolder, network: GatedResNet, views: ViewSettings) -> 
 
 def network_state(network: GatedResNet, views: ViewSettings) -> State:
     """All that `network_of` needs."""
-    biases = {module.initial_bias for module in network.modules() if isinstance(module, Gate)}
+    biases = {module.initial_bias for module in network.modules() if isinstance(module, GateModule)}
     return {
         "weights": {name: value.cpu() for name, value in network.state_dict().items()},
         "shape": asdict(network.shape),

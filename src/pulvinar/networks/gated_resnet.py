@@ -1,10 +1,10 @@
-"""One ResNet with two passes: dense, and gated by a small network in front of every block.
+"""One ResNet with two passes: dense, and gated by a small network in front of every block, or one behind the stem.
 
-Gate of a block ("Dynamic channel selection", equation 2): average pool of the block's input -> C_in -> C_in // 4 (no bias) ->
-batch-norm -> ReLU -> C_gate logits. It multiplies relu(bn(conv(x))) of an inner convolution, and so closes inputs of the next
-one. Stem, downsamples and block outputs are never gated. Both passes share every convolution; each has its own batch-norm in
-the blocks ("Unifying synergies", section 3.1), and by option also in stem and downsamples (`separate_norms` "all"; with
-"blocks", the papers' choice, their running statistics mix both passes).
+A gate looks at the averaged input of its block and multiplies relu(bn(conv(x))) of an inner convolution, and so closes inputs
+of the next one; networks/gates.py has the gates, and what they may choose ("Dynamic channel selection", equation 2). Stem,
+downsamples and block outputs are never gated. Both passes share every convolution; each has its own batch-norm in the blocks
+("Unifying synergies", section 3.1), and by option also in stem and downsamples (`separate_norms` "all"; with "blocks", the
+papers' choice, their running statistics mix both passes).
 
 Ours: `gate_bias` (none: no bias, about half the gates open at the start, as the papers' self-supervised code; supervised DGNet
 starts at +2), gates of Bottleneck blocks on either or both inner convolutions (networks/macs.py has the formula), gates that
@@ -14,7 +14,7 @@ constants, whatever the image is (`Gate.fixed`; gating/settling.py fixes what is
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -23,17 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pulvinar.core.errors import InputError
-from pulvinar.networks.batch_norm import BatchNorm, n_processes
+from pulvinar.networks.batch_norm import BatchNorm
+from pulvinar.networks.gates import GateModule, GateRecord, GateSetting, gates_of_block, router_of
 from pulvinar.networks.macs import count_macs
 from pulvinar.networks.resnet_shape import BlockShape, ResNetShape, StemShape
-from pulvinar.selection.channel_gate import (
-    TEMPERATURE,
-    by_group,
-    logistic_noise,
-    n_groups,
-    open_gates,
-    straight_through_gate,
-)
+from pulvinar.selection.channel_gate import TEMPERATURE, open_gates
 
 Pass = Literal["dense", "gated"]
 SeparateNorms = Literal["blocks", "all"]
@@ -45,83 +39,6 @@ def spatial_mean(maps: Float[Tensor, "image channel height width"]) -> Float[Ten
 
 
 FEWEST_STRIDED = 8  # input channels of a strided 1x1 convolution that is left to torch: an AVX2 vector of float32
-FIXED_LOGIT = 1e4  # of a fixed gate; neither the shift nor the noise of training comes near it
-
-
-class Gate(nn.Module):
-    """Logits (image, channel) from a block's input, equal within a group; computed in float32 whatever the maps are.
-
-    fixed: of every decision, 1 for always open, -1 for always shut (a logit of +-1e4 without gradient), 0 for by image.
-    """
-
-    fixed: Tensor
-
-    def __init__(self, inputs: int, hidden: int, channels: int, bias: float | None, group: int = 1) -> None:
-        super().__init__()
-        self.n_channels, self.group = channels, group
-        self.reduce = nn.Linear(inputs, hidden, bias=False)
-        self.norm = BatchNorm(hidden)
-        self.expand = nn.Linear(hidden, n_groups(channels, group), bias=bias is not None)
-        self.initial_bias = bias
-        self.register_buffer("fixed", torch.zeros(n_groups(channels, group)))
-        self.register_load_state_dict_pre_hook(_none_fixed)
-
-    def forward(self, pooled: Float[Tensor, "image input"]) -> Float[Tensor, "image channel"]:
-        """Relevance of every channel; a gate opens where it is 0 or more."""
-        with torch.autocast(pooled.device.type, enabled=False):
-            decisions = self.expand(torch.relu(self.norm(self.reduce(pooled.to(self.reduce.weight.dtype)))))
-            fixed = self.fixed.to(decisions)
-            decisions = torch.where(fixed == 0, decisions, FIXED_LOGIT * fixed)
-            return by_group(decisions, group=self.group, n_channels=self.n_channels)
-
-    def fixed_channels(self) -> Float[Tensor, " channel"]:
-        """`fixed` for every channel."""
-        return by_group(self.fixed[None], group=self.group, n_channels=self.n_channels)[0]
-
-
-def _none_fixed(gate: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Weights saved before gates could be fixed have none that is."""
-    state.setdefault(f"{prefix}fixed", torch.zeros_like(cast(Gate, gate).fixed))
-
-
-@dataclass(frozen=True)
-class GateSetting:
-    """How gates are drawn in one pass: with noise from `generator` (training), or without (inference).
-
-    masks: gates to use instead, one (image, channel) or (channel,) of 0 and 1 per gate, taken from the front.
-    """
-
-    generator: torch.Generator | None
-    temperature: float
-    shift: Tensor
-    masks: list[Tensor] | None = None
-    all_open: bool = False
-
-    def draw(self, logits: Tensor, group: int = 1) -> Tensor:
-        """Gates of exactly 0 or 1 with a straight-through gradient; masks, and gates kept open, have none.
-
-        group: neighbouring channels that share their logit; they share the noise too.
-        """
-        if self.masks is not None:
-            return self.masks.pop(0).to(logits).expand_as(logits)
-        if self.all_open:
-            return torch.ones_like(logits)
-        noise = None
-        if self.generator is not None:
-            rank = torch.distributed.get_rank() if n_processes() > 1 else 0
-            n_images, n_channels = logits.shape
-            part, drawn = (rank, n_processes()), n_groups(n_channels, group)
-            noise = logistic_noise(n_images, drawn, self.generator, part=part, device=logits.device)
-            noise = by_group(noise, group=group, n_channels=n_channels)
-        return straight_through_gate(logits + self.shift, noise, temperature=self.temperature)
-
-
-@dataclass
-class GateRecord:
-    """Logits (shift included) and gates (image, channel) of every gate of a pass, in the order they were met."""
-
-    logits: list[Tensor]
-    gates: list[Tensor]
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d | None:
@@ -152,9 +69,20 @@ def _norms(passes: Sequence[str], channels: int) -> nn.ModuleDict:
 
 
 class Block(nn.Module):
-    """BasicBlock or Bottleneck, by its shape. An inner width of 0 leaves the constant that batch-norm makes of zeros."""
+    """BasicBlock or Bottleneck, by its shape. An inner width of 0 leaves the constant that batch-norm makes of zeros.
 
-    def __init__(self, shape: BlockShape, passes: Sequence[Pass], shortcut_passes: Sequence[str], bias: float | None) -> None:
+    routed: its gates are those of the image's route, so that it has none of its own.
+    """
+
+    def __init__(
+        self,
+        shape: BlockShape,
+        passes: Sequence[Pass],
+        shortcut_passes: Sequence[str],
+        bias: float | None,
+        *,
+        routed: bool = False,
+    ) -> None:
         super().__init__()
         self.shape = shape
         widths = (shape.inputs, *shape.inner, shape.outputs)
@@ -168,10 +96,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList([_norms(passes, channels) for channels in widths[1:]])
         self.shortcut = _convolution(shape.inputs, shape.outputs, 1, shape.stride) if shape.has_downsample else None
         self.shortcut_norms = _norms(shortcut_passes, shape.outputs) if shape.has_downsample else None
-        gated = shape.gated if "gated" in passes else ()
-        self.gates = nn.ModuleDict(
-            {str(n): Gate(shape.inputs, shape.gate_hidden, shape.inner[n], bias, shape.gate_group) for n in gated}
-        )
+        self.gates = gates_of_block(shape, bias) if "gated" in passes and not routed else nn.ModuleDict()
 
     def forward(self, maps: Tensor, name: str, setting: GateSetting | None, record: GateRecord) -> Tensor:
         """relu(residual + shortcut). name: the pass, for its batch-norms; setting: how gates are drawn (None: all open)."""
@@ -185,14 +110,18 @@ class Block(nn.Module):
             if number + 1 == len(self.convolutions):
                 break
             residual = torch.relu(residual)
-            if pooled is not None and str(number) in self.gates:
+            if setting is not None and number in self.shape.gated:
                 residual = residual * self._gate(number, pooled, setting, record).to(residual.dtype)[:, :, None, None]
         return torch.relu(residual + self._shortcut(maps, name))
 
-    def _gate(self, number: int, pooled: Tensor, setting: GateSetting | None, record: GateRecord) -> Tensor:
-        logits = self.gates[str(number)](pooled)
-        gates = setting.draw(logits, self.shape.gate_group) if setting is not None else torch.ones_like(logits)
-        record.logits.append(logits + setting.shift if setting is not None else logits)
+    def _gate(self, number: int, pooled: Tensor | None, setting: GateSetting, record: GateRecord) -> Tensor:
+        if setting.routing is not None:
+            logits, drawn = setting.routing.plain.pop(0), setting.routing.drawn.pop(0)
+        else:
+            logits = drawn = self.gates[str(number)](pooled)
+        group = self.shape.inner[number] if self.shape.levels else self.shape.gate_group
+        gates = setting.draw(drawn, group)
+        record.logits.append(logits + setting.shift)
         record.gates.append(gates)
         return gates
 
@@ -235,6 +164,7 @@ class GatedOutput:
 
     features: (image, feature), average-pooled. gates, logits: (image, channel) for every gate. mac_share: mean over the images,
     differentiable through the gates. hard_share: the share of the same images by logit >= 0, as at inference, no gradient.
+    chances: of a network with routes, the probability of each of them in training.
     """
 
     features: Float[Tensor, "image feature"]
@@ -242,6 +172,7 @@ class GatedOutput:
     hard_share: Float[Tensor, ""]
     gates: tuple[Tensor, ...] = ()
     logits: tuple[Tensor, ...] = ()
+    chances: Float[Tensor, "image route"] | None = None
 
     @property
     def densities(self) -> Float[Tensor, " gate"]:
@@ -278,7 +209,9 @@ class GatedResNet(nn.Module):
         self.macs = count_macs(shape, size)
         outer = list(self.passes) if separate_norms == "all" or len(self.passes) == 1 else ["shared"]
         self.stem = Stem(shape.stem, outer)
-        self.blocks = nn.ModuleList([Block(block, self.passes, outer, gate_bias) for block in shape.blocks])
+        routed = shape.routes > 0
+        self.blocks = nn.ModuleList([Block(block, self.passes, outer, gate_bias, routed=routed) for block in shape.blocks])
+        self.router = router_of(shape, gate_bias) if routed and "gated" in self.passes else None
         self.register_buffer("logit_shift", torch.zeros(()))
 
     def initialise(self, generator: torch.Generator, *, zero_residual: bool = False) -> "GatedResNet":
@@ -294,8 +227,8 @@ class GatedResNet(nn.Module):
             elif isinstance(module, BatchNorm):
                 module.reset_parameters()
         for module in self.modules():
-            if isinstance(module, Gate) and module.initial_bias is not None:
-                nn.init.constant_(module.expand.bias, module.initial_bias)
+            if isinstance(module, GateModule):
+                module.start(generator)
             if isinstance(module, Block) and zero_residual:
                 for norm in cast(nn.ModuleDict, module.norms[-1]).values():
                     nn.init.zeros_(cast(BatchNorm, norm).weight)
@@ -303,7 +236,7 @@ class GatedResNet(nn.Module):
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """Parameters of the gates alone; they get no weight decay."""
-        return [p for module in self.modules() if isinstance(module, Gate) for p in module.parameters()]
+        return [p for module in self.modules() if isinstance(module, GateModule) for p in module.parameters()]
 
     def forward(
         self,
@@ -329,6 +262,10 @@ class GatedResNet(nn.Module):
         setting = GateSetting(generator, self.temperature, self.logit_shift, imposed, all_open) if gated else None
         record = GateRecord([], [])
         maps = self.stem(images, name)
+        routing = None
+        if setting is not None and self.router is not None:
+            routing = self.router(spatial_mean(maps), generator, self.temperature)
+            setting = replace(setting, routing=routing)
         for block in self.blocks:
             maps = block(maps, name, setting, record)
         features = spatial_mean(maps)
@@ -338,7 +275,8 @@ class GatedResNet(nn.Module):
         share = self.macs.share([gate.mean(1) for gate in record.gates])
         with torch.no_grad():
             hard = self.macs.share([open_gates(logits).mean(1) for logits in record.logits])
-        return GatedOutput(features, share, hard, tuple(record.gates), tuple(record.logits))
+        chances = None if routing is None else routing.chances
+        return GatedOutput(features, share, hard, tuple(record.gates), tuple(record.logits), chances)
 
 
 def copy_norms(network: GatedResNet, *, source: Pass = "dense", to: Pass = "gated") -> None:

@@ -9,7 +9,8 @@ A Bottleneck with k1, k2 inner channels open, h x w in front of and H x W behind
     k1 C_in h w + 9 k1 k2 H W + k2 C_out H W   (+ C_in C_out H W with a downsample);
 
 an ungated inner convolution has its full width there. Each gate adds C_in r + r ceil(C_gate / g) with r = max(1, C_in // 4)
-and g channels to a decision (1 in the papers).
+and g channels to a decision (1 in the papers); a gate of L levels has L - 1 decisions. K routes have one gate after the stem,
+C r + r K with C the channels of the stem, r = max(1, C // 4), and none in the blocks.
 The papers' FLOPs are these multiply-adds (batch-norm, ReLU and pooling are not counted); share = mean over images of
 (stem + blocks + gates) / (stem + blocks with everything open). "Unifying synergies", equation 3, with the stem on both sides
 as in its FLOPs columns.
@@ -49,6 +50,7 @@ class Macs:
     shape: ResNetShape
     stem: int
     blocks: tuple[BlockMacs, ...]
+    router: int = 0
 
     @property
     def dense(self) -> int:
@@ -57,8 +59,8 @@ class Macs:
 
     @property
     def gates(self) -> int:
-        """What the gates themselves cost."""
-        return sum(block.gates for block in self.blocks)
+        """What the gates themselves cost, or the router."""
+        return self.router + sum(block.gates for block in self.blocks)
 
     @property
     def floor(self) -> int:
@@ -116,7 +118,11 @@ class Macs:
 
 
 def _shut(block: BlockShape) -> list[int]:
-    return [0 if convolution in block.gated else width for convolution, width in enumerate(block.inner)]
+    """Inner widths with every gate shut: none of a gated convolution's channels, or its lowest level."""
+    return [
+        (block.level_widths(convolution)[0] if block.levels else 0) if convolution in block.gated else width
+        for convolution, width in enumerate(block.inner)
+    ]
 
 
 def count_macs(shape: ResNetShape, size: int) -> Macs:
@@ -125,15 +131,17 @@ def count_macs(shape: ResNetShape, size: int) -> Macs:
     stem = convolved**2 * 3 * shape.stem.kernel**2 * shape.stem.channels
     blocks = []
     for block in shape.blocks:
-        blocks.append(_block_macs(block, maps))
+        blocks.append(_block_macs(block, maps, routed=shape.routes > 0))
         maps = block.output_size(maps)
-    return Macs(shape, stem, tuple(blocks))
+    router = shape.router_hidden * (shape.stem.channels + shape.routes) if shape.routes else 0
+    return Macs(shape, stem, tuple(blocks), router)
 
 
-def _block_macs(block: BlockShape, size: int) -> BlockMacs:
+def _block_macs(block: BlockShape, size: int, *, routed: bool) -> BlockMacs:
     before, behind = size**2, block.output_size(size) ** 2
     fixed = behind * block.inputs * block.outputs if block.has_downsample else 0
-    gates = sum(block.gate_hidden * (block.inputs + block.gate_decisions(convolution)) for convolution in block.gated)
+    gated = () if routed else block.gated
+    gates = sum(block.gate_hidden * (block.inputs + block.gate_decisions(convolution)) for convolution in gated)
     if block.is_bottleneck:
         return BlockMacs(block, fixed, (before * block.inputs, behind * block.outputs), 9 * behind, gates)
     return BlockMacs(block, fixed, (9 * behind * (block.inputs + block.outputs),), 0, gates)

@@ -20,17 +20,8 @@ from torch import Tensor, nn
 
 from pulvinar.core.errors import InputError
 from pulvinar.data.pixels import require_normalised, require_unit_range
-from pulvinar.networks.gated_resnet import (
-    Block,
-    Gate,
-    GatedResNet,
-    GateRecord,
-    GateSetting,
-    Pass,
-    StridedPointwise,
-    norm_of,
-    spatial_mean,
-)
+from pulvinar.networks.gated_resnet import Block, GatedResNet, Pass, StridedPointwise, norm_of, spatial_mean
+from pulvinar.networks.gates import Gate, GateRecord, GateSetting
 from pulvinar.networks.macs import count_macs
 from pulvinar.networks.narrow import narrowed
 from pulvinar.networks.resnet_shape import STAGES, BlockShape, ResNetShape
@@ -264,6 +255,11 @@ def plain_resnet(
     """
     if source not in network.passes:
         raise InputError(f"mode: this network has no {source} pass; it has: {', '.join(network.passes)}")
+    if source == "gated" and (form := network.shape.gate_form) != "subset":
+        raise InputError(
+            f"mode: gates of form {form} have no plain modules; the dense pass has (mode dense, of a run of dual_gating), and "
+            f"`pulvinar deploy compact` makes a network for use of the gated one"
+        )
     mode: str = source if kept is None else "compact"
     base, from_pass = network, source
     if kept is not None:

@@ -19,6 +19,7 @@ from pulvinar.selection.channel_gate import n_groups
 
 Stem = Literal["auto", "cifar", "imagenet", "papers"]
 GatedConvs = Literal["conv1", "conv2", "both"]
+GateForm = Literal["subset", "levels", "routes"]  # networks/gates.py
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 BASE_CHANNELS = 64
@@ -55,7 +56,8 @@ class BlockShape:
     """Channels of a block. inner: (k,) conv1's outputs in a BasicBlock, (k1, k2) conv1's and conv2's in a Bottleneck.
 
     gated: which of the inner convolutions have a gate on their outputs (indices into `inner`). gate_group: neighbouring
-    channels that one decision of a gate opens or shuts.
+    channels that one decision of a gate opens or shuts. levels: ascending shares of the channels that a gate chooses from,
+    the last 1; empty: it chooses channels.
     """
 
     inputs: int
@@ -64,6 +66,7 @@ class BlockShape:
     stride: int
     gated: tuple[int, ...] = (0,)
     gate_group: int = 1
+    levels: tuple[float, ...] = ()
 
     @property
     def is_bottleneck(self) -> bool:
@@ -81,8 +84,19 @@ class BlockShape:
         return max(1, self.inputs // GATE_REDUCTION)
 
     def gate_decisions(self, convolution: int) -> int:
-        """Outputs of the gate of this inner convolution: its channels over `gate_group`, rounded up."""
-        return n_groups(self.inner[convolution], self.gate_group)
+        """Outputs of the gate of this inner convolution: its channels over `gate_group`, rounded up; of levels one less."""
+        return len(self.levels) - 1 if self.levels else n_groups(self.inner[convolution], self.gate_group)
+
+    def level_widths(self, convolution: int) -> tuple[int, ...]:
+        """The numbers of channels that the gate of this inner convolution chooses from; `InputError` if two are the same."""
+        channels = self.inner[convolution]
+        widths = tuple(int(share * channels + 0.5) for share in self.levels)
+        if list(widths) != sorted(set(widths)) or widths[-1] != channels:
+            raise InputError(
+                f"gate_levels: ascending shares up to 1 are needed that give {channels} channels different widths; "
+                f"{', '.join(map(str, self.levels))} give {', '.join(map(str, widths))}"
+            )
+        return widths
 
     def output_size(self, size: int) -> int:
         """Side of the maps behind the 3x3 convolution with the stride (padding 1)."""
@@ -91,11 +105,22 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """A whole network up to the average pool."""
+    """A whole network up to the average pool. routes: masks of the whole network that the images are divided among, or 0."""
 
     network: str
     stem: StemShape
     blocks: tuple[BlockShape, ...]
+    routes: int = 0
+
+    @property
+    def gate_form(self) -> GateForm:
+        """What gates choose."""
+        return "routes" if self.routes else "levels" if self.blocks[0].levels else "subset"
+
+    @property
+    def router_hidden(self) -> int:
+        """Hidden channels of the router: stem channels // 4, at least 1."""
+        return max(1, self.stem.channels // GATE_REDUCTION)
 
     @property
     def n_features(self) -> int:
@@ -108,12 +133,15 @@ class ResNetShape:
         return tuple(block.inner[convolution] for block in self.blocks for convolution in block.gated)
 
     def with_inner(self, inner: Sequence[Sequence[int]]) -> "ResNetShape":
-        """The same network with other inner widths, block by block."""
+        """The same network with other inner widths, block by block, and neither levels nor routes."""
         if len(inner) != len(self.blocks):
             raise InputError(f"inner: {len(inner)} blocks came, {self.network} has {len(self.blocks)}")
         return replace(
             self,
-            blocks=tuple(replace(block, inner=tuple(widths)) for block, widths in zip(self.blocks, inner, strict=True)),
+            blocks=tuple(
+                replace(block, inner=tuple(widths), levels=()) for block, widths in zip(self.blocks, inner, strict=True)
+            ),
+            routes=0,
         )
 
 
@@ -133,12 +161,15 @@ def resnet_shape(
     width: float = 1.0,
     gated_convs: GatedConvs = "conv2",
     gate_group: int = 1,
+    levels: tuple[float, ...] = (),
+    routes: int = 0,
 ) -> ResNetShape:
     """The shape of resnet18, resnet34 or resnet50 for square images of `size` pixels.
 
     width: multiplies every channel count, stem and outputs included. gated_convs: which inner convolutions of a Bottleneck
-    are gated (DGNet's habit: conv2; a BasicBlock has one, conv1). gate_group: channels of one decision. `InputError` where the
-    width leaves no channel, the image no pixel, or a group has none.
+    are gated (DGNet's habit: conv2; a BasicBlock has one, conv1). gate_group: channels of one decision. levels, routes: what
+    gates choose instead of channels. `InputError` where the width leaves no channel, the image no pixel, a group has none, or
+    levels and routes cannot be had.
     """
     stages = STAGES[network_name(network)]
     base = round(BASE_CHANNELS * width)
@@ -153,9 +184,11 @@ def resnet_shape(
         channels = base * 2**stage
         for number in range(n_blocks):
             stride = 2 if stage and not number else 1
-            blocks.append(_block(network, inputs, channels, stride, gated_convs, gate_group))
+            blocks.append(replace(_block(network, inputs, channels, stride, gated_convs, gate_group), levels=levels))
             inputs = blocks[-1].outputs
-    return ResNetShape(network, stem_shape(stem, size=size, channels=base), tuple(blocks))
+    made = ResNetShape(network, stem_shape(stem, size=size, channels=base), tuple(blocks), routes)
+    _require_form(made)
+    return made
 
 
 def _block(network: str, inputs: int, channels: int, stride: int, gated_convs: GatedConvs, group: int) -> BlockShape:
@@ -165,10 +198,26 @@ def _block(network: str, inputs: int, channels: int, stride: int, gated_convs: G
     return BlockShape(inputs, (channels, channels), EXPANSION * channels, stride, gated, group)
 
 
+def _require_form(shape: ResNetShape) -> None:
+    """`InputError` for levels and routes that cannot be had."""
+    first = shape.blocks[0]
+    if shape.routes == 1 or shape.routes < 0 or (shape.routes and first.levels):
+        raise InputError(f"routes: 2 or more, without levels, are needed; {shape.routes} came")
+    if not first.levels:
+        return
+    if len(first.levels) < 2 or len(first.gated) > 1 or first.gate_group > 1:
+        raise InputError(
+            f"gate_levels: two or more, one gated convolution in a block and no groups are needed; {first.levels}, "
+            f"{len(first.gated)} and groups of {first.gate_group} came"
+        )
+    for block in shape.blocks:
+        block.level_widths(block.gated[0])
+
+
 def shape_of(state: dict[str, Any]) -> ResNetShape:
     """A shape from its plain values, as `dataclasses.asdict` gives them and JSON keeps them."""
     blocks = tuple(BlockShape(**with_tuples(block)) for block in state["blocks"])
-    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks)
+    return ResNetShape(state["network"], StemShape(**state["stem"]), blocks, state.get("routes", 0))
 
 
 def with_tuples(state: dict[str, Any]) -> dict[str, Any]:
