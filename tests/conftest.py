@@ -38,6 +38,8 @@ TYPED += [
     f"pulvinar.deploy.{name}" for name in ("calibration", "compact", "equality", "folding", "probes")
 ]  # not what is traced
 
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "app")]  # what tests of several folders share
+
 REPORTER.to_stderr = True  # as on the command line; what Python sees is tested in tests/test_python.py and tests/core
 
 hook = install_import_hook(TYPED, "beartype.beartype")

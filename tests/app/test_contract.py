@@ -4,100 +4,19 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
+from tiny_methods import METHODS, TINY, begin, trained_backbone
 
 from pulvinar.app import registry
-from pulvinar.core.config import build, mistakes_of, to_toml
-from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
-from pulvinar.data.experiment import Experiment
-from pulvinar.data.geometry import Geometry
-from pulvinar.data.image_set import ImageSet
-from pulvinar.data.responses import Responses
-from pulvinar.data.rois import ROIs
-from pulvinar.data.splits import Split
-from pulvinar.data.stimuli import Stimuli
+from pulvinar.core.config import mistakes_of
 from pulvinar.learning import runs
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.method import Data
 from pulvinar.learning.runs import RunFolder
 from pulvinar.report import page
 
-FITTED = ("cross_fitted", "random")  # of the selectors, which are fitted alike
-METHODS = registry.names("methods") | {name: line for name, line in registry.names("selectors").items() if name in FITTED}
 LONG = ("contrastive_encoding", "dual_gating", "gated_ssl", "picture_decoder")  # over 15 s; `pytest -m slow` has them
-QUICK = {  # settings that make a fit on the tiny data short; each method takes those it has
-    "experiment": {
-        "epochs": 3,
-        "hidden": 16,
-        "n_voxels": 12,
-        "n_rounds": 2,
-        "epochs_per_round": 2,
-        "n_folds": 2,
-        "picture_size": 16,
-        "low_level_epochs": 2,
-        "prior_epochs": 2,
-        "voxels_per_block": 20,
-    },
-    "images": {"epochs": 2, "batch_size": 16, "width": 0.125, "projector_width": 32, "warmup_epochs": 1},
-    "dissimilarities": {"epochs": 2, "roi": "evc", "backbone": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},
-}
-
-
-def tiny_experiment() -> Experiment:
-    """Two subjects to learn from and a new one: 60 voxels, the first 12 linear in the embedding."""
-    generator = np.random.default_rng(0)
-    ids = [f"image-{number}" for number in range(90)]
-    embedding = generator.normal(size=(90, 8)).astype(np.float32)
-    subjects = {}
-    for name in ("one", "two", "new"):
-        values = generator.normal(size=(90, 60)).astype(np.float32)
-        values[:, :12] += embedding @ generator.normal(size=(8, 12)).astype(np.float32)
-        subjects[name] = Responses(
-            subject=name,
-            values=values,
-            stimulus_ids=ids,
-            geometry=Geometry.from_points(np.argwhere(np.ones((5, 4, 3))).astype(float)),
-            rois=ROIs({"annotated": np.arange(60) < 20}, n_voxels=60),
-        )
-    pixels = generator.integers(0, 255, (90, 24, 24, 3)).astype(np.uint8)
-    stimuli = Stimuli(ids=ids, sources=ids, features={"clip": embedding}, read_image=pixels.__getitem__)
-    split = Split(train=tuple(ids[:60]), test=tuple(ids[60:]))
-    return Experiment(name="tiny", stimuli=stimuli, subjects=subjects, split=split, target="new")
-
-
-def tiny_images() -> ImageSet:
-    """40 training and 20 test images of 16 pixels: a bright corner says the class."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
-    labels = np.arange(60) % 2
-    images[labels == 1, :8, :8] += 120
-    return ImageSet(
-        name="tiny",
-        train=images[:40],
-        test=images[40:],
-        train_labels=labels[:40],
-        test_labels=labels[40:],
-        class_names=("plain", "corner"),
-    )
-
-
-def tiny_dissimilarities() -> Dissimilarities:
-    """RDMs of four subjects over 18 images: the distance of their mean colours, with noise of each subject."""
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 255, (18, 1, 1, 3)) + generator.integers(-20, 20, (18, 64, 64, 3))
-    images = pixels.clip(0, 255).astype(np.uint8)
-    colours = images.mean((1, 2)) / 255
-    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
-    noise = 0.1 * generator.random((4, 18, 18))
-    rdms = distance + (noise + noise.transpose(0, 2, 1)) * (1 - np.eye(18))
-    ids = [f"image-{number:02d}" for number in range(18)]
-    stimuli = Stimuli(ids=ids, sources=ids, read_image=lambda row: images[row])
-    return Dissimilarities(name="tiny", stimuli=stimuli, targets={"evc": SubjectRDMs(name="evc", rdms=rdms)})
-
-
-TINY = {"experiment": tiny_experiment, "images": tiny_images, "dissimilarities": tiny_dissimilarities}
 
 
 @pytest.fixture(scope="module")
@@ -108,34 +27,6 @@ def data_of() -> Callable[[str], Data]:
 
 class _StoppedError(Exception):
     """Where a test ends a fit."""
-
-
-def _open(path, method, data) -> tuple[object, RunFolder]:
-    known = {field.name for field in dataclasses.fields(method.config)}
-    quick = {key: value for key, value in QUICK[method.data].items() if key in known}
-    config = build(method.config, quick, name=method.name)
-    target = data.target if isinstance(data, Experiment) else None
-    facts = {"name": data.name, "path": "", "target": target, "fingerprint": data.fingerprint()}
-    return config, RunFolder.create(
-        path,
-        method=method.name,
-        config_toml=to_toml(config),
-        seed=0,
-        data=facts,
-        published=method.published,
-        topic=method.topic,
-    )
-
-
-def _backbone(method, data, path) -> RunFolder | None:
-    """What the method reads beside the data."""
-    if method.backbone is None:
-        return None
-    backbone = registry.method(method.backbone)
-    inner = _backbone(backbone, data, path.with_name(f"{path.name}-of"))
-    config, run = _open(path, backbone, data)
-    backbone.train(config, data, run, inner)
-    return RunFolder.reopen(path)
 
 
 def _require_equal(ours: State, theirs: State) -> None:
@@ -170,8 +61,8 @@ def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, m
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
     method = registry.method(name)
     data = data_of(method.data)
-    backbone = _backbone(method, data, tmp_path / "backbone")
-    config, run = _open(tmp_path / "whole", method, data)
+    backbone = trained_backbone(method, data, tmp_path / "backbone")
+    config, run = begin(tmp_path / "whole", method, data)
     method.train(config, data, run, backbone)
     whole = RunFolder.reopen(tmp_path / "whole")
     assert whole.finished
@@ -187,7 +78,7 @@ def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, m
         if n_saved == 2:
             raise _StoppedError
 
-    _, stopped = _open(tmp_path / "stopped", method, data)
+    _, stopped = begin(tmp_path / "stopped", method, data)
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "save", save_and_stop)
         with pytest.raises(_StoppedError):

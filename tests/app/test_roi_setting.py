@@ -58,6 +58,7 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
         ("near_duplicate", 0.95),
         ("protocol", "every_candidate"),
         ("beside", "all"),
+        ("device", "auto"),
     ]
     with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 30 came"):
         fitting.evaluate(str(run), assignments=["protocol=draws"])

@@ -8,6 +8,7 @@ from typing import Any
 from pulvinar.app import fit as fitting
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
+from pulvinar.core import devices
 from pulvinar.core.config import build
 from pulvinar.core.errors import InputError
 from pulvinar.decoding.data import embedding_shape
@@ -45,8 +46,8 @@ def dry_run(
     fitting.refuse_useless_backbone(found, config, backbone, config_file, assignments)
     experiment = open_data(found.data, data, target=target)
     plan = fitting.backbone_plan(found, config, backbone_config, backbone)
-    needed = _phases(found, config, experiment, plan)
-    speed = measure_speed()
+    with devices.using(config.device):
+        needed, speed = _phases(found, config, experiment, plan), measure_speed()
     phases = [as_dict(phase, speed) for phase in needed]
     process = resident_bytes()
     return {

@@ -9,6 +9,7 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.preset import Preset
 from pulvinar.app.stored_runs import uses_run
+from pulvinar.core import devices
 from pulvinar.core.config import Given, build, idle_settings, read_toml, to_toml, values_of
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
@@ -21,7 +22,17 @@ from pulvinar.learning.runs import RunFolder
 
 BACKBONE_PREFIX = "backbone."
 IN_MEMORY = "given in Python"  # where data are that no file was named for
-SHARED_WITH_BACKBONE = ("seed", "feature", "centre", "scaling", "drop_bad_voxels", "precision", "micro_batches", "roi")
+SHARED_WITH_BACKBONE = (
+    "seed",
+    "device",
+    "feature",
+    "centre",
+    "scaling",
+    "drop_bad_voxels",
+    "precision",
+    "micro_batches",
+    "roi",
+)
 
 
 @dataclasses.dataclass
@@ -38,8 +49,8 @@ def configs(method: str, file: str | None, assignments: Given, *, refuse_idle: b
     """The method's config and, if it reads a backbone's run, the backbone's. All mistakes of both at once.
 
     Settings of the backbone stand in a TOML table [backbone], or are given as backbone.key=value; without an own value, its
-    seed, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. What is given wins over
-    a `preset`. refuse_idle: a setting that does nothing beside the others is a mistake too.
+    seed, device, feature, centre, scaling, drop_bad_voxels, precision, micro_batches and roi are the method's. What is given
+    wins over a `preset`. refuse_idle: a setting that does nothing beside the others is a mistake too.
     """
     found = registry.method(method)
     given, given_inner, preset = given_settings(found, file, assignments)
@@ -119,11 +130,12 @@ def fit(
     if backbone is not None and is_setting(found, "backbone"):
         assignments, backbone = {**assignments, "backbone": backbone}, None
     resuming = resume and Path(out).exists()
-    start()  # of several processes (torchrun) the first one writes
+    config, backbone_config = configs(method, config_file, assignments)
+    with devices.using(config.device):
+        start()  # of several processes (torchrun) the first one writes
     if not resuming and is_first():
         refuse_existing(out)
     wait()
-    config, backbone_config = configs(method, config_file, assignments)
     refuse_useless_backbone(found, config, backbone, config_file, assignments)
     if resuming:
         run = _reopen(out, method, config, backbone_config, given=bool(config_file or assignments))
@@ -178,7 +190,7 @@ def prepare(method: Method, config: Any, opened: Data, plan: dict[str, Any] | No
     """
     place, found = _backbone_run(plan, out), Prepared(None, [])
     waits = plan is not None and place is not None and "path" not in plan and not _is_finished(place)
-    with keeping(found.warned.append):
+    with keeping(found.warned.append), devices.using(config.device):
         found.data = method.prepare(config, opened)
         if method.join is not None and not waits:
             found.data = method.join(config, found.data, None if place is None else RunFolder.reopen(place))
@@ -203,7 +215,7 @@ def _fit(method: Method, config: Any, opened: Data, run: RunFolder, prepared: li
     place = _backbone_run(plan, run.path)
     if prepared and plan and place and method.backbone and method.join:
         _pretrain(registry.method(method.backbone), place, plan["settings"], opened, prepared)
-        with keeping(own.warned.append):
+        with keeping(own.warned.append), devices.using(config.device):
             own.data = method.join(config, own.data, RunFolder.reopen(place))
     fit_from(method, config, own, run, place)
 
@@ -217,7 +229,8 @@ def fit_from(method: Method, config: Any, prepared: Prepared, run: RunFolder, ba
     for name, place in read.items():
         run.caution(*(f"{name}: {text}" for text in findings.cautions(run_folder.read(place))))
     run.caution(*prepared.warned)
-    with keeping(run.caution):
+    with keeping(run.caution), devices.using(config.device):
+        run.warn_of_other_device()
         method.fit(config, prepared.data, run)
 
 
@@ -289,8 +302,11 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust
+    with devices.using(config.device):
+        device = devices.described()
     run = RunFolder.create(
         out,
+        device=device,
         method=method.name,
         config_toml=to_toml(config),
         seed=config.seed,
@@ -382,7 +398,7 @@ def scoring_of(run: RunFolder, assignments: Given) -> tuple[Any, dict[str, Any]]
 
 @uses_run
 def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
-    """Rows (name, what fits, default, help) of what `evaluate --set` may change; none where there is no choice."""
+    """Rows (name, what fits, default, help) of what `evaluate --set` may change, the device last."""
     from pulvinar.core.config import describe
 
     opened = RunFolder.reopen(run)
@@ -390,7 +406,8 @@ def scoring_settings(run: str) -> list[tuple[str, str, Any, str]]:
     scoring = extra.get("scoring", config)
     names = registry.method(opened.method).scoring
     rows = [(name, fits, getattr(scoring, name), text) for name, fits, _, text in describe(type(scoring))]
-    return [row for row in rows if extra or row[0] in names]
+    own = [row for row in rows if extra or row[0] in names]
+    return own + [(name, fits, config.device, text) for name, fits, _, text in describe(devices.DeviceSetting)]
 
 
 @uses_run
@@ -415,7 +432,9 @@ def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, a
     from pulvinar.scores.table import csv_text
 
     run, method = str(finished.path), registry.method(finished.method)
-    config, scoring = scoring_of(finished, assignments)
+    given = values_of(assignments)
+    device = devices.device_name(str(given.pop("device", finished.settings().get("device", "auto"))))
+    config, scoring = scoring_of(finished, given)
     source = finished.facts["data"]
     if data is None and not _exists(source["path"]):
         raise FileError(f"{source['path']}: the data of {run} are not there any more; say where they are with --data")
@@ -423,7 +442,7 @@ def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, a
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
     warned = _trust_cautions(opened)
-    with keeping(warned.append):
+    with keeping(warned.append), devices.using(device):
         result: dict[str, Any] = method.evaluate(finished, opened, config, controls=controls, **scoring)  # type: ignore[misc]
     if result.get("rois"):  # how much of the subject's own ROIs was selected
         write_text(finished.path / "artifacts" / "roi_overlap.csv", csv_text(result["rois"]))

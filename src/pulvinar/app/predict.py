@@ -8,6 +8,7 @@ import numpy as np
 
 from pulvinar.app import registry
 from pulvinar.app.stored_runs import uses_run
+from pulvinar.core import devices
 from pulvinar.core.config import build
 from pulvinar.core.errors import InputError
 from pulvinar.core.storage import atomic_path, refuse_existing, write_arrays, write_text
@@ -70,7 +71,9 @@ def _predicting(run: str) -> tuple[RunFolder, Method]:
 def _predicted(fitted: RunFolder, method: Method, stimuli: Stimuli) -> dict[str, np.ndarray]:
     if method.predict is None:
         raise InputError(f"{fitted.path}: a run of {method.name} predicts nothing for new images")
-    return method.predict(fitted, stimuli, build(method.config, fitted.settings(), name=fitted.method))
+    config = build(method.config, fitted.settings(), name=fitted.method)
+    with devices.using(config.device):
+        return method.predict(fitted, stimuli, config)
 
 
 def _pictures(images: str) -> tuple[Path, dict[str, Path]]:

@@ -12,6 +12,7 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.fit import create_run, fit_from, prepare, require_same_data
 from pulvinar.app.stored_runs import uses_run
+from pulvinar.core import devices
 from pulvinar.core.config import build, parse_assignments, read_toml, suggest
 from pulvinar.core.errors import ConfigError, FileError, InputError, NotFoundError
 from pulvinar.core.progress import log, track
@@ -77,10 +78,14 @@ def reconstruct(
     if of_pictures and (config_file or assignments):
         raise ConfigError(f"{run} is trained already; --config and --set are for runs that are not")
     pick = choose(experiment, images)
-    measured, skipped = reconstruction.open_measures(measures, weights)
-    make = None if kind == "embedded" else open_generator(kind, str(place), n_steps=n_steps, guidance=guidance)
+    given = (read_toml(config_file) if config_file else {}) | parse_assignments(assignments)
+    device = str(given.get("device", source.settings().get("device", "auto")))
+    with devices.using(device):
+        measured, skipped = reconstruction.open_measures(measures, weights)
+        make = None if kind == "embedded" else open_generator(kind, str(place), n_steps=n_steps, guidance=guidance)
     trained = source if of_pictures else _trained(folder, source, experiment, config_file, assignments, data)
-    opened = open_parts(trained, experiment)
+    with devices.using(device):
+        opened = open_parts(trained, experiment)
     seed = int(trained.facts["seed"])
     if make is not None and make.dim != len(opened.decoder.embedding.mean):
         raise InputError(
@@ -207,7 +212,12 @@ def _trained(
     method = registry.method(METHOD)
     given: dict[str, Any] = dict(read_toml(config_file)) if config_file else {}
     given |= parse_assignments(assignments)
-    config = build(method.config, {"seed": decoder.facts["seed"], **given}, name=METHOD, given=given)
+    config = build(
+        method.config,
+        {"seed": decoder.facts["seed"], "device": decoder.settings().get("device", "auto"), **given},
+        name=METHOD,
+        given=given,
+    )
     path, plan = folder / METHOD, {"path": str(decoder.path.resolve())}
     if path.exists():
         run = RunFolder.reopen(path)

@@ -17,7 +17,7 @@ import numpy as np
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.fit import require_same_data, scoring_of
-from pulvinar.core import checksums
+from pulvinar.core import checksums, devices
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, PulvinarError
 from pulvinar.core.places import TEMPORARY
@@ -183,5 +183,6 @@ def _with_data(run: RunFolder, topic: str, evaluation: Mapping[str, Any], data: 
         copy = RunFolder.reopen(shutil.copytree(run.path, Path(place) / "run"))
         if method.evaluate is None:
             return []
-        found = method.evaluate(copy, opened, config, controls=False)
+        with devices.using(config.device):
+            found = method.evaluate(copy, opened, config, controls=False)
     return found["rows"]

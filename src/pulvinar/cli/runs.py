@@ -53,6 +53,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
             target=arguments.target,
             resume=arguments.resume,
             scored=("selection" if arguments.only_selection else "all") if arguments.evaluate else None,
+            n_processes=arguments.devices,
         )
     selection = result.get("selection")
     kept = (
@@ -97,10 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.fit import evaluate, scoring_settings
 
     if arguments.settings:
-        rows = scoring_settings(arguments.run)
-        if not rows:
-            say(arguments, "runs of this method are scored in one way; there is nothing to set")
-        return _settings(arguments, {"What --set may change": rows} if rows else {})
+        return _settings(arguments, {"What --set may change": scoring_settings(arguments.run)})
     result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set)
     _show_evaluation(arguments, result)
     say(arguments, f"next: pulvinar report {arguments.run}")
@@ -189,6 +187,13 @@ def declare(commands: Commands) -> None:
     fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
     fit.add_argument("--evaluate", action="store_true", help="score it when it has finished, as `pulvinar evaluate` does")
     fit.add_argument("--only-selection", action="store_true", help="with --evaluate: leave out the controls")
+    fit.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train on N GPUs, or on the CPU in N processes (docs/devices.md)",
+    )
     fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
     fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")

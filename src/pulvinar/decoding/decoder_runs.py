@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
@@ -49,20 +50,20 @@ class OpenedDecoder:
 
     @torch.no_grad()
     def backbone(self, responses: Tensor) -> Tensor:
-        """b (row, dim) of z-scored responses: the condition of a prior."""
-        return self.shared(self.layer(responses)).backbone
+        """b (row, dim) of z-scored responses, on the device: the condition of a prior."""
+        return self.shared(self.layer(responses.to(self.layer.weight.device))).backbone
 
     @torch.no_grad()
     def outputs(self, responses: Tensor) -> dict[str, Tensor]:
-        """Backbone, projected (of unit length) and regressed embedding (row, dim) of single trials."""
-        decoded = self.shared(self.layer(responses))
+        """Backbone, projected (of unit length) and regressed embedding (row, dim) of single trials, on the CPU."""
+        decoded = self.shared(self.layer(responses.to(self.layer.weight.device)))
         unit = nn.functional.normalize(decoded.projected, dim=1)
-        return {"backbone": decoded.backbone, "projected": unit, "regressed": decoded.regressed}
+        return {"backbone": decoded.backbone.cpu(), "projected": unit.cpu(), "regressed": decoded.regressed.cpu()}
 
 
 def averaged(values: Tensor, stimulus_ids: tuple[str, ...]) -> Tensor:
-    """Outputs of the trials of each stimulus averaged, in order of first appearance."""
-    return torch.from_numpy(mean_over_repeats(values.numpy(), stimulus_ids)[0])
+    """Outputs of the trials of each stimulus averaged, in order of first appearance, on the CPU."""
+    return torch.from_numpy(mean_over_repeats(values.cpu().numpy(), stimulus_ids)[0])
 
 
 def require_decoder_run(run: RunFolder) -> RunFolder:
@@ -97,8 +98,8 @@ def open_decoder(run: RunFolder, experiment: Experiment, *, adapted: State | Non
     layer.load_state_dict(place["layer"])
     sessions = settings.get("n_sessions")
     return OpenedDecoder(
-        shared=shared.eval().requires_grad_(False),
-        layer=layer.requires_grad_(False),
+        shared=shared.eval().requires_grad_(False).to(devices.current()),
+        layer=layer.requires_grad_(False).to(devices.current()),
         selected=selected,
         embedding=embedding,
         scaling=settings["scaling"],

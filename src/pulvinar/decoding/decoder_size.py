@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from pulvinar.core import devices
 from pulvinar.decoding.data import LARGEST_IN_MEMORY
 from pulvinar.decoding.decoder_training import DecoderTrainer
 from pulvinar.decoding.mask_training import MaskSettings, rows_at_once
 from pulvinar.decoding.settings import DecodingSettings
-from pulvinar.learning.precision import default_device, uses_bfloat16
+from pulvinar.learning.precision import uses_bfloat16
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.selection.voxel_mask import voxel_budget
 
@@ -103,7 +104,7 @@ def training_phase(
     rows = len(n_voxels) * min(settings.batch_size, *n_trials)
     steps = settings.epochs * max(1, min(n_trials) // settings.batch_size)
     forwards = (2 if settings.micro_batches > 1 else 1) * per_row + (2 if train_shared else 1) * per_row
-    half = uses_bfloat16(default_device(), settings.precision)
+    half = uses_bfloat16(devices.current(), settings.precision)
     return Phase(
         name=name,
         n_parameters=shared + layers + updates,
@@ -137,7 +138,7 @@ def mask_phase(shape: DecoderShape, settings: MaskSettings, *, n_voxels: int, n_
     )  # of the columns, in rounds
     work = per_row * 2 * (rows + (passes - 1) * part) * n_folds
     columns = n_voxels * shape.hidden * (2 * rows + passes * part) * n_folds
-    half = uses_bfloat16(default_device(), settings.precision)
+    half = uses_bfloat16(devices.current(), settings.precision)
     return Phase(
         name="stage 1",
         n_parameters=shared + layers,
@@ -175,7 +176,7 @@ def _data(shape: DecoderShape, n_voxels: Sequence[int], n_trials: Sequence[int])
 
 def measure_speed(seconds: float = 0.25) -> Speed:
     """How fast this machine is, on the device that a fit would use."""
-    device = default_device()
+    device = devices.current()
     rows, size = 64, 1024
     left, right = torch.ones(rows, size, device=device), torch.ones(size, size, device=device)
     products = _repeats(lambda: left @ right, seconds, device)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.learning.gradient_caching import cached_gradients
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.learning.precision import Precision, autocast, default_device
+from pulvinar.learning.precision import Precision, autocast
 from pulvinar.learning.threads import threads_for
 from pulvinar.networks import low_rank
 from pulvinar.networks.decoder import Decoded, SharedDecoder, decayed_and_not
@@ -169,7 +170,7 @@ class DecoderTrainer(EpochTrainer):
         train_shared: bool,
         device: torch.device | None = None,
     ) -> None:
-        self.device = device or default_device()
+        self.device = device or devices.current()
         self.shared, self.layers = shared.to(self.device), [layer.to(self.device) for layer in layers]
         self.data, self.settings = list(data), settings
         self.generator, self.train_shared = generator, train_shared

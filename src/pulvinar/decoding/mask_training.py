@@ -21,6 +21,7 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import dealt_folds
@@ -35,7 +36,7 @@ from pulvinar.decoding.decoder_training import (
 from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.learning.precision import autocast, default_device
+from pulvinar.learning.precision import autocast
 from pulvinar.learning.threads import threads_for
 from pulvinar.networks.decoder import Decoded, DecoderShape, SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round, voxel_budget
@@ -192,7 +193,7 @@ class MaskTrainer(EpochTrainer):
         *,
         device: torch.device | None = None,
     ) -> None:
-        self.device = device or default_device()
+        self.device = device or devices.current()
         self.responses, self.folds, self.objective = responses, folds, objective
         self.low_pass, self.settings, self.generator = low_pass, settings, generator
         self.n_candidates = responses.shape[1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.data.scaling import Mode
 from pulvinar.learning.optimizers import one_cycle
 from pulvinar.learning.precision import Precision
@@ -21,7 +22,7 @@ Beside = Literal["all", "usual"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodingSettings:
+class DecodingSettings(DeviceSetting):
     """Data, network, losses and schedule of a decoder; the methods' Config extend it."""
 
     seed: int = setting(

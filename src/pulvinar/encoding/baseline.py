@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pulvinar.core import devices
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding.encoder import Layers, concatenated, total_spread
@@ -21,8 +22,8 @@ def low_level_features(stimuli: Stimuli, rows: np.ndarray) -> np.ndarray:
     parts = []
     for batch in blocks_of(len(rows), IMAGES_PER_BATCH):
         pixels = [_resized(stimuli.image(int(row)), size) for row in rows[batch]]
-        images = torch.from_numpy(np.stack(pixels))
-        parts.append(torch.cat([in_batches(oriented_energy, images), in_batches(colour, images)], dim=1).numpy())
+        images = torch.from_numpy(np.stack(pixels)).to(devices.current())
+        parts.append(torch.cat([in_batches(oriented_energy, images), in_batches(colour, images)], dim=1).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pulvinar.core import devices
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import bar, log
 from pulvinar.core.storage import checksum, fingerprint, read_json, refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.learning.precision import default_device
 from pulvinar.networks.backbones import image_rows
 from pulvinar.networks.vision_towers import VisionTower
 
@@ -39,7 +39,7 @@ def write_embedding(
     refuse_existing(out.with_suffix(".csv"))
     if stimuli.read_image is None:
         raise InputError("these stimuli came without images; there is nothing to embed")
-    tower.to(default_device())
+    tower.to(devices.current())
     first = tower.embed(image_rows(stimuli, 0, 1), tokens=tokens)[0]
     facts = to_jsonable(
         {

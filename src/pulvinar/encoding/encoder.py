@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.core import devices
 from pulvinar.core.config import LARGEST_SEED, setting
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import blocks_of
@@ -103,6 +104,7 @@ class EncoderTrainer:
         folds: Folds | None = None,
     ) -> None:
         self.settings, self.read, self.n_voxels = settings, read, n_voxels
+        self.device = devices.current()
         if settings.layer_choice == "concatenated":
             spreads = [total_spread(values) for values in layers.values()]
             self.layers: Layers = {"all": concatenated(layers, scales=spreads)}
@@ -152,18 +154,18 @@ class EncoderTrainer:
             if not left:
                 continue
             for block, scores in self._search(number, np.asarray(values), left):
-                self.scores[number, :, block] = scores
+                self.scores[number, :, block] = scores.cpu()
                 self.n_done += 1
                 self.scored = f"{name}, voxels {block.start} to {block.stop}"
                 yield
 
     def _search(self, number: int, values: np.ndarray, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
-        penalties = torch.tensor(self.settings.penalties, dtype=torch.float64)
+        penalties = torch.tensor(self.settings.penalties, dtype=torch.float64, device=self.device)
         if self.settings.regression == "partial_least_squares":
             yield from ((block, self._search_components(flat(values), block)) for block in blocks)
             return
-        ready = self._prepare(number, torch.from_numpy(flat(values)))
-        folds = [(torch.from_numpy(train), torch.from_numpy(held_out)) for train, held_out in self.folds]
+        ready = self._prepare(number, self._tensor(flat(values)))
+        folds = [(self._tensor(train), self._tensor(held_out)) for train, held_out in self.folds]
         yield from ridge.search(
             ready,
             folds,
@@ -185,12 +187,15 @@ class EncoderTrainer:
         return layer
 
     def _read_block(self, block: slice) -> Tensor:
-        responses = torch.from_numpy(self.read(np.arange(block.start, block.stop)))
-        self.variance[block] = responses.var(0, correction=0)
+        responses = self._tensor(self.read(np.arange(block.start, block.stop)))
+        self.variance[block] = responses.var(0, correction=0).cpu()
         return responses
 
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
     def _search_components(self, values: np.ndarray, block: slice) -> Tensor:
-        responses, counts = self._read_block(block).numpy(), [int(count) for count in self.settings.penalties]
+        responses, counts = self._read_block(block).cpu().numpy(), [int(count) for count in self.settings.penalties]
         total = np.zeros((len(counts), responses.shape[1]))
         for train, held_out in self.folds:
             predicted = pls.held_out_predictions(values[train], responses[train], values[held_out], counts)
@@ -258,16 +263,16 @@ class EncoderTrainer:
     def _solve_ridge(
         self, number: int, values: np.ndarray, voxels: np.ndarray, alphas: np.ndarray
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        features = torch.from_numpy(values)
+        features = self._tensor(values)
         ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.pca)
         weights, means = torch.empty(len(part.eigenvalues), len(voxels)), torch.empty(len(voxels))
         for block in blocks_of(len(voxels), self.settings.voxels_per_block):
-            responses = torch.from_numpy(self.read(voxels[block]))
-            means[block] = responses.mean(0)
-            coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - means[block])[0])
-            weights[:, block] = ridge.weights(part, coordinates, torch.from_numpy(alphas[block]))
-        return ready.mean, ridge.axes(ready, part, features=features), weights, means
+            responses = self._tensor(self.read(voxels[block]))
+            mean = responses.mean(0)
+            coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - mean)[0])
+            means[block], weights[:, block] = mean.cpu(), ridge.weights(part, coordinates, self._tensor(alphas[block])).cpu()
+        return ready.mean.cpu(), ridge.axes(ready, part, features=features).cpu(), weights, means
 
     def _solve_components(
         self, values: np.ndarray, voxels: np.ndarray, counts: np.ndarray
@@ -333,21 +338,32 @@ class EncoderTrainer:
                 iter(pls.held_out_predictions(values, self.read(np.arange(self.n_voxels)), new, counts)),
             )
             return
-        features = torch.from_numpy(values)
+        features = self._tensor(values)
         ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.pca)
-        rows = (torch.from_numpy(new) - ready.mean) @ ridge.axes(ready, part, features=features)
-        alphas = torch.tensor(self.settings.penalties, dtype=torch.float64)
+        rows = (self._tensor(new) - ready.mean) @ ridge.axes(ready, part, features=features)
+        alphas = torch.tensor(self.settings.penalties, dtype=torch.float64, device=self.device)
         for block in self.blocks:
-            responses = torch.from_numpy(self.read(np.arange(block.start, block.stop)))
+            responses = self._tensor(self.read(np.arange(block.start, block.stop)))
             coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - responses.mean(0))[0])
             size = coordinates.shape[1]
-            yield block, ((rows @ ridge.weights(part, coordinates, alpha.expand(size))).numpy() for alpha in alphas)
+            yield block, ((rows @ ridge.weights(part, coordinates, alpha.expand(size))).cpu().numpy() for alpha in alphas)
 
 
 def predict(state: State, layers: Layers) -> np.ndarray:
     """Predicted responses float32 (image, voxel) of a fitted state; `layers` as they were fitted, of other images."""
-    return readout(state, {name: torch.from_numpy(flat(np.asarray(values))) for name, values in layers.items()}).numpy()
+    device = devices.current()
+    given = {name: torch.from_numpy(flat(np.asarray(values))).to(device) for name, values in layers.items()}
+    return readout(on_device(state, device), given).cpu().numpy()
+
+
+def on_device(state: State, device: torch.device) -> State:
+    """A fitted state with what `readout` reads on this device."""
+    parts = {
+        key: {name: value.to(device) if isinstance(value, Tensor) else value for name, value in part.items()}
+        for key, part in state["parts"].items()
+    }
+    return {**state, "parts": parts, "centre": state["centre"].to(device)}
 
 
 def readout(state: State, layers: Mapping[str, Tensor]) -> Tensor:

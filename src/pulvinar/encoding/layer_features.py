@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pulvinar.core import devices
 from pulvinar.core.errors import InputError
 from pulvinar.data.feature_tables import feature_values
 from pulvinar.data.stimuli import Stimuli
@@ -53,7 +54,7 @@ def backbone_layers(backbone: Any, stimuli: Stimuli, rows: np.ndarray, *, pool: 
         sources=[stimuli.sources[int(row)] for row in rows],
         read_image=lambda place: stimuli.image(int(rows[place])),
     )
-    return dict(cached_features(backbone, chosen, pool=pool))
+    return dict(cached_features(backbone.to(devices.current()), chosen, pool=pool))
 
 
 @dataclass(frozen=True, kw_only=True)

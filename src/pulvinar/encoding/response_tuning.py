@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pulvinar.core import devices
 from pulvinar.core.errors import DegenerateError
 from pulvinar.core.progress import warn
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
@@ -69,7 +70,7 @@ class ResponseTuner:
         *,
         constraint: BudgetConstraint | None = None,
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = devices.current()
         self.part, self.head, self.subjects, self.settings = part, head.to(self.device), subjects, settings
         part.network.to(self.device)
         self.constraint = constraint
@@ -243,11 +244,11 @@ class ResponseTuner:
         self.head.load_state_dict(weights["head"])
 
     def finish(self) -> dict[str, Any]:
-        """The best epoch's weights in network and head, in evaluation mode on the CPU; which epoch that was and its loss."""
+        """The best epoch's weights in network and head, in evaluation mode; which epoch that was and its loss."""
         if self.best["epoch"]:
             self._load(self.best)
-        self.part.network.cpu().eval()
-        self.head.cpu().eval()
+        self.part.network.eval()
+        self.head.eval()
         if self.part.gates is not None:
             self.part.gates.generator = None
             self.part.gates.share = self.part.gates.hard_share = torch.ones(())

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import track
-from pulvinar.encoding.encoder import readout
+from pulvinar.encoding.encoder import on_device, readout
 from pulvinar.learning.checkpoints import State
 from pulvinar.networks.backbones import Backbone, image_rows
 from pulvinar.networks.preprocessing import Images
@@ -52,7 +53,8 @@ class PatternScore:
     """y of the module's formula for some encoded voxels (places in the encoder), and which layer each of them reads."""
 
     def __init__(self, encoder: State, voxels: np.ndarray) -> None:
-        self.encoder, self.places = encoder, torch.from_numpy(np.asarray(voxels, np.int64))
+        self.encoder = encoder = on_device(encoder, devices.current())
+        self.places = torch.from_numpy(np.asarray(voxels, np.int64))
         self.centre = encoder["centre"][self.places]
         names = list(encoder["names"])
         single = names == ["all"]

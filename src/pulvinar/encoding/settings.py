@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pulvinar.core.config import setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
@@ -23,7 +24,7 @@ POOLED = "pooled"  # tag of a backbone that several subjects share
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingConfig(EncoderSettings):
+class EncodingConfig(EncoderSettings, DeviceSetting):
     """Settings of an encoding model, whatever its features are."""
 
     roi: tuple[str, ...] | None = setting(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from pulvinar.core import devices
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log
 from pulvinar.core.sampling import blocks_of
@@ -136,8 +137,8 @@ def restore_backbone(state: State) -> Backbone:
 
 
 def load_tuned(run: RunFolder, tag: str) -> Backbone:
-    """A backbone of a run by its tag: 'untuned', a subject's name, or 'pooled'; the run's metrics stay as they are."""
+    """A backbone of a run by its tag: 'untuned', a subject's name, or 'pooled', on the device; the metrics stay as they are."""
     state = run.read(f"backbone-{tag}")
     if state is None:
         raise InputError(f"{run.path}: has no checkpoint backbone-{tag}")
-    return restore_backbone(cast(State, state))
+    return restore_backbone(cast(State, state)).to(devices.current())

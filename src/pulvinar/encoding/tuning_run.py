@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.core import devices
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log
 from pulvinar.data.experiment import Experiment
@@ -122,7 +123,7 @@ def prepare(config: TuningConfig, experiment: Experiment) -> Prepared:
         stages=config.stages if config.stages is not None else config.n_stages,
         image_size=config.image_size,
         seed=config.seed,
-    )
+    ).to(devices.current())
     weights = TunedWeights.parse(config.tuned)
     _refuse_misfit(config, backbone, weights)
     if weights.kind in ("last", "after"):
@@ -232,13 +233,16 @@ def _part(config: TuningConfig, backbone: Backbone, plan: Plan) -> tuple[TunedPa
     )  # fmt: skip
     kept = cached_features(below, images)[stage]
     first = np.arange(min(4, len(plan.ids)))
-    require_same(network, rest, read(first), torch.from_numpy(np.array(kept[first])))
+    require_same(network, rest, read(first), torch.from_numpy(np.array(kept[first])).to(backbone.device))
     network.requires_grad_(False)
     trained = named_parameters_of(rest, network)
     for value in trained.values():
         value.requires_grad_(True)
     return TunedPart(
-        network=rest, read=lambda places: torch.from_numpy(np.array(kept[places])), n_images=n, parameters=trained
+        network=rest,
+        read=lambda places: torch.from_numpy(np.array(kept[places])).to(backbone.device),
+        n_images=n,
+        parameters=trained,
     ), lambda: None
 
 
@@ -248,7 +252,7 @@ def outputs_of(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> np.nda
     read, parts = pixels(backbone, stimuli, rows), []
     with backbone.evaluating():
         for start in range(0, len(rows), IMAGES_PER_PASS):
-            parts.append(backbone(read(np.arange(start, min(start + IMAGES_PER_PASS, len(rows))))).float().numpy())
+            parts.append(backbone(read(np.arange(start, min(start + IMAGES_PER_PASS, len(rows))))).float().cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -126,7 +126,7 @@ class _Scorer:
     ) -> Scored:
         """Neighbours and linear probe. features: of the training and test images, where they are there already."""
         settings, views = self.settings, views or self.views
-        train, test = features or self.collect(forward, name, views)
+        train, test = (part.to(self.device) for part in features or self.collect(forward, name, views))
         neighbours = knn_accuracy(
             train,
             self.labels[0],

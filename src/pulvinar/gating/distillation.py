@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.gating.distillation_objective import seed_loss, simreg_loss
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.learning.optimizers import set_rates, warm_up_cosine
-from pulvinar.learning.precision import Precision, autocast, default_device
+from pulvinar.learning.precision import Precision, autocast
 from pulvinar.learning.views import ViewSettings, make_view
 from pulvinar.networks.gated_resnet import GatedResNet
 from pulvinar.networks.heads import Head
@@ -23,7 +25,7 @@ RATES = {"simreg": 10.0, "seed": 1.0}  # the papers' own leave a run of 30 epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillationSettings:
+class DistillationSettings(DeviceSetting):
     """Settings of the training of a student."""
 
     seed: int = setting(
@@ -86,7 +88,7 @@ class DistillationTrainer(EpochTrainer):
         *,
         n_teacher: int,
     ) -> None:
-        self.device = default_device()
+        self.device = devices.current()
         self.settings, self.views, self.generator, self.images = settings, views, generator, images
         self.student = student.to(self.device).to(memory_format=torch.channels_last)
         self.teacher = teacher.to(self.device).eval()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pulvinar.core import devices
 from pulvinar.core.progress import log
 from pulvinar.core.sampling import blocks_of
 from pulvinar.core.storage import read_json, write_arrays, write_json
@@ -44,7 +45,7 @@ def evaluate_run(
     """
     scoring = scoring or ScoreSettings()
     fitted = fitted_to(load_backbone(run).network.size, data)
-    encoders = load_encoders(run, config, fitted.size[0])
+    encoders = [encoder.to(devices.current()) for encoder in load_encoders(run, config, fitted.size[0])]
 
     def score(encoder: GatedResNet, *, controls: bool) -> BackboneScores:
         return score_backbone(encoder, fitted, views=config.views()[0], settings=scoring, seed=config.seed, controls=controls)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.gating.objectives import ObjectiveSettings
 from pulvinar.learning.optimizers import OptimizerName
 from pulvinar.learning.precision import Precision
@@ -41,7 +42,7 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings):
+class SelfSupervisedConfig(ObjectiveSettings, NetworkSettings, DeviceSetting):
     """Network, objective, views and training."""
 
     epochs: int = setting(100, "passes over the images (papers: 500)", above=0, heading="Training")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.core import devices
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.gating.collapse import Watch, health
 from pulvinar.gating.settings import SelfSupervisedConfig
@@ -26,7 +27,7 @@ from pulvinar.gating.siamese import (
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.learning.loop import Record, require_finite
 from pulvinar.learning.optimizers import make_optimizer, parameter_groups, set_rates, warm_up_cosine
-from pulvinar.learning.precision import autocast, default_device
+from pulvinar.learning.precision import autocast
 from pulvinar.learning.processes import gather_states, n_processes, own_rows, rank, sum_gradients
 from pulvinar.learning.views import make_view
 from pulvinar.selection.budget import BudgetConstraint, tightness
@@ -62,7 +63,7 @@ class SiameseTrainer:
         device: torch.device | None = None,
     ) -> None:
         require_batch(len(images), config)
-        self.device = device or default_device()
+        self.device = device or devices.current()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.images, self.config, self.views = images, config, config.views()
         self.loss = SiameseLoss(config, network.encoder(gated=True).macs)

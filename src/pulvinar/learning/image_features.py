@@ -75,7 +75,7 @@ def pixels(images: Tensor, *, side: int = 32) -> Tensor:
 
 
 def require_pair(features: Tensor, labels: np.ndarray | Tensor | Sequence[int], what: str) -> tuple[Tensor, Tensor]:
-    """Features (image, feature) as float32 and their labels as int64; `InputError` where they do not fit each other."""
+    """Features (image, feature) as float32 and, beside them, their labels as int64; `InputError` where they do not fit."""
     labels = torch.as_tensor(np.asarray(labels)).long()
     if features.ndim != 2 or len(features) != len(labels) or not len(labels):
         raise InputError(
@@ -85,4 +85,4 @@ def require_pair(features: Tensor, labels: np.ndarray | Tensor | Sequence[int], 
         raise InputError(f"{what}: {int((labels < 0).sum())} images have no label (-1); leave them out")
     if not torch.isfinite(features).all():
         raise DegenerateError(f"{what}: features hold NaN or infinite values")
-    return features.float() if features.dtype != torch.float64 else features, labels
+    return features.float() if features.dtype != torch.float64 else features, labels.to(features.device)

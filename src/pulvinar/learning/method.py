@@ -40,6 +40,7 @@ class Method:
     of_backbone: tuple[str, ...] = ()  # settings that a finished backbone has already made up
     scoring: tuple[str, ...] = ()  # settings that an evaluation may have otherwise than the fit
     scored_by: Any = None  # of methods that are scored on any images: ScoreSettings, if not said otherwise
+    on_several_devices: bool = False  # whether its fit knows what to do where several processes train one network
     evaluate: Callable[..., dict[str, Any]] | None = None
     table: Callable[[dict[str, Any]], str] | None = None
     predict: Callable[..., dict[str, Any]] | None = None

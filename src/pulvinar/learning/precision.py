@@ -1,4 +1,4 @@
-"""Where training computes, and in which numbers: bfloat16 in the matrix products, float32 in weights and losses."""
+"""In which numbers training computes: bfloat16 in the matrix products, float32 in weights and losses."""
 
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -6,11 +6,6 @@ from typing import Any, Literal
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
-
-
-def default_device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def uses_bfloat16(device: torch.device, precision: Precision) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as processes
 
+from pulvinar.core import devices
 from pulvinar.core.progress import REPORTER
 from pulvinar.networks.batch_norm import n_processes
 
@@ -33,9 +34,10 @@ __all__ = [
 def start() -> None:
     """Join the processes that torchrun started, if it did and they have not been joined yet (gloo on CPU, nccl on GPU)."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not processes.is_initialized():
-        if torch.cuda.is_available():
+        on_gpu = devices.current().type == "cuda"
+        if on_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        processes.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        processes.init_process_group("nccl" if on_gpu else "gloo")
         REPORTER.quiet = REPORTER.quiet or not is_first()
 
 
@@ -59,7 +61,7 @@ def agreed(decision: bool) -> bool:
     """What the first process decides, in every process."""
     if n_processes() == 1:
         return decision
-    told = torch.tensor(float(decision and is_first()), device="cuda" if torch.cuda.is_available() else "cpu")
+    told = torch.tensor(float(decision and is_first()), device="cuda" if processes.get_backend() == "nccl" else "cpu")
     processes.all_reduce(told)
     return bool(told > 0)
 

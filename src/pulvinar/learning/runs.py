@@ -2,7 +2,7 @@
 
 run.json        method, status (running | finished), seed, seconds, data, what the method adds, and `cautions` (warnings)
 config.toml     every setting, defaults too
-environment.json  versions, platform, threads
+environment.json  versions, platform, threads, device
 metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
 checkpoints/    our own format (learning/checkpoints.py)
 predictions/, artifacts/, published.json, evaluation.json
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from pulvinar.core import devices
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.locks import holding
@@ -39,14 +40,15 @@ LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-imag
 OPTIONAL = ("torchvision", "timm", "lightly", "himalaya", "rsatoolbox")  # recorded where they are installed
 
 
-def environment() -> dict[str, Any]:
-    """Versions, platform and thread count, for the record beside a result."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions, platform, thread count and device, for the record beside a result."""
     return {
         "python": sys.version.split()[0],
         **{name: version(name) for name in LIBRARIES},
         **{name: version(name) for name in OPTIONAL if find_spec(name) is not None},
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "device": device,
     }
 
 
@@ -72,6 +74,7 @@ class RunFolder:
         published: list[dict[str, Any]] | None = None,
         backbone: dict[str, Any] | None = None,
         topic: str = "decoding",
+        device: str = "cpu",
     ) -> "RunFolder":
         """A new run folder, written whole; an existing one is refused. Of several processes the first writes it.
 
@@ -84,7 +87,7 @@ class RunFolder:
             return cls(path)
         with atomic_folder(path) as temporary:
             write_text(temporary / "config.toml", config_toml)
-            write_json(temporary / "environment.json", environment())
+            write_json(temporary / "environment.json", environment(device))
             if published:
                 write_json(temporary / "published.json", published)
             facts: dict[str, Any] = {
@@ -204,6 +207,12 @@ class RunFolder:
         self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
         write_json(self.path / "run.json", self.facts)
         log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
+
+    def warn_of_other_device(self) -> None:
+        """Say that the numbers will not be those of an unbroken run, where it goes on on another device than it began on."""
+        recorded, here = read_json(self.path / "environment.json").get("device"), devices.described()
+        if recorded not in (None, here):
+            warn(f"{self.path}: this run began on {recorded} and goes on on {here}; the weights differ in their last digits")
 
     def use_recorded_threads(self) -> None:
         """Compute with the thread count of the run's start, which bit-identical resume needs."""

@@ -73,7 +73,7 @@ def linear_probe(
         train, test = train.float(), test.float()
         trained = train_by_sgd(train, train_labels, n_classes, generators, features_of_epoch)
         right = [_right(test, test_labels, *layer) for layer in trained]
-    correct = torch.stack(right).numpy()
+    correct = torch.stack(right).cpu().numpy()
     accuracies = correct.mean(1)
     return LinearScore(
         accuracy=float(accuracies.mean()), accuracies=accuracies, correct=correct, recipe=recipe, l2_weights=chosen
@@ -105,8 +105,8 @@ def solve_logistic(
     scikit-learn's LogisticRegression has C = 1 / (l2_weight x images).
     """
     shape = (n_classes, features.shape[1])
-    weight = (torch.zeros(shape, dtype=features.dtype) if start is None else start[0].clone()).requires_grad_()
-    bias = (torch.zeros(n_classes, dtype=features.dtype) if start is None else start[1].clone()).requires_grad_()
+    weight = (features.new_zeros(shape) if start is None else start[0].clone()).requires_grad_()
+    bias = (features.new_zeros(n_classes) if start is None else start[1].clone()).requires_grad_()
     double = features.dtype == torch.float64
     optimizer = torch.optim.LBFGS(
         [weight, bias],
@@ -132,7 +132,7 @@ def choose_l2(
 ) -> float:
     """The L2 weight with the best accuracy on an inner fifth of the training images, by class; of equals the stronger."""
     inner = inner_rows(labels, generator)
-    outer = torch.ones(len(labels), dtype=torch.bool)
+    outer = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
     outer[inner] = False
     if not len(inner) or not outer.any() or len(l2_weights) == 1:
         return float(sorted(l2_weights)[len(l2_weights) // 2])
@@ -147,7 +147,7 @@ def choose_l2(
 
 def inner_rows(labels: Tensor, generator: torch.Generator) -> Tensor:
     """A fifth of the images of each class, drawn at random; classes of fewer than five images give none."""
-    order = torch.randperm(len(labels), generator=generator)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
     kept = []
     for label in labels.unique():
         rows = order[labels[order] == label]
@@ -171,9 +171,10 @@ def train_by_sgd(
     for layer, generator in zip(layers, generators, strict=True):
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        layer.to(features.device)
     optimizers = [torch.optim.SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM) for layer in layers]
     for epoch in track(range(EPOCHS), "linear probe by SGD", EPOCHS):
-        seen = features if features_of_epoch is None else features_of_epoch(epoch).float()
+        seen = features if features_of_epoch is None else features_of_epoch(epoch).to(features)
         rate = RATE * DROP_FACTOR ** sum(epoch >= drop for drop in DROPS)
         for layer, optimizer, generator in zip(layers, optimizers, generators, strict=True):
             optimizer.param_groups[0]["lr"] = rate

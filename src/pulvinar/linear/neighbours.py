@@ -58,11 +58,11 @@ def knn_accuracy(
     predicted = []
     for part in queries.split(N_QUERIES_AT_ONCE):
         distance, rows = _nearest(part, bank, k, metric)
-        votes = torch.zeros(len(part), n_classes, dtype=torch.float64)
+        votes = torch.zeros(len(part), n_classes, dtype=torch.float64, device=part.device)
         votes.scatter_add_(1, bank_labels[rows], _weights(distance, weighting, temperature))
         predicted.append(votes.argmax(1))
-    every = torch.cat(predicted)
-    correct = every == query_labels
+    every = torch.cat(predicted).cpu()
+    correct = every == query_labels.cpu()
     return NeighbourScore(accuracy=float(correct.double().mean()), correct=correct.numpy(), predicted=every.numpy())
 
 

@@ -190,13 +190,19 @@ class SharedDecoder(nn.Module):
         nn.init.zeros_(self.regression.bias)
 
 
+def drawn_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Room for random numbers of this shape where the generator can draw them, to be copied to where the values are."""
+    return torch.empty_like(values, device=generator.device)
+
+
 @torch.no_grad()
 def _initialise_as_torch(module: nn.Module, generator: torch.Generator) -> None:
     """nn.Linear's own initial weights and biases, uniform within 1 / sqrt(fan-in), from `generator`."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             for parameter in part.parameters():
-                parameter.uniform_(-(part.in_features**-0.5), part.in_features**-0.5, generator=generator)
+                bound = part.in_features**-0.5
+                parameter.copy_(drawn_like(parameter, generator).uniform_(-bound, bound, generator=generator))
         elif isinstance(part, nn.LayerNorm):
             part.reset_parameters()
 
@@ -209,7 +215,8 @@ def initialise(module: nn.Module, generator: torch.Generator, *, scale: float = 
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            part.weight.normal_(0, scale * part.in_features**-0.5, generator=generator)
+            spread = scale * part.in_features**-0.5
+            part.weight.copy_(drawn_like(part.weight, generator).normal_(0, spread, generator=generator))
             part.bias.zero_()
         elif isinstance(part, nn.LayerNorm):
             part.reset_parameters()

@@ -47,7 +47,7 @@ def oriented_energy(
     """
     luminance = to_unit_range(images).mean(1, keepdim=True)
     size = int(2 * wavelength) // 2 * 2 + 1
-    filters, maps = gabor_filters(size, wavelength, n_orientations), []
+    filters, maps = gabor_filters(size, wavelength, n_orientations).to(luminance.device), []
     for _ in range(n_octaves):
         response = functional.conv2d(luminance, filters, padding=size // 2)
         energy = response[:, 0::2] ** 2 + response[:, 1::2] ** 2

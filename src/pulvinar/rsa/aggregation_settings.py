@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.core.errors import InputError
 from pulvinar.rsa.stage_mask import Balance, Centring, Loss, Resolution
 from pulvinar.scores.rdm_comparison import check_method
@@ -26,7 +27,7 @@ def parse_layout(name: str) -> tuple[Balance, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AggregationConfig:
+class AggregationConfig(DeviceSetting):
     """Settings of the fit, and of its evaluation."""
 
     seed: int = setting(
@@ -122,6 +123,8 @@ class AggregationConfig:
             wrong.append(f"backbone: with train=all or crops=run_backbone there is one network, not {self.backbone}")
         if self.train == "all" and self.crops == "cached_crops":
             wrong.append("crops: with train=all crops are fresh (run_backbone) or none")
+        if self.runs_backbone and self.device not in ("auto", "cpu"):
+            wrong.append(f"device: with train=all or crops=run_backbone it is computed on the CPU, not on {self.device}")
         return wrong
 
     def idle(self) -> dict[str, str]:

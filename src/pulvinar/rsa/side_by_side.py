@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.core import devices
 from pulvinar.core.errors import ConfigError
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.networks.backbones import Backbone, extract, load_backbone
@@ -44,7 +45,7 @@ class SideBySide:
         return ",".join(backbone.checksum() for backbone in self.backbones)
 
     def maps(self, images: Sequence[np.ndarray] | Stimuli, *, pool: int | None) -> dict[str, Tensor]:
-        """Stage -> float32 (image, channel, height, width)."""
+        """Stage -> float32 (image, channel, height, width), on the CPU."""
         return {
             self._stage(backbone, stage): torch.from_numpy(values)
             for backbone in self.backbones
@@ -53,7 +54,7 @@ class SideBySide:
 
 
 def open_networks(config: AggregationConfig, weights: str | None) -> SideBySide:
-    """The frozen networks of the settings. weights: one for all (random, 'default'), or as many as networks."""
+    """The frozen networks of the settings, on the device. weights: one for all (random, 'default'), or as many as networks."""
     names = [name.strip() for name in config.backbone.split(",")]
     files: list[str | None] = [None] if weights is None else [name.strip() for name in weights.split(",")]
     files = files * len(names) if len(files) == 1 else files
@@ -75,7 +76,9 @@ def open_networks(config: AggregationConfig, weights: str | None) -> SideBySide:
                 mean=config.mean or None,
                 std=config.std or None,
                 seed=config.seed,
-            ).freeze()
+            )
+            .freeze()
+            .to("cpu" if config.runs_backbone else devices.current())
             for name, file in zip(names, files, strict=True)
         )
     )

@@ -181,7 +181,7 @@ def feature_products(
     if resolution == "feature":
         return _feature_maps(centred)
     parts = [_stage_products(values, resolution) for values in centred.values()]
-    stage = torch.cat([torch.full((part[0].shape[1],), place) for place, part in enumerate(parts)])
+    stage = torch.cat([torch.full((part[0].shape[1],), place, device=part[0].device) for place, part in enumerate(parts)])
     between, own, sums = (torch.cat([part[index] for part in parts], dim=1) for index in range(3))
     lengths = torch.cat([part[3] for part in parts])
     size = (own.sum(1) - sums.sum(1).square() / lengths.sum()).mean()
@@ -212,7 +212,9 @@ def _stage_products(values: Tensor, resolution: Resolution) -> tuple[Tensor, Ten
 
 def _feature_maps(centred: Mapping[str, Tensor]) -> FeatureMaps:
     values = torch.cat([part.flatten(1) for part in centred.values()], dim=1)
-    stage = torch.cat([torch.full((part[0].numel(),), place) for place, part in enumerate(centred.values())])
+    stage = torch.cat(
+        [torch.full((part[0].numel(),), place, device=part.device) for place, part in enumerate(centred.values())]
+    )
     size = (values - values.mean(1, keepdim=True)).square().sum(1).mean().sqrt()
     if not size > 0:
         raise DegenerateError("features: no image's embedding has any variance")
@@ -240,7 +242,7 @@ def starting_scales(features: Features, balance: Balance, rows: Int[Tensor, " ro
     if balance == "none":
         return torch.ones_like(variance)
     if balance == "stage":
-        totals = torch.zeros(len(features.stages), dtype=variance.dtype).index_add(0, features.stage, variance)
+        totals = variance.new_zeros(len(features.stages)).index_add(0, features.stage, variance)
         variance = totals[features.stage]
     factors = variance.clamp_min(SMALLEST_VARIANCE * float(variance.mean())).rsqrt()
     return factors / factors.square().mean().sqrt()

@@ -4,6 +4,7 @@ Everything of a job lies in OUT/jobs: NAME.toml (settings), NAME.json (journal),
 names and paths only.
 """
 
+import functools
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pulvinar.app import fit as fitting
-from pulvinar.app import registry
+from pulvinar.app import fit_processes, registry
 from pulvinar.core.config import table_to_toml
 from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.locks import LockedError
@@ -134,11 +135,13 @@ def fit_and_evaluate(
     target: str | None = None,
     resume: bool = False,
     scored: str | None = None,
+    n_processes: int = 1,
 ) -> dict[str, Any]:
     """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives."""
     if scored and registry.method(method).evaluate is None:
         raise ConfigError(f"--evaluate: a run of {method} has no evaluation of its own; leave it out")
-    result = fitting.fit(
+    fit = fitting.fit if n_processes == 1 else functools.partial(fit_processes.fit, n_processes)
+    result = fit(
         method,
         data=data,
         out=out,

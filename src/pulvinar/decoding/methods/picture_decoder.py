@@ -22,7 +22,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from pulvinar.core import devices
 from pulvinar.core.config import LARGEST_SEED, setting
+from pulvinar.core.devices import DeviceSetting
 from pulvinar.core.errors import InputError
 from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.data import Trials
@@ -53,7 +55,7 @@ FEWEST_IMAGES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(DeviceSetting):
     """Settings of the parts that make pictures."""
 
     seed: int = setting(
@@ -248,6 +250,7 @@ def fit(config: Config, joined: Joined, run: RunFolder) -> None:
     trials = decoder.training(experiment)
     shape = config.shape(dim=len(decoder.embedding.mean), n_voxels=int(decoder.selected.sum()))
     parts = Parts.build(shape, as_pictures(pixels), n_components=config.n_components, seed=config.seed)
+    parts.to(devices.current())
     for name, begin in _beginnings(config, experiment, decoder, parts, train, pixels, trials).items():
         if name not in state["parts"]:
             state = _train(config, name, begin, parts, state, run)
@@ -291,11 +294,12 @@ def _beginnings(
     trials: Trials,
 ) -> dict[str, Begin]:
     """Part -> what gives its network first weights, and its loss, number of rows and settings."""
+    device = devices.current()
 
     def image_decoder(generator: torch.Generator) -> tuple[Loss, int, PartSettings]:
         embedding = decoder.embedding.of(experiment, train)
-        latents = torch.cat([parts.components.encode(as_pictures(block)) for block in pixels.split(256)])
-        parts.image_decoder.initialise(embedding, latents, generator, ridge=config.ridge)
+        latents = torch.cat([parts.components.encode(as_pictures(block.to(device))) for block in pixels.split(256)])
+        parts.image_decoder.initialise(embedding.to(device), latents, generator, ridge=config.ridge)
         loss = picture_loss(parts.image_decoder, pixels, embedding, noise=config.embedding_noise)
         return loss, len(train), _settings(config, config.epochs, config.batch_size, config.learning_rate)
 
@@ -304,7 +308,7 @@ def _beginnings(
         branch.initialise(generator, scale=0.3)
         shown = list(dict.fromkeys(trials.stimulus_ids))
         seen = pixels_of(experiment, shown, parts.autoencoder.side, "reading the images of the trials")
-        latents = torch.cat([parts.autoencoder.encode(as_pictures(block)) for block in seen.split(64)])
+        latents = torch.cat([parts.autoencoder.encode(as_pictures(block.to(device))).cpu() for block in seen.split(64)])
         row = {name: place for place, name in enumerate(shown)}
         of_trial = latents[torch.tensor([row[name] for name in trials.stimulus_ids])]
         loss = low_level_loss(

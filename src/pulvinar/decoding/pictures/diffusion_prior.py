@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pulvinar.core.errors import MissingDependencyError
-from pulvinar.networks.decoder import initialise
+from pulvinar.networks.decoder import drawn_like, initialise
 
 N_STEPS, N_SAMPLING_STEPS = 100, 20  # Scotti et al. 2024
 LARGEST_BETA = 0.999
@@ -64,7 +64,8 @@ class DiffusionPrior(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Random linear maps, norms at rest, positions of spread .02; the output starts at zero (the mean embedding)."""
         initialise(self, generator)
-        self.transformer.positional_embedding.normal_(0, 0.02, generator=generator)
+        places = self.transformer.positional_embedding
+        places.copy_(drawn_like(places, generator).normal_(0, 0.02, generator=generator))
         self.transformer.proj_to_clip_embeddings.weight.zero_()
 
     def forward(
@@ -84,9 +85,10 @@ class DiffusionPrior(nn.Module):
         condition_dropout: float,
     ) -> Float[Tensor, ""]:
         """Mean squared error of the predicted clean embedding at steps drawn evenly, one for each row."""
-        noise = torch.randn(embedding.shape, generator=generator)
-        step = torch.randint(N_STEPS, (len(embedding),), generator=generator)
-        kept = torch.rand(len(embedding), 1, generator=generator) >= condition_dropout
+        device = embedding.device  # numbers are drawn where the generator is
+        noise = torch.randn(embedding.shape, generator=generator, device=generator.device).to(device)
+        step = torch.randint(N_STEPS, (len(embedding),), generator=generator, device=generator.device).to(device)
+        kept = torch.rand(len(embedding), 1, generator=generator, device=generator.device).to(device) >= condition_dropout
         noisy = self.scheduler.add_noise(embedding, noise, step)
         return (self(noisy, step, condition * kept) - embedding).square().mean()
 
@@ -97,7 +99,7 @@ class DiffusionPrior(nn.Module):
         """One embedding for each condition, by DDIM from noise of the generator."""
         scheduler = _scheduler()
         scheduler.set_timesteps(n_steps)
-        x = torch.randn(condition.shape, generator=generator)
+        x = torch.randn(condition.shape, generator=generator, device=generator.device).to(condition.device)
         for step in scheduler.timesteps:
-            x = scheduler.step(self(x, step.expand(len(x)), condition), step, x).prev_sample
+            x = scheduler.step(self(x, step.to(x.device).expand(len(x)), condition), step, x).prev_sample
         return x

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pulvinar.decoding.pictures.image_autoencoder import PixelComponents
-from pulvinar.networks.decoder import ResidualBlock, drop, initialise
+from pulvinar.networks.decoder import ResidualBlock, drawn_like, drop, initialise
 
 GRID = 8  # pixels of the picture along an edge of one place in the convolutional part
 SMALLEST_SIDE = 16
@@ -58,12 +58,13 @@ class PictureDecoder(nn.Module):
         initialise(self, generator)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
-                part.weight.normal_(0, part.weight[0].numel() ** -0.5, generator=generator)
+                spread = part.weight[0].numel() ** -0.5
+                part.weight.copy_(drawn_like(part.weight, generator).normal_(0, spread, generator=generator))
                 nn.init.zeros_(part.bias)  # type: ignore[arg-type]
         self.last.weight.zero_()
         x, z = embedding.double(), latents.double()
         centre, offset = x.mean(0), z.mean(0)
-        gram = (x - centre).T @ (x - centre) + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        gram = (x - centre).T @ (x - centre) + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         weight = torch.linalg.solve(gram, (x - centre).T @ (z - offset))
         self.linear.weight.copy_(weight.T)
         self.linear.bias.copy_(offset - centre @ weight)

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulvinar.core import devices
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, MissingDependencyError
 from pulvinar.core.storage import require_file
@@ -85,7 +86,7 @@ def parse(text: str) -> tuple[str, str | None]:
 def open_generator(
     kind: str, place: str, *, n_steps: int = 20, guidance: float = 7.5, side: int | None = None, device: str | None = None
 ) -> PictureGenerator:
-    """The pipeline with its weights, on a GPU where there is one. `FileError` has the command that fetches what is missing."""
+    """The pipeline with its weights, on the current device. `FileError` has the command that fetches what is missing."""
     try:
         import diffusers
     except ImportError as error:
@@ -97,7 +98,7 @@ def open_generator(
     }
     base, _, adapter = place.partition(",")
     _require_weights(kind, base)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = devices.current() if device is None else torch.device(device)
     dtype = torch.float16 if where.type == "cuda" else torch.float32
     try:
         pipeline = getattr(diffusers, names[kind]).from_pretrained(base, local_files_only=True, use_safetensors=True)

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from pulvinar.core import devices
 from pulvinar.core.errors import FileError, MissingDependencyError, NotFoundError
 from pulvinar.core.storage import reading
 from pulvinar.networks import network_library
@@ -93,7 +94,7 @@ def open_measure(measure: Measure, folder: Path | None = None) -> Features:
     else:
         stages = 1 if measure.layer is None else [measure.layer]
         backbone = load_backbone(measure.network, weights=weights, stages=stages, image_size=measure.side)
-    backbone.freeze()
+    backbone.freeze().to(devices.current())
 
     @torch.no_grad()
     def features(images: np.ndarray) -> np.ndarray:
@@ -106,12 +107,12 @@ def open_measure(measure: Measure, folder: Path | None = None) -> Features:
 
 def _fixed(name: str) -> Features:
     look = {"energy": oriented_energy, "colour": colour}[name]
-    scaled = Preprocessing(image_size=FIXED_SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    scaled, device = Preprocessing(image_size=FIXED_SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), devices.current()
 
     @torch.no_grad()
     def features(images: np.ndarray) -> np.ndarray:
-        pixels = (255 * scaled(images)).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return look(pixels).numpy()
+        pixels = (255 * scaled(images, device=device)).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return look(pixels).cpu().numpy()
 
     return features
 
@@ -177,11 +178,11 @@ def _clip(measure: Measure, folder: Path | None) -> Features:
     except ImportError as error:
         raise MissingDependencyError("open_clip is not installed; run: pip install 'pulvinar[pictures]'") from error
     with reading(path, f"weights of {measure.network}"):
-        model = open_clip.create_model(measure.network, pretrained=str(path)).eval()
-    scaled = Preprocessing(image_size=measure.side or 224, mean=CLIP_MEAN, std=CLIP_STD)
+        model = open_clip.create_model(measure.network, pretrained=str(path)).eval().to(devices.current())
+    scaled, device = Preprocessing(image_size=measure.side or 224, mean=CLIP_MEAN, std=CLIP_STD), devices.current()
 
     @torch.no_grad()
     def features(images: np.ndarray) -> np.ndarray:
-        return model.encode_image(scaled(images)).float().cpu().numpy()
+        return model.encode_image(scaled(images, device=device)).float().cpu().numpy()
 
     return features

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from pulvinar.core import devices
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import track
 from pulvinar.data.experiment import Experiment
@@ -79,6 +80,13 @@ class Parts:
         decoder = PictureDecoder(components, dim=shape.dim, side=shape.picture_size, width=shape.width)
         return cls(components=components, image_decoder=decoder, autoencoder=autoencoder, low_level=low_level, prior=prior)
 
+    def to(self, device: torch.device) -> "Parts":
+        """The same networks, moved."""
+        for part in (self.components, self.image_decoder, self.autoencoder, self.low_level, self.prior):
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
+
     def require(self, name: str) -> Any:
         """The part of this name; `InputError` if it is not there."""
         part = getattr(self, name)
@@ -115,22 +123,30 @@ class OpenedPictures:
     blend: float
     prior_samples: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.parts.components.mean.device
+
     @torch.no_grad()
     def decode(self, experiment: Experiment, *, seed: int) -> Decoded:
         """All test images of the target, the outputs of their trials averaged; a prior samples from that average."""
         test = self.decoder.test(experiment)
         ids, outputs = test.stimulus_ids, self.decoder.outputs(test.responses)
-        shown = list(dict.fromkeys(ids))
+        shown, device = list(dict.fromkeys(ids)), self.device
         embedding = regressed = averaged(outputs["regressed"], ids)
         if self.parts.prior is not None:
             generator = torch.Generator().manual_seed(seed * 16 + 14)
             condition = averaged(outputs["backbone"], ids)
+            condition = condition.to(device)
             samples = [self.parts.prior.sample(condition, generator) for _ in range(self.prior_samples)]
-            embedding = torch.stack(samples).mean(0)
+            embedding = torch.stack(samples).mean(0).cpu()
         low_level = None
         if self.parts.low_level is not None:
-            latents = averaged(self.parts.low_level(test.responses), ids)
-            low_level = torch.cat([self.parts.autoencoder.decode(rows) for rows in latents.split(ROWS_AT_ONCE)]).clamp(0, 1)
+            latents = averaged(self.parts.low_level(test.responses.to(device)), ids).to(device)
+            low_level = torch.cat([self.parts.autoencoder.decode(rows).cpu() for rows in latents.split(ROWS_AT_ONCE)]).clamp(
+                0, 1
+            )
         return Decoded(
             ids=shown,
             embedding=embedding,
@@ -143,8 +159,9 @@ class OpenedPictures:
 
     @torch.no_grad()
     def embedded_pictures(self, embedding: Tensor) -> Tensor:
-        """Pictures (image, 3, side, side) in [0, 1] of standardised embeddings, by the small image decoder."""
-        return torch.cat([self.parts.image_decoder(rows) for rows in embedding.split(ROWS_AT_ONCE)]).clamp(0, 1)
+        """Pictures (image, 3, side, side) in [0, 1] of standardised embeddings, by the small image decoder, on the CPU."""
+        parts = embedding.split(ROWS_AT_ONCE)
+        return torch.cat([self.parts.image_decoder(rows.to(self.device)).cpu() for rows in parts]).clamp(0, 1)
 
 
 def blended(generated: Tensor, low_level: Tensor | None, share: float) -> Tensor:
@@ -163,7 +180,7 @@ def resized(pictures: Tensor, side: int) -> Tensor:
 
 def as_uint8(pictures: Tensor) -> np.ndarray:
     """Pictures (image, 3, height, width) in [0, 1] as uint8 (image, height, width, 3)."""
-    return (255 * pictures.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return (255 * pictures.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def pixels_of(experiment: Experiment, ids: list[str], side: int, what: str) -> Tensor:
@@ -195,7 +212,7 @@ def open_parts(run: RunFolder, experiment: Experiment) -> OpenedPictures:
         part.eval().requires_grad_(False)
     return OpenedPictures(
         decoder=open_decoder(decoder_run_of(run), experiment, adapted=result["adapted"]),
-        parts=parts,
+        parts=parts.to(devices.current()),
         trained_on=result["trained_on"],
         blend=result["blend"],
         prior_samples=result["prior_samples"],

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.data.pixels import require_pixels
 from pulvinar.decoding.decoder_training import Rows, draw_mixing
 from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
@@ -40,10 +41,11 @@ class PartSettings:
 
 
 class PartTrainer(EpochTrainer):
-    """Trains `network` by `loss(rows, done, generator)`: rows are indices (row,), done the share of epochs behind us."""
+    """Trains `network` on the device by `loss(rows, done, generator)`: rows (row,) are indices, done the share of epochs."""
 
     def __init__(self, network: nn.Module, loss: Loss, n_rows: int, settings: PartSettings, generator: torch.Generator) -> None:
-        self.network, self.loss, self.n_rows, self.settings, self.generator = network, loss, n_rows, settings, generator
+        self.network, self.loss, self.n_rows = network.to(devices.current()), loss, n_rows
+        self.settings, self.generator = settings, generator
         matrices, vectors = decayed_and_not(p for p in network.parameters() if p.requires_grad)
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
@@ -81,6 +83,10 @@ class PartTrainer(EpochTrainer):
         self.network.load_state_dict(state["network"])
 
 
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
 def as_pictures(pixels: Tensor) -> Tensor:
     """uint8 (image, height, width, 3) as float (image, 3, height, width) in [0, 1]."""
     require_pixels(pixels, "pictures")
@@ -91,10 +97,10 @@ def picture_loss(decoder: PictureDecoder, pixels: Tensor, embedding: Tensor, *, 
     """Mean squared error of pixels; the embedding (image, dim) gets normal noise. pixels: uint8, channels last."""
 
     def loss(rows: Tensor, _done: float, generator: torch.Generator) -> Tensor:
-        known = embedding[rows]
+        known, device = embedding[rows], _device_of(decoder)
         if noise:
             known = known + noise * torch.randn(known.shape, generator=generator)
-        return (decoder(known) - as_pictures(pixels[rows])).square().mean()
+        return (decoder(known.to(device)) - as_pictures(pixels[rows].to(device))).square().mean()
 
     return loss
 
@@ -105,7 +111,8 @@ def low_level_loss(
     """L1 between latents plus `contrastive` times SoftCLIP. responses (trial, voxel), latents (trial, ...) of their images."""
 
     def loss(rows: Tensor, _done: float, generator: torch.Generator) -> Tensor:
-        made, true = branch(responses[rows], generator), latents[rows]
+        device = _device_of(branch)
+        made, true = branch(responses[rows].to(device), generator), latents[rows].to(device)
         error = (made - true).abs().mean()
         if not contrastive or len(rows) < 2:
             return error
@@ -133,8 +140,9 @@ def prior_loss(
         if done < mixed_share:
             mixing = draw_mixing(len(rows), generator, beta=mixing_beta)
             x, aim = mixing.apply(x), mixing.apply(aim) if mix_target else aim
+        device = _device_of(prior)
         with torch.no_grad():
-            condition = backbone(x)
-        return prior.loss(aim, condition, generator, condition_dropout=condition_dropout)
+            condition = backbone(x).to(device)
+        return prior.loss(aim.to(device), condition, generator, condition_dropout=condition_dropout)
 
     return loss

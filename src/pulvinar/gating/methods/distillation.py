@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pulvinar.core import devices
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import evenly_spaced
@@ -110,7 +111,7 @@ def student_shape(config: Config, source: Backbone, images: np.ndarray) -> tuple
     if "gated" not in network.passes:
         return narrow_shape(network.shape, size=network.size, share=config.budget, uniform="inner"), f"budget {config.budget}"
     rows = evenly_spaced(len(images), _N_POLICY_IMAGES)
-    channels = gated_features(network, images[rows], views=source.views).channels
+    channels = gated_features(network.to(devices.current()), images[rows], views=source.views).channels
     widths = [torch.arange(width) for width in channels.mean_open()]
     return narrowed_shape(network.shape, widths), f"gates of {config.gates or 'the teacher'}"
 
@@ -151,7 +152,7 @@ def evaluate(
     """
     loaded, scoring = load_backbone(run), scoring or USUAL
     scores = score_backbone(
-        loaded.network,
+        loaded.network.to(devices.current()),
         fitted_to(loaded.network.size, data),
         views=_plain(loaded.views),
         settings=scoring,

@@ -161,6 +161,7 @@ def _method(
         topic="self_supervised",
         published=rows,
         scored_by=ScoreSettings(),
+        on_several_devices=True,
         prepare=prepare,
         fit=fit,
         evaluate=evaluate,

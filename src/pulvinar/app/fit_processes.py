@@ -1,0 +1,131 @@
+"""`pulvinar fit … --devices N`: one fit on N processes that train one network together, a GPU each or the cores of the machine.
+
+Each process is `pulvinar fit` with what torchrun would set in its environment (learning/processes.py). The first one writes the
+run folder and shows progress. Where one fails, or Ctrl-C or SIGTERM comes, all end: no process is left waiting for another.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pulvinar.app import fit as fitting
+from pulvinar.app import registry
+from pulvinar.core import devices
+from pulvinar.core.config import Given, values_of
+from pulvinar.core.errors import ConfigError, PulvinarError
+from pulvinar.core.progress import Terminated
+from pulvinar.learning.runs import RunFolder
+
+SECONDS_TO_END = 15.0  # for the others, once one has ended
+INTERRUPTED = (130, 143)  # exit codes of Ctrl-C and SIGTERM
+SAID_LINES = 6
+
+
+def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **options: Any) -> dict[str, Any]:
+    """`fitting.fit` on so many processes, with its result and its other arguments (data: a source)."""
+    config, _ = fitting.configs(method, options.get("config_file"), assignments)
+    _require_room(n_processes, method, config.device)
+    command = [sys.executable, "-m", "pulvinar.cli", "fit", method, "--out", out, *_arguments(assignments, options)]
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder) / f"{rank}.log" for rank in range(n_processes)]
+        started = _start(command, said)
+        try:
+            failed = _first_that_failed(started)
+        except KeyboardInterrupt as stop:
+            started[0].send_signal(signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+            failed = _first_that_failed(started)
+        finally:
+            _end(started)
+        if failed is not None:
+            _raise(failed, started[failed].returncode, said[failed])
+    return {"run": out, **RunFolder.reopen(out).facts}
+
+
+def _require_room(n_processes: int, method: str, device: str) -> None:
+    """`ConfigError` where the method is not trained on several devices, or there are too few."""
+    if n_processes < 1:
+        raise ConfigError(f"--devices: 1 or more, {n_processes} came")
+    if not registry.method(method).on_several_devices:
+        able = [name for name in registry.names("methods") if registry.method(name).on_several_devices]
+        raise ConfigError(f"--devices: {method} is trained on one device; on several are: {', '.join(able)}")
+    if ":" in device:
+        raise ConfigError(f"device={device}: is one; with --devices {n_processes} say cuda (the first {n_processes}) or cpu")
+    n_gpus = sum(name.startswith("cuda") for name in devices.available())
+    if devices.find(device).type == "cuda" and n_gpus < n_processes:
+        raise ConfigError(f"--devices {n_processes}: {n_gpus} GPUs are here; give {n_gpus} or device=cpu")
+
+
+def _arguments(assignments: Given, options: Mapping[str, Any]) -> list[str]:
+    given = [f"{name}={value}" for name, value in values_of(assignments).items()]
+    flags = {"--data": "data", "--config": "config_file", "--backbone": "backbone", "--target": "target"}
+    made = [part for flag, name in flags.items() if options.get(name) for part in (flag, str(options[name]))]
+    return made + (["--set", *given] if given else []) + (["--resume"] if options.get("resume") else [])
+
+
+def _start(command: Sequence[str], said: Sequence[Path]) -> list["subprocess.Popen[bytes]"]:
+    """The processes, in sessions of their own, so that a terminal's Ctrl-C reaches them through this process alone."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // len(said))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(said))}
+    started = []
+    for rank, path in enumerate(said):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        with path.open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    command,
+                    env={**os.environ, **shared, **own},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=None if rank == 0 else log,
+                    start_new_session=True,
+                )
+            )
+    return started
+
+
+def _first_that_failed(started: Sequence["subprocess.Popen[bytes]"]) -> int | None:
+    """The rank of a process that ended with an error, as soon as one does; None once all have ended well."""
+    while True:
+        codes = [process.poll() for process in started]
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failed:
+            time.sleep(0.2)  # a process that lost its partner fails too; the first rank has the better message
+            return next((rank for rank, process in enumerate(started) if process.poll() in INTERRUPTED), failed[0])
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(0.1)
+
+
+def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End what still runs: they wait for a partner that is gone, and would for minutes."""
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    until = time.monotonic() + SECONDS_TO_END
+    for process in started:
+        try:
+            process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _raise(rank: int, code: int, said: Path) -> None:
+    if code == 143:
+        raise Terminated("The processes have ended.")
+    if code == 130:
+        raise KeyboardInterrupt("The processes have ended.")
+    lines = said.read_text(errors="replace").splitlines()[-SAID_LINES:] if said.is_file() else []
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    text = "\n".join(f"  {line}" for line in lines) or "  (what it said stands above)"
+    raise PulvinarError(f"process {rank} of the fit ended with {how}; the others were ended too. It said last:\n{text}")
