@@ -21,8 +21,8 @@ def tutorials(monkeypatch):
     return importlib.import_module("run_tutorials")
 
 
-def test_there_are_five():
-    assert len(NAMES) >= 5
+def test_there_are_tutorials():
+    assert len(NAMES) >= 4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,5 +57,5 @@ def test_the_gallery_shows_every_thumbnail():
     page = (DOCS / "gallery.md").read_text(encoding="utf-8")
     there = {path.name: path.stat().st_size for path in (DOCS / "images" / "gallery").glob("*.png")}
     assert set(re.findall(r"\(images/gallery/([^)]+)\)", page)) == set(there)
-    assert len(there) >= 10
+    assert len(there) >= 9
     assert max(there.values()) <= LARGEST
