@@ -1,6 +1,7 @@
 """The page in a browser: no error, no request, no overflow at three widths, light and dark; tables sort."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)"),
 ]
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom")
+AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))  # npm install axe-core, anywhere
 SPY = """<script>
 const said = [];
 addEventListener("error", (event) => said.push(String(event.message)));
@@ -38,10 +40,17 @@ addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
-def looked_at(html: Path, folder: Path, width: int, *, dark: bool = False) -> dict:
+RULES = """<script>
+addEventListener("load", () => setTimeout(() => axe.run(document).then((found) => parent.postMessage(
+  {broken: found.violations.map((one) => one.id + ": " + one.nodes.map((node) => node.target.join(" ")).slice(0, 5).join(", ")),
+   passed: found.passes.length}, "*")), 300));
+</script>"""
+
+
+def looked_at(html: Path, folder: Path, width: int, *, dark: bool = False, spy: str = SPY) -> dict:
     """What the page says of itself in a window of this width (a frame, since a window of Chromium is not so narrow)."""
     spied = folder / "spied.html"
-    spied.write_text(html.read_text().replace("</head>", f"{SPY}</head>"))
+    spied.write_text(html.read_text().replace("</head>", f"{spy}</head>"))
     frame = f'<iframe src="spied.html" style="width:{width}px;height:900px;border:0"></iframe>'
     listen = "<script>onmessage = (event) => document.title = JSON.stringify(event.data);</script>"
     (folder / "frame.html").write_text(f"<!doctype html><title>none</title>{listen}{frame}")
@@ -74,3 +83,14 @@ def test_the_page_fits_asks_for_nothing_and_sorts(make_run, tmp_path, width):
 def test_the_page_is_dark_where_that_is_wanted(make_run, tmp_path):
     found = looked_at(page.build(make_run(tmp_path / "run")), tmp_path, 1024, dark=True)
     assert found["ground"] != "rgb(255, 255, 255)"
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here (npm install axe-core; AXE_CORE=.../axe.min.js)")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1024])
+def test_axe_finds_nothing(make_run, tmp_path, width, dark):
+    html = page.build(make_run(tmp_path / "run"))
+    spy = f"<script>{AXE.read_text(encoding='utf-8')}</script>{RULES}"
+    found = looked_at(html, tmp_path, width, dark=dark, spy=spy)
+    assert found["broken"] == []
+    assert found["passed"] > 15

@@ -14,6 +14,7 @@ from pulvinar.gating import figures as gating_figures
 from pulvinar.gating.figures import figure
 from pulvinar.gating.runs import PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.gating.sweep_page import _entries, name_of
+from pulvinar.report import drawing
 from pulvinar.report.page import build
 from pulvinar.scores.resampling import paired_difference
 
@@ -227,7 +228,7 @@ def test_figures_of_a_run_and_of_a_sweep_are_written(sweep):
 
 @pytest.mark.parametrize("n_groups", [1, 7, 24])
 def test_no_two_groups_of_a_sweep_share_a_colour(n_groups):
-    assert len(set(gating_figures.group_colours(n_groups))) == n_groups
+    assert len(set(drawing.group_colours(n_groups))) == n_groups
 
 
 @pytest.mark.slow
@@ -252,29 +253,45 @@ def keep_features(run, n_images: int) -> None:
 
 
 @pytest.mark.slow
-def test_test_images_are_placed_once(sweep, monkeypatch):
-    """With a stand-in for UMAP, which takes its time: drawn, kept, not computed again, computed for other features."""
+def test_test_images_are_placed_by_principal_components_and_by_umap_only_when_asked(sweep, monkeypatch):
+    """With a stand-in for UMAP, which takes its time: asked for once, kept, drawn, not computed again for the same features."""
     calls = []
 
     def first_two(features):
         calls.append(len(next(iter(features.values()))))
         return {name: values[:, :2] for name, values in features.items()}
 
+    def title():
+        made = gating_figures.drawers(run)["embedding"]()
+        return made.axes[0].get_title(loc="left") + made.axes[0].get_title()
+
     monkeypatch.setattr(gating_figures, "place", first_two)
-    monkeypatch.setattr(gating_figures, "find_spec", lambda name: name)
     run = find_runs(sweep)[0]
     keep_features(run, 120)
+    assert title().endswith("(PCA)")
+    assert calls == []
     for _ in range(2):
-        assert figure(run)["embedding"].with_suffix(".png").stat().st_size > 5000
+        gating_figures.keep_umap(run)
+        assert title().endswith("(UMAP)")
+    assert figure(run)["embedding"].with_suffix(".png").stat().st_size > 5000
     assert calls == [120]
     keep_features(run, 150)
-    assert "embedding" in figure(run)
-    assert calls == [120, 150]
+    assert title().endswith("(PCA)")
+    assert calls == [120]
     keep_features(run, 60)  # too few to be a map
     assert "embedding" not in figure(run)
-    monkeypatch.setattr(gating_figures, "find_spec", lambda name: None)
-    keep_features(run, 120)
-    assert "embedding" not in figure(run)
+    with pytest.raises(InputError, match="keeps no features"):
+        gating_figures.keep_umap(run)
+
+
+def test_principal_axes_are_those_of_scikit_learn():
+    from sklearn.decomposition import PCA
+
+    values = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 1, 1, 1, 1]
+    ours, theirs = gating_figures.principal_axes(values), PCA(2).fit_transform(values)
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-9)
+    assert (gating_figures.principal_axes(np.ones((5, 3))) == 0).all()
+    assert gating_figures.principal_axes(np.arange(4.0)[:, None])[:, 1].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.slow

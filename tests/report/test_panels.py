@@ -163,3 +163,23 @@ def test_an_annotated_roi_is_not_called_the_truth(finished_run: Path) -> None:
     assert "annotated only" in said
     assert "missed" not in said
     assert "false" not in said
+
+
+@pytest.mark.parametrize("view", list(panels.VIEWS))
+def test_sides_are_where_the_view_has_them(view: str) -> None:
+    """Oracle: the right of the picture in mm axes: x to the right ear, y to the nose."""
+    x, y, _ = panels.VIEWS[view][0]
+    assert panels.SIDES[view] == {(1, 0): ("L", "R"), (-1, 0): ("R", "L"), (0, 1): ("P", "A"), (0, -1): ("A", "P")}[x, y]
+
+
+def test_a_marked_panel_has_its_sides_and_a_bar_of_its_length() -> None:
+    geometry, marked = one_corner("volume")
+    panel = panels.panels(geometry, marked, 3)[-1]
+    axis = Figure().add_axes((0, 0, 1, 1))
+    panel.paint(axis, np.ones((geometry.n_voxels, 3)), np.zeros(geometry.n_voxels))
+    limits = axis.get_xlim(), axis.get_ylim()
+    panel.mark(axis, scale_bar=True)
+    assert [text.get_text() for text in axis.texts] == ["L", "R", "10 mm"]
+    assert float(np.ptp(axis.lines[-1].get_xdata())) == pytest.approx(10)
+    assert (axis.get_xlim(), axis.get_ylim()) == limits
+    assert panels.panels(geometry, marked, 3)[0].sides == ("P", "A")  # from the right, the nose is at the right

@@ -139,7 +139,7 @@ def _reconstruct(arguments: argparse.Namespace) -> Result:
 def _report(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.fit import report
 
-    result = report(arguments.run, arguments.out)
+    result = report(arguments.run, arguments.out, umap=arguments.umap)
     say(arguments, result["report"])
     return result
 
@@ -260,6 +260,9 @@ def declare(commands: Commands) -> None:
     )
     report.add_argument("run", help="run folder, or folder of a sweep")
     report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    report.add_argument(
+        "--umap", action="store_true", help="self-supervised: place test images by UMAP, not by PCA (slow, once)"
+    )
     verify = commands.add(
         "verify",
         _verify,

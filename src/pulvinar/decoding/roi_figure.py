@@ -102,11 +102,12 @@ def _row(
     space = min((width - 2 * EDGE - sum(widths)) / max(len(shown) - 1, 1), 0.9)
     left = (width - sum(widths) - space * (len(shown) - 1)) / 2
     tallest = max(panel.height for panel in shown)
-    for panel, wide in zip(shown, widths, strict=True):
+    for number, (panel, wide) in enumerate(zip(shown, widths, strict=True)):
         lift = (tallest - panel.height) * inches_per_mm / 2
         box = (left / width, (bottom + lift) / height, wide / width, panel.height * inches_per_mm / height)
         axis = figure.add_axes(box)
         panel.paint(axis, colours, priority)
+        panel.mark(axis, scale_bar=number == len(shown) - 1)
         axis.set_title(panel.title, size=8.5, loc="center", pad=3)
         left += wide + space
 
@@ -121,4 +122,5 @@ def draw_into(figure: Figure, maps: Maps, *, box: dict[str, float], size: float)
         panel.paint(axis, *_agreement_colours(maps))
         middle = np.array([np.mean(axis.get_xlim()), np.mean(axis.get_ylim())])
         axis.set(xlim=middle[0] + half[0] * BOTH_WAYS, ylim=middle[1] + half[1] * BOTH_WAYS)
+        panel.mark(axis, scale_bar=place == len(shown) - 1)
         axis.set_title(panel.title, size=size, loc="center", pad=3)

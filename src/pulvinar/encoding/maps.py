@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from pulvinar.data.geometry import Geometry
 from pulvinar.report import brain_maps
 from pulvinar.report.drawing import BRAIN, WEIGHTS, bare
-from pulvinar.report.panels import Panel, panels
+from pulvinar.report.panels import SIDES, Panel, panels
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.report.template_surface import Picture, TemplateVertices, inflated, on_template, picture
 
@@ -168,7 +168,8 @@ def _template_row(shown: TemplateVertices) -> list[View]:
         for view, title in names.items():
             seen = picture(number, view)
             paint = partial(_over_sulci, seen, depth[number], shown.vertex[here])
-            row.append((Panel(f"{side} {title}", paint, seen.width, seen.height), shown.place[here]))
+            panel = Panel(f"{side} {title}", paint, seen.width, seen.height, SIDES[view], to_scale=False)
+            row.append((panel, shown.place[here]))
         views += row if number == 0 else row[::-1]
     return views
 
@@ -196,6 +197,7 @@ def _paint_row(
         axis = figure.add_axes(box)
         chosen = slice(None) if places is None else places
         panel.paint(axis, colours[chosen], priority[chosen])
+        panel.mark(axis, scale_bar=panel is row[-1][0])
         axis.set_title(panel.title, size=8, loc="center", pad=2)
         left += panel.width * scale + gap
 

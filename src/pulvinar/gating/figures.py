@@ -6,7 +6,6 @@ Each is written as PNG and SVG under `artifacts/figures/` of the run (or of the 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pulvinar.core.errors import MissingDependencyError
+from pulvinar.core.errors import InputError, MissingDependencyError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import fingerprint, read_arrays, read_json, reads, require_folder, write_arrays
 from pulvinar.gating.runs import KINDS, PooledRow, find_runs, pool
-from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, save, style
+from pulvinar.report.drawing import BOTH, INK, MUTED, OUTLINE, REFERENCE_ONLY, RULE, SELECTED_ONLY, group_colours, save, style
 from pulvinar.report.run_folder import is_simulated
 
 TITLES = {"knn": "Nearest neighbour (1-NN)", "linear": "Linear probe"}
@@ -34,13 +33,13 @@ NAMES = {
     "pixels": "raw pixels",
 }
 MARKS = {"gated": "o", "dense": "s", "static": "D", "static_random": "d", "random_gates": "x", "pruned": "v"}
-COLOURS = (BOTH, SELECTED_ONLY, "#3d8f5a", "#8a5fa8", REFERENCE_ONLY, "#c9a400", "#c2567f", "#6b4c35", "#12908e", "#8fa83a")
 CHANNELS = {
     "always_on": ("always open", BOTH),
     "dependent": ("decided by image", REFERENCE_ONLY),
     "always_off": ("always shut", "#ecebe6"),
 }
 FEATURES = Path("predictions") / "features.npz"  # of test images, by branch, and their labels
+UMAP = Path("artifacts") / "embedding.npz"  # where test images were placed by it, once somebody asked
 FEWEST_PLACED = 100  # test images; of fewer a map shows nothing
 CURVES = (
     ("mac_share", "MAC share (of inference)"),
@@ -68,7 +67,7 @@ def drawers(run: str | os.PathLike[str]) -> dict[str, Callable[[], Figure]]:
 
     choices: of an evaluated run of levels or routes.
 
-    embedding (a run whose test features were kept): only where umap-learn is installed.
+    embedding (a run whose test features were kept): their principal components, or UMAP where it was asked for once.
     """
     folder = require_folder(run, "folder of a run")
     made: dict[str, Callable[[], Figure]] = {}
@@ -121,13 +120,6 @@ def draw_accuracy(rows: Sequence[PooledRow]) -> Figure:
         _share_axis(axis, [100 * share for row in rows for share in row.mac_shares if np.isfinite(share)])
     _legend(made, rows, colours)
     return made
-
-
-def group_colours(n_groups: int) -> list[str]:
-    """A colour for every group, all different."""
-    if n_groups <= len(COLOURS):
-        return list(COLOURS[:n_groups])
-    return [mpl.colors.to_hex(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.04, 0.96, n_groups))]
 
 
 def _share_axis(axis: Axes, shares: Sequence[float]) -> None:
@@ -271,25 +263,49 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
 
 
 def _features(folder: Path) -> dict[str, np.ndarray]:
-    """The test features and labels that a run keeps; none without umap-learn, or of few images."""
+    """The test features and labels that a run keeps; none of few images."""
     features = read_arrays(folder / FEATURES) if (folder / FEATURES).is_file() else {}
-    return {} if len(features.get("label", ())) < FEWEST_PLACED or find_spec("umap") is None else features
+    return {} if len(features.get("label", ())) < FEWEST_PLACED else features
 
 
 def embedding(folder: Path, given: Mapping[str, np.ndarray]) -> Figure:
-    """`draw_embedding` of test features, `given` with their labels ('label').
+    """`draw_embedding` of test features, `given` with their labels ('label'): UMAP's places where `keep_umap` kept them."""
+    features, key = _placed(given)
+    names = read_json(folder / "evaluation.json").get("class_names", ())
+    stored = read_arrays(folder / UMAP) if (folder / UMAP).is_file() else {}
+    if str(stored.pop("key", "")) == key:
+        return draw_embedding(stored, given["label"], names, by="UMAP")
+    return draw_embedding({name: principal_axes(values) for name, values in features.items()}, given["label"], names)
 
-    Where the images were placed is kept in artifacts/embedding.npz: UMAP takes half a minute.
+
+def keep_umap(run: str | os.PathLike[str]) -> None:
+    """Place the test images of a run by UMAP, half a minute and more, and keep that in artifacts/embedding.npz for its figure.
+
+    Raises `InputError` for a run that keeps no test features, `MissingDependencyError` without umap-learn.
     """
+    folder = require_folder(run, "folder of a run")
+    given = _features(folder)
+    if not given:
+        raise InputError(f"{folder}: keeps no features of test images ({FEATURES}); evaluate a self-supervised run first")
+    features, key = _placed(given)
+    if not (folder / UMAP).is_file() or str(read_arrays(folder / UMAP).get("key", "")) != key:
+        log(f"UMAP of {len(given['label'])} test images: {', '.join(features)}")
+        write_arrays(folder / UMAP, key=np.array(key), **place(features))
+
+
+def _placed(given: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """The features without the labels, and what tells them from others."""
     features = {name: values for name, values in given.items() if name != "label"}
-    labels, names = given["label"], read_json(folder / "evaluation.json").get("class_names", ())
-    kept, key = folder / "artifacts" / "embedding.npz", fingerprint(*features, *features.values())
-    stored = read_arrays(kept) if kept.is_file() else {}
-    if str(stored.pop("key", "")) != key:
-        log(f"UMAP of {len(labels)} test images: {', '.join(features)}")
-        stored = place(features)
-        write_arrays(kept, key=np.array(key), **stored)
-    return draw_embedding(stored, labels, names)
+    return features, fingerprint(*features, *features.values())
+
+
+def principal_axes(values: np.ndarray) -> np.ndarray:
+    """The first two principal components (image, 2) of features (image, feature); the larger end of each is positive."""
+    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    made = np.zeros((len(values), 2))
+    made[:, : min(2, len(spread))] = (left * spread)[:, :2]
+    return made * np.where(np.abs(made.min(0)) > made.max(0), -1, 1)
 
 
 def place(features: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -301,18 +317,19 @@ def place(features: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, np.
     return {name: umap.UMAP(random_state=seed, n_jobs=1).fit_transform(values) for name, values in features.items()}
 
 
-def draw_embedding(places: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str] = ()) -> Figure:
-    """Places (image, 2), one panel per entry ('gated', 'dense'), coloured by class (image,); the paper's figure 2."""
+def draw_embedding(
+    places: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str] = (), *, by: str = "PCA"
+) -> Figure:
+    """Places (image, 2), one panel per entry ('gated', 'dense'), coloured by class (image,); the paper's figure 2, by UMAP."""
     made = Figure(figsize=(4.2 * len(places) + 1.2, 4.2), layout="constrained")
-    colours = mpl.colormaps["tab10" if labels.max() < 10 else "hsv"]
+    colours = np.array(group_colours(int(labels.max()) + 1))
     axes = made.subplots(1, len(places), squeeze=False)[0]
     for axis, (name, values) in zip(axes, places.items(), strict=True):
-        colour = colours(labels if labels.max() < 10 else labels / (1 + labels.max()))
-        axis.scatter(values[:, 0], values[:, 1], s=4, c=colour, linewidths=0)
-        axis.set(title=f"{NAMES.get(name, name)}; projection (UMAP)", xticks=[], yticks=[])
+        axis.scatter(values[:, 0], values[:, 1], s=4, c=colours[labels], linewidths=0)
+        axis.set(title=f"{NAMES.get(name, name)}; projection ({by})", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     if 0 < len(class_names) <= 10:
         for number, name in enumerate(class_names):
-            axes[-1].scatter([], [], s=14, color=colours(number), label=name)
+            axes[-1].scatter([], [], s=14, color=colours[number], label=name)
         made.legend(loc="outside right center", fontsize=8)
     return made

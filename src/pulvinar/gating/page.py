@@ -1,7 +1,6 @@
 """The page of a self-supervised run: accuracy against multiply-adds beside the controls, channels, training, published rows."""
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,6 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "table": backbone_scores.score_table(run.evaluation or {"rows": ()}, words=tables.label),
         "choices": choice_statistics.in_words(found) if (found := (run.evaluation or {}).get("choices")) else "",
         "elsewhere": [_elsewhere(name, evaluation) for name, evaluation in run.elsewhere.items()],
-        "without_umap": "embedding" not in drawn
-        and (run.folder / gating_figures.FEATURES).is_file()
-        and find_spec("umap") is None,
         "published": tables.published_beside(run, ours),
     }
 

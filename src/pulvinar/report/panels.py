@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgb
 
 from pulvinar.data.geometry import Geometry
-from pulvinar.report.drawing import MUTED, OUTLINE, UNMEASURED, bare
+from pulvinar.report.drawing import INK, MUTED, OUTLINE, UNMEASURED, bare
 
 Paint = Callable[[Axes, np.ndarray, np.ndarray], None]
 MARGIN = 0.6  # around the voxels of a plane, in voxels
@@ -24,13 +24,28 @@ MARGIN = 0.6  # around the voxels of a plane, in voxels
 class Panel:
     """One view. paint(axis, colours (voxel, 3) in [0, 1], priority (voxel,)): the higher priority lies on top.
 
-    width and height in mm: panels beside each other are drawn at one scale.
+    width and height in mm: panels beside each other are drawn at one scale. sides: what lies at the left and at the right edge
+    of the picture (L and R of the head, A front, P back). to_scale: lengths in it are those in the head (not if inflated).
     """
 
     title: str
     paint: Paint
     width: float
     height: float
+    sides: tuple[str, str] = ("L", "R")
+    to_scale: bool = True
+
+    def mark(self, axis: Axes, *, scale_bar: bool = False) -> None:
+        """Write the sides into the lower corners of a painted axis, and a bar of 10, 20 or 50 mm above the right one."""
+        for text, x, place in zip(self.sides, (0.0, 1.0), ("left", "right"), strict=True):
+            axis.text(x, 0, text, transform=axis.transAxes, ha=place, va="bottom", size=7, color=MUTED)
+        if scale_bar and self.to_scale:
+            length = next((size for size in (50, 20) if size <= self.width / 3), 10)
+            x_limits, y_limits = axis.get_xlim(), axis.get_ylim()
+            right, low, tall = x_limits[1], y_limits[0], y_limits[1] - y_limits[0]
+            axis.plot([right - length, right], [low + 0.14 * tall] * 2, color=INK, linewidth=1.4, solid_capstyle="butt")
+            axis.text(right, low + 0.16 * tall, f"{length} mm", ha="right", va="bottom", size=6.5, color=MUTED)
+            axis.set(xlim=x_limits, ylim=y_limits)
 
 
 def panels(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list[Panel]:
@@ -87,7 +102,7 @@ def _slices(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list[Pan
     places = chosen_slices(per_slice, n_panels - 1)
     heights = [place + 0.5 for place in places]
     size = (np.ptp(grid.index, axis=0) + 1 + 2 * MARGIN) * grid.zoom
-    side = Panel("from the right\n(projection)", partial(_paint_side, grid, heights), size[1], size[2])
+    side = Panel("from the right\n(projection)", partial(_paint_side, grid, heights), size[1], size[2], SIDES["from the right"])
     top = [Panel(_in_mm(grid.height[p]), partial(_paint_slice, grid, p), size[0], size[1]) for p in places]
     return [side, *top]
 
@@ -149,6 +164,14 @@ VIEWS = {
     "from above": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "from the front": ((-1, 0, 0), (0, 0, 1), (0, 1, 0)),
 }
+SIDES = {  # what lies at the left and the right edge of the picture
+    "from behind": ("L", "R"),
+    "from below": ("R", "L"),
+    "from the left": ("A", "P"),
+    "from the right": ("P", "A"),
+    "from above": ("L", "R"),
+    "from the front": ("R", "L"),
+}
 
 
 @dataclass(frozen=True)
@@ -193,7 +216,7 @@ def _renderings(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list
         flat = points @ np.array(VIEWS[name], float).T
         width, height, _ = np.maximum(np.ptp(flat, axis=0), 1e-9)
         rendering = _Rendering(flat, faces, normals @ np.array(VIEWS[name][2], float) / length, vertex)
-        found.append(Panel(name, rendering.paint, width, height))
+        found.append(Panel(name, rendering.paint, width, height, SIDES[name]))
     return found
 
 
@@ -213,7 +236,8 @@ def _projections(geometry: Geometry, interest: np.ndarray, n_panels: int) -> lis
         directions = np.array(VIEWS[name], float)[:2]
         if name == "from above" or (np.abs(directions) @ extent > 0).all():
             flat = geometry.coordinates @ directions.T
-            found.append(Panel(f"{name}\n(projection)", partial(_paint_points, flat), *(2 * _frame(flat)[1])))
+            width, height = 2 * _frame(flat)[1]
+            found.append(Panel(f"{name}\n(projection)", partial(_paint_points, flat), width, height, SIDES[name]))
     return found[:n_panels]
 
 
