@@ -2,8 +2,9 @@
 
     python benchmarks/block_labels.py haxby2001_sub1_dev.npz OUT [method ...]
 
-A block is one trial: its volumes (one less 2.5 s later than the labels, for the haemodynamic delay), detrended and z-scored per
-run, averaged. Three folds of three runs each are held out in turn; the table is the mean over folds.
+A block is one trial: its volumes, taken two volumes (5 s) later for the haemodynamic delay, averaged. Series are detrended and
+z-scored in each run with its own mean and spread, those held out too. Three folds of three runs are held out in turn; the table
+is the mean over folds.
 """
 
 import sys
