@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
 from pulvinar.data.geometry import Geometry
@@ -58,16 +57,16 @@ class Unkind:
     carrier: np.ndarray | None = None
 
 
-def features_of(kind: Kind, areas: dict[str, np.ndarray], fit_rows: torch.Tensor) -> dict[str, np.ndarray]:
-    """Features (stimulus, dim) of areas as voxels follow them; regressions are fitted on `fit_rows`."""
+def features_of(kind: Kind, areas: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Features (stimulus, dim) of areas as voxels follow them."""
     early = [name for name in areas if name in EARLY]
     if kind != "unequal" or not early:
         return areas
-    rows, found = fit_rows.numpy(), {name: areas[name][:, :EARLY_DIMS] for name in early}
+    found = {name: areas[name][:, :EARLY_DIMS] for name in early}
     known = np.column_stack([np.ones(len(areas[early[0]])), *found.values()])
     for name, features in areas.items():
         if name not in found:
-            found[name] = features - known @ np.linalg.lstsq(known[rows], features[rows], rcond=None)[0]
+            found[name] = features - known @ np.linalg.lstsq(known, features, rcond=None)[0]
     return {name: found[name] for name in areas}
 
 
@@ -146,7 +145,8 @@ def _drift(geometry: Geometry, n_trials: int, rng: np.random.Generator) -> Unkin
     moved = (rng.random((n_trials, 1)) < MOVES) * MOVE_SIZE * rng.standard_normal((n_trials, 3))
     slow = np.stack([_wandering(n_trials, DRIFT_CARRY, rng) for _ in range(N_DRIFTS)], axis=1)
     noise = slow @ waves.T + moved @ (edge / edge.std()).T
-    return Unkind(noise=_unit(noise), share=DRIFT, gain=np.exp(GAIN_SPREAD * _wandering(n_trials, GAIN_CARRY, rng))[:, None])
+    gain = np.exp(GAIN_SPREAD * _wandering(n_trials, GAIN_CARRY, rng) - GAIN_SPREAD**2)  # its mean square is 1
+    return Unkind(noise=_unit(noise), share=DRIFT, gain=gain[:, None])
 
 
 def _wandering(n: int, carry: float, rng: np.random.Generator) -> np.ndarray:

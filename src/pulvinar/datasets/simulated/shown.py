@@ -12,7 +12,6 @@ from pulvinar.data.pictures import PictureOptions, find_pictures, say_left_out
 from pulvinar.data.sessions import ShownImages
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.datasets.simulated.kinds import features_of
 from pulvinar.datasets.simulated.settings import Config
 from pulvinar.networks.fixed_networks import (
     RandomConvolutionNetwork,
@@ -150,7 +149,7 @@ def area_features(config: Config, plan: Plan, number: int) -> dict[str, np.ndarr
     for name, features in raw.items():
         scores = principal_components(features, fit_rows=fit_rows, n_components=n_components, whitening=0.5)
         areas[name] = (scores / scores[fit_rows].std(0).square().sum().sqrt()).numpy()
-    return features_of(config.kind, areas, fit_rows)
+    return areas
 
 
 def shown_stimuli(config: Config, plan: Plan) -> Stimuli:

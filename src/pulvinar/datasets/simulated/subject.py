@@ -9,7 +9,7 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.data.planted_head import grow, head, spread_places
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
-from pulvinar.datasets.simulated.kinds import Voxels, raise_signal, unkind
+from pulvinar.datasets.simulated.kinds import Voxels, features_of, raise_signal, unkind
 from pulvinar.datasets.simulated.settings import Config
 
 N_REPEATS_OF_CEILING = 3
@@ -115,6 +115,7 @@ def plant_subject(
     area's voxels follow; 'scattered' in a name plants more of them outside the core.
     """
     is_target = len(sessions) > 1 or config.n_subjects == 1
+    areas = features_of(config.kind, areas)
     geometry = head(config.n_voxels if is_target else round(config.n_voxels * rng.uniform(0.9, 1.1)), rng)
     area, irrelevant, annotated = _place_areas(config, geometry, list(areas), rng)
     rows = np.concatenate([session_rows for _, session_rows in sessions])
