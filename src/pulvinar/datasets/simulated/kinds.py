@@ -126,13 +126,12 @@ def _echo(voxels: Voxels, tuning: Mapping[int, np.ndarray], n_trials: int, rng: 
     n_voxels = len(voxels.area)
     free = np.flatnonzero((voxels.area == 0) & ~voxels.irrelevant)
     carriers = rng.choice(free, min(len(free), round(CARRIERS * n_voxels)), replace=False)
-    noise, carried, share = np.zeros((n_trials, n_voxels)), 0.0, np.zeros(n_voxels)
+    noise, share = np.zeros((n_trials, n_voxels)), np.zeros(n_voxels)
     for number, features in enumerate(voxels.areas.values(), start=1):
         if number in tuning:
             echo = rng.standard_normal((n_trials, features.shape[1]))[:, :ECHO_DIMS] * features.std(0)[:ECHO_DIMS]
             noise[:, voxels.area == number] = echo @ tuning[number][:ECHO_DIMS]
-            carried = carried + echo @ rng.standard_normal((echo.shape[1], len(carriers)))
-    noise[:, carriers] = carried
+            noise[:, carriers] += echo @ rng.standard_normal((echo.shape[1], len(carriers)))
     share[voxels.area > 0], share[carriers] = ECHO, CARRIED
     return Unkind(noise=_unit(noise), share=share, carrier=np.isin(np.arange(n_voxels), carriers))
 
