@@ -8,8 +8,9 @@ from PIL import Image
 
 from pulvinar.core.config import build, mistakes_of
 from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError
+from pulvinar.data.photographs import BUNDLED, bundled_path
 from pulvinar.data.splits import Split
-from pulvinar.datasets.simulated import BUNDLED, Config, bundled_path, simulate
+from pulvinar.datasets.simulated import Config, simulate
 from pulvinar.scores.noise_ceiling import ceiling_r2, signal_to_noise
 
 TINY = {"n_voxels": 300, "n_subjects": 2, "n_trials": 40, "n_pretraining_trials": 30, "n_test_images": 12}

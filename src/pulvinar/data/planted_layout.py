@@ -14,7 +14,7 @@ from pulvinar.data.sessions import ShownImages
 from pulvinar.data.stimuli import Stimuli
 
 SOURCES, TRUTH = "sources.csv", "truth"  # beside the data set's own files, and unknown to it
-Plant = Callable[..., Experiment]  # (shown, **settings): datasets/simulated.py's `simulate`, which no data set may import
+Plant = Callable[..., Experiment]  # (shown, **settings): datasets/simulated/'s `simulate`, which no data set may import
 
 
 @dataclass(frozen=True, kw_only=True)

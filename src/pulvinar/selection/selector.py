@@ -84,6 +84,19 @@ class Evidence:
             varies[columns] = (self.responses[:, columns] != self.responses[0, columns]).any(0)
         return np.flatnonzero(varies)
 
+    def on_trials(self, trials: Int[np.ndarray, " taken"]) -> "Evidence":
+        """Some of the trials (indices), for an inner split; without answers."""
+        return replace(
+            self,
+            responses=self.responses[trials],
+            targets=self.targets[trials],
+            stimuli=np.asarray(self.stimuli)[trials],
+            groups=None if self.groups is None else np.asarray(self.groups)[trials],
+            labels=None if self.labels is None else self.labels[trials],
+            answers=None,
+            _made={},
+        )
+
     def take(self, voxels: Int[np.ndarray, " taken"]) -> "Evidence":
         """The same on some voxels (indices), with no larger a budget than there are voxels."""
         if len(voxels) == self.responses.shape[1]:

@@ -49,7 +49,7 @@ class Generated(PlantedWorld):
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
-    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused."""
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated/) and write it; an existing folder is refused."""
     numbers = _image_numbers(config)
     order = [np.tile(np.concatenate([np.arange(config.n_test_images), own]), N_REPEATS) for own in numbers]
     seen = [[(1, shown)] for shown in order]

@@ -39,7 +39,7 @@ class Generated(PlantedWorld):
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
-    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused."""
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated/) and write it; an existing folder is refused."""
     subjects = list(SESSIONS)[: config.n_subjects]
     shown = [_order(config, number, name) for number, name in enumerate(subjects)]
     experiment = config.planted(plant, shown, n_voxels=config.n_voxels, n_test_images=config.n_repeated)

@@ -39,7 +39,7 @@ class Generated(PlantedWorld):
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
-    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused."""
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated/) and write it; an existing folder is refused."""
     shown = [_order(config, number) for number in range(config.n_subjects)]
     experiment = config.planted(plant, shown, n_voxels=config.n_voxels, n_test_images=config.n_test)
     numbers = _stimulus_numbers(experiment)

@@ -45,7 +45,7 @@ class Generated(PlantedWorld):
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
-    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused."""
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated/) and write it; an existing folder is refused."""
     n_own = config.n_sessions * config.n_runs * config.n_trials
     n_test = max(10, n_own // 6)  # crops of other photographs, mixed into the runs
     shown = []

@@ -76,7 +76,7 @@ class Generated:
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
-    """Plant a world with `plant(shown, **settings)` (datasets/simulated.py) and write it; an existing folder is refused.
+    """Plant a world with `plant(shown, **settings)` (datasets/simulated/) and write it; an existing folder is refused.
 
     Returns the world as planted, with its own image names and trial order.
     """
