@@ -9,6 +9,7 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.preset import Preset
 from pulvinar.app.stored_runs import uses_run
+from pulvinar.core import terminal
 from pulvinar.core.config import Given, build, idle_settings, read_toml, to_toml, values_of
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
@@ -449,7 +450,7 @@ def _finding(finished: RunFolder, elsewhere: dict[str, Any] | None) -> dict[str,
 def evaluation_text(result: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints of a result: the table, then the finding and its cautions."""
     said = [result["headline"], *(f"caution: {text}" for text in result["cautions"])]
-    return "\n".join([_table_text(result), "", *said])
+    return "\n".join([_table_text(result), "", *map(terminal.filled, said)])
 
 
 def _table_text(result: dict[str, Any]) -> str:

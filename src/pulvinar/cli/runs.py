@@ -22,10 +22,8 @@ def _list(arguments: argparse.Namespace) -> Result:
     from pulvinar.app import preset, registry
 
     result = {kind: registry.names(kind) for kind in registry.KINDS} | {"presets": preset.names()}
-    for kind, entries in result.items():
-        say(arguments, f"{kind}:")
-        for name, line in entries.items():
-            say(arguments, f"  {name:24} {line}")
+    said = (f"{terminal.strong(kind)}\n{terminal.two_columns(entries.items())}" for kind, entries in result.items())
+    say(arguments, "\n\n".join(said))
     return result
 
 
