@@ -26,6 +26,7 @@ EXTRAS = {  # what each is for
     "ssl": "the map of test images in reports of self-supervised runs",
     "deploy": "deploy export, deploy bench: ONNX and its runtimes, int8, OpenVINO",
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
+    "loggers": "fit --log tensorboard, wandb or mlflow",
     "cluster": "sweep --on slurm, sweep --on dask",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

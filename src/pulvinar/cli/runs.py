@@ -8,6 +8,8 @@ from pulvinar.cli.method_help import HelpOfMethod
 from pulvinar.core import terminal
 from pulvinar.core.config import Described
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")  # learning/loggers.py has them
+
 
 def _demo(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.demo import demo
@@ -50,6 +52,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
             backbone=arguments.backbone,
             target=arguments.target,
             resume=arguments.resume,
+            log_to=arguments.log,
             scored=("selection" if arguments.only_selection else "all") if arguments.evaluate else None,
         )
     selection = result.get("selection")
@@ -187,6 +190,14 @@ def declare(commands: Commands) -> None:
     fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
     fit.add_argument("--evaluate", action="store_true", help="score it when it has finished, as `pulvinar evaluate` does")
     fit.add_argument("--only-selection", action="store_true", help="with --evaluate: leave out the controls")
+    fit.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=LOGGERS,
+        help="where loss, scores, budget and pictures go too, in RUN/logs; a resumed run and its evaluation go on there",
+    )
     fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
     fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")

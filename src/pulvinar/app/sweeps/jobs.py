@@ -134,6 +134,7 @@ def fit_and_evaluate(
     target: str | None = None,
     resume: bool = False,
     scored: str | None = None,
+    log_to: Sequence[str] = (),
 ) -> dict[str, Any]:
     """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives."""
     if scored and registry.method(method).evaluate is None:
@@ -147,6 +148,7 @@ def fit_and_evaluate(
         backbone=backbone,
         target=target,
         resume=resume,
+        log_to=log_to,
     )
     if scored and not (Path(out) / "evaluation.json").is_file():
         fitting.evaluate(out, data=data, controls=scored == "all")
