@@ -6,6 +6,7 @@ from typing import Any
 from pulvinar.core import terminal
 from pulvinar.scores.table import Column, Row, Table
 
+MOST_ROIS = 3  # that are named with their voxels
 LONGEST_LIST = 12  # entries that are named; more are counted
 
 
@@ -26,7 +27,7 @@ def _subjects(subjects: Mapping[str, Row]) -> Table:
             **own,
             "subject": name,
             "repeats": ", ".join(f"{count} x {times}" for times, count in own["repeats"].items()),
-            "rois": str(len(own["rois"])),
+            "rois": _rois(own["rois"]),
             "noise_ceiling": own["noise_ceiling_median"],
             "grid": " x ".join(map(str, own["grid"])) if own["grid"] else own["geometry"],
         }
@@ -38,12 +39,17 @@ def _subjects(subjects: Mapping[str, Row]) -> Table:
         Column("bad_voxels", "bad voxels", form=",d"),
         Column("stimuli", "stimuli", form=",d"),
         Column("repeats", "shown", "stimuli x times"),
-        Column("rois", "ROIs"),
+        Column("rois", "ROIs", "voxels"),
         Column("grid", "grid"),
         Column("spacing_mm", "spacing", "mm", ".2f"),
         Column("noise_ceiling", "ceiling", "median", ".2f"),
     ]
     return Table(columns, rows)
+
+
+def _rois(sizes: Mapping[str, int]) -> str:
+    few = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    return few if len(sizes) <= MOST_ROIS else f"{len(sizes)} (--json)"
 
 
 def _classes(classes: Mapping[str, Row]) -> Table:
