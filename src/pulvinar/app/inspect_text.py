@@ -1,6 +1,6 @@
 """What `pulvinar data inspect` prints: tables for people of what `inspect` found. Programs take --json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pulvinar.core import terminal
@@ -86,7 +86,7 @@ def _targets(targets: Mapping[str, Row]) -> Table:
     return Table(columns, [{"target": name, **row} for name, row in targets.items()])
 
 
-TABLES = {"subjects": _subjects, "classes": _classes, "targets": _targets, "probes": _probes}
+TABLES: dict[str, Callable[[Any], Table]] = {"subjects": _subjects, "classes": _classes, "targets": _targets, "probes": _probes}
 
 
 def _pairs(found: Mapping[str, Any], without: Sequence[str]) -> str:
