@@ -63,6 +63,21 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_written(folder, t
     assert not out.exists()
 
 
+def test_inspect_of_pictures_of_several_sizes_counts_them_and_says_what_methods_need(tmp_path, capsys, monkeypatch):
+    for number, (height, name) in enumerate([(8, "cat"), (8, "cat"), (12, "dog")]):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.fromarray(np.full((height, 10, 3), number, np.uint8)).save(tmp_path / name / f"{number}.png")
+    assert main(["data", "inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pictures"], found["folders"], found["sizes"]) == (3, {"cat": 2, "dog": 1}, {"8 x 10": 2, "12 x 10": 1})
+    assert "size" in found["refused_by_methods"]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["data", "inspect", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "8 x 10: 2; 12 x 10: 1" in shown
+    assert max(map(len, shown.splitlines())) <= 60 or str(tmp_path) in shown
+
+
 def test_inspect_lists_what_is_in_an_image_set_and_what_was_left_out(folder, tmp_path, capsys):
     (folder / "train" / "cat" / "notes.txt").write_text("x")
     (folder / "__MACOSX").mkdir()

@@ -1,8 +1,11 @@
 """Oracles: the lines that must appear on stderr, at clock times set by hand."""
 
 import contextlib
+import io
+import re
 import sys
 
+import pyte
 import pytest
 
 from pulvinar.core import progress
@@ -51,15 +54,89 @@ def test_short_work_shows_nothing(capsys, clock):
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_one_line_is_redrawn_and_cleared(capsys, clock, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with progress.bar("work", 4) as shown:
-        for _ in range(4):
+class Terminal(io.StringIO):
+    """A stream that is a terminal, and what it shows (by pyte, an emulator)."""
+
+    def isatty(self):
+        return True
+
+    def lines(self):
+        screen = pyte.Screen(COLUMNS, 12)
+        pyte.Stream(screen).feed(self.getvalue().replace("\n", "\r\n"))
+        return [line.rstrip() for line in screen.display if line.strip()]
+
+
+COLUMNS = 60
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Put a terminal in the place of stderr (not before the test runs: pytest puts its own there)."""
+
+    def put():
+        monkeypatch.setenv("COLUMNS", str(COLUMNS))
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        return sys.stderr
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return put
+
+
+def test_bars_are_one_line_each_below_what_is_said_and_leave_nothing(terminal, clock):
+    shown_at = terminal()
+    name = "a description that is longer than the terminal is wide by quite a bit"
+    with progress.bar("outer", 4) as outer:
+        clock[0] += 0.2
+        outer.advance(note="loss 0.5")
+        with progress.bar(name, 10) as inner:
             clock[0] += 0.2
-            shown.advance()
-    written = capsys.readouterr().err
-    assert written.count("\r\x1b[2Kwork: ") == 4
-    assert written.endswith("work: 4/4 in 1 s\r\x1b[2K")
+            inner.advance()
+            progress.log("a message")
+            clock[0] += 0.2
+            inner.advance()
+            said, first, second = shown_at.lines()
+            assert said == "a message"
+            assert "outer: 1/4 in 0 s, 1 s left  loss 0.5" in first
+            assert second.endswith("…")
+            assert len(second) == COLUMNS
+        clock[0] += 2
+        outer.advance()
+        assert len(shown_at.lines()) == 2
+    assert shown_at.lines() == ["a message", "outer: 2/4 in 3 s, 3 s left  loss 0.5"]
+    assert sys.stderr is shown_at  # rich has given it back
+
+
+def test_bars_that_nobody_closes_are_taken_away(terminal, clock):
+    shown_at = terminal()
+    left = progress.track(range(3), "work", 3)
+    next(left)
+    clock[0] += 0.2
+    next(left)
+    assert "work: 1/3" in shown_at.lines()[0]
+    progress.end_bars()
+    assert shown_at.lines() == []
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colours_where_they_are_not_wanted_and_no_bar_where_none_can_be_drawn(variable, value, terminal, clock, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    shown_at = terminal()
+    with progress.bar("work", 3) as shown:
+        clock[0] += 0.2
+        shown.advance()
+    colours = re.findall(r"\x1b\[[\d;]*m", shown_at.getvalue())
+    assert colours == []
+    assert ("work: 1/3" in shown_at.getvalue()) == (variable == "NO_COLOR")
+
+
+def test_steps_of_an_unknown_total_are_counted(terminal, clock):
+    shown_at = terminal()
+    with progress.bar("tries", None) as shown:
+        clock[0] += 2
+        shown.advance(note="share 0.3")
+        assert "tries: 1 in 2 s  share 0.3" in shown_at.lines()[0]
+    assert shown_at.lines() == ["tries: 1 in 2 s  share 0.3"]
 
 
 def test_a_bar_is_closed_when_the_work_fails(capsys, clock):

@@ -3,10 +3,12 @@
 import csv
 import io
 import math
+import re
 
 import pytest
 
-from pulvinar.scores.table import Column, Table
+from pulvinar.core import terminal
+from pulvinar.scores.table import GAP, SHORTEST_NAME, Column, Table
 
 COLUMNS = (
     Column("name", "model", lead=True, words=str.upper, note="layer"),
@@ -42,6 +44,33 @@ def test_a_narrow_terminal_gets_blocks_led_by_the_names_and_is_told_of_minor_col
     assert "0.040" not in short.text(34)
     assert "On the page: p." in short.text(34)
     assert "0.040" in short.text(80)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 120])
+def test_nothing_is_wider_than_the_terminal_and_no_number_is_broken(width: int) -> None:
+    rows = [{**ROWS[0], "name": "a selector of quite a long name, more words than fit"}, *ROWS[1:]]
+    text = Table(COLUMNS, rows, ours=(0,)).text(width)
+    assert max(map(len, text.splitlines())) <= max(width, len("−0.25 [−0.50, +0.10]") + len(GAP) + SHORTEST_NAME)
+    for value in ("50.0 [45.0, 55.0]", "25.0 [20.0, 30.0]", "−0.25 [−0.50, +0.10]", "0.040"):
+        assert text.count(value) == 1
+
+
+@pytest.mark.parametrize(("is_terminal", "no_color", "styled"), [(True, "", True), (True, "1", False), (False, "", False)])
+def test_styles_on_a_terminal_alone_and_never_with_no_color(
+    is_terminal: bool, no_color: str, styled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+    table = Table(COLUMNS, ROWS, ours=(0,))
+    plain = table.text(math.inf)
+    with terminal.styles_for(stream):
+        shown = table.text()
+        assert table.text(math.inf) == plain  # for files
+    assert ("\x1b[" in shown) == styled
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == plain
+    assert table.text() == plain
 
 
 def test_csv_and_frame_hold_raw_values_with_their_intervals() -> None:

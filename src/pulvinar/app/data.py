@@ -18,7 +18,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
 from pulvinar.data.inspect import inspect as describe
 from pulvinar.data.inspect import inspect_images as describe_images
-from pulvinar.data.inspect import probe_values
+from pulvinar.data.inspect import inspect_pictures, probe_values
 from pulvinar.data.pictures import look_into
 from pulvinar.data.sessions import ShownImages
 
@@ -160,7 +160,7 @@ def absolute(source: str) -> str:
 def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
     """What is in an experiment, and which files differ from their checksums; or in an image set, and what was left out of it.
 
-    A dataset with an `inspect` says it itself.
+    A dataset with an `inspect` says it itself. Of a folder of pictures that no method takes as it is, sizes and the reason.
 
     probe: how many single values of a dataset's own files to give beside.
     """
@@ -169,7 +169,12 @@ def inspect(source: str, *, probe: int | None = None) -> dict[str, Any]:
     if named and named.inspect and probe is None:
         return named.inspect(path)
     if probe is None and (named or _holds_pictures(source)):
-        opened = _load(dataset, path, source) if named else open_data("images", source)
+        try:
+            opened = _load(dataset, path, source) if named else open_data("images", source)
+        except InputError as error:
+            if named or not Path(source).is_dir():
+                raise
+            return inspect_pictures(Path(source)) | {"refused_by_methods": str(error)}
         if isinstance(opened, ImageSet):
             return describe_images(opened)
         experiment = _as_experiment(opened, source, dataset)

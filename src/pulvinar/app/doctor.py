@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pulvinar.core import terminal
 from pulvinar.core.places import is_left_over
 from pulvinar.core.storage import cache_folder
 
@@ -26,6 +27,7 @@ EXTRAS = {  # what each is for
     "deploy": "deploy export, deploy bench: ONNX and its runtimes, int8, OpenVINO",
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
     "weights": "trained weights of an image network without a hub: data embed, weights=packaged",
+    "loggers": "fit --log tensorboard, wandb or mlflow",
     "cluster": "sweep --on slurm, sweep --on dask",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -173,7 +175,7 @@ def clear_cache() -> dict[str, Any]:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """What `pulvinar doctor` prints, in 80 columns."""
+    """What `pulvinar doctor` prints, in 80 columns or fewer."""
     versions, threads, devices, cache = (result[name] for name in ("versions", "threads", "devices", "cache"))
     own = ", ".join(
         f"{name} {number or 'MISSING'}" for name, number in versions.items() if name not in ("pulvinar", "platform")
@@ -201,7 +203,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    return textwrap.fill(f"{name:<17}{text}", WIDTH, subsequent_indent=" " * 17, break_on_hyphens=False)
+    return textwrap.fill(f"{name:<17}{text}", min(WIDTH, terminal.width()), subsequent_indent=" " * 17, break_on_hyphens=False)
 
 
 def _memory_text(memory: dict[str, int | None]) -> str:

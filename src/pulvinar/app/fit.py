@@ -1,6 +1,7 @@
 """`pulvinar fit`, `evaluate`, `predict` and `report`: a method on data of the kind it declares, in a run folder."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ from pulvinar.app import registry
 from pulvinar.app.data import open_data
 from pulvinar.app.preset import Preset
 from pulvinar.app.stored_runs import uses_run
-from pulvinar.core import devices
+from pulvinar.core import devices, terminal
 from pulvinar.core.config import Given, build, idle_settings, read_toml, to_toml, values_of
 from pulvinar.core.errors import ConfigError, FileError, InputError
 from pulvinar.core.progress import keeping, log
 from pulvinar.core.storage import refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
+from pulvinar.learning import loggers
 from pulvinar.learning.method import Data, Method
 from pulvinar.learning.processes import is_first, start, wait
 from pulvinar.learning.runs import RunFolder
@@ -123,9 +125,14 @@ def fit(
     backbone: str | None = None,
     target: str | None = None,
     resume: bool = False,
+    log_to: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Fit a method; the run folder is made only after the input has been checked. data: as `open_data` takes them."""
+    """Fit a method; the run folder is made only after the input has been checked. data: as `open_data` takes them.
+
+    log_to: loggers (`learning/loggers.py`) that get the run's records; a resumed run keeps those it has.
+    """
     found = registry.method(method)
+    loggers.require(log_to)
     assignments = values_of(assignments)
     if backbone is not None and is_setting(found, "backbone"):
         assignments, backbone = {**assignments, "backbone": backbone}, None
@@ -140,7 +147,7 @@ def fit(
     if resuming:
         run = _reopen(out, method, config, backbone_config, given=bool(config_file or assignments))
         if not run.finished:
-            with run.held():
+            with run.held(), run.logged(log_to):
                 _continue(found, run, data, target)
         else:
             log(f"{out}: this run is finished; nothing to resume")
@@ -150,7 +157,7 @@ def fit(
     prepared = prepare(found, config, opened, plan, Path(out))
     run = create_run(out, found, config, opened, plan)
     _, _, preset = given_settings(found, config_file, assignments)
-    with run.held():
+    with run.held(), run.logged(log_to):
         if preset is not None:
             run.facts["preset"] = preset.name
         _fit(found, config, opened, run, prepared)
@@ -214,7 +221,7 @@ def _fit(method: Method, config: Any, opened: Data, run: RunFolder, prepared: li
     plan, own = run.facts.get("backbone"), prepared.pop(0)
     place = _backbone_run(plan, run.path)
     if prepared and plan and place and method.backbone and method.join:
-        _pretrain(registry.method(method.backbone), place, plan["settings"], opened, prepared)
+        _pretrain(registry.method(method.backbone), place, plan["settings"], opened, prepared, log_to=run.logged_to)
         with keeping(own.warned.append), devices.using(config.device):
             own.data = method.join(config, own.data, RunFolder.reopen(place))
     fit_from(method, config, own, run, place)
@@ -369,12 +376,20 @@ def require_same_data(run: RunFolder, opened: Data) -> None:
         raise InputError(f"{run.path}: the data are not the ones this run began with ({run.facts['data']['path']})")
 
 
-def _pretrain(method: Method, folder: Path, settings: dict[str, Any], opened: Data, prepared: list[Prepared]) -> None:
+def _pretrain(
+    method: Method,
+    folder: Path,
+    settings: dict[str, Any],
+    opened: Data,
+    prepared: list[Prepared],
+    *,
+    log_to: Sequence[str],
+) -> None:
     """The backbone's own run, inside the run that reads it; continued if it was begun."""
     config = build(method.config, settings, name=method.name)
     plan = _inner_plan(method, config)
     run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, opened, plan)
-    with run.held():
+    with run.held(), run.logged(log_to):
         _fit(method, config, opened, run, prepared)
 
 
@@ -424,8 +439,12 @@ def evaluate(run: str, *, data: str | Data | None = None, controls: bool = True,
         )
     if not finished.finished:
         raise FileError(f"{run}: the fit has not finished; continue it with `pulvinar fit {finished.method} … --resume`")
-    with finished.held():
-        return _evaluate(finished, data, controls=controls, assignments=assignments)
+    with finished.held(), finished.logged(()) as logs:
+        result = _evaluate(finished, data, controls=controls, assignments=assignments)
+        if logs is not None:
+            logs.scores(result["rows"])
+            logs.pictures()
+        return result
 
 
 def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, assignments: Given) -> dict[str, Any]:
@@ -468,7 +487,7 @@ def _finding(finished: RunFolder, elsewhere: dict[str, Any] | None) -> dict[str,
 def evaluation_text(result: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints of a result: the table, then the finding and its cautions."""
     said = [result["headline"], *(f"caution: {text}" for text in result["cautions"])]
-    return "\n".join([_table_text(result), "", *said])
+    return "\n".join([_table_text(result), "", *map(terminal.filled, said)])
 
 
 def _table_text(result: dict[str, Any]) -> str:

@@ -66,7 +66,8 @@ def _arguments(assignments: Given, options: Mapping[str, Any]) -> list[str]:
     given = [f"{name}={value}" for name, value in values_of(assignments).items()]
     flags = {"--data": "data", "--config": "config_file", "--backbone": "backbone", "--target": "target"}
     made = [part for flag, name in flags.items() if options.get(name) for part in (flag, str(options[name]))]
-    return made + (["--set", *given] if given else []) + (["--resume"] if options.get("resume") else [])
+    logs = ["--log", *options["log_to"]] if options.get("log_to") else []  # the first process sends them
+    return made + (["--set", *given] if given else []) + logs + (["--resume"] if options.get("resume") else [])
 
 
 def _start(command: Sequence[str], said: Sequence[Path]) -> list["subprocess.Popen[bytes]"]:

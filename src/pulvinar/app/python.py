@@ -1,7 +1,7 @@
 """What Python adds to the functions of the command line: settings as values, data as objects, a run as the result."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def fit(
     backbone: "Run | str | os.PathLike[str] | Mapping[str, Any] | None" = None,
     target: str | None = None,
     resume: bool = False,
+    log_to: Sequence[str] = (),
     **more: Any,
 ) -> Run:
     """Fit a method to data; the finished run, whose folder `out` is the one that `pulvinar fit` writes.
@@ -62,8 +63,8 @@ def fit(
     `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
     before anything is written. backbone: the finished run that the method builds on, or a dict of settings to train it with;
     of methods with a setting of that name, the network. target: the new subject, if not the experiment's own. resume: continue
-    a fit that was interrupted; it ends with the same weights. Raises `ConfigError` for settings, `InputError` for data that do
-    not fit the method, `FileError` for a folder that exists.
+    a fit that was interrupted; it ends with the same weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. Raises
+    `ConfigError` for settings, `InputError` for data that do not fit the method, `FileError` for a folder that exists.
     """
     given = {**_plain(_settings(settings)), **_plain(more)}
     if isinstance(backbone, Mapping):
@@ -71,7 +72,8 @@ def fit(
     place = None if backbone is None or isinstance(backbone, Mapping) else os.fspath(backbone)
     source = os.fspath(data) if isinstance(data, str | os.PathLike) else data
     folder = os.fspath(out)
-    fitting.fit(method, data=source, out=folder, assignments=given, backbone=place, target=target, resume=resume)
+    options: dict[str, Any] = {"backbone": place, "target": target, "resume": resume, "log_to": log_to}
+    fitting.fit(method, data=source, out=folder, assignments=given, **options)
     return Run(Path(folder), data=None if isinstance(source, str) else source)
 
 

@@ -128,6 +128,9 @@ def reconstruct(
         summary,
         simulated=experiment.simulated,
     )
+    with RunFolder.reopen(run).logged(()) as logs:
+        if logs is not None:
+            logs.pictures()
     return {"run": run, "out": str(folder), "grid": str(grid), "images": str(folder / "images"), **summary}
 
 

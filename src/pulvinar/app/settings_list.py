@@ -1,14 +1,12 @@
 """The settings of a method as a person reads them: in groups, each with its default, what fits, and what it does."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pulvinar.app import preset, registry
 from pulvinar.app.fit import BACKBONE_PREFIX
+from pulvinar.core import terminal
 from pulvinar.core.config import Described, described_in_groups
-
-NARROWEST = 48  # below it, what a setting does stands under its name
 
 
 def groups_of(method: str) -> dict[str, list[Described]]:
@@ -34,12 +32,10 @@ def settings_of(method: str) -> list[Described]:
 
 def groups_text(groups: Mapping[str, Sequence[Described]], width: int) -> str:
     """Name and default of every setting, and beside them what it does and what fits."""
-    names = {row[0]: f"{row[0]} = {shown(row[2])}" for rows in groups.values() for row in rows}
-    indent = min(max(map(len, names.values()), default=0) + 4, width // 2) if width >= NARROWEST else 6
     blocks = []
     for heading, rows in groups.items():
-        lines = [heading, *(_row(names[name], f"{text} ({fits})", indent, width) for name, fits, _, text in rows)]
-        blocks.append("\n".join(lines))
+        said = [(f"{name} = {shown(default)}", f"{text} ({fits})") for name, fits, default, text in rows]
+        blocks.append(f"{terminal.strong(heading)}\n{terminal.two_columns(said, width)}")
     return "\n\n".join(blocks)
 
 
@@ -50,11 +46,3 @@ def shown(default: Any) -> str:
     if isinstance(default, bool) or default is None:
         return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def _row(name: str, text: str, indent: int, width: int) -> str:
-    head = f"  {name}"
-    filled = textwrap.wrap(text, width - indent, break_long_words=False, break_on_hyphens=False)
-    if len(head) + 2 <= indent:
-        return "\n".join([f"{head:<{indent}}{filled[0]}", *(" " * indent + line for line in filled[1:])])
-    return "\n".join([head, *(" " * indent + line for line in filled)])

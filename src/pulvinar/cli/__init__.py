@@ -18,6 +18,7 @@ from pathlib import Path
 from pulvinar.cli import completion, data, deploy, doctor, encoding, macs, reproduce, rsa, runs, sweeps
 from pulvinar.cli.common import Commands, UsageError, add_flags, as_json, parser_with
 from pulvinar.cli.interrupted import kept
+from pulvinar.core import terminal
 from pulvinar.core.checksums import using
 from pulvinar.core.errors import PulvinarError
 from pulvinar.core.places import remove_left_overs, require_own_kind
@@ -48,15 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep; read when torch loads (docs/log.md, busy cores)
     arguments = parser().parse_args(argv)
-    from pulvinar.core.progress import REPORTER
+    from pulvinar.core.progress import REPORTER, end_bars
 
     before = REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose
     REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose = arguments.quiet, True, arguments.verbose
     REPORTER.interrupted = None
     try:
-        with using(arguments.checksums), _interrupts():
+        with using(arguments.checksums), _interrupts(), terminal.styles_for(sys.stdout):
             return _run(arguments)
     finally:
+        end_bars()
         REPORTER.quiet, REPORTER.to_stderr, REPORTER.verbose = before
 
 

@@ -84,11 +84,11 @@ def say(arguments: argparse.Namespace, text: str) -> None:
         print(text)
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def as_json(value: Any) -> str:
     """The result as one JSON object; numpy and torch values become plain ones."""
     from pulvinar.core.storage import to_jsonable
 
-    return json.dumps(to_jsonable(value), indent=indent)
+    return json.dumps(to_jsonable(value))
 
 
 def add_settings(to: argparse.ArgumentParser) -> None:

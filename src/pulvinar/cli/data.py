@@ -2,14 +2,15 @@
 
 import argparse
 
-from pulvinar.cli.common import Commands, Result, UsageError, add_settings, as_json, say
+from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.data import inspect
+    from pulvinar.app.inspect_text import as_text
 
     result = inspect(arguments.source, probe=arguments.probe)
-    say(arguments, as_json(result, indent=2))
+    say(arguments, as_text(result))
     return result
 
 

@@ -8,6 +8,8 @@ from pulvinar.cli.method_help import HelpOfMethod
 from pulvinar.core import terminal
 from pulvinar.core.config import Described
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")  # learning/loggers.py has them
+
 
 def _demo(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.demo import demo
@@ -22,10 +24,8 @@ def _list(arguments: argparse.Namespace) -> Result:
     from pulvinar.app import preset, registry
 
     result = {kind: registry.names(kind) for kind in registry.KINDS} | {"presets": preset.names()}
-    for kind, entries in result.items():
-        say(arguments, f"{kind}:")
-        for name, line in entries.items():
-            say(arguments, f"  {name:24} {line}")
+    said = (f"{terminal.strong(kind)}\n{terminal.two_columns(entries.items())}" for kind, entries in result.items())
+    say(arguments, "\n\n".join(said))
     return result
 
 
@@ -52,6 +52,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
             backbone=arguments.backbone,
             target=arguments.target,
             resume=arguments.resume,
+            log_to=arguments.log,
             scored=("selection" if arguments.only_selection else "all") if arguments.evaluate else None,
             n_processes=arguments.devices,
         )
@@ -193,6 +194,14 @@ def declare(commands: Commands) -> None:
         default=1,
         metavar="N",
         help="train on N GPUs, or on the CPU in N processes (docs/devices.md)",
+    )
+    fit.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=LOGGERS,
+        help="where loss, scores, budget and pictures go too, in RUN/logs; a resumed run and its evaluation go on there",
     )
     fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
     fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")

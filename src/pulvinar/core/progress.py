@@ -11,9 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from pulvinar.core import terminal
 from pulvinar.core.errors import PulvinarWarning
+
+if TYPE_CHECKING:  # a bar that is not drawn needs no rich
+    from pulvinar.core.live import LiveBars
 
 Item = TypeVar("Item")
 
@@ -132,19 +136,32 @@ warn = REPORTER.warn
 keeping = REPORTER.keeping
 
 
-class Bar:
-    """Steps done of a known total, with a note (a loss, a count) that changes."""
+def _live() -> "LiveBars":
+    from pulvinar.core.live import BARS
 
-    def __init__(self, description: str, total: int) -> None:
+    return BARS
+
+
+def end_bars() -> None:
+    """Take away what bars have drawn, of those too that nobody closes."""
+    if "pulvinar.core.live" in sys.modules:
+        _live().end_all()
+
+
+class Bar:
+    """Steps done of a total (None: unknown), with a note (a loss, a count) that changes."""
+
+    def __init__(self, description: str, total: int | None) -> None:
         self.description, self.total, self.done, self.note = description, total, 0, ""
         self.started = self.last_line = time.monotonic()
-        self.live = sys.stderr.isatty() and not REPORTER.quiet
+        self._task = None if REPORTER.quiet or not terminal.is_live(sys.stderr) else _live().begin(total)
 
     def _text(self) -> str:
         seconds = time.monotonic() - self.started
-        remaining = seconds / self.done * (self.total - self.done) if self.done else float("nan")
-        left = f", {remaining:.0f} s left" if self.done and self.done < self.total else ""
-        return f"{self.description}: {self.done}/{self.total} in {seconds:.0f} s{left}{'  ' + self.note if self.note else ''}"
+        of, left = "" if self.total is None else f"/{self.total}", ""
+        if self.total is not None and 0 < self.done < self.total:
+            left = f", {seconds / self.done * (self.total - self.done):.0f} s left"
+        return f"{self.description}: {self.done}{of} in {seconds:.0f} s{left}{'  ' + self.note if self.note else ''}"
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Count steps as done and refresh the display. Raises KeyboardInterrupt after a Ctrl-C that nobody has seen."""
@@ -155,25 +172,24 @@ class Bar:
         now = time.monotonic()
         if REPORTER.quiet:
             return
-        if self.live and now - self.last_line > 0.1:
-            sys.stderr.write("\r\x1b[2K" + self._text())
-            sys.stderr.flush()
+        if self._task is not None and now - self.last_line > 0.1:
+            _live().show(self._task, self.done, self._text())
             self.last_line = now
-        elif not self.live and self.done < self.total and now - self.last_line > REPORTER.seconds_between_lines:
+        elif self._task is None and self.done != self.total and now - self.last_line > REPORTER.seconds_between_lines:
             log(self._text())
             self.last_line = now
 
     def close(self) -> None:
         """End the display with a last line, if the work took long enough to have shown one."""
-        if self.live:
-            sys.stderr.write("\r\x1b[2K")
+        if self._task is not None:
+            _live().end(self._task)
         if time.monotonic() - self.started > 1.0:
             log(self._text())
 
 
 @contextmanager
-def bar(description: str, total: int) -> Iterator[Bar]:
-    """A progress bar for a block of work."""
+def bar(description: str, total: int | None) -> Iterator[Bar]:
+    """A progress bar for a block of work; total: None where nobody knows how many steps it takes."""
     shown = Bar(description, total)
     try:
         yield shown

@@ -1,13 +1,16 @@
 """What is in an experiment, or in an image set, in numbers."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pulvinar.core.storage import to_jsonable
+from pulvinar.core.progress import track
+from pulvinar.core.storage import reading, to_jsonable
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.pictures import find_pictures, size_of
 from pulvinar.data.responses import Responses
 from pulvinar.data.stimuli import image_notes
 
@@ -62,6 +65,22 @@ def inspect_images(images: ImageSet) -> dict[str, Any]:
         "notes": list(images.notes),
     }
     return to_jsonable(summary)
+
+
+def inspect_pictures(folder: Path) -> dict[str, Any]:
+    """A summary of a folder of pictures that are no image set as they are: how many in which folder, sizes (height x width)."""
+    paths, left_out = find_pictures(folder)
+    sizes: Counter[str] = Counter()
+    for path in track(paths, "reading sizes", len(paths)):
+        with reading(path, "image"):
+            sizes[" x ".join(map(str, size_of(path)))] += 1
+    return {
+        "name": folder.resolve().name,
+        "pictures": len(paths),
+        "folders": dict(Counter(str(path.parent.relative_to(folder)) for path in paths)),
+        "sizes": dict(sizes.most_common()),
+        "notes": left_out,
+    }
 
 
 def probe_values(experiment: Experiment, n: int, *, seed: int = 0) -> list[dict[str, Any]]:

@@ -156,6 +156,12 @@ def _opened(path: Path) -> "Image":
         raise ValueError(f"its content is none of {', '.join(_formats())} in a form that is read") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of a picture in pixels; its pixels are not decoded. `ValueError` where it is none that is read."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
 def whole_image(path: Path) -> io.BytesIO:
     """The bytes of an image file; those of a PNG compared with the checksum that each of its chunks carries.
 

@@ -5,6 +5,7 @@ config.toml     every setting, defaults too
 environment.json  versions, platform, threads, device
 metrics.jsonl   one JSON object a line, rewritten whole at each checkpoint
 checkpoints/    our own format (learning/checkpoints.py)
+logs/, logs.json  with --log: TensorBoard, Weights & Biases, MLflow (learning/loggers.py)
 predictions/, artifacts/, published.json, evaluation.json
 evaluations/    self-supervised runs: on other images, or scored in another way; each with evaluation.json and predictions/
 """
@@ -14,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ from pulvinar.core.places import TEMPORARY, remove
 from pulvinar.core.progress import detail, log, warn
 from pulvinar.core.storage import atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.learning import checkpoints
+from pulvinar.learning.loggers import Logs, kept_in
 from pulvinar.learning.loss_watch import troubles
 from pulvinar.learning.processes import is_first, wait
 
@@ -59,6 +61,7 @@ class RunFolder:
         self.path = path
         self.facts: dict[str, Any] = read_json(path / "run.json")
         self.records: list[dict[str, Any]] = []
+        self._logs: Logs | None = None
         self._started = time.monotonic() - float(self.facts.get("seconds", 0.0))
         self._last_checkpoint = time.monotonic()
 
@@ -131,6 +134,28 @@ class RunFolder:
             self.facts = read_json(self.path / "run.json")
             yield
 
+    @contextmanager
+    def logged(self, names: Sequence[str]) -> Iterator["Logs | None"]:
+        """A block whose records go to these loggers, and to those that the run had before; the first process sends them."""
+        if not is_first() or not (names or kept_in(self.path)):
+            yield None
+            return
+        self._logs = Logs(self.path, names, self.settings())
+        try:
+            yield self._logs
+        finally:
+            self._logs.close()
+            self._logs = None
+
+    @property
+    def logged_to(self) -> Sequence[str]:
+        """The loggers that its records go to now."""
+        return () if self._logs is None else self._logs.names
+
+    def _send(self) -> None:
+        if self._logs is not None:
+            self._logs.send(self.records)
+
     @property
     def finished(self) -> bool:
         """Whether the fit has ended."""
@@ -170,6 +195,7 @@ class RunFolder:
         checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
         write_json(self.path / "run.json", self.facts)
+        self._send()
         self._last_checkpoint = time.monotonic()
         detail(f"checkpoint: {self.path / 'checkpoints' / name}.safetensors, {self.facts['seconds']:.0f} s after the start")
 
@@ -206,6 +232,7 @@ class RunFolder:
             self.caution(text)
         self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
         write_json(self.path / "run.json", self.facts)
+        self._send()
         log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
 
     def warn_of_other_device(self) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pulvinar.core.errors import InputError
-from pulvinar.core.progress import track
+from pulvinar.core.progress import bar, track
 from pulvinar.learning.image_features import require_pair
 
 Recipe = Literal["exact", "faithful"]
@@ -66,8 +66,11 @@ def linear_probe(
     chosen: tuple[float, ...] = ()
     if recipe == "exact":
         train, test = standardised(train, test)
-        chosen = tuple(choose_l2(train, train_labels, n_classes, l2_weights, generator) for generator in generators)
-        fits = {weight: solve_logistic(train, train_labels, n_classes, weight) for weight in dict.fromkeys(chosen)}
+        with bar("linear probe, solving", n_seeds * len(l2_weights)) as shown:
+            chosen = tuple(
+                choose_l2(train, train_labels, n_classes, l2_weights, generator, each=shown.advance) for generator in generators
+            )
+            fits = {weight: solve_logistic(train, train_labels, n_classes, weight) for weight in dict.fromkeys(chosen)}
         right = [_right(test, test_labels, *fits[weight]) for weight in chosen]
     else:
         train, test = train.float(), test.float()
@@ -128,9 +131,18 @@ def solve_logistic(
 
 
 def choose_l2(
-    features: Tensor, labels: Tensor, n_classes: int, l2_weights: Sequence[float], generator: torch.Generator
+    features: Tensor,
+    labels: Tensor,
+    n_classes: int,
+    l2_weights: Sequence[float],
+    generator: torch.Generator,
+    *,
+    each: Callable[[], None] = lambda: None,
 ) -> float:
-    """The L2 weight with the best accuracy on an inner fifth of the training images, by class; of equals the stronger."""
+    """The L2 weight with the best accuracy on an inner fifth of the training images, by class; of equals the stronger.
+
+    each: called after every weight that was tried.
+    """
     inner = inner_rows(labels, generator)
     outer = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
     outer[inner] = False
@@ -142,6 +154,7 @@ def choose_l2(
         accuracy = float(_right(features[inner], labels[inner], *start).double().mean())
         if accuracy > best:
             best, chosen = accuracy, weight
+        each()
     return float(chosen)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulvinar.core.errors import InputError
+from pulvinar.core.progress import track
 from pulvinar.learning.image_features import require_pair
 
 Metric = Literal["euclidean", "cosine"]
@@ -56,7 +57,8 @@ def knn_accuracy(
         bank, queries = functional.normalize(bank, dim=1), functional.normalize(queries, dim=1)
     n_classes = 1 + max(int(bank_labels.max()), int(query_labels.max()))
     predicted = []
-    for part in queries.split(N_QUERIES_AT_ONCE):
+    parts = queries.split(N_QUERIES_AT_ONCE)
+    for part in track(parts, "nearest neighbours", len(parts)):
         distance, rows = _nearest(part, bank, k, metric)
         votes = torch.zeros(len(part), n_classes, dtype=torch.float64, device=part.device)
         votes.scatter_add_(1, bank_labels[rows], _weights(distance, weighting, temperature))

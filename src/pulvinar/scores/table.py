@@ -13,14 +13,15 @@ import math
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from pulvinar.core import terminal
 from pulvinar.core.notebook import counted, html_table, listed
 from pulvinar.scores.resampling import interval_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.text import Text
 
 Row = Mapping[str, Any]
 Cells = list[str]  # a column as it is written, its two heads first
@@ -29,6 +30,8 @@ NO_BREAK = "\u00a0"
 INTERVAL = f"[95{NO_BREAK}%]"  # in the head of a column with intervals
 ABSENT = "–"
 GAP = "  "
+SHORTEST_NAME = 12  # a name is broken to fit the terminal, not into less
+HEAD_RULE = "    \n    \n -- \n    \n    \n    \n    \n    \n"  # rich's form of a table with a rule below its heads
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,11 @@ class Table:
     def text(self, width: float | int | None = None) -> str:
         """Aligned columns, the reasons of unavailable rows below them.
 
-        width: in characters (None: the terminal's, infinite: one block). What does not fit into one block is told in several,
-        each led by the names of the rows; minor columns are then left out, and a line says where they stand.
+        width: in characters (None: the terminal's, with styles where it may have them; infinite: one block). What does not fit
+        into one block is told in several, each led by the names of the rows; minor columns are then left out, and a line says
+        where they stand.
         """
-        width = get_terminal_size((120, 24)).columns if width is None else width
+        has_styles, width = width is None and terminal.styled(), terminal.width() if width is None else width
         available = [row for row in self.rows if not row.get("unavailable")]
         shown = self.shown
         blocks = list(self._blocks(shown, available, width))
@@ -157,12 +161,18 @@ class Table:
         if left_out:
             blocks = list(self._blocks([column for column in shown if not column.minor], available, width))
         n_leads = sum(column.lead for column in shown)
-        parts = ["\n\n".join(_aligned(block, n_leads) for block in blocks)]
+        drawn = (_drawn(block, n_leads, width, self._strong(), has_styles=has_styles) for block in blocks)
+        parts = ["\n\n".join(drawn)]
         if left_out:
             parts.append(f"{self.elsewhere}: {'; '.join(column.name for column in left_out)}.")
         name = self.columns[0]
         parts += [f"{name.value(row)}: not available: {row['unavailable']}" for row in self.rows if row.get("unavailable")]
         return "\n".join([parts[0], *(_filled(part, width) for part in parts[1:])])
+
+    def _strong(self) -> set[int]:
+        """Places of this run's rows among those that are available."""
+        there = [place for place, row in enumerate(self.rows) if not row.get("unavailable")]
+        return {number for number, place in enumerate(there) if place in self.ours}
 
     def _blocks(self, columns: Sequence[Column], rows: Sequence[Row], width: float | int) -> Iterator[list[Cells]]:
         """The written columns in as many blocks as the width asks for, each led by the leading columns."""
@@ -184,15 +194,40 @@ def _width(cells: Cells) -> int:
     return max(map(len, cells))
 
 
-def _aligned(block: Sequence[Cells], n_leads: int) -> str:
-    """Columns side by side, the leading ones to the left, the others to the right, a rule below the heads."""
-    widths = [_width(cells) for cells in block]
-    lines = [
-        GAP.join(cell.ljust(width) if n < n_leads else cell.rjust(width) for n, (cell, width) in enumerate(cells))
-        for cells in (list(zip(line, widths, strict=True)) for line in zip(*block, strict=True))
-    ]
-    n_heads = 2 if lines[1].strip() else 1
-    return "\n".join([*lines[:n_heads], "-" * len(lines[0]), *lines[2:]])
+def _drawn(block: Sequence[Cells], n_leads: int, width: float | int, strong: Collection[int], *, has_styles: bool) -> str:
+    """Columns side by side, the leading ones to the left, the others to the right, a rule below the heads.
+
+    Names that do not fit are broken; numbers never are.
+    """
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table as Drawing
+    from rich.text import Text
+
+    drawing = Drawing(box=Box(HEAD_RULE, ascii=True), show_edge=False, pad_edge=False, padding=(0, 0, 0, len(GAP) - 1))
+    two_heads = any(cells[1] for cells in block)
+    for n, (label, head, *_) in enumerate(block):
+        heads = Text(f"{label}\n{head}" if two_heads else label)
+        is_lead = n < n_leads
+        drawing.add_column(heads, justify="left" if is_lead else "right", no_wrap=not is_lead, overflow="fold")
+    for place, line in enumerate(zip(*(cells[2:] for cells in block), strict=True)):
+        drawing.add_row(*map(_cell, line), style="bold" if place in strong else None)
+    gaps, widths = len(GAP) * (len(block) - 1), [_width(cells) for cells in block]
+    least = sum(min(own, SHORTEST_NAME) if n < n_leads else own for n, own in enumerate(widths))
+    columns = gaps + int(max(min(width - gaps, sum(widths)), least))
+    text = io.StringIO()
+    Console(
+        file=text, width=columns, force_terminal=has_styles, color_system="standard" if has_styles else None, highlight=False
+    ).print(drawing)
+    return text.getvalue().rstrip("\n")
+
+
+def _cell(written: str) -> "Text":
+    """A value, its interval dim."""
+    from rich.text import Text
+
+    value, bracket, interval = written.partition(" [")
+    return Text.assemble(value, (bracket + interval, "dim"))
 
 
 def _filled(text: str, width: float | int) -> str:

@@ -35,6 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.progress import bar
 
 BoundTarget = Literal["solved", "density", "sqrt"]
 BudgetMode = Literal["constraint", "penalty", "none"]
@@ -151,9 +152,31 @@ def bisect_logit_shift(
     between, until |share - budget| <= tolerance. `InputError` where no shift up to `largest` reaches the budget.
     at_most: a share below the budget keeps it; where even the largest shift stays below, the nearest one is the answer.
     """
+    with bar("shifting the gates onto the budget, tries", None) as shown:
+
+        def counted(shift: float) -> float:
+            share = share_at(shift)
+            shown.advance(note=f"share {share:.4f}")
+            return share
+
+        tried = _tried_shifts(counted, budget, tolerance, first=first, largest=largest, n_steps=n_steps, at_most=at_most)
+    return min(tried, key=lambda trial: (abs(trial.share - budget), abs(trial.shift)))
+
+
+def _tried_shifts(
+    share_at: Callable[[float], float],
+    budget: float,
+    tolerance: float,
+    *,
+    first: float,
+    largest: float,
+    n_steps: int,
+    at_most: bool,
+) -> list[Shift]:
+    """All shifts that the bisection looks at, in its order."""
     tried = [Shift(0.0, share_at(0.0))]
     if abs(tried[0].share - budget) <= tolerance:
-        return tried[0]
+        return tried
     sign = 1.0 if tried[0].share < budget else -1.0
     near, far = 0.0, sign * first
     while True:
@@ -175,4 +198,4 @@ def bisect_logit_shift(
         middle = (near + far) / 2
         tried.append(Shift(middle, share_at(middle)))
         near, far = (near, middle) if sign * (tried[-1].share - budget) >= 0 else (middle, far)
-    return min(tried, key=lambda trial: (abs(trial.share - budget), abs(trial.shift)))
+    return tried

@@ -136,6 +136,7 @@ def fit_and_evaluate(
     resume: bool = False,
     scored: str | None = None,
     n_processes: int = 1,
+    log_to: Sequence[str] = (),
 ) -> dict[str, Any]:
     """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives."""
     if scored and registry.method(method).evaluate is None:
@@ -150,6 +151,7 @@ def fit_and_evaluate(
         backbone=backbone,
         target=target,
         resume=resume,
+        log_to=log_to,
     )
     if scored and not (Path(out) / "evaluation.json").is_file():
         fitting.evaluate(out, data=data, controls=scored == "all")
