@@ -31,7 +31,7 @@ Path(os.environ["MATPLOTLIBRC"]).touch()  # nothing in it: matplotlib's own defa
 TYPED = [f"pulvinar.{name}" for name in ("scores", "selection", "networks", "linear", "learning.contrastive")]
 TYPED += [f"pulvinar.rsa.{name}" for name in ("inference", "rdm_files", "rsatoolbox_files", "stage_mask")]
 TYPED += [f"pulvinar.gating.{name}" for name in ("objectives", "distillation_objective")]
-TYPED += [f"pulvinar.decoding.pictures.{name}" for name in ("diffusion_prior", "image_autoencoder", "picture_decoder")]
+TYPED += [f"pulvinar.decoding.pictures.{name}" for name in ("image_autoencoder", "picture_decoder")]
 TYPED += ["pulvinar.decoding.pictures.picture_generators", "pulvinar.decoding.pictures.picture_measures"]
 TYPED += ["pulvinar.encoding.response_heads"]
 TYPED += [

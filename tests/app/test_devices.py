@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from tiny_methods import METHODS, TINY, begin, trained_backbone
 from torch import nn
 
@@ -18,7 +19,6 @@ from pulvinar.app import registry
 from pulvinar.core import devices
 from pulvinar.core.config import build
 from pulvinar.core.errors import ConfigError
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.learning.runs import RunFolder
 
 QUICK = ("cross_subject_decoder", "ridge_encoding")  # the others take longer; `pytest -m slow` has them

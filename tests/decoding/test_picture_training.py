@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from pulvinar.decoding.decoder_training import draw_mixing
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.decoding.pictures.picture_decoder import LowLevelBranch
 from pulvinar.decoding.pictures.picture_training import PartSettings, PartTrainer, low_level_loss, prior_loss
 from pulvinar.learning.contrastive import similarity, soft_clip_targets, soft_cross_entropy
+from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 SETTINGS = PartSettings(epochs=4, batch_size=8, learning_rate=0.2, weight_decay=0.1)
 

@@ -13,7 +13,12 @@ from typing import Any
 from pulvinar.app import fit as fitting
 from pulvinar.app.recipe import Recipe
 
-EXTRAS = {"decoding": {"open_clip": "pictures"}, "rsa": {"timm": "vision"}, "encoding": {"torchvision": "vision"}, "gating": {}}
+EXTRAS = {
+    "decoding": {"open_clip": "pictures", "diffusers": "pictures"},
+    "rsa": {"timm": "vision"},
+    "encoding": {"torchvision": "vision"},
+    "gating": {},
+}
 TRAINING = 3  # a step forward, and backward as two
 FLOAT, ADAM = 4, 16  # bytes of a number, and of a parameter with its gradient and both moments
 N_PAIR_FOLDS = 10  # of learning to aggregate's held-out pairs
@@ -23,7 +28,8 @@ N_SUBJECTS = 8  # of Algonauts 2023
 def missing_extras(recipe: Recipe) -> list[str]:
     """Extras of pulvinar that a full recipe needs and that are not installed."""
     wanted = EXTRAS[recipe.wing]
-    return [f"pip install 'pulvinar[{extra}]'" for module, extra in wanted.items() if find_spec(module) is None]
+    missing = [extra for module, extra in wanted.items() if find_spec(module) is None]
+    return [f"pip install 'pulvinar[{extra}]'" for extra in dict.fromkeys(missing)]
 
 
 @cache
@@ -93,6 +99,8 @@ def _decoder(config: Any, backbone: Any, size: dict[str, Any], speed: Any) -> li
     from pulvinar.selection.voxel_mask import voxel_budget
 
     shape = (backbone if config.pretrain else config).shape(n_tokens=size["n_tokens"], dim=size["dim"])
+    if shape.prior_layers and find_spec("diffusers") is None:
+        return [None]
     others, n_trials = size["others"], size["n_trials"] * (config.n_sessions or 1)
     kept = voxel_budget(config.n_voxels, size["n_candidates"])
     phases = [

@@ -163,7 +163,7 @@ def _planted_labels(found: Recipe, scale: Scale, out: Path) -> str | None:
         return None
     place = out / "data" / "image_files"
     if not place.exists():
-        simulate(str(place), layout="image_files", assignments=["n_train=400", "n_test=100"])
+        simulate(str(place), layout="image_files", assignments=["n_train=240", "n_test=60"])
     return str(place)
 
 
@@ -244,7 +244,7 @@ def _other_images(scale: Scale, out: Path) -> list[str]:
         raise InputError("--data: two image sets or more are needed to transfer between")
     place = out / "data" / "image_files_2"
     if not place.exists():
-        simulate(str(place), layout="image_files", assignments=["seed=1", "n_train=400", "n_test=100"])
+        simulate(str(place), layout="image_files", assignments=["seed=1", "n_train=240", "n_test=60"])
     return [f"image_files:{place}"]
 
 

@@ -55,10 +55,11 @@ class OpenedDecoder:
 
     @torch.no_grad()
     def outputs(self, responses: Tensor) -> dict[str, Tensor]:
-        """Backbone, projected (of unit length) and regressed embedding (row, dim) of single trials, on the CPU."""
+        """Backbone, projected (unit length) and regressed (or sampled by a prior) embedding (row, dim) of trials, on the CPU."""
         decoded = self.shared(self.layer(responses.to(self.layer.weight.device)))
         unit = nn.functional.normalize(decoded.projected, dim=1)
-        return {"backbone": decoded.backbone.cpu(), "projected": unit.cpu(), "regressed": decoded.regressed.cpu()}
+        regressed = self.shared.reconstructed(decoded).cpu()
+        return {"backbone": decoded.backbone.cpu(), "projected": unit.cpu(), "regressed": regressed}
 
 
 def averaged(values: Tensor, stimulus_ids: tuple[str, ...]) -> Tensor:

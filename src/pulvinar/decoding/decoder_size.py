@@ -77,7 +77,22 @@ def shared_parameters(shape: DecoderShape) -> tuple[int, int]:
     once = sum(p.numel() for part in (network.blocks, network.output) for p in part.parameters() if p.ndim > 1)
     if shape.mixer == "compat":  # its layers over the sequence are 1 x 1 and act on every hidden unit
         once += 2 * shape.n_blocks * (shape.hidden - 1)
-    return n_parameters, once + shape.n_tokens * per_token
+    return n_parameters, once + shape.n_tokens * per_token + _prior_multiply_adds(network)
+
+
+def _prior_multiply_adds(network: SharedDecoder) -> int:
+    """Of the diffusion prior for a row: its matrices for the condition's and the noisy tokens and the step, and attention."""
+    shape = network.shape
+    if network.prior is None:
+        return 0
+    tokens, width = 2 * shape.n_tokens + 1, shape.prior_heads * shape.prior_head_dim
+    matrices = {
+        name: p.numel() for name, p in network.prior.transformer.named_parameters() if p.ndim == 2 and "clip" not in name
+    }
+    once = sum(size for name, size in matrices.items() if name.startswith("time_"))
+    inside = sum(size for name, size in matrices.items() if name.startswith("transformer_blocks"))
+    outside = sum(matrices.values()) - once - inside  # into the width and out of it
+    return once + tokens * inside + shape.n_tokens * outside + 2 * shape.prior_layers * tokens**2 * width
 
 
 def low_rank_parameters(shape: DecoderShape, rank: int) -> int:
@@ -161,6 +176,9 @@ def _activations(shape: DecoderShape, rows: int, n_parts: int, *, half: bool) ->
     width = shape.projector_width or (shape.hidden if shape.n_tokens == 1 else shape.dim)
     size = shape.n_tokens * shape.dim
     inside = 4 * size + 7 * shape.n_tokens * width + (6 * shape.n_blocks + 3) * shape.hidden
+    if shape.prior_layers:
+        tokens, wide = 2 * shape.n_tokens + 1, shape.prior_heads * shape.prior_head_dim
+        inside += shape.prior_layers * tokens * (16 * wide + shape.prior_heads * tokens)  # maps of a layer, attention
     together = -(-rows // n_parts)
     of_all = 4 * size * rows if n_parts > 1 else 0  # targets, aims, and both of unit length
     number = 2 if half else FLOAT

@@ -22,6 +22,7 @@ from pulvinar.learning.precision import Precision, autocast
 from pulvinar.learning.threads import threads_for
 from pulvinar.networks import low_rank
 from pulvinar.networks.decoder import Decoded, SharedDecoder, decayed_and_not
+from pulvinar.networks.diffusion_prior import CONDITION_DROPOUT, DiffusionPrior
 
 VOXELS_AT_FULL_RATE = 8000
 
@@ -88,19 +89,31 @@ class DecodingLoss:
     regression_target: Tensor
     temperature: float
     prior_weight: float
+    denoising: "Denoising | None" = None
 
     @classmethod
     def of(
-        cls, target: Tensor, mixing: Mixing | None, settings: DecodingSettings, soft_temperature: float | None
+        cls,
+        target: Tensor,
+        mixing: Mixing | None,
+        settings: DecodingSettings,
+        soft_temperature: float | None,
+        *,
+        prior: DiffusionPrior | None = None,
+        generators: Sequence[torch.Generator] = (),
     ) -> "DecodingLoss":
-        """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one)."""
+        """BiMixCo where the rows were mixed, SoftCLIP where not (soft_temperature: where it is not the settings' first one).
+
+        prior: one that stands instead of the regression head; its noise is drawn here, from a generator for each batch.
+        """
         if mixing is None:
             temperature, wanted = settings.soft_temperature if soft_temperature is None else soft_temperature, target
             targets = soft_clip_targets(target, temperature=temperature)
         else:
             temperature = settings.temperature
             targets, wanted = mixco_targets(mixing.weight, mixing.partner), mixing.apply(target)
-        return cls(target, targets, wanted, temperature, settings.prior_weight)
+        denoising = None if prior is None else Denoising.draw(prior, wanted, generators)
+        return cls(target, targets, wanted, temperature, settings.prior_weight, denoising)
 
     def compare(self, decoded: Decoded, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
@@ -110,11 +123,44 @@ class DecodingLoss:
                 _at_least_float32(part).view(wanted.shape) for part in (decoded.projected, decoded.regressed)
             )
             logits = similarities(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
+            if self.denoising is not None:
+                regressed = self.denoising.predict(_at_least_float32(decoded.backbone).view(wanted.shape), rows)
             return logits, (regressed - wanted).square().mean((-2, -1))
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:
         """Contrastive loss of all rows + prior_weight x their mean squared error."""
         return soft_cross_entropy(logits, self.targets) + self.prior_weight * error
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What a diffusion prior is given beside its condition: noisy targets (row, dim), their steps, which rows see a condition.
+
+    All may have one more axis in front, of batches.
+    """
+
+    prior: DiffusionPrior
+    noisy: Tensor
+    step: Tensor
+    kept: Tensor
+
+    @classmethod
+    def draw(cls, prior: DiffusionPrior, target: Tensor, generators: Sequence[torch.Generator]) -> "Denoising":
+        """Noise of each batch from its own generator."""
+        batches = target.flatten(0, -3) if target.ndim > 2 else target[None]
+        drawn = [
+            prior.noised(batch, generator, condition_dropout=CONDITION_DROPOUT)
+            for batch, generator in zip(batches, generators, strict=True)
+        ]
+        noisy, step, kept = (torch.stack(part).reshape(*target.shape[:-1], -1) for part in zip(*drawn, strict=True))
+        return cls(prior, noisy, step[..., 0], kept)
+
+    def predict(self, condition: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The clean targets, in the shape of the condition; rows: those of the batch that it is of."""
+        noisy, step, kept = (part if rows is None else part[rows] for part in (self.noisy, self.step, self.kept))
+        size = condition.shape[-1]
+        made = self.prior(noisy.reshape(-1, size), step.reshape(-1), (condition * kept).reshape(-1, size))
+        return made.view(condition.shape)
 
 
 def decoding_loss(
@@ -124,9 +170,11 @@ def decoding_loss(
     settings: DecodingSettings,
     *,
     soft_temperature: float | None = None,
+    prior: DiffusionPrior | None = None,
+    generators: Sequence[torch.Generator] = (),
 ) -> Tensor:
     """L = contrastive + prior_weight * mean squared error, in float32, of a whole batch."""
-    objective = DecodingLoss.of(target, mixing, settings, soft_temperature)
+    objective = DecodingLoss.of(target, mixing, settings, soft_temperature, prior=prior, generators=generators)
     return objective.loss(*objective.compare(decoded))
 
 
@@ -250,7 +298,8 @@ class DecoderTrainer(EpochTrainer):
 
     def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
         """The loss over the rows of all subjects, with its gradients in the parameters."""
-        objective = DecodingLoss.of(target, mixing, self.settings, self.settings.soft_temperature_at(self.epoch))
+        soft_temperature, prior = self.settings.soft_temperature_at(self.epoch), self.shared.prior
+        objective = DecodingLoss.of(target, mixing, self.settings, soft_temperature, prior=prior, generators=[self.generator])
         if self.settings.micro_batches == 1:
             loss = objective.loss(*objective.compare(self._forward(inputs)))
             loss.backward()
@@ -324,7 +373,10 @@ def micro_batches(inputs: Sequence[Tensor], n_parts: int) -> tuple[list[list[Ten
 def decode(
     shared: SharedDecoder, layer: nn.Linear, responses: Tensor, *, rows_at_once: int = 1024, precision: Precision = "float32"
 ) -> dict[str, Any]:
-    """Projected and regressed embeddings (trial, token x dim) of single trials, float32, without dropout."""
+    """Projected and regressed embeddings (trial, token x dim) of single trials, float32, without dropout.
+
+    With a diffusion prior there is no regressed one: it is sampled (`SharedDecoder.reconstructed`), where it is asked for.
+    """
     device = layer.weight.device
     projected, regressed = [], []
     for rows in responses.split(rows_at_once):
@@ -332,4 +384,5 @@ def decode(
             decoded = shared(layer(rows.to(device)))
         projected.append(_at_least_float32(decoded.projected).cpu())
         regressed.append(_at_least_float32(decoded.regressed).cpu())
-    return {"projected": torch.cat(projected), "regressed": torch.cat(regressed)}
+    found = {"projected": torch.cat(projected)}
+    return found if shared.prior is not None else {**found, "regressed": torch.cat(regressed)}

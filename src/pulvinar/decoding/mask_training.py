@@ -42,6 +42,7 @@ from pulvinar.networks.decoder import Decoded, DecoderShape, SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round, voxel_budget
 
 INPUT_SCALE = 0.3  # of `input_scale`, with which stage 2 starts (ours)
+SEEDS_APART = 1009  # between the seeds of two batches of trials
 NUMBERS_AT_ONCE = 2**20  # of the embedding, in what goes through the decoder together
 
 
@@ -115,8 +116,15 @@ class FrozenDecoder:
             target = torch.stack([self.target[part.trials] for part in batch]).to(outputs.device)
             mixing = stack_mixings([part.mixing for part in batch]).to(outputs.device)
             own = Decoded(decoded.backbone[rows], decoded.projected[rows], decoded.regressed[rows])
-            losses.append(decoding_loss(own, target, mixing, self.settings))
+            generators = [self._generator(part.trials) for part in batch]
+            prior = self.shared.prior
+            losses.append(decoding_loss(own, target, mixing, self.settings, prior=prior, generators=generators))
         return torch.cat(losses)[torch.tensor(order).argsort()]
+
+    def _generator(self, trials: Tensor) -> torch.Generator:
+        """Of a prior's noise: from the trials and the seed alone, so that a resumed run needs no state of it."""
+        places = torch.arange(1, len(trials) + 1)
+        return torch.Generator().manual_seed(int((trials * places).sum()) * SEEDS_APART + self.settings.seed)
 
 
 def rows_at_once(shape: DecoderShape) -> int:

@@ -19,6 +19,8 @@ from pulvinar.scores.retrieval import Protocol
 
 Half = Literal["both", "a", "b"]
 Beside = Literal["all", "usual"]
+Prior = Literal["linear", "diffusion"]
+OF_PRIOR = "prior=diffusion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,12 @@ class DecodingSettings(DeviceSetting):
     projector_width: int | None = setting(
         None, "of the projector; none: hidden, for tokens their dim (MindEye2)", above=0, counts="pretrain=false"
     )
+    prior: Prior = setting(
+        "linear", "what the squared error is of: a linear regression head (ours), or a diffusion prior", counts="pretrain=false"
+    )
+    prior_layers: int = setting(2, "transformer layers of the prior (MindEye2: 6)", above=0, counts=OF_PRIOR)
+    prior_heads: int = setting(4, "attention heads of each (MindEye2: 32)", above=0, counts=OF_PRIOR)
+    prior_head_dim: int = setting(32, "width of each head (MindEye2: 52)", above=0, counts=OF_PRIOR)
     epochs: int = setting(40, "passes over the trials (papers: 150)", above=0, heading="Training")
     batch_size: int = setting(24, "trials of each subject in a step (papers: 24)", above=0)
     learning_rate: float = setting(
@@ -116,6 +124,9 @@ class DecodingSettings(DeviceSetting):
             n_tokens=n_tokens,
             mixer=self.mixer,
             projector_width=self.projector_width,
+            prior_layers=self.prior_layers if self.prior == "diffusion" else 0,
+            prior_heads=self.prior_heads,
+            prior_head_dim=self.prior_head_dim,
         )
 
 

@@ -78,17 +78,22 @@ def _run_epoch(trainers: Sequence[DecoderTrainer]) -> None:
 
 def _run_step(trainers: Sequence[DecoderTrainer], orders: Sequence[Sequence[Tensor]], step: int) -> None:
     shared, settings = trainers[0].shared, trainers[0].settings
-    batches, dropout = [], []
+    batches = []
     for trainer, order in zip(trainers, orders, strict=True):
         batches.append(trainer.draw_batch(step, order))
         trainer.optimizer.zero_grad()
-        factors = shared.draw_dropout(len(batches[-1].target), trainer.generator)
-        dropout += [factors] if factors is not None else []
     mixings = [batch.mixing for batch in batches if batch.mixing is not None]
     targets = torch.stack([batch.target for batch in batches])
     objective = DecodingLoss.of(
-        targets, stack_mixings(mixings) if mixings else None, settings, settings.soft_temperature_at(trainers[0].epoch)
+        targets,
+        stack_mixings(mixings) if mixings else None,
+        settings,
+        settings.soft_temperature_at(trainers[0].epoch),
+        prior=shared.prior,
+        generators=[trainer.generator for trainer in trainers],
     )
+    drawn = [shared.draw_dropout(len(t.target), trainer.generator) for t, trainer in zip(batches, trainers, strict=True)]
+    dropout = [factors for factors in drawn if factors is not None]
     with autocast(targets.device, settings.precision):
         hidden = torch.cat([t.into_hidden(batch.inputs) for t, batch in zip(trainers, batches, strict=True)])
         decoded = shared(hidden, torch.cat(dropout, dim=1) if dropout else None)

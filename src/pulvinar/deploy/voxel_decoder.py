@@ -57,8 +57,10 @@ class VoxelDecoder(nn.Module):
 
 
 def voxel_decoder(run: RunFolder) -> VoxelDecoder:
-    """The decoder of a finished run of troi or a selector; `InputError` for another, `FileError` for a damaged one."""
+    """The decoder of a finished run of troi or a selector; `InputError`: another, or with a diffusion prior."""
     stored = stored_decoder(run.require(method=run.method if has_layer(run) else "troi"))
+    if stored.shared.prior is not None:
+        raise InputError(f"{run.path}: its reconstructions are sampled by a diffusion prior, which is not put into one file")
     try:
         made = VoxelDecoder(stored.state["selected"].bool(), stored.shared.shape)
         made.layer.load_state_dict(stored.state["layer"])

@@ -2,7 +2,8 @@
 
 The shared part is an MLP, a linear map to the embedding (the backbone's output b: one vector, or a token each for the places
 of the image), a projector for retrieval (h = H(b), every token by itself) and a regression head for reconstruction (P(b)),
-after MindEye2 (Scotti et al. 2024) and TROI (section 2.1).
+after MindEye2 (Scotti et al. 2024) and TROI (section 2.1). With `prior_layers` a diffusion prior on b stands instead of the
+head (networks/diffusion_prior.py): P(b) is b, its condition, and what is reconstructed from is a sample (`reconstructed`).
 
 Two mixers:
 - `residual` (default). Every nonlinear part starts at zero beside a linear path (blocks, projector, head), and input layers
@@ -15,11 +16,14 @@ Two mixers:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 Mixer = Literal["residual", "compat"]
 
@@ -114,6 +118,9 @@ class DecoderShape:
     n_tokens: int = 1
     mixer: Mixer = "residual"
     projector_width: int | None = None
+    prior_layers: int = 0  # of a diffusion prior; 0: a linear regression head
+    prior_heads: int = 4
+    prior_head_dim: int = 32
 
 
 class SharedDecoder(nn.Module):
@@ -140,7 +147,8 @@ class SharedDecoder(nn.Module):
         )
         if shape.mixer == "residual":
             self.start_at_zero.append(last.weight)
-        self.regression = nn.Linear(dim, dim)
+        self.regression: nn.Module = nn.Identity() if shape.prior_layers else nn.Linear(dim, dim)
+        self.prior = _prior(shape) if shape.prior_layers else None
 
     def draw_dropout(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "place row hidden"] | None:
         """The factors of a forward pass over so many rows, place by place; None where nothing is dropped."""
@@ -186,8 +194,25 @@ class SharedDecoder(nn.Module):
             initialise(self, generator)
         for weight in self.start_at_zero:
             weight.zero_()
-        nn.init.eye_(self.regression.weight)
-        nn.init.zeros_(self.regression.bias)
+        if self.prior is not None:
+            self.prior.initialise(generator)
+        elif isinstance(self.regression, nn.Linear):
+            nn.init.eye_(self.regression.weight)
+            nn.init.zeros_(self.regression.bias)
+
+    @torch.no_grad()
+    def reconstructed(self, decoded: Decoded, *, seed: int = 0) -> Float[Tensor, "row size"]:
+        """What pictures are made from: the regression head's output, or a sample of the diffusion prior."""
+        if self.prior is None:
+            return decoded.regressed
+        return self.prior.sample(decoded.backbone.float(), torch.Generator().manual_seed(seed))
+
+
+def _prior(shape: DecoderShape) -> "DiffusionPrior":
+    from pulvinar.networks.diffusion_prior import DiffusionPrior
+
+    sizes = {"n_layers": shape.prior_layers, "n_heads": shape.prior_heads, "head_dim": shape.prior_head_dim}
+    return DiffusionPrior(dim=shape.n_tokens * shape.dim, n_tokens=shape.n_tokens, **sizes)
 
 
 def drawn_like(values: Tensor, generator: torch.Generator) -> Tensor:

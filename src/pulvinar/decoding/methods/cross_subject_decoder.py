@@ -5,7 +5,7 @@ Where: equation 1 (MixCo) and 2-4 (losses) in decoding/decoder_training.py, targ
 networks/decoder.py, settings in decoding/settings.py.
 Differs from the papers and why: the MLP is real and starts linear (mixer=compat is MindEye2's); epochs, rate, width and
 temperatures are ours, chosen on planted worlds for hundreds of trials and a pooled embedding; a linear regression head stands
-where the papers train a diffusion prior.
+where the papers train a diffusion prior, unless prior=diffusion.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
+from pulvinar.networks.diffusion_prior import require_diffusers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Prepared:
 def prepare(config: Config, experiment: Experiment) -> Prepared:
     """The training trials of the other subjects, and the embedding; raises what is wrong with them."""
     others = [name for name in experiment.subjects if name != experiment.target]
+    if config.prior == "diffusion":
+        require_diffusers()
     if not others:
         raise InputError(f"pretraining needs subjects beside the target {experiment.target}; fit troi with pretrain=false")
     refuse_copied_responses(experiment, others)

@@ -30,7 +30,6 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.data import Trials
 from pulvinar.decoding.decoder_checkpoint import has_layer
 from pulvinar.decoding.decoder_runs import OpenedDecoder, open_decoder, require_decoder_run
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.decoding.pictures.picture_decoder import GRID, SMALLEST_SIDE
 from pulvinar.decoding.pictures.picture_parts import Parts, PartsShape, open_parts, pixels_of
 from pulvinar.decoding.pictures.picture_training import (
@@ -47,6 +46,7 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.diffusion_prior import DiffusionPrior
 from pulvinar.scores.published import published
 
 Prior = Literal["linear", "diffusion"]

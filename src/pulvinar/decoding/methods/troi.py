@@ -11,7 +11,8 @@ Differs from the paper and why:
   paper form can be chosen: n_folds=1, low_pass=smooth, schedule=threshold.
 - Without pretraining (`pretrain=false`) the shared part is first trained on the new subject alone, all voxels, and trained
   again from new weights in stage 2.
-- The head that stands for the prior stays at its pretrained weights in both stages.
+- The head that stands for the prior stays at its pretrained weights in both stages, and so does a diffusion prior
+  (backbone.prior=diffusion), whose error the mask and the input layers are trained by; the paper trains it on.
 """
 
 from dataclasses import dataclass

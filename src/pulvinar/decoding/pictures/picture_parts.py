@@ -14,10 +14,10 @@ from pulvinar.core.errors import InputError
 from pulvinar.core.progress import track
 from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.decoder_runs import OpenedDecoder, averaged, open_decoder
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.decoding.pictures.image_autoencoder import Autoencoder, PixelComponents, open_autoencoder
 from pulvinar.decoding.pictures.picture_decoder import LowLevelBranch, PictureDecoder
 from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 ROWS_AT_ONCE = 64
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from pulvinar.core import devices
 from pulvinar.data.pixels import require_pixels
 from pulvinar.decoding.decoder_training import Rows, draw_mixing
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from pulvinar.decoding.pictures.picture_decoder import LowLevelBranch, PictureDecoder
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.learning.optimizers import one_cycle
 from pulvinar.networks.decoder import decayed_and_not
+from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 Loss = Callable[[Tensor, float, torch.Generator], Tensor]
 WARM_SHARE, CLIP_NORM = 0.3, 1.0

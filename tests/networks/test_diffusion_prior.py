@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pulvinar.decoding.pictures.diffusion_prior import N_STEPS, DiffusionPrior, cosine_betas
+from pulvinar.networks.diffusion_prior import N_STEPS, DiffusionPrior, cosine_betas
 
 
 def small(dim: int = 6, n_tokens: int = 1, seed: int = 0) -> DiffusionPrior:

@@ -8,16 +8,18 @@ pooled embedding.
 """
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pulvinar.core.errors import MissingDependencyError
 from pulvinar.networks.decoder import drawn_like, initialise
 
 N_STEPS, N_SAMPLING_STEPS = 100, 20  # Scotti et al. 2024
+CONDITION_DROPOUT = 0.2  # where it is trained with the decoder; Scotti et al. 2024
 LARGEST_BETA = 0.999
 
 
@@ -36,15 +38,20 @@ def _scheduler() -> Any:
     )
 
 
+def require_diffusers() -> None:
+    """Raise `MissingDependencyError` where diffusers, which has the prior's network, is not installed."""
+    if find_spec("diffusers") is None:
+        raise MissingDependencyError("diffusers is not installed; run: pip install 'pulvinar[pictures]'")
+
+
 class DiffusionPrior(nn.Module):
     """Condition (row, dim) -> embedding (row, dim), both `n_tokens` tokens, flattened."""
 
     def __init__(self, *, dim: int, n_tokens: int, n_layers: int, n_heads: int, head_dim: int) -> None:
         super().__init__()
-        try:
-            from diffusers import PriorTransformer
-        except ImportError as error:
-            raise MissingDependencyError("diffusers is not installed; run: pip install 'pulvinar[pictures]'") from error
+        require_diffusers()
+        from diffusers import PriorTransformer
+
         if dim % n_tokens:
             raise ValueError(f"a prior of {n_tokens} tokens cannot hold {dim} numbers")
         self.n_tokens, self.token_dim = n_tokens, dim // n_tokens
@@ -76,6 +83,16 @@ class DiffusionPrior(nn.Module):
         made = self.transformer(noisy.reshape(tokens), step, condition.reshape(tokens)).predicted_image_embedding
         return made.flatten(1)
 
+    def noised(
+        self, embedding: Float[Tensor, "row dim"], generator: torch.Generator, *, condition_dropout: float
+    ) -> tuple[Float[Tensor, "row dim"], Int[Tensor, " row"], Bool[Tensor, "row one"]]:
+        """Noisy embeddings at steps drawn evenly, one for each row; the steps; and which rows see their condition."""
+        device = embedding.device  # numbers are drawn where the generator is
+        noise = torch.randn(embedding.shape, generator=generator, device=generator.device).to(device)
+        step = torch.randint(N_STEPS, (len(embedding),), generator=generator, device=generator.device).to(device)
+        kept = torch.rand(len(embedding), 1, generator=generator, device=generator.device).to(device) >= condition_dropout
+        return self.scheduler.add_noise(embedding, noise, step), step, kept
+
     def loss(
         self,
         embedding: Float[Tensor, "row dim"],
@@ -85,11 +102,7 @@ class DiffusionPrior(nn.Module):
         condition_dropout: float,
     ) -> Float[Tensor, ""]:
         """Mean squared error of the predicted clean embedding at steps drawn evenly, one for each row."""
-        device = embedding.device  # numbers are drawn where the generator is
-        noise = torch.randn(embedding.shape, generator=generator, device=generator.device).to(device)
-        step = torch.randint(N_STEPS, (len(embedding),), generator=generator, device=generator.device).to(device)
-        kept = torch.rand(len(embedding), 1, generator=generator, device=generator.device).to(device) >= condition_dropout
-        noisy = self.scheduler.add_noise(embedding, noise, step)
+        noisy, step, kept = self.noised(embedding, generator, condition_dropout=condition_dropout)
         return (self(noisy, step, condition * kept) - embedding).square().mean()
 
     @torch.no_grad()
