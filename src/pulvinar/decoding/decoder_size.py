@@ -87,7 +87,9 @@ def _prior_multiply_adds(network: SharedDecoder) -> int:
         return 0
     tokens, width = 2 * shape.n_tokens + 1, shape.prior_heads * shape.prior_head_dim
     matrices = {
-        name: p.numel() for name, p in network.prior.transformer.named_parameters() if p.ndim == 2 and "clip" not in name
+        name: p.numel()
+        for name, p in network.prior.transformer.named_parameters()
+        if p.ndim == 2 and not name.startswith("clip_")
     }
     once = sum(size for name, size in matrices.items() if name.startswith("time_"))
     inside = sum(size for name, size in matrices.items() if name.startswith("transformer_blocks"))
