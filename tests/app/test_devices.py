@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from pulvinar.decoding.pictures.diffusion_prior import DiffusionPrior
 from tiny_methods import METHODS, TINY, begin, trained_backbone
 from torch import nn
 
@@ -20,6 +19,7 @@ from pulvinar.core import devices
 from pulvinar.core.config import build
 from pulvinar.core.errors import ConfigError
 from pulvinar.learning.runs import RunFolder
+from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 QUICK = ("cross_subject_decoder", "ridge_encoding")  # the others take longer; `pytest -m slow` has them
 ON_THE_CPU = {  # files whose products are computed there, and why

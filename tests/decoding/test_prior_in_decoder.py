@@ -124,7 +124,7 @@ def test_stage_1_draws_its_noise_from_the_trials_alone():
     (gradient,) = torch.autograd.grad(both.sum(), [first.outputs])
     linear = FrozenDecoder(shared_decoder(dataclasses.replace(SHAPE, prior_layers=0)), target, SETTINGS).losses([first])
     assert gradient.abs().max() > 0
-    assert float(linear) != pytest.approx(float(both[0]))
+    assert linear.item() != pytest.approx(both[0].item())
 
 
 def test_what_is_reconstructed_is_a_sample_and_retrieval_does_without():

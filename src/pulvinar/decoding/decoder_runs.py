@@ -55,7 +55,7 @@ class OpenedDecoder:
 
     @torch.no_grad()
     def outputs(self, responses: Tensor) -> dict[str, Tensor]:
-        """Backbone, projected (unit length) and regressed (or sampled by a prior) embedding (row, dim) of trials, on the CPU."""
+        """Backbone, projected (unit length) and regressed (or sampled by a prior) embedding (row, dim), on the CPU."""
         decoded = self.shared(self.layer(responses.to(self.layer.weight.device)))
         unit = nn.functional.normalize(decoded.projected, dim=1)
         regressed = self.shared.reconstructed(decoded).cpu()
