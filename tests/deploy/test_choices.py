@@ -147,14 +147,14 @@ def test_an_image_outside_of_the_range_gets_nan_and_the_others_theirs():
 def test_a_file_says_what_it_is_and_is_not_overwritten(tmp_path):
     made = choice_network(trained(*FORMS["routes"])).float()
     done = export_choices(
-        made, tmp_path / "routes.onnx", one_image=True, facts={"method": "dual_gating", "run": "/home/me/runs/a"}
+        made, tmp_path / "routes.onnx", one_image=True, facts={"method": "dual_gating", "run": "/elsewhere/runs/a"}
     )
     assert done["form"] == "routes"
     said = {entry.key: entry.value for entry in onnx.load(tmp_path / "routes.onnx").metadata_props}
     assert said["form"] == "routes"
     assert said["batch"] == "1"
     assert json.loads(said["macs"])["dense"] == made.macs.dense
-    assert "/home" not in said["facts"]
+    assert "/elsewhere" not in said["facts"]
     with pytest.raises(FileError):
         export_choices(made, tmp_path / "routes.onnx")
 
