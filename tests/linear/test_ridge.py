@@ -44,6 +44,11 @@ FOLDS = {
     "some are in no fold": [(range(3, 30), range(3)), (range(16), range(30, 38))],
     "as many as there are, on both sides": [(range(30), range(25, 35)), (range(10, 40), range(5, 15))],
     "one": [(range(8, 40), range(8))],
+    "a gap beside what is held out": [
+        (range(13, 40), range(10)),
+        ([*range(7), *range(24, 40)], range(10, 21)),
+        (range(18), range(21, 40)),
+    ],
 }
 
 
