@@ -144,7 +144,24 @@ def test_spoilt_data_are_refused_by_name_and_nothing_is_written(spoil, expected,
 def test_drop_bad_voxels_makes_them_usable(spoil, spoilt, change, tmp_path, quick, capsys):
     spoil(spoilt, change)
     run = str(tmp_path / "run")
-    assert main(["fit", "troi", "--data", str(spoilt), "--out", run, "--set", *quick, "drop_bad_voxels=true", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                "troi",
+                "--data",
+                str(spoilt),
+                "--out",
+                run,
+                "--set",
+                *quick,
+                "drop_bad_voxels=true",
+                "beside=usual",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert main(["evaluate", run, "--json", "--quiet"]) == 0
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert np.isfinite([row["brain_to_image_top1"] for row in rows if row["n_voxels"]]).all()

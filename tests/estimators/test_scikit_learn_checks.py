@@ -43,6 +43,7 @@ def _expected_to_fail(estimator):
     }
 
 
+LONG = ("ard_backward", "guarded")  # half a minute of checks each
 WAYS = [one.name for one in selectors.every() if not (one.oracle or one.without_budget or one.name == "cross_fitted")]
 
 
@@ -52,13 +53,20 @@ WAYS = [one.name for one in selectors.every() if not (one.oracle or one.without_
         RidgeEncoder(alphas=[0.1, 1.0, 10.0], cv=2),
         VoxelSelector(),
         VoxelSelector(n_voxels=1, sigma=0, n_folds=2, n_steps=2),
-        *(VoxelSelector(method=name) for name in WAYS),
+        *(VoxelSelector(method=name) for name in WAYS if name not in LONG),
         RDMOfTarget(n_steps=2, n_folds=2, identity_weights=(0.1,)),
     ],
     expected_failed_checks=_expected_to_fail,
 )
 @pytest.mark.filterwarnings("ignore:y. .* different whole numbers")
 def test_scikit_learn_accepts_it(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([VoxelSelector(method=name) for name in LONG], expected_failed_checks=_expected_to_fail)
+@pytest.mark.filterwarnings("ignore:y. .* different whole numbers")
+def test_scikit_learn_accepts_the_ways_that_take_long(estimator, check):
     check(estimator)
 
 

@@ -20,6 +20,7 @@ from pulvinar.selection.selector import Answers, Evidence, Selector
 from pulvinar.selection.univariate import cross_validated_encoding_r2
 
 SELECTORS = {one.name: one for one in selectors.every()}
+SLOW = ("ard_backward", "guarded")  # they fit others several times: only what they find is among the quick tests
 WITH_BUDGET = [name for name, one in SELECTORS.items() if not one.without_budget]
 BLIND = {"random", "all"}  # do not look at responses
 N_INFORMATIVE, BUDGET = 36, 30
@@ -95,7 +96,11 @@ def test_the_rows_that_every_table_has_keep_their_order():
     assert [one.name for one in selectors.every()][len(placed) :] == sorted(set(SELECTORS) - set(placed))
 
 
-@pytest.mark.parametrize("name", WITH_BUDGET)
+def each(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+@pytest.mark.parametrize("name", each(WITH_BUDGET))
 def test_the_budget_is_kept_exactly_and_constant_voxels_come_last(name):
     constant = tuple(range(0, 400, 20))
     most = 36 if name == "true_best" else 390
@@ -109,7 +114,7 @@ def test_the_budget_is_kept_exactly_and_constant_voxels_come_last(name):
         SELECTORS[name].select(evidence_of(budget=401))
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+@pytest.mark.parametrize("name", each(SELECTORS))
 def test_the_same_seed_gives_the_same_selection(name):
     evidence = evidence_of()
     assert_array_equal(kept(name, evidence), kept(name, evidence_of()))
@@ -119,7 +124,7 @@ def test_the_same_seed_gives_the_same_selection(name):
     assert_array_equal(evidence.responses, before)
 
 
-@pytest.mark.parametrize("name", [name for name in SELECTORS if name != "random"])
+@pytest.mark.parametrize("name", each(name for name in SELECTORS if name != "random"))
 def test_the_selection_follows_its_voxels_wherever_they_stand(name):
     order = np.random.default_rng(3).permutation(400)
     whole, shuffled = kept(name, evidence_of()), kept(name, evidence_of(order=order))
