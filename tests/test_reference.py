@@ -13,7 +13,8 @@ import pulvinar
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("pulvinar", "pulvinar.estimators", "pulvinar.metrics", "pulvinar.plot", "pulvinar.rsa", "pulvinar.selectors")
 ARRAYS = (pulvinar.metrics, pulvinar.rsa)
-NEEDS_MORE = {"read_rdms", "crossnobis_rdm", "squared_mahalanobis_rdm"}  # a file, or rsatoolbox
+# a file, an experiment, rsatoolbox
+NEEDS_MORE = {"read_rdms", "build_rdms", "RDMSettings", "crossnobis_rdm", "squared_mahalanobis_rdm"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -112,10 +112,11 @@ def _images(network: CompactNetwork | ChoiceNetwork, net: str, data: str | None,
     return normalised(network, pixels), f"{'test' if len(opened.test) else 'training'} images of {source}"
 
 
+MILLISECONDS = Column("milliseconds", "time", "ms", ".2f", "Median time of one batch.")
 SCORES = (
     Column("miss_rate", "misses", "%", ".0%", "Share of images that open a channel which the compact network dropped, and so "
         "take its fallback."),
-    Column("milliseconds", "time", "ms", ".2f", "Median time of one batch."),
+    MILLISECONDS,
     Column("lower_quartile", "quartile", "lower", ".2f", "Of the time of one batch, in ms."),
     Column("upper_quartile", "quartile", "upper", ".2f", "Of the time of one batch, in ms."),
     Column("mac_share", "MACs", "", ".3f", "Multiply-adds that are computed, of those of the dense network."),

@@ -8,7 +8,7 @@ ONNX file, and its accuracy is that of the file's own features, so that what is 
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from pulvinar.app import deploy_bench
 from pulvinar.app.data import open_data
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import InputError
@@ -28,6 +29,7 @@ from pulvinar.deploy.choices import choice_network
 from pulvinar.deploy.compact import CompactNetwork, compact, dense_network
 from pulvinar.deploy.onnx_files import N_QUANTISATION_IMAGES, choice_model, export_int8, onnx_model, run_with
 from pulvinar.deploy.timing import Clock, in_turn, seconds_of
+from pulvinar.gating import backbone_scores
 from pulvinar.gating.backbone_scores import Scored, gated_features, interval, per_image
 from pulvinar.gating.budget_controls import keep_highest, recalibrate
 from pulvinar.learning.backbone_runs import Backbone, load_backbone
@@ -280,19 +282,14 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     return made
 
 
+RATIO = Column("ratio", "of dense", "", ".2f", "Median over rounds of the time over that of the first dense network.")
+
+
 def as_text(result: dict[str, Any]) -> str:
     """What the command line prints."""
-    columns = [
-        Column("run", "run", lead=True),
-        Column("form", "form", lead=True),
-        Column("mac_share", "MACs", "%", ".1%"),
-        Column("milliseconds", "time", "ms", ".2f"),
-        Column(
-            "ratio", "of dense", form=".2f", definition="Median over rounds of the time over that of the first dense network."
-        ),
-        Column("linear", "linear", "%", ".1%"),
-        Column("knn", "1-NN", "%", ".1%"),
-    ]
+    known = {column.key: column for column in (*backbone_scores.SCORES, deploy_bench.MILLISECONDS)}
+    columns = [Column("run", "run", lead=True), Column("form", "form", lead=True), known["mac_share"], known["milliseconds"]]
+    columns += [RATIO, known["linear"], replace(known["knn"], label="1-NN")]
     rows = [{**row, "form": row["form"] + (" *" if row["on_front"] else "")} for row in result["rows"]]
     lines = [Table(columns, rows).text(), "* no other row is at once as fast and as accurate (linear)"]
     for row in result["rows"]:

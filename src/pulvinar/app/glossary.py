@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pulvinar.app import deploy_bench, encoding, rsa
+from pulvinar.app import deploy_bench, deploy_pareto, encoding, rsa
 from pulvinar.decoding.pictures import reconstruction
 from pulvinar.encoding import comparison, image_classification
 from pulvinar.encoding import scores as encoding_scores
@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, column
     "Ceilings of RDMs": ("`pulvinar rsa ceiling`", rsa.CEILING),
     "Self-supervised backbones": ("`pulvinar evaluate` of one, and pages of sweeps", backbone_scores.SCORES),
     "Speed": ("`pulvinar deploy bench`", deploy_bench.SCORES),
+    "Accuracy against time": ("`pulvinar deploy pareto`", [deploy_pareto.RATIO]),
 }
 
 

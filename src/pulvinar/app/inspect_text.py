@@ -58,21 +58,16 @@ def _classes(classes: Mapping[str, Row]) -> Table:
 
 
 def _probes(probes: Sequence[Row]) -> Table:
-    rows = [
-        {**probe, "place": ", ".join(f"{value:g}" for value in probe["place"]), "rois": ", ".join(probe["rois"])}
-        for probe in probes
-    ]
-    columns = [
-        Column("subject", "subject", lead=True),
-        *(Column(key, key, form="d") for key in ("trial", "session", "run")),
-        Column("stimulus", "stimulus"),
-        Column("voxel", "voxel", form="d"),
-        Column("place", "place"),
-        Column("value", "value", form=".5g"),
-        Column("rois", "ROIs"),
-        Column("noise_ceiling", "ceiling", form=".2f"),
-    ]
-    return Table(columns, rows)
+    """What each says; data sets have keys of their own."""
+    keys = dict.fromkeys(key for probe in probes for key in probe)
+    columns = [Column(key, key.replace("_", " "), lead=key == "subject") for key in keys]
+    return Table(columns, [{key: _cell(value) for key, value in probe.items()} for probe in probes])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _targets(targets: Mapping[str, Row]) -> Table:

@@ -159,7 +159,12 @@ def declare(commands: Commands) -> None:
         "--runtimes", nargs="+", metavar="NAME", help="torch (eager, packed, compile), onnxruntime, openvino (f32, bf16); all"
     )
 
-    pareto = kinds.add("pareto", _pareto, "accuracy against measured time: every form of some runs, in one table and figure")
+    pareto = kinds.add(
+        "pareto",
+        _pareto,
+        "accuracy against measured time: every form of some runs, in one table and figure",
+        example="pulvinar deploy pareto runs/static30 runs/routes30 --data images.npz --out pareto",
+    )
     pareto.add_argument("runs", nargs="+", metavar="RUN", help="finished self-supervised runs of one image size")
     pareto.add_argument("--data", required=True, metavar="DATA", help="labelled images, as for `pulvinar fit`")
     pareto.add_argument("--out", required=True, help="folder to write (pareto.csv, .json, .png); must not exist")

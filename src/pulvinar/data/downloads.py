@@ -140,6 +140,8 @@ class Client:
             if missing_ok:
                 return None
             raise
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FileError(f"{without_credentials(url)}: what came is no JSON ({error}); is this the address?") from None
         except ValueError as error:
             raise FileError(f"{without_credentials(url)}: no JSON came: {error}") from error
 

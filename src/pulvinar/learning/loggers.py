@@ -201,12 +201,11 @@ class Logs:
 
     def pictures(self) -> None:
         """Pictures that lie in the run's folder, by their place in it: grids of reconstructions, figures."""
-        from PIL import Image
+        from pulvinar.data.pictures import decode
 
         run = self._file.parent
         for file in [file for folder in ("artifacts", "reconstructions") for file in sorted((run / folder).glob("*.png"))]:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
+            pixels = decode(file).pixels
             for logger in self._loggers.values():
                 logger.image(f"images/{file.parent.name}/{file.stem}", pixels)
 
