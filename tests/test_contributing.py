@@ -70,6 +70,7 @@ def test_a_new_objective_is_a_change_of_one_file(run_changed, tmp_path):
     assert 0 <= record["alignment"] <= 4
 
 
+@pytest.mark.slow
 def test_a_new_encoding_score_is_a_change_of_one_file(run_changed, tmp_path):
     """Oracle: the score from the predictions that the run keeps."""
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ QUICK = (
     "n_folds=2",
     "backbone.epochs=3",
     "backbone.hidden=16",
+    "beside=usual",
 )
 N_TRAIN, N_TEST, DIM = 100, 30, 12
 WriteWorld = Callable[..., Path]

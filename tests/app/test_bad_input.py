@@ -156,7 +156,6 @@ def test_drop_bad_voxels_makes_them_usable(spoil, spoilt, change, tmp_path, quic
                 "--set",
                 *quick,
                 "drop_bad_voxels=true",
-                "beside=usual",
                 "--quiet",
             ]
         )

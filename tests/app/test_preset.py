@@ -131,7 +131,7 @@ def test_presets_are_listed_and_among_the_settings(capsys):
 
 
 def test_a_run_says_its_preset_and_keeps_its_settings(world, tmp_path):
-    small = ["hidden=16", "n_blocks=0", "epochs=1"]
+    small = ["hidden=16", "n_blocks=0", "epochs=1", "prior=linear"]
     fit("cross_subject_decoder", data=str(world), out=str(tmp_path / "run"), assignments=["preset=mindeye2", *small])
     run = RunFolder.reopen(tmp_path / "run")
     assert (run.facts["preset"], run.settings()["mixer"], run.settings()["hidden"]) == ("mindeye2", "compat", 16)

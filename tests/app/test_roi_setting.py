@@ -57,7 +57,7 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
         ("roi", "V1"),
         ("near_duplicate", 0.95),
         ("protocol", "every_candidate"),
-        ("beside", "all"),
+        ("beside", "usual"),
         ("device", "auto"),
     ]
     with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 30 came"):

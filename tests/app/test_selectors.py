@@ -53,7 +53,7 @@ def test_a_selector_is_added_by_one_file(mine, finished, world, tmp_path, capsys
 
     # a row of the table of every run, and no number of another row is changed by it
     run = copied(finished, tmp_path)
-    rows = {row["name"]: row for row in fitting.evaluate(str(run))["rows"]}
+    rows = {row["name"]: row for row in fitting.evaluate(str(run), assignments=["beside=all"])["rows"]}
     assert rows[mine]["n_voxels"] == 20
     assert rows[mine]["description"] == "largest correlation with the first number"
     stored = read_arrays(run / "predictions" / f"{mine}.npz")
@@ -86,13 +86,14 @@ def test_a_selector_is_added_by_one_file(mine, finished, world, tmp_path, capsys
     assert found.tolist() == [10, 11, 12, 13, 14]
 
 
+@pytest.mark.slow
 def test_adding_a_selector_leaves_the_numbers_of_the_others_as_they_are(mine, finished, tmp_path, monkeypatch):
     """Oracle: the same evaluation without the file."""
     both = {}
     for name, paths in (("with", selectors.__path__), ("without", selectors.__path__[:-1])):
         monkeypatch.setattr(selectors, "__path__", paths)
         run = shutil.copytree(finished, tmp_path / name)
-        both[name] = {row["name"]: row for row in fitting.evaluate(str(run))["rows"]}
+        both[name] = {row["name"]: row for row in fitting.evaluate(str(run), assignments=["beside=all"])["rows"]}
         both[name]["predictions"] = {path.stem: read_arrays(path)["predicted"] for path in (run / "predictions").iterdir()}
     placed = ["troi", "ridge", *(one.name for one in selectors.every() if one.place is not None and not one.planted)]
     for name in placed:
@@ -121,7 +122,7 @@ def test_a_selector_s_run_holds_its_voxels_and_a_decoder_for_use(name, more, fin
         np.testing.assert_allclose(maps["mask_smoothed"], f, rtol=1e-6)
     else:
         table = copied(finished, tmp_path)
-        fitting.evaluate(str(table))
+        fitting.evaluate(str(table), assignments=["beside=all"])
         assert np.array_equal(maps["selected"], read_arrays(table / "predictions" / f"{name}.npz")["selected"])
     assert open_decoder(run, experiment).layer.in_features == 20  # what pictures are made from
     assert len(voxel_decoder(run).kept) == 20  # what is deployed
@@ -182,7 +183,7 @@ method = "random"
 
 
 def test_the_usual_selectors_alone_can_be_asked_for(finished, tmp_path):
-    whole = {row["name"]: row for row in fitting.evaluate(str(copied(finished, tmp_path)))["rows"]}
+    whole = {row["name"]: row for row in fitting.evaluate(str(copied(finished, tmp_path)), assignments=["beside=all"])["rows"]}
     usual = {row["name"]: row for row in fitting.evaluate(str(tmp_path / "copy"), assignments=["beside=usual"])["rows"]}
     assert set(whole) - set(usual) == {one.name for one in selectors.every() if one.place is None} != set()
     assert all(usual[name] == whole[name] for name in usual)

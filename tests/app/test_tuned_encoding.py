@@ -193,6 +193,7 @@ def test_pooled_and_transferred_backbones_are_tuned_on_whom_they_say(tmp_path):
     assert (folder.path / "checkpoints" / "backbone-two.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"symmetric": "true", "learn_temperature": "true", "precision": "bfloat16"}, {"voxels": "selected:12", "epochs": "1"},
@@ -318,6 +319,7 @@ def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
     assert {"r_nested", "r_optimistic", "noise_normalised", "share_improved"} <= set(row)
 
 
+@pytest.mark.slow
 def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
     """Planted truth: tuned towards noise at a rate that ruins the backbone, r falls; then the untuned one's r is the result."""
     experiment, ruinous = planted(), {"learning_rate": "0.1", "epochs": "2", "tuned_on": "two", "controls": True}

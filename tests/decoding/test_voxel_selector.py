@@ -166,6 +166,7 @@ def test_pipeline_and_grid_search():
     assert search.best_score_ > 0.75  # seen .92, all voxels .64; chance .17
 
 
+@pytest.mark.slow
 def test_labels_shuffled_within_runs_score_at_chance_through_the_whole_pipeline():
     scores = []
     for seed in range(5):

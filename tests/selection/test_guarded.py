@@ -28,6 +28,7 @@ def kept(name: str, given: Evidence) -> np.ndarray:
     return selectors.selector(name).select(given).kept
 
 
+@pytest.mark.slow
 def test_the_joint_choice_is_taken_where_noise_is_carried_by_others():
     """Seen over five seeds: a gain of 10 standard errors or more."""
     given = evidence(0, n_trials=80, carried=3.0)
