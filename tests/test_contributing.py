@@ -55,6 +55,7 @@ def test_every_change_is_tried():
     assert set(CHANGES) == {"src/pulvinar/gating/objectives.py", "src/pulvinar/encoding/scores.py"}
 
 
+@pytest.mark.slow
 def test_a_new_objective_is_a_change_of_one_file(run_changed, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (16, 16, 16, 3)).astype(np.uint8)
     np.savez(tmp_path / "images.npz", x_train=images)

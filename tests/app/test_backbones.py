@@ -123,6 +123,7 @@ def test_what_a_library_cannot_load_is_refused(run, wide, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(wide, pixels, tmp_path, monkeypatch):
     """The section on trained backbones, block after block; the command between them too."""
     text = PAGE.read_text(encoding="utf-8").partition("## A trained backbone in your own code")[2]

@@ -138,7 +138,8 @@ def test_resume_refuses_other_settings_and_leaves_a_finished_run_alone(world, fi
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-@pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_keeps_the_last_piece_and_says_how_to_go_on(number, code, world, quick, tmp_path, capsys):
     run = tmp_path / "run"
     ours = fit_command(world, run, (*quick, "backbone.epochs=100000"))

@@ -72,6 +72,7 @@ def run_blocks(blocks: list[str], world: Path, folder: Path, monkeypatch) -> Non
         exec(compile(fitted, "page", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_session_of_the_page_runs(world, tmp_path, monkeypatch, in_python, capsys):
     run_blocks(code_of("docs/python.md"), world, tmp_path, monkeypatch)
     shown = capsys.readouterr()

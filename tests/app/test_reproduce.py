@@ -52,6 +52,7 @@ def test_what_is_planned_is_the_paper_s(capsys):
     assert len(plan["cells"]) == 4 * 7
 
 
+@pytest.mark.slow
 def test_hours_grow_with_the_work_and_shrink_with_speed():
     slow, fast = (Speed(multiply_adds=rate, bytes=rate, step=1e-4) for rate in (1e10, 1e12))
     for found in RECIPES.values():

@@ -103,7 +103,9 @@ def test_adding_a_selector_leaves_the_numbers_of_the_others_as_they_are(mine, fi
     assert set(both["with"]) - set(both["without"]) == {mine}
 
 
-@pytest.mark.parametrize(("name", "more"), [("anova", ["pretrain=false", "hidden=16"]), ("cross_fitted", [])])
+@pytest.mark.parametrize(
+    ("name", "more"), [("anova", ["pretrain=false", "hidden=16"]), pytest.param("cross_fitted", [], marks=pytest.mark.slow)]
+)
 def test_a_selector_s_run_holds_its_voxels_and_a_decoder_for_use(name, more, finished, world, tmp_path):
     """Oracle: F of clusters of the embedding, and the row of the same name in a table of troi."""
     backbone = None if more else str(finished / "backbone")

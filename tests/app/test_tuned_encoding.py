@@ -182,6 +182,7 @@ def without_test_trials(experiment, name):
     return dataclasses.replace(experiment, subjects={**experiment.subjects, name: changed})
 
 
+@pytest.mark.slow
 def test_pooled_and_transferred_backbones_are_tuned_on_whom_they_say(tmp_path):
     experiment = without_test_trials(planted(), "two")
     evaluation, folder, _ = run(tmp_path / "pooled", experiment, pooled="true", epochs="1")
@@ -301,6 +302,7 @@ def test_stimuli_without_images_are_refused():
         tuning.prepare(config, dataclasses.replace(experiment, stimuli=stimuli))
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
     """`--backbone X` is the setting backbone of methods that have one; a config.toml that a run wrote is read again."""
     from pulvinar.app import fit as fitting

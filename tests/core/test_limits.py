@@ -88,6 +88,7 @@ def test_what_unpacks_to_more_than_it_can_hold_is_refused(name, tmp_path):
         read(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_larger_ratio_lets_it_in(tmp_path, monkeypatch):
     write_npz(tmp_path / "a.npz")
     monkeypatch.setenv(limits.RATIO, "2000")

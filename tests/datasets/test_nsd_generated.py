@@ -135,6 +135,7 @@ def test_ncsnr_is_that_of_a_planted_signal():
     assert estimated[0] < 0.25
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_world_and_a_session_can_be_missing(world, tmp_path):
     root, _ = world
     again = write_world(tmp_path / "again", Generated(**TINY, seed=5, missing=("subj02:1",)), plant)

@@ -324,7 +324,7 @@ def test_every_set_that_is_written_is_probed():
     assert written == set(CASES) | ELSEWHERE
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mosaic" else name for name in CASES])
 def test_fifty_values_are_those_of_the_files(name, folders):
     assert differing(name, folders(name)) == []
 

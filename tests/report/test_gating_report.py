@@ -215,6 +215,7 @@ def test_runs_of_other_settings_are_not_pooled(sweep):
     assert sorted(len(row.seeds) for row in rows) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_figures_of_a_run_and_of_a_sweep_are_written(sweep):
     run = find_runs(sweep)[0]
     drawn = figure(run)

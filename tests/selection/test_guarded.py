@@ -45,6 +45,7 @@ def few_weak() -> Evidence:
     return dataclasses.replace(evidence(0, n_trials=60, carried=0.0), responses=responses.astype(np.float32), targets=targets)
 
 
+@pytest.mark.slow
 def test_single_voxels_are_taken_where_trials_are_few():
     given = few_weak()
     found = guarded.gain(given)
