@@ -35,6 +35,7 @@ from pulvinar.deploy.equality import relative_differences
 from pulvinar.deploy.image_pool import Pool, image_pool
 from pulvinar.deploy.runtimes import RUNTIMES, Runner, UnavailableError, make_runner, runtime_version
 from pulvinar.deploy.timing import Clock, in_turn, seconds_of
+from pulvinar.learning.threads import threads
 from pulvinar.networks.macs import count_macs
 
 Form = Literal["dense", "masked", "compact", "dynamic"]
@@ -117,12 +118,8 @@ def bench(
     settings.require()
     if network.kept is None:
         raise InputError(f"network: the {network.form} form has no gates; what is timed is what gates save")
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
+    with threads(settings.threads):
         return _bench(network, images.to(network.stem.weight), settings)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _bench(network: CompactNetwork, images: Tensor, settings: BenchSettings) -> Bench:

@@ -22,6 +22,7 @@ from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.equality import relative_differences
 from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, runtime_version
 from pulvinar.deploy.timing import Clock, in_turn, seconds_of
+from pulvinar.learning.threads import threads
 
 Key = tuple[str, str, int]  # runtime, form, batch
 
@@ -34,12 +35,8 @@ def bench_choices(
     settings.require()
     if len(images) < max(settings.batches):
         raise InputError(f"images: {max(settings.batches)} or more are needed for the largest batch, {len(images)} came")
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
+    with threads(settings.threads):
         return _bench(network, images.to(network.stem.weight), settings)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _bench(network: ChoiceNetwork, images: Tensor, settings: BenchSettings) -> Bench:
