@@ -43,13 +43,13 @@ CASES: dict[str, dict[str, Any]] = {
         "others": [2000], "target": 500, "dim": (256, 1664), "set": ["hidden=128", "micro_batches=6"]
     },
     "troi, 20,000 voxels, hidden 512, pooled 512, 4 folds": {
-        "others": [500], "target": 20000, "dim": (512,), "set": ["n_folds=4", "backbone.hidden=512"]
+        "others": [500], "target": 20000, "dim": (512,), "set": ["n_folds=4", "pretrained.hidden=512"]
     },
     "troi, 96,000 voxels, hidden 1,024, pooled 512, 1 fold": {
-        "others": [500], "target": 96000, "dim": (512,), "set": ["n_folds=1", "backbone.hidden=1024"]
+        "others": [500], "target": 96000, "dim": (512,), "set": ["n_folds=1", "pretrained.hidden=1024"]
     },
     "troi, 96,000 voxels, hidden 1,024, pooled 512, 4 folds": {
-        "others": [500], "target": 96000, "dim": (512,), "set": ["n_folds=4", "backbone.hidden=1024"]
+        "others": [500], "target": 96000, "dim": (512,), "set": ["n_folds=4", "pretrained.hidden=1024"]
     },
 }  # fmt: skip
 
@@ -88,7 +88,7 @@ def run(name: str, case: dict[str, Any], work: Path) -> dict[str, Any]:
     method = "troi" if name.startswith("troi") else "cross_subject_decoder"
     given = [pair for pair in SHORT if method == "troi" or pair.startswith("epochs=")]
     if method == "troi":
-        given.append("backbone.epochs=1")
+        given.append("pretrained.epochs=1")
     command = [sys.executable, "-m", "pulvinar.cli", "fit", method, "--data", str(data)]
     settings = ["--set", *given, *case["set"]]
     stated = json.loads(subprocess.run([*command, "--dry-run", "--json", *settings], check=True, capture_output=True).stdout)

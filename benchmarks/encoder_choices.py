@@ -1,4 +1,4 @@
-"""Ridge against partial least squares, and ways to choose a layer, on planted worlds that a perturbed backbone drives.
+"""Ridge against partial least squares, and ways to choose a layer, on planted worlds that a perturbed network drives.
 
     python benchmarks/encoder_choices.py OUT --weights squeezenet1_0_imagenet.npz --images PICTURES
 
@@ -77,7 +77,7 @@ def main() -> None:
         experiment = world(seed, given)
         for name, own in CHOICES.items():
             values = own | {
-                "backbone": given.backbone,
+                "network": given.network,
                 "weights": str(given.weights),
                 "image_size": str(given.image_size),
                 "pool": str(given.pool),

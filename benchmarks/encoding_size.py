@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-SETTINGS = ["backbone=squeezenet1_0", "image_size=64", "pool=6"]
+SETTINGS = ["network=squeezenet1_0", "image_size=64", "pool=6"]
 
 
 def watched(name: str, arguments: list[str], *, kill_after: float | None = None) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "app"))
-from tiny_methods import METHODS, TINY, begin, trained_backbone
+from tiny_methods import METHODS, TINY, begin, pretrained_run
 
 from pulvinar.app import registry
 from pulvinar.core import devices
@@ -63,15 +63,15 @@ def walk(method: Method, data: Data, place: Path, device: str) -> Walk:
     """Fit, the same fit stopped and resumed, and evaluation."""
     settings = {**SETTINGS, "device": device}
     with devices.using(device) as found:
-        backbone = trained_backbone(method, data, place / "backbone", settings)
+        pretrained = pretrained_run(method, data, place / "pretrained", settings)
         if found.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         config, run = begin(place / "run", method, data, settings)
-        method.train(config, data, run, backbone)
+        method.train(config, data, run, pretrained)
         fitted = time.perf_counter() - began
         results = _results(place / "run")
-        resumed = _resumed(lambda run: method.train(config, data, run, backbone), begin, place, method, data, settings)
+        resumed = _resumed(lambda run: method.train(config, data, run, pretrained), begin, place, method, data, settings)
         began = time.perf_counter()
         row = {}
         if method.evaluate is not None:
@@ -143,7 +143,7 @@ def _score_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
 
 def estimate(method: Method, data: Data, device: str) -> float | None:
     """MB on a device by the phases that `--dry-run` adds up; None where the method says nothing."""
-    if method.phases is None or method.backbone is not None:
+    if method.phases is None or method.pretrained is not None:
         return None
     with devices.using(device), tempfile.TemporaryDirectory() as place:
         config, _ = begin(Path(place) / "run", method, data, SETTINGS)

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import open_experiment, simulate
 from pulvinar.core.storage import atomic_path, read_arrays, read_json, write_json
 from pulvinar.datasets.nsd.files import N_IMAGES
 from pulvinar.decoding.decoder_checkpoint import stored_decoder
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import feature_batches, load_backbone
 from pulvinar.networks.fixed_networks import principal_components
+from pulvinar.networks.staged import feature_batches, load_network
 from pulvinar.scores.retrieval import DIRECTIONS, near_duplicates, retrieval_scores
 
 WORLD = ("n_subjects=4", "n_sessions=2", "n_voxels=8000", "n_test_images=150")
@@ -62,10 +63,10 @@ def make_world(seed: int, *, images: str, weights: Path, out: Path) -> str:
     if path.exists():
         return source
     experiment = open_experiment(source)
-    backbone = load_backbone("mobilenet_v2", weights=weights / "mobilenet_v2_imagenet.npz", image_size=PIXELS)
-    last = backbone.stages[-1]
-    batches = [batch[last].reshape(-1, backbone.shapes[last][0]) for batch in feature_batches(
-        backbone, experiment.stimuli, batch_size=64, pool=1, stages=[last]
+    network = load_network("mobilenet_v2", weights=weights / "mobilenet_v2_imagenet.npz", image_size=PIXELS)
+    last = network.stages[-1]
+    batches = [batch[last].reshape(-1, network.shapes[last][0]) for batch in feature_batches(
+        network, experiment.stimuli, batch_size=64, pool=1, stages=[last]
     )]  # fmt: skip
     fit_rows = torch.from_numpy(experiment.stimuli.rows(list(experiment.split.train)))
     features = torch.from_numpy(np.concatenate(batches))
@@ -89,10 +90,10 @@ def run_cells(part: str, seed: int, source: str, out: Path) -> None:
         folder, data = out / f"{name}-{seed}", source_of(name, source)
         pretrained = out / (f"pretrained-{name}-{seed}" if data != source else f"pretrained-{seed}")
         fitting.fit("cross_subject_decoder", data=data, out=str(pretrained), assignments=own, resume=True)
-        backbone = None if "pretrain=false" in settings else str(pretrained)
-        fitting.fit("troi", data=data, out=str(folder), backbone=backbone, assignments=[*own, *settings], resume=True)
+        pretrained = None if "pretrain=false" in settings else str(pretrained)
+        fitting.fit("troi", data=data, out=str(folder), pretrained=pretrained, assignments=[*own, *settings], resume=True)
         if not (folder / "evaluation.json").is_file():
-            fitting.evaluate(str(folder), controls=part in WITH_CONTROLS)
+            evaluating.evaluate(str(folder), controls=part in WITH_CONTROLS)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import simulate
 from pulvinar.core.storage import read_json, write_json
@@ -29,9 +30,9 @@ def run_world(seed: int, *, images: str | None, weights: str, measures: list[str
         simulate(str(data), assignments=[f"seed={seed}", *own, *WORLD])
     fitting.fit("troi", data=str(data), out=str(run), assignments=[f"seed={seed}", "n_voxels=200"], resume=True)
     asked = [f"seed={seed}", f"weights={weights}", f"measures={','.join(measures)}", *PARTS]
-    fitting.fit("picture_decoder", data=str(data), out=str(folder), backbone=str(run), assignments=asked, resume=True)
+    fitting.fit("picture_decoder", data=str(data), out=str(folder), pretrained=str(run), assignments=asked, resume=True)
     if not (folder / "evaluation.json").is_file():
-        fitting.evaluate(str(folder))
+        evaluating.evaluate(str(folder))
     return read_json(folder / "evaluation.json")
 
 

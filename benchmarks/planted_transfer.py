@@ -1,9 +1,9 @@
-"""Transfer matrix of tuned backbones on a planted world: each subject's own, all on all subjects, against the untuned one.
+"""Transfer matrix of tuned networks on a planted world: each subject's own, all on all subjects, against the untuned one.
 
     python benchmarks/planted_transfer.py OUT --weights squeezenet1_0_imagenet.npz --images PICTURES
 
 All subjects see the same outer test images and training images of their own; the voxels of all follow one perturbed copy of the
-backbone, or with --own copies whose changes are each subject's own in this share of their variance. World and run stay
+network, or with --own copies whose changes are each subject's own in this share of their variance. World and run stay
 in OUT. Prints what `pulvinar encoding transfer OUT/run` does.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--n-subjects", type=int, default=3)
     arguments.add_argument("--n", type=int, default=450, help="training images a subject")
-    arguments.add_argument("--own", type=float, default=0.0, help="share of the backbone's change that is a subject's own")
+    arguments.add_argument("--own", type=float, default=0.0, help="share of the network's change that is a subject's own")
     arguments.add_argument("--roi", default="higher")
     arguments.add_argument("--tuned", default="after:features.5")
     arguments.add_argument("--epochs", type=int, default=8)
@@ -43,7 +43,7 @@ def main() -> None:
             n_test_images=N_TEST,
             image_size=48,
             images=str(given.images) if given.images else None,
-            driver=f"perturbed:{given.backbone}",
+            driver=f"perturbed:{given.network}",
             driver_weights=str(given.weights),
             driver_own=given.own,
         )
@@ -51,7 +51,7 @@ def main() -> None:
     if not run.is_dir():
         subjects = ",".join(f"subj{number + 1:02d}" for number in range(given.n_subjects))
         settings = {
-            "backbone": given.backbone,
+            "network": given.network,
             "weights": given.weights,
             "image_size": 48,
             "layer_choice": "concatenated",

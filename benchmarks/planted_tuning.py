@@ -1,11 +1,11 @@
-"""Untuned, regression-tuned, contrastive and pooled backbones on planted worlds that a perturbed copy of the backbone drives.
+"""Untuned, regression-tuned, contrastive and pooled networks on planted worlds that a perturbed copy of the network drives.
 
     python benchmarks/planted_tuning.py OUT --weights squeezenet1_0_imagenet.npz --images FOLDER [--seeds 0 1 2] [--n 1000]
     python benchmarks/planted_tuning.py OUT --real ../shared/data/roi_vtc --weights …
 
 Every fit is a run in OUT; those that are there are not made again. The table has the mean over seeds of nested r on outer test
-images, each difference to the untuned backbone with its interval over images and seeds (crossed bootstrap), by seed, the share
-of voxels improved; in how many seeds held-out training images kept the tuned backbone, and the difference of what was kept.
+images, each difference to the untuned network with its interval over images and seeds (crossed bootstrap), by seed, the share
+of voxels improved; in how many seeds held-out training images kept the tuned network, and the difference of what was kept.
 `--real`: FFA responses to 85 objects (Kay & Yeatman 2017), leave-objects-out in 5 outer folds; its intervals are over objects.
 """
 
@@ -44,7 +44,7 @@ METHODS = {
 def settings(given: argparse.Namespace) -> dict[str, str]:
     """What all fits share."""
     return {
-        "backbone": given.backbone,
+        "network": given.network,
         "weights": str(given.weights),
         "image_size": str(given.image_size),
         "layer_choice": "concatenated",
@@ -73,7 +73,7 @@ def world(seed: int, given: argparse.Namespace) -> Experiment:
             n_test_images=200,
             image_size=given.image_size,
             images=str(given.images) if given.images else None,
-            driver=f"perturbed:{given.backbone}",
+            driver=f"perturbed:{given.network}",
             driver_weights=str(given.weights),
             driver_strength=given.strength,
         )
@@ -96,7 +96,7 @@ def run(folder: Path, method: str, experiment: Experiment, values: dict[str, str
 
 
 def predictions(folder: Path, experiment: Experiment) -> dict[str, np.ndarray]:
-    """Predicted (by the tuned backbone), kept (the run's result: untuned where tuning did not help), untuned, measured."""
+    """Predicted (by the tuned network), kept (the run's result: untuned where tuning did not help), untuned, measured."""
     found = dict(np.load(folder / "predictions" / f"{experiment.target}.npz"))
     return found | {"kept": found["predicted"], "predicted": found.get("tuned", found["predicted"])}
 
@@ -104,7 +104,7 @@ def predictions(folder: Path, experiment: Experiment) -> dict[str, np.ndarray]:
 def difference(
     found: list[dict[str, np.ndarray]], generator: np.random.Generator, name: str = "predicted"
 ) -> tuple[float, float, float]:
-    """Mean difference of r to the untuned backbone over seeds, and its interval over images and seeds (crossed)."""
+    """Mean difference of r to the untuned network over seeds, and its interval over images and seeds (crossed)."""
     observed = np.mean([gain_of(one, np.arange(len(one["measured"])), name) for one in found])
     seeds = bootstrap_shares(len(found), 200, generator)
     drawn = [
@@ -231,7 +231,7 @@ def world_arguments(description: str | None) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--weights", type=Path, required=True)
-    arguments.add_argument("--backbone", default="squeezenet1_0")
+    arguments.add_argument("--network", default="squeezenet1_0")
     arguments.add_argument("--images", type=Path, help="folder of pictures; default: the bundled photographs")
     return arguments
 

@@ -63,14 +63,14 @@ def main() -> None:
     parser.add_argument("part", choices=["choices", "everything", "speed"])
     parser.add_argument("data")
     parser.add_argument("weights")
-    parser.add_argument("--backbone", default="squeezenet1_0")
+    parser.add_argument("--network", default="squeezenet1_0")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--roi", nargs="+", default=["evc", "it"])
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", required=True)
     given = parser.parse_args()
     data = read_npz(given.data)
-    config = method.Config(backbone=given.backbone, weights=given.weights, n_repeats=given.repeats, n_bootstrap=500)
+    config = method.Config(network=given.network, weights=given.weights, n_repeats=given.repeats, n_bootstrap=500)
     {"choices": choices, "everything": everything, "speed": speed}[given.part](config, data, given)
 
 
@@ -128,7 +128,7 @@ def choices(config: method.Config, data: Dissimilarities, given: argparse.Namesp
 
 def everything(config: method.Config, data: Dissimilarities, given: argparse.Namespace) -> None:
     """One repeat of 5 folds, 64 pixels: scales alone and everything, with the network in the loop, crops of 87.5 %."""
-    config = dataclasses.replace(config, n_repeats=1, image_size=64, crops="run_backbone", epochs=4, learning_rate=1e-2)
+    config = dataclasses.replace(config, n_repeats=1, image_size=64, crops="run_network", epochs=4, learning_rate=1e-2)
     result: dict[str, list[dict[str, Any]]] = {}
     for roi in given.roi:
         scored = scored_of(config, data, roi)
@@ -168,7 +168,7 @@ def speed(config: method.Config, data: Dissimilarities, given: argparse.Namespac
         )
         return (time.perf_counter() - started) / n_cached
 
-    running = dataclasses.replace(config, crops="run_backbone", images_per_step=10, early_stopping=False)
+    running = dataclasses.replace(config, crops="run_network", images_per_step=10, early_stopping=False)
     trainer = method.network_trainer(
         running, networks.only, images, measured, training[:, 0], list(data.stimuli.sources), sets=[torch.arange(len(images))]
     )

@@ -3,7 +3,7 @@
     python benchmarks/rdm92_encoding.py OUT --data ../shared/data --weights squeezenet1_0_imagenet.npz
 
 Image-wise folds. Classical scaling of the training images' mean RDM (15 subjects, IT, Algonauts 2019; 1 - r as squared
-distance) gives their coordinates; a ridge on a backbone's layers predicts those of the held-out images, whose distances are
+distance) gives their coordinates; a ridge on a network's layers predicts those of the held-out images, whose distances are
 compared (Spearman) with each subject's RDM. Held-out images take no part in scaling, tuning or ridge; they are placed among
 the training images (Gower) only to fill in what `evaluate` compares with.
 """
@@ -56,7 +56,7 @@ def main() -> None:
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--data", type=Path, required=True)
     arguments.add_argument("--weights", type=Path, required=True)
-    arguments.add_argument("--backbone", default="squeezenet1_0")
+    arguments.add_argument("--network", default="squeezenet1_0")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     arguments.add_argument("--methods", nargs="+", default=["contrastive", "regression"])
     arguments.add_argument("--image-size", type=int, default=128)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pulvinar.app.fit import evaluate, fit
+from pulvinar.app.evaluate import evaluate
+from pulvinar.app.fit import fit
 from pulvinar.data.experiment import save
 from pulvinar.datasets.arrays import from_arrays
 
@@ -45,7 +46,7 @@ def main(folder: Path) -> dict:
     decoder, run = str(folder / "decoder"), str(folder / "troi")
     fit("cross_subject_decoder", data=data, out=decoder, assignments=["epochs=12", "hidden=64"])
     settings = ["epochs=12", "n_rounds=3", "epochs_per_round=6", f"n_voxels={N_RESPONSIVE}"]
-    fit("troi", data=data, out=run, backbone=decoder, assignments=settings)
+    fit("troi", data=data, out=run, pretrained=decoder, assignments=settings)
     return evaluate(run)
 
 

@@ -124,10 +124,10 @@ def test_list_is_one_json_object(capsys):
     assert set(result["datasets"]) >= {"simulated", "arrays"}
 
 
-def test_settings_of_a_method_and_its_backbone(capsys):
+def test_settings_of_a_method_and_its_pretrained_run(capsys):
     assert cli.main(["fit", "troi", "--settings", "--json"]) == 0
     names = {row["name"] for row in json.loads(capsys.readouterr().out)["settings"]}
-    assert {"n_voxels", "low_pass", "backbone.epochs"} <= names
+    assert {"n_voxels", "low_pass", "pretrained.epochs"} <= names
 
 
 @pytest.mark.parametrize("arguments", [[], ["fti"], ["data"], ["evaluate"], ["demo", "--seed", "x"]])

@@ -40,8 +40,8 @@ from pulvinar.datasets.algonauts2023 import read_submission, write_submission
 from pulvinar.datasets.nsd.files import mgh_shape, read_mgh
 from pulvinar.encoding.feature_cache import cached_features
 from pulvinar.learning import checkpoints
-from pulvinar.networks.backbones import Backbone
 from pulvinar.networks.preprocessing import Preprocessing
+from pulvinar.networks.staged import StagedNetwork
 from pulvinar.networks.weights import read_weights
 
 GENERATOR = np.random.default_rng(0)
@@ -118,14 +118,14 @@ def state(folder: Path) -> dict:
 
 
 @functools.cache
-def backbone() -> Backbone:
+def network() -> StagedNetwork:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU())
-    return Backbone(network, name="small", stages=("1",), preprocessing=Preprocessing(image_size=16))
+    return StagedNetwork(network, name="small", stages=("1",), preprocessing=Preprocessing(image_size=16))
 
 
 def cached(folder: Path) -> str:
-    features = cached_features(backbone(), PIXELS, folder=folder)
+    features = cached_features(network(), PIXELS, folder=folder)
     return fingerprint(*map(np.array, features.values()))
 
 

@@ -126,7 +126,7 @@ def layers(run: Source, *, ax: Axes | None = None) -> Figure:
 
 
 def transfer(run: Source, *, ax: Axes | None = None) -> Figure:
-    """Encoding: tuned backbones on other subjects (`pulvinar encoding transfer`)."""
+    """Encoding: tuned networks on other subjects (`pulvinar encoding transfer`)."""
     return panel(run, "transfer", ax=ax)
 
 

@@ -17,8 +17,8 @@ QUICK = (
     "n_rounds=2",
     "epochs_per_round=2",
     "n_folds=2",
-    "backbone.epochs=3",
-    "backbone.hidden=16",
+    "pretrained.epochs=3",
+    "pretrained.hidden=16",
     "beside=usual",
 )
 N_TRAIN, N_TEST, DIM = 100, 30, 12
@@ -96,13 +96,13 @@ def spoilt(world: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def quick() -> tuple[str, ...]:
-    """Settings of troi and its backbone that take a second."""
+    """Settings of troi and its pretrained run that take a second."""
     return QUICK
 
 
 @pytest.fixture(scope="session")
 def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of troi, its backbone inside. Not to be changed."""
+    """A finished run of troi, its pretrained run inside. Not to be changed."""
     run = tmp_path_factory.mktemp("runs") / "run"
     fitting.fit("troi", data=str(world), out=str(run), assignments=QUICK)
     return run

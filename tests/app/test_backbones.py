@@ -23,7 +23,7 @@ from pulvinar.networks.resnet_shape import resnet_shape
 
 SIZE = 16
 MEAN, SD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)
-PAGE = Path(__file__).resolve().parents[2] / "docs/backbones.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/networks.md"
 
 
 def write_run(path, *, width=0.125, passes=("dense", "gated"), stem="auto"):

@@ -180,8 +180,11 @@ SETTINGS = [
     (["scaling=per_session", "pretrain=false"], "session 1 of sub-03 has 0 non-test trials"),
     (["n_folds=90"], "n_folds: 100 trials in 90 folds leave a fold with 1; 2 or more are needed"),
     (["feature=dino"], "stimuli have no feature 'dino'; did you mean"),
-    (["pretrain=false", "backbone.epochs=3"], "pretrain=false trains and reads no backbone; leave out backbone.epochs"),
-    (["backbone.n_blocks=-1"], "cross_subject_decoder.n_blocks is 0 or more, not -1"),
+    (
+        ["pretrain=false", "pretrained.epochs=3"],
+        "pretrain=false trains and starts from no pretrained run; leave out pretrained.epochs",
+    ),
+    (["pretrained.n_blocks=-1"], "cross_subject_decoder.n_blocks is 0 or more, not -1"),
     (["lora_rank=2", "pretrain=false"], "troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false"),
     (["micro_batches=25"], "troi.micro_batches is at most batch_size (24), not 25"),
     (["clip_norm=0"], "troi.clip_norm is above 0, or none, not 0"),
@@ -197,8 +200,8 @@ def test_settings_that_do_not_fit(settings, expected, world, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_all_mistakes_of_the_method_and_its_backbone_are_reported_at_once(world, tmp_path, capsys):
-    wrong = ("low_pas=none", "epochs=many", "n_rounds=0", "backbone.hiden=3", "backbone.epochs=-1")
+def test_all_mistakes_of_the_method_and_its_pretrained_are_reported_at_once(world, tmp_path, capsys):
+    wrong = ("low_pas=none", "epochs=many", "n_rounds=0", "pretrained.hiden=3", "pretrained.epochs=-1")
     said = refusal(capsys, "fit", "troi", "--data", world, "--out", tmp_path / "run", "--set", *wrong)
     assert "'low_pas' is not a setting of troi; did you mean 'low_pass'?" in said
     assert "troi.epochs is a whole number, not 'many'" in said
@@ -215,8 +218,8 @@ def test_unknown_method_dataset_and_missing_arguments(world, tmp_path, capsys):
     assert "'simulatd' is not one of the datasets" in refusal(capsys, "data", "inspect", "simulatd:x")
     assert "is not opened by name" in refusal(capsys, "data", "inspect", "simulated:x")
     assert "no such folder" in refusal(capsys, "fit", "troi", "--data", tmp_path / "none", "--out", tmp_path / "run")
-    assert "reads no backbone" in refusal(
-        capsys, "fit", "cross_subject_decoder", "--data", world, "--out", tmp_path / "run", "--backbone", "x"
+    assert "starts from no pretrained run" in refusal(
+        capsys, "fit", "cross_subject_decoder", "--data", world, "--out", tmp_path / "run", "--pretrained", "x"
     )
 
 
@@ -247,10 +250,10 @@ KINDS += ["another version", "damaged", "another network", "another size"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_backbones_that_do_not_fit(kind, world, spoilt, finished, change, tmp_path, capsys):
-    backbone, target, data = tmp_path / "backbone", "sub-03", world
-    shutil.copytree(finished / "backbone", backbone)
-    facts = json.loads((backbone / "run.json").read_text())
+def test_pretraineds_that_do_not_fit(kind, world, spoilt, finished, change, tmp_path, capsys):
+    pretrained, target, data = tmp_path / "pretrained", "sub-03", world
+    shutil.copytree(finished / "pretrained", pretrained)
+    facts = json.loads((pretrained / "run.json").read_text())
     expected = {
         "no run": "not a run folder",
         "another method": "a finished run of cross_subject_decoder is needed; this is a finished troi",
@@ -263,9 +266,9 @@ def test_backbones_that_do_not_fit(kind, world, spoilt, finished, change, tmp_pa
         "another size": "feature 'clip': 7 numbers a stimulus, the decoder has 12",
     }[kind]
     if kind == "no run":
-        (backbone / "run.json").unlink()
+        (pretrained / "run.json").unlink()
     elif kind == "another method":
-        backbone = finished
+        pretrained = finished
     elif kind == "trained on the target":
         target = "sub-01"
     elif kind == "trained on test images":
@@ -274,7 +277,7 @@ def test_backbones_that_do_not_fit(kind, world, spoilt, finished, change, tmp_pa
         (spoilt / "split.json").write_text(json.dumps(moved))
         data = spoilt
     elif kind in ("another version", "damaged"):
-        path = backbone / "checkpoints" / "decoder.safetensors"
+        path = pretrained / "checkpoints" / "decoder.safetensors"
         state = checkpoints.load(path)
         state.pop("version" if kind == "another version" else "embedding")
         checkpoints.save(path, state)
@@ -284,21 +287,21 @@ def test_backbones_that_do_not_fit(kind, world, spoilt, finished, change, tmp_pa
         )
         data = spoilt
     else:
-        (backbone / "run.json").write_text(json.dumps({**facts, "status": "running"}))
-    before = {path: path.read_bytes() for path in backbone.rglob("*") if path.is_file()}
+        (pretrained / "run.json").write_text(json.dumps({**facts, "status": "running"}))
+    before = {path: path.read_bytes() for path in pretrained.rglob("*") if path.is_file()}
     new_run = tmp_path / "run"
-    told = ("--data", data, "--out", new_run, "--backbone", backbone, "--target", target)
+    told = ("--data", data, "--out", new_run, "--pretrained", pretrained, "--target", target)
     # sub-01 as the target has a ROI, so that only the leak is wrong
     assert expected in refusal(capsys, "fit", "troi", *told)
     assert not new_run.exists()
-    assert before == {path: path.read_bytes() for path in backbone.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in pretrained.rglob("*") if path.is_file()}
 
 
 def test_evaluate_and_report_of_what_is_no_finished_run(world, finished, spoilt, change, tmp_path, capsys):
     assert "not a run folder" in refusal(capsys, "evaluate", tmp_path)
     assert "not a run folder" in refusal(capsys, "report", spoilt)
     assert "no such run folder" in refusal(capsys, "report", tmp_path / "none")
-    assert "has no evaluation of its own" in refusal(capsys, "evaluate", finished / "backbone")
+    assert "has no evaluation of its own" in refusal(capsys, "evaluate", finished / "pretrained")
     unfinished = Path(shutil.copytree(finished, tmp_path / "unfinished"))
     facts = json.loads((unfinished / "run.json").read_text())
     (unfinished / "run.json").write_text(json.dumps({**facts, "status": "running"}))

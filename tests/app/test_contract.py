@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_methods import METHODS, TINY, begin, trained_backbone
+from tiny_methods import METHODS, TINY, begin, pretrained_run
 
 from pulvinar.app import registry
 from pulvinar.core.config import mistakes_of
@@ -50,9 +50,9 @@ def test_method_declares_what_it_is(name):
     assert not mistakes_of(method.config(), name)
     settings = {field.name for field in dataclasses.fields(method.config)}
     assert all(field.metadata["help"] for field in dataclasses.fields(method.config))
-    assert {*method.scoring, *method.of_backbone} <= settings
-    assert (method.join is None) == (method.backbone is None)
-    assert method.backbone is None or method.backbone in METHODS
+    assert {*method.scoring, *method.of_pretrained} <= settings
+    assert (method.join is None) == (method.pretrained is None)
+    assert method.pretrained is None or method.pretrained in METHODS
     assert not (method.scoring and method.scored_by)
 
 
@@ -61,9 +61,9 @@ def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, m
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
     method = registry.method(name)
     data = data_of(method.data)
-    backbone = trained_backbone(method, data, tmp_path / "backbone")
+    pretrained = pretrained_run(method, data, tmp_path / "pretrained")
     config, run = begin(tmp_path / "whole", method, data)
-    method.train(config, data, run, backbone)
+    method.train(config, data, run, pretrained)
     whole = RunFolder.reopen(tmp_path / "whole")
     assert whole.finished
 
@@ -82,8 +82,8 @@ def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "save", save_and_stop)
         with pytest.raises(_StoppedError):
-            method.train(config, data, stopped, backbone)
-    method.train(config, data, RunFolder.reopen(tmp_path / "stopped"), backbone)
+            method.train(config, data, stopped, pretrained)
+    method.train(config, data, RunFolder.reopen(tmp_path / "stopped"), pretrained)
     resumed = RunFolder.reopen(tmp_path / "stopped")
     assert resumed.finished
     results = {path.stem for path in (whole.path / "checkpoints").iterdir()} - {"latest"}

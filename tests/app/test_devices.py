@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_methods import METHODS, TINY, begin, trained_backbone
+from tiny_methods import METHODS, TINY, begin, pretrained_run
 from torch import nn
 
 import pretend_device
@@ -23,7 +23,7 @@ from pulvinar.networks.diffusion_prior import DiffusionPrior
 
 QUICK = ("ridge_encoding",)  # the others take longer, and a process of their own
 ON_THE_CPU = {  # files whose products are computed there, and why
-    "networks/backbones.py": "the shapes of a network's stages, found when it is built",
+    "networks/staged.py": "the shapes of a network's stages, found when it is built",
     "networks/stages.py": "the same",
     "networks/gated_resnet.py": "the same, of our own ResNets",
     "rsa/stage_mask.py": "inner products and scales of learning to aggregate; the features come from the device",
@@ -60,9 +60,9 @@ def test_method_is_fitted_and_evaluated_on_the_device(name, device, tmp_path):
         require_gradients(device)
     method = registry.method(name)
     data = TINY[method.data]()
-    backbone = trained_backbone(method, data, tmp_path / "backbone", SETTINGS)
+    pretrained = pretrained_run(method, data, tmp_path / "pretrained", SETTINGS)
     config, run = begin(tmp_path / "run", method, data, SETTINGS)
-    method.train(config, data, run, backbone)
+    method.train(config, data, run, pretrained)
     finished = RunFolder.reopen(tmp_path / "run")
     assert finished.finished
     if method.evaluate is not None:

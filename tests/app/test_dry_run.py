@@ -22,8 +22,8 @@ def test_phases_are_those_of_the_fit_and_nothing_is_written(world, finished, qui
     assert 0 < result["seconds"] < 60
 
 
-def test_a_given_backbone_is_not_pretrained_again(world, finished, tmp_path, capsys):
-    command = ["fit", "troi", "--data", str(world), "--dry-run", "--quiet", "--backbone", str(finished / "backbone")]
+def test_a_given_pretrained_is_not_pretrained_again(world, finished, tmp_path, capsys):
+    command = ["fit", "troi", "--data", str(world), "--dry-run", "--quiet", "--pretrained", str(finished / "pretrained")]
     assert main([*command, "--set", "n_voxels=20", "n_folds=2"]) == 0
     said = capsys.readouterr().out
     assert "pretraining" not in said

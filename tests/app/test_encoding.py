@@ -45,7 +45,7 @@ def root(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PULVINAR_CACHE", str(folder / "cache"))
         for seed, out in ((0, "first"), (1, "second"), (2, "third")):
-            chosen = [*SETTINGS, "backbone=squeezenet1_1", "image_size=32", "n_stages=2", "pool=4", f"seed={seed}"]
+            chosen = [*SETTINGS, "network=squeezenet1_1", "image_size=32", "n_stages=2", "pool=4", f"seed={seed}"]
             pairs = [part for pair in chosen for part in ("--set", pair)]
             assert (
                 main(["fit", "ridge_encoding", "--data", str(folder / "world"), "--out", str(folder / out), *pairs, "--quiet"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import open_experiment
 from pulvinar.cli import main
@@ -32,31 +33,31 @@ def test_worlds_of_every_geometry_go_to_the_report(geometry, write_world, tmp_pa
     fitting.fit("troi", data="the data", out="my run", assignments=quick)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")  # the run knows where its data are
-    rows = {row["name"]: row for row in fitting.evaluate("../my run")["rows"]}
+    rows = {row["name"]: row for row in evaluating.evaluate("../my run")["rows"]}
     assert set(rows) >= {"troi", "annotated", "all", "random", "ceiling", "univariate", "anova"}
     assert rows["troi"]["n_voxels"] == 20
     assert rows["annotated"]["unavailable"] == "sub-03 has no ROI 'annotated' (there are: none)"
     assert "0 stimuli have repeats" in rows["ceiling"]["unavailable"]
     assert rows["troi"]["precision"] is None
-    page = Path(fitting.report("../my run")["report"]).read_text()
+    page = Path(evaluating.report("../my run")["report"]).read_text()
     assert "TROI" in page
     assert (tmp_path / "my run" / "artifacts" / "examples.npz").exists() == (world / "images").exists()
 
 
-def test_backbone_of_its_own_gives_the_same_voxels_and_never_sees_a_test_image(world, finished, quick, tmp_path):
+def test_pretrained_of_its_own_gives_the_same_voxels_and_never_sees_a_test_image(world, finished, quick, tmp_path):
     apart = tmp_path / "run"
-    settings = [pair for pair in quick if not pair.startswith("backbone.")]
-    fitting.fit("troi", data=str(world), out=str(apart), assignments=settings, backbone=str(finished / "backbone"))
+    settings = [pair for pair in quick if not pair.startswith("pretrained.")]
+    fitting.fit("troi", data=str(world), out=str(apart), assignments=settings, pretrained=str(finished / "pretrained"))
     ours, theirs = (json.loads((run / "run.json").read_text()) for run in (apart, finished))
     assert ours["selection"] == theirs["selection"]
-    seen = checkpoints.load(finished / "backbone" / "checkpoints" / "decoder.safetensors")["trained_on"]
+    seen = checkpoints.load(finished / "pretrained" / "checkpoints" / "decoder.safetensors")["trained_on"]
     assert not set(seen) & set(open_experiment(str(world)).split.test)
 
 
 def test_other_target(write_world, tmp_path, quick):
     world = write_world(tmp_path / "world", target_rois=True)
     fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick, target="sub-02")
-    result = fitting.evaluate(str(tmp_path / "run"), controls=False)
+    result = evaluating.evaluate(str(tmp_path / "run"), controls=False)
     assert result["reference"] == "annotated"
     assert [row["name"] for row in result["rows"]] == ["troi"]
 
@@ -83,7 +84,7 @@ def test_a_fit_does_not_see_the_planted_truth_and_the_evaluation_does(write_worl
 
     monkeypatch.setattr(troi, "METHOD", dataclasses.replace(troi.METHOD, prepare=prepare))
     fitting.fit("troi", data=str(world), out=str(tmp_path / "run"), assignments=quick)
-    result = fitting.evaluate(str(tmp_path / "run"), controls=False)
+    result = evaluating.evaluate(str(tmp_path / "run"), controls=False)
     assert seen == [{}]
     assert result["reference"] == "planted"
     assert result["rows"][0]["precision"] is not None
@@ -121,7 +122,7 @@ def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_wor
     assert main(["data", "embed", str(world), "--network", network, "--tokens", "--out", out, "--json", "--quiet"]) == 0
     embedded = json.loads(capsys.readouterr().out)
     assert embedded["shape"] == [130, 4, 12]
-    settings = [*quick, embedded["setting"], f"backbone.mixer={mixer}", "precision=bfloat16", "micro_batches=2"]
+    settings = [*quick, embedded["setting"], f"pretrained.mixer={mixer}", "precision=bfloat16", "micro_batches=2"]
     run = tmp_path / "run"
     assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--quiet", "--set", *settings]) == 0
     decoder = RunFolder.reopen(run).read("decoder")
@@ -138,17 +139,17 @@ def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_wor
 def test_low_rank_updates_change_the_shared_decoder_and_the_input_layer_alone_does_not(
     world, finished, tmp_path, quick, capsys
 ):
-    backbone = RunFolder.reopen(finished / "backbone").read("decoder")["shared"]
+    pretrained = RunFolder.reopen(finished / "pretrained").read("decoder")["shared"]
     plain = RunFolder.reopen(finished).read("decoder")
     assert plain["start"] is None
-    assert all(torch.equal(value, backbone[name]) for name, value in plain["shared"].items())
-    own = [pair for pair in quick if not pair.startswith("backbone.")]
-    told = ["--data", str(world), "--backbone", str(finished / "backbone"), "--out", str(tmp_path / "run"), "--quiet"]
+    assert all(torch.equal(value, pretrained[name]) for name, value in plain["shared"].items())
+    own = [pair for pair in quick if not pair.startswith("pretrained.")]
+    told = ["--data", str(world), "--pretrained", str(finished / "pretrained"), "--out", str(tmp_path / "run"), "--quiet"]
     assert main(["fit", "troi", *told, "--set", *own, "lora_rank=2"]) == 0
     updated = RunFolder.reopen(tmp_path / "run").read("decoder")
-    assert all(torch.equal(value, backbone[name]) for name, value in updated["start"].items())
-    assert list(updated["shared"]) == list(backbone)
-    assert not torch.equal(updated["shared"]["output.weight"], backbone["output.weight"])
+    assert all(torch.equal(value, pretrained[name]) for name, value in updated["start"].items())
+    assert list(updated["shared"]) == list(pretrained)
+    assert not torch.equal(updated["shared"]["output.weight"], pretrained["output.weight"])
     assert np.array_equal(updated["selected"], plain["selected"])  # stage 1 is the same
     assert main(["evaluate", str(tmp_path / "run"), "--quiet", "--json"]) == 0
 

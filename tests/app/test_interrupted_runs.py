@@ -69,7 +69,7 @@ def drive(arguments: list[str], kills: list[int]) -> list[int]:
 
 def require_same_run(killed: Path, whole: Path) -> None:
     """Weights bit for bit, metrics byte for byte, the same voxels, nothing left over."""
-    for name in ("checkpoints/decoder.safetensors", "backbone/checkpoints/decoder.safetensors"):
+    for name in ("checkpoints/decoder.safetensors", "pretrained/checkpoints/decoder.safetensors"):
         if not (whole / name).exists():
             continue
         ours, theirs = load_file(killed / name), load_file(whole / name)
@@ -88,7 +88,7 @@ def fit_command(world: Path, run: Path, settings: tuple[str, ...]) -> list[str]:
     return ["fit", "troi", "--data", str(world), "--out", str(run), "--resume", "--quiet", "--set", *settings]
 
 
-# A new run puts 5 files in place, its backbone 4 more, and each checkpoint 3; the kills walk through creation, pretraining,
+# A new run puts 5 files in place, its pretrained run 4 more, each checkpoint 3; the kills walk through creation, pretraining,
 # rounds and cuts of stage 1, the seam between the stages, and stage 2.
 @pytest.mark.parametrize(
     ("changes", "kills"),
@@ -103,7 +103,7 @@ def fit_command(world: Path, run: Path, settings: tuple[str, ...]) -> list[str]:
     ],
 )
 def test_run_killed_again_and_again_is_bit_identical(changes, kills, world, quick, tmp_path):
-    settings = tuple(pair for pair in quick if not (changes and pair.startswith("backbone."))) + changes
+    settings = tuple(pair for pair in quick if not (changes and pair.startswith("pretrained."))) + changes
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert drive(fit_command(world, whole, settings), []) == [0]
     ends = drive(fit_command(world, killed, settings), kills)
@@ -112,29 +112,29 @@ def test_run_killed_again_and_again_is_bit_identical(changes, kills, world, quic
     require_same_run(killed, whole)
 
 
-def test_resume_needs_no_settings_even_before_the_backbone_began(world, finished, quick, tmp_path):
-    """Killed when only the run folder was there: the backbone's settings are in it."""
+def test_resume_needs_no_settings_even_before_pretraining_began(world, finished, quick, tmp_path):
+    """Killed when only the run folder was there: the pretrained run's settings are in it."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    for part in ("backbone", "checkpoints", "artifacts", "metrics.jsonl"):
+    for part in ("pretrained", "checkpoints", "artifacts", "metrics.jsonl"):
         path = run / part
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     facts = json.loads((run / "run.json").read_text())
     facts["status"] = "running"
     facts.pop("selection")
     (run / "run.json").write_text(json.dumps(facts))
-    (run / ".partial-backbone-1-abc").mkdir()
-    (run / ".partial-backbone-1-abc" / "config.toml").write_text("half")
+    (run / ".partial-pretrained-1-abc").mkdir()
+    (run / ".partial-pretrained-1-abc" / "config.toml").write_text("half")
     assert main(["fit", "troi", "--data", str(world), "--out", str(run), "--resume", "--quiet"]) == 0
-    assert "hidden = 16\n" in (run / "backbone" / "config.toml").read_text()  # as in `quick`, not the default
+    assert "hidden = 16\n" in (run / "pretrained" / "config.toml").read_text()  # as in `quick`, not the default
     require_same_run(run, finished)
 
 
 def test_resume_refuses_other_settings_and_leaves_a_finished_run_alone(world, finished, quick, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert main(["fit", "troi", "--data", str(world), "--out", str(finished), "--resume"]) == 0
-    assert main([*fit_command(world, finished, quick), "epochs=9", "backbone.epochs=8"]) == 2
-    assert "these differ: epochs, backbone.epochs" in capsys.readouterr().err
+    assert main([*fit_command(world, finished, quick), "epochs=9", "pretrained.epochs=8"]) == 2
+    assert "these differ: epochs, pretrained.epochs" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
@@ -142,7 +142,7 @@ def test_resume_refuses_other_settings_and_leaves_a_finished_run_alone(world, fi
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_keeps_the_last_piece_and_says_how_to_go_on(number, code, world, quick, tmp_path, capsys):
     run = tmp_path / "run"
-    ours = fit_command(world, run, (*quick, "backbone.epochs=100000"))
+    ours = fit_command(world, run, (*quick, "pretrained.epochs=100000"))
     command = [sys.executable, "-m", "pulvinar.cli", *(word for word in ours if word != "--quiet")]
     # a shell that runs the tests in the background has Ctrl-C switched off for them, and would for the command
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,7 +158,7 @@ def test_interrupt_keeps_the_last_piece_and_says_how_to_go_on(number, code, worl
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
-    kept = run / "backbone" / "checkpoints" / "latest.safetensors"
+    kept = run / "pretrained" / "checkpoints" / "latest.safetensors"
     assert kept.is_file()  # though it was not due
     assert kept.stat().st_mode & 0o777 == 0o666 & ~_umask()
     assert f"({kept}). Continue with the same command and --resume." in err

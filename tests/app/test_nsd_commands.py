@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.cli import main
 from pulvinar.data.experiment import load as load_folder
@@ -54,8 +55,8 @@ def test_troi_on_an_nsd_folder_is_troi_on_the_converted_one(folder, tmp_path, qu
     for name, source in (("a", f"nsd:{folder}?images=false"), ("b", str(tmp_path / "out"))):
         run = str(tmp_path / name)
         fitting.fit("troi", data=source, out=run, assignments=quick)
-        result = fitting.evaluate(run)
+        result = evaluating.evaluate(run)
         assert result["rows"][0]["n_voxels"] == 20
         rows.append([(row["name"], row.get("brain_to_image_top1")) for row in result["rows"]])
-        fitting.report(run)
+        evaluating.report(run)
     assert rows[0] == rows[1]

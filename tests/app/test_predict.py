@@ -20,7 +20,7 @@ def run(tmp_path_factory) -> str:
     colours = images.mean((1, 2))
     rdms = np.linalg.norm(colours[:, None] - colours[None], axis=-1) * np.linspace(0.5, 1, 3)[:, None, None]
     np.savez(folder / "rdms.npz", images=images.astype(np.uint8), fmri_evc=rdms)
-    settings = ["backbone=squeezenet1_0", "image_size=64", "epochs=4", "n_inner_folds=2"]
+    settings = ["network=squeezenet1_0", "image_size=64", "epochs=4", "n_inner_folds=2"]
     fit("learning_to_aggregate", data=str(folder / "rdms.npz"), out=str(folder / "run"), assignments=settings)
     return str(folder / "run")
 

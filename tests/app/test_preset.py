@@ -6,7 +6,8 @@ import io
 import pytest
 
 from pulvinar.app import preset, registry
-from pulvinar.app.fit import configs, fit
+from pulvinar.app.fit import fit
+from pulvinar.app.method_settings import configs
 from pulvinar.app.settings_list import settings_of
 from pulvinar.cli import main
 from pulvinar.core.config import read_toml
@@ -21,14 +22,14 @@ troi; troi; n_voxels; 3000; section 3.1
 troi; troi; batch_size; 24; section 3.1
 troi; troi; mask_batch_size; 24; section 3.1
 troi; troi; epochs; 150; section 3.1
-troi; troi; backbone.epochs; 150; section 3.1
+troi; troi; pretrained.epochs; 150; section 3.1
 troi; troi; n_sessions; 1; first 1h data
 troi; troi; n_rounds; 15; about 15 epochs
 troi; troi; epochs_per_round; 1; about 15 epochs
 troi; troi; rewind; reinitialised; section 2.3
 troi; troi; mixing_beta; 0.2; section 2.1
 troi; troi; protocol; draws; section 3.3.1
-troi; troi; backbone.hidden; 4096; MindEye2
+troi; troi; pretrained.hidden; 4096; MindEye2
 aggregation-fmri-evc; learning_to_aggregate; roi; ('evc', 'meg_early'); table 1
 aggregation-fmri-evc; learning_to_aggregate; train; all; table 1
 aggregation-fmri-evc; learning_to_aggregate; use_reliability; True; table 1
@@ -69,7 +70,7 @@ dcs-imagenet100; gated_ssl; blur; 0.5; code
 dual-gating-cifar10; dual_gating; saturation; 0.2; code
 dual-gating-cifar10; dual_gating; crop_smallest; 0.2; code
 dual-gating-cifar10; dual_gating; solarise; 0.1; code
-contrastive-alexnet; contrastive_encoding; backbone; alexnet; abstract
+contrastive-alexnet; contrastive_encoding; network; alexnet; abstract
 contrastive-alexnet; contrastive_encoding; batch_size; 1024; released code
 contrastive-alexnet; contrastive_encoding; epochs; 30; released code
 contrastive-alexnet; contrastive_encoding; temperature; 0.3; released code
@@ -83,28 +84,28 @@ PRINTED = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(PAPE
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_every_value_is_a_setting_within_its_bounds(name, method):
-    config, backbone = configs(method, None, [f"preset={name}"])
+    config, pretrained = configs(method, None, [f"preset={name}"])
     chosen = preset.load(name, method)
     for key in chosen.settings:
         assert hasattr(config, key)
-    assert all(hasattr(backbone, key) for key in chosen.backbone)
+    assert all(hasattr(pretrained, key) for key in chosen.pretrained)
     assert FILES[name]["about"]
     assert FILES[name]["source"]
 
 
 @pytest.mark.parametrize(("name", "method", "setting", "value", "where"), PRINTED)
 def test_presets_have_what_the_papers_print(name, method, setting, value, where):
-    config, backbone = configs(method, None, [f"preset={name}"])
-    holder = backbone if setting.startswith("backbone.") else config
-    assert str(getattr(holder, setting.removeprefix("backbone."))) == value, where
+    config, pretrained = configs(method, None, [f"preset={name}"])
+    holder = pretrained if setting.startswith("pretrained.") else config
+    assert str(getattr(holder, setting.removeprefix("pretrained."))) == value, where
 
 
 def test_what_is_set_beside_a_preset_wins(tmp_path):
-    config, backbone = configs("troi", None, ["preset=troi", "n_voxels=50", "backbone.hidden=16"])
-    assert (config.n_voxels, config.mask_batch_size, backbone.hidden, backbone.n_blocks) == (50, 24, 16, 4)
-    (tmp_path / "given.toml").write_text('preset = "troi"\nepochs = 3\n[backbone]\nn_blocks = 1\n')
-    config, backbone = configs("troi", str(tmp_path / "given.toml"), ["seed=4"])
-    assert (config.epochs, config.seed, backbone.n_blocks, backbone.hidden, backbone.seed) == (3, 4, 1, 4096, 4)
+    config, pretrained = configs("troi", None, ["preset=troi", "n_voxels=50", "pretrained.hidden=16"])
+    assert (config.n_voxels, config.mask_batch_size, pretrained.hidden, pretrained.n_blocks) == (50, 24, 16, 4)
+    (tmp_path / "given.toml").write_text('preset = "troi"\nepochs = 3\n[pretrained]\nn_blocks = 1\n')
+    config, pretrained = configs("troi", str(tmp_path / "given.toml"), ["seed=4"])
+    assert (config.epochs, config.seed, pretrained.n_blocks, pretrained.hidden, pretrained.seed) == (3, 4, 1, 4096, 4)
 
 
 def test_a_setting_that_a_preset_makes_idle_is_refused():

@@ -21,9 +21,9 @@ from pulvinar.core.errors import ConfigError, InputError, NotFoundError, Pulvina
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"n_voxels": 20, "epochs": 3, "n_rounds": 2, "epochs_per_round": 2, "n_folds": 2}
-BACKBONE = {"epochs": 3, "hidden": 16}
+PRETRAINED = {"epochs": 3, "hidden": 16}
 ON_PAGES = "n_voxels=3000"  # of which the tiny world has not so many
-QUICK_ON_PAGES = ", ".join(f"{name}={value}" for name, value in QUICK.items()) + f", backbone={BACKBONE}"
+QUICK_ON_PAGES = ", ".join(f"{name}={value}" for name, value in QUICK.items()) + f", pretrained={PRETRAINED}"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def world(write_world, tmp_path_factory):
 def run(world, tmp_path_factory):
     """A finished run, not to be changed; `evaluation` scores it."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    return pulvinar.fit("troi", pulvinar.open_data(world), QUICK, out=out, backbone=BACKBONE)
+    return pulvinar.fit("troi", pulvinar.open_data(world), QUICK, out=out, pretrained=PRETRAINED)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,13 +126,13 @@ def test_the_package_says_that_it_is_typed():
 def test_a_run_of_python_is_that_of_the_command_line(run, world, tmp_path, capsys):
     """Oracle: the same fit through the command line: the same settings file, the same selection, the same weights."""
     other = tmp_path / "cli"
-    settings = [f"{name}={value}" for name, value in QUICK.items()] + [f"backbone.{k}={v}" for k, v in BACKBONE.items()]
+    settings = [f"{name}={value}" for name, value in QUICK.items()] + [f"pretrained.{k}={v}" for k, v in PRETRAINED.items()]
     assert main(["fit", "troi", "--data", str(world), "--out", str(other), "--quiet", "--set", *settings]) == 0
     assert (other / "config.toml").read_text() == (run.path / "config.toml").read_text()
     np.testing.assert_array_equal(pulvinar.load(other).masks.voxels("sub-03"), run.masks.voxels("sub-03"))
     for fact in ("fingerprint", "path", "name", "images"):
         assert pulvinar.load(other).facts["data"][fact] == run.facts["data"][fact]
-    assert pulvinar.fit("troi", world, QUICK, out=other, backbone=BACKBONE, resume=True).facts["seconds"] > 0
+    assert pulvinar.fit("troi", world, QUICK, out=other, pretrained=PRETRAINED, resume=True).facts["seconds"] > 0
 
 
 def test_settings_come_as_keywords_a_dict_or_a_config(run):
@@ -151,7 +151,7 @@ def test_a_config_goes_into_fit_and_keywords_win(world, tmp_path):
 
 def test_all_mistakes_are_told_at_once(world, tmp_path):
     with pytest.raises(ConfigError) as raised:
-        pulvinar.fit("troi", world, n_voxel=3, epochs=1.5, out=tmp_path / "never", backbone={"hiden": 3})
+        pulvinar.fit("troi", world, n_voxel=3, epochs=1.5, out=tmp_path / "never", pretrained={"hiden": 3})
     lines = str(raised.value).splitlines()
     assert [line.partition(";")[2].strip() for line in lines if "did you mean" in line] == [
         "did you mean 'n_voxels'?",
@@ -165,7 +165,7 @@ def test_data_in_memory_need_no_file_and_are_asked_for_later(world, tmp_path):
     from dataclasses import replace
 
     data = replace(pulvinar.open_data(world), source="")
-    run = pulvinar.fit("troi", data, QUICK, out=tmp_path / "run", backbone=BACKBONE)
+    run = pulvinar.fit("troi", data, QUICK, out=tmp_path / "run", pretrained=PRETRAINED)
     assert run.evaluate(controls=False).result["rows"][0]["name"] == "troi"
     again = pulvinar.load(tmp_path / "run")
     with pytest.raises(OSError, match=r"given in Python: the data of .* are not there any more"):

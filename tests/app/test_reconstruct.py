@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import open_experiment
 from pulvinar.app.reconstruct import _unit_range, choose, reconstruct
@@ -22,7 +23,15 @@ from pulvinar.decoding.pictures.reconstruction import score_table
 from pulvinar.learning.runs import RunFolder
 
 SMALL = ("picture_size=16", "epochs=1", "low_level_epochs=8", "n_components=12", "width=8")
-TROI = ("n_voxels=20", "epochs=60", "n_rounds=2", "epochs_per_round=4", "n_folds=2", "backbone.epochs=60", "backbone.hidden=32")
+TROI = (
+    "n_voxels=20",
+    "epochs=60",
+    "n_rounds=2",
+    "epochs_per_round=4",
+    "n_folds=2",
+    "pretrained.epochs=60",
+    "pretrained.hidden=32",
+)
 
 
 def write_pictures(world: Path) -> None:
@@ -90,7 +99,7 @@ def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, tmp_p
 
 
 def test_the_report_shows_the_reconstructions(run):
-    page = Path(fitting.report(str(run))["report"]).read_text()
+    page = Path(evaluating.report(str(run))["report"]).read_text()
     assert "What was reconstructed (embedded generator)" in page
     assert page.count("data:image/png;base64") >= 2  # the voxels, and the grid
     measures = {name: {"kind": "two_way"} for name in ("energy", "squeezenet1_0")}
@@ -100,10 +109,10 @@ def test_the_report_shows_the_reconstructions(run):
 
 @pytest.mark.slow
 def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
-    """`fit picture_decoder --backbone RUN`, `reconstruct PICS`, with a folder of the seen pictures as --images."""
+    """`fit picture_decoder --pretrained RUN`, `reconstruct PICS`, with a folder of the seen pictures as --images."""
     world, pics = str(run.parent / "world"), tmp_path / "pics"
     prior = ["prior=diffusion", "prior_epochs=2", "prior_layers=1", "prior_heads=2", "prior_head_dim=8"]
-    fitting.fit("picture_decoder", data=world, out=str(pics), backbone=str(run), assignments=[*SMALL, *prior])
+    fitting.fit("picture_decoder", data=world, out=str(pics), pretrained=str(run), assignments=[*SMALL, *prior])
     (tmp_path / "chosen").mkdir()
     for number in (103, 120):
         name = f"image-{number}.png"
@@ -124,7 +133,7 @@ def test_a_run_of_its_own_with_the_diffusion_prior(run, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_pretrained_decoder_is_adapted_to_the_new_subject(run, tmp_path):
     """A run of cross_subject_decoder has no layer for the target: one is fitted, and pictures are above the shuffled ones."""
-    result = reconstruct(str(run / "backbone"), images="4", out=str(tmp_path / "out"), assignments=SMALL)
+    result = reconstruct(str(run / "pretrained"), images="4", out=str(tmp_path / "out"), assignments=SMALL)
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["reconstruction"]["pixcorr"] > rows["shuffled brains"]["pixcorr"] + 0.2
 

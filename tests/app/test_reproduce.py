@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pulvinar.app import cost, recipe, reproduce
-from pulvinar.app.fit import configs
+from pulvinar.app.method_settings import configs
 from pulvinar.cli import main
 from pulvinar.core.errors import ConfigError, NotFoundError
 from pulvinar.decoding.decoder_size import Speed
@@ -44,7 +44,7 @@ def test_what_is_planned_is_the_paper_s(capsys):
     said = capsys.readouterr().out
     assert "new subjects: subj01, subj02, subj05, subj07" in said
     assert "  n_voxels = 3000" in said
-    assert "  backbone.epochs = 150" in said
+    assert "  pretrained.epochs = 150" in said
     assert "GB of memory" in said
     plan = reproduce.planned("dual-gating/table1")
     assert {cell["settings"]["epochs"] for cell in plan["cells"]} == {500}

@@ -7,7 +7,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
+from pulvinar.app import method_settings
 from pulvinar.cli import main
 from pulvinar.core.errors import ConfigError, InputError, NotFoundError
 from pulvinar.core.storage import read_json
@@ -38,9 +40,9 @@ def _annotated(evaluation: dict) -> dict:
 
 
 def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named, capsys):
-    assert read_json(run / "run.json")["backbone"]["settings"]["roi"] == "V1"
-    assert 'roi = "V1"' in (run / "backbone" / "config.toml").read_text()
-    first = fitting.evaluate(str(run))
+    assert read_json(run / "run.json")["pretrained"]["settings"]["roi"] == "V1"
+    assert 'roi = "V1"' in (run / "pretrained" / "config.toml").read_text()
+    first = evaluating.evaluate(str(run))
     assert (first["roi"], first["reference"], _annotated(first)["n_voxels"]) == ("V1", "annotated", 40)
     assert main(["evaluate", str(run), "--set", "roi=V2", "--json"]) == 0
     second = json.loads(capsys.readouterr().out)
@@ -48,12 +50,12 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
     assert "annotated (ROI V2)" in page.build(run).read_text()
     assert 'roi = "V1"' in (run / "config.toml").read_text()  # the fit keeps what it was made with
     with pytest.raises(NotFoundError, match="roi: sub-03 has no ROI 'v1'; there are: V1, V2; choose one with --set roi=V1"):
-        fitting.evaluate(str(run), assignments=["roi=v1"])
+        evaluating.evaluate(str(run), assignments=["roi=v1"])
     with pytest.raises(
         ConfigError, match="may be scored with another roi or near_duplicate or protocol or beside; leave out n_voxels"
     ):
-        fitting.evaluate(str(run), assignments=["n_voxels=3"])
-    assert [row[:1] + row[2:3] for row in fitting.scoring_settings(str(run))] == [
+        evaluating.evaluate(str(run), assignments=["n_voxels=3"])
+    assert [row[:1] + row[2:3] for row in evaluating.scoring_settings(str(run))] == [
         ("roi", "V1"),
         ("near_duplicate", 0.95),
         ("protocol", "every_candidate"),
@@ -61,7 +63,7 @@ def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named
         ("device", "auto"),
     ]
     with pytest.raises(InputError, match="protocol=draws: 300 test images are needed, 30 came"):
-        fitting.evaluate(str(run), assignments=["protocol=draws"])
+        evaluating.evaluate(str(run), assignments=["protocol=draws"])
 
 
 def test_a_missing_roi_names_the_setting_and_what_there_is(named, quick, tmp_path, capsys):
@@ -74,10 +76,10 @@ def test_a_missing_roi_names_the_setting_and_what_there_is(named, quick, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_the_backbone_s_own_roi_wins():
-    troi, decoder = fitting.configs("troi", None, ["roi=V1", "backbone.roi=V2"])
+def test_the_pretrained_s_own_roi_wins():
+    troi, decoder = method_settings.configs("troi", None, ["roi=V1", "pretrained.roi=V2"])
     assert (troi.roi, decoder.roi) == ("V1", "V2")
-    troi, decoder = fitting.configs("troi", None, ["roi=V1"])
+    troi, decoder = method_settings.configs("troi", None, ["roi=V1"])
     assert (troi.roi, decoder.roi) == ("V1", "V1")
 
 
@@ -85,10 +87,10 @@ def test_the_backbone_s_own_roi_wins():
 def test_the_report_says_which_rois_there_are(named, run, quick, tmp_path):
     """With ROIs of other names, the page does not say that none came; before an evaluation it says nothing about them."""
     out = tmp_path / "run"
-    settings = [pair for pair in quick if not pair.startswith("backbone.")]
-    fitting.fit("troi", data=str(named), out=str(out), assignments=settings, backbone=str(run / "backbone"))
+    settings = [pair for pair in quick if not pair.startswith("pretrained.")]
+    fitting.fit("troi", data=str(named), out=str(out), assignments=settings, pretrained=str(run / "pretrained"))
     assert "The run was not evaluated: no reference" in page.build(out).read_text()
-    fitting.evaluate(str(out))
+    evaluating.evaluate(str(out))
     text = page.build(out).read_text()
     assert re.search(r"none of the ROIs of these data \(V\d, V\d\) is .{0,6}annotated", text)
     assert "--set roi=NAME" in text

@@ -212,7 +212,7 @@ def test_rdms_of_responses_are_compared_and_fitted(
         "crossnobis",
         12,
     )
-    few = ["backbone=squeezenet1_0", "image_size=64", "stages=2", "layouts=none:3", "epochs=3", "n_inner_folds=2", "crops=none"]
+    few = ["network=squeezenet1_0", "image_size=64", "stages=2", "layouts=none:3", "epochs=3", "n_inner_folds=2", "crops=none"]
     assert main(["fit", "learning_to_aggregate", "--data", "rdms.npz", "--out", "run", "--set", "roi=V1", *few, "--quiet"]) == 0
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulvinar.app.fit import Prepared, evaluate, fit, fit_from, scoring_settings
+from pulvinar.app.evaluate import evaluate, scoring_settings
+from pulvinar.app.fit import Prepared, fit, fit_from
 from pulvinar.cli import main
 from pulvinar.core.errors import ConfigError
 from pulvinar.core.progress import warn
@@ -111,8 +112,8 @@ def test_a_student_has_the_cautions_of_every_run_that_it_learns_from(tmp_path):
     fit_from(method, config, Prepared(None, []), student, teacher.path)
     assert len(taught) == 1
     said = read_json(student.path / "run.json")["cautions"]
-    assert {"backbone: epoch 1: collapsing", "backbone: few test images", "gates: epoch 2: rising", "the loss rose"} <= set(
+    assert {"pretrained: epoch 1: collapsing", "pretrained: few test images", "gates: epoch 2: rising", "the loss rose"} <= set(
         said
     )
-    assert any(text.startswith("backbone: The budget was not met: 1.0") for text in said)
+    assert any(text.startswith("pretrained: The budget was not met: 1.0") for text in said)
     assert set(said) <= set(cautions(run_folder.read(student.path)))

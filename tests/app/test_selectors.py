@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.settings_list import settings_of
 from pulvinar.cli import main
@@ -53,15 +54,15 @@ def test_a_selector_is_added_by_one_file(mine, finished, world, tmp_path, capsys
 
     # a row of the table of every run, and no number of another row is changed by it
     run = copied(finished, tmp_path)
-    rows = {row["name"]: row for row in fitting.evaluate(str(run), assignments=["beside=all"])["rows"]}
+    rows = {row["name"]: row for row in evaluating.evaluate(str(run), assignments=["beside=all"])["rows"]}
     assert rows[mine]["n_voxels"] == 20
     assert rows[mine]["description"] == "largest correlation with the first number"
     stored = read_arrays(run / "predictions" / f"{mine}.npz")
     kept = np.flatnonzero(stored["selected"])
 
     # a method, with a run folder like that of any other
-    backbone, mistaken = str(finished / "backbone"), [*TRAINING, "n_rounds=3"]
-    said = ["fit", mine, "--data", str(world), "--out", str(tmp_path / "run"), "--backbone", backbone, "--quiet", "--set"]
+    pretrained, mistaken = str(finished / "pretrained"), [*TRAINING, "n_rounds=3"]
+    said = ["fit", mine, "--data", str(world), "--out", str(tmp_path / "run"), "--pretrained", pretrained, "--quiet", "--set"]
     assert main([*said, *mistaken]) == 2
     assert "'n_rounds' is not a setting of first_number" in capsys.readouterr().err
     assert main([*said, *TRAINING]) == 0
@@ -93,7 +94,7 @@ def test_adding_a_selector_leaves_the_numbers_of_the_others_as_they_are(mine, fi
     for name, paths in (("with", selectors.__path__), ("without", selectors.__path__[:-1])):
         monkeypatch.setattr(selectors, "__path__", paths)
         run = shutil.copytree(finished, tmp_path / name)
-        both[name] = {row["name"]: row for row in fitting.evaluate(str(run), assignments=["beside=all"])["rows"]}
+        both[name] = {row["name"]: row for row in evaluating.evaluate(str(run), assignments=["beside=all"])["rows"]}
         both[name]["predictions"] = {path.stem: read_arrays(path)["predicted"] for path in (run / "predictions").iterdir()}
     placed = ["troi", "ridge", *(one.name for one in selectors.every() if one.place is not None and not one.planted)]
     for name in placed:
@@ -108,8 +109,8 @@ def test_adding_a_selector_leaves_the_numbers_of_the_others_as_they_are(mine, fi
 )
 def test_a_selector_s_run_holds_its_voxels_and_a_decoder_for_use(name, more, finished, world, tmp_path):
     """Oracle: F of clusters of the embedding, and the row of the same name in a table of troi."""
-    backbone = None if more else str(finished / "backbone")
-    fitting.fit(name, data=str(world), out=str(tmp_path / "run"), assignments=[*TRAINING, *more], backbone=backbone)
+    pretrained = None if more else str(finished / "pretrained")
+    fitting.fit(name, data=str(world), out=str(tmp_path / "run"), assignments=[*TRAINING, *more], pretrained=pretrained)
     run = RunFolder.reopen(tmp_path / "run")
     maps = read_arrays(run.path / "artifacts" / "maps.npz")
     assert run.facts["selection"]["n_voxels"] == maps["selected"].sum() == 20
@@ -124,11 +125,11 @@ def test_a_selector_s_run_holds_its_voxels_and_a_decoder_for_use(name, more, fin
         np.testing.assert_allclose(maps["mask_smoothed"], f, rtol=1e-6)
     else:
         table = copied(finished, tmp_path)
-        fitting.evaluate(str(table), assignments=["beside=all"])
+        evaluating.evaluate(str(table), assignments=["beside=all"])
         assert np.array_equal(maps["selected"], read_arrays(table / "predictions" / f"{name}.npz")["selected"])
     assert open_decoder(run, experiment).layer.in_features == 20  # what pictures are made from
     assert len(voxel_decoder(run).kept) == 20  # what is deployed
-    fitting.evaluate(str(run.path), controls=False)
+    evaluating.evaluate(str(run.path), controls=False)
 
 
 def test_what_a_selector_cannot_do_is_said_before_anything_is_written(world, tmp_path):
@@ -170,8 +171,8 @@ controls = false
 [set]
 n_voxels = 10
 epochs = 2
-"backbone.epochs" = 2
-"backbone.hidden" = 8
+"pretrained.epochs" = 2
+"pretrained.hidden" = 8
 [[cell]]
 method = "anova"
 [[cell]]
@@ -185,7 +186,9 @@ method = "random"
 
 
 def test_the_usual_selectors_alone_can_be_asked_for(finished, tmp_path):
-    whole = {row["name"]: row for row in fitting.evaluate(str(copied(finished, tmp_path)), assignments=["beside=all"])["rows"]}
-    usual = {row["name"]: row for row in fitting.evaluate(str(tmp_path / "copy"), assignments=["beside=usual"])["rows"]}
+    whole = {
+        row["name"]: row for row in evaluating.evaluate(str(copied(finished, tmp_path)), assignments=["beside=all"])["rows"]
+    }
+    usual = {row["name"]: row for row in evaluating.evaluate(str(tmp_path / "copy"), assignments=["beside=usual"])["rows"]}
     assert set(whole) - set(usual) == {one.name for one in selectors.every() if one.place is None} != set()
     assert all(usual[name] == whole[name] for name in usual)

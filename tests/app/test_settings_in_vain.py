@@ -6,7 +6,8 @@ import typing
 import pytest
 
 from pulvinar.app import registry
-from pulvinar.app.fit import configs, fit, refuse_useless_backbone
+from pulvinar.app.fit import fit
+from pulvinar.app.method_settings import configs, refuse_useless_pretrained
 from pulvinar.app.sweeps.grid import cells
 from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.cli import main
@@ -76,17 +77,17 @@ def test_settings_of_the_pretrained_decoder_are_no_settings_of_troi(tmp_path, ca
     said = capsys.readouterr().err
     for name in ("hidden=4096", "n_blocks=4", "mixer=compat"):
         assert f"troi.{name} does nothing here: it counts with pretrain=false only" in said
-    assert "that of the cross_subject_decoder it reads is backbone.hidden" in said
+    assert "that of the cross_subject_decoder it reads is pretrained.hidden" in said
     assert not (tmp_path / "run").exists()
     assert configs("cross_subject_decoder", str(file), [])[0].hidden == 4096
-    (tmp_path / "table.toml").write_text(f"[backbone]\n{file.read_text()}")
+    (tmp_path / "table.toml").write_text(f"[pretrained]\n{file.read_text()}")
     troi, decoder = configs("troi", str(tmp_path / "table.toml"), ["n_voxels=50"])
     assert (troi.hidden, decoder.hidden) == (256, 4096)
     assert configs("troi", None, ["pretrain=false", "hidden=64"])[0].hidden == 64
 
 
 def test_scoring_in_vain_is_refused(tmp_path):
-    from pulvinar.app.fit import evaluate
+    from pulvinar.app.evaluate import evaluate
 
     (tmp_path / "run.json").write_text('{"method": "dual_gating", "status": "finished", "seed": 0, "data": {}}')
     (tmp_path / "config.toml").write_text("")
@@ -106,25 +107,25 @@ def test_a_sweep_s_setting_counts_somewhere_or_is_refused(world, tmp_path):
     assert [cell.settings for cell in shared] == [{"pretrain": True}, {"pretrain": False, "hidden": 16}]
 
 
-def test_what_a_finished_backbone_has_made_up_is_not_set_beside_it(finished, world, tmp_path):
-    """The backbone was trained with centre=true; the same again says nothing new, and a record of all settings is taken."""
-    backbone, method, config = str(finished / "backbone"), "troi", METHODS["troi"]
+def test_what_a_pretrained_run_has_made_up_is_not_set_beside_it(finished, world, tmp_path):
+    """The pretrained run was trained with centre=true; the same again is nothing new, and a record of all settings is taken."""
+    pretrained, method, config = str(finished / "pretrained"), "troi", METHODS["troi"]
     troi = registry.method(method)
-    said = r"troi.centre=False does nothing here: .*backbone was trained with centre=True"
+    said = r"troi.centre=False does nothing here: .*pretrained was trained with centre=True"
     with pytest.raises(ConfigError, match=said):
-        fit(method, data=str(world), out=str(tmp_path / "run"), assignments=["centre=false"], backbone=backbone)
+        fit(method, data=str(world), out=str(tmp_path / "run"), assignments=["centre=false"], pretrained=pretrained)
     assert not (tmp_path / "run").exists()
     (tmp_path / "given.toml").write_text("centre = false\n")
     with pytest.raises(ConfigError, match=said):
-        refuse_useless_backbone(troi, config(centre=False), backbone, str(tmp_path / "given.toml"), [])
-    refuse_useless_backbone(troi, config(centre=True), backbone, None, ["centre=true"])
-    recorded = RunFolder.reopen(backbone)
+        refuse_useless_pretrained(troi, config(centre=False), pretrained, str(tmp_path / "given.toml"), [])
+    refuse_useless_pretrained(troi, config(centre=True), pretrained, None, ["centre=true"])
+    recorded = RunFolder.reopen(pretrained)
     (tmp_path / "other").mkdir()
     for file in ("run.json", "config.toml"):
         text = (recorded.path / file).read_text()
         (tmp_path / "other" / file).write_text(text.replace("centre = true", "centre = false"))
     (tmp_path / "all.toml").write_text(to_toml(config()))
-    refuse_useless_backbone(troi, config(), str(tmp_path / "other"), str(tmp_path / "all.toml"), [])
+    refuse_useless_pretrained(troi, config(), str(tmp_path / "other"), str(tmp_path / "all.toml"), [])
 
 
 @pytest.mark.parametrize(("option", "value"), [("--steps", "5"), ("--guidance", "3"), ("--steps", "20")])

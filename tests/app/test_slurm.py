@@ -150,11 +150,11 @@ def cluster(tmp_path_factory):
 
 
 def _grid(folder: Path, world: Path, cells: list[dict], time_limit: int, warned: int) -> Path:
-    """Cells of troi; those with pretraining share one backbone."""
+    """Cells of troi; those with pretraining share one pretrained run."""
     lines = ['method = "troi"', f'data = "{world}"', f'out = "{folder / "out"}"', "controls = false", "[set]"]
     lines += ["n_voxels = 20", "n_rounds = 2", "epochs_per_round = 1", "n_folds = 2"]
     if any(cell.get("pretrain", True) for cell in cells):
-        lines += ["[set.backbone]", "epochs = 2", "hidden = 16", "seed = 0"]
+        lines += ["[set.pretrained]", "epochs = 2", "hidden = 16", "seed = 0"]
     lines += ["[slurm]", f'time = "{time_limit}"', f"warned = {warned}", 'memory = "100MB"', "cpus = 1"]
     for cell in cells:
         lines += ["[[cell]]", *(f"{name} = {json.dumps(value)}" for name, value in cell.items())]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pulvinar.app.fit import configs
+from pulvinar.app.method_settings import configs
 from pulvinar.app.sweeps.grid import cells
 from pulvinar.cli import main
 from pulvinar.core.config import read_toml
@@ -24,7 +24,7 @@ epochs = 2
 n_rounds = 2
 epochs_per_round = 1
 n_folds = 2
-[set.backbone]
+[set.pretrained]
 epochs = 2
 hidden = 16
 [[cell]]
@@ -45,7 +45,7 @@ def _write(tmp_path: Path, world: Path, text: str = GRID) -> Path:
     return grid
 
 
-def test_ablation_cells_are_run_once_and_share_a_backbone(world, tmp_path, capsys):
+def test_ablation_cells_are_run_once_and_share_a_pretrained(world, tmp_path, capsys):
     grid = _write(tmp_path, world)
     assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -58,7 +58,7 @@ def test_ablation_cells_are_run_once_and_share_a_backbone(world, tmp_path, capsy
         (names[1], "troi", ""),
         (names[2], "troi", "none"),
     ]
-    assert len(list((tmp_path / "out").glob("backbone-*"))) == 1
+    assert len(list((tmp_path / "out").glob("pretrained-*"))) == 1
     runs = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.startswith("table")]
     before = {path: path.stat().st_mtime_ns for path in runs}
     assert main(["sweep", str(grid), "--quiet"]) == 0
@@ -73,30 +73,30 @@ def test_cells_build_on_the_finished_run_they_name(world, tmp_path, capsys):
     for out in (first, second):
         settings = ["epochs=2", "hidden=16"]
         assert main(["fit", "cross_subject_decoder", "--data", str(world), "--out", out, "--quiet", "--set", *settings]) == 0
-    text = GRID.replace("[set.backbone]\nepochs = 2\nhidden = 16\n", "").split("[[cell]]")[0]
-    named = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{first}"') + '[[cell]]\nname = "a"\n')
+    text = GRID.replace("[set.pretrained]\nepochs = 2\nhidden = 16\n", "").split("[[cell]]")[0]
+    named = _write(tmp_path, world, text.replace("[set]", f'[set]\npretrained = "{first}"') + '[[cell]]\nname = "a"\n')
     assert main(["sweep", str(named), "--quiet"]) == 0
     facts = json.loads((tmp_path / "out" / "a" / "run.json").read_text())
-    assert facts["backbone"] == {"path": first}
-    assert not list((tmp_path / "out").glob("backbone-*"))
+    assert facts["pretrained"] == {"path": first}
+    assert not list((tmp_path / "out").glob("pretrained-*"))
     assert main(["sweep", str(named), "--quiet"]) == 0  # the finished cell is skipped
-    other = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{second}"') + '[[cell]]\nname = "a"\n')
+    other = _write(tmp_path, world, text.replace("[set]", f'[set]\npretrained = "{second}"') + '[[cell]]\nname = "a"\n')
     assert main(["sweep", str(other), "--quiet"]) == 2
-    assert "was made with other settings (backbone)" in capsys.readouterr().err
-    both = _write(tmp_path, world, text + f'[grid]\nbackbone = ["{first}", "{second}"]\n')
-    assert [cell.backbone for cell in cells(read_toml(both))] == [first, second]
+    assert "was made with other settings (pretrained)" in capsys.readouterr().err
+    both = _write(tmp_path, world, text + f'[grid]\npretrained = ["{first}", "{second}"]\n')
+    assert [cell.pretrained for cell in cells(read_toml(both))] == [first, second]
     without = '[[cell]]\nname = "without"\npretrain = false\n'  # reads none, as it reads no settings of one
-    none = _write(tmp_path, world, text.replace("[set]", f'[set]\nbackbone = "{first}"') + without)
+    none = _write(tmp_path, world, text.replace("[set]", f'[set]\npretrained = "{first}"') + without)
     assert main(["sweep", str(none), "--quiet"]) == 0
-    assert "backbone" not in json.loads((tmp_path / "out" / "without" / "run.json").read_text())
+    assert "pretrained" not in json.loads((tmp_path / "out" / "without" / "run.json").read_text())
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('name = "whole"', 'name = "whole"\nbackbone = "nowhere"', "backbone nowhere has its settings already; leave out"),
-        ("[set.backbone]\nepochs = 2\nhidden = 16", '[grid]\nbackbone = ["nowhere"]', "nowhere: not a run folder"),
-        ("[set.backbone]\nepochs = 2\nhidden = 16", "[grid]\nbackbone = [3]", "backbone: the folder of a finished run"),
+        ('name = "whole"', 'name = "whole"\npretrained = "nowhere"', "pretrained nowhere has its settings already; leave out"),
+        ("[set.pretrained]\nepochs = 2\nhidden = 16", '[grid]\npretrained = ["nowhere"]', "nowhere: not a run folder"),
+        ("[set.pretrained]\nepochs = 2\nhidden = 16", "[grid]\npretrained = [3]", "pretrained: the folder of a finished run"),
         ('low_pass = "none"', 'low_pass = "nothing"', "cell without_low-pass_and_rewinding: troi.low_pass is one of"),
         ("n_voxels = 20", "n_voxels = 2000", "a budget of 1 to 120"),
         ('method = "troi"', 'method = "cross_subject_decoder"', "has no evaluation of its own"),
@@ -114,11 +114,11 @@ def test_mistakes_are_reported_before_anything_starts(old, new, expected, world,
 
 
 def test_cells_are_every_combination(tmp_path):
-    grid = {"method": "troi", "data": ["a", "b"], "out": "o", "grid": {"seed": [0, 1], "backbone": {"epochs": [2, 3]}}}
+    grid = {"method": "troi", "data": ["a", "b"], "out": "o", "grid": {"seed": [0, 1], "pretrained": {"epochs": [2, 3]}}}
     made = cells(grid)
     assert len(made) == 2 * 2 * 2  # sources x seeds x epochs
-    assert made[1].name == "a,seed=0,backbone.epochs=3"
-    assert made[1].assignments == ["seed=0", "backbone.epochs=3"]
+    assert made[1].name == "a,seed=0,pretrained.epochs=3"
+    assert made[1].assignments == ["seed=0", "pretrained.epochs=3"]
     with pytest.raises(ConfigError, match=r"grid\.seed: a list of values is needed"):
         cells({**grid, "grid": {"seed": 3}})
 
@@ -171,8 +171,8 @@ def test_leave_one_subject_out_and_the_stability_of_the_masks(write_world, tmp_p
     for name in subjects:
         facts = json.loads((tmp_path / "out" / f"{name},seed=0" / "run.json").read_text())
         assert facts["data"]["target"] == name
-        backbone = json.loads((Path(facts["backbone"]["path"]) / "run.json").read_text())
-        assert backbone["subjects"] == [other for other in subjects if other != name]
+        pretrained = json.loads((Path(facts["pretrained"]["path"]) / "run.json").read_text())
+        assert pretrained["subjects"] == [other for other in subjects if other != name]
     assert [(row["over"], row["n_masks"]) for row in result["stability"]] == [("seed", 2)] * 3
     for row in result["stability"]:
         masks = [read_arrays(tmp_path / "out" / cell / "artifacts" / "maps.npz")["selected"] for cell in row["cells"].split()]
@@ -185,7 +185,7 @@ def test_leave_one_subject_out_and_the_stability_of_the_masks(write_world, tmp_p
 def test_halves_of_the_data_give_a_row_of_stability(world, tmp_path, capsys):
     text = GRID.split("[[cell]]", maxsplit=1)[0].replace("n_folds = 2", "n_folds = 2\npretrain = false\nhidden = 16")
     grid = _write(
-        tmp_path, world, text.replace("[set.backbone]\nepochs = 2\nhidden = 16\n", "") + '[grid]\nhalf = ["a", "b"]\n'
+        tmp_path, world, text.replace("[set.pretrained]\nepochs = 2\nhidden = 16\n", "") + '[grid]\nhalf = ["a", "b"]\n'
     )
     assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["stability"]

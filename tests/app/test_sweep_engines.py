@@ -33,7 +33,7 @@ epochs = 2
 n_rounds = 2
 epochs_per_round = 1
 n_folds = 2
-[set.backbone]
+[set.pretrained]
 epochs = 2
 hidden = 16
 seed = 0
@@ -96,7 +96,7 @@ def test_a_killed_worker_loses_its_cell_only_and_another_does_it_again(serial, w
     assert (tmp_path / "out" / "table.csv").read_bytes() == (serial / "table.csv").read_bytes()
     journals = [Journal.read(path) for path in (tmp_path / "out" / "jobs").glob("*.json")]
     assert {journal.state for journal in journals} == {"finished"}
-    assert len(journals) == 5  # the backbone too
+    assert len(journals) == 5  # the pretrained run too
     assert {
         json.loads((tmp_path / "out" / f"seed={seed}" / "environment.json").read_text())["threads"] for seed in range(4)
     } == {1}

@@ -18,7 +18,7 @@ from pulvinar.data.splits import Split, require_apart
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding import page
 from pulvinar.encoding.methods import tuning
-from pulvinar.encoding.tuned_backbones import load_tuned
+from pulvinar.encoding.tuned_networks import load_tuned
 from pulvinar.learning.backbone_runs import save_backbone
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings
@@ -91,10 +91,10 @@ def row_of(evaluation, roi, subject="one"):
 
 
 @pytest.mark.parametrize("method", ["contrastive_encoding", "regression_tuning"])
-def test_planted_responses_are_found_beside_the_untuned_backbone(tmp_path, method):
+def test_planted_responses_are_found_beside_the_untuned_network(tmp_path, method):
     """Planted truth: V1 follows the images, the other ROI does not. All that the rows promise is there.
 
-    The tuned backbone encodes, whatever it gained: whether so short a tuning beats the untuned one by more than the margin of
+    The tuned network encodes, whatever it gained: whether so short a tuning beats the untuned one by more than the margin of
     `fall_back` hangs on rounding.
     """
     experiment = planted(repeats=3)
@@ -183,15 +183,15 @@ def without_test_trials(experiment, name):
 
 
 @pytest.mark.slow
-def test_pooled_and_transferred_backbones_are_tuned_on_whom_they_say(tmp_path):
+def test_pooled_and_transferred_networks_are_tuned_on_whom_they_say(tmp_path):
     experiment = without_test_trials(planted(), "two")
     evaluation, folder, _ = run(tmp_path / "pooled", experiment, pooled="true", epochs="1")
     assert {row["subject"] for row in evaluation["rows"]} == {"one"}
     assert row_of(evaluation, "V1")["tuned_on"] == ["one", "two"]
-    assert {path.stem for path in (folder.path / "checkpoints").glob("backbone-*")} == {"backbone-untuned", "backbone-pooled"}
+    assert {path.stem for path in (folder.path / "checkpoints").glob("network-*")} == {"network-untuned", "network-pooled"}
     evaluation, folder, _ = run(tmp_path / "transfer", planted(), tuned_on="two", epochs="1")
     assert row_of(evaluation, "V1")["tuned_on"] == ["two"]
-    assert (folder.path / "checkpoints" / "backbone-two.safetensors").is_file()
+    assert (folder.path / "checkpoints" / "network-two.safetensors").is_file()
 
 
 @pytest.mark.slow
@@ -204,14 +204,14 @@ def test_settings_all_find_the_planted_responses(tmp_path, settings):
     evaluation, folder, _ = run(tmp_path / "run", planted(), **settings)
     assert row_of(evaluation, "V1")["r_nested"] > 0.3
     if "voxels" in settings:
-        kept = folder.read("backbone-one")["voxels"]["one"].numpy()
+        kept = folder.read("network-one")["voxels"]["one"].numpy()
         assert len(kept) == 12
         assert (kept < 30).mean() > 0.9
 
 
 def test_voxels_above_a_ceiling_are_those_that_follow_the_images(tmp_path):
     _, folder, _ = fitted(tmp_path / "run", planted(repeats=3), voxels="ceiling:0.5", epochs="1")
-    kept = folder.read("backbone-one")["voxels"]["one"].numpy()
+    kept = folder.read("network-one")["voxels"]["one"].numpy()
     assert len(kept) > 15
     assert (kept < 30).all()
     with pytest.raises(InputError, match="no noise ceiling"):
@@ -222,7 +222,7 @@ def test_voxels_above_a_ceiling_are_those_that_follow_the_images(tmp_path):
 def test_parts_of_a_library_network_are_tuned(tmp_path, tuned):
     """The stages before the cut keep their weights; adapters become weights of the network's own names."""
     _, folder, _ = fitted(
-        tmp_path / "run", planted(subjects=("one",)), backbone="squeezenet1_1", image_size="32", tuned=tuned, epochs="1"
+        tmp_path / "run", planted(subjects=("one",)), network="squeezenet1_1", image_size="32", tuned=tuned, epochs="1"
     )
     before, after = (load_tuned(folder, tag).network.state_dict() for tag in ("untuned", "one"))
     assert list(before) == list(after)
@@ -241,11 +241,11 @@ def gated_run(path) -> RunFolder:
     return run
 
 
-def test_a_gated_backbone_is_tuned_under_a_budget(tmp_path):
+def test_a_gated_network_is_tuned_under_a_budget(tmp_path):
     """The MAC share on training images is the budget, by a shift of all gates; that of the test images is near it."""
     gated_run(tmp_path / "gated")
     evaluation, folder, _ = run(
-        tmp_path / "run", planted(), backbone=str(tmp_path / "gated"), image_size="none", mac_budget="0.45", epochs="2"
+        tmp_path / "run", planted(), network=str(tmp_path / "gated"), image_size="none", mac_budget="0.45", epochs="2"
     )
     tuned = [record for record in folder.records if record.get("mac_share")]
     assert tuned or folder.load() is not None
@@ -265,8 +265,8 @@ def test_settings_that_do_not_fit_are_refused(settings, words):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"mac_budget": "0.5"}, "only a backbone with channel gates"), ({"tuned": "last:2"}, "all weights are tuned"),
-     ({"weights": "default"}, "leave out weights"), ({"backbone": "no/such/run"}, "no run folder"),
+    [({"mac_budget": "0.5"}, "only a network with channel gates"), ({"tuned": "last:2"}, "all weights are tuned"),
+     ({"weights": "default"}, "leave out weights"), ({"network": "no/such/run"}, "no run folder"),
      ({"tuned_on": "three"}, "not among one, two")],
 )  # fmt: skip
 def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(settings, words):
@@ -303,9 +303,11 @@ def test_stimuli_without_images_are_refused():
 
 
 @pytest.mark.slow
-def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
-    """`--backbone X` is the setting backbone of methods that have one; a config.toml that a run wrote is read again."""
+def test_the_network_to_tune_may_be_a_run(tmp_path):
+    """A config.toml that such a run wrote is read again."""
+    from pulvinar.app import evaluate as evaluating
     from pulvinar.app import fit as fitting
+    from pulvinar.app import method_settings
     from pulvinar.data import experiment as folders
 
     folders.save(planted(subjects=("one",)), tmp_path / "world")
@@ -313,17 +315,17 @@ def test_the_command_line_takes_a_run_or_a_network_as_backbone(tmp_path):
     quick = [f"{key}={value}" for key, value in (QUICK | {"image_size": "none", "epochs": "1", "roi": "V1"}).items()]
     out = tmp_path / "run"
     data, gated = str(tmp_path / "world"), str(tmp_path / "gated")
-    fitting.fit("contrastive_encoding", data=data, out=str(out), assignments=quick, backbone=gated)
-    assert RunFolder.reopen(out).settings()["backbone"] == gated
-    again, _ = fitting.configs("contrastive_encoding", str(out / "config.toml"), [])
-    assert again.backbone == gated
-    row = fitting.evaluate(str(out))["rows"][0]
+    fitting.fit("contrastive_encoding", data=data, out=str(out), assignments=[*quick, f"network={gated}"])
+    assert RunFolder.reopen(out).settings()["network"] == gated
+    again, _ = method_settings.configs("contrastive_encoding", str(out / "config.toml"), [])
+    assert again.network == gated
+    row = evaluating.evaluate(str(out))["rows"][0]
     assert {"r_nested", "r_optimistic", "noise_normalised", "share_improved"} <= set(row)
 
 
 @pytest.mark.slow
-def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
-    """Planted truth: tuned towards noise at a rate that ruins the backbone, r falls; then the untuned one's r is the result."""
+def test_the_untuned_network_encodes_where_tuning_does_not_help(tmp_path):
+    """Planted truth: tuned towards noise at a rate that ruins the network, r falls; then the untuned one's r is the result."""
     experiment, ruinous = planted(), {"learning_rate": "0.1", "epochs": "2", "tuned_on": "two", "controls": True}
     noise = np.random.default_rng(0).standard_normal(experiment.subjects["two"].values.shape).astype(np.float32)
     other = dataclasses.replace(experiment.subjects["two"], values=noise)
@@ -342,9 +344,9 @@ def test_the_untuned_backbone_encodes_where_tuning_does_not_help(tmp_path):
     assert choice["tuned"] <= choice["untuned"]
     assert choice["n_images"] == (N_IMAGES - N_TEST) // 4
     found = registry.method("contrastive_encoding")
-    assert "the untuned backbone encodes" in found.table(kept)
-    assert "the untuned backbone encodes" in "".join(page.content(run_folder.read(folder.path), {})["notes"])
-    assert "worse than the untuned backbone" in found.table(taken)
+    assert "the untuned network encodes" in found.table(kept)
+    assert "the untuned network encodes" in "".join(page.content(run_folder.read(folder.path), {})["notes"])
+    assert "worse than the untuned network" in found.table(taken)
     stimuli, stored = experiment.stimuli, np.load(folder.path / "predictions" / "one.npz")
     predicted = found.predict(folder, stimuli, config)["one"]
     np.testing.assert_allclose(predicted[stimuli.rows(list(stored["id"]))], stored["predicted"], atol=1e-4)

@@ -32,7 +32,7 @@ QUICK = {  # settings that make a fit on the tiny data short; each method takes 
         "voxels_per_block": 20,
     },
     "images": {"epochs": 2, "batch_size": 16, "width": 0.125, "projector_width": 32, "warmup_epochs": 1},
-    "dissimilarities": {"epochs": 2, "roi": "evc", "backbone": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},
+    "dissimilarities": {"epochs": 2, "roi": "evc", "network": "squeezenet1_0", "image_size": 64, "n_repeats": 1, "n_folds": 3},
 }
 
 
@@ -109,12 +109,12 @@ def begin(path, method, data, settings=None) -> tuple[object, RunFolder]:
     )
 
 
-def trained_backbone(method, data, path, settings=None) -> RunFolder | None:
+def pretrained_run(method, data, path, settings=None) -> RunFolder | None:
     """What the method reads beside the data."""
-    if method.backbone is None:
+    if method.pretrained is None:
         return None
-    backbone = registry.method(method.backbone)
-    inner = trained_backbone(backbone, data, path.with_name(f"{path.name}-of"), settings)
-    config, run = begin(path, backbone, data, settings)
-    backbone.train(config, data, run, inner)
+    pretrained = registry.method(method.pretrained)
+    inner = pretrained_run(pretrained, data, path.with_name(f"{path.name}-of"), settings)
+    config, run = begin(path, pretrained, data, settings)
+    pretrained.train(config, data, run, inner)
     return RunFolder.reopen(path)

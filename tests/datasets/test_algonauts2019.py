@@ -326,14 +326,14 @@ def test_stages_weigh_the_same_at_equal_scales(world):
 def test_without_noise_the_rdms_are_those_of_the_scaled_stages(tmp_path):
     planted = {"it": {"a": 1.0, "b": 0.25}, "meg_late": {"a": 0.5, "b": 2.0}}
 
-    def backbone(images):
+    def network(images):
         small = images[:, ::8, ::8].astype(np.float32)
         return {"a": small, "b": small[:, :2] ** 2 / 255}
 
-    generate(tmp_path / "w", seed=3, **TINY, noise=0, meg_noise=0, scales=planted, features=backbone)
+    generate(tmp_path / "w", seed=3, **TINY, noise=0, meg_noise=0, scales=planted, features=network)
     data = load_all(tmp_path / "w")[10]
     assert list(data.targets) == ["it", "meg_late"]
-    features = backbone(np.stack([data.stimuli.image(row) for row in range(10)]))
+    features = network(np.stack([data.stimuli.image(row) for row in range(10)]))
     for subject in range(4):
         np.testing.assert_allclose(data.target("it").rdms[subject], embedding_rdm(features, planted["it"]), atol=1e-6)
         np.testing.assert_allclose(

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
@@ -39,7 +40,15 @@ from pulvinar.datasets.things_fmri import reader as things
 from pulvinar.datasets.things_fmri import tables as things_tables
 
 N_PROBES = 50
-QUICK = ("n_voxels=20", "epochs=3", "n_rounds=2", "epochs_per_round=2", "n_folds=2", "backbone.epochs=3", "backbone.hidden=16")
+QUICK = (
+    "n_voxels=20",
+    "epochs=3",
+    "n_rounds=2",
+    "epochs_per_round=2",
+    "n_folds=2",
+    "pretrained.epochs=3",
+    "pretrained.hidden=16",
+)
 ELSEWHERE = {"nsd", "nod", "algonauts2023"}  # compared with their files in tests of their own
 
 Raw = Callable[[Path, dict[str, Any]], dict[str, Any]]  # folder and probe -> what the files say of value, stimulus, ...
@@ -370,6 +379,6 @@ def test_inspect_says_that_it_is_planted_and_shows_probes(name, folders, capsys)
 def test_troi_runs_from_the_folder_to_a_page(name, folders, tmp_path):
     run = tmp_path / "run"
     fitting.fit("troi", data=f"{name}:{folders(name)}{CASES[name].query}", out=str(run), assignments=QUICK)
-    fitting.evaluate(str(run))
-    fitting.report(str(run))
+    evaluating.evaluate(str(run))
+    evaluating.report(str(run))
     assert (run / "report.html").is_file()

@@ -149,7 +149,7 @@ def test_half_precision_outputs_have_a_loss_in_float32():
     projected, target = (torch.randn(6, 4, generator=seeded(s)) for s in range(2))
     mixing = draw_mixing(6, seeded(2), beta=0.2)
     decoded = Decoded(projected.bfloat16(), projected.bfloat16(), projected.bfloat16())
-    rounded = Decoded(*(part.float() for part in (decoded.backbone, decoded.projected, decoded.regressed)))
+    rounded = Decoded(*(part.float() for part in (decoded.output, decoded.projected, decoded.regressed)))
     with torch.autocast("cpu", torch.bfloat16):
         inside = decoding_loss(decoded, target, mixing, settings())
     assert inside.dtype == torch.float32

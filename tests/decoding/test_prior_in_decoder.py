@@ -61,7 +61,7 @@ def test_the_error_is_the_prior_s_own_loss(mixed):
         for weight in (3.0, 0.0)
     )  # fmt: skip
     wanted = target if mixing is None else mixing.apply(target)
-    error = shared.prior.loss(wanted, decoded.backbone, seeded(7), condition_dropout=CONDITION_DROPOUT)
+    error = shared.prior.loss(wanted, decoded.output, seeded(7), condition_dropout=CONDITION_DROPOUT)
     assert (whole - none).item() == pytest.approx(3 * error.item(), rel=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_what_is_reconstructed_is_a_sample_and_retrieval_does_without():
     )  # type: ignore[arg-type]
     one, again = opened.outputs(responses), opened.outputs(responses)
     assert torch.equal(one["regressed"], again["regressed"])
-    assert not torch.equal(one["regressed"], one["backbone"])
+    assert not torch.equal(one["regressed"], one["output"])
 
 
 @pytest.mark.parametrize("n_tokens", [1, 16])

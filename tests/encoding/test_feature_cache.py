@@ -16,8 +16,8 @@ from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding import feature_cache
 from pulvinar.encoding.feature_cache import cache_folder, cached_features, feature_key, pixels_fingerprint
-from pulvinar.networks.backbones import Backbone, extract, load_backbone
 from pulvinar.networks.preprocessing import Preprocessing
+from pulvinar.networks.staged import StagedNetwork, extract, load_network
 
 SOURCES = Path(feature_cache.__file__).parents[2]
 
@@ -27,8 +27,8 @@ def pictures(n: int = 5, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone("squeezenet1_0", image_size=64)
+def network() -> StagedNetwork:
+    return load_network("squeezenet1_0", image_size=64)
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     seen: list[tuple[str, ...]] = []
     inner = feature_cache.feature_batches
 
-    def counted(backbone, images, **settings):
+    def counted(network, images, **settings):
         seen.append(tuple(settings["stages"]))
-        return inner(backbone, images, **settings)
+        return inner(network, images, **settings)
 
     monkeypatch.setattr(feature_cache, "feature_batches", counted)
     return seen
@@ -49,13 +49,13 @@ def entries(folder: Path) -> list[Path]:
     return sorted((folder / "features").iterdir())
 
 
-def test_values_are_those_of_extract_and_are_found_again(backbone: Backbone, tmp_path: Path, passes: list):
+def test_values_are_those_of_extract_and_are_found_again(network: StagedNetwork, tmp_path: Path, passes: list):
     images = pictures()
     for pool in (None, 2):
-        expected = extract(backbone, images, pool=pool, batch_size=2)
+        expected = extract(network, images, pool=pool, batch_size=2)
         for _ in range(2):
-            found = cached_features(backbone, images, pool=pool, batch_size=2, folder=tmp_path)
-            assert list(found) == list(backbone.stages)
+            found = cached_features(network, images, pool=pool, batch_size=2, folder=tmp_path)
+            assert list(found) == list(network.stages)
             for stage, values in found.items():
                 assert isinstance(values, np.memmap)
                 assert not values.flags.writeable
@@ -63,33 +63,33 @@ def test_values_are_those_of_extract_and_are_found_again(backbone: Backbone, tmp
     assert len(passes) == 2
 
 
-def test_only_missing_stages_are_computed(backbone: Backbone, tmp_path: Path, passes: list):
-    first, second, third, last = backbone.stages
-    cached_features(backbone, pictures(), stages=[first, third], folder=tmp_path)
-    cached_features(backbone, pictures(), folder=tmp_path)
-    assert list(cached_features(backbone, pictures(), stages=[last, first], folder=tmp_path)) == [last, first]
+def test_only_missing_stages_are_computed(network: StagedNetwork, tmp_path: Path, passes: list):
+    first, second, third, last = network.stages
+    cached_features(network, pictures(), stages=[first, third], folder=tmp_path)
+    cached_features(network, pictures(), folder=tmp_path)
+    assert list(cached_features(network, pictures(), stages=[last, first], folder=tmp_path)) == [last, first]
     assert passes == [(first, third), (second, last)]
     assert len(entries(tmp_path)) == 1
 
 
-def test_everything_that_changes_the_values_changes_the_key(backbone: Backbone):
+def test_everything_that_changes_the_values_changes_the_key(network: StagedNetwork):
     images = pictures()
     changed = images.copy()
     changed[4, 39, 39, 2] ^= 1
-    keys = {feature_key(backbone, images)[0]}
+    keys = {feature_key(network, images)[0]}
     others = [
-        feature_key(backbone, changed),
-        feature_key(backbone, images[::-1]),
-        feature_key(backbone, images[:4]),
-        feature_key(backbone, images, pool=1),
-        feature_key(load_backbone("squeezenet1_0", image_size=64, seed=1), images),
-        feature_key(load_backbone("squeezenet1_1", image_size=64), images),
-        feature_key(load_backbone("squeezenet1_0", image_size=65), images),
-        feature_key(load_backbone("squeezenet1_0", image_size=64, mean=(0.5, 0.5, 0.5)), images),
-        feature_key(load_backbone("squeezenet1_0", image_size=64, std=(0.5, 0.5, 0.5)), images),
-        feature_key(load_backbone("squeezenet1_0", image_size=64, resize="crop"), images),
+        feature_key(network, changed),
+        feature_key(network, images[::-1]),
+        feature_key(network, images[:4]),
+        feature_key(network, images, pool=1),
+        feature_key(load_network("squeezenet1_0", image_size=64, seed=1), images),
+        feature_key(load_network("squeezenet1_1", image_size=64), images),
+        feature_key(load_network("squeezenet1_0", image_size=65), images),
+        feature_key(load_network("squeezenet1_0", image_size=64, mean=(0.5, 0.5, 0.5)), images),
+        feature_key(load_network("squeezenet1_0", image_size=64, std=(0.5, 0.5, 0.5)), images),
+        feature_key(load_network("squeezenet1_0", image_size=64, resize="crop"), images),
     ]
-    tuned = load_backbone("squeezenet1_0", image_size=64)
+    tuned = load_network("squeezenet1_0", image_size=64)
     assert feature_key(tuned, images)[0] in keys
     with torch.no_grad():
         tuned.network.features[0].bias[3] += 1e-6
@@ -97,7 +97,7 @@ def test_everything_that_changes_the_values_changes_the_key(backbone: Backbone):
     assert len(keys) == 12
 
 
-def test_other_code_changes_the_key(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_other_code_changes_the_key(network: StagedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of a network's own class, wherever it is written; of pulvinar's networks; and the version of torch."""
     images, keys = pictures(), []
     for factor in (1, 2):
@@ -114,14 +114,14 @@ def test_other_code_changes_the_key(backbone: Backbone, tmp_path: Path, monkeypa
         network = torch.nn.Sequential(module.Own(3, 2, 1))
         with torch.no_grad():
             [parameter.fill_(0.5) for parameter in network.parameters()]
-        own = Backbone(network, name="own", stages=("0",), preprocessing=Preprocessing(image_size=16))
+        own = StagedNetwork(network, name="own", stages=("0",), preprocessing=Preprocessing(image_size=16))
         keys.append(feature_key(own, images)[0])
-    keys.append(feature_key(backbone, images)[0])
+    keys.append(feature_key(network, images)[0])
     inner = feature_cache.checksum
     monkeypatch.setattr(feature_cache, "checksum", lambda path: "0" if path.endswith("preprocessing.py") else inner(path))
-    keys.append(feature_key(backbone, images)[0])
+    keys.append(feature_key(network, images)[0])
     monkeypatch.setattr(torch, "__version__", "0.1")
-    keys.append(feature_key(backbone, images)[0])
+    keys.append(feature_key(network, images)[0])
     assert len(set(keys)) == 5
 
 
@@ -148,29 +148,29 @@ def damage(path: Path, how: str) -> None:
     ("which", "how"), [("npy", "flipped"), ("npy", "cut"), ("npy", "empty"), ("json", "cut"), ("json", "empty")]
 )
 def test_damage_is_found_and_computed_again(
-    backbone: Backbone, tmp_path: Path, passes: list, capfd: pytest.CaptureFixture, which: str, how: str
+    network: StagedNetwork, tmp_path: Path, passes: list, capfd: pytest.CaptureFixture, which: str, how: str
 ):
-    stage = backbone.stages[-1]
-    expected = np.array(cached_features(backbone, pictures(), stages=[stage], folder=tmp_path)[stage])
+    stage = network.stages[-1]
+    expected = np.array(cached_features(network, pictures(), stages=[stage], folder=tmp_path)[stage])
     damage(entries(tmp_path)[0] / f"{stage}.{which}", how)
     capfd.readouterr()
     for _ in range(2):
-        np.testing.assert_array_equal(cached_features(backbone, pictures(), stages=[stage], folder=tmp_path)[stage], expected)
+        np.testing.assert_array_equal(cached_features(network, pictures(), stages=[stage], folder=tmp_path)[stage], expected)
     assert len(passes) == 2
     assert capfd.readouterr().err.count("warning: feature cache: computing again what is damaged") == 1
 
 
-def test_files_without_their_facts_or_lost_do_not_count(backbone: Backbone, tmp_path: Path, passes: list):
-    stage = backbone.stages[-1]
+def test_files_without_their_facts_or_lost_do_not_count(network: StagedNetwork, tmp_path: Path, passes: list):
+    stage = network.stages[-1]
     for suffix in (".json", ".npy"):
-        cached_features(backbone, pictures(), stages=[stage], folder=tmp_path)
+        cached_features(network, pictures(), stages=[stage], folder=tmp_path)
         (entries(tmp_path)[0] / f"{stage}{suffix}").unlink()
-    cached_features(backbone, pictures(), stages=[stage], folder=tmp_path)
+    cached_features(network, pictures(), stages=[stage], folder=tmp_path)
     assert len(passes) == 3
 
 
 def test_a_pass_that_breaks_leaves_nothing_and_leftovers_are_removed(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: StagedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     images = pictures()
 
@@ -181,16 +181,16 @@ def test_a_pass_that_breaks_leaves_nothing_and_leftovers_are_removed(
 
     broken = False
     stimuli = Stimuli(ids=list("abcde"), sources=list("abcde"), read_image=read)
-    key, _ = feature_key(backbone, stimuli)
+    key, _ = feature_key(network, stimuli)
     monkeypatch.setattr(feature_cache, "feature_key", lambda *_, **__: (key, {"n_images": 5}))
     broken = True
     with pytest.raises(FileError, match="image 4: gone"):
-        cached_features(backbone, stimuli, batch_size=2, folder=tmp_path)
+        cached_features(network, stimuli, batch_size=2, folder=tmp_path)
     entry = tmp_path / "features" / key
     assert [path.name for path in entry.iterdir()] == ["lock"]
     (entry / ".partial-old").write_bytes(b"half")
     broken = False
-    cached_features(backbone, stimuli, batch_size=2, folder=tmp_path)
+    cached_features(network, stimuli, batch_size=2, folder=tmp_path)
     assert not list(entry.glob(".partial-*"))
 
 
@@ -204,14 +204,14 @@ def test_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert cache_folder("here") == Path("here")
 
 
-def test_a_folder_that_cannot_be_written_and_bad_requests(backbone: Backbone, tmp_path: Path):
+def test_a_folder_that_cannot_be_written_and_bad_requests(network: StagedNetwork, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FileError, match=r"file.*cannot be written.*PULVINAR_CACHE"):
-        cached_features(backbone, pictures(1), folder=tmp_path / "file")
+        cached_features(network, pictures(1), folder=tmp_path / "file")
     with pytest.raises(InputError, match="images: one or more"):
-        cached_features(backbone, [], folder=tmp_path)
+        cached_features(network, [], folder=tmp_path)
     with pytest.raises(NotFoundError, match="does not tap"):
-        cached_features(backbone, pictures(1), stages=["fc"], folder=tmp_path)
+        cached_features(network, pictures(1), stages=["fc"], folder=tmp_path)
     assert not (tmp_path / "features").exists()
 
 
@@ -221,7 +221,7 @@ import numpy as np
 import torch
 from torch import nn
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.networks.backbones import Backbone
+from pulvinar.networks.staged import StagedNetwork
 from pulvinar.networks.preprocessing import Preprocessing
 from pulvinar.encoding import feature_cache
 
@@ -229,7 +229,7 @@ network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3))
 with torch.no_grad():
     for number, parameter in enumerate(network.parameters()):
         parameter.copy_(torch.linspace(-1, 1 + number, parameter.numel()).reshape(parameter.shape))
-backbone = Backbone(network, name="small", stages=("0", "2"), preprocessing=Preprocessing(image_size=16))
+network = StagedNetwork(network, name="small", stages=("0", "2"), preprocessing=Preprocessing(image_size=16))
 pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
 passes, inner = [], feature_cache.feature_batches
 
@@ -248,7 +248,7 @@ names = [str(row) for row in range(10)]
 print("ready", flush=True)
 sys.stdin.readline()
 images = Stimuli(ids=names, sources=names, read_image=slowly)
-features = feature_cache.cached_features(backbone, images, batch_size=2, folder=sys.argv[1])
+features = feature_cache.cached_features(network, images, batch_size=2, folder=sys.argv[1])
 print(json.dumps([len(passes), {stage: float(values.astype(np.float64).sum()) for stage, values in features.items()}]))
 """
 
@@ -303,11 +303,11 @@ def test_a_killed_process_frees_the_lock_and_its_leftovers_go(tmp_path: Path):
 
 @pytest.mark.parametrize("has_locks", [True, False])
 def test_systems_without_locks_still_write_whole_files(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_locks: bool
+    network: StagedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_locks: bool
 ):
     if not has_locks:
         monkeypatch.setitem(sys.modules, "fcntl", None)
     images = pictures()
-    cached_features(backbone, images, folder=tmp_path)
-    other = cached_features(backbone, images, folder=tmp_path, verify=False)
-    np.testing.assert_array_equal(other["features.1"], extract(backbone, images)["features.1"])
+    cached_features(network, images, folder=tmp_path)
+    other = cached_features(network, images, folder=tmp_path, verify=False)
+    np.testing.assert_array_equal(other["features.1"], extract(network, images)["features.1"])

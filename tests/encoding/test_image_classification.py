@@ -117,7 +117,7 @@ def test_caltech_101_with_mobilenet(shared_data, monkeypatch, tmp_path):
         class_names=tuple(classes),
     )
     source = LayerSource(
-        backbone="mobilenet_v2",
+        network="mobilenet_v2",
         weights=str(shared_data / "weights/mobilenet_v2_imagenet.npz"),
         stages=("features.18",),
         image_size=224,

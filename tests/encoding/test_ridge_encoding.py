@@ -207,7 +207,7 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, capsys):
     with pytest.raises(InputError, match="several features"):
         ridge_encoding.prepare(dataclasses.replace(config, feature=None), experiment)
     with pytest.raises(InputError, match="needs images"):
-        ridge_encoding.prepare(dataclasses.replace(config, feature=None, backbone="alexnet"), experiment)
+        ridge_encoding.prepare(dataclasses.replace(config, feature=None, network="alexnet"), experiment)
     with pytest.raises(NotFoundError, match="V2"):
         ridge_encoding.prepare(dataclasses.replace(config, roi=("V2",)), experiment)
     with pytest.raises(InputError, match="subjects: two"):
@@ -228,10 +228,10 @@ def test_settings_that_do_not_go_together_are_listed():
     with pytest.raises(ConfigError) as error:
         build(
             ridge_encoding.Config,
-            {"backbone": "alexnet", "feature": "clip", "folds": "1", "alphas": "0,1", "stages": "a", "n_stages": "2"},
+            {"network": "alexnet", "feature": "clip", "folds": "1", "alphas": "0,1", "stages": "a", "n_stages": "2"},
             name="ridge_encoding",
         )
-    assert all(word in str(error.value) for word in ("backbone and feature", "folds", "alphas", "n_stages"))
+    assert all(word in str(error.value) for word in ("network and feature", "folds", "alphas", "n_stages"))
 
 
 def test_outer_folds_make_every_image_a_test_image_once(tmp_path):

@@ -29,7 +29,7 @@ class Features:
 
 
 class World:
-    """Each subject's voxels follow features of its own and shared ones; a tuned backbone sees a subject's own more clearly."""
+    """Each subject's voxels follow features of its own and shared ones; a tuned network sees a subject's own more clearly."""
 
     def __init__(self, seed, *, own_share=0.8, shuffled=False):
         rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def found():
 
 
 def test_the_diagonal_is_on_top(found):
-    """Planted truth: a backbone that sees subject A clearly serves A best; the pooled one serves all."""
+    """Planted truth: a network that sees subject A clearly serves A best; the pooled one serves all."""
     shares = found.matrix()
     assert shares.shape == (4, 3)
     for column in range(3):
@@ -103,7 +103,7 @@ def test_nothing_is_improved_where_responses_are_shuffled():
     assert 0.3 < np.mean([cell.share_improved for cell in cells]) < 0.7
 
 
-def test_the_same_backbone_improves_nothing():
+def test_the_same_network_improves_nothing():
     world = World(1)
     same = world.seen([])
     found = transfer_matrix({"same": same}, world.opened, untuned=same, settings=SETTINGS, n_bootstrap=20)

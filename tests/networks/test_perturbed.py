@@ -1,4 +1,4 @@
-"""Perturbed copies of a backbone: what subjects share of the change, and what is their own."""
+"""Perturbed copies of a network: what subjects share of the change, and what is their own."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,17 @@ from torch import nn
 
 from pulvinar.core.config import mistakes_of
 from pulvinar.datasets.simulated import Config, simulate
-from pulvinar.networks.backbones import load_backbone
 from pulvinar.networks.perturbed import perturb
+from pulvinar.networks.staged import load_network
 
 
 def log_gains(own, number):
     """n of every channel: what the change multiplied its weights by."""
-    backbone = load_backbone("squeezenet1_0", image_size=32, seed=4)
-    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    network = load_network("squeezenet1_0", image_size=32, seed=4)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     before = [module.weight.detach().flatten(1).norm(dim=1) for module in convolutions]
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    perturb(backbone, backbone.preprocess(images), strength=0.3, seed=4, own=own, number=number)
+    perturb(network, network.preprocess(images), strength=0.3, seed=4, own=own, number=number)
     after = [module.weight.detach().flatten(1).norm(dim=1) for module in convolutions]
     return torch.cat([(b / a).log() for a, b in zip(before, after, strict=True)]).numpy() / 0.3
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from pulvinar.core.errors import InputError, NotFoundError
-from pulvinar.networks.backbones import load_backbone, stage_names
+from pulvinar.networks.staged import load_network, stage_names
 from pulvinar.networks.stages import channels_first, choose_stages, find_points, outputs
 
 BLOCKS = [f"layer{layer}.{block}" for layer, count in ((1, 3), (2, 4), (3, 6), (4, 3)) for block in range(count)]
@@ -55,7 +55,7 @@ def test_a_number_of_stages_spreads_them_from_first_to_last():
     names = stage_names("squeezenet1_0")
     assert names == tuple(f"features.{number}" for number in (1, 3, 4, 5, 7, 8, 9, 10, 12))
     for count in (1, 3, 5, 9):
-        taken = load_backbone("squeezenet1_0", stages=count, image_size=64).stages
+        taken = load_network("squeezenet1_0", stages=count, image_size=64).stages
         assert len(taken) == len(set(taken)) == count
         assert taken[-1] == names[-1]
         assert count == 1 or taken[0] == names[0]
@@ -63,7 +63,7 @@ def test_a_number_of_stages_spreads_them_from_first_to_last():
 
 
 def test_stages_do_not_depend_on_the_image_size():
-    small, usual = (load_backbone("resnet18", image_size=side) for side in (32, None))
+    small, usual = (load_network("resnet18", image_size=side) for side in (32, None))
     assert small.stages == usual.stages == ("relu", "layer1", "layer2", "layer3", "layer4")
     assert small.shapes["layer4"] == (512, 1, 1)
     assert usual.shapes["layer4"] == (512, 7, 7)
@@ -72,7 +72,7 @@ def test_stages_do_not_depend_on_the_image_size():
 def test_transformers_give_their_layers():
     names = stage_names("vit_tiny_patch16_224")
     assert names == ("patch_embed", *(f"blocks.{layer}" for layer in range(12)))
-    assert len(load_backbone("vit_tiny_patch16_224", image_size=32).stages) == 5
+    assert len(load_network("vit_tiny_patch16_224", image_size=32).stages) == 5
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_transformers_give_their_layers():
     [("vit_tiny_patch16_224", 32), ("deit_tiny_distilled_patch16_224", 32), ("swin_tiny_patch4_window7_224", 224)],
 )
 def test_tokens_and_channels_last_become_the_maps_that_timm_gives(name: str, size: int):
-    backbone = load_backbone(name, image_size=size)
+    network = load_network(name, image_size=size)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        taken = backbone.features(images)
-        expected = backbone.network.forward_intermediates(images, norm=False, intermediates_only=True)
+        taken = network.features(images)
+        expected = network.module.forward_intermediates(images, norm=False, intermediates_only=True)
     matched = 0
     for stage, maps in taken.items():
         assert maps.shape[2] == maps.shape[3]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pulvinar.networks.backbones import load_backbone
+from pulvinar.networks.staged import load_network
 from pulvinar.rsa.aggregation import MeasuredRDMs
 from pulvinar.rsa.aggregation_network import NetworkTrainer
 from pulvinar.rsa.aggregation_settings import AggregationConfig
@@ -25,10 +25,10 @@ def _trainer(*, rate: float = 0.0, crop_share: float = 1.0, held_out: tuple[int,
     measured = [MeasuredRDMs(rdms, time_sampling="average", use_reliability=False)]
     out = torch.zeros(N_IMAGES, dtype=torch.bool)
     out[list(held_out)] = True
-    backbone = load_backbone("squeezenet1_0", weights=None, stages=2, image_size=40, seed=0).freeze()
+    network = load_network("squeezenet1_0", weights=None, stages=2, image_size=40, seed=0).freeze()
     config = AggregationConfig(
         train="all",
-        crops="run_backbone",
+        crops="run_network",
         learning_rate=0.05,
         epochs=4,
         images_per_step=5,
@@ -38,7 +38,7 @@ def _trainer(*, rate: float = 0.0, crop_share: float = 1.0, held_out: tuple[int,
         layouts=("none:2",),
         identity_weights=(0.0,),
     )
-    return NetworkTrainer(backbone, pixels, measured, ~out, out, config, torch.Generator().manual_seed(7))
+    return NetworkTrainer(network, pixels, measured, ~out, out, config, torch.Generator().manual_seed(7))
 
 
 def test_the_epoch_with_the_largest_score_is_kept(monkeypatch):

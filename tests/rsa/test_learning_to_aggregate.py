@@ -12,12 +12,12 @@ from pulvinar.core.storage import write_arrays
 from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import extract
+from pulvinar.networks.staged import extract
 from pulvinar.rsa.methods import learning_to_aggregate as method
 from pulvinar.rsa.side_by_side import open_networks
 
 QUICK = method.Config(
-    backbone="squeezenet1_0", image_size=64, stages=3, layouts=("none:3",), epochs=20, n_inner_folds=3, n_folds=3, n_repeats=1,
+    network="squeezenet1_0", image_size=64, stages=3, layouts=("none:3",), epochs=20, n_inner_folds=3, n_folds=3, n_repeats=1,
     n_permutations=20, n_bootstrap=20, images_per_step=5, crops="none",
 )  # fmt: skip
 
@@ -37,8 +37,8 @@ def stimuli_of(images) -> Stimuli:
 def data() -> Dissimilarities:
     """RDMs of four subjects from the last stage of the same random network, one target with time points."""
     images = pictures()
-    backbone = open_networks(QUICK, None).only
-    late = list(extract(backbone, images, pool=3).values())[-1].reshape(18, -1)
+    network = open_networks(QUICK, None).only
+    late = list(extract(network, images, pool=3).values())[-1].reshape(18, -1)
     rdm = 1 - np.corrcoef(late)
     noise = np.random.default_rng(1).normal(scale=0.02, size=(4, 18, 18))
     rdms = rdm + (noise + noise.transpose(0, 2, 1)) * (1 - np.eye(18))
@@ -89,7 +89,7 @@ def test_images_of_other_sizes_are_predicted(data, tmp_path):
         pytest.param(
             {"roi": ("evc", "meg_early"), "centring": "channel", "layouts": ("channel:3", "none:2")}, marks=pytest.mark.slow
         ),
-        pytest.param({"crops": "run_backbone", "epochs": 2}, marks=pytest.mark.slow),
+        pytest.param({"crops": "run_network", "epochs": 2}, marks=pytest.mark.slow),
         pytest.param({"train": "all", "epochs": 2, "loss": "mse", "early_stopping": False}, marks=pytest.mark.slow),
         {"batch_pairs": 40, "epochs": 2, "loss": "l1", "early_stopping": False},
     ],
@@ -120,7 +120,7 @@ def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
     weights = tmp_path / "weights.npz"
     write_arrays(weights, **{name: value.numpy() for name, value in network.state_dict().items()})
     config, run = fitted(tmp_path / "run", data, weights=str(weights))
-    assert run.read("scales")["backbone"]["weights"] == str(weights)
+    assert run.read("scales")["network"]["weights"] == str(weights)
     changed = {name: value.numpy() * 1.01 for name, value in network.state_dict().items()}
     write_arrays(weights, **changed)
     with pytest.raises(InputError, match="checksum"):

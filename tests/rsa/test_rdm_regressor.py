@@ -76,7 +76,7 @@ def test_conventions_of_scikit_learn():
         (lambda stages, rdms: (stages, rdms[:, *np.triu_indices(19, 1)]), "condensed RDMs over 19 images"),
         (lambda stages, rdms: (stages, rdms[:4, 0, :5]), "rows of 5, which are neither square"),
         (lambda stages, rdms: (stages, rdms + np.triu(np.ones((20, 20)), 1)), "symmetric"),
-        (lambda stages, rdms: (np.zeros((2, 20, 4, 4, 3), np.uint8), rdms), "backbone"),
+        (lambda stages, rdms: (np.zeros((2, 20, 4, 4, 3), np.uint8), rdms), "network"),
         (lambda stages, rdms: ([], rdms), "one stage"),
     ],
 )

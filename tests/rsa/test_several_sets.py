@@ -15,7 +15,7 @@ from pulvinar.data.dissimilarities import Dissimilarities, SubjectRDMs
 from pulvinar.data.joined_dissimilarities import join
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import extract
+from pulvinar.networks.staged import extract
 from pulvinar.rsa.aggregation import MeasuredRDMs, _nested_by_pairs, nested_scales
 from pulvinar.rsa.aggregation_features import layouts
 from pulvinar.rsa.evaluation import Splits
@@ -26,7 +26,7 @@ from pulvinar.scores.rdm import condense
 from pulvinar.scores.rdm_ceiling import noise_ceiling
 
 QUICK = method.Config(
-    backbone="squeezenet1_0", image_size=64, stages=2, layouts=("none:2",), epochs=8, n_inner_folds=2, n_folds=2, n_repeats=1,
+    network="squeezenet1_0", image_size=64, stages=2, layouts=("none:2",), epochs=8, n_inner_folds=2, n_folds=2, n_repeats=1,
     n_permutations=9, n_bootstrap=9, crops="none", early_stopping=False, protocol="both",
 )  # fmt: skip
 
@@ -168,33 +168,33 @@ def test_inner_folds_of_pairs_judge_what_they_do_not_train_and_never_the_held_ou
 
 
 def test_stages_of_two_networks_are_one_embedding(sets):
-    config = dataclasses.replace(QUICK, backbone="squeezenet1_0,resnet18", centring="embedding")
+    config = dataclasses.replace(QUICK, network="squeezenet1_0,resnet18", centring="embedding")
     networks = open_networks(config, None)
     assert networks.name == "torchvision:squeezenet1_0 + torchvision:resnet18"
     assert [name.partition("/")[0] for name in networks.stages] == ["squeezenet1_0"] * 2 + ["resnet18"] * 2
     images = [sets[0].stimuli.image(row) for row in range(4)]
     features = layouts(networks, images, config)["none:2"].features
-    parts = [values.reshape(4, -1) for network in networks.backbones for values in extract(network, images, pool=2).values()]
+    parts = [values.reshape(4, -1) for network in networks.networks for values in extract(network, images, pool=2).values()]
     expected = condense(torch.from_numpy(1 - np.corrcoef(np.concatenate(parts, axis=1))))
     torch.testing.assert_close(features.rdm(torch.ones(features.n_scales, 1))[:, 0].double(), expected, atol=1e-5, rtol=0)
 
 
 def test_networks_that_do_not_fit_together_are_refused():
-    two = dataclasses.replace(QUICK, backbone="squeezenet1_0,resnet18")
+    two = dataclasses.replace(QUICK, network="squeezenet1_0,resnet18")
     with pytest.raises(ConfigError, match="3 came for 2 networks"):
         open_networks(two, "a.npz,b.npz,c.npz")
     with pytest.raises(ConfigError, match="stands twice"):
-        open_networks(dataclasses.replace(QUICK, backbone="resnet18,resnet18"), None)
+        open_networks(dataclasses.replace(QUICK, network="resnet18,resnet18"), None)
     with pytest.raises(ConfigError, match="names are of one network"):
         open_networks(dataclasses.replace(two, stages=("features.3",)), None)
-    looped = dataclasses.replace(two, crops="run_backbone")
+    looped = dataclasses.replace(two, crops="run_network")
     assert any("there is one network" in text for text in mistakes_of(looped, "learning_to_aggregate"))
 
 
 def test_a_step_of_the_network_is_of_one_set_and_without_pairs_that_are_left_out(sets):
     joined = join(sets)
     config = dataclasses.replace(
-        QUICK, crops="run_backbone", images_per_step=4, crop_share=1.0, loss="l1", use_reliability=False
+        QUICK, crops="run_network", images_per_step=4, crop_share=1.0, loss="l1", use_reliability=False
     )
     networks = open_networks(config, None)
     images = [joined.stimuli.image(row) for row in range(22)]

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from pulvinar.app import fit as fitting
+from pulvinar.app import method_settings
 from pulvinar.app.recipe import Recipe
 
 EXTRAS = {
@@ -64,16 +64,16 @@ def _every_cell(recipe: Recipe, dataset: str) -> list[dict[str, Any]]:
 
 def _of_cell(recipe: Recipe, dataset: str, cell: dict[str, Any], speed: Any) -> list[tuple[float, float] | None]:
     """Hours and bytes of a cell's fit."""
-    config, backbone = fitting.configs(str(cell["method"]), None, recipe.assignments(cell), refuse_idle=False)
+    config, pretrained = method_settings.configs(str(cell["method"]), None, recipe.assignments(cell), refuse_idle=False)
     size = recipe.size.get(dataset, recipe.size)
     if recipe.wing == "decoding":
-        return _decoder(config, backbone, size, speed)
+        return _decoder(config, pretrained, size, speed)
     if recipe.wing == "gating":
         return [
-            _self_supervised(part, size, speed) for part in (config, backbone) if part is not None and hasattr(part, "shape")
+            _self_supervised(part, size, speed) for part in (config, pretrained) if part is not None and hasattr(part, "shape")
         ]
     n_images = size["n_images"]
-    network = _library_network(config.backbone, size["pixels"])
+    network = _library_network(config.network, size["pixels"])
     if network is None:
         return [None]
     macs, numbers, n_parameters, largest = network
@@ -93,12 +93,12 @@ def _of_cell(recipe: Recipe, dataset: str, cell: dict[str, Any], speed: Any) -> 
     ]
 
 
-def _decoder(config: Any, backbone: Any, size: dict[str, Any], speed: Any) -> list[tuple[float, float] | None]:
+def _decoder(config: Any, pretrained: Any, size: dict[str, Any], speed: Any) -> list[tuple[float, float] | None]:
     """Pretraining, selection and refit of TROI."""
     from pulvinar.decoding.decoder_size import mask_phase, seconds, training_phase
     from pulvinar.selection.voxel_mask import voxel_budget
 
-    shape = (backbone if config.pretrain else config).shape(n_tokens=size["n_tokens"], dim=size["dim"])
+    shape = (pretrained if config.pretrain else config).shape(n_tokens=size["n_tokens"], dim=size["dim"])
     if shape.prior_layers and find_spec("diffusers") is None:
         return [None]
     others, n_trials = size["others"], size["n_trials"] * (config.n_sessions or 1)
@@ -110,7 +110,7 @@ def _decoder(config: Any, backbone: Any, size: dict[str, Any], speed: Any) -> li
     if config.pretrain:
         trials = [others["n_trials"]] * len(others["n_voxels"])
         phases.append(
-            training_phase("pretraining", shape, backbone, n_voxels=others["n_voxels"], n_trials=trials, train_shared=True)
+            training_phase("pretraining", shape, pretrained, n_voxels=others["n_voxels"], n_trials=trials, train_shared=True)
         )
     return [(sum(seconds(phase, speed) for phase in phases) / 3600, max(phase.total for phase in phases))]
 

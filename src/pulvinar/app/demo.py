@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import simulate
 from pulvinar.core.progress import log
@@ -31,6 +32,6 @@ def demo(*, seed: int, out: str | None) -> dict[str, Any]:
     budget = int(planted.truth[planted.target]["responsive"].sum()) // 2
     run = folder / "run"
     fitting.fit("troi", data=str(folder / "data"), out=str(run), assignments=[f"seed={seed}", f"n_voxels={budget}"])
-    evaluation = fitting.evaluate(str(run), assignments=["beside=usual"])  # the others take as long as all of these together
-    page = fitting.report(str(run))
+    evaluation = evaluating.evaluate(str(run), assignments=["beside=usual"])  # the others take as long as all of these together
+    page = evaluating.report(str(run))
     return {**evaluation, "seconds": time.monotonic() - started, "report": page["report"], "data": str(folder / "data")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.app import fit as fitting
-from pulvinar.app import registry
+from pulvinar.app import method_settings, registry
 from pulvinar.app.data import open_data
 from pulvinar.core import devices
 from pulvinar.core.config import build
@@ -35,17 +35,17 @@ def dry_run(
     data: str,
     config_file: str | None = None,
     assignments: Sequence[str] = (),
-    backbone: str | None = None,
+    pretrained: str | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """Phases of the fit with parameters, bytes by kind and seconds; the largest phase is the peak."""
     found = registry.method(method)
     if found.phases is None:
         raise InputError(f"--dry-run: {method} gives no estimate of what it needs")
-    config, backbone_config = fitting.configs(method, config_file, assignments)
-    fitting.refuse_useless_backbone(found, config, backbone, config_file, assignments)
+    config, pretrained_config = method_settings.configs(method, config_file, assignments)
+    method_settings.refuse_useless_pretrained(found, config, pretrained, config_file, assignments)
     experiment = open_data(found.data, data, target=target)
-    plan = fitting.backbone_plan(found, config, backbone_config, backbone)
+    plan = fitting.pretrained_plan(found, config, pretrained_config, pretrained)
     with devices.using(config.device):
         needed, speed = _phases(found, config, experiment, plan), measure_speed()
     phases = [as_dict(phase, speed) for phase in needed]
@@ -62,12 +62,12 @@ def dry_run(
 
 
 def _phases(method: Method, config: Any, experiment: Any, plan: dict[str, Any] | None) -> list[Any]:
-    if method.phases is None or method.backbone is None or plan is None:
+    if method.phases is None or method.pretrained is None or plan is None:
         return [] if method.phases is None else method.phases(config, experiment)
     if "path" in plan:
-        shape = stored_decoder(RunFolder.reopen(plan["path"]).require(method=method.backbone)).shared.shape
+        shape = stored_decoder(RunFolder.reopen(plan["path"]).require(method=method.pretrained)).shared.shape
         return method.phases(config, experiment, shape)
-    inner = registry.method(method.backbone)
+    inner = registry.method(method.pretrained)
     inner_config = build(inner.config, plan["settings"], name=inner.name)
     shape = inner_config.shape(**embedding_shape(experiment, inner_config.feature))
     return [*_phases(inner, inner_config, experiment, None), *method.phases(config, experiment, shape)]

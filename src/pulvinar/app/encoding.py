@@ -75,7 +75,7 @@ def transfer(
     first, config = _open(runs[0])
     plain = next(iter(_models([untuned]).values())) if untuned is not None else models.get(UNTUNED)
     if plain is None:
-        raise InputError("--untuned: a run with the untuned backbone is needed; none of these runs keeps one")
+        raise InputError("--untuned: a run with the untuned network is needed; none of these runs keeps one")
     tuned = {name: model for name, model in models.items() if not name.endswith(UNTUNED) and model is not plain}
     own_data = data is None
     experiment: Experiment = open_data("experiment", data or first.facts["data"]["path"])
@@ -204,8 +204,8 @@ def salience(
         if not len(places):
             raise InputError(f"{path}: {name} has no encoded voxel in {side}{f' {roi}' if roi else ''}")
         found, encoder = models_of(opened, own), encoders_of(opened, name)[0]
-        model = found[encoder["backbone"]] if "backbone" in encoder else next(iter(found.values()))
-        models[side] = (model.backbone(), PatternScore(encoder, places), model.pool)
+        model = found[encoder["network"]] if "network" in encoder else next(iter(found.values()))
+        models[side] = (model.network(), PatternScore(encoder, places), model.pool)
     pictures = _pictures(first, name, images, n_images)
     result = hemisphere_salience(models, pictures, generator=np.random.default_rng([seed, 0x5A1]))
     facts = {

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pulvinar.app import fit as fitting
-from pulvinar.app import registry
+from pulvinar.app import method_settings, registry
 from pulvinar.core import devices
 from pulvinar.core.config import Given, values_of
 from pulvinar.core.errors import ConfigError, PulvinarError
@@ -30,7 +29,7 @@ SAID_LINES = 6
 
 def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **options: Any) -> dict[str, Any]:
     """`fitting.fit` on so many processes, with its result and its other arguments (data: a source)."""
-    config, _ = fitting.configs(method, options.get("config_file"), assignments)
+    config, _ = method_settings.configs(method, options.get("config_file"), assignments)
     _require_room(n_processes, method, config.device)
     command = [sys.executable, "-m", "pulvinar.cli", "fit", method, "--out", out, *_arguments(assignments, options)]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +63,7 @@ def _require_room(n_processes: int, method: str, device: str) -> None:
 
 def _arguments(assignments: Given, options: Mapping[str, Any]) -> list[str]:
     given = [f"{name}={value}" for name, value in values_of(assignments).items()]
-    flags = {"--data": "data", "--config": "config_file", "--backbone": "backbone", "--target": "target"}
+    flags = {"--data": "data", "--config": "config_file", "--pretrained": "pretrained", "--target": "target"}
     made = [part for flag, name in flags.items() if options.get(name) for part in (flag, str(options[name]))]
     logs = ["--log", *options["log_to"]] if options.get("log_to") else []  # the first process sends them
     return made + (["--set", *given] if given else []) + logs + (["--resume"] if options.get("resume") else [])

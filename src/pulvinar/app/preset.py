@@ -5,7 +5,7 @@
     methods = ["gated_ssl", "dense_ssl"]     # what it is for
     [set]                                    # settings of all of them
     [of.gated_ssl]                           # of one of them alone
-    [backbone]                               # of the run that the method reads
+    [pretrained]                               # of the run that the method reads
 
 What a person sets beside a preset wins over it. Values of a preset that do nothing beside those are no mistake.
 """
@@ -23,13 +23,13 @@ KEY = "preset"
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Settings of a method under a name, and of the backbone that it reads."""
+    """Settings of a method under a name, and of the pretrained run that it reads."""
 
     name: str
     about: str
     source: str
     settings: dict[str, Any]
-    backbone: dict[str, Any]
+    pretrained: dict[str, Any]
 
 
 def names() -> dict[str, str]:
@@ -52,7 +52,7 @@ def load(name: str, method: str) -> Preset:
         raise ConfigError(f"preset: '{name}' is for {', '.join(content['methods'])}, not for {method}")
     settings = content.get("set", {}) | content.get("of", {}).get(method, {})
     return Preset(
-        name=name, about=content["about"], source=content["source"], settings=settings, backbone=content.get("backbone", {})
+        name=name, about=content["about"], source=content["source"], settings=settings, pretrained=content.get("pretrained", {})
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pulvinar.app import fit as fitting
+from pulvinar.app import method_settings
 from pulvinar.app.data import KINDS, Data, kind_of
 from pulvinar.app.data import open_data as open_kind
 from pulvinar.app.run import Run
@@ -40,7 +41,7 @@ def config(method: str, settings: Mapping[str, Any] | None = None, /, **more: An
     >>> pulvinar.config("troi", n_voxels=3000).n_voxels
     3000
     """
-    return fitting.configs(method, None, _plain({**(settings or {}), **more}))[0]
+    return method_settings.configs(method, None, _plain({**(settings or {}), **more}))[0]
 
 
 def fit(
@@ -50,7 +51,7 @@ def fit(
     /,
     *,
     out: str | os.PathLike[str],
-    backbone: "Run | str | os.PathLike[str] | Mapping[str, Any] | None" = None,
+    pretrained: "Run | str | os.PathLike[str] | Mapping[str, Any] | None" = None,
     target: str | None = None,
     resume: bool = False,
     log_to: Sequence[str] = (),
@@ -61,18 +62,18 @@ def fit(
     method: one of `list_methods()`. data: what `open_data` gives, or its source; data that were made in memory work too, and
     another session then gives them to `evaluate` again. Settings are keywords (`n_voxels=3000`), a dict, or a
     `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
-    before anything is written. backbone: the finished run that the method builds on, or a dict of settings to train it with;
+    before anything is written. pretrained: the finished run that the method builds on, or a dict of settings to train it with;
     of methods with a setting of that name, the network. target: the new subject, if not the experiment's own. resume: continue
     a fit that was interrupted; it ends with the same weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. Raises
     `ConfigError` for settings, `InputError` for data that do not fit the method, `FileError` for a folder that exists.
     """
     given = {**_plain(_settings(settings)), **_plain(more)}
-    if isinstance(backbone, Mapping):
-        given |= {f"{fitting.BACKBONE_PREFIX}{name}": value for name, value in _plain(backbone).items()}
-    place = None if backbone is None or isinstance(backbone, Mapping) else os.fspath(backbone)
+    if isinstance(pretrained, Mapping):
+        given |= {f"{method_settings.PRETRAINED_PREFIX}{name}": value for name, value in _plain(pretrained).items()}
+    place = None if pretrained is None or isinstance(pretrained, Mapping) else os.fspath(pretrained)
     source = os.fspath(data) if isinstance(data, str | os.PathLike) else data
     folder = os.fspath(out)
-    options: dict[str, Any] = {"backbone": place, "target": target, "resume": resume, "log_to": log_to}
+    options: dict[str, Any] = {"pretrained": place, "target": target, "resume": resume, "log_to": log_to}
     fitting.fit(method, data=source, out=folder, assignments=given, **options)
     return Run(Path(folder), data=None if isinstance(source, str) else source)
 

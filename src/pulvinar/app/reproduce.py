@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pulvinar.app import cost
+from pulvinar.app import cost, method_settings
 from pulvinar.app import encoding as analyses
-from pulvinar.app import fit as fitting
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import recipe as recipes
 from pulvinar.app.data import absolute, open_data, simulate, sources_of
 from pulvinar.app.recipe import EVERY_SUBJECT, Recipe, Scale
@@ -67,9 +67,9 @@ def planned(name: str, *, scale: Scale = "full", data: Sequence[str] = ()) -> di
     for dataset in sources:
         for cell in found.cells(scale, dataset):
             method = str(cell["method"])
-            config, backbone = fitting.configs(method, None, found.assignments(cell))
+            config, pretrained = method_settings.configs(method, None, found.assignments(cell))
             settings = dataclasses.asdict(config)
-            settings |= {} if backbone is None else {f"backbone.{key}": value for key, value in vars(backbone).items()}
+            settings |= {} if pretrained is None else {f"pretrained.{key}": value for key, value in vars(pretrained).items()}
             label = str(cell.get("name", method))
             cells.append({"data": dataset, "cell": label, "method": method, "settings": settings})
     needed = cost.estimate(found, cost.measured_speed()) if scale == "full" else {}
@@ -112,7 +112,7 @@ def reproduce(
         for run in runs:
             _after(found, run, scale, sources, source, images or _planted_labels(found, scale, Path(out)), Path(out))
         for run in runs:
-            fitting.report(str(run))
+            evaluating.report(str(run))
         parts.append({"source": source, "folder": place, "runs": runs, "rows": result["rows"]})
     facts = {
         "name": name,
@@ -236,7 +236,7 @@ def _salience(run: Path, scale: Scale, others: Sequence[str], images: str | None
 def _score_elsewhere(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
     """Scores of a self-supervised run on the other image sets."""
     for other in others or _other_images(scale, out):
-        fitting.evaluate(str(run), data=other, controls=False)
+        evaluating.evaluate(str(run), data=other, controls=False)
 
 
 def _other_images(scale: Scale, out: Path) -> list[str]:

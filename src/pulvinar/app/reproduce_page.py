@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pulvinar.app import fit as fitting
+from pulvinar.app import method_settings
 from pulvinar.app.recipe import Recipe, Scale
 from pulvinar.core.storage import read_json, write_text
 from pulvinar.report import page, run_folder, tables
@@ -95,13 +95,13 @@ def _changed(recipe: Recipe, scale: Scale, parts: Sequence[Mapping[str, Any]]) -
 
 
 def _settings(recipe: Recipe, scale: Scale, method: str) -> dict[str, Any]:
-    """All settings of a method's first cell, those of its backbone too; empty where the recipe has no such cell."""
+    """All settings of a method's first cell, those of its pretrained run too; empty where the recipe has no such cell."""
     dataset = recipe.data[0] if scale == "full" else recipe.layout()[0]
     for cell in recipe.cells(scale, dataset):
         if cell["method"] == method:
-            config, backbone = fitting.configs(method, None, recipe.assignments(cell))
+            config, pretrained = method_settings.configs(method, None, recipe.assignments(cell))
             return vars(config) | (
-                {} if backbone is None else {f"backbone.{key}": value for key, value in vars(backbone).items()}
+                {} if pretrained is None else {f"pretrained.{key}": value for key, value in vars(pretrained).items()}
             )
     return {}
 

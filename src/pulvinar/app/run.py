@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pulvinar.app import fit as fitting
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import registry
 from pulvinar.app.data import Data
 from pulvinar.app.predict import predicted
@@ -65,7 +65,7 @@ class Evaluation:
         return list(self.result["cautions"])
 
     def __str__(self) -> str:
-        return fitting.evaluation_text(dict(self.result))
+        return evaluating.evaluation_text(dict(self.result))
 
     def __repr__(self) -> str:
         more = f"{counted(len(self.cautions), 'caution')} in .cautions; " if self.cautions else ""
@@ -168,7 +168,7 @@ class Run:
         (default: those of the fit). controls: score the controls too. scoring: what `pulvinar evaluate RUN --settings` lists.
         """
         source = os.fspath(data) if isinstance(data, str | os.PathLike) else self._data if data is None else data
-        result = fitting.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)
+        result = evaluating.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)
         read = run_folder.read(self.path)
         if bool(result.get("changed")) or not result.get("own_images", True):  # it is kept elsewhere in the folder
             read = dataclasses.replace(read, evaluation=to_jsonable(result))
@@ -176,7 +176,7 @@ class Run:
 
     def report(self, out: str | os.PathLike[str] | None = None) -> Path:
         """Write the HTML page of the run (default: report.html in its folder); where it is."""
-        return Path(fitting.report(str(self.path), None if out is None else os.fspath(out))["report"])
+        return Path(evaluating.report(str(self.path), None if out is None else os.fspath(out))["report"])
 
     def predict(self, images: "str | os.PathLike[str] | np.ndarray | Stimuli") -> dict[str, np.ndarray]:
         """What the run predicts for new images: name -> array with a row per image, and the rows' names under 'id'.

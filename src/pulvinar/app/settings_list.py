@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pulvinar.app import preset, registry
-from pulvinar.app.fit import BACKBONE_PREFIX
+from pulvinar.app.method_settings import PRETRAINED_PREFIX
 from pulvinar.core import terminal
 from pulvinar.core.config import Described, described_in_groups
 
 
 def groups_of(method: str) -> dict[str, list[Described]]:
-    """Heading -> rows (name, what fits, default, help) of a method's settings and, prefixed, of its backbone's."""
+    """Heading -> rows (name, what fits, default, help) of a method's settings and, prefixed, of its pretrained run's."""
     found = registry.method(method)
     groups: dict[str, list[Described]] = {}
     if there := preset.of_method(method):
         row = (preset.KEY, f"one of {', '.join(there)}", None, "settings under a name; what is set beside it wins")
         groups["Presets"] = [row]
     groups |= described_in_groups(found.config)
-    inner = described_in_groups(registry.method(found.backbone).config) if found.backbone else {}
+    inner = described_in_groups(registry.method(found.pretrained).config) if found.pretrained else {}
     for heading, rows in inner.items():
-        groups[f"{found.backbone}, where it is trained too: {heading}"] = [
-            (BACKBONE_PREFIX + name, fits, default, text) for name, fits, default, text in rows
+        groups[f"{found.pretrained}, where it is trained too: {heading}"] = [
+            (PRETRAINED_PREFIX + name, fits, default, text) for name, fits, default, text in rows
         ]
     return groups
 

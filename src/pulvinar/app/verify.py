@@ -16,7 +16,8 @@ import numpy as np
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
-from pulvinar.app.fit import require_same_data, scoring_of
+from pulvinar.app.evaluate import scoring_of
+from pulvinar.app.fit import require_same_data
 from pulvinar.core import checksums, devices
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, PulvinarError

@@ -73,11 +73,11 @@ def declare(commands: Commands) -> None:
     transfer = kinds.add(
         "transfer",
         _transfer,
-        "which backbone serves which subject: share of voxels improved over untuned",
+        "which network serves which subject: share of voxels improved over untuned",
         example="pulvinar encoding transfer runs/tuned --untuned runs/ridge",
     )
-    transfer.add_argument("run", nargs="+", help="encoding runs; a tuned run gives every backbone that it keeps")
-    transfer.add_argument("--untuned", metavar="RUN", help="run with the untuned backbone (default: that of a tuned run)")
+    transfer.add_argument("run", nargs="+", help="encoding runs; a tuned run gives every network that it keeps")
+    transfer.add_argument("--untuned", metavar="RUN", help="run with the untuned network (default: that of a tuned run)")
     transfer.add_argument("--data", help="another experiment to transfer to (default: that of the first run)")
     transfer.add_argument("--subject", action="append", help="only this subject; may be given again")
     transfer.add_argument("--roi", action="append", help="only voxels of this ROI; may be given again")
@@ -96,7 +96,7 @@ def declare(commands: Commands) -> None:
         "classes of labelled images from frozen features; from 3 models on a landscape",
         example="pulvinar encoding classify runs/tuned --images 'labelled?size=96'",
     )
-    classify.add_argument("run", nargs="+", help="encoding runs with a backbone")
+    classify.add_argument("run", nargs="+", help="encoding runs with a network")
     classify.add_argument("--images", required=True, help="labelled images: FOLDER?size=96 with train/ and test/, or .npz")
     classify.add_argument("--layer", help="which layer's features (default: the last)")
     salience = kinds.add(
@@ -105,7 +105,7 @@ def declare(commands: Commands) -> None:
         "where left- and right-hemisphere models look, and the lateralisation index",
         example="pulvinar encoding salience runs/left --other runs/right",
     )
-    salience.add_argument("run", help="evaluated encoding run with a backbone")
+    salience.add_argument("run", help="evaluated encoding run with a network")
     salience.add_argument("--other", metavar="RUN", help="run of the right hemisphere's model (default: the same run)")
     salience.add_argument("--images", help="folder of pictures (default: the outer test images)")
     salience.add_argument("--n-images", type=int, default=50, help="how many of them, evenly drawn (default 50)")

@@ -34,8 +34,10 @@ def _of_run(run: Path) -> str:
 
 
 def _newest_checkpoint(run: Path) -> str:
-    """The last checkpoint of a run or of the backbones inside it, with its age."""
-    found = [path for place in ("", "backbone", "backbone/backbone") for path in (run / place).glob("checkpoints/latest.*")]
+    """The last checkpoint of a run or of the pretrained runs inside it, with its age."""
+    found = [
+        path for place in ("", "pretrained", "pretrained/pretrained") for path in (run / place).glob("checkpoints/latest.*")
+    ]
     if not found:
         return ""
     newest = max(found, key=lambda path: path.stat().st_mtime)

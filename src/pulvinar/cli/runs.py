@@ -49,7 +49,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
             out=arguments.out,
             config_file=arguments.config,
             assignments=arguments.set,
-            backbone=arguments.backbone,
+            pretrained=arguments.pretrained,
             target=arguments.target,
             resume=arguments.resume,
             log_to=arguments.log,
@@ -88,7 +88,7 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
         data=arguments.data,
         config_file=arguments.config,
         assignments=arguments.set,
-        backbone=arguments.backbone,
+        pretrained=arguments.pretrained,
         target=arguments.target,
     )
     say(arguments, as_text(result))
@@ -96,7 +96,7 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.fit import evaluate, scoring_settings
+    from pulvinar.app.evaluate import evaluate, scoring_settings
 
     if arguments.settings:
         return _settings(arguments, {"What --set may change": scoring_settings(arguments.run)})
@@ -138,7 +138,7 @@ def _reconstruct(arguments: argparse.Namespace) -> Result:
 
 
 def _report(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.fit import report
+    from pulvinar.app.evaluate import report
 
     result = report(arguments.run, arguments.out, umap=arguments.umap)
     say(arguments, result["report"])
@@ -155,7 +155,7 @@ def _verify(arguments: argparse.Namespace) -> Result:
 
 
 def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
-    from pulvinar.app.fit import evaluation_text
+    from pulvinar.app.evaluate import evaluation_text
 
     if not arguments.json:
         print(evaluation_text(result))
@@ -172,42 +172,7 @@ def declare(commands: Commands) -> None:
     demo.add_argument("--seed", type=int, default=0, help="another seed is another world (default 0)")
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
     commands.add("list", _list, "the methods, selectors, datasets and presets there are", example="pulvinar list")
-    fit = commands.add(
-        "fit",
-        _fit,
-        "fit a method to an experiment, to images or to RDMs",
-        example="pulvinar fit troi --data mystudy/ --out runs/troi --set n_voxels=3000",
-        add_help=False,
-    )
-    fit.add_argument("-h", "--help", action=HelpOfMethod, help="this, or after a METHOD its settings in groups")
-    fit.add_argument("method", help="a method or a selector of `pulvinar list`, e.g. troi or anova")
-    fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
-    fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
-    fit.add_argument("--backbone", help="finished run of the method this one builds on (default: trained inside the run)")
-    fit.add_argument("--target", help="the new subject (default: the experiment's own)")
-    fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
-    fit.add_argument("--evaluate", action="store_true", help="score it when it has finished, as `pulvinar evaluate` does")
-    fit.add_argument("--only-selection", action="store_true", help="with --evaluate: leave out the controls")
-    fit.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train on N GPUs, or on the CPU in N processes (docs/devices.md)",
-    )
-    fit.add_argument(
-        "--log",
-        nargs="+",
-        action="extend",
-        default=[],
-        choices=LOGGERS,
-        help="where loss, scores, budget and pictures go too, in RUN/logs; a resumed run and its evaluation go on there",
-    )
-    fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
-    fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
-    fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
-    add_settings(fit)
-
+    _declare_fit(commands)
     evaluate = commands.add(
         "evaluate",
         _evaluate,
@@ -280,3 +245,44 @@ def declare(commands: Commands) -> None:
     )
     verify.add_argument("run", help="run folder")
     verify.add_argument("--data", help="the data, if they have moved")
+
+
+def _declare_fit(commands: Commands) -> None:
+    fit = commands.add(
+        "fit",
+        _fit,
+        "fit a method to an experiment, to images or to RDMs",
+        example="pulvinar fit troi --data mystudy/ --out runs/troi --set n_voxels=3000",
+        add_help=False,
+    )
+    fit.add_argument("-h", "--help", action=HelpOfMethod, help="this, or after a METHOD its settings in groups")
+    fit.add_argument("method", help="a method or a selector of `pulvinar list`, e.g. troi or anova")
+    fit.add_argument("--data", help="what the method needs (docs/index.md): a folder, a file, or dataset:path")
+    fit.add_argument("--out", help="run folder to make; must not exist, unless --resume")
+    fit.add_argument(
+        "--pretrained", metavar="RUN", help="finished run of the method this one starts from (default: trained inside the run)"
+    )
+    fit.add_argument("--backbone", dest="pretrained", help=argparse.SUPPRESS)  # its older name
+    fit.add_argument("--target", help="the new subject (default: the experiment's own)")
+    fit.add_argument("--resume", action="store_true", help="continue a run that was interrupted or killed")
+    fit.add_argument("--evaluate", action="store_true", help="score it when it has finished, as `pulvinar evaluate` does")
+    fit.add_argument("--only-selection", action="store_true", help="with --evaluate: leave out the controls")
+    fit.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train on N GPUs, or on the CPU in N processes (docs/devices.md)",
+    )
+    fit.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=LOGGERS,
+        help="where loss, scores, budget and pictures go too, in RUN/logs; a resumed run and its evaluation go on there",
+    )
+    fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
+    fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
+    fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
+    add_settings(fit)

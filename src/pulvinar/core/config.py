@@ -97,6 +97,7 @@ def setting(
     counts: str = "",
     reads: Callable[[Any], object] | None = None,
     heading: str = "",
+    formerly: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Any:
     """A dataclass field with a default, one line that says what it does, its unit and source, and the values that fit.
 
@@ -105,9 +106,10 @@ def setting(
     always. `and` binds tighter than `or`; what a method has no setting for holds.
     reads: what reads a text, of a list each of its texts, and raises ValueError where it cannot.
     heading: of the group that begins with this setting, where the settings of a method are listed.
+    formerly: an older name of the setting, or of one of its values -> today's; both are still read, so that older runs open.
     """
     bounds = Bounds(above=above, at_least=at_least, below=below, at_most=at_most, multiple_of=multiple_of, filled=filled)
-    told = {"help": help, "bounds": bounds, "counts": counts, "reads": reads, "heading": heading}
+    told = {"help": help, "bounds": bounds, "counts": counts, "reads": reads, "heading": heading, "formerly": formerly}
     return dataclasses.field(default=default, metadata=told)
 
 
@@ -312,6 +314,7 @@ def build(
     """
     hints = typing.get_type_hints(config_class)
     mistakes, kept = [], {}
+    values, given = in_todays_words(config_class, values), in_todays_words(config_class, dict.fromkeys(given))
     for key, raw in values.items():
         if key not in hints:
             mistakes.append(f"'{key}' is not a setting of {name}{suggest(key, list(hints))}")
@@ -329,6 +332,19 @@ def build(
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
+
+
+def in_todays_words(config_class: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw values under the names that settings and their values have now (`formerly` of `setting`)."""
+    fields = {field.name: field.metadata.get("formerly", {}) for field in dataclasses.fields(config_class)}
+    names = {old: name for name, formerly in fields.items() for old, now in formerly.items() if now == name}
+    found: dict[str, Any] = {}
+    for key, raw in values.items():
+        name = names.get(key, key)
+        if name != key and name in values:
+            raise ConfigError(f"'{key}' is called {name} now, and both are given; keep {name}")
+        found[name] = fields.get(name, {}).get(raw, raw) if isinstance(raw, str) else raw
+    return found
 
 
 def load(

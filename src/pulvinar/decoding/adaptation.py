@@ -45,7 +45,7 @@ from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.scores.retrieval import N_DRAWN, protocols_for
 from pulvinar.selection.voxel_mask import voxel_budget
 
-BACKBONE = "cross_subject_decoder"
+PRETRAINED = "cross_subject_decoder"
 SCORING = ("roi", "near_duplicate", "protocol", "beside")  # settings that an evaluation may have otherwise than the fit
 NEEDS = ("responses of a new subject", "a finished run of cross_subject_decoder (or pretrain=false)")
 
@@ -124,13 +124,13 @@ def _require_protocol(config: AdaptationSettings, experiment: Experiment) -> Non
         raise InputError(f"protocol=draws: {N_DRAWN} test images are needed, {n_images} came; use every_candidate")
 
 
-def join(config: AdaptationSettings, prepared: Prepared, backbone: RunFolder | None) -> Joined:
+def join(config: AdaptationSettings, prepared: Prepared, pretrained: RunFolder | None) -> Joined:
     """The decoder to start from; `InputError` or `LeakError` where it does not fit the data."""
     experiment, decoder = prepared.experiment, None
     if config.pretrain:
-        if backbone is None:
-            raise InputError(f"a finished run of {BACKBONE} is needed (--backbone RUN), or --set pretrain=false")
-        decoder = stored_decoder(backbone.require(method=BACKBONE))
+        if pretrained is None:
+            raise InputError(f"a finished run of {PRETRAINED} is needed (--pretrained RUN), or --set pretrain=false")
+        decoder = stored_decoder(pretrained.require(method=PRETRAINED))
         embedding = decoder.embedding_for(experiment, config.feature)
     else:
         embedding = fit_embedding(experiment, config.feature, centre=config.centre)

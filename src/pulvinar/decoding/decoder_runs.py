@@ -49,17 +49,17 @@ class OpenedDecoder:
         )
 
     @torch.no_grad()
-    def backbone(self, responses: Tensor) -> Tensor:
+    def output(self, responses: Tensor) -> Tensor:
         """b (row, dim) of z-scored responses, on the device: the condition of a prior."""
-        return self.shared(self.layer(responses.to(self.layer.weight.device))).backbone
+        return self.shared(self.layer(responses.to(self.layer.weight.device))).output
 
     @torch.no_grad()
     def outputs(self, responses: Tensor) -> dict[str, Tensor]:
-        """Backbone, projected (unit length) and regressed (or sampled by a prior) embedding (row, dim), on the CPU."""
+        """Output, projected (unit length) and regressed (or sampled by a prior) embedding (row, dim), on the CPU."""
         decoded = self.shared(self.layer(responses.to(self.layer.weight.device)))
         unit = nn.functional.normalize(decoded.projected, dim=1)
         regressed = self.shared.reconstructed(decoded).cpu()
-        return {"backbone": decoded.backbone.cpu(), "projected": unit.cpu(), "regressed": regressed}
+        return {"output": decoded.output.cpu(), "projected": unit.cpu(), "regressed": regressed}
 
 
 def averaged(values: Tensor, stimulus_ids: tuple[str, ...]) -> Tensor:

@@ -124,7 +124,7 @@ class DecodingLoss:
             )
             logits = similarities(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
             if self.denoising is not None:
-                regressed = self.denoising.predict(_at_least_float32(decoded.backbone).view(wanted.shape), rows)
+                regressed = self.denoising.predict(_at_least_float32(decoded.output).view(wanted.shape), rows)
             return logits, (regressed - wanted).square().mean((-2, -1))
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class FrozenDecoder:
             rows = slice(start, start := start + n_rows * len(batch))
             target = torch.stack([self.target[part.trials] for part in batch]).to(outputs.device)
             mixing = stack_mixings([part.mixing for part in batch]).to(outputs.device)
-            own = Decoded(decoded.backbone[rows], decoded.projected[rows], decoded.regressed[rows])
+            own = Decoded(decoded.output[rows], decoded.projected[rows], decoded.regressed[rows])
             generators = [self._generator(part.trials) for part in batch]
             prior = self.shared.prior
             losses.append(decoding_loss(own, target, mixing, self.settings, prior=prior, generators=generators))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.adaptation import (
-    BACKBONE,
     NEEDS,
+    PRETRAINED,
     SCORING,
     Joined,
     Prepared,
@@ -45,9 +45,9 @@ def method_of(name: str) -> Method:
         name=name,
         config=_config_of(name, without_budget=selector.without_budget),
         needs=NEEDS,
-        backbone=BACKBONE,
-        reads_backbone=lambda config: config.pretrain,
-        of_backbone=("centre",),
+        pretrained=PRETRAINED,
+        reads_pretrained=lambda config: config.pretrain,
+        of_pretrained=("centre",),
         scoring=SCORING,
         prepare=_preparing(selector),
         join=join,

@@ -1,6 +1,6 @@
 """A voxel decoder as an ONNX file: responses of the whole box in, of which it reads the kept voxels; and its masked reference.
 
-Input `responses` (trial, voxel) float32, z-scored as in training; outputs `backbone`, `projected`, `regressed`, each (trial,
+Input `responses` (trial, voxel) float32, z-scored as in training; outputs `output`, `projected`, `regressed`, each (trial,
 token x dim). Both files take the same input; the reference multiplies every voxel by a weight, that of the others being zero.
 """
 
@@ -20,7 +20,7 @@ from pulvinar.core.storage import atomic_path, refuse_existing
 from pulvinar.deploy.onnx_files import OPSET, described, require_onnx
 from pulvinar.deploy.voxel_decoder import VoxelDecoder
 
-OUTPUTS = ("backbone", "projected", "regressed")
+OUTPUTS = ("output", "projected", "regressed")
 WHAT = "z-scored responses of all voxels in, image embeddings out"
 
 
@@ -35,7 +35,7 @@ class _Traced(nn.Module):
         decoder = self.decoder
         hidden = decoder.layer(responses.index_select(1, decoder.kept)) if self.whole is None else self.whole(responses)
         decoded = decoder.shared(hidden)
-        return decoded.backbone, decoded.projected, decoded.regressed
+        return decoded.output, decoded.projected, decoded.regressed
 
 
 def _metadata(decoder: VoxelDecoder, form: str) -> dict[str, str]:
@@ -43,7 +43,7 @@ def _metadata(decoder: VoxelDecoder, form: str) -> dict[str, str]:
         "pulvinar": version("pulvinar"),
         "form": form,
         "responses": "float32 (trial, voxel) of the whole box, each voxel z-scored as in training",
-        "outputs": "backbone, projected (for retrieval), regressed (for reconstruction), each (trial, token x dim)",
+        "outputs": "output, projected (for retrieval), regressed (for reconstruction), each (trial, token x dim)",
         "n_voxels": str(decoder.n_voxels),
         "n_kept": str(len(decoder.kept)),
         "macs": json.dumps(decoder.macs),

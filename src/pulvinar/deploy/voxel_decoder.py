@@ -32,7 +32,7 @@ class VoxelDecoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, responses: Float[Tensor, "trial voxel"]) -> Decoded:
-        """Backbone, projected (retrieval) and regressed (reconstruction) outputs."""
+        """Output, projected (retrieval) and regressed (reconstruction) outputs."""
         n_given = responses.shape[1]
         if n_given not in (len(self.kept), self.n_voxels):
             raise InputError(

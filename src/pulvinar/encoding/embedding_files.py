@@ -20,7 +20,7 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import bar, log
 from pulvinar.core.storage import checksum, fingerprint, read_json, refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.networks.backbones import image_rows
+from pulvinar.networks.staged import image_rows
 from pulvinar.networks.vision_towers import VisionTower
 
 LARGEST = float(np.finfo(np.float16).max)

@@ -44,7 +44,7 @@ class EncoderSettings:
 
     seed: int = setting(
         0,
-        "folds, permutations, draws of banded ridge, random weights of a backbone without weights",
+        "folds, permutations, draws of banded ridge, random weights of a network without weights",
         at_least=0,
         below=LARGEST_SEED,
         heading="Regression",

@@ -25,8 +25,8 @@ NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
 class Encoded:
     """A subject, its fitted encoder, and the layers of its training and test images that the encoder reads.
 
-    untuned: test predictions (image, voxel) of the same ridge on the backbone before tuning, where there was a tuning. tuned:
-    on the tuned backbone, where the untuned one encodes.
+    untuned: test predictions (image, voxel) of the same ridge on the network before tuning, where there was a tuning. tuned:
+    on the tuned network, where the untuned one encodes.
     """
 
     given: EncodedSubject
@@ -159,7 +159,7 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
 
 
 def tuned_text(evaluation: Mapping[str, Any]) -> str:
-    """The same of tuned backbones, with what was gained over the untuned ones."""
+    """The same of tuned networks, with what was gained over the untuned ones."""
     first = evaluation["rows"][0]
     lines = [as_text(evaluation), f"r, untuned: {evaluation['r_untuned_is']}", *warnings_of(evaluation)]
     if first.get("share_improved") is not None and first["encoded_with"] == TUNED:
@@ -180,7 +180,7 @@ def _between(row: Mapping[str, Any], key: str, form: str = "{:+.3f}") -> str:
 
 
 def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
-    """Where the untuned backbone encodes, and where the tuned one is worse than the untuned (interval below 0)."""
+    """Where the untuned network encodes, and where the tuned one is worse than the untuned (interval below 0)."""
     lines = []
     for name, choice in evaluation["choices"].items():
         if choice["encoded_with"] != UNTUNED:
@@ -188,12 +188,12 @@ def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
         tuned = next(row for row in evaluation["rows"] if row["subject"] == name).get("r_tuned")
         score = "" if tuned is None else f", r on the test images {tuned:.3f}"
         lines.append(
-            f"{name}: tuning did not help, the untuned backbone encodes: R^2 on {choice['n_images']} training images held out "
+            f"{name}: tuning did not help, the untuned network encodes: R^2 on {choice['n_images']} training images held out "
             f"from tuning {choice[UNTUNED]:.4f}, tuned {choice[TUNED]:.4f}{score}; fall_back=false encodes with the tuned one"
         )
     worse = [row for row in evaluation["rows"] if row.get("share_improved") is not None and row["difference_high"] < 0]
     lines += [
-        f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned backbone, {row['r_nested']:.3f} against "
+        f"{row['subject']}, {row['roi']} ({row['hemisphere']}): worse than the untuned network, {row['r_nested']:.3f} against "
         f"{row['r_untuned']:.3f} (difference {row['difference']:+.3f} {_between(row, 'difference')}, 95 %)"
         for row in worse
     ]

@@ -1,4 +1,4 @@
-"""Features of a backbone kept on disk, found again by what made them, read as memory maps.
+"""Features of a network kept on disk, found again by what made them, read as memory maps.
 
 An entry's key holds the values of the weights, the network's name, the preprocessing, the pooling, the pixels of all images,
 and the code that makes features of them (`code_fingerprint`), so that what another version computed is not taken for what this
@@ -41,8 +41,8 @@ from pulvinar.core.storage import (
     write_json,
 )
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.networks.backbones import Backbone, feature_batches, image_rows
 from pulvinar.networks.preprocessing import Images
+from pulvinar.networks.staged import StagedNetwork, feature_batches, image_rows
 
 FORMAT = 1
 
@@ -77,14 +77,14 @@ def _code_of(kind: type) -> str:
         return f"{version} {fingerprint(kind.__qualname__, [marshal.dumps(code) for code in methods])}"
 
 
-def feature_key(backbone: Backbone, images: Images | Stimuli, *, pool: int | None = None) -> tuple[str, dict[str, Any]]:
+def feature_key(network: StagedNetwork, images: Images | Stimuli, *, pool: int | None = None) -> tuple[str, dict[str, Any]]:
     """The key of an entry, and what it was made from."""
     made_from = {
         "format": FORMAT,
-        "network": backbone.name,
-        "weights": backbone.checksum(),
-        "code": code_fingerprint(backbone.network),
-        "preprocessing": backbone.preprocessing.settings(),
+        "network": network.name,
+        "weights": network.checksum(),
+        "code": code_fingerprint(network.module),
+        "preprocessing": network.preprocessing.settings(),
         "pool": pool,
         "n_images": len(images),
         "images": pixels_fingerprint(images),
@@ -93,7 +93,7 @@ def feature_key(backbone: Backbone, images: Images | Stimuli, *, pool: int | Non
 
 
 def cached_features(
-    backbone: Backbone,
+    network: StagedNetwork,
     images: Images | Stimuli,
     *,
     stages: Sequence[str] | None = None,
@@ -104,22 +104,22 @@ def cached_features(
 ) -> dict[str, np.ndarray]:
     """Stage -> read-only memory map, float32 (image, channel, height, width): from the cache, computed where it is not there.
 
-    The values are those of `networks.backbones.extract` (up to rounding that depends on the batch size). Images pass a batch at
+    The values are those of `networks.staged.extract` (up to rounding that depends on the batch size). Images pass a batch at
     a time, so neither they nor the features need to fit into memory. verify: compare the checksum of a file before it is used
     (`checksums`: one read of the file, where it has changed); without it only its size. folder: see `storage.cache_folder`.
     Raises `FileError` if it cannot be written.
     """
-    wanted = backbone.known_stages(stages)
+    wanted = network.known_stages(stages)
     if not len(images):
         raise InputError("images: one or more are needed, none came")
-    key, made_from = feature_key(backbone, images, pool=pool)
+    key, made_from = feature_key(network, images, pool=pool)
     entry = cache_folder(folder) / "features" / key
     found = {stage: _read(entry, stage, verify) for stage in wanted}
     if any(values is None for values in found.values()):
         with _locked(entry):
             missing = [stage for stage in wanted if _read(entry, stage, verify, quiet=True) is None]
             if missing:
-                batches = feature_batches(backbone, images, batch_size=batch_size, pool=pool, stages=missing)
+                batches = feature_batches(network, images, batch_size=batch_size, pool=pool, stages=missing)
                 _write(entry, missing, batches, made_from)
         found = {stage: _read(entry, stage, verify=False) for stage in wanted}
     if lost := [stage for stage, values in found.items() if values is None]:

@@ -129,7 +129,7 @@ def layers(found: LayerScores) -> Figure:
 
 
 def transfer(result: Mapping[str, Any]) -> Figure:
-    """Share of voxels improved, backbone x subject; own cells outlined, a star where the difference of r has p below .05."""
+    """Share of voxels improved, network x subject; own cells outlined, a star where the difference of r has p below .05."""
     models, subjects = list(result["models"]), list(result["subjects"])
     cells = {(cell["model"], cell["subject"]): cell for cell in result["cells"]}
     share = np.array([[cells[m, s]["gain"]["share_improved"] for s in subjects] for m in models])
@@ -148,7 +148,7 @@ def transfer(result: Mapping[str, Any]) -> Figure:
                 )
     axis.set_xticks(range(len(subjects)), subjects, rotation=30, ha="right", color=INK)
     axis.set_yticks(range(len(models)), models, color=INK)
-    axis.set(xlabel="encoded subject", ylabel="backbone")
+    axis.set(xlabel="encoded subject", ylabel="network")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     bar = figure.colorbar(picture, ax=axis, shrink=0.9, aspect=14, ticks=[0, 0.5, 1])

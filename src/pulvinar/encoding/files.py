@@ -4,7 +4,7 @@ checkpoints/encoder-SUBJECT[-fold-K].safetensors    parts, layers, penalties of 
 artifacts/voxels-SUBJECT.npz    per encoded voxel: scores, layer, penalty, place; roi_masks (roi, voxel) and roi_names;
                                 layer_scores (layer, voxel) and layer_names
 predictions/SUBJECT.npz         id, predicted and measured (image, voxel) of the outer test images; of a tuned
-                                    backbone untuned too, and tuned where the untuned one encodes
+                                    network untuned too, and tuned where the untuned one encodes
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def fold_names(n_folds: int | None) -> list[str]:
 
 
 def encoders_of(run: RunFolder, subject: str, *, name: str = "encoder") -> list[State]:
-    """All fitted models of a subject: one, or one per outer fold. name: of a run that keeps encoders of several backbones."""
+    """All fitted models of a subject: one, or one per outer fold. name: of a run that keeps encoders of several networks."""
     names = fold_names(run.facts.get("n_outer_folds")) if name == "encoder" else [name]
     return [load_encoder(run, subject, name=one) for one in names]
 

@@ -46,11 +46,11 @@ def encoder_unit(
     *,
     name: str = "encoder",
     folds: Folds | None = None,
-    backbone: str | None = None,
+    network: str | None = None,
 ) -> Unit:
     """Choose layers and penalties of one subject and fit all its training images: the checkpoint NAME-SUBJECT of the run.
 
-    backbone: tag of the run's backbone whose layers these are, kept with the encoder; None where a run has no backbones.
+    network: tag of the run's network whose layers these are, kept with the encoder; None where a run has no networks.
     """
 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
@@ -58,8 +58,8 @@ def encoder_unit(
         run_to_end(trainer, f"{given.name}: choosing layers and penalties", run, state=state, save=save)
         encoder = trainer.fit()
         _warn_of_small_alphas(given.name, trainer)
-        if backbone is not None:
-            encoder["backbone"] = backbone
+        if network is not None:
+            encoder["network"] = network
         run.log(subject=given.name, checkpoint=name, **_summary(encoder))
         encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
         run.save(encoder, name=f"{name}-{given.name}")
@@ -100,23 +100,25 @@ def load_encoder(run: RunFolder, subject: str, *, name: str = "encoder") -> Stat
     encoder = run.read(f"{name}-{subject}")
     if encoder is None:
         raise InputError(f"{run.path}: has no checkpoint {name}-{subject}")
+    if "backbone" in encoder:  # as older runs call it
+        encoder["network"] = encoder.pop("backbone")
     return encoder
 
 
 def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: EncoderSettings, folds: Folds) -> Unit:
-    """Makes encoder-SUBJECT that of the better backbone, with `choice` (R^2 of both, images) in it; the paper: the tuned one.
+    """Makes encoder-SUBJECT that of the better network, with `choice` (R^2 of both, images) in it; the paper: the tuned one.
 
     Both are compared on the training images that were held out from tuning: the mean over the encoded voxels of the R^2 that
     each voxel's chosen layer and penalty has on them, the same folds and the same choices for both. The untuned one encodes
     unless the tuned one is better by LEAST_GAIN; then its encoder is the one whose layers and penalties were chosen by folds
     over all training images, and the encoder on the tuned one stays as tuned-SUBJECT. No test image takes part.
-    untuned: layers of the training images. folds: hold out images that the backbone was not tuned on.
+    untuned: layers of the training images. folds: hold out images that the network was not tuned on.
     """
 
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         tuned = run.read(f"{TUNED}-{given.name}") or load_encoder(run, given.name)
         trainer = given.trainer(untuned(), settings, folds=folds)
-        run_to_end(trainer, f"{given.name}: tuned or untuned backbone", run, state=state, save=save)
+        run_to_end(trainer, f"{given.name}: tuned or untuned network", run, state=state, save=save)
         layers, _ = trainer.choice()
         r2 = {UNTUNED: _mean(trainer.held_out_scores(), layers), TUNED: _mean(tuned["layer_scores"], tuned["layers"])}
         choice = {**r2, "n_images": int(sum(len(held_out) for _, held_out in folds))}
@@ -127,7 +129,7 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
             return
         log(
             f"{given.name}: tuning did not help (R^2 on {choice['n_images']} held-out training images {r2[TUNED]:.4f}, untuned "
-            f"{r2[UNTUNED]:.4f}); the untuned backbone encodes. fall_back=false encodes with the tuned one"
+            f"{r2[UNTUNED]:.4f}); the untuned network encodes. fall_back=false encodes with the tuned one"
         )
         run.save(tuned, name=f"{TUNED}-{given.name}")
         run.save({**load_encoder(run, given.name, name=UNTUNED), "choice": choice}, name=f"encoder-{given.name}")

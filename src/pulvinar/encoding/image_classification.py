@@ -1,4 +1,4 @@
-"""What a backbone's frozen features say about the classes of pictures, and where its class probabilities place it.
+"""What a network's frozen features say about the classes of pictures, and where its class probabilities place it.
 
 Features of one layer -> standardised by the training images -> multinomial logistic regression (`evaluation.linear_probe`, its
 exact recipe). Scores are on test images, with a bootstrap interval over them and the paired difference to the first source. The

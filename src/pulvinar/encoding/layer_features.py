@@ -1,4 +1,4 @@
-"""Layers of features for images: embeddings that an experiment holds, or stages of a backbone (kept in the feature cache)."""
+"""Layers of features for images: embeddings that an experiment holds, or stages of a network (kept in the feature cache)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class FeatureSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSource:
-    """Where layers come from: `features`, names of embeddings; or a backbone, see `models.backbones.load_backbone`."""
+    """Where layers come from: `features`, names of embeddings; or a network, see `networks.staged.load_network`."""
 
     features: tuple[str, ...] = ()
-    backbone: str | None = None
+    network: str | None = None
     weights: str | None = None
     stages: tuple[str, ...] | int | None = None
     image_size: int | None = None
@@ -32,21 +32,21 @@ class LayerSource:
     seed: int = 0
 
     def of(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Layer -> features (image, ...) of these rows of the stimuli; a backbone's as read-only memory maps."""
-        if self.backbone is None:
+        """Layer -> features (image, ...) of these rows of the stimuli; a network's as read-only memory maps."""
+        if self.network is None:
             return {name: np.asarray(feature_values(stimuli, name)[rows]) for name in self.features}
         if stimuli.read_image is None:
-            raise InputError(f"backbone={self.backbone}: needs images, and these stimuli came without")
-        from pulvinar.networks.backbones import load_backbone
+            raise InputError(f"network={self.network}: needs images, and these stimuli came without")
+        from pulvinar.networks.staged import load_network
 
-        backbone = load_backbone(
-            self.backbone, weights=self.weights, stages=self.stages, image_size=self.image_size, seed=self.seed
+        network = load_network(
+            self.network, weights=self.weights, stages=self.stages, image_size=self.image_size, seed=self.seed
         )
-        return backbone_layers(backbone, stimuli, rows, pool=self.pool)
+        return network_layers(network, stimuli, rows, pool=self.pool)
 
 
-def backbone_layers(backbone: Any, stimuli: Stimuli, rows: np.ndarray, *, pool: int | None) -> dict[str, np.ndarray]:
-    """Stage of a `models.backbones.Backbone` -> features (image, ...) of these rows, read-only memory maps of the cache."""
+def network_layers(network: Any, stimuli: Stimuli, rows: np.ndarray, *, pool: int | None) -> dict[str, np.ndarray]:
+    """Stage of a `networks.staged.StagedNetwork` -> features (image, ...) of these rows, read-only memory maps of the cache."""
     from pulvinar.encoding.feature_cache import cached_features
 
     chosen = Stimuli(
@@ -54,19 +54,19 @@ def backbone_layers(backbone: Any, stimuli: Stimuli, rows: np.ndarray, *, pool: 
         sources=[stimuli.sources[int(row)] for row in rows],
         read_image=lambda place: stimuli.image(int(rows[place])),
     )
-    return dict(cached_features(backbone.to(devices.current()), chosen, pool=pool))
+    return dict(cached_features(network.to(devices.current()), chosen, pool=pool))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneSource:
-    """Layers of a backbone that is already open."""
+class NetworkSource:
+    """Layers of a network that is already open."""
 
-    backbone: Any
+    network: Any
     pool: int | None = None
 
     def of(self, stimuli: Stimuli, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Layer -> features (image, ...) of these rows of the stimuli."""
-        return backbone_layers(self.backbone, stimuli, rows, pool=self.pool)
+        return network_layers(self.network, stimuli, rows, pool=self.pool)
 
 
 class LayerFeatures:

@@ -1,6 +1,6 @@
-"""The models that an encoding run holds, as sources of features and as open backbones.
+"""The models that an encoding run holds, as sources of features and as open networks.
 
-A run of `ridge_encoding` has one backbone (or embeddings), named after its folder. A run that tuned backbones has 'untuned',
+A run of `ridge_encoding` has one network (or embeddings), named after its folder. A run that tuned networks has 'untuned',
 and one per subject it was tuned on, or 'pooled'.
 """
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from pulvinar.core.errors import InputError
 from pulvinar.encoding.fit import UNTUNED
-from pulvinar.encoding.layer_features import BackboneSource, FeatureSource, LayerSource
+from pulvinar.encoding.layer_features import FeatureSource, LayerSource, NetworkSource
 from pulvinar.encoding.settings import POOLED
-from pulvinar.encoding.tuned_backbones import load_tuned
+from pulvinar.encoding.tuned_networks import load_tuned, tuned_tags
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import Backbone, load_backbone
+from pulvinar.networks.staged import StagedNetwork, load_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A backbone of a run. owner: the subject it was tuned on, if it was one. pool: as its features are pooled."""
+    """A network of a run. owner: the subject it was tuned on, if it was one. pool: as its features are pooled."""
 
     name: str
     run: RunFolder
@@ -28,21 +28,21 @@ class Model:
     tag: str | None = None
     pool: int | None = None
 
-    def backbone(self) -> Backbone:
+    def network(self) -> StagedNetwork:
         """The network itself; `InputError` where the run's features are embeddings."""
-        if isinstance(self.source, BackboneSource):
-            return self.source.backbone
-        if not isinstance(self.source, LayerSource) or self.source.backbone is None:
-            raise InputError(f"{self.run.path}: its features are embeddings; a run with a backbone is needed")
+        if isinstance(self.source, NetworkSource):
+            return self.source.network
+        if not isinstance(self.source, LayerSource) or self.source.network is None:
+            raise InputError(f"{self.run.path}: its features are embeddings; a run with a network is needed")
         given = self.source
-        return load_backbone(
-            str(given.backbone), weights=given.weights, stages=given.stages, image_size=given.image_size, seed=given.seed
+        return load_network(
+            str(given.network), weights=given.weights, stages=given.stages, image_size=given.image_size, seed=given.seed
         )
 
 
 def tags_of(run: RunFolder) -> list[str]:
-    """Names of the backbones that a run keeps: 'untuned' first, then subjects or 'pooled'; none of a ridge run."""
-    found = sorted(path.stem.removeprefix("backbone-") for path in (run.path / "checkpoints").glob("backbone-*.safetensors"))
+    """Names of the networks that a run keeps: 'untuned' first, then subjects or 'pooled'; none of a ridge run."""
+    found = tuned_tags(run)
     return sorted(found, key=lambda tag: tag != UNTUNED)
 
 
@@ -56,11 +56,11 @@ def models_of(run: RunFolder, config: Any) -> dict[str, Model]:
     name = Path(run.path).resolve().name
     tags = tags_of(run)
     if not tags:
-        source = config.network() if config.backbone is not None else LayerSource(features=tuple(run.facts["layers"]))
+        source = config.layer_source() if config.network is not None else LayerSource(features=tuple(run.facts["layers"]))
         return {name: Model(name=name, run=run, source=source, pool=config.pool)}
     found = {}
     for tag in tags:
-        source = BackboneSource(backbone=load_tuned(run, tag), pool=config.pool)
+        source = NetworkSource(network=load_tuned(run, tag), pool=config.pool)
         owner = None if tag in (UNTUNED, POOLED) else tag
         found[tag] = Model(name=tag, run=run, source=source, owner=owner, tag=tag, pool=config.pool)
     return found

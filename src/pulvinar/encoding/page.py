@@ -118,14 +118,14 @@ def _transfer(result: Mapping[str, Any]) -> str:
         for one in result["comparisons"]
     )
     return (
-        f"Percent of voxels with a higher r than on the untuned backbone ({result['data']}). Outlined: tuned on "
+        f"Percent of voxels with a higher r than on the untuned network ({result['data']}). Outlined: tuned on "
         f"that subject. *: difference of mean r, p below .05 over images. {tests}"
         f"{' (signs of subjects flipped).' if tests else ''}{_left_out_of_transfer(result)}"
     )
 
 
 def _left_out_of_transfer(result: Mapping[str, Any]) -> str:
-    """Of every encoded subject; all backbones are scored on the same voxels."""
+    """Of every encoded subject; all networks are scored on the same voxels."""
     counts = {cell["subject"]: cell.get("n_voxels_without_r", 0) for cell in result["cells"]}
     return "".join(f" {subject}:{left_out(count)}." for subject, count in counts.items() if count)
 

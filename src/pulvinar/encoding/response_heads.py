@@ -1,4 +1,4 @@
-"""What stands between a backbone and brains while it is tuned, and the loss there: a contrastive head, and a linear one.
+"""What stands between a network and brains while it is tuned, and the loss there: a contrastive head, and a linear one.
 
 Both take (image features, responses, subject) and give the two sides that their loss compares, (image, dim) each. Contrastive
 head (Mulrooney & Brockmeier 2024): a linear map without bias from the network's output, and one from each subject's voxels, to

@@ -1,9 +1,9 @@
-"""Tuning a backbone towards responses: one loop for the contrastive and the regression objective, one or several subjects.
+"""Tuning a network towards responses: one loop for the contrastive and the regression objective, one or several subjects.
 
-Every step takes a batch of one subject, subjects in turn; its images go through the backbone, its responses through the head,
+Every step takes a batch of one subject, subjects in turn; its images go through the network, its responses through the head,
 and the loss compares the two. After each epoch the loss on the validation images (training images that were held out) is taken;
 the weights of the best epoch are what remains. Randomness of a step depends on the seed and the step alone, so that a resumed
-run has the weights of an uninterrupted one. Batch-norms of the backbone keep their statistics (ours: batches are small, and
+run has the weights of an uninterrupted one. Batch-norms of the network keep their statistics (ours: batches are small, and
 weights with batch-norm folded in have none to renew).
 """
 
@@ -26,7 +26,7 @@ from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.settings import TuningConfig
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.learning.loop import Record, require_finite
-from pulvinar.networks.gated_backbone import ResNetPass
+from pulvinar.networks.staged_resnet import ResNetPass
 from pulvinar.selection.budget import BudgetConstraint
 
 SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as gating.collapse has it
@@ -176,7 +176,7 @@ class ResponseTuner:
         return self.part.gates
 
     def _sides(self, rows: np.ndarray, responses: Tensor, subject: str) -> tuple[Tensor, Tensor]:
-        """The two sides to compare, float32; the backbone in bfloat16 where that is asked for."""
+        """The two sides to compare, float32; the network in bfloat16 where that is asked for."""
         inputs = self.part.read(rows).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             features = self.part.network(inputs)

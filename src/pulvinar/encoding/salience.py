@@ -22,30 +22,30 @@ from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import track
 from pulvinar.encoding.encoder import on_device, readout
 from pulvinar.learning.checkpoints import State
-from pulvinar.networks.backbones import Backbone, image_rows
 from pulvinar.networks.preprocessing import Images
+from pulvinar.networks.staged import StagedNetwork, image_rows
 from pulvinar.networks.stages import outputs
 from pulvinar.scores.lateralisation import Lateralisation, corrected_left_share, lateralisation
 
 Score = Callable[[dict[str, Tensor]], Tensor]  # stage -> maps (image, channel, height, width)  ->  one number per image
 
 
-def last_convolution(backbone: Backbone, stages: Sequence[str] | None = None) -> str:
+def last_convolution(network: StagedNetwork, stages: Sequence[str] | None = None) -> str:
     """Name of the last convolution that has run when the last of these stages is done; `InputError` if there is none."""
-    wanted = backbone.known_stages(stages)
-    found = outputs(backbone.network, backbone.image_size)
+    wanted = network.known_stages(stages)
+    found = outputs(network.module, network.image_size)
     latest = max(found[stage].order for stage in wanted)
     maps = [
         (output.order, name)
         for name, output in found.items()
-        if isinstance(backbone.network.get_submodule(name), nn.Conv2d)
+        if isinstance(network.module.get_submodule(name), nn.Conv2d)
         and output.calls == 1
         and output.order <= latest
         and output.shape is not None
         and output.shape[-1] > 1
     ]
     if not maps:
-        raise InputError(f"salience: {backbone.name} has no convolution with maps up to stage {wanted[-1]}")
+        raise InputError(f"salience: {network.name} has no convolution with maps up to stage {wanted[-1]}")
     return max(maps)[1]
 
 
@@ -66,13 +66,13 @@ class PatternScore:
         return pattern.square().sum(1) / 2
 
 
-def read_by_most(backbone: Backbone, scores: Sequence[Score]) -> str:
+def read_by_most(network: StagedNetwork, scores: Sequence[Score]) -> str:
     """The latest stage that at least half of the voxels of every score read, or a later one (ours)."""
     places = []
     for score in scores:
-        reads = getattr(score, "reads", None) or [backbone.stages[-1]]
-        places.append(int(np.sort([backbone.stages.index(name) for name in reads])[len(reads) // 2]))
-    return backbone.stages[min(places)]
+        reads = getattr(score, "reads", None) or [network.stages[-1]]
+        places.append(int(np.sort([network.stages.index(name) for name in reads])[len(reads) // 2]))
+    return network.stages[min(places)]
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _out_of_place(network: nn.Module) -> Iterator[None]:
 
 
 def salience_maps(
-    backbone: Backbone,
+    network: StagedNetwork,
     score: Score,
     images: Images,
     *,
@@ -104,17 +104,17 @@ def salience_maps(
     """
     from captum.attr import LayerGradCam
 
-    name = convolution or last_convolution(backbone)
-    module = backbone.network.get_submodule(name)
+    name = convolution or last_convolution(network)
+    module = network.module.get_submodule(name)
 
     def one_number(pixels: Tensor) -> Tensor:
-        return score(backbone.features(pixels, pool=pool))
+        return score(network.features(pixels, pool=pool))
 
     parts, starts = [], range(0, len(images), batch_size)
-    with backbone.evaluating(), _out_of_place(backbone.network):
+    with network.evaluating(), _out_of_place(network.module):
         attribute = LayerGradCam(one_number, module).attribute
         for start in track(starts, "salience, mirrored" if mirrored else "salience", len(starts)):
-            pixels = backbone.preprocess(image_rows(images, start, start + batch_size))
+            pixels = network.preprocess(image_rows(images, start, start + batch_size))
             pixels = (pixels.flip(3) if mirrored else pixels).requires_grad_()
             found = attribute(pixels, relu_attributions=True)
             parts.append(found.detach()[:, 0].float().cpu().numpy())
@@ -138,7 +138,7 @@ class HemisphereSalience:
 
 
 def hemisphere_salience(
-    models: Mapping[str, tuple[Backbone, Score, int | None]],
+    models: Mapping[str, tuple[StagedNetwork, Score, int | None]],
     images: Images,
     *,
     generator: np.random.Generator,
@@ -146,17 +146,17 @@ def hemisphere_salience(
 ) -> HemisphereSalience:
     """Left against right: salience of both models on the same pictures and mirror images, and the lateralisation index.
 
-    models: 'lh' and 'rh' -> (backbone, score, pool); they may share a backbone, and have the same stages.
+    models: 'lh' and 'rh' -> (network, score, pool); they may share a network, and have the same stages.
     """
     if set(models) != {"lh", "rh"}:
         raise InputError(f"salience: models of 'lh' and 'rh' are needed, {', '.join(models) or 'none'} came")
     maps, mirrored, shares, names = {}, {}, {}, {}
     every = [score for _, score, _ in models.values()]
-    for side, (backbone, score, pool) in models.items():
-        names[side] = last_convolution(backbone, [read_by_most(backbone, every)])
+    for side, (network, score, pool) in models.items():
+        names[side] = last_convolution(network, [read_by_most(network, every)])
         given: dict[str, Any] = {"convolution": names[side], "pool": pool}
-        maps[side] = salience_maps(backbone, score, images, **given)
-        mirrored[side] = salience_maps(backbone, score, images, mirrored=True, **given)
+        maps[side] = salience_maps(network, score, images, **given)
+        mirrored[side] = salience_maps(network, score, images, mirrored=True, **given)
         shares[side] = corrected_left_share(maps[side], mirrored[side])
     return HemisphereSalience(
         maps=maps,

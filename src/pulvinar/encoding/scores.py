@@ -1,8 +1,8 @@
 """How well an encoding model predicts the outer test images, per region, beside what says whether that is much.
 
 Per region and hemisphere: mean r (`r_nested`) with a bootstrap interval over images and a permutation null, the optimistic r,
-the noise-normalised score, the share of voxels that beat a baseline of low-level or category features (of a tuned backbone: the
-same backbone untuned, `metrics.encoding_gain`), the unique variance beyond the baseline, and the share of voxels significant at
+the noise-normalised score, the share of voxels that beat a baseline of low-level or category features (of a tuned network: the
+same network untuned, `metrics.encoding_gain`), the unique variance beyond the baseline, and the share of voxels significant at
 a false discovery rate of 5 %. What cannot be said is None, with the reason.
 """
 
@@ -42,11 +42,11 @@ COLUMNS = (
 )  # fmt: skip
 OF_TUNED = (
     Column("share_improved", "share improved", "", ".3f", "share of voxels with a higher r than the same ridge on the untuned "
-        "backbone; chance: predictions of the two swapped image by image"),
-    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the backbone before tuning, layers and alphas by folds "
+        "network; chance: predictions of the two swapped image by image"),
+    Column("r_untuned", "r, untuned", "", ".3f", "the same ridge on the network before tuning, layers and alphas by folds "
         "over all training images"),
-    Column("difference", "minus untuned", "", "+.3f", "mean r of the run less that of the untuned backbone, same images"),
-    Column("r_tuned", "r, tuned (not taken)", "", ".3f", "of the tuned backbone, where the folds chose the untuned one"),
+    Column("difference", "minus untuned", "", "+.3f", "mean r of the run less that of the untuned network, same images"),
+    Column("r_tuned", "r, tuned (not taken)", "", ".3f", "of the tuned network, where the folds chose the untuned one"),
 )  # fmt: skip
 DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
@@ -56,7 +56,7 @@ class Predictions:
     """Everything about one subject's test images: (image, voxel) arrays on the encoded voxels, and scores per voxel.
 
     optimistic: r with layer and penalty chosen on these images. baseline: predictions from other features; joint: from both.
-    untuned: predictions from the backbone before it was tuned; tuned: from the tuned one, where the untuned one encodes. Each
+    untuned: predictions from the network before it was tuned; tuned: from the tuned one, where the untuned one encodes. Each
     None where there is none; `reasons` has why, by name.
     """
 
@@ -245,7 +245,7 @@ def _share_significant(q_values: np.ndarray) -> float | None:
 def _over_untuned(
     given: Predictions, inside: np.ndarray, *, generator: np.random.Generator, n_permutations: int, n_bootstrap: int
 ) -> dict[str, Any]:
-    """`r_untuned`, and how much better than it: then `share_improved` is over the untuned backbone, not over the baseline."""
+    """`r_untuned`, and how much better than it: then `share_improved` is over the untuned network, not over the baseline."""
     if given.untuned is None:
         return {}
     predicted, untuned, measured = (values[:, inside] for values in (given.predicted, given.untuned, given.measured))
@@ -257,6 +257,6 @@ def _over_untuned(
 
 
 def score_table(evaluation: Mapping[str, Any]) -> Table:
-    """The rows of an evaluation; of a tuned backbone beside those of the same backbone untuned."""
+    """The rows of an evaluation; of a tuned network beside those of the same network untuned."""
     columns = {column.key: column for column in (*COLUMNS, *(OF_TUNED if "choices" in evaluation else ()))}
     return Table(list(columns.values()), evaluation["rows"])

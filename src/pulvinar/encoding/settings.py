@@ -1,4 +1,4 @@
-"""Settings that all encoding methods share, and those of tuning a backbone; the subjects that they name, opened."""
+"""Settings that all encoding methods share, and those of tuning a network; the subjects that they name, opened."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from pulvinar.encoding.data import EncodedSubject, open_subject
 from pulvinar.encoding.encoder import EncoderSettings
 from pulvinar.encoding.image_responses import roi_groups
 from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
-from pulvinar.encoding.tuned_backbones import EMBEDDED
+from pulvinar.encoding.tuned_networks import EMBEDDED
 from pulvinar.encoding.tuned_voxels import VoxelChoice
 
 Baseline = Literal["low_level", "category", "both", "none"]
 EVERY_ROI = "all"
-POOLED = "pooled"  # tag of a backbone that several subjects share
+POOLED = "pooled"  # tag of a network that several subjects share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def open_checked(config: EncodingConfig, experiment: Experiment, name: str, *, s
 
 @dataclass(frozen=True)
 class TunedWeights:
-    """Which weights of a backbone are tuned, as it is written in a setting."""
+    """Which weights of a network are tuned, as it is written in a setting."""
 
     kind: Literal["all", "last", "after", "lora"]
     count: int = 0
@@ -104,13 +104,14 @@ class TunedWeights:
 class TuningConfig(EncodingConfig):
     """Settings of a tuned encoding model."""
 
-    backbone: str = setting(
+    network: str = setting(
         EMBEDDED,
         "network of torchvision or timm, folder of a gated run, or embedded: a small random ResNet (paper: alexnet)",
-        heading="Backbone and its features",
+        heading="Network and its features",
+        formerly={"backbone": "network"},
     )
     weights: str | None = setting(
-        None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)", counts="backbone!=embedded"
+        None, "its weights: a file, 'default' or a name; none: random (paper: ImageNet)", counts="network!=embedded"
     )
     stages: tuple[str, ...] | None = setting(
         None, "modules to tap; none: one per resolution, and the output (paper: 8 layers of AlexNet)"
@@ -131,9 +132,9 @@ class TuningConfig(EncodingConfig):
     voxels: str = setting(
         "all", "voxels tuned on: all, ceiling:SHARE or selected:COUNT; the whole ROI is encoded (ours)", reads=VoxelChoice.parse
     )
-    pooled: bool = setting(False, "one backbone for several subjects, each with its own brain-side map")
+    pooled: bool = setting(False, "one network for several subjects, each with its own brain-side map")
     tuned_on: tuple[str, ...] | None = setting(
-        None, "whose responses tune; none: each encoded subject its own backbone, pooled: all subjects"
+        None, "whose responses tune; none: each encoded subject its own network, pooled: all subjects"
     )
     epochs: int = setting(30, "passes over the images at most (paper: 30)", at_least=1, heading="Tuning")
     patience: int | None = setting(
@@ -150,15 +151,15 @@ class TuningConfig(EncodingConfig):
     )
     fall_back: bool = setting(
         True,
-        "encode with the untuned backbone unless the tuned predicts held-out training images better (ours; paper: never)",
+        "encode with the untuned network unless the tuned predicts held-out training images better (ours; paper: never)",
         counts="validation_share>0 and mac_budget=none and layer_choice!=banded",
     )
     batch_size: int = setting(128, "images a step, of one subject (paper: 1024)", at_least=2)
-    learning_rate: float = setting(1e-4, "of Adam, backbone (paper: 1e-4)", above=0)
-    head_learning_rate: float | None = setting(None, "of Adam, head; none: as the backbone (paper)", above=0)
-    precision: Literal["float32", "bfloat16"] = setting("float32", "of the backbone; losses are float32")
+    learning_rate: float = setting(1e-4, "of Adam, network (paper: 1e-4)", above=0)
+    head_learning_rate: float | None = setting(None, "of Adam, head; none: as the network (paper)", above=0)
+    precision: Literal["float32", "bfloat16"] = setting("float32", "of the network; losses are float32")
     mac_budget: float | None = setting(
-        None, "MAC share that a gated backbone is held to; none: the share it came with", above=0, at_most=1
+        None, "MAC share that a gated network is held to; none: the share it came with", above=0, at_most=1
     )
 
     def problems(self) -> list[str]:
@@ -171,12 +172,12 @@ class TuningConfig(EncodingConfig):
         return wrong
 
     def head(self, n_features: int, n_voxels: Mapping[str, int]) -> ContrastiveHead | RegressionHead:
-        """What compares the output of the backbone, so many features, with each subject's voxels."""
+        """What compares the output of the network, so many features, with each subject's voxels."""
         return RegressionHead(n_features, n_voxels)
 
 
-def backbones_of(config: TuningConfig, experiment: Experiment) -> dict[str, tuple[str, ...]]:
-    """Tag of each backbone -> the subjects that it is tuned on. A tag is a subject's name, or 'pooled'."""
+def networks_of(config: TuningConfig, experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Tag of each network -> the subjects that it is tuned on. A tag is a subject's name, or 'pooled'."""
     on = config.tuned_on
     unknown = [name for name in on or () if name not in experiment.subjects]
     if unknown:
@@ -187,7 +188,7 @@ def backbones_of(config: TuningConfig, experiment: Experiment) -> dict[str, tupl
 
 
 def tag_of(config: TuningConfig, subject: str) -> str:
-    """Which backbone a subject is encoded with."""
+    """Which network a subject is encoded with."""
     if config.pooled:
         return POOLED
     return config.tuned_on[0] if config.tuned_on else subject

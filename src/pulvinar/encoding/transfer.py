@@ -1,9 +1,9 @@
-"""Does a backbone that was tuned on one subject serve another? Share of voxels improved over untuned, as a matrix.
+"""Does a network that was tuned on one subject serve another? Share of voxels improved over untuned, as a matrix.
 
-For every backbone A and subject B an encoding model is fitted to B's training images on A's features, and one on the untuned
-features; both are scored on B's outer test images. Anything that gives features can stand for a backbone: `LayerSource`, a run
+For every network A and subject B an encoding model is fitted to B's training images on A's features, and one on the untuned
+features; both are scored on B's outer test images. Anything that gives features can stand for a network: `LayerSource`, a run
 (`evaluation.encoding_files.layer_source`), or any object with `of(stimuli, rows)`. With the subjects of another data set it is
-the transfer to that set; with a backbone that was tuned on several subjects at once, pooled against own.
+the transfer to that set; with a network that was tuned on several subjects at once, pooled against own.
 
 Backbones must not have seen B's test images: within one experiment they have not (the split is that of all subjects), between
 two experiments that is for you to know.
@@ -30,7 +30,7 @@ FoldsOf = Callable[[str, EncodedSubject], Folds | None]  # name of a model, subj
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """One cell: backbone `model` on subject `subject`; is_own: it was tuned on that subject.
+    """One cell: network `model` on subject `subject`; is_own: it was tuned on that subject.
 
     r, r_untuned: mean over voxels but the n_voxels_without_r that do not vary over the test images. gain: of the two, paired
     over test images (`metrics.encoding_gain`): difference with interval and p, share improved with interval and chance.
@@ -48,7 +48,7 @@ class Transfer:
 
     @property
     def share_improved(self) -> float:
-        """Share of voxels with a higher r than untuned; the same backbone scores 0."""
+        """Share of voxels with a higher r than untuned; the same network scores 0."""
         return self.gain.share_improved
 
 
@@ -64,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferMatrix:
-    """All cells, backbone by backbone, and what they say over subjects."""
+    """All cells, network by network, and what they say over subjects."""
 
     models: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -93,12 +93,12 @@ def transfer_matrix(
     n_bootstrap: int = 500,
     n_permutations: int = 500,
 ) -> TransferMatrix:
-    """Every backbone on every subject, against the untuned one (see the module).
+    """Every network on every subject, against the untuned one (see the module).
 
     owners: model -> the subject it was tuned on; by default the subject of the same name. A model without one (pooled, or of
     another data set) owns none. Comparisons of the share over subjects: own less the mean of the others' models ('own - other
     subjects'), every model without an owner less own ('pooled - own'); without any owner every model less chance.
-    folds: which inner folds choose layer and penalty of a model on a subject, where those by source will not do (a backbone
+    folds: which inner folds choose layer and penalty of a model on a subject, where those by source will not do (a network
     that was tuned on the very responses needs images that it was not tuned on).
     """
     if not models or not subjects:

@@ -1,9 +1,9 @@
-"""Which of an ROI's voxels a backbone is tuned on: all, those above a noise ceiling, or a learnt selection; by training images.
+"""Which of an ROI's voxels a network is tuned on: all, those above a noise ceiling, or a learnt selection; by training images.
 
 all            every encoded voxel
 ceiling:0.1    noise ceiling (share of variance, of the mean responses) of .1 or more: from repeats of training images, or,
                where there are too few, the data set's own, which may rest on test images too (a warning says so)
-selected:200   the 200 voxels (selected:0.5: half of them) that a cross-fitted linear readout of the untuned backbone's output
+selected:200   the 200 voxels (selected:0.5: half of them) that a cross-fitted linear readout of the untuned network's output
                uses (selection/cross_fitted_mask.py, as `estimators.VoxelSelector`)
 """
 
@@ -21,7 +21,7 @@ from pulvinar.selection.cross_fitted_mask import CrossFitSettings, assign_folds,
 from pulvinar.selection.voxel_mask import voxel_budget
 
 RIDGE, N_FOLDS, N_STEPS, STEP_SIZE, SIGMA = 10.0, 8, 10, 0.07, 1.0  # the defaults of VoxelSelector, its widest low-pass
-N_TARGETS = 50  # principal components of the backbone's output that the readout predicts (ours)
+N_TARGETS = 50  # principal components of the network's output that the readout predicts (ours)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class VoxelChoice:
 def chosen_voxels(choice: VoxelChoice, given: EncodedSubject, targets: np.ndarray | None, *, seed: int) -> np.ndarray:
     """The voxels (indices of the subject) to tune on, some of `given.voxels`.
 
-    targets: output of the untuned backbone for the training images (image, dim), for a selection. `InputError` where a ceiling
+    targets: output of the untuned network for the training images (image, dim), for a selection. `InputError` where a ceiling
     is not known or leaves nothing.
     """
     if choice.kind == "all":
@@ -81,7 +81,7 @@ def _ceilings(given: EncodedSubject) -> np.ndarray:
 def _selected(choice: VoxelChoice, given: EncodedSubject, targets: np.ndarray | None, seed: int) -> np.ndarray:
     """Mask over the encoded voxels."""
     if targets is None:
-        raise InputError("voxels: a selection needs what the backbone gives for the training images")
+        raise InputError("voxels: a selection needs what the network gives for the training images")
     amount = int(choice.amount) if choice.amount > 1 else choice.amount
     budget = voxel_budget(amount, len(given.voxels))
     responses = given.train.read(given.voxels)

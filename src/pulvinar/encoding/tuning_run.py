@@ -1,13 +1,13 @@
-"""A tuned encoding model, from settings and an experiment to a finished run: backbone, tuning, then ridge on its layers.
+"""A tuned encoding model, from settings and an experiment to a finished run: network, tuning, then ridge on its layers.
 
-Checkpoints of the run: backbone-untuned, backbone-TAG and head-TAG of each tuned backbone (a subject's name, or 'pooled');
+Checkpoints of the run: network-untuned, network-TAG and head-TAG of each tuned network (a subject's name, or 'pooled');
 untuned-SUBJECT, encoder-SUBJECT: the ridge on the layers before and after tuning. Where tuning did not help
 (`fit.choice_unit`), encoder-SUBJECT is the one before, and tuned-SUBJECT the one after.
 
 Outer test images are nowhere in it: responses are read for `split.train` alone, for every subject (`require_apart`). Part of
 the training images (`validation_share`, whole source pictures, the same for all subjects) is held out from tuning; on it the
 epoch is chosen, and the folds that choose layer and alpha hold out these images alone, because features of images that a
-backbone was tuned on fit their responses better than those of new ones. The ridge on the untuned backbone chooses by folds over
+network was tuned on fit their responses better than those of new ones. The ridge on the untuned network chooses by folds over
 all training images.
 """
 
@@ -28,28 +28,28 @@ from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds
 from pulvinar.encoding.feature_cache import cached_features
 from pulvinar.encoding.fit import UNTUNED, Unit, choice_unit, encoder_unit, run_units
-from pulvinar.encoding.layer_features import BackboneSource, LayerFeatures
+from pulvinar.encoding.layer_features import LayerFeatures, NetworkSource
 from pulvinar.encoding.response_tuning import ResponseTuner, TunedPart, TunedSubject
 from pulvinar.encoding.settings import (
     EncodingConfig,
     TunedWeights,
     TuningConfig,
-    backbones_of,
     names_of,
+    networks_of,
     open_checked,
     open_named,
     tag_of,
 )
-from pulvinar.encoding.tuned_backbones import backbone_state, calibrate_embedded, load_tuned, open_backbone, output_stage
+from pulvinar.encoding.tuned_networks import calibrate_embedded, load_tuned, network_state, open_network, output_stage
 from pulvinar.encoding.tuned_voxels import VoxelChoice, chosen_voxels
 from pulvinar.gating.settling import shift_onto
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import Backbone
-from pulvinar.networks.gated_backbone import ResNetPass
 from pulvinar.networks.low_rank import add_adapters, merge
 from pulvinar.networks.network_cut import named_parameters_of, require_same, rest_after
+from pulvinar.networks.staged import StagedNetwork
+from pulvinar.networks.staged_resnet import ResNetPass
 from pulvinar.selection.budget import BudgetConstraint
 
 IMAGES_PER_PASS = 64
@@ -62,7 +62,7 @@ OpenSubject = Callable[[EncodingConfig, Experiment, str], EncodedSubject]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Training images of all subjects of a backbone (ids, their stimulus rows), and which of them are held out from tuning."""
+    """Training images of all subjects of a network (ids, their stimulus rows), and which of them are held out from tuning."""
 
     stimuli: Stimuli
     ids: list[str]
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Opened:
-    """Every subject that is encoded or tuned on, and of each backbone (tag) which images of its subjects it is tuned on."""
+    """Every subject that is encoded or tuned on, and of each network (tag) which images of its subjects it is tuned on."""
 
     subjects: dict[str, EncodedSubject]
     plans: dict[str, Plan]
@@ -88,21 +88,21 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """What a run is tuned and fitted on: the experiment, its subjects, the backbone before it is tuned."""
+    """What a run is tuned and fitted on: the experiment, its subjects, the network before it is tuned."""
 
     experiment: Experiment
     opened: Opened
-    backbone: Backbone
+    network: StagedNetwork
 
 
 def open_all(config: TuningConfig, experiment: Experiment, open_encoded: OpenSubject = open_named) -> Opened:
     """Every subject once. open_encoded: how those are opened that are encoded."""
     subjects = {name: open_encoded(config, experiment, name) for name in names_of(config, experiment)}
-    backbones = backbones_of(config, experiment)
-    for name in dict.fromkeys(name for members in backbones.values() for name in members if name not in subjects):
+    networks = networks_of(config, experiment)
+    for name in dict.fromkeys(name for members in networks.values() for name in members if name not in subjects):
         subjects[name] = open_named(config, experiment, name)
     plans = {
-        tag: _plan(config, experiment, [subjects[name] for name in members]) for tag, members in backbones.items()
+        tag: _plan(config, experiment, [subjects[name] for name in members]) for tag, members in networks.items()
     }  # fmt: skip
     return Opened(subjects=subjects, plans=plans)
 
@@ -112,33 +112,33 @@ def prepare(config: TuningConfig, experiment: Experiment) -> Prepared:
     if experiment.stimuli.read_image is None:
         raise InputError("images: tuning needs the images themselves, and these stimuli came without; see ridge_encoding")
     opened = open_all(config, experiment, open_checked)
-    for tag, members in backbones_of(config, experiment).items():
+    for tag, members in networks_of(config, experiment).items():
         for given in (opened.subjects[name] for name in members):
             own = opened.plans[tag].tuned_rows(given)
             if len(own) < 2:
                 raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
-    backbone = open_backbone(
-        config.backbone,
+    network = open_network(
+        config.network,
         weights=config.weights,
         stages=config.stages if config.stages is not None else config.n_stages,
         image_size=config.image_size,
         seed=config.seed,
     ).to(devices.current())
     weights = TunedWeights.parse(config.tuned)
-    _refuse_misfit(config, backbone, weights)
+    _refuse_misfit(config, network, weights)
     if weights.kind in ("last", "after"):
-        rest_after(backbone.network, _cut_at(backbone, weights))
-    return Prepared(experiment=experiment, opened=opened, backbone=backbone)
+        rest_after(network.module, _cut_at(network, weights))
+    return Prepared(experiment=experiment, opened=opened, network=network)
 
 
-def _refuse_misfit(config: TuningConfig, backbone: Backbone, weights: TunedWeights) -> None:
-    own = backbone.network if isinstance(backbone.network, ResNetPass) else None
+def _refuse_misfit(config: TuningConfig, network: StagedNetwork, weights: TunedWeights) -> None:
+    own = network.module if isinstance(network.module, ResNetPass) else None
     if own is not None and weights.kind != "all":
-        raise InputError(f"tuned={config.tuned}: of this backbone ({backbone.name}) all weights are tuned; use tuned=all")
+        raise InputError(f"tuned={config.tuned}: of this network ({network.name}) all weights are tuned; use tuned=all")
     if config.mac_budget is None:
         return
     if own is None or not own.gated:
-        raise InputError("mac_budget: only a backbone with channel gates has one; give the folder of a gated run as backbone")
+        raise InputError("mac_budget: only a network with channel gates has one; give the folder of a gated run as network")
     own.network.macs.require_budget(config.mac_budget)
 
 
@@ -158,13 +158,13 @@ def _plan(config: TuningConfig, experiment: Experiment, opened: Sequence[Encoded
 
 
 def plan_of(config: TuningConfig, experiment: Experiment, subject: str) -> Plan:
-    """The images of the backbone that this subject is encoded with; opens its subjects."""
-    members = backbones_of(config, experiment)[tag_of(config, subject)]
+    """The images of the network that this subject is encoded with; opens its subjects."""
+    members = networks_of(config, experiment)[tag_of(config, subject)]
     return _plan(config, experiment, [open_named(config, experiment, name) for name in members])
 
 
 def choice_folds(config: TuningConfig, plan: Plan, given: EncodedSubject) -> Folds | None:
-    """Folds that choose layer and alpha on a tuned backbone: each holds out some of the images that it was not tuned on.
+    """Folds that choose layer and alpha on a tuned network: each holds out some of the images that it was not tuned on.
 
     Training rows of a fold are all other training images but those of the held-out source pictures. None (the usual folds)
     where nothing was held out from tuning.
@@ -187,72 +187,72 @@ def choice_folds(config: TuningConfig, plan: Plan, given: EncodedSubject) -> Fol
 # --- the part that is trained ----------------------------------------------------------------------------------------------
 
 
-def pixels(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+def pixels(network: StagedNetwork, stimuli: Stimuli, rows: np.ndarray) -> Callable[[np.ndarray], Tensor]:
     """Preprocessed images of some of these rows."""
 
     def read(places: np.ndarray) -> Tensor:
         pictures = [stimuli.image(int(rows[place])) for place in places]
         same = len({picture.shape for picture in pictures}) == 1
-        return backbone.preprocess(np.stack(pictures) if same else pictures)
+        return network.preprocess(np.stack(pictures) if same else pictures)
 
     return read
 
 
-def _cut_at(backbone: Backbone, weights: TunedWeights) -> str:
+def _cut_at(network: StagedNetwork, weights: TunedWeights) -> str:
     """The stage whose output is kept."""
     if weights.kind == "after":
         return weights.module
-    stages = [stage for stage in backbone.stages if stage != output_stage(backbone)]
+    stages = [stage for stage in network.stages if stage != output_stage(network)]
     if weights.count >= len(stages):
         raise InputError(
-            f"tuned=last:{weights.count}: the backbone has {len(stages)} stages ({', '.join(stages)}) beside its output; "
+            f"tuned=last:{weights.count}: the network has {len(stages)} stages ({', '.join(stages)}) beside its output; "
             f"give up to {len(stages) - 1}, or tuned=all"
         )
     return stages[-weights.count - 1]
 
 
-def _part(config: TuningConfig, backbone: Backbone, plan: Plan) -> tuple[TunedPart, Callable[[], None]]:
-    """What is trained of the backbone, and what to do after it."""
-    weights, network = TunedWeights.parse(config.tuned), backbone.network
-    read, n = pixels(backbone, plan.stimuli, plan.rows), len(plan.ids)
+def _part(config: TuningConfig, network: StagedNetwork, plan: Plan) -> tuple[TunedPart, Callable[[], None]]:
+    """What is trained of the network, and what to do after it."""
+    weights, module = TunedWeights.parse(config.tuned), network.module
+    read, n = pixels(network, plan.stimuli, plan.rows), len(plan.ids)
     if weights.kind == "lora":
-        adapted = add_adapters(network, rank=weights.count, seed=config.seed)
-        trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-        return TunedPart(network=network, read=read, n_images=n, parameters=trained), lambda: setattr(
-            backbone, "network", merge(adapted)
+        adapted = add_adapters(module, rank=weights.count, seed=config.seed)
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        return TunedPart(network=module, read=read, n_images=n, parameters=trained), lambda: setattr(
+            network, "module", merge(adapted)
         )
     if weights.kind == "all":
-        gates = network if isinstance(network, ResNetPass) and network.gated else None
-        every = dict(network.named_parameters())
-        return TunedPart(network=network, read=read, n_images=n, parameters=every, gates=gates), lambda: None
-    stage = _cut_at(backbone, weights)
-    rest = rest_after(network, stage)
-    below = Backbone(network, name=backbone.name, stages=(stage,), preprocessing=backbone.preprocessing)
+        gates = module if isinstance(module, ResNetPass) and module.gated else None
+        every = dict(module.named_parameters())
+        return TunedPart(network=module, read=read, n_images=n, parameters=every, gates=gates), lambda: None
+    stage = _cut_at(network, weights)
+    rest = rest_after(module, stage)
+    below = StagedNetwork(module, name=network.name, stages=(stage,), preprocessing=network.preprocessing)
     images = Stimuli(
         ids=plan.ids, sources=plan.ids, read_image=lambda place: plan.stimuli.image(int(plan.rows[place]))
     )  # fmt: skip
     kept = cached_features(below, images)[stage]
     first = np.arange(min(4, len(plan.ids)))
-    require_same(network, rest, read(first), torch.from_numpy(np.array(kept[first])).to(backbone.device))
-    network.requires_grad_(False)
-    trained = named_parameters_of(rest, network)
+    require_same(module, rest, read(first), torch.from_numpy(np.array(kept[first])).to(network.device))
+    module.requires_grad_(False)
+    trained = named_parameters_of(rest, module)
     for value in trained.values():
         value.requires_grad_(True)
     return TunedPart(
         network=rest,
-        read=lambda places: torch.from_numpy(np.array(kept[places])).to(backbone.device),
+        read=lambda places: torch.from_numpy(np.array(kept[places])).to(network.device),
         n_images=n,
         parameters=trained,
     ), lambda: None
 
 
 @torch.no_grad()
-def outputs_of(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> np.ndarray:
-    """Output of a backbone (logits, or pooled features) for these images: float32 (image, dim)."""
-    read, parts = pixels(backbone, stimuli, rows), []
-    with backbone.evaluating():
+def outputs_of(network: StagedNetwork, stimuli: Stimuli, rows: np.ndarray) -> np.ndarray:
+    """Output of a network (logits, or pooled features) for these images: float32 (image, dim)."""
+    read, parts = pixels(network, stimuli, rows), []
+    with network.evaluating():
         for start in range(0, len(rows), IMAGES_PER_PASS):
-            parts.append(backbone(read(np.arange(start, min(start + IMAGES_PER_PASS, len(rows))))).float().cpu().numpy())
+            parts.append(network(read(np.arange(start, min(start + IMAGES_PER_PASS, len(rows))))).float().cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -262,7 +262,7 @@ def outputs_of(backbone: Backbone, stimuli: Stimuli, rows: np.ndarray) -> np.nda
 def fit(config: TuningConfig, prepared: Prepared, run: RunFolder) -> None:
     """All units of the run, resumable; then the run is finished. Checkpoints: see the module."""
     experiment, opened = prepared.experiment, prepared.opened
-    names, members = names_of(config, experiment), backbones_of(config, experiment)
+    names, members = names_of(config, experiment), networks_of(config, experiment)
     units: list[Unit] = [_open_unit(prepared)]
     units += [_tune_unit(config, tag, opened.plans[tag], [opened.subjects[name] for name in members[tag]]) for tag in members]
     facts: dict[str, list[str]] = {}
@@ -278,18 +278,18 @@ def fit(config: TuningConfig, prepared: Prepared, run: RunFolder) -> None:
 
 def _open_unit(prepared: Prepared) -> Unit:
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
-        backbone, stimuli = prepared.backbone, prepared.experiment.stimuli
-        calibrate_embedded(backbone, stimuli, sorted(int(row) for row in stimuli.rows(prepared.experiment.split.train)))
-        run.save(backbone_state(backbone), name=f"backbone-{UNTUNED}")
+        network, stimuli = prepared.network, prepared.experiment.stimuli
+        calibrate_embedded(network, stimuli, sorted(int(row) for row in stimuli.rows(prepared.experiment.split.train)))
+        run.save(network_state(network), name=f"network-{UNTUNED}")
 
     return work
 
 
 def _tune_unit(config: TuningConfig, tag: str, plan: Plan, opened: Sequence[EncodedSubject]) -> Unit:
     def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
-        backbone = load_tuned(run, UNTUNED)
-        voxels = {given.name: _voxels(config, backbone, given) for given in opened}
-        part, close = _part(config, backbone, plan)
+        network = load_tuned(run, UNTUNED)
+        voxels = {given.name: _voxels(config, network, given) for given in opened}
+        part, close = _part(config, network, plan)
         with torch.no_grad():
             n_features = part.network.eval()(part.read(np.arange(2))).shape[1]
         with torch.random.fork_rng(devices=[]):
@@ -300,22 +300,22 @@ def _tune_unit(config: TuningConfig, tag: str, plan: Plan, opened: Sequence[Enco
         tuner = ResponseTuner(part, head, subjects, config, constraint=constraint)
         if constraint is not None:
             constraint.rate = RATE * STEPS_OF_RATE / tuner.n_steps
-        run_to_end(tuner, f"tuning on {tag}", run, state=state, save=save, phase="tuning", backbone=tag)
+        run_to_end(tuner, f"tuning on {tag}", run, state=state, save=save, phase="tuning", network=tag)
         found = tuner.finish()
         close()
         share = None if constraint is None else _settle(part, constraint.budget)
-        run.log(backbone=tag, n_voxels={name: len(chosen) for name, chosen in voxels.items()}, mac_share=share, **found)
-        run.save({**backbone_state(backbone), "voxels": {name: torch.from_numpy(v) for name, v in voxels.items()}},
-                 name=f"backbone-{tag}")  # fmt: skip
+        run.log(network=tag, n_voxels={name: len(chosen) for name, chosen in voxels.items()}, mac_share=share, **found)
+        run.save({**network_state(network), "voxels": {name: torch.from_numpy(v) for name, v in voxels.items()}},
+                 name=f"network-{tag}")  # fmt: skip
         run.save({"n_features": n_features, "weights": dict(head.state_dict())}, name=f"head-{tag}")
 
     return work
 
 
-def _voxels(config: TuningConfig, backbone: Backbone, given: EncodedSubject) -> np.ndarray:
+def _voxels(config: TuningConfig, network: StagedNetwork, given: EncodedSubject) -> np.ndarray:
     choice, targets = VoxelChoice.parse(config.voxels), None
     if choice.kind == "selected":
-        targets = outputs_of(backbone, given.stimuli, given.stimuli.rows(given.train.ids))
+        targets = outputs_of(network, given.stimuli, given.stimuli.rows(given.train.ids))
     return chosen_voxels(choice, given, targets, seed=config.seed)
 
 
@@ -349,11 +349,11 @@ def _encoder_unit(
         return features.of(given.train.ids)
 
     folds = None if tag == UNTUNED else choice_folds(config, opened.plans[tag], given)
-    return encoder_unit(given, layers, config, name=checkpoint, folds=folds, backbone=tag)
+    return encoder_unit(given, layers, config, name=checkpoint, folds=folds, network=tag)
 
 
 def may_fall_back(config: TuningConfig) -> bool:
-    """Whether the untuned backbone may encode: not under a budget that it does not keep, nor without held-out errors."""
+    """Whether the untuned network may encode: not under a budget that it does not keep, nor without held-out errors."""
     return config.fall_back and config.validation_share > 0 and config.mac_budget is None and config.layer_choice != "banded"
 
 
@@ -370,8 +370,8 @@ def _choice_unit(config: TuningConfig, opened: Opened, run: RunFolder, name: str
 
 
 def layers_of(config: TuningConfig, run: RunFolder, tag: str, stimuli: Stimuli, ids: Sequence[str]) -> LayerFeatures:
-    """Layers of a backbone of the run ('untuned' or a tag) for these images."""
-    return LayerFeatures(BackboneSource(backbone=load_tuned(run, tag), pool=config.pool), stimuli, ids)
+    """Layers of a network of the run ('untuned' or a tag) for these images."""
+    return LayerFeatures(NetworkSource(network=load_tuned(run, tag), pool=config.pool), stimuli, ids)
 
 
 # --- multiply-adds ---------------------------------------------------------------------------------------------------------

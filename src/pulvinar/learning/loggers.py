@@ -19,7 +19,7 @@ from pulvinar.core.errors import ConfigError, MissingDependencyError
 from pulvinar.core.storage import read_json, to_jsonable, write_json
 
 INSTALL = "pip install 'pulvinar[loggers]'"
-LABELS = ("phase", "backbone", "subject")  # of a record: which part of a run it is of
+LABELS = ("phase", "network", "subject")  # of a record: which part of a run it is of
 MOST_VALUES = 64  # of a list that is logged value by value
 
 

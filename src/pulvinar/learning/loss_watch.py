@@ -15,11 +15,11 @@ FEWEST_EPOCHS, LOST_AGAIN, LEAST_GAIN = 3, 0.5, 0.02
 
 
 def troubles(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for every part of a training (phase, backbone) whose loss rose or was not finite; empty where all is well."""
+    """A sentence for every part of a training (phase, network) whose loss rose or was not finite; empty where all is well."""
     parts: dict[str, list[float]] = {}
     for record in records:
         if "loss" in record and record.get("phase") not in BY_DESIGN:
-            name = ", ".join(str(record[key]) for key in ("phase", "backbone") if record.get(key) is not None)
+            name = ", ".join(str(record[key]) for key in ("phase", "network") if record.get(key) is not None)
             parts.setdefault(name, []).append(_own_loss(record))
     said = []
     for name, losses in parts.items():

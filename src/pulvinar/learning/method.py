@@ -18,8 +18,8 @@ class Method:
     """A method, as the command line and Python use it. What it cannot do is None.
 
     prepare(config, data): everything that can be wrong with settings and data, raised before anything is written; what a fit
-    needs of the data, read once. join(config, prepared, backbone), of methods that read another run: what comes of both
-    (backbone is None where none is read). fit(config, prepared, run) trains on what they gave.
+    needs of the data, read once. join(config, prepared, pretrained), of methods that read another run: what comes of both
+    (pretrained is None where none is read). fit(config, prepared, run) trains on what they gave.
 
     evaluate(run, data, config, controls=…) scores a finished run and writes evaluation.json; table(evaluation) is its text.
     predict(run, stimuli, config): arrays with a row per image. phases(config, data, shape): what a fit needs, for --dry-run.
@@ -34,10 +34,10 @@ class Method:
     data: Kind = "experiment"
     topic: str = "decoding"  # which page the report of a run is (report/page.py)
     published: list[dict[str, Any]] = field(default_factory=list)  # what the papers report
-    backbone: str | None = None  # the method whose run this one reads; trained inside the run where none is given
+    pretrained: str | None = None  # the method whose run this one reads; trained inside the run where none is given
     join: Callable[[Any, Any, RunFolder | None], Any] | None = None
-    reads_backbone: Callable[[Any], bool] = lambda config: True  # whether these settings have one
-    of_backbone: tuple[str, ...] = ()  # settings that a finished backbone has already made up
+    reads_pretrained: Callable[[Any], bool] = lambda config: True  # whether these settings have one
+    of_pretrained: tuple[str, ...] = ()  # settings that a finished pretrained run has already made up
     scoring: tuple[str, ...] = ()  # settings that an evaluation may have otherwise than the fit
     scored_by: Any = None  # of methods that are scored on any images: ScoreSettings, if not said otherwise
     on_several_devices: bool = False  # whether its fit knows what to do where several processes train one network
@@ -46,11 +46,11 @@ class Method:
     predict: Callable[..., dict[str, Any]] | None = None
     phases: Callable[..., list[Any]] | None = None
 
-    def ready(self, config: Any, data: Any, backbone: RunFolder | None = None) -> Any:
+    def ready(self, config: Any, data: Any, pretrained: RunFolder | None = None) -> Any:
         """What `fit` takes."""
         prepared = self.prepare(config, data)
-        return prepared if self.join is None else self.join(config, prepared, backbone)
+        return prepared if self.join is None else self.join(config, prepared, pretrained)
 
-    def train(self, config: Any, data: Any, run: RunFolder, backbone: RunFolder | None = None) -> None:
+    def train(self, config: Any, data: Any, run: RunFolder, pretrained: RunFolder | None = None) -> None:
         """Prepare and fit."""
-        self.fit(config, self.ready(config, data, backbone), run)
+        self.fit(config, self.ready(config, data, pretrained), run)

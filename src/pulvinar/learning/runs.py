@@ -36,6 +36,7 @@ from pulvinar.learning.loggers import Logs, kept_in
 from pulvinar.learning.loss_watch import troubles
 from pulvinar.learning.processes import is_first, wait
 
+FORMERLY = "backbone"  # what `pretrained` is called in older run folders
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 FACTS = ("method", "status", "seed", "data")  # what run.json has from the start
 LIBRARIES = ("pulvinar", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "h5py", "nibabel", "nilearn")
@@ -75,14 +76,14 @@ class RunFolder:
         seed: int,
         data: dict[str, Any],
         published: list[dict[str, Any]] | None = None,
-        backbone: dict[str, Any] | None = None,
+        pretrained: dict[str, Any] | None = None,
         topic: str = "decoding",
         device: str = "cpu",
     ) -> "RunFolder":
         """A new run folder, written whole; an existing one is refused. Of several processes the first writes it.
 
         topic: which page the report is (report/page.py).
-        backbone: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
+        pretrained: where the run that this one reads lies ('path'), or the settings to train it with ('settings').
         """
         path = Path(path)
         if not is_first():
@@ -101,13 +102,19 @@ class RunFolder:
                 "seconds": 0.0,
                 "data": data,
             }
-            if backbone is not None:
-                facts["backbone"] = backbone
+            if pretrained is not None:
+                facts["pretrained"] = pretrained
             write_json(temporary / "run.json", facts)
         detail(f"run {path}: {method}, seed {seed}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         detail(config_toml.rstrip())
         wait()
         return cls(path)
+
+    @property
+    def pretrained(self) -> dict[str, Any] | None:
+        """Where the run that this one starts from lies ('path'), or the settings it is trained with here; None without one."""
+        found: dict[str, Any] | None = self.facts.get("pretrained", self.facts.get(FORMERLY))
+        return found
 
     @classmethod
     def reopen(cls, path: str | os.PathLike[str]) -> "RunFolder":

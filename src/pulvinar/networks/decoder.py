@@ -1,6 +1,6 @@
 """Brain -> image embedding: a linear input layer per subject, and what all subjects share.
 
-The shared part is an MLP, a linear map to the embedding (the backbone's output b: one vector, or a token each for the places
+The shared part is an MLP, a linear map to the embedding (the output b: one vector, or a token each for the places
 of the image), a projector for retrieval (h = H(b), every token by itself) and a regression head for reconstruction (P(b)),
 after MindEye2 (Scotti et al. 2024) and TROI (section 2.1). With `prior_layers` a diffusion prior on b stands instead of the
 head (networks/diffusion_prior.py): P(b) is b, its condition, and what is reconstructed from is a sample (`reconstructed`).
@@ -97,9 +97,9 @@ def _mlp(layers: nn.Module, x: Tensor, rate: float, dropout: Tensor | None) -> T
 
 @dataclass(frozen=True)
 class Decoded:
-    """The three outputs, each (row, token x dim): backbone b, projector h (retrieval), regression c (reconstruction)."""
+    """The three outputs, each (row, token x dim): output b, projector h (retrieval), regression c (reconstruction)."""
 
-    backbone: Tensor
+    output: Tensor
     projected: Tensor
     regressed: Tensor
 
@@ -177,12 +177,12 @@ class SharedDecoder(nn.Module):
             x = drop(hidden, self.dropout, at_input)
             for block, own in zip(self.blocks, inside, strict=True):
                 x = block(x, own)
-        backbone = self.output(x)
+        output = self.output(x)
         if shape.n_tokens > 1:
-            backbone = backbone.unflatten(1, (shape.n_tokens, shape.dim))
-        inner = self.projector(backbone)
-        projected = backbone + inner if shape.mixer == "residual" else inner
-        parts = (backbone, projected, self.regression(backbone))
+            output = output.unflatten(1, (shape.n_tokens, shape.dim))
+        inner = self.projector(output)
+        projected = output + inner if shape.mixer == "residual" else inner
+        parts = (output, projected, self.regression(output))
         return Decoded(*(part.flatten(1) for part in parts))
 
     @torch.no_grad()
@@ -205,7 +205,7 @@ class SharedDecoder(nn.Module):
         """What pictures are made from: the regression head's output, or a sample of the diffusion prior."""
         if self.prior is None:
             return decoded.regressed
-        return self.prior.sample(decoded.backbone.float(), torch.Generator().manual_seed(seed))
+        return self.prior.sample(decoded.output.float(), torch.Generator().manual_seed(seed))
 
 
 def _prior(shape: DecoderShape) -> "DiffusionPrior":

@@ -30,7 +30,7 @@ class Entry:
 
     @property
     def full_name(self) -> str:
-        """Name with its library, as `load_backbone` takes it."""
+        """Name with its library, as `load_network` takes it."""
         return f"{self.library}:{self.name}"
 
 
@@ -71,7 +71,7 @@ def find(name: str) -> Entry:
     known = [known for candidate in wanted for known in _names(candidate)]
     close = get_close_matches(rest, known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
-    raise NotFoundError(f"backbone '{name}' is none of the {len(known)} image networks of {' and '.join(wanted)}{hint}")
+    raise NotFoundError(f"network '{name}' is none of the {len(known)} image networks of {' and '.join(wanted)}{hint}")
 
 
 def build(entry: Entry, *, seed: int, n_classes: int | None = None, image_size: int | None = None) -> nn.Module:

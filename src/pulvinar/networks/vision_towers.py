@@ -8,7 +8,7 @@ Tokens are those of the image's patches after the last normalisation, without th
 `output_tokens`, as MindEye2 takes them. Of an image network of timm or torchvision they are the places of a layer's map, and
 pooled is their mean. Of open_clip and transformers nothing is downloaded: weights come from a file, a folder, or what the hub's
 client has already fetched; where they are missing the error has the command that fetches them. Named weights of timm and
-torchvision are had as `load_backbone` has them.
+torchvision are had as `load_network` has them.
 """
 
 import shlex
@@ -26,8 +26,8 @@ from pulvinar.core.errors import FileError, InputError, MissingDependencyError, 
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import read_json, require_file
 from pulvinar.networks import network_library
-from pulvinar.networks.backbones import load_backbone, stage_names
 from pulvinar.networks.preprocessing import Images, Preprocessing
+from pulvinar.networks.staged import load_network, stage_names
 from pulvinar.networks.weights import checksum_of, is_file_name
 
 LIBRARIES = ("open_clip", "transformers", *network_library.LIBRARIES)
@@ -70,10 +70,10 @@ class VisionTower(nn.Module):
 
 def load_tower(name: str, *, weights: str | None = None, layer: str | None = None, seed: int = 0) -> VisionTower:
     """A tower: open_clip:MODEL with `weights` (a file, or a name such as laion2b_s39b_b160k), transformers:FOLDER_OR_NAME, or
-    timm:MODEL and torchvision:MODEL with `weights` as `load_backbone` takes them.
+    timm:MODEL and torchvision:MODEL with `weights` as `load_network` takes them.
 
     weights: None gives random ones (from `seed`; a warning says so). layer: of timm's and torchvision's, any of
-    `backbones.stage_names`; None: the last one before the classes. Raises `NotFoundError` for unknown names,
+    `staged.stage_names`; None: the last one before the classes. Raises `NotFoundError` for unknown names,
     `FileError` with a command where weights are not on this machine, `InputError` where they do not fit.
     """
     library, colon, rest = name.partition(":")
@@ -96,13 +96,13 @@ def load_tower(name: str, *, weights: str | None = None, layer: str | None = Non
 
 def _from_image_network(name: str, weights: str | None, layer: str | None, seed: int) -> VisionTower:
     last = layer or stage_names(name)[-1]
-    backbone = load_backbone(name, weights=weights, stages=(last,), seed=seed).freeze()
+    network = load_network(name, weights=weights, stages=(last,), seed=seed).freeze()
 
     def embed(_network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        maps = backbone.features(pixels)[last].flatten(2)
+        maps = network.features(pixels)[last].flatten(2)
         return maps.mean(-1), maps.mT
 
-    return VisionTower(backbone.network, embed, name=backbone.name, preprocessing=backbone.preprocessing, layer=last)
+    return VisionTower(network.module, embed, name=network.name, preprocessing=network.preprocessing, layer=last)
 
 
 # --- open_clip --------------------------------------------------------------------------------------------------------

@@ -161,11 +161,11 @@ def _of_encoding(run: Run, evaluation: Row) -> list[Finding]:
     bounds = [mean("r_nested_low"), mean("r_nested_high")]
     whose = f"{len(rows)} subjects" if len(rows) > 1 else str(rows[0]["subject"])
     said = f"r = {write(r)} on held-out images ({whose})"
-    own = rows[0].get("difference_low"), rows[0].get("difference_high")  # of the run less the untuned backbone
+    own = rows[0].get("difference_low"), rows[0].get("difference_high")  # of the run less the untuned network
     rivals = []
     if (untuned := mean("r_untuned")) is not None and all(row.get("encoded_with", "tuned") == "tuned" for row in rows):
         turned = _turned(own) if len(rows) == 1 and None not in own else None
-        rivals.append(Rival(name="the untuned backbone", value=untuned, said=write(untuned), difference=turned))
+        rivals.append(Rival(name="the untuned network", value=untuned, said=write(untuned), difference=turned))
     if (baseline := mean("r_baseline")) is not None:
         name = f"{evaluation.get('baseline') or 'baseline'} features"
         rivals.append(Rival(name=name, value=baseline, said=write(baseline)))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.networks.backbones import Backbone
+from pulvinar.networks.staged import StagedNetwork
 from pulvinar.rsa import stage_mask
 from pulvinar.rsa.aggregation import MeasuredRDMs, held_out_score, pairs_of
 from pulvinar.rsa.aggregation_settings import AggregationConfig, parse_layout
@@ -22,7 +22,7 @@ from pulvinar.scores.rdm import pairs_among
 
 
 class NetworkTrainer(EpochTrainer):
-    """Scales, and by choice the backbone's weights, on the pairs of the training images; the best epoch on held-out images.
+    """Scales, and by choice the network's weights, on the pairs of the training images; the best epoch on held-out images.
 
     pixels: preprocessed (image, 3, side, side). held_out: images of no step, by which the epoch is chosen; none: the last one.
     left_out: (pair,), pairs of no step; judged: (pair,), those by which the epoch is chosen (default: of held-out images).
@@ -31,7 +31,7 @@ class NetworkTrainer(EpochTrainer):
 
     def __init__(
         self,
-        backbone: Backbone,
+        network: StagedNetwork,
         pixels: Tensor,
         measured: Sequence[MeasuredRDMs],
         training: Tensor,
@@ -43,7 +43,7 @@ class NetworkTrainer(EpochTrainer):
         judged: Tensor | None = None,
         sets: Sequence[Tensor] = (),
     ) -> None:
-        self.backbone = copy.deepcopy(backbone).eval()
+        self.network = copy.deepcopy(network).eval()
         self.pixels, self.measured, self.config = pixels, measured, config
         self.pool = parse_layout(config.layouts[0])[1] or None
         network_rate = config.network_rate if config.train == "all" else 0.0
@@ -57,9 +57,9 @@ class NetworkTrainer(EpochTrainer):
         self.stage = features.stage
         self.scales = torch.ones(features.n_scales).requires_grad_(True)
         groups = [{"params": [self.scales], "lr": config.learning_rate}]
-        self.backbone.requires_grad_(self.trains_network)
+        self.network.requires_grad_(self.trains_network)
         if self.trains_network:
-            groups.append({"params": list(self.backbone.parameters()), "lr": network_rate})
+            groups.append({"params": list(self.network.parameters()), "lr": network_rate})
         self.optimizer = torch.optim.Adam(groups)
         self.n_epochs, self.best_score, self.best = config.epochs, -2.0, self._weights()
 
@@ -107,13 +107,13 @@ class NetworkTrainer(EpochTrainer):
         return int(torch.multinomial(torch.tensor(sizes), 1, generator=self.generator))
 
     def _features(self, pixels: Tensor) -> stage_mask.Features:
-        maps = self.backbone.features(pixels, pool=self.pool)
+        maps = self.network.features(pixels, pool=self.pool)
         return stage_mask.feature_products(maps, resolution=self.config.resolution, centring=self.config.centring)
 
     def _random_crops(self, pixels: Tensor) -> Tensor:
         """Each picture cropped at its own random place, back at full size."""
         side = pixels.shape[-1]
-        kept = round(side * self.config.crop_share) if self.config.crops == "run_backbone" else side
+        kept = round(side * self.config.crop_share) if self.config.crops == "run_network" else side
         if kept >= side:
             return pixels
         corners = torch.randint(side - kept + 1, (len(pixels), 2), generator=self.generator).tolist()
@@ -131,7 +131,7 @@ class NetworkTrainer(EpochTrainer):
         return result
 
     def _features_in_batches(self, pixels: Tensor) -> stage_mask.Features:
-        batches = [self.backbone.features(part, pool=self.pool) for part in pixels.split(32)]
+        batches = [self.network.features(part, pool=self.pool) for part in pixels.split(32)]
         maps = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         return stage_mask.feature_products(maps, resolution=self.config.resolution, centring=self.config.centring)
 
@@ -148,14 +148,14 @@ class NetworkTrainer(EpochTrainer):
 
     def _weights(self) -> State:
         network = (
-            {name: value.clone() for name, value in self.backbone.network.state_dict().items()} if self.trains_network else {}
+            {name: value.clone() for name, value in self.network.module.state_dict().items()} if self.trains_network else {}
         )
         return {"scales": self.scales.detach().clone(), "network": network}
 
     def _restore_weights(self, weights: State) -> None:
         self.scales.data.copy_(weights["scales"])
         if weights["network"]:
-            self.backbone.network.load_state_dict(weights["network"])
+            self.network.module.load_state_dict(weights["network"])
 
     def state(self) -> State:
         """Everything that the next epoch depends on."""

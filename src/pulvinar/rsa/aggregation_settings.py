@@ -12,7 +12,7 @@ from pulvinar.scores.rdm_comparison import check_method
 Background = Literal["on_grey", "as_is"]
 TimeSampling = Literal["gaussian", "average"]
 Protocol = Literal["images", "both"]
-Crops = Literal["none", "cached_crops", "run_backbone"]
+Crops = Literal["none", "cached_crops", "run_network"]
 
 
 def parse_layout(name: str) -> tuple[Balance, int]:
@@ -38,9 +38,10 @@ class AggregationConfig(DeviceSetting):
         heading="Targets and network",
     )
     roi: tuple[str, ...] = setting((), "target or targets, fitted together; none: the first there is")
-    backbone: str = setting(
+    network: str = setting(
         "seresnext50_32x4d",
         "network of torchvision or timm (paper: SE-ResNeXt-50 32x4d); several with commas between: all their stages",
+        formerly={"backbone": "network"},
     )
     weights: str | None = setting(
         None,
@@ -68,13 +69,13 @@ class AggregationConfig(DeviceSetting):
         (0.03,), "pull of the scales to their start; of several inner folds choose", at_least=0, filled=True
     )
     group_weight: float = setting(
-        0.0, "group sparsity over stages (ours)", at_least=0, counts="train=mask and crops!=run_backbone"
+        0.0, "group sparsity over stages (ours)", at_least=0, counts="train=mask and crops!=run_network"
     )
     stage_mean_weight: float = setting(
         0.0,
         "pull of the channels of a stage to their mean scale (ours)",
         at_least=0,
-        counts="train=mask and crops!=run_backbone",
+        counts="train=mask and crops!=run_network",
     )
     non_negative: bool = setting(False, "scales are not negative (ours)")
     learning_rate: float = setting(2e-2, "Adam's rate of the scales (paper: 0.01)", above=0)
@@ -82,11 +83,14 @@ class AggregationConfig(DeviceSetting):
         160, "passes over the pairs at most; a step each where batch_pairs is none (paper: 10 to 40)", above=0
     )
     batch_pairs: int | None = setting(
-        None, "pairs in a step; none: all (paper: 40)", at_least=1, counts="train=mask and crops!=run_backbone"
+        None, "pairs in a step; none: all (paper: 40)", at_least=1, counts="train=mask and crops!=run_network"
     )
     early_stopping: bool = setting(True, "stop where held-out images are predicted best; false: after all epochs")
     crops: Crops = setting(
-        "none", "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them", heading="Crops"
+        "none",
+        "random crops: drawn among n_crops cached ones, or fresh ones with the network run on them",
+        heading="Crops",
+        formerly={"run_backbone": "run_network"},
     )
     n_crops: int = setting(4, "cached crops beside the whole picture", above=0, counts="crops=cached_crops")
     crop_share: float = setting(0.875, "side of a crop (paper: 0.875)", above=0, at_most=1, counts="crops!=none")
@@ -94,7 +98,7 @@ class AggregationConfig(DeviceSetting):
         10,
         "images whose pairs are a step where the network is run (10 are 45 pairs)",
         at_least=3,
-        counts="crops=run_backbone or train=all",
+        counts="crops=run_network or train=all",
     )
     network_rate: float = setting(
         1e-4, "Adam's rate of the network where everything is trained (ours)", at_least=0, counts="train=all"
@@ -119,27 +123,27 @@ class AggregationConfig(DeviceSetting):
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 wrong.append(f"{name} is three numbers (red, green, blue), not {getattr(self, name)}")
-        if self.runs_backbone and "," in self.backbone:
-            wrong.append(f"backbone: with train=all or crops=run_backbone there is one network, not {self.backbone}")
+        if self.runs_network and "," in self.network:
+            wrong.append(f"network: with train=all or crops=run_network there is one network, not {self.network}")
         if self.train == "all" and self.crops == "cached_crops":
-            wrong.append("crops: with train=all crops are fresh (run_backbone) or none")
-        if self.runs_backbone and self.device not in ("auto", "cpu"):
-            wrong.append(f"device: with train=all or crops=run_backbone it is computed on the CPU, not on {self.device}")
+            wrong.append("crops: with train=all crops are fresh (run_network) or none")
+        if self.runs_network and self.device not in ("auto", "cpu"):
+            wrong.append(f"device: with train=all or crops=run_network it is computed on the CPU, not on {self.device}")
         return wrong
 
     def idle(self) -> dict[str, str]:
         """What is of the scales on cached products alone."""
         found = {}
-        if self.runs_backbone and len(self.identity_weights) > 1:
+        if self.runs_network and len(self.identity_weights) > 1:
             found["identity_weights"] = "where the network is run only the first one counts; give one"
-        if self.runs_backbone and (len(self.layouts) > 1 or not self.layouts[0].startswith("none:")):
+        if self.runs_network and (len(self.layouts) > 1 or not self.layouts[0].startswith("none:")):
             found["layouts"] = "where the network is run only the first one's places count; give one, such as none:7"
         return found
 
     @property
-    def runs_backbone(self) -> bool:
+    def runs_network(self) -> bool:
         """Whether a training step runs the network."""
-        return self.train == "all" or self.crops == "run_backbone"
+        return self.train == "all" or self.crops == "run_network"
 
     @property
     def n_cached_crops(self) -> int:

@@ -53,7 +53,7 @@ class RDMRegressor(BaseEstimator):
         Steps at most; each is over all pairs.
     n_folds : int, default=4
         Folds of images that choose.
-    backbone : pulvinar.networks.backbones.Backbone, default=None
+    network : pulvinar.networks.staged.StagedNetwork, default=None
         The network that turns images into features, where X is images.
     pool : int, default=4
         Where X is images: maps are averaged to pool x pool places; 0 leaves them.
@@ -103,7 +103,7 @@ class RDMRegressor(BaseEstimator):
         "learning_rate": [Interval(Real, 0, np.inf, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
-        "backbone": [callable, None],
+        "network": [callable, None],
         "pool": [Interval(Integral, 0, None, closed="left")],
         "comparison": [StrOptions({*METHODS, *ALIASES})],
         "random_state": ["random_state"],
@@ -122,7 +122,7 @@ class RDMRegressor(BaseEstimator):
         learning_rate: float = 0.02,
         n_steps: int = 160,
         n_folds: int = 4,
-        backbone: Any = None,
+        network: Any = None,
         pool: int = 4,
         comparison: str = "spearman",
         random_state: Any = 0,
@@ -137,7 +137,7 @@ class RDMRegressor(BaseEstimator):
         self.learning_rate = learning_rate
         self.n_steps = n_steps
         self.n_folds = n_folds
-        self.backbone = backbone
+        self.network = network
         self.pool = pool
         self.comparison = comparison
         self.random_state = random_state
@@ -146,7 +146,7 @@ class RDMRegressor(BaseEstimator):
         """Learn the scales.
 
         X: per stage an array (image, feature) or (image, channel, height, width), as a list or a dict by name; one array
-        (image, feature) is a single stage; or images, uint8 (image, height, width, 3) or a list of them, where `backbone` is
+        (image, feature) is a single stage; or images, uint8 (image, height, width, 3) or a list of them, where `network` is
         given. y: RDMs (subject, image, image) or one (image, image), or condensed ones as squareform and rsatoolbox have
         them, (subject, pair) or (pair,), pairs in the order (0, 1), (0, 2), ..., (1, 2), .... NaN is a pair that was not
         measured: it is left out, and so is the diagonal. groups: (image,), such as source pictures; images of a group are
@@ -229,12 +229,10 @@ class RDMRegressor(BaseEstimator):
 
     def _maps(self, X: Any, *, reset: bool) -> dict[str, torch.Tensor]:
         """Stage -> (image, channel, height, width), float64 but for maps of single precision."""
-        if self.backbone is not None:
-            from pulvinar.networks.backbones import extract
+        if self.network is not None:
+            from pulvinar.networks.staged import extract
 
-            return {
-                name: torch.from_numpy(values) for name, values in extract(self.backbone, X, pool=self.pool or None).items()
-            }
+            return {name: torch.from_numpy(values) for name, values in extract(self.network, X, pool=self.pool or None).items()}
         if getattr(X, "ndim", 0) == 4:
             return {"stage 1": _as_maps("stage 1", X)}
         if _is_table(X):
@@ -268,7 +266,7 @@ def _as_maps(name: str, values: Any) -> torch.Tensor:
     if array.ndim not in (2, 4) or array.dtype.kind not in "fiu" or array.dtype == np.uint8:
         raise InputError(
             f"X, {name}: (image, feature) or (image, channel, height, width) is needed, {array.dtype} {array.shape} came"
-            + ("; give `backbone` to fit images" if array.dtype == np.uint8 else "")
+            + ("; give `network` to fit images" if array.dtype == np.uint8 else "")
         )
     single = array.ndim == 4 and array.dtype in (np.float16, np.float32)  # maps are large
     array = array.astype(np.float32 if single else np.float64)  # products lose what stands far from 0

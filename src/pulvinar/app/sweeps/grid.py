@@ -14,9 +14,9 @@ seed = [0, 1, 2]
 name = "without low-pass"
 low_pass = "none"          # a cell may also have its own `method`
 
-Settings of the backbone: a table [set.backbone], or a quoted axis "backbone.epochs" = [20, 40]; or a finished run to build on,
-`backbone = "RUN"` under [set], in a cell or as an axis. Relative paths are relative to the working directory, not to the grid
-file. A table [slurm] has what `--on slurm` asks the cluster for (engines/slurm.py).
+Settings of the pretrained run: a table [set.pretrained], or a quoted axis "pretrained.epochs" = [20, 40]; or a finished run to
+start from, `pretrained = "RUN"` under [set], in a cell or as an axis. Relative paths are relative to the working directory, not
+to the grid file. A table [slurm] has what `--on slurm` asks the cluster for (engines/slurm.py).
 """
 
 import itertools
@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulvinar.app import fit as fitting
 from pulvinar.app import registry
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import ConfigError
+from pulvinar.learning.runs import FORMERLY
 
 KEYS = ("method", "data", "target", "out", "controls", "set", "grid", "cell", "slurm")
 
@@ -44,20 +44,20 @@ class Cell:
     target: str | None = None
 
     @property
-    def backbone(self) -> str | None:
-        """A finished run to build on, if one is named; none where `backbone` is a setting of the method."""
-        given = self.settings.get("backbone")
-        if given is None or fitting.is_setting(registry.method(self.method), "backbone"):
+    def pretrained(self) -> str | None:
+        """The finished run to start from, if one is named."""
+        given = self.settings.get("pretrained")
+        if given is None:
             return None
         if not isinstance(given, str):
-            raise ConfigError(f"backbone: the folder of a finished run is needed, or a table of settings; {given!r} came")
+            raise ConfigError(f"pretrained: the folder of a finished run is needed, or a table of settings; {given!r} came")
         return given
 
     @property
     def own_settings(self) -> dict[str, Any]:
-        """The settings, without the finished run to build on."""
-        a_run = self.backbone is not None
-        return {key: value for key, value in self.settings.items() if key != "backbone" or not a_run}
+        """The settings, without the finished run to start from."""
+        a_run = self.pretrained is not None
+        return {key: value for key, value in self.settings.items() if key != "pretrained" or not a_run}
 
     @property
     def assignments(self) -> list[str]:
@@ -135,12 +135,20 @@ def _cell(
     words += [str(target)] if several[1] else []
     words += [f"{key}={value}" for key, value in axes.items()]
     name = ",".join(words).replace("/", "_").replace(" ", "_").lstrip(".") or "cell"
-    all_settings = {**_flat(shared), **settings, **axes}
+    all_settings = _in_todays_words(str(own["method"]), {**_flat(shared), **settings, **axes})
     return Cell(name=name, method=str(own["method"]), data=source, settings=all_settings, target=target)
 
 
+def _in_todays_words(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the pretrained run, or that run, by today's name, also where an older one is given."""
+    if registry.method(method).pretrained is None:
+        return settings
+    words = {key: key.partition(".") for key in settings}
+    return {f"pretrained{dot}{name}" if table == FORMERLY else key: settings[key] for key, (table, dot, name) in words.items()}
+
+
 def _flat(table: dict[str, Any]) -> dict[str, Any]:
-    """{"backbone": {"epochs": 3}} as {"backbone.epochs": 3}."""
+    """{"pretrained": {"epochs": 3}} as {"pretrained.epochs": 3}."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):

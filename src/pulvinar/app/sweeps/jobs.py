@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app import fit_processes, registry
 from pulvinar.core.config import table_to_toml
@@ -45,13 +46,13 @@ class Job:
     sweep: str
     target: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    backbone: str | None = None
+    pretrained: str | None = None
     evaluate: str | None = None
     after: tuple[str, ...] = ()
 
     @property
     def is_cell(self) -> bool:
-        """Whether it is a cell of the grid, and not a backbone that cells share."""
+        """Whether it is a cell of the grid, and not a pretrained run that cells share."""
         return self.evaluate is not None
 
     @property
@@ -86,7 +87,7 @@ class Job:
 
     def arguments(self) -> list[str]:
         """What follows `pulvinar` on a command line that does this job."""
-        given = {"--target": self.target, "--backbone": self.backbone}
+        given = {"--target": self.target, "--pretrained": self.pretrained}
         return [
             *("fit", self.method, "--data", self.data, "--out", str(self.run), "--config", str(self.config), "--resume"),
             *(word for flag, value in given.items() if value is not None for word in (flag, value)),
@@ -103,7 +104,7 @@ class Job:
                 data=self.data,
                 out=str(self.run),
                 config_file=str(self.config),
-                backbone=self.backbone,
+                pretrained=self.pretrained,
                 target=self.target,
                 resume=True,
                 scored=self.evaluate,
@@ -131,7 +132,7 @@ def fit_and_evaluate(
     out: str,
     config_file: str | None = None,
     assignments: Sequence[str] = (),
-    backbone: str | None = None,
+    pretrained: str | None = None,
     target: str | None = None,
     resume: bool = False,
     scored: str | None = None,
@@ -148,13 +149,13 @@ def fit_and_evaluate(
         out=out,
         config_file=config_file,
         assignments=assignments,
-        backbone=backbone,
+        pretrained=pretrained,
         target=target,
         resume=resume,
         log_to=log_to,
     )
     if scored and not (Path(out) / "evaluation.json").is_file():
-        fitting.evaluate(out, data=data, controls=scored == "all")
+        evaluating.evaluate(out, data=data, controls=scored == "all")
     return result
 
 

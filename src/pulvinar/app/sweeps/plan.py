@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.app import fit as fitting
-from pulvinar.app import registry
+from pulvinar.app import method_settings, registry
 from pulvinar.app.data import absolute, open_data
 from pulvinar.app.sweeps.grid import Cell, cells
 from pulvinar.app.sweeps.jobs import Job
@@ -13,7 +13,7 @@ from pulvinar.core.config import read_toml
 from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import fingerprint
-from pulvinar.learning.runs import RunFolder
+from pulvinar.learning.runs import FORMERLY, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +44,30 @@ class Plan:
         return (self.out / cell.name / "evaluation.json").is_file()
 
     def jobs(self) -> list[Job]:
-        """What is left to do: backbones first, each once, then the cells, those that read a backbone after it."""
-        backbones: dict[str, Job] = {}
-        own = [self._job(cell, backbones) for cell in self.cells if not self.is_done(cell)]
-        return [*backbones.values(), *own]
+        """What is left to do: pretrained runs first, each once, then the cells, those that start from one after it."""
+        pretraining: dict[str, Job] = {}
+        own = [self._job(cell, pretraining) for cell in self.cells if not self.is_done(cell)]
+        return [*pretraining.values(), *own]
 
     def journals(self) -> list[Path]:
         """Where the jobs of all cells write how they went."""
         return [Job(name=cell.name, method=cell.method, data=cell.data, sweep=str(self.out)).journal for cell in self.cells]
 
-    def _job(self, cell: Cell, backbones: dict[str, Job]) -> Job:
+    def _job(self, cell: Cell, pretraining: dict[str, Job]) -> Job:
         method = registry.method(cell.method)
-        config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
+        config, pretrained_config = method_settings.configs(cell.method, None, cell.assignments)
         place: Path | None = None
         after: tuple[str, ...] = ()
-        if method.backbone is not None and method.reads_backbone(config):
-            place = Path(cell.backbone) if cell.backbone else _backbone_folder(self.out, cell, backbone_config)
-            if not cell.backbone and not _is_finished(place):
-                backbones.setdefault(place.name, self._backbone_job(cell, method.backbone, place, vars(backbone_config)))
+        if method.pretrained is not None and method.reads_pretrained(config):
+            place = Path(cell.pretrained) if cell.pretrained else _pretrained_folder(self.out, cell, pretrained_config)
+            if not cell.pretrained and not _is_finished(place):
+                pretraining.setdefault(
+                    place.name, self._pretraining_job(cell, method.pretrained, place, vars(pretrained_config))
+                )
                 after = (place.name,)
-        own = {name: value for name, value in cell.own_settings.items() if not name.startswith(fitting.BACKBONE_PREFIX)}
+        own = {
+            name: value for name, value in cell.own_settings.items() if not name.startswith(method_settings.PRETRAINED_PREFIX)
+        }
         return Job(
             name=cell.name,
             method=cell.method,
@@ -71,12 +75,12 @@ class Plan:
             target=cell.target,
             sweep=str(self.out),
             settings=own,
-            backbone=None if place is None else str(place),
+            pretrained=None if place is None else str(place),
             evaluate="all" if self.controls else "selection",
             after=after,
         )
 
-    def _backbone_job(self, cell: Cell, method: str, folder: Path, settings: dict[str, Any]) -> Job:
+    def _pretraining_job(self, cell: Cell, method: str, folder: Path, settings: dict[str, Any]) -> Job:
         return Job(name=folder.name, method=method, data=cell.data, target=cell.target, sweep=str(self.out), settings=settings)
 
 
@@ -89,7 +93,11 @@ def _counting(todo: list[Cell]) -> list[Cell]:
     vain: list[dict[str, str]] = []
     for cell in todo:
         try:
-            vain.append(fitting.idle(cell.method, *fitting.configs(cell.method, None, cell.assignments, refuse_idle=False)))
+            vain.append(
+                method_settings.idle(
+                    cell.method, *method_settings.configs(cell.method, None, cell.assignments, refuse_idle=False)
+                )
+            )
         except PulvinarError:  # said with all others' mistakes by the check
             return todo
     names = dict.fromkeys(name for cell in todo for name in cell.settings)
@@ -132,16 +140,16 @@ def _check(out: Path, todo: list[Cell]) -> None:
     for cell in todo:
         method = methods[cell.method]
         try:
-            config, backbone_config = fitting.configs(cell.method, None, cell.assignments)
+            config, pretrained_config = method_settings.configs(cell.method, None, cell.assignments)
             data = opened[method.data, cell.data, cell.target]
-            _refuse_changed(out, cell, config, backbone_config, data)
+            _refuse_changed(out, cell, config, pretrained_config, data)
             if (out / cell.name / "evaluation.json").is_file():
                 continue
-            if cell.backbone is None or not method.reads_backbone(config):
+            if cell.pretrained is None or not method.reads_pretrained(config):
                 method.prepare(config, data)
             else:
-                fitting.refuse_useless_backbone(method, config, cell.backbone, None, cell.assignments)
-                plan = fitting.backbone_plan(method, config, backbone_config, cell.backbone)
+                method_settings.refuse_useless_pretrained(method, config, cell.pretrained, None, cell.assignments)
+                plan = fitting.pretrained_plan(method, config, pretrained_config, cell.pretrained)
                 fitting.prepare(method, config, data, plan, out / cell.name)
         except PulvinarError as error:
             mistakes.setdefault(str(error), cell.name)
@@ -149,24 +157,26 @@ def _check(out: Path, todo: list[Cell]) -> None:
         raise ConfigError("\n".join(f"cell {name}: {text}" for text, name in mistakes.items()))
 
 
-def _refuse_changed(out: Path, cell: Cell, config: Any, backbone_config: Any, opened: fitting.Data) -> None:
+def _refuse_changed(out: Path, cell: Cell, config: Any, pretrained_config: Any, opened: fitting.Data) -> None:
     """A cell that was begun with other settings or data must not stand in the table under these."""
     folder = out / cell.name
     if not folder.exists():
         return
     run = RunFolder.reopen(folder)
-    changed = fitting.changed_settings(run, config, backbone_config)
-    backbone = run.facts.get("backbone", {}).get("path")
-    if backbone is not None:
-        same = Path(backbone).name == _backbone_folder(out, cell, backbone_config).name
-        if cell.backbone is not None:
-            same = Path(backbone) == Path(cell.backbone).resolve()
-        changed += [] if same else ["backbone"]
+    changed = fitting.changed_settings(run, config, pretrained_config)
+    pretrained = (run.pretrained or {}).get("path")
+    if pretrained is not None:
+        same = Path(pretrained).name == _pretrained_folder(out, cell, pretrained_config).name
+        if cell.pretrained is not None:
+            same = Path(pretrained) == Path(cell.pretrained).resolve()
+        changed += [] if same else ["pretrained"]
     if changed:
         raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}); choose another out, or remove it")
     if not fitting.is_same_data(run, opened):
         raise ConfigError(f"{folder} was made from other data ({run.facts['data']['path']}); choose another out, or remove it")
 
 
-def _backbone_folder(out: Path, cell: Cell, backbone_config: Any) -> Path:
-    return out / f"backbone-{fingerprint(absolute(cell.data), str(cell.target), str(backbone_config))[:8]}"
+def _pretrained_folder(out: Path, cell: Cell, pretrained_config: Any) -> Path:
+    of = fingerprint(absolute(cell.data), str(cell.target), str(pretrained_config))[:8]
+    earlier = out / f"{FORMERLY}-{of}"
+    return earlier if earlier.is_dir() else out / f"pretrained-{of}"

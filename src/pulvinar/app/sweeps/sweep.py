@@ -124,7 +124,7 @@ def _left(plan: Plan, engine: Engine) -> str:
 
 
 def _unfinished(plan: Plan, *, retry: bool) -> str:
-    """Every cell without a row, and every backbone without weights, with its last lines; empty where there is none."""
+    """Every cell without a row, and every pretrained run without weights, with its last lines; empty where there is none."""
     left = plan.jobs()
     if not left:
         return ""

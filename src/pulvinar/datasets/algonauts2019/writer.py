@@ -77,7 +77,7 @@ def generate(
 
     scales: target -> stage -> scale (or one per channel); only these targets are written. Without it all four are, with
     `LEVELS` dealt to the stages by the seed, the same for evc and meg_early, and for it and meg_late.
-    features: uint8 (image, height, width, 3) -> stage -> (image, ..., channel), of any backbone, called once per set. Without
+    features: uint8 (image, height, width, 3) -> stage -> (image, ..., channel), of any network, called once per set. Without
     it `stage_features` of a fixed random network; those are written as features.npz beside each set.
     settings: the fields of `Config`, over those of `config`.
 

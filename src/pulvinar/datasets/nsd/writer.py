@@ -62,8 +62,8 @@ class Generated:
     missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
     image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425", at_least=16, at_most=PIXELS)
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
-    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone")
-    driver_weights: str | None = setting(None, "weights of that backbone; none: random")
+    driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a network")
+    driver_weights: str | None = setting(None, "weights of that network; none: random")
     driver_strength: float = setting(0.6, "how much it is changed: spread of log gains of its channels", at_least=0)
     tuning_dim: int = setting(24, "feature dimensions each area encodes", at_least=1)
 

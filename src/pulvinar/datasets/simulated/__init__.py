@@ -7,7 +7,7 @@ and test crops come from different pictures. What is planted, per subject:
 - Areas of responsive voxels, each a contiguous core and voxels scattered around it. Early areas follow oriented energy and
   colour, late ones a fixed random network that is *not* the one that gives the decoder's target. Neighbours in a core are
   tuned alike. `driver=perturbed:NAME` has two areas instead, 'early' and 'higher', that follow stages of a perturbed copy of a
-  backbone (networks/perturbed.py), so that tuning that backbone has something to find; each has a loose ROI of its name.
+  network (networks/perturbed.py), so that tuning that network has something to find; each has a loose ROI of its name.
 - Reliable but irrelevant blobs: a response that repeats with the stimulus, but is drawn at random for each stimulus.
 - Noise: partly smooth in space, partly autocorrelated over trials, partly shared by the whole head.
 - A loose 'annotated' ROI: the areas grown outward; it misses scattered voxels and takes many silent ones.

@@ -45,10 +45,10 @@ class Config:
     image_size: int = setting(64, "pixels along an edge of a stimulus", at_least=16)
     images: str | None = setting(None, "a folder of your own pictures (FOLDER?background=black) instead of the bundled ones")
     driver: str = setting(
-        "fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a backbone", reads=_driver
+        "fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a network", reads=_driver
     )
     driver_weights: str | None = setting(
-        None, "weights of that backbone, as `load_backbone` takes them; none: random", counts="driver!=fixed"
+        None, "weights of that network, as `load_network` takes them; none: random", counts="driver!=fixed"
     )
     driver_strength: float = setting(
         0.6, "how much it is changed: spread of log gains of its channels", at_least=0, counts="driver!=fixed"
@@ -67,5 +67,5 @@ class Config:
         if self.responsive_share + self.irrelevant_share > 1:
             lines.append("responsive_share and irrelevant_share are shares of the same voxels; their sum is above 1")
         if self.driver == "fixed" and (self.driver_own or self.driver_weights):
-            lines.append("driver_own and driver_weights are of a perturbed backbone; driver is fixed")
+            lines.append("driver_own and driver_weights are of a perturbed network; driver is fixed")
         return lines

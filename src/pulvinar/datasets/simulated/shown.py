@@ -121,7 +121,7 @@ def _fixed_features(images: np.ndarray, fit_rows: torch.Tensor) -> dict[str, tor
 
 
 def _driven_features(config: Config, plan: Plan, fit_rows: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
-    """Area -> features of a subject's perturbed backbone: of its second stage, 'early', and its last but one, 'higher'."""
+    """Area -> features of a subject's perturbed network: of its second stage, 'early', and its last but one, 'higher'."""
     found = perturbed_features(
         plan.images,
         name=driver_name(config.driver),

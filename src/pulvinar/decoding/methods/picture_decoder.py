@@ -198,7 +198,7 @@ class Prepared:
 class Joined(Prepared):
     """The same with the decoder's run, and the decoder where that run is the subject's own."""
 
-    backbone: RunFolder
+    pretrained: RunFolder
     decoder: OpenedDecoder | None
 
 
@@ -223,25 +223,25 @@ def prepare(config: Config, experiment: Experiment) -> Prepared:
     return Prepared(experiment=experiment, train=train)
 
 
-def join(config: Config, prepared: Prepared, backbone: RunFolder | None) -> Joined:
+def join(config: Config, prepared: Prepared, pretrained: RunFolder | None) -> Joined:
     """What can be wrong with the decoder's run; the decoder."""
-    if backbone is None:
-        raise InputError("picture_decoder needs a finished run of troi or cross_subject_decoder (--backbone RUN)")
-    result = require_decoder_run(backbone).read("decoder")
+    if pretrained is None:
+        raise InputError("picture_decoder needs a finished run of troi or cross_subject_decoder (--pretrained RUN)")
+    result = require_decoder_run(pretrained).read("decoder")
     if result is None:
-        raise InputError(f"{backbone.path}: has no decoder checkpoint")
+        raise InputError(f"{pretrained.path}: has no decoder checkpoint")
     dim = len(result["embedding"]["mean"])
     if config.prior == "diffusion" and dim % config.prior_tokens:
         raise InputError(f"prior_tokens: an embedding of {dim} numbers does not fall into {config.prior_tokens} equal tokens")
-    decoder = open_decoder(backbone, prepared.experiment) if has_layer(backbone) else None
-    return Joined(**vars(prepared), backbone=backbone, decoder=decoder)
+    decoder = open_decoder(pretrained, prepared.experiment) if has_layer(pretrained) else None
+    return Joined(**vars(prepared), pretrained=pretrained, decoder=decoder)
 
 
 def fit(config: Config, joined: Joined, run: RunFolder) -> None:
     """Train the parts one after the other, with checkpoints; the result is the checkpoint 'pictures' of the run."""
-    experiment, train, backbone = joined.experiment, joined.train, joined.backbone
+    experiment, train, pretrained = joined.experiment, joined.train, joined.pretrained
     state = run.load() or {"parts": {}, "adapted": None, "current": None, "trainer": None}
-    decoder = joined.decoder or open_decoder(backbone, experiment, adapted=state["adapted"])
+    decoder = joined.decoder or open_decoder(pretrained, experiment, adapted=state["adapted"])
     if state["adapted"] is None and joined.decoder is None:
         adapted = {"selected": torch.from_numpy(decoder.selected), "layer": dict(decoder.layer.state_dict())}
         state = {**state, "adapted": adapted}
@@ -264,21 +264,21 @@ def fit(config: Config, joined: Joined, run: RunFolder) -> None:
         "trained_on": train,
         "blend": config.blend,
         "prior_samples": config.prior_samples,
-        "backbone": {"method": backbone.method, "embedding": decoder.embedding.name},
+        "pretrained": {"method": pretrained.method, "embedding": decoder.embedding.name},
     }
     run.save(result, name="pictures")
     run.finish(
         n_training_images=len(train),
         n_trials=len(trials.stimulus_ids),
         prior=config.prior,
-        decoder_run=_path_to(backbone.path.resolve(), run.path.resolve()),
+        decoder_run=_path_to(pretrained.path.resolve(), run.path.resolve()),
     )
 
 
-def _path_to(backbone: Path, run: Path) -> str:
+def _path_to(pretrained: Path, run: Path) -> str:
     """Relative where one lies in the other, so that they can be moved together; else absolute."""
-    together = backbone.is_relative_to(run) or run.is_relative_to(backbone)
-    return Path(os.path.relpath(backbone, run) if together else backbone).as_posix()
+    together = pretrained.is_relative_to(run) or run.is_relative_to(pretrained)
+    return Path(os.path.relpath(pretrained, run) if together else pretrained).as_posix()
 
 
 Begin = Callable[[torch.Generator], tuple[Loss, int, PartSettings]]
@@ -326,7 +326,7 @@ def _beginnings(
         network.initialise(generator)
         loss = prior_loss(
             network,
-            decoder.backbone,
+            decoder.output,
             trials.responses,
             trials.target,
             condition_dropout=config.condition_dropout,
@@ -379,7 +379,7 @@ METHOD = Method(
     published=published(
         "decoding", ("troi/table1", "mindeye2/table10"), metrics=("pixcorr", "ssim", "inception", "swav"), dataset="NSD subj1"
     ),
-    backbone="troi",
+    pretrained="troi",
     prepare=prepare,
     join=join,
     fit=fit,

@@ -12,7 +12,7 @@ Differs from the paper and why:
 - Without pretraining (`pretrain=false`) the shared part is first trained on the new subject alone, all voxels, and trained
   again from new weights in stage 2.
 - The head that stands for the prior stays at its pretrained weights in both stages, and so does a diffusion prior
-  (backbone.prior=diffusion), whose error the mask and the input layers are trained by; the paper trains it on.
+  (pretrained.prior=diffusion), whose error the mask and the input layers are trained by; the paper trains it on.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ import torch
 from pulvinar.core.config import setting
 from pulvinar.data.experiment import Experiment
 from pulvinar.decoding.adaptation import (
-    BACKBONE,
     NEEDS,
+    PRETRAINED,
     SCORING,
     Joined,
     Prepared,
@@ -149,7 +149,7 @@ def _close_selection(checked: Joined, run: RunFolder, trainer: MaskTrainer) -> S
         "phase": "refit",
         "trainer": None,
         "stage_1": {"weight": full.T.contiguous(), "bias": bias},
-        **({} if checked.pretrained else {"shared": dict(checked.shared.state_dict())}),  # else it stands in the backbone's run
+        **({} if checked.pretrained else {"shared": dict(checked.shared.state_dict())}),  # else it stands in the pretrained run
         "selection": selection,
     }
     run.facts["selection"] = selection
@@ -164,9 +164,9 @@ METHOD = Method(
     published=published(
         "decoding", ("troi/table1", "troi/table2"), metrics=("image_to_brain_top1", "brain_to_image_top1"), dataset="NSD subj1"
     ),
-    backbone=BACKBONE,
-    reads_backbone=lambda config: config.pretrain,
-    of_backbone=("centre",),
+    pretrained=PRETRAINED,
+    reads_pretrained=lambda config: config.pretrain,
+    of_pretrained=("centre",),
     scoring=SCORING,
     prepare=prepare,
     join=join,

@@ -19,9 +19,9 @@ from pulvinar.core import devices
 from pulvinar.core.errors import FileError, MissingDependencyError, NotFoundError
 from pulvinar.core.storage import reading
 from pulvinar.networks import network_library
-from pulvinar.networks.backbones import Backbone, load_backbone
 from pulvinar.networks.fixed_networks import colour, oriented_energy
 from pulvinar.networks.preprocessing import Preprocessing
+from pulvinar.networks.staged import StagedNetwork, load_network
 from pulvinar.networks.weights import SUFFIXES, fit_weights, read_weights
 
 Score = Literal["two_way", "distance"]
@@ -90,16 +90,16 @@ def open_measure(measure: Measure, folder: Path | None = None) -> Features:
         return _clip(measure, folder)
     weights = _weights(measure, folder)
     if measure.name == "swav":
-        backbone = _swav(weights)
+        network = _swav(weights)
     else:
         stages = 1 if measure.layer is None else [measure.layer]
-        backbone = load_backbone(measure.network, weights=weights, stages=stages, image_size=measure.side)
-    backbone.freeze().to(devices.current())
+        network = load_network(measure.network, weights=weights, stages=stages, image_size=measure.side)
+    network.freeze().to(devices.current())
 
     @torch.no_grad()
     def features(images: np.ndarray) -> np.ndarray:
         pool = 1 if measure.layer is None else None
-        maps = backbone.features(backbone.preprocess(images), pool=pool)[backbone.stages[-1]]
+        maps = network.features(network.preprocess(images), pool=pool)[network.stages[-1]]
         return maps.flatten(1).float().cpu().numpy()
 
     return features
@@ -145,7 +145,7 @@ def _url(network: str) -> str | None:
     return network_library.library_weights(entry, "default").url if entry.library == "torchvision" else None
 
 
-def _swav(path: Path) -> Backbone:
+def _swav(path: Path) -> StagedNetwork:
     """ResNet-50 as SwAV's authors trained it: their file has projections and prototypes of its own, and no classes."""
     entry = network_library.find("torchvision:resnet50")
     network = network_library.build(entry, seed=0)
@@ -155,7 +155,7 @@ def _swav(path: Path) -> Backbone:
     }
     classes = {name: values for name, values in own.items() if name.startswith("fc.")}
     fit_weights(network, {**classes, **state}, source=str(path))
-    return Backbone(network, name="swav", stages=("avgpool",), preprocessing=Preprocessing(image_size=224)).eval()
+    return StagedNetwork(network, name="swav", stages=("avgpool",), preprocessing=Preprocessing(image_size=224)).eval()
 
 
 def _clip_in_cache() -> object:

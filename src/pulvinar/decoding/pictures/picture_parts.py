@@ -137,7 +137,7 @@ class OpenedPictures:
         embedding = regressed = averaged(outputs["regressed"], ids)
         if self.parts.prior is not None:
             generator = torch.Generator().manual_seed(seed * 16 + 14)
-            condition = averaged(outputs["backbone"], ids)
+            condition = averaged(outputs["output"], ids)
             condition = condition.to(device)
             samples = [self.parts.prior.sample(condition, generator) for _ in range(self.prior_samples)]
             embedding = torch.stack(samples).mean(0).cpu()

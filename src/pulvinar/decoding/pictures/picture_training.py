@@ -5,7 +5,7 @@ weights, and a trainer goes on bit for bit from what `state` gave.
 
 Losses: image decoder, mean squared error of pixels from the training images' own embeddings, to which noise may be added;
 low-level branch, L1 between latents plus `contrastive` times SoftCLIP over them (MindEye2: .1, on features of another
-network); prior, mean squared error of the clean embedding given the decoder's backbone output for trials that are mixed in
+network); prior, mean squared error of the clean embedding given the decoder's output for trials that are mixed in
 the first epochs (MixCo), the target mixed alike (TROI equation 3) or not (MindEye2).
 """
 
@@ -124,7 +124,7 @@ def low_level_loss(
 
 def prior_loss(
     prior: DiffusionPrior,
-    backbone: Callable[[Tensor], Tensor],
+    output: Callable[[Tensor], Tensor],
     responses: Tensor,
     embedding: Rows,
     *,
@@ -133,7 +133,7 @@ def prior_loss(
     mixing_beta: float,
     mix_target: bool,
 ) -> Loss:
-    """The prior's loss on what the frozen decoder (`backbone`: responses -> condition) gives for trials, mixed at first."""
+    """The prior's loss on what the frozen decoder (`output`: responses -> condition) gives for trials, mixed at first."""
 
     def loss(rows: Tensor, done: float, generator: torch.Generator) -> Tensor:
         x, aim = responses[rows], embedding[rows]
@@ -142,7 +142,7 @@ def prior_loss(
             x, aim = mixing.apply(x), mixing.apply(aim) if mix_target else aim
         device = _device_of(prior)
         with torch.no_grad():
-            condition = backbone(x).to(device)
+            condition = output(x).to(device)
         return prior.loss(aim.to(device), condition, generator, condition_dropout=condition_dropout)
 
     return loss

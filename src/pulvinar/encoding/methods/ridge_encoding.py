@@ -1,4 +1,4 @@
-"""Predict voxels from features of images: ridge on the layers of a backbone, scored on images that nothing was chosen on.
+"""Predict voxels from features of images: ridge on the layers of a network, scored on images that nothing was chosen on.
 
 Paper: the encoding model of Mulrooney & Brockmeier 2024 (contrastive fine-tuning for encoding): features of tapped layers,
 principal components, ridge with alpha per voxel, a layer per ROI, 5 folds; noise-normalised score of Gifford et al. 2023.
@@ -42,7 +42,11 @@ class Config(EncodingConfig):
     feature: tuple[str, ...] | None = setting(
         None, "embeddings that the experiment holds, each a layer; none: the only one", heading="Features"
     )
-    backbone: str | None = setting(None, "network of torchvision or timm whose stages are the layers (instead of feature)")
+    network: str | None = setting(
+        None,
+        "network of torchvision or timm whose stages are the layers (instead of feature)",
+        formerly={"backbone": "network"},
+    )
     weights: str | None = setting(None, "its weights: a file, 'default' or a name; none: random")
     stages: tuple[str, ...] | None = setting(None, "modules to tap; none: one per resolution")
     n_stages: int | None = setting(None, "how many stages, spread evenly (instead of stages)", at_least=1)
@@ -55,20 +59,20 @@ class Config(EncodingConfig):
     def problems(self) -> list[str]:
         """What is out of range or does not go together."""
         wrong = super().problems()
-        if self.backbone is not None and self.feature is not None:
-            wrong.append("backbone and feature both say what the layers are; give one of them")
-        if self.backbone is None:
+        if self.network is not None and self.feature is not None:
+            wrong.append("network and feature both say what the layers are; give one of them")
+        if self.network is None:
             names = ("weights", "stages", "n_stages", "image_size", "pool")
             given = [name for name in names if getattr(self, name) is not None]
-            wrong += [f"{name} belongs to a backbone; name one" for name in given]
+            wrong += [f"{name} belongs to a network; name one" for name in given]
         if self.stages is not None and self.n_stages is not None:
             wrong.append("stages and n_stages both say which stages; give one of them")
         return wrong
 
-    def network(self) -> LayerSource:
-        """The backbone of these settings."""
+    def layer_source(self) -> LayerSource:
+        """The network of these settings."""
         return LayerSource(
-            backbone=self.backbone,
+            network=self.network,
             weights=self.weights,
             stages=self.stages if self.stages is not None else self.n_stages,
             image_size=self.image_size,
@@ -87,10 +91,10 @@ class Prepared:
 
 def prepare(config: Config, experiment: Experiment) -> Prepared:
     """What can be wrong with the data, before anything is written or computed; the subjects."""
-    if config.backbone is None:
+    if config.network is None:
         _source(config, experiment)
     elif experiment.stimuli.read_image is None:
-        raise InputError(f"backbone={config.backbone}: needs images, and these stimuli came without; give feature=NAME instead")
+        raise InputError(f"network={config.network}: needs images, and these stimuli came without; give feature=NAME instead")
     if config.outer_folds is not None:
         for split in outer_splits(experiment, config.outer_folds, config.seed):
             check_split(split, experiment.stimuli)
@@ -114,10 +118,10 @@ def _open(
 
 def _source(config: Config, experiment: Experiment) -> LayerSource:
     """Where the layers come from; `NotFoundError` or `InputError` for an embedding that is not there or not said."""
-    if config.backbone is None:
+    if config.network is None:
         wanted = config.feature or (None,)
         return LayerSource(features=tuple(choose_feature(experiment.stimuli, name) for name in wanted))
-    return config.network()
+    return config.layer_source()
 
 
 def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
@@ -167,7 +171,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
 
     With outer folds the mean over the folds' models.
     """
-    source = config.network() if config.backbone is not None else LayerSource(features=tuple(run.facts["layers"]))
+    source = config.layer_source() if config.network is not None else LayerSource(features=tuple(run.facts["layers"]))
     layers = source.of(stimuli, np.arange(len(stimuli)))
     return {
         name: np.mean([predict_responses(encoder, layers) for encoder in encoders_of(run, name)], axis=0)
@@ -178,7 +182,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
 METHOD = Method(
     name="ridge_encoding",
     config=Config,
-    needs=("responses of a subject", "images and a backbone, or an embedding (feature) of each image"),
+    needs=("responses of a subject", "images and a network, or an embedding (feature) of each image"),
     topic="encoding",
     published=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",), methods=("untuned",)),
     prepare=prepare,

@@ -1,4 +1,4 @@
-"""Tune a backbone to an ROI's responses, by contrast or by regression, then predict its voxels by ridge on the tuned layers.
+"""Tune a network to an ROI's responses, by contrast or by regression, then predict its voxels by ridge on the tuned layers.
 
 Paper: Mulrooney & Brockmeier 2024 (arXiv 2410.06067).
 contrastive_encoding  one-directional InfoNCE between images and brain responses on cosine similarities, temperature .3;
@@ -8,11 +8,11 @@ regression_tuning     the paper's regression baseline: a linear map from the net
 
 Where: heads and their losses encoding/response_heads.py (`info_nce` in learning/contrastive.py); loop
 encoding/response_tuning.py; what is held out and the ridge after it encoding/tuning_run.py; scores encoding/evaluation.py.
-Differs from the paper and why: layer and alpha are chosen on training images that the backbone was not tuned on, and outer test
+Differs from the paper and why: layer and alpha are chosen on training images that the network was not tuned on, and outer test
 images report (the paper's code chooses on the folds it reports); epochs end by held-out training images; the batch is 128, for
-the data have far fewer images than batch 1024 wants; the backbone's own batch-norms keep their statistics. `symmetric`, the
-learnt temperature, last stages, LoRA, voxel selection and a gated backbone under a budget of multiply-adds are ours.
-The paper's own run: backbone=alexnet weights=default image_size=224 pool=none batch_size=1024 patience=none validation_share=0
+the data have far fewer images than batch 1024 wants; the network's own batch-norms keep their statistics. `symmetric`, the
+learnt temperature, last stages, LoRA, voxel selection and a gated network under a budget of multiply-adds are ours.
+The paper's own run: network=alexnet weights=default image_size=224 pool=none batch_size=1024 patience=none validation_share=0
 layer_choice=roi.
 """
 
@@ -33,11 +33,11 @@ from pulvinar.encoding.fit import TUNED, UNTUNED, load_encoder
 from pulvinar.encoding.response_heads import ContrastiveHead
 from pulvinar.encoding.scores import OF_TUNED
 from pulvinar.encoding.settings import TuningConfig, names_of, tag_of
-from pulvinar.encoding.tuned_backbones import load_tuned
+from pulvinar.encoding.tuned_networks import load_tuned
 from pulvinar.encoding.tuning_run import choice_folds, fit, layers_of, mac_share, open_all, pixels, prepare
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.gated_backbone import ResNetPass
+from pulvinar.networks.staged_resnet import ResNetPass
 from pulvinar.scores.published import published
 
 
@@ -56,7 +56,7 @@ class ContrastiveConfig(TuningConfig):
     )
 
     def head(self, n_features: int, n_voxels: Mapping[str, int]) -> ContrastiveHead:
-        """What compares the output of the backbone, so many features, with each subject's voxels."""
+        """What compares the output of the network, so many features, with each subject's voxels."""
         return ContrastiveHead(
             n_features,
             n_voxels,
@@ -73,7 +73,7 @@ class RegressionConfig(TuningConfig):
     """Settings of regression tuning."""
 
     epochs: int = setting(75, "passes over the images at most (paper: 75)", at_least=1)
-    learning_rate: float = setting(2.5e-5, "of Adam, backbone (paper: 2.5e-5)", above=0)
+    learning_rate: float = setting(2.5e-5, "of Adam, network (paper: 2.5e-5)", above=0)
 
 
 def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, controls: bool = True) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
     shares, choices = {}, {}
     for name in names_of(config, experiment):
         given, encoder = opened.subjects[name], load_encoder(run, name)
-        tag, fell_back = encoder["backbone"], encoder["backbone"] == UNTUNED
+        tag, fell_back = encoder["network"], encoder["network"] == UNTUNED
         shown, test_ids = [*given.train.ids, *given.test.ids], given.test.ids
         features = layers_of(config, run, tag, given.stimuli, shown)
         test_layers = features.of(test_ids)
@@ -107,12 +107,12 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
         rows += [{**row, **own} for row in found]
         choices[name] = {"encoded_with": own["encoded_with"], **(encoder.get("choice") or {})}
     result = scoring.describe(config, rows, ceilings) | {
-        "backbone": config.backbone,
+        "network": config.network,
         "tuned": config.tuned,
         "voxels": config.voxels,
         "pooled": config.pooled,
         "choices": choices,
-        "choices_are": "R^2 of the ridge on the tuned and on the untuned backbone on n_images training images held out from "
+        "choices_are": "R^2 of the ridge on the tuned and on the untuned network on n_images training images held out from "
         "tuning; the untuned one encodes unless the tuned one is better by 0.002",
         **{f"{column.key}_is": column.definition for column in OF_TUNED if column.definition},
     }
@@ -121,17 +121,17 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
 
 
 def _predict(config: TuningConfig, run: RunFolder, given: EncodedSubject, tag: str, encoder: str) -> np.ndarray:
-    """Test predictions of an encoder of the run (its checkpoint's name) on the layers of a backbone."""
+    """Test predictions of an encoder of the run (its checkpoint's name) on the layers of a network."""
     layers = layers_of(config, run, tag, given.stimuli, given.test.ids).of(given.test.ids)
     return predict_responses(load_encoder(run, given.name, name=encoder), layers)
 
 
 def _mac_share(run: RunFolder, tag: str, stimuli: Stimuli, ids: list[str]) -> float | None:
-    """Mean MAC share of a gated backbone on these images; None without gates."""
-    backbone = load_tuned(run, tag)
-    if not isinstance(backbone.network, ResNetPass) or not backbone.network.gated:
+    """Mean MAC share of a gated network on these images; None without gates."""
+    network = load_tuned(run, tag)
+    if not isinstance(network.module, ResNetPass) or not network.module.gated:
         return None
-    return mac_share(backbone.network, pixels(backbone, stimuli, stimuli.rows(ids)), len(ids))
+    return mac_share(network.module, pixels(network, stimuli, stimuli.rows(ids)), len(ids))
 
 
 def predict(run: RunFolder, stimuli: Stimuli, config: TuningConfig) -> dict[str, np.ndarray]:
@@ -139,7 +139,7 @@ def predict(run: RunFolder, stimuli: Stimuli, config: TuningConfig) -> dict[str,
     found = {}
     for name in run.facts["subjects"]:
         encoder = load_encoder(run, name)
-        layers = layers_of(config, run, encoder["backbone"], stimuli, list(stimuli.ids)).of(list(stimuli.ids))
+        layers = layers_of(config, run, encoder["network"], stimuli, list(stimuli.ids)).of(list(stimuli.ids))
         found[name] = predict_responses(encoder, layers)
     return found
 
@@ -163,14 +163,14 @@ def _method(*, name: str, summary: str, config: type[TuningConfig], rows: list[d
 METHODS = (
     _method(
         name="contrastive_encoding",
-        summary="Tune a backbone to share information with an ROI by contrast, then predict its voxels by ridge on the tuned "
+        summary="Tune a network to share information with an ROI by contrast, then predict its voxels by ridge on the tuned "
         "layers.",
         config=ContrastiveConfig,
         rows=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",)),
     ),
     _method(
         name="regression_tuning",
-        summary="Tune a backbone by regressing an ROI's responses on its output, then predict the voxels by ridge: contrast's "
+        summary="Tune a network by regressing an ROI's responses on its output, then predict the voxels by ridge: contrast's "
         "strong baseline.",
         config=RegressionConfig,
         rows=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",), methods=("untuned", "regression-tuned")),

@@ -6,8 +6,7 @@ SimReg: Navaneet et al. 2021, four-layer head, 130 epochs. SEED: Fang et al. 202
 65,536 teacher embeddings, 200 epochs.
 
 Differs from the papers and why:
-- The teacher is any finished run here that keeps a backbone (`--backbone RUN`; without one a dual_gating run is trained inside
-  this run). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
+- The teacher is any finished run here that keeps a backbone (`--pretrained RUN`; without one a dual_gating run is trained inside it). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
 - Batch, weight decay and head widths as we remember the two methods' own papers; table 3 does not give them. The rate is ours.
 - Teacher and student see the same view (ours). The queue is no longer than the training set.
 - A teacher without gates gives no widths: `gates` names a run that has them, or `budget` sets one share for every block.
@@ -91,7 +90,7 @@ def prepare(config: Config, data: ImageSet) -> ImageSet:
 def join(config: Config, data: ImageSet, teacher: RunFolder | None) -> Prepared:
     """What can be wrong with the teacher's run and the run of the gates; both networks."""
     if teacher is None:
-        raise InputError("distillation needs a teacher: a finished run that keeps a backbone (--backbone RUN)")
+        raise InputError("distillation needs a teacher: a finished run that keeps a backbone (--pretrained RUN)")
     loaded = load_backbone(teacher)
     if config.teacher_branch not in loaded.network.passes:
         raise InputError(f"{teacher.path}: the teacher has no {config.teacher_branch} pass; it has {loaded.network.passes}")
@@ -183,7 +182,7 @@ METHOD = Method(
     needs=("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone"),
     topic="self_supervised",
     published=published("gating", ("dual-gating/table3",)),
-    backbone="dual_gating",
+    pretrained="dual_gating",
     scored_by=USUAL,
     prepare=prepare,
     join=join,

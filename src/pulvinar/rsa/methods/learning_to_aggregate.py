@@ -32,7 +32,7 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
 from pulvinar.learning.runs import RunFolder
-from pulvinar.networks.backbones import Backbone
+from pulvinar.networks.staged import StagedNetwork
 from pulvinar.rsa import evaluation as rsa
 from pulvinar.rsa.aggregation import (
     ChosenScales,
@@ -71,7 +71,7 @@ class Prepared:
 
 
 def prepare(config: Config, data: Dissimilarities) -> Prepared:
-    """What can be wrong with settings and data together, before anything is written; backbone and RDMs."""
+    """What can be wrong with settings and data together, before anything is written; network and RDMs."""
     names = target_names(config, data)
     if data.stimuli.read_image is None:
         raise InputError(f"{data.name}: came without images; learning to aggregate needs them")
@@ -85,11 +85,11 @@ def prepare(config: Config, data: Dissimilarities) -> Prepared:
 def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     """Scales on all images of the data, by what inner folds chose; the checkpoint 'scales' is the result."""
     data, networks, measured = prepared.data, prepared.networks, prepared.measured
-    result = _fit_network(config, data, run, networks, measured) if config.runs_backbone else None
+    result = _fit_network(config, data, run, networks, measured) if config.runs_network else None
     if result is None:
         result = _fit_scales(config, data, run, networks, measured)
     weights = None if config.weights is None else ",".join(map(_absolute, config.weights.split(",")))
-    result |= {"backbone": {"weights": weights, "checksum": networks.checksum(), "stages": list(networks.stages)}}
+    result |= {"library": {"weights": weights, "checksum": networks.checksum(), "stages": list(networks.stages)}}
     run.save(result, name="scales")
     write_json(run.path / "artifacts" / "scales.json", _summary(result, networks), sealed=True)
     run.finish(chosen=result["chosen"], roi=list(target_names(config, data)))
@@ -131,7 +131,7 @@ def choose(
 
 def network_trainer(
     config: Config,
-    backbone: Backbone,
+    network: StagedNetwork,
     images: list[np.ndarray],
     measured: list[MeasuredRDMs],
     training: Tensor,
@@ -153,8 +153,8 @@ def network_trainer(
         judged = ~left_out & (torch.rand(len(left_out), generator=generator) < 1 / config.n_inner_folds)
         left_out = left_out | judged
     return NetworkTrainer(
-        backbone,
-        backbone.preprocess(images),
+        network,
+        network.preprocess(images),
         measured,
         training & ~held_out,
         held_out,
@@ -201,11 +201,12 @@ def predict(run: RunFolder, stimuli: Stimuli, config: Config) -> dict[str, np.nd
         raise InputError(f"{run.path}: has no checkpoint 'scales'")
     if len(stimuli) < 2:
         raise InputError(f"images: two or more are needed for dissimilarities, {len(stimuli)} came")
-    networks = open_networks(config, result["backbone"]["weights"])
-    if networks.checksum() != result["backbone"]["checksum"]:
-        raise InputError(f"{result['backbone']['weights']}: not the weights that {run.path} was fitted with (other checksum)")
+    library = result["library"] if "library" in result else result["backbone"]  # as older runs call it
+    networks = open_networks(config, library["weights"])
+    if networks.checksum() != library["checksum"]:
+        raise InputError(f"{library['weights']}: not the weights that {run.path} was fitted with (other checksum)")
     if result["network"]:
-        networks.only.network.load_state_dict(result["network"])
+        networks.only.module.load_state_dict(result["network"])
     features = products(networks, pictures(stimuli, config.background), parse_layout(result["chosen"]["layout"])[1], config)
     return {"rdm": expand(features.rdm(result["scales"][:, None])[:, 0].double()).clamp(0, 2).numpy()}
 
@@ -234,7 +235,7 @@ def evaluate(run: RunFolder, data: Dissimilarities, config: Config, *, controls:
         result["held_out_pairs"] = _by_pairs(inputs, controls=controls)
     result |= {
         "interval_level": LEVEL,
-        "backbone": networks.name,
+        "network": networks.name,
         "stages": list(networks.stages),
         "n_images": len(data.stimuli),
     }
@@ -280,7 +281,7 @@ def _models(inputs: Inputs, splits: rsa.Splits, *, controls: bool) -> tuple[list
     """What inner folds chose (None where the network is run), and every model's predictions (pair, split), ours first."""
     config, measured, groups = inputs.config, inputs.measured, inputs.groups
     chosen = None
-    if not config.runs_backbone:
+    if not config.runs_network:
         chosen = choose(config, inputs.layouts, measured, splits, groups)
     ours = predictions(inputs.layouts, chosen) if chosen is not None else predict_by_network(inputs, splits)
     models = {"learning_to_aggregate": ours}
@@ -363,12 +364,12 @@ def _stage_scales(inputs: Inputs, splits: rsa.Splits) -> Tensor:
 def predict_by_network(inputs: Inputs, splits: rsa.Splits) -> Tensor:
     """(pair, split) of trainers that run the network, one for each split."""
     columns, rows = [], [own for _, _, own in image_sets(inputs.data)]
-    backbone, config = inputs.networks.only, inputs.config
+    network, config = inputs.networks.only, inputs.config
     with bar("network, splits", splits.training.shape[1]) as shown:
         for place, training in enumerate(splits.training.T):
             left_out = None if splits.held_out_pairs is None else splits.held_out_pairs[:, place]
             trainer = network_trainer(
-                config, backbone, inputs.images, inputs.measured, training, inputs.groups, sets=rows, left_out=left_out
+                config, network, inputs.images, inputs.measured, training, inputs.groups, sets=rows, left_out=left_out
             )
             while not trainer.done:
                 trainer.run_epoch()

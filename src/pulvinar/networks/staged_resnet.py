@@ -1,14 +1,14 @@
-"""A ResNet of ours (dense, or with channel gates) as a backbone: pooled features as its output, its blocks as stages."""
+"""A ResNet of ours (dense, or with channel gates) as a staged network: pooled features as its output, its blocks as stages."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pulvinar.networks.backbones import Backbone
 from pulvinar.networks.batch_norm import BatchNorm, averaging
 from pulvinar.networks.gated_resnet import GatedResNet
 from pulvinar.networks.preprocessing import Preprocessing
 from pulvinar.networks.resnet_shape import resnet_shape
+from pulvinar.networks.staged import StagedNetwork
 from pulvinar.networks.stages import choose_stages, find_points, outputs
 
 EMBEDDED_WIDTH, EMBEDDED_SIZE = 0.25, 64
@@ -33,7 +33,7 @@ class ResNetPass(nn.Module):
         return found.features
 
 
-def resnet_backbone(
+def staged_resnet(
     network: GatedResNet,
     *,
     gated: bool,
@@ -41,14 +41,14 @@ def resnet_backbone(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     stages: tuple[str, ...] | int | None = None,
-) -> Backbone:
-    """The network as a `Backbone`. stages: by default the last block at each resolution; see `stages.choose_stages`."""
+) -> StagedNetwork:
+    """The network as a `StagedNetwork`. stages: by default the last block at each resolution; see `stages.choose_stages`."""
     taken = ResNetPass(network, gated=gated)
     if not isinstance(stages, tuple):
         found = {key: output for key, output in outputs(taken, network.size).items() if ".gates." not in key}
         points = find_points(taken, found, head="none")
         stages = choose_stages(points, found, stages, network=name)
-    return Backbone(
+    return StagedNetwork(
         taken, name=name, stages=stages, preprocessing=Preprocessing(image_size=network.size, mean=mean, std=std)
     ).eval()
 
@@ -61,8 +61,8 @@ def embedded_network(*, size: int, seed: int) -> GatedResNet:
 
 
 @torch.no_grad()
-def calibrate(backbone: Backbone, batches: list[Tensor]) -> None:
+def calibrate(network: StagedNetwork, batches: list[Tensor]) -> None:
     """Running statistics of all batch-norms from batches of preprocessed images; what random weights need to be of any use."""
-    with averaging([module for module in backbone.modules() if isinstance(module, BatchNorm)]):
+    with averaging([module for module in network.modules() if isinstance(module, BatchNorm)]):
         for batch in batches:
-            backbone(batch)
+            network(batch)

@@ -1,7 +1,7 @@
 """Image networks with named stages: any of torchvision or timm, with weights from a file, the library or a hub.
 
-    backbone = load_backbone("squeezenet1_0", weights="squeezenet1_0_imagenet.npz", stages=5)
-    features = extract(backbone, images, pool=4)        # stage -> float32 (image, channel, 4, 4)
+    network = load_network("squeezenet1_0", weights="squeezenet1_0_imagenet.npz", stages=5)
+    features = extract(network, images, pool=4)        # stage -> float32 (image, channel, 4, 4)
 
 Where a network can be tapped is in `stages`, what pictures go through first in `preprocessing`.
 """
@@ -31,7 +31,7 @@ from pulvinar.networks.weights import checksum_of, fit_weights, is_file_name, re
 TENSORFLOW_CLASSES = 1001
 
 
-class Backbone(nn.Module):
+class StagedNetwork(nn.Module):
     """A network, the modules of it that are tapped, and the preprocessing that its weights want.
 
     stages: names of the tapped modules. shapes: stage -> (channel, height, width) at `image_size`.
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module, *, name: str, stages: tuple[str, ...], preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network, self.name, self.stages, self.preprocessing = network, name, stages, preprocessing
+        self.module, self.name, self.stages, self.preprocessing = network, name, stages, preprocessing
         self.frozen, self.n_prefix = False, prefix_tokens(network)
         with self.evaluating(), torch.no_grad(), taking(preprocessing.image_size):
             maps = self.features(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
@@ -63,7 +63,7 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.network.parameters()).device
+        return next(self.module.parameters()).device
 
     def preprocess(self, images: Images) -> Float[Tensor, "image 3 side side"]:
         """uint8 (image, height, width, 3), or a list of (height, width, 3) of mixed sizes, resized and normalised."""
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image class"]:
         """Logits of preprocessed images."""
-        return self.network(images)
+        return self.module(images)
 
     def features(
         self, images: Float[Tensor, "image 3 height width"], *, stages: Sequence[str] | None = None, pool: int | None = None
@@ -89,8 +89,8 @@ class Backbone(nn.Module):
                 def take(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
                     taken[name] = self._as_maps(output, pool)
 
-                hooks.callback(self.network.get_submodule(name).register_forward_hook(take).remove)
-            self.network(images)
+                hooks.callback(self.module.get_submodule(name).register_forward_hook(take).remove)
+            self.module(images)
         return {name: taken[name] for name in wanted}
 
     def _as_maps(self, output: Tensor, pool: int | None) -> Tensor:
@@ -100,29 +100,29 @@ class Backbone(nn.Module):
         return functional.adaptive_avg_pool2d(maps, (min(pool, maps.shape[2]), min(pool, maps.shape[3])))
 
     def known_stages(self, stages: Sequence[str] | None) -> tuple[str, ...]:
-        """The stages, all of this backbone's for None; `NotFoundError` for names that it does not tap."""
+        """The stages, all of this network's for None; `NotFoundError` for names that it does not tap."""
         wanted = self.stages if stages is None else (stages,) if isinstance(stages, str) else tuple(stages)
         for name in wanted:
             if name not in self.stages:
-                raise NotFoundError(f"stages: backbone {self.name} does not tap '{name}'{suggest(name, self.stages)}")
+                raise NotFoundError(f"stages: network {self.name} does not tap '{name}'{suggest(name, self.stages)}")
         if not wanted:
             raise InputError("stages: one or more are needed, none came")
         return wanted
 
-    def freeze(self) -> "Backbone":
+    def freeze(self) -> "StagedNetwork":
         """No gradients, and evaluation mode that `train()` does not change."""
         self.frozen = True
         self.requires_grad_(False)
         return self.eval()
 
-    def unfreeze(self) -> "Backbone":
+    def unfreeze(self) -> "StagedNetwork":
         """Gradients for all weights again; the mode is left as it is."""
         self.frozen = False
         self.requires_grad_(True)
         return self
 
-    def train(self, mode: bool = True) -> "Backbone":
-        """As in torch, except that a frozen backbone stays in evaluation mode."""
+    def train(self, mode: bool = True) -> "StagedNetwork":
+        """As in torch, except that a frozen network stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     @contextmanager
@@ -138,14 +138,14 @@ class Backbone(nn.Module):
 
     def checksum(self) -> str:
         """SHA-256 of the weights as they are now: names, types, shapes and values."""
-        return checksum_of(self.network)
+        return checksum_of(self.module)
 
     def settings(self) -> dict[str, Any]:
-        """What describes this backbone beside its weights, as plain values for run folders and keys."""
+        """What describes this network beside its weights, as plain values for run folders and keys."""
         return {"name": self.name, "stages": list(self.stages), **self.preprocessing.settings()}
 
 
-def load_backbone(
+def load_network(
     name: str,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -155,7 +155,7 @@ def load_backbone(
     std: Sequence[float | int] | None = None,
     resize: str = "squash",
     seed: int = 0,
-) -> Backbone:
+) -> StagedNetwork:
     """A network in evaluation mode, with weights, stages and preprocessing.
 
     name: a torchvision or timm image network; 'torchvision:...' or 'timm:...' says which, a bare name asks torchvision first.
@@ -176,7 +176,7 @@ def load_backbone(
     sidecar = read_sidecar(weights) if weights is not None and is_file else {}
     asked_size = image_size or sidecar.get("image_size")
     if weights is None:
-        warn(f"backbone {entry.full_name}: random weights (seed {seed}); name a file or 'default' as weights for trained ones")
+        warn(f"network {entry.full_name}: random weights (seed {seed}); name a file or 'default' as weights for trained ones")
         network = network_library.build(entry, seed=seed, image_size=asked_size)
     elif is_file:
         network = _from_file(entry, weights, image_size=asked_size)
@@ -195,7 +195,7 @@ def load_backbone(
     own = own.changed(resize=resize).changed(**sidecar).changed(image_size=image_size, mean=mean, std=std)
     points, found = _points(entry, network, own.image_size)
     tapped = choose_stages(points, found, stages, network=entry.full_name)
-    return Backbone(network, name=entry.full_name, stages=tapped, preprocessing=own).eval()
+    return StagedNetwork(network, name=entry.full_name, stages=tapped, preprocessing=own).eval()
 
 
 def _from_file(entry: Entry, path: str | os.PathLike[str], *, image_size: int | None) -> nn.Module:
@@ -243,7 +243,7 @@ def image_rows(images: Images | Stimuli, start: int, stop: int) -> Images:
 
 
 def feature_batches(
-    backbone: Backbone,
+    network: StagedNetwork,
     images: Images | Stimuli,
     *,
     batch_size: int = 32,
@@ -258,18 +258,18 @@ def feature_batches(
     for argument, value in (("images", total), ("batch_size", batch_size), ("pool", pool)):
         if value is not None and value < 1:
             raise InputError(f"{argument}: 1 or more are needed, {value} came")
-    wanted = backbone.known_stages(stages)
+    wanted = network.known_stages(stages)
     starts = range(0, total, batch_size)
-    with backbone.evaluating():
-        for start in track(starts, f"features of {backbone.name}", len(starts)):
+    with network.evaluating():
+        for start in track(starts, f"features of {network.name}", len(starts)):
             with torch.no_grad():
-                pixels = backbone.preprocess(image_rows(images, start, start + batch_size))
-                maps = backbone.features(pixels, stages=wanted, pool=pool)
+                pixels = network.preprocess(image_rows(images, start, start + batch_size))
+                maps = network.features(pixels, stages=wanted, pool=pool)
             yield {stage: values.float().cpu().numpy() for stage, values in maps.items()}
 
 
 def extract(
-    backbone: Backbone,
+    network: StagedNetwork,
     images: Images | Stimuli,
     *,
     batch_size: int = 32,
@@ -282,9 +282,9 @@ def extract(
     pool: average every map to pool x pool places (maps smaller than that stay). For more images than fit into memory, and to
     keep features over runs, see `encoding.feature_cache`.
     """
-    wanted = backbone.known_stages(stages)
+    wanted = network.known_stages(stages)
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in wanted}
-    for batch in feature_batches(backbone, images, batch_size=batch_size, pool=pool, stages=wanted):
+    for batch in feature_batches(network, images, batch_size=batch_size, pool=pool, stages=wanted):
         for stage, values in batch.items():
             parts[stage].append(values)
     return {stage: np.concatenate(parts.pop(stage)) for stage in wanted}
