@@ -15,7 +15,7 @@ from pulvinar.app.data import Data
 from pulvinar.app.predict import predicted
 from pulvinar.core.config import build, suggest
 from pulvinar.core.errors import InputError, NotFoundError
-from pulvinar.core.notebook import card, counted, html_table, lines, listed
+from pulvinar.core.notebook import Shown, card, counted, html_table, listed
 from pulvinar.core.storage import to_jsonable
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.stimuli import Stimuli
@@ -126,7 +126,7 @@ class Masks(Mapping[str, Any]):
         return html_table(["subject", "voxels", "kind"], self._rows(), caption=f"Masks of {self.what}")
 
 
-class Run:
+class Run(Shown):
     """A run in its folder. `pulvinar.fit` and `pulvinar.load` give one.
 
     data: what it was fitted to, where that is in memory; `evaluate` then needs no source.
@@ -225,9 +225,3 @@ class Run:
         status = "finished" if self.finished else str(read.facts.get("status"))
         evaluated = "" if read.evaluation is not None else ", not evaluated"
         return f"Run of {self.method} in {self.path} ({status}{evaluated})", facts
-
-    def __repr__(self) -> str:
-        return lines(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return card(*self._shown())

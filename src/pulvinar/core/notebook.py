@@ -26,13 +26,22 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def lines(title: str, facts: Mapping[str, str]) -> str:
-    """A title and below it the facts that are not empty, one a line."""
-    return "\n".join([title, *(f"  {name}: {text}" for name, text in facts.items() if text)])
+class Shown:
+    """What shows itself by a title and a few facts (`_shown`), those that are empty left out; as HTML in a notebook."""
+
+    def _shown(self) -> tuple[str, dict[str, str]]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        title, facts = self._shown()
+        return "\n".join([title, *(f"  {name}: {text}" for name, text in facts.items() if text)])
+
+    def _repr_html_(self) -> str:
+        return card(*self._shown())
 
 
 def card(title: str, facts: Mapping[str, str]) -> str:
-    """The same as HTML, escaped."""
+    """A title and below it the facts that are not empty, as HTML, escaped."""
     return html_table(["", ""], [(name, text) for name, text in facts.items() if text], caption=title, left=2)
 
 

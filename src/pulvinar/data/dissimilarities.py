@@ -9,7 +9,7 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
-from pulvinar.core.notebook import card, counted, lines, listed
+from pulvinar.core.notebook import Shown, counted, listed
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.stimuli import Stimuli
 
@@ -230,8 +230,8 @@ def _largest_at(values: np.ndarray) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(values.argmax(), values.shape)))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dissimilarities:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Dissimilarities(Shown):
     """RDMs of one or more measurements (targets) over the same images, with model RDMs to compare beside.
 
     targets: name -> SubjectRDMs, over the rows of `stimuli`. models: name -> (image, image), for confound rows. Without missing
@@ -264,12 +264,6 @@ class Dissimilarities:
             check_rdm(rdm, f"model RDM '{name}'")
             if len(rdm) != len(self.stimuli):
                 raise InputError(f"model RDM '{name}' is over {len(rdm)} images, but there are {len(self.stimuli)} images")
-
-    def __repr__(self) -> str:
-        return lines(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return card(*self._shown())
 
     def _shown(self) -> tuple[str, dict[str, str]]:
         """A title and a few facts."""

@@ -21,7 +21,7 @@ from pulvinar.core import checksums
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.core.hdf5 import create_hdf5, map_hdf5_array, open_hdf5, read_hdf5_array
-from pulvinar.core.notebook import card, counted, lines, listed
+from pulvinar.core.notebook import Shown, counted, listed
 from pulvinar.core.progress import track
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import (
@@ -48,8 +48,8 @@ BYTES_COMPARED = 2**28  # image files that are read when the folder is opened, t
 SIMULATED = "simulated"  # the fact that says that responses were planted
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Experiment:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Experiment(Shown):
     """Everything a method may see, and `truth`, which no method may: only the scoring after the fit reads it.
 
     target: the new subject. truth: subject -> name -> array (voxel,) of a planted world ('responsive' bool, 'area' int
@@ -78,12 +78,6 @@ class Experiment:
         for responses in self.subjects.values():
             self.stimuli.rows(list(dict.fromkeys(responses.stimulus_ids)))
         check_split(self.split, self.stimuli)
-
-    def __repr__(self) -> str:
-        return lines(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return card(*self._shown())
 
     def _shown(self) -> tuple[str, dict[str, str]]:
         """A title and a few facts."""

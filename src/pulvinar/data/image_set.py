@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulvinar.core.errors import InputError, LeakError
-from pulvinar.core.notebook import card, lines, listed
+from pulvinar.core.notebook import Shown, listed
 from pulvinar.core.progress import log, warn
 from pulvinar.core.sampling import evenly_spaced
 from pulvinar.core.storage import fingerprint
@@ -16,8 +16,8 @@ from pulvinar.data.pixels import require_pixels
 BYTES_COMPARED = 2**29  # of training images, above which nobody looks whether a picture stands in two classes (CIFAR: 2**27)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageSet:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ImageSet(Shown):
     """Training and test images, in memory or memory-mapped.
 
     train, test: uint8 (image, height, width, 3). train_labels, test_labels: whole numbers (image,), indices into
@@ -82,12 +82,6 @@ class ImageSet:
             )
             warn(f"{self.name}: {note}")
             object.__setattr__(self, "notes", (*self.notes, note))
-
-    def __repr__(self) -> str:
-        return lines(*self._shown())
-
-    def _repr_html_(self) -> str:
-        return card(*self._shown())
 
     def _shown(self) -> tuple[str, dict[str, str]]:
         """A title and a few facts."""

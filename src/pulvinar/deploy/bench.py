@@ -15,11 +15,11 @@ flips: images with a gate on the other side of zero than in float64. max_relativ
 masked network in float64, over the images without a flip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -171,20 +171,25 @@ Key = tuple[str, Form, int]
 def _runners(
     forms: dict[Form, CompactNetwork | DynamicNetwork | None], settings: BenchSettings, made: Bench
 ) -> dict[Key, Runner]:
-    """All that can run here; the rest is noted in `made.skipped`, once per runtime and form."""
-    runners: dict[Key, Runner] = {}
     wanted = [
         (runtime, form, batch)
         for runtime, form, batch in product(settings.runtimes, FORMS, settings.batches)
         if forms[form] is not None and (form != "dynamic" or runtime == "torch packed")
     ]
-    with bar("building", len(wanted)) as shown:
+    return runners_of(forms, wanted, made, threads=settings.threads)
+
+
+def runners_of(
+    forms: Mapping[Any, Any], wanted: Sequence[tuple[str, Any, int]], made: Bench, *, threads: int
+) -> dict[tuple[str, Any, int], Runner]:
+    """Of the wanted (runtime, form, batch) all that can run here; the rest is noted in `made.skipped`, once for each runtime
+    and form. forms: name -> network.
+    """
+    runners: dict[tuple[str, Any, int], Runner] = {}
+    with bar("preparing", len(wanted)) as shown:
         for runtime, form, batch in wanted:
-            network = forms[form]
             try:
-                runners[runtime, form, batch] = make_runner(
-                    runtime, cast(CompactNetwork, network), batch=batch, threads=settings.threads
-                )
+                runners[runtime, form, batch] = make_runner(runtime, forms[form], batch=batch, threads=threads)
             except UnavailableError as error:
                 note = {"runtime": runtime, "form": form, "reason": str(error)}
                 if note not in made.skipped:

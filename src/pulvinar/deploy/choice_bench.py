@@ -15,12 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulvinar.core.errors import InputError
-from pulvinar.core.progress import bar, log
-from pulvinar.deploy.bench import N_CALLS_ALONE, N_CHECKED, Bench, BenchSettings, against
+from pulvinar.deploy.bench import N_CALLS_ALONE, N_CHECKED, Bench, BenchSettings, against, runners_of
 from pulvinar.deploy.choices import ChoiceNetwork
 from pulvinar.deploy.compact import CompactNetwork
 from pulvinar.deploy.equality import relative_differences
-from pulvinar.deploy.runtimes import Runner, UnavailableError, make_runner, runtime_version
+from pulvinar.deploy.runtimes import Runner, runtime_version
 from pulvinar.deploy.timing import Clock, in_turn, seconds_of
 from pulvinar.learning.threads import threads
 
@@ -46,7 +45,7 @@ def _bench(network: ChoiceNetwork, images: Tensor, settings: BenchSettings) -> B
         "masked": network.masked(),
         network.shape.gate_form: network,
     }
-    runners = _runners(forms, settings, made)
+    runners = runners_of(forms, list(product(settings.runtimes, forms, settings.batches)), made, threads=settings.threads)
     checks = _checks(network, forms["dense"], runners, images[:N_CHECKED])
     jobs = {key: partial(_time_once, runner, images, key[2], settings.clock) for key, runner in runners.items()}
     seconds = in_turn(jobs, settings.repeats)
@@ -71,22 +70,6 @@ def _choosers(network: ChoiceNetwork) -> float:
     """Multiply-adds of the choosers over those of the dense network."""
     counted = sum(layer.weight.numel() for chooser, _ in network.segments for layer in (chooser.reduce, chooser.expand))
     return counted / network.macs.dense
-
-
-def _runners(forms: dict[str, ChoiceNetwork | CompactNetwork], settings: BenchSettings, made: Bench) -> dict[Key, Runner]:
-    runners: dict[Key, Runner] = {}
-    wanted = list(product(settings.runtimes, forms, settings.batches))
-    with bar("preparing", len(wanted)) as shown:
-        for runtime, form, batch in wanted:
-            try:
-                runners[runtime, form, batch] = make_runner(runtime, forms[form], batch=batch, threads=settings.threads)
-            except UnavailableError as error:
-                note = {"runtime": runtime, "form": form, "reason": str(error)}
-                if note not in made.skipped:
-                    made.skipped.append(note)
-                    log(f"{runtime}, {form}: skipped: {error}")
-            shown.advance()
-    return runners
 
 
 def _time_once(runner: Runner, images: Tensor, batch: int, clock: Clock, number: int) -> float:

@@ -8,12 +8,14 @@ compared when they are read.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pulvinar.core.errors import FileError
 from pulvinar.core.storage import atomic_folder, read_json, reads, require_file, require_folder, write_json
@@ -107,50 +109,48 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_json(folder / CONFIG)
 
 
+@contextmanager
+def _parts(path: str | os.PathLike[str], kind: str) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Description and weights of a folder of this kind; what fails inside the block says that they do not fit each other."""
+    config, weights = _require_kind(path, kind), _weights(path)
+    try:
+        yield config, weights
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
+        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
+
+
 @reads("a network for use")
 def load(path: str | os.PathLike[str]) -> CompactNetwork:
     """The compact network of a folder, in inference mode on the CPU; `FileError` where it is damaged or of another kind."""
-    config = _require_kind(path, COMPACT)
-    weights = _weights(path)
-    try:
+    with _parts(path, COMPACT) as (config, weights):
         kept = None if config["kept"] is None else [torch.tensor(part, dtype=torch.long) for part in config["kept"]]
         network = CompactNetwork(shape_of(config["shape"]), size=config["size"], kept=kept, form=cast(Form, config["form"]))
         network.to(dtype=getattr(torch, config["dtype"])).load_state_dict(weights)
         network.fallback = config["fallback"]
         network.mean, network.sd = (cast(Colours, tuple(config[name])) for name in ("mean", "sd"))
         network.calibration = config["calibration"]
-    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
     return network
 
 
 @reads("a network for use")
 def load_choices(path: str | os.PathLike[str]) -> ChoiceNetwork:
     """The network of levels or routes of a folder, in inference mode; `FileError` where it is damaged or of another kind."""
-    config = _require_kind(path, CHOICES)
-    weights = _weights(path)
-    try:
+    with _parts(path, CHOICES) as (config, weights):
         options = tuple(tuple(torch.tensor(kept, dtype=torch.long) for kept in each) for each in config["options"])
         network = ChoiceNetwork(shape_of(config["shape"]), size=config["size"], options=options)
         network.to(dtype=getattr(torch, config["dtype"])).load_state_dict(weights)
         network.mean, network.sd = (cast(Colours, tuple(config[name])) for name in ("mean", "sd"))
         network.computes_all = config["form"] == "masked"
-    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
-        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
     return network
 
 
 @reads("a network for use")
 def load_decoder(path: str | os.PathLike[str]) -> VoxelDecoder:
     """The voxel decoder of a folder; `FileError` where it is damaged or of another kind."""
-    config = _require_kind(path, DECODER)
-    weights = _weights(path)
-    try:
+    with _parts(path, DECODER) as (config, weights):
         selected = torch.zeros(config["n_voxels"], dtype=torch.bool).index_fill(0, weights["kept"], True)
         decoder = VoxelDecoder(selected, DecoderShape(**config["architecture"])).to(dtype=getattr(torch, config["dtype"]))
         decoder.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
-        raise FileError(f"{path}: {WEIGHTS} and {CONFIG} do not fit each other: {error}") from error
     return decoder
 
 

@@ -43,8 +43,34 @@ def _pairs(n_images: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return first, second
 
 
+class _Scaled:
+    """What is known of features whose scales are learnt, in whatever form they are kept. stage: place of each scale's stage."""
+
+    stage: Tensor
+
+    @property
+    def by_image(self) -> Tensor:
+        """A row per image."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of what is kept, and of scales that are learnt from it."""
+        return self.by_image.dtype
+
+    @property
+    def n_images(self) -> int:
+        """How many images."""
+        return len(self.by_image)
+
+    @property
+    def n_scales(self) -> int:
+        """How many scales there are to learn."""
+        return len(self.stage)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureProducts:
+class FeatureProducts(_Scaled):
     """What training and prediction need of the features of some images: inner products per scale.
 
     between: P of every pair, condensed order. own: P of every image with itself. sums: S. lengths: features of each scale.
@@ -59,19 +85,9 @@ class FeatureProducts:
     stage: Int[Tensor, " scale"]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the products, and of scales that are learnt from them."""
-        return self.own.dtype
-
-    @property
-    def n_images(self) -> int:
-        """How many images."""
-        return len(self.own)
-
-    @property
-    def n_scales(self) -> int:
-        """How many scales there are to learn."""
-        return len(self.stage)
+    def by_image(self) -> Tensor:
+        """A row per image."""
+        return self.own
 
     def rdm(
         self, scales: Float[Tensor, "scale column"], chosen: Int[Tensor, " chosen"] | None = None
@@ -106,7 +122,7 @@ class FeatureProducts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureMaps:
+class FeatureMaps(_Scaled):
     """The features themselves, for one scale per feature, where inner products per scale would be larger than the features."""
 
     stages: tuple[str, ...]
@@ -114,19 +130,9 @@ class FeatureMaps:
     stage: Int[Tensor, " scale"]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the features, and of scales that are learnt from them."""
-        return self.values.dtype
-
-    @property
-    def n_images(self) -> int:
-        """How many images."""
-        return len(self.values)
-
-    @property
-    def n_scales(self) -> int:
-        """How many scales there are to learn."""
-        return len(self.stage)
+    def by_image(self) -> Tensor:
+        """A row per image."""
+        return self.values
 
     def rdm(
         self, scales: Float[Tensor, "scale column"], chosen: Int[Tensor, " chosen"] | None = None

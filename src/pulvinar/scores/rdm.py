@@ -72,6 +72,9 @@ def squared_mahalanobis_rdm(
 
     precision: P, the inverse noise covariance. rsatoolbox estimates it from residuals
     (`rsatoolbox.data.noise.prec_from_residuals`). float64 inside.
+
+    >>> squared_mahalanobis_rdm(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.diag(torch.tensor([3.0, 1.0])))
+    tensor([6.])
     """
     _check_finite(patterns, "Mahalanobis RDM")
     _check_precision(precision, patterns.shape[-1])
@@ -95,6 +98,10 @@ def crossnobis_rdm(
     al. 2016); elsewhere rsatoolbox's `calc_rdm_unbalanced`. There an offset that all patterns of a fold share does not cancel:
     take the folds' means off first. Conditions come out in sorted order (`numpy.unique`); each is needed in two folds or more.
     precision: inverse noise covariance; the identity by default. float64 inside.
+
+    >>> patterns = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [4.0, 0.0]])  # (2 x 4 + 0 x 0) / 2 features
+    >>> crossnobis_rdm(patterns, ["face", "house", "face", "house"], [1, 1, 2, 2])
+    tensor([4.])
     """
     _check_finite(patterns, "crossnobis RDM")
     names, parts = np.asarray(conditions), np.asarray(folds)

@@ -6,7 +6,8 @@ SimReg: Navaneet et al. 2021, four-layer head, 130 epochs. SEED: Fang et al. 202
 65,536 teacher embeddings, 200 epochs.
 
 Differs from the papers and why:
-- The teacher is any finished run here that keeps a backbone (`--pretrained RUN`; without one a dual_gating run is trained inside it). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
+- The teacher is any finished run here that keeps a backbone (`--pretrained RUN`; without one a dual_gating run is trained
+  inside it). SEED's teacher in the paper, a MoCo-v2 ResNet-50 on ImageNet, is not to be had; the run names its teacher.
 - Batch, weight decay and head widths as we remember the two methods' own papers; table 3 does not give them. The rate is ours.
 - Teacher and student see the same view (ours). The queue is no longer than the training set.
 - A teacher without gates gives no widths: `gates` names a run that has them, or `budget` sets one share for every block.
