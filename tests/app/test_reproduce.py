@@ -35,8 +35,8 @@ def test_its_settings_are_settings_of_its_methods(name, scale):
         for cell in found.cells(scale, dataset):
             configs(cell["method"], None, found.assignments(cell))
             assert cell["method"] in found.methods
-            assert ("preset" in cell) == (scale == "full" and bool(found.presets or "preset" in str(found.common.get("set"))
-                                          or found.name.startswith("aggregation")))  # fmt: skip
+            has_preset = found.presets or "preset" in str(found.common.get("set")) or found.name.startswith("aggregation")
+            assert ("preset" in cell) == (scale == "full" and bool(has_preset) and cell["method"] != "distillation")
 
 
 def test_what_is_planned_is_the_paper_s(capsys):

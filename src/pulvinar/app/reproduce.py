@@ -23,9 +23,10 @@ from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import write_json, write_text
+from pulvinar.learning.runs import RunFolder
 
-N_RECONSTRUCTED = {"full": "all", "small": "12"}
-SMALL_PICTURES = ("n_images=300", "epochs=1", "low_level_epochs=5")
+N_RECONSTRUCTED = {"full": "all", "small": "8"}
+SMALL_PICTURES = ("n_images=100", "epochs=1", "low_level_epochs=5")
 
 
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -239,6 +240,12 @@ def _score_elsewhere(run: Path, scale: Scale, others: Sequence[str], images: str
         fitting.evaluate(str(run), data=other, controls=False)
 
 
+def _score_at_unit_length(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
+    """Nearest neighbours of features of unit length, as table 3 of dual gating has them; students are scored so anyway."""
+    if RunFolder.reopen(run).method != "distillation":
+        fitting.evaluate(str(run), controls=False, assignments=["normalised=true"])
+
+
 def _other_images(scale: Scale, out: Path) -> list[str]:
     if scale == "full":
         raise InputError("--data: two image sets or more are needed to transfer between")
@@ -254,4 +261,5 @@ STEPS: dict[str, Callable[..., None]] = {
     "classify": _classify,
     "salience": _salience,
     "transfer of images": _score_elsewhere,
+    "unit length": _score_at_unit_length,
 }
