@@ -2,17 +2,20 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pulvinar.app import cost, recipe, reproduce
 from pulvinar.app.fit import configs
+from pulvinar.app.reproduce_page import NOT_SAID
 from pulvinar.cli import main
 from pulvinar.core.errors import ConfigError, NotFoundError
 from pulvinar.decoding.decoder_size import Speed
 
 RECIPES = recipe.recipes()
+NAMES = ("method", "setting", "table")  # columns of the comparison that are no score
 PAPER_TABLES = [
     *(f"troi/table{n}" for n in (1, 2, 3)), "troi/figure1", "troi/figure3", "aggregation/table1", "aggregation/figure2",
     "dcs/table1", "dcs/figure1", *(f"dual-gating/table{n}" for n in range(1, 7)), "dual-gating/figure2", "encoding/pooled",
@@ -37,6 +40,18 @@ def test_its_settings_are_settings_of_its_methods(name, scale):
             assert cell["method"] in found.methods
             has_preset = found.presets or "preset" in str(found.common.get("set")) or found.name.startswith("aggregation")
             assert ("preset" in cell) == (scale == "full" and bool(has_preset) and cell["method"] != "distillation")
+
+
+@pytest.mark.parametrize("name", [name for name, found in RECIPES.items() if found.tables])
+def test_every_row_of_a_published_table_is_run_at_scale_small_too(name):
+    """As many cells, axes and new subjects; budgets of voxels are smaller, names are the same."""
+    found = RECIPES[name]
+    full, small = ([cell["name"] for cell in found.cells(scale, found.data[0])] for scale in ("full", "small"))
+    assert full == small
+    assert len(found.targets("full")) == len(found.targets("small"))
+    assert {axis: len(values) for axis, values in found.grid("full").items()} == {
+        axis: len(values) for axis, values in found.grid("small").items()
+    }
 
 
 def test_what_is_planned_is_the_paper_s(capsys):
@@ -114,9 +129,10 @@ def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
         rows = list(csv.DictReader(file))
     ours = [row for row in rows if "ours" in row["method"].lower()]
     assert ours
-    assert any(
-        value not in ("", "–") for row in ours for key, value in row.items() if key not in ("method", "setting", "table")
-    )
+    assert all(any(value not in ("", "–") for key, value in row.items() if key not in NAMES) for row in ours)
+    assert any(value for row in ours for key, value in row.items() if key.endswith("_interval"))
+    assert not re.search(r">\s*(nan|None|inf)\b", page)
+    assert NOT_SAID not in page  # every dash of ours has a reason
     for entry in RECIPES[name].published():
         assert any(row["method"] == entry["method"] for row in rows)
     stamps = {run: (Path(run) / "evaluation.json").stat().st_mtime_ns for run in result["runs"]}

@@ -26,7 +26,7 @@ from pulvinar.core.storage import write_json, write_text
 from pulvinar.learning.runs import RunFolder
 
 N_RECONSTRUCTED = {"full": "all", "small": "8"}
-SMALL_PICTURES = ("n_images=100", "epochs=1", "low_level_epochs=5")
+SMALL_PICTURES = ("n_images=100", "epochs=1", "low_level_epochs=2")
 
 
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
