@@ -11,7 +11,7 @@ from pulvinar.app import cost, recipe, reproduce
 from pulvinar.app.fit import configs
 from pulvinar.app.reproduce_page import NOT_SAID
 from pulvinar.cli import main
-from pulvinar.core.errors import ConfigError, NotFoundError
+from pulvinar.core.errors import ConfigError, InputError, NotFoundError
 from pulvinar.decoding.decoder_size import Speed
 
 RECIPES = recipe.recipes()
@@ -111,6 +111,14 @@ def test_what_is_set_wins_over_an_axis_too(tmp_path):
     grid = reproduce._grid(RECIPES["troi/table3"], "small", "nsd:x", tmp_path / "runs", [0], given)
     assert grid["grid"] == {}
     assert [(cell["n_voxels"], cell["seed"]) for cell in grid["cell"]] == [("40", "7")]
+
+
+def test_data_planted_with_other_settings_are_not_taken(tmp_path):
+    settings = ("n_train=20", "n_test=10", "image_size=8")
+    place = reproduce._plant(tmp_path, "labelled_images", "image_files", settings)
+    assert reproduce._plant(tmp_path, "labelled_images", "image_files", settings) == place
+    with pytest.raises(InputError, match="other settings than these: n_train=30"):
+        reproduce._plant(tmp_path, "labelled_images", "image_files", ("n_train=30",))
 
 
 @pytest.mark.slow
