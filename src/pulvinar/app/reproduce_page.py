@@ -30,7 +30,7 @@ ELSEWHERE = (
 )
 ALSO = {"encoding": ("r_nested", "r_untuned", "difference")}  # what a reader needs beside the paper's scores
 PICTURE_SCORES = ("pixcorr", "ssim", "inception", "swav")
-PICTURES = "no pictures are made for the {}, only for the run's own voxels"
+PICTURES = "pictures are made from the run's own voxels alone"
 NO_PASS = {
     "dense": "a network trained with gates alone has no dense pass",
     "gated": "a network without gates has no gated pass",
@@ -71,7 +71,7 @@ def write_page(
         simulated=SIMULATED if any(run.simulated for run in runs.values()) else "",
         beside=beside,
         heading="Published beside ours" if entries else "Ours",
-        warning=ELSEWHERE if entries else "A dash: no number of that kind.",
+        warning=ELSEWHERE if entries else "Nothing of this was published as a number.",
         dashes=_dashes(metrics, ours),
         figures=_figures(recipe, named),
         changed=_changed(recipe, scale, parts),
@@ -88,7 +88,8 @@ def _figures(recipe: Recipe, named: Mapping[Path, str]) -> list[tuple[str, Path]
     found = []
     for path, name in named.items():
         for pattern in recipe.figures:
-            found += [(name, place.with_suffix("")) for place in sorted(path.glob(f"{pattern}.png"))]
+            places = sorted(path.glob(f"{pattern}.png"))
+            found += [(name if len(places) == 1 else f"{name}: {place.stem}", place.with_suffix("")) for place in places]
     return found
 
 
@@ -157,13 +158,14 @@ def _all_metrics(ours: Sequence[Ours]) -> list[str]:
 
 
 def _dashes(metrics: Sequence[str], ours: Sequence[Ours]) -> list[tuple[str, str]]:
-    """Why rows of ours have no number: (metric, reason); each reason once for a metric."""
-    found: dict[tuple[str, str], None] = {}
+    """Why rows of ours have no number: (metrics, reason), each reason once."""
+    found: dict[str, dict[str, None]] = {}
     for metric in metrics:
         for _, _, values in ours:
             if values.get(metric) is None:
-                found[tables.metric(metric), str(values.get(f"{metric}_reason") or NOT_SAID)] = None
-    return list(found)
+                reason = str(values.get(f"{metric}_reason") or NOT_SAID)
+                found.setdefault(reason, {})[tables.metric(metric)] = None
+    return [(", ".join(names), reason) for reason, names in found.items()]
 
 
 def _with_intervals(row: Mapping[str, Any], keys: Sequence[str] | Mapping[str, str]) -> dict[str, Any]:
@@ -189,7 +191,8 @@ def _of_decoding(run: Run, label: str) -> list[Ours]:
     evaluation = run.evaluation or {}
     draws = (evaluation.get("protocols") or {}).get("draws")
     headline_is_draws = evaluation.get("protocol") == "draws"
-    gallery = "30 draws of 300" if draws else f"every candidate, gallery of {evaluation.get('gallery_size')}"
+    gallery = f"every candidate, gallery of {evaluation.get('gallery_size')}, chance {tables.percent(evaluation.get('chance'))}"
+    gallery = "30 draws of 300" if draws else gallery
     prefix = "draws_" if draws and not headline_is_draws else ""
     pictures = _pictures(run.folder / "reconstructions" / "summary.json")
     made = []
@@ -198,8 +201,7 @@ def _of_decoding(run: Run, label: str) -> list[Ours]:
         if row is None:
             continue
         values = _with_intervals(row, {key: prefix + key for key in ("image_to_brain_top1", "brain_to_image_top1")})
-        others = {f"{key}_reason": PICTURES.format(tables.in_sentence(name)) for key in PICTURE_SCORES}
-        values |= pictures if name == run.method else others
+        values |= pictures if name == run.method else {f"{key}_reason": PICTURES for key in PICTURE_SCORES}
         made.append((f"{tables.label(name)}, ours: {label}", f"{run.facts['data']['name']}; {gallery}", values))
     return made
 
@@ -208,7 +210,7 @@ def _pictures(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {f"{key}_reason": "this recipe makes no pictures" for key in PICTURE_SCORES}
     summary = read_json(path)
-    reasons = {f"{key}_reason": f"not measured; {why}" for key, why in summary.get("skipped", {}).items()}
+    reasons = {f"{key}_reason": str(why) for key, why in summary.get("skipped", {}).items()}
     return reasons | (_with_intervals(summary["rows"][0], PICTURE_SCORES) if summary.get("rows") else {})
 
 
