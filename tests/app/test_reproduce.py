@@ -54,6 +54,16 @@ def test_every_row_of_a_published_table_is_run_at_scale_small_too(name):
     }
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_tells_cells_apart_does_so_at_scale_small_too(name):
+    """A setting that all small cells share must not stand over one by which they differ; lengths of training may."""
+    found = RECIPES[name]
+    full, small = found.cells("full", found.data[0]), found.cells("small", found.layout()[0])
+    of_both = {key for cell in full for key in cell} - {"preset", "epochs", "n_voxels", "use_reliability"}
+    for key in of_both:
+        assert len({str(cell.get(key)) for cell in small}) == len({str(cell.get(key)) for cell in full}), key
+
+
 def test_what_is_planned_is_the_paper_s(capsys):
     assert main(["reproduce", "troi/table1", "--dry-run"]) == 0
     said = capsys.readouterr().out
