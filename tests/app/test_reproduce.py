@@ -2,17 +2,20 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pulvinar.app import cost, recipe, reproduce
 from pulvinar.app.method_settings import configs
+from pulvinar.app.reproduce_page import NOT_SAID
 from pulvinar.cli import main
-from pulvinar.core.errors import ConfigError, NotFoundError
+from pulvinar.core.errors import ConfigError, InputError, NotFoundError
 from pulvinar.decoding.decoder_size import Speed
 
 RECIPES = recipe.recipes()
+NAMES = ("method", "setting", "table")  # columns of the comparison that are no score
 PAPER_TABLES = [
     *(f"troi/table{n}" for n in (1, 2, 3)), "troi/figure1", "troi/figure3", "aggregation/table1", "aggregation/figure2",
     "dcs/table1", "dcs/figure1", *(f"dual-gating/table{n}" for n in range(1, 7)), "dual-gating/figure2", "encoding/pooled",
@@ -35,8 +38,30 @@ def test_its_settings_are_settings_of_its_methods(name, scale):
         for cell in found.cells(scale, dataset):
             configs(cell["method"], None, found.assignments(cell))
             assert cell["method"] in found.methods
-            assert ("preset" in cell) == (scale == "full" and bool(found.presets or "preset" in str(found.common.get("set"))
-                                          or found.name.startswith("aggregation")))  # fmt: skip
+            has_preset = found.presets or "preset" in str(found.common.get("set")) or found.name.startswith("aggregation")
+            assert ("preset" in cell) == (scale == "full" and bool(has_preset) and cell["method"] != "distillation")
+
+
+@pytest.mark.parametrize("name", [name for name, found in RECIPES.items() if found.tables])
+def test_every_row_of_a_published_table_is_run_at_scale_small_too(name):
+    """As many cells, axes and new subjects; budgets of voxels are smaller, names are the same."""
+    found = RECIPES[name]
+    full, small = ([cell["name"] for cell in found.cells(scale, found.data[0])] for scale in ("full", "small"))
+    assert full == small
+    assert len(found.targets("full")) == len(found.targets("small"))
+    assert {axis: len(values) for axis, values in found.grid("full").items()} == {
+        axis: len(values) for axis, values in found.grid("small").items()
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_tells_cells_apart_does_so_at_scale_small_too(name):
+    """A setting that all small cells share must not stand over one by which they differ; lengths of training may."""
+    found = RECIPES[name]
+    full, small = found.cells("full", found.data[0]), found.cells("small", found.layout()[0])
+    of_both = {key for cell in full for key in cell} - {"preset", "epochs", "n_voxels", "use_reliability"}
+    for key in of_both:
+        assert len({str(cell.get(key)) for cell in small}) == len({str(cell.get(key)) for cell in full}), key
 
 
 def test_what_is_planned_is_the_paper_s(capsys):
@@ -98,6 +123,14 @@ def test_what_is_set_wins_over_an_axis_too(tmp_path):
     assert [(cell["n_voxels"], cell["seed"]) for cell in grid["cell"]] == [("40", "7")]
 
 
+def test_data_planted_with_other_settings_are_not_taken(tmp_path):
+    settings = ("n_train=20", "n_test=10", "image_size=8")
+    place = reproduce._plant(tmp_path, "labelled_images", "image_files", settings)
+    assert reproduce._plant(tmp_path, "labelled_images", "image_files", settings) == place
+    with pytest.raises(InputError, match="other settings than these: n_train=30"):
+        reproduce._plant(tmp_path, "labelled_images", "image_files", ("n_train=30",))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
@@ -114,9 +147,10 @@ def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
         rows = list(csv.DictReader(file))
     ours = [row for row in rows if "ours" in row["method"].lower()]
     assert ours
-    assert any(
-        value not in ("", "–") for row in ours for key, value in row.items() if key not in ("method", "setting", "table")
-    )
+    assert all(any(value not in ("", "–") for key, value in row.items() if key not in NAMES) for row in ours)
+    assert any(value for row in ours for key, value in row.items() if key.endswith("_interval"))
+    assert not re.search(r">\s*(nan|None|inf)\b", page)
+    assert NOT_SAID not in page  # every dash of ours has a reason
     for entry in RECIPES[name].published():
         assert any(row["method"] == entry["method"] for row in rows)
     stamps = {run: (Path(run) / "evaluation.json").stat().st_mtime_ns for run in result["runs"]}

@@ -214,6 +214,7 @@ def test_rdms_of_responses_are_compared_and_fitted(
     )
     few = ["network=squeezenet1_0", "image_size=64", "stages=2", "layouts=none:3", "epochs=3", "n_inner_folds=2", "crops=none"]
     assert main(["fit", "learning_to_aggregate", "--data", "rdms.npz", "--out", "run", "--set", "roi=V1", *few, "--quiet"]) == 0
+    assert json.loads(Path("run/run.json").read_text())["data"]["simulated"] is True  # its page says so
 
 
 def test_building_refuses_what_does_not_fit(capsys: pytest.CaptureFixture[str], study: Path, tmp_path: Path) -> None:

@@ -177,6 +177,20 @@ def test_our_own_row_stands_over_the_published_ones(finished_run: Path) -> None:
     assert "77.6\u00a0%" in {value for values in written.values() for value in values[1:]}
     first = [values[0] for values in written.values()]
     assert "61.0\u00a0%" in first
-    assert first.count("–") == 2  # no table number, no PixCorr
+    assert first.count("–") == 1  # no PixCorr
     table = tables.published(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})])
     assert table.rows[0]["pixcorr"] == "0.559"
+
+
+def test_our_intervals_stand_beside_published_numbers_in_the_unit_of_the_column() -> None:
+    entries = [
+        {"metric": "knn_dense", "unit": "percent", "value": 85.46, "method": "SimSiam"},
+        {"metric": "ssim", "unit": "correlation", "value": 0.4, "method": "SimSiam"},
+    ]
+    ours = {"knn_dense": 0.461, "knn_dense_interval": (0.4419, 0.48), "ssim": 0.31, "ssim_interval": [0.2949, 0.33]}
+    table = tables.published(entries, [("ours", "made up", ours), ("again", "made up", {"knn_dense": float("nan")})])
+    columns = {column.key: column for column in table.columns}
+    assert [columns["knn_dense"].value(row) for row in table.rows] == ["46.1\u00a0%", "–", "85.46\u00a0%"]
+    assert [columns["knn_dense"].interval(row) for row in table.rows] == ["[44.2, 48.0]", "", ""]
+    assert columns["ssim"].interval(table.rows[0]) == "[0.295, 0.33]"
+    assert "95" in columns["knn_dense"].head(table.rows)

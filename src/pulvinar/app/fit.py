@@ -185,7 +185,7 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
         "target": opened.target if isinstance(opened, Experiment) else None,
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
-        "simulated": isinstance(opened, Experiment) and bool(opened.simulated),
+        "simulated": bool(getattr(opened, "simulated", False)),  # responses of an experiment, or RDMs, were planted
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust

@@ -2,9 +2,10 @@
 
 What stands at the head of a file holds for every recipe in it: paper, wing (whose published.csv has the numbers), kind of
 data, data (the paper's sets), needs (what has to be had), differs (from the paper), presets (data set -> preset), size (what
-memory and hours are estimated for), set, and [small], which is put over a recipe at scale small. A [[recipe]] has name, title,
-methods and, as in a sweep's grid, target, cell, grid and set; after: what is done with every run; figures: pictures of every
-run that stand on the page, without suffix; published: tables (default: its name).
+memory and hours are estimated for), set, and [small], which is put over a recipe at scale small (`of`: method -> what is set
+for its cells alone). A [[recipe]] has name, title, methods and, as in a sweep's grid, target, cell, grid and set; after: what
+is done with every run; figures: pictures of every run that stand on the page, without suffix; published: tables (default: its
+name); small, which is put over [small].
 """
 
 import copy
@@ -91,6 +92,7 @@ class Recipe:
         if scale == "small":
             shared = {} if "set" in self.small else self.common["small"].get("set", {})
             layers += [shared, self.common["small"].get("of", {}).get(method, {}), self.small.get("set", {})]
+            layers += [self.small.get("of", {}).get(method, {})]
         made: dict[str, Any] = {}
         for layer in layers:
             made |= layer

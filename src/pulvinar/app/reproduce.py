@@ -22,10 +22,12 @@ from pulvinar.app.reproduce_page import write_page
 from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.core.progress import log
-from pulvinar.core.storage import write_json, write_text
+from pulvinar.core.storage import read_json, write_json, write_text
+from pulvinar.learning.runs import RunFolder
 
-N_RECONSTRUCTED = {"full": "all", "small": "12"}
-SMALL_PICTURES = ("n_images=300", "epochs=1", "low_level_epochs=5")
+N_RECONSTRUCTED = {"full": "all", "small": "8"}
+SMALL_PICTURES = ("n_images=100", "epochs=1", "low_level_epochs=2")
+SMALL_IMAGES = ("n_train=160", "n_test=60")  # labelled images, and those that features are transferred to
 
 
 def listed(data: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -148,10 +150,7 @@ def _planted(found: Recipe, scale: Scale, out: Path) -> str:
             + "\n  ".join(found.needs)
         )
     layout, settings = found.layout()
-    place = out / "data" / layout
-    if not place.exists():
-        log(f"planting data in the layout of {layout}: {place}")
-        simulate(str(place), layout=layout, assignments=settings)
+    place = _plant(out, layout, layout, settings)
     if found.kind == "dissimilarities":
         return ",".join(f"{layout}:{path}" for path in sorted((place / "Training_Data").iterdir()) if path.is_dir())
     return f"{layout}:{place}" + (f"?image_size={64}" if layout == "nsd" else "")
@@ -161,10 +160,22 @@ def _planted_labels(found: Recipe, scale: Scale, out: Path) -> str | None:
     """Labelled images for the recipes that classify, at scale small."""
     if "classify" not in found.after or scale == "full":
         return None
-    place = out / "data" / "image_files"
+    return str(_plant(out, "labelled_images", "image_files", SMALL_IMAGES))
+
+
+def _plant(out: Path, name: str, layout: str, settings: Sequence[str]) -> Path:
+    """OUT/data/NAME, planted if it is not there; `InputError` where it was planted with other settings."""
+    place, note = out / "data" / name, out / "data" / f"{name}.json"
+    wanted = {"layout": layout, "settings": list(settings)}
     if not place.exists():
-        simulate(str(place), layout="image_files", assignments=["n_train=240", "n_test=60"])
-    return str(place)
+        log(f"planting data in the layout of {layout}: {place}")
+        simulate(str(place), layout=layout, assignments=settings)
+        write_json(note, wanted)
+    elif not note.is_file() or read_json(note) != wanted:
+        raise InputError(
+            f"{place} was planted with other settings than these: {', '.join(settings)}. Name another --out, or remove it"
+        )
+    return place
 
 
 def _grid(
@@ -239,13 +250,16 @@ def _score_elsewhere(run: Path, scale: Scale, others: Sequence[str], images: str
         evaluating.evaluate(str(run), data=other, controls=False)
 
 
+def _score_at_unit_length(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
+    """Nearest neighbours of features of unit length, as table 3 of dual gating has them; students are scored so anyway."""
+    if RunFolder.reopen(run).method != "distillation":
+        evaluating.evaluate(str(run), controls=False, assignments=["normalised=true"])
+
+
 def _other_images(scale: Scale, out: Path) -> list[str]:
     if scale == "full":
         raise InputError("--data: two image sets or more are needed to transfer between")
-    place = out / "data" / "image_files_2"
-    if not place.exists():
-        simulate(str(place), layout="image_files", assignments=["seed=1", "n_train=240", "n_test=60"])
-    return [f"image_files:{place}"]
+    return [f"image_files:{_plant(out, 'image_files_2', 'image_files', ('seed=1', *SMALL_IMAGES))}"]
 
 
 STEPS: dict[str, Callable[..., None]] = {
@@ -254,4 +268,5 @@ STEPS: dict[str, Callable[..., None]] = {
     "classify": _classify,
     "salience": _salience,
     "transfer of images": _score_elsewhere,
+    "unit length": _score_at_unit_length,
 }

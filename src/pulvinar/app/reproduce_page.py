@@ -19,6 +19,7 @@ UNITS = {
     "r_optimistic": "r",
     "r_nested": "r",
     "r_untuned": "r",
+    "difference": "r",
     "pixcorr": "correlation",
     "ssim": "correlation",
     "swav": "distance",
@@ -27,6 +28,16 @@ ELSEWHERE = (
     "Published numbers as printed, ours above them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
 )
+ALSO = {"encoding": ("r_nested", "r_untuned", "difference")}  # what a reader needs beside the paper's scores
+PICTURE_SCORES = ("pixcorr", "ssim", "inception", "swav")
+PICTURES = "pictures are made from the run's own voxels alone"
+NO_PASS = {
+    "dense": "a network trained with gates alone has no dense pass",
+    "gated": "a network without gates has no gated pass",
+}
+BESIDE = ("_interval", "_reason")  # what stands beside a value, under its name
+TWO_RUNS = "it compares two runs voxel by voxel, which this page does not"
+NOT_SAID = "not measured by this run"
 
 
 def write_page(
@@ -37,11 +48,12 @@ def write_page(
     named = {path: _label(path, len(facts["seeds"]) > 1) for path in runs}
     ours = [row for path, run in runs.items() for row in OURS[recipe.wing](run, named[path])]
     entries = recipe.published()
-    metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries)) or _all_metrics(ours)
-    beside = tables.published(entries or [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics], ours)
+    also = ALSO.get(recipe.wing, ())
+    metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also])) if entries else _all_metrics(ours)
+    nothing = [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics]
+    beside = tables.published(entries or nothing, ours, also=also)
     if not entries:
-        columns = [column for column in beside.columns if column.key != "table"]
-        beside = Table(columns, beside.rows[:-1], ours=range(len(beside.rows) - 1))
+        beside = Table(beside.columns, beside.rows[:-1], ours=range(len(beside.rows) - 1))
     rows = [
         {"run": str(path.relative_to(folder)), "name": named[path], "finding": "".join(headline(run)[0])}
         for path, run in runs.items()
@@ -58,7 +70,9 @@ def write_page(
         cautions=_cautions({named[path]: run for path, run in runs.items()}),
         simulated=SIMULATED if any(run.simulated for run in runs.values()) else "",
         beside=beside,
-        warning=ELSEWHERE,
+        heading="Published beside ours" if entries else "Ours",
+        warning=ELSEWHERE if entries else "Nothing of this was published as a number.",
+        dashes=_dashes(metrics, ours),
         figures=_figures(recipe, named),
         changed=_changed(recipe, scale, parts),
         differs=recipe.differs(scale),
@@ -74,7 +88,8 @@ def _figures(recipe: Recipe, named: Mapping[Path, str]) -> list[tuple[str, Path]
     found = []
     for path, name in named.items():
         for pattern in recipe.figures:
-            found += [(name, place.with_suffix("")) for place in sorted(path.glob(f"{pattern}.png"))]
+            places = sorted(path.glob(f"{pattern}.png"))
+            found += [(name if len(places) == 1 else f"{name}: {place.stem}", place.with_suffix("")) for place in places]
     return found
 
 
@@ -136,10 +151,39 @@ def _command(recipe: Recipe, facts: Mapping[str, Any]) -> str:
 
 
 def _all_metrics(ours: Sequence[Ours]) -> list[str]:
-    return list(dict.fromkeys(name for _, _, values in ours for name in values))
+    return list(dict.fromkeys(name for _, _, values in ours for name in values if not name.endswith(BESIDE)))
 
 
 # --- our numbers under the published metrics ------------------------------------------------------------------------------
+
+
+def _dashes(metrics: Sequence[str], ours: Sequence[Ours]) -> list[tuple[str, str]]:
+    """Why rows of ours have no number: (metrics, reason), each reason once."""
+    found: dict[str, dict[str, None]] = {}
+    for metric in metrics:
+        for _, _, values in ours:
+            if values.get(metric) is None:
+                reason = str(values.get(f"{metric}_reason") or NOT_SAID)
+                found.setdefault(reason, {})[tables.metric(metric)] = None
+    return [(", ".join(names), reason) for reason, names in found.items()]
+
+
+def _with_intervals(row: Mapping[str, Any], keys: Sequence[str] | Mapping[str, str]) -> dict[str, Any]:
+    """Values of a row, each with its interval where it has one. keys: those wanted, or wanted -> as it is called in the row."""
+    found: dict[str, Any] = {}
+    for name, key in (keys if isinstance(keys, Mapping) else dict(zip(keys, keys, strict=True))).items():
+        found[name] = row.get(key)
+        bounds = Column(key, key).ends(row)
+        found |= {f"{name}_interval": bounds} if bounds else {}
+    return found
+
+
+def _shares(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Percents as shares."""
+    return {
+        name: None if value is None else [end / 100 for end in value] if name.endswith("_interval") else value / 100
+        for name, value in values.items()
+    }
 
 
 def _of_decoding(run: Run, label: str) -> list[Ours]:
@@ -147,50 +191,65 @@ def _of_decoding(run: Run, label: str) -> list[Ours]:
     evaluation = run.evaluation or {}
     draws = (evaluation.get("protocols") or {}).get("draws")
     headline_is_draws = evaluation.get("protocol") == "draws"
-    gallery = "30 draws of 300" if draws else f"every candidate, gallery of {evaluation.get('gallery_size')}"
+    gallery = f"every candidate, gallery of {evaluation.get('gallery_size')}, chance {tables.percent(evaluation.get('chance'))}"
+    gallery = "30 draws of 300" if draws else gallery
     prefix = "draws_" if draws and not headline_is_draws else ""
-    summary = run.folder / "reconstructions" / "summary.json"
-    pictures = _pictures(summary)
+    pictures = _pictures(run.folder / "reconstructions" / "summary.json")
     made = []
     for name in (run.method, "annotated", "ridge"):
         row = run.row(name)
         if row is None:
             continue
-        values = {key: row.get(prefix + key) for key in ("image_to_brain_top1", "brain_to_image_top1")}
-        values |= pictures if name == run.method else {}
+        values = _with_intervals(row, {key: prefix + key for key in ("image_to_brain_top1", "brain_to_image_top1")})
+        values |= pictures if name == run.method else {f"{key}_reason": PICTURES for key in PICTURE_SCORES}
         made.append((f"{tables.label(name)}, ours: {label}", f"{run.facts['data']['name']}; {gallery}", values))
     return made
 
 
 def _pictures(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return {}
-    rows = read_json(path).get("rows", [])
-    return {key: rows[0].get(key) for key in ("pixcorr", "ssim", "inception", "swav") if rows}
+        return {f"{key}_reason": "this recipe makes no pictures" for key in PICTURE_SCORES}
+    summary = read_json(path)
+    reasons = {f"{key}_reason": str(why) for key, why in summary.get("skipped", {}).items()}
+    return reasons | (_with_intervals(summary["rows"][0], PICTURE_SCORES) if summary.get("rows") else {})
 
 
 def _of_gating(run: Run, label: str) -> list[Ours]:
+    name = str(run.facts["data"]["name"])
     evaluation = run.evaluation or {}
-    values: dict[str, Any] = {}
-    for row in evaluation.get("rows", ()):
-        branch = row.get("branch")
-        if branch in ("dense", "gated"):
-            values |= {f"knn_{branch}": row["knn"], f"linear_{branch}": row["linear"]}
-            values |= {"mac_share": row["mac_share"]} if branch == "gated" else {}
+    values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear"))
     if run.method == "distillation" and evaluation.get("rows"):
-        values["knn1_normalised"] = evaluation["rows"][0]["knn"]
-    made = [(f"Ours: {label}", str(run.facts["data"]["name"]), values)]
-    for name, other in run.elsewhere.items():
-        scores = {f"linear_{row['branch']}": row["linear"] for row in other["rows"] if row.get("branch") in ("dense", "gated")}
-        made.append((f"Ours: {label}", f"{run.facts['data']['name']} to {name}", scores))
-    return made
+        values |= _with_intervals(evaluation["rows"][0], {"knn1_normalised": "knn"})
+    elsewhere = []
+    for place, other in run.elsewhere.items():
+        if other.get("own_images") and other.get("changed") == {"normalised": True}:
+            row = next(row for row in other["rows"] if row.get("branch") in ("dense", "gated"))
+            values |= _with_intervals(row, {"knn1_normalised": "knn"})
+        else:
+            scores = _of_passes(run, other["rows"], ("linear",))
+            elsewhere.append((f"Ours: {label}", f"{name} to {place}", scores))
+    return [(f"Ours: {label}", name, values), *elsewhere]
+
+
+def _of_passes(run: Run, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
+    """Scores of the dense and of the gated pass, and the share of multiply-adds of the latter."""
+    own = {str(row["branch"]): row for row in rows if row.get("branch") in ("dense", "gated")}
+    values: dict[str, Any] = {}
+    for branch in ("dense", "gated"):
+        for kind in kinds:
+            key = f"{kind}_{branch}"
+            missing = {f"{key}_reason": NO_PASS[branch]}
+            values |= _with_intervals(own[branch], {key: kind}) if branch in own else missing
+    if "gated" in own:
+        return values | {"mac_share": own["gated"]["mac_share"]}
+    return values | {"mac_share_reason": "all multiply-adds are done where there are no gates"}
 
 
 def _of_rsa(run: Run, label: str) -> list[Ours]:
     name = str(run.facts["data"]["name"])
     tables_of = {"unseen images": run.rows, "held-out pairs": (run.evaluation or {}).get("held_out_pairs", {}).get("rows", ())}
     return [
-        (f"Ours: {label}, {row['target']}", f"{name}; {what}", {"percent": row["percent"] / 100})
+        (f"Ours: {label}, {row['target']}", f"{name}; {what}", _shares(_with_intervals(row, ["percent"])))
         for what, rows in tables_of.items()
         for row in rows
         if row["name"] == "learning_to_aggregate"
@@ -199,9 +258,12 @@ def _of_rsa(run: Run, label: str) -> list[Ours]:
 
 def _of_encoding(run: Run, label: str) -> list[Ours]:
     made = []
+    keys = {key: key for key in ("r_optimistic", "r_nested", "r_untuned", "difference")}
     for row in run.rows:
         if row["roi"] == "all" and row["hemisphere"] == "both":
-            values = {key: row.get(key) for key in ("r_optimistic", "r_nested", "r_untuned", "share_improved")}
+            values = _with_intervals(row, keys | {"voxels_improved_over_untuned": "share_improved"})
+            values |= {f"{key}_reason": row.get(f"{key}_reason") for key in keys}
+            values |= {f"voxels_improved_over_{other}_tuned_reason": TWO_RUNS for other in ("regression", "contrastive")}
             made.append((f"Ours: {label}, {row['subject']}", f"{run.facts['data']['name']}, all voxels", values))
     return made
 

@@ -28,6 +28,10 @@ METRICS = {
     "r_optimistic": "r, optimistic",
     "r_nested": "r, nested",
     "r_untuned": "r, untuned",
+    "difference": "r, minus untuned",
+    "voxels_improved_over_untuned": "voxels improved over untuned",
+    "voxels_improved_over_regression_tuned": "voxels improved over regression-tuned",
+    "voxels_improved_over_contrastive_tuned": "voxels improved over contrastive-tuned",
     "knn_dense": "1-NN, dense",
     "knn_gated": "1-NN, gated",
     "knn1_normalised": "1-NN, unit length",
@@ -219,24 +223,41 @@ def records(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
     return [entry | reason for entry, reason in zip(score_table(rows, method).records(), reasons, strict=True)]
 
 
-def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = ()) -> Table:
-    """Published rows by metric; above them ours: (name, data, metric -> value), a dash where there is no such value."""
-    metrics = list(dict.fromkeys(str(entry["metric"]) for entry in entries))
-    grouped: dict[tuple[str, str, str], dict[str, str]] = {}
-    for entry in entries:
-        gallery = f", gallery of {entry['gallery_size']}" if entry.get("gallery_size") else ""
-        key = (str(entry.get("table", "")), f"{entry.get('setting', '')}{gallery}", str(entry.get("method", "")))
-        grouped.setdefault(key, {})[str(entry["metric"])] = _published_value(entry)
+def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = (), *, also: Sequence[str] = ()) -> Table:
+    """Published rows by metric; above them ours: (name, data, metric -> value), a dash where there is no such value.
+
+    Our values may have intervals beside them, under the metric's name with `_interval`. also: metrics of ours alone.
+    """
+    metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also]))
+    grouped = _grouped(entries)
     rows: list[Row] = [
-        {"method": name, "setting": data, **{key: _ours(values, entries, key) for key in metrics}}
+        {"method": name, "setting": data, **{key: text for metric in metrics for key, text in _ours(values, entries, metric)}}
         for name, data, values in ours
     ]
     rows += [
-        {"method": method, "setting": setting, "table": table, **values} for (table, setting, method), values in grouped.items()
+        {"method": method, "setting": setting, "table": table, **dict.fromkeys(also, "–"), **values}
+        for (table, setting, method), values in grouped.items()
     ]
-    columns = [Column("method", "method", note="setting"), Column("table", "table")]
-    columns += [Column(name, metric(name), form="g") for name in metrics]
+    several = len({table for table, _, _ in grouped}) > 1
+    columns = [Column("method", "method", note="setting"), *([Column("table", "table")] if several else [])]
+    columns += [Column(name, metric(name), form=".1f" if _is_percent(entries, name) else ".3g") for name in metrics]
     return Table(columns, rows, ours=range(len(ours)))
+
+
+def _grouped(entries: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, str]]:
+    """(table, setting, method) -> metric -> as written; what only some metrics of a row have (a gallery) does not split it."""
+    galleries: dict[tuple[str, str, str], dict[Any, None]] = {}
+    for entry in entries:
+        key = (str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", "")))
+        galleries.setdefault(key, {})[entry.get("gallery_size")] = None
+    grouped: dict[tuple[str, str, str], dict[str, str]] = {}
+    for entry in entries:
+        table, setting, method = str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", ""))
+        sizes = [size for size in galleries[table, setting, method] if size]
+        own = sizes[:1] if len(sizes) <= 1 else [entry.get("gallery_size")] if entry.get("gallery_size") else []
+        gallery = f", gallery of {own[0]}" if own else ""
+        grouped.setdefault((table, f"{setting}{gallery}", method), {})[str(entry["metric"])] = _published_value(entry)
+    return grouped
 
 
 def published_beside(run: Run, ours: Row) -> Table:
@@ -251,13 +272,22 @@ def _published_value(row: Row) -> str:
     value = row.get("value")
     if not isinstance(value, int | float):
         return "–"
-    return f"{value:.1f}{NO_BREAK}%" if row.get("unit") == "percent" else f"{value:g}"
+    if row.get("unit") != "percent":
+        return f"{value:g}"
+    return f"{value:.1f}{NO_BREAK}%" if float(f"{value:.1f}") == value else f"{value:g}{NO_BREAK}%"  # as printed, not rounded
 
 
-def _ours(row: Row, published: Sequence[Row], name: str) -> str:
-    """Our value of a published metric: retrieval scores as percents, others as they are."""
-    value = row.get(name)
-    if not isinstance(value, int | float):
-        return "–"
-    as_percent = any(other.get("unit") == "percent" for other in published if other["metric"] == name)
-    return percent(value, 1) if as_percent else f"{value:.3g}"
+def _is_percent(published: Sequence[Row], name: str) -> bool:
+    return any(entry.get("unit") == "percent" for entry in published if entry["metric"] == name)
+
+
+def _ours(row: Row, published: Sequence[Row], name: str) -> list[tuple[str, Any]]:
+    """Our value of a published metric, retrieval scores as percents, others as they are; and its interval in the same unit."""
+    value, bounds = row.get(name), row.get(f"{name}_interval")
+    if not isinstance(value, int | float) or _absent(value):
+        return [(name, "–")]
+    as_percent = _is_percent(published, name)
+    written = [(name, percent(value, 1) if as_percent else f"{value:.3g}")]
+    if bounds is None or any(map(_absent, bounds)):
+        return written
+    return [*written, (f"{name}_interval", tuple(100 * end if as_percent else end for end in bounds))]
