@@ -306,6 +306,7 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
         "simulated": isinstance(opened, Experiment) and bool(opened.simulated),
+        "space": space if isinstance(space := getattr(opened, "facts", {}).get("space"), str) else None,
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust
@@ -512,12 +513,15 @@ def _exists(source: str) -> bool:
 
 
 @uses_run
-def report(run: str, out: str | None = None, *, umap: bool = False) -> dict[str, Any]:
-    """Build the HTML page of a run. umap: of a self-supervised run, place its test images by UMAP (by PCA otherwise)."""
+def report(run: str, out: str | None = None, *, umap: bool = False, viewer: bool = True) -> dict[str, Any]:
+    """Build the HTML page of a run. umap: of a self-supervised run, place its test images by UMAP (by PCA otherwise).
+
+    viewer: interactive views of the brain in it.
+    """
     from pulvinar.report.page import build as build_page
 
     if umap:
         from pulvinar.gating.figures import keep_umap
 
         keep_umap(run)
-    return {"run": run, "report": str(build_page(run, out))}
+    return {"run": run, "report": str(build_page(run, out, viewer=viewer))}
