@@ -8,6 +8,7 @@ import atexit
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import install_import_hook
 
 from pulvinar.core.progress import REPORTER
+from pulvinar.report import viewer
 
 # Compiled modules are kept, as for any user: a test that starts a process would otherwise compile torch each time.
 sys.dont_write_bytecode = False
@@ -42,12 +44,29 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "app")] 
 
 REPORTER.to_stderr = True  # as on the command line; what Python sees is tested in tests/test_python.py and tests/core
 
+MAKE_VIEWER = viewer.make
+
 hook = install_import_hook(TYPED, "beartype.beartype")
 hook.__enter__()
 
 # Processes share the cores: without this each would start a thread per core.
 N_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, torch.get_num_threads() // N_PROCESSES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_pages() -> Iterator[None]:
+    """Pages without the interactive views, which take seconds each; `interactive` is for tests that want them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viewer, "make", lambda *_given, **_settings: viewer.Viewer())
+        yield
+
+
+@pytest.fixture
+def interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with their interactive views."""
+    monkeypatch.setattr(viewer, "make", MAKE_VIEWER)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -2,10 +2,14 @@
 
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -85,10 +89,66 @@ def test_the_page_is_dark_where_that_is_wanted(make_run, tmp_path):
     assert found["ground"] != "rgb(255, 255, 255)"
 
 
+VIEWER = """<script>
+addEventListener("message", (event) => {
+  const frame = document.querySelector(".viewer iframe");
+  if (event.data?.viewerHeight) setTimeout(() => fetch("ADDRESS" + encodeURIComponent(JSON.stringify({
+    viewer: event.data.viewerHeight, title: frame.title, width: document.documentElement.scrollWidth,
+    height: frame.getBoundingClientRect().height,
+    keys: [...document.querySelectorAll(".key-of-layer:not([hidden])")].map((key) => key.textContent),
+  })), {mode: "no-cors"}), 200);
+});
+addEventListener("load", () => setTimeout(() => document.querySelector(".viewer").scrollIntoView(), 100));
+</script>"""
+
+
+def told(html: Path, folder: Path, width: int, spy: str) -> dict:
+    """What the page sends to an address here, in a browser whose time runs: nothing is unpacked in a virtual one."""
+    sent: queue.Queue[str] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+            sent.put(unquote(self.path[2:]))
+
+        def log_message(self, *_said: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    spied = folder / "spied.html"
+    spied.write_text(
+        html.read_text().replace("</head>", spy.replace("ADDRESS", f"http://127.0.0.1:{server.server_port}/?") + "</head>")
+    )
+    (folder / "frame.html").write_text(
+        f'<!doctype html><iframe src="spied.html" style="width:{width}px;height:900px"></iframe>'
+    )
+    flags = (*FLAGS[:3], f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", "--window-size=1100,1000")
+    browser = subprocess.Popen([CHROMIUM, *flags, f"file://{folder / 'frame.html'}"], stderr=subprocess.DEVNULL)
+    try:
+        return json.loads(sent.get(timeout=100))
+    finally:
+        browser.kill()
+        browser.wait()
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("interactive")
+@pytest.mark.parametrize("width", [360, 1024])
+def test_the_slices_are_drawn_in_their_frame(make_run, tmp_path, width):
+    found = told(page.build(make_run(tmp_path / "run")), tmp_path, width, VIEWER)
+    assert found["viewer"] == pytest.approx(found["height"], abs=3)
+    assert found["width"] <= width
+    assert found["title"] == "Interactive view: TROI"
+    assert len(found["keys"]) == 1
+    assert re.match(r"found \d+missed \d+false alarm \d+$", found["keys"][0])
+
+
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here (npm install axe-core; AXE_CORE=.../axe.min.js)")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1024])
-def test_axe_finds_nothing(make_run, tmp_path, width, dark):
+def test_axe_finds_nothing(make_run, tmp_path, width, dark, interactive):
     html = page.build(make_run(tmp_path / "run"))
     spy = f"<script>{AXE.read_text(encoding='utf-8')}</script>{RULES}"
     found = looked_at(html, tmp_path, width, dark=dark, spy=spy)

@@ -28,6 +28,7 @@ EXTRAS = {  # what each is for
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
     "weights": "trained weights of an image network without a hub: data embed, weights=packaged",
     "loggers": "fit --log tensorboard, wandb or mlflow",
+    "viewer": "surfaces to turn in reports",
     "cluster": "sweep --on slurm, sweep --on dask",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -136,12 +136,15 @@ def _exists(source: str) -> bool:
 
 
 @uses_run
-def report(run: str, out: str | None = None, *, umap: bool = False) -> dict[str, Any]:
-    """Build the HTML page of a run. umap: of a self-supervised run, place its test images by UMAP (by PCA otherwise)."""
+def report(run: str, out: str | None = None, *, umap: bool = False, viewer: bool = True) -> dict[str, Any]:
+    """Build the HTML page of a run. umap: of a self-supervised run, place its test images by UMAP (by PCA otherwise).
+
+    viewer: interactive views of the brain in it.
+    """
     from pulvinar.report.page import build as build_page
 
     if umap:
         from pulvinar.gating.figures import keep_umap
 
         keep_umap(run)
-    return {"run": run, "report": str(build_page(run, out))}
+    return {"run": run, "report": str(build_page(run, out, viewer=viewer))}

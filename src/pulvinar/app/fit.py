@@ -186,6 +186,7 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
         "fingerprint": opened.fingerprint(),
         "images": opened.image_fingerprint() if isinstance(opened, Experiment) else None,
         "simulated": bool(getattr(opened, "simulated", False)),  # responses of an experiment, or RDMs, were planted
+        "space": space if isinstance(space := getattr(opened, "facts", {}).get("space"), str) else None,
     }
     if on_trust := _on_trust(opened):
         facts["on_trust"] = on_trust

@@ -174,9 +174,12 @@ class Run(Shown):
             read = dataclasses.replace(read, evaluation=to_jsonable(result))
         return Evaluation(result, read)
 
-    def report(self, out: str | os.PathLike[str] | None = None) -> Path:
-        """Write the HTML page of the run (default: report.html in its folder); where it is."""
-        return Path(evaluating.report(str(self.path), None if out is None else os.fspath(out))["report"])
+    def report(self, out: str | os.PathLike[str] | None = None, *, viewer: bool = True) -> Path:
+        """Write the HTML page of the run (default: report.html in its folder); where it is.
+
+        viewer: with interactive views of the brain, where its voxels have places.
+        """
+        return Path(evaluating.report(str(self.path), None if out is None else os.fspath(out), viewer=viewer)["report"])
 
     def predict(self, images: "str | os.PathLike[str] | np.ndarray | Stimuli") -> dict[str, np.ndarray]:
         """What the run predicts for new images: name -> array with a row per image, and the rows' names under 'id'.

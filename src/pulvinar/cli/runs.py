@@ -140,7 +140,7 @@ def _reconstruct(arguments: argparse.Namespace) -> Result:
 def _report(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.evaluate import report
 
-    result = report(arguments.run, arguments.out, umap=arguments.umap)
+    result = report(arguments.run, arguments.out, umap=arguments.umap, viewer=arguments.viewer)
     say(arguments, result["report"])
     return result
 
@@ -159,6 +159,26 @@ def _show_evaluation(arguments: argparse.Namespace, result: Result) -> None:
 
     if not arguments.json:
         print(evaluation_text(result))
+
+
+def _declare_report(commands: Commands) -> None:
+    report = commands.add(
+        "report",
+        _report,
+        "one self-contained HTML page of a run, or of a sweep of self-supervised runs",
+        example="pulvinar report runs/troi",
+    )
+    report.add_argument("run", help="run folder, or folder of a sweep")
+    report.add_argument("--out", help="where to write it (default: RUN/report.html)")
+    report.add_argument(
+        "--umap", action="store_true", help="self-supervised: place test images by UMAP, not by PCA (slow, once)"
+    )
+    report.add_argument(
+        "--viewer",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with or without interactive views of the brain (with; they add .1 to 6 MB to the page)",
+    )
 
 
 def declare(commands: Commands) -> None:
@@ -226,17 +246,7 @@ def declare(commands: Commands) -> None:
     made.add_argument("--weights", help="folder of files with the measures' weights")
     made.add_argument("--only-pictures", action="store_true", help="leave out the controls")
     add_settings(made)
-    report = commands.add(
-        "report",
-        _report,
-        "one self-contained HTML page of a run, or of a sweep of self-supervised runs",
-        example="pulvinar report runs/troi",
-    )
-    report.add_argument("run", help="run folder, or folder of a sweep")
-    report.add_argument("--out", help="where to write it (default: RUN/report.html)")
-    report.add_argument(
-        "--umap", action="store_true", help="self-supervised: place test images by UMAP, not by PCA (slow, once)"
-    )
+    _declare_report(commands)
     verify = commands.add(
         "verify",
         _verify,

@@ -69,13 +69,15 @@ def read_description(path: str | os.PathLike[str]) -> Experiment:
         for files in description.subjects
         if files.fmriprep is not None
     }
+    spaces = {files.space for files in description.subjects}
+    space = {"space": next(iter(spaces))} if len(spaces) == 1 and None not in spaces else {}
     experiment = Experiment(
         name=description.name,
         stimuli=stimuli,
         subjects=subjects,
         split=split,
         target=description.target,
-        facts={**description.facts, **estimates, **({"on_trust": dict(found.on_trust)} if found.on_trust else {})},
+        facts={**space, **description.facts, **estimates, **({"on_trust": dict(found.on_trust)} if found.on_trust else {})},
     )
     notes = image_notes(stimuli)  # all pictures have been read, to see that no test image is among those for training
     return experiment.with_facts({"images": "; ".join(notes)}) if notes else experiment

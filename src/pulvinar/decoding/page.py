@@ -9,11 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pulvinar.decoding import curves_figure, roi_figure, score_figure, summary_picture, trial_figure
+from pulvinar.decoding import views as brain_views
 from pulvinar.decoding.pictures import page as pictures_page
 from pulvinar.report import brain_maps, tables
 from pulvinar.report.findings import coverage
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
+from pulvinar.report.viewer import Viewer
 from pulvinar.scores.table import Table, csv_text
 
 PLACES = {  # kind of geometry -> what its picture shows
@@ -41,6 +43,11 @@ def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
     if run.maps is not None and run.evaluation is not None:
         found["summary"] = partial(summary_picture.draw, run, run.maps, run.evaluation)
     return found
+
+
+def views(run: Run) -> dict[str, Viewer]:
+    """The interactive view of the voxels."""
+    return brain_views.views(run)
 
 
 def records(run: Run) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -30,11 +30,21 @@ def agreement(maps: Maps) -> np.ndarray:
     return maps.reference * REFERENCE_CODE + maps.selected * SELECTED_CODE
 
 
+def words(maps: Maps, reference: str) -> dict[int, str]:
+    """Code -> word of the kinds of voxels; an annotated ROI is no truth, so nothing is called found or missed."""
+    return {BOTH_CODE: "selected"} if maps.reference is None else WORDS.get(reference, WORDS["annotated"])
+
+
+def colour(code: int) -> str:
+    """Colour of a kind of voxels."""
+    return to_hex(COLOURS[code])
+
+
 def legend(maps: Maps, reference: str) -> list[Patch]:
-    """One patch per kind of voxel, with its count; an annotated ROI is no truth, so nothing is called found or missed."""
+    """One patch per kind of voxel, with its count."""
     codes = agreement(maps)
-    words = {BOTH_CODE: "selected"} if maps.reference is None else WORDS.get(reference, WORDS["annotated"])
-    patches = [Patch(color=COLOURS[code], label=f"{word} {np.sum(codes == code):,}") for code, word in words.items()]
+    kinds = words(maps, reference).items()
+    patches = [Patch(color=COLOURS[code], label=f"{word} {np.sum(codes == code):,}") for code, word in kinds]
     rest = "not selected" if maps.reference is None else "neither"
     return [*patches, Patch(color=BRAIN, label=f"{rest} {np.sum(codes == NEITHER_CODE):,}")]
 

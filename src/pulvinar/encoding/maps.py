@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -22,6 +22,7 @@ from pulvinar.report.drawing import BRAIN, WEIGHTS, bare
 from pulvinar.report.panels import SIDES, Panel, panels
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.report.template_surface import Picture, TemplateVertices, inflated, on_template, picture
+from pulvinar.report.viewer import Layer
 
 SIGNIFICANT = 0.05
 N_SLICES, WIDTH, TALLEST = 7, 10.0, 1.9
@@ -90,6 +91,18 @@ def write_files(run: Run, every: list[VoxelMaps]) -> list[Path]:
         folder = run.folder / "artifacts"
         written += brain_maps.write_values(folder, maps.geometry, values, simulated=run.simulated)
     return written
+
+
+def layers(maps: VoxelMaps) -> list[Layer]:
+    """What the interactive view shows: r of the significant voxels, r of all, and the layer that predicts a voxel."""
+    r, layer = np.nan_to_num(maps.arrays["r"]), maps.arrays["layer"].astype(int)
+    names = maps.layer_names or [f"layer {number + 1}" for number in range(int(layer.max()) + 1)]
+    kinds = tuple(zip(names, (to_hex(colour) for colour in _palette(len(names))), strict=True))
+    return [
+        Layer(name="r, significant voxels (q ≤ .05)", values=np.where(maps.significant, r, 0)),
+        Layer(name="r, all voxels", values=r),
+        Layer(name="layer, significant voxels", values=np.where(maps.significant, layer + 1, 0), kinds=kinds),
+    ]
 
 
 def draw(maps: VoxelMaps) -> Figure:

@@ -16,8 +16,9 @@ from pulvinar.encoding import maps as encoding_maps
 from pulvinar.encoding.evaluation import left_out_lines, warnings_of
 from pulvinar.encoding.scores import score_table
 from pulvinar.encoding.transfer import left_out
-from pulvinar.report import tables
+from pulvinar.report import tables, viewer
 from pulvinar.report.run_folder import Run, read_arrays
+from pulvinar.report.viewer import Viewer
 from pulvinar.scores.resampling import interval_text
 from pulvinar.scores.table import csv_text
 
@@ -55,6 +56,16 @@ def _results(run: Run) -> dict[str, Any]:
     """What `pulvinar encoding` has written into the run: name -> result."""
     paths = {name: run.folder / "artifacts" / f"{name}.json" for name in ANALYSES}
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def views(run: Run) -> dict[str, Viewer]:
+    """The interactive view of every subject whose voxels have places."""
+    space = str((run.facts.get("data") or {}).get("space") or "")
+    return {
+        one.subject: viewer.make(one.geometry, encoding_maps.layers(one), id=f"brain-{number}", space=space)
+        for number, one in enumerate(encoding_maps.read_all(run))
+        if encoding_maps.can_be_drawn(one)
+    }
 
 
 def records(run: Run) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """One self-contained HTML page about a finished run, from its folder alone: nothing fetched, light and dark, prints.
 
-Its one script sorts tables; everything can be read without it.
+Its one script sorts tables and unpacks the interactive views of the brain; everything can be read without it.
 
 The run's topic (run.json) says which page it is: each topic has a module in a wing with `drawers(run)` (name -> what draws that
 figure), `records(run)` (the rows of the score table), `table_files(run)`, and `content(run, drawn)`, which fills the template
-of its name (templates/).
+of its name (templates/). Where the topic has places in the brain, also `views(run)` (name -> `report.viewer.Viewer`).
 """
 
 import base64
@@ -45,10 +45,11 @@ PAGES = {  # topic -> module of a wing
 
 
 @reads("a run to report")
-def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
+def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, viewer: bool = True) -> Path:
     """Write the page of a run, `report.html` in its folder unless `out` names another file; the path written.
 
-    A folder of self-supervised runs (a sweep's) has one page over all of them.
+    A folder of self-supervised runs (a sweep's) has one page over all of them. viewer: put interactive views of the brain into
+    it where the topic has them (`report/viewer.py`).
 
     Beside it under `artifacts/`: the figures (PNG and SVG), tables as `.csv` and `.txt` and, where the topic has them, maps
     for brain viewers (NIfTI or GIFTI). A piece that the folder does not have is said on the page to be absent. Raises
@@ -66,7 +67,8 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
         drawn = draw(found, topic)
         for file, text in topic.table_files(found).items():
             write_text(found.folder / "artifacts" / file, without_places(text))
-        name, content = found.topic, _of_every_run(found) | {"drawn": drawn} | topic.content(found, drawn)
+        views = topic.views(found) if viewer and hasattr(topic, "views") else {}
+        name, content = found.topic, _of_every_run(found) | {"drawn": drawn, "views": views} | topic.content(found, drawn)
     return write(target, name, folder=Path(run).resolve().name, **content)
 
 
