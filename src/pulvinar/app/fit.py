@@ -17,6 +17,7 @@ from pulvinar.core.progress import keeping, log
 from pulvinar.core.storage import refuse_existing, to_jsonable, write_json, write_text
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.split_choice import CAUTION_FACT
 from pulvinar.learning import loggers
 from pulvinar.learning.method import Data, Method
 from pulvinar.learning.processes import is_first, start, wait
@@ -322,7 +323,7 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
         backbone=plan,
         topic=method.topic,
     )
-    run.caution(*_trust_cautions(opened))
+    run.caution(*_data_cautions(opened))
     return run
 
 
@@ -333,10 +334,12 @@ def _on_trust(opened: Data) -> dict[str, str]:
     return dict(opened.facts.get("on_trust") or {}) if isinstance(opened, Experiment) else {}
 
 
-def _trust_cautions(opened: Data) -> list[str]:
-    """The same as a caution of the numbers that come of it."""
+def _data_cautions(opened: Data) -> list[str]:
+    """The same as a caution of the numbers that come of it; and what has to be said of the split."""
     found = [f"{what} ({how})" for what, how in _on_trust(opened).items()]
-    return [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
+    split = opened.facts.get(CAUTION_FACT) if isinstance(opened, Experiment) else None
+    said = [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
+    return [*said, *([str(split)] if split else [])]
 
 
 def _reopen(out: str, method: str, config: Any, backbone_config: Any, *, given: bool) -> RunFolder:
@@ -460,7 +463,7 @@ def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, a
     opened = open_data(method.data, source["path"] if data is None else data, target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    warned = _trust_cautions(opened)
+    warned = _data_cautions(opened)
     with keeping(warned.append), devices.using(device):
         result: dict[str, Any] = method.evaluate(finished, opened, config, controls=controls, **scoring)  # type: ignore[misc]
     if result.get("rois"):  # how much of the subject's own ROIs was selected
@@ -502,7 +505,9 @@ def _table_text(result: dict[str, Any]) -> str:
         f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
     )
-    return f"{table}\n\n{said}\n{tables.headroom(result.get('headroom'))}".rstrip()
+    ours = next((row for row in result["rows"] if row["name"] == method.name), None)
+    near = tables.near_training(result.get("near_training"), ours)
+    return "\n".join(filter(None, [f"{table}\n\n{said}", terminal.filled(near), tables.headroom(result.get("headroom"))]))
 
 
 def _exists(source: str) -> bool:
