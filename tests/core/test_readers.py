@@ -37,7 +37,6 @@ ELSEWHERE = {  # why a call needs no door of its own
     ("core/locks.py", "holder"): "what cannot be read counts as nobody's",
     ("app/sweeps/engines/worker.py", "main"): "the question of our own process",
     ("app/sweeps/engines/worker.py", "perform"): "the answer of our own process",
-    ("datasets/god/writer.py", "_write_bdata"): "writes",
     ("datasets/mosaic/writer.py", "_write_subject"): "writes",
     ("core/storage.py", "write_json"): "of what was just made",
     ("core/untrusted.py", "ask"): "the answer of our own process",

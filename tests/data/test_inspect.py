@@ -64,12 +64,19 @@ def test_every_number():
     }
     two = summary["subjects"].pop("two")
     assert (two["geometry"], two["grid"], two["noise_ceiling_median"], two["rois"]) == ("points", None, None, {})
+    nearest = summary["split"].pop("nearest")
+    assert (nearest["n_test_images"], nearest["by"], nearest["near_from_cosine"]) == (1, ["clip"], 0.82)
     assert summary == {
         "name": "n",
         "target": "two",
         "subjects": {},
         "stimuli": {"count": 4, "sources": 3, "labels": 2, "features": {"clip": [4, 3, 2]}, "images": False, "image_notes": []},
-        "split": {"train": 2, "test": 1},
+        "split": {
+            "name": None,
+            "train": 2,
+            "test": 1,
+            "trials": {"one": {"train": 5, "test": 1}, "two": {"train": 2, "test": 1}},
+        },
         "facts": {"licence": "CC0"},
         "truth": False,
     }

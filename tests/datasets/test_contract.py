@@ -322,6 +322,22 @@ def write_layout(name: str, *settings: str, order: Callable[..., np.ndarray] = a
     return write
 
 
+def write_deeprecon(root: Path) -> Truth:
+    """The world's trials but those of artificial pictures, and the one-back samples, which show the same as the one before."""
+    truth = write_layout(
+        *("deeprecon", "n_subjects=1", "n_voxels=200", "n_train=60", "n_test=20", "n_test_repeats=2", "n_artificial=4"),
+        "image_size=16",
+    )(root)
+    values, ids = truth.responses["sub-01"]
+    kept = [row for row, one in enumerate(ids) if one.startswith("n0") and (not row or ids[row - 1] != one)]
+    return Truth(responses={"sub-01": (values[kept], [ids[row] for row in kept])}, images=truth.images)
+
+
+def other_places(rows: np.ndarray) -> np.ndarray:
+    """Metadata of voxels that lie elsewhere (the last row is voxel_z)."""
+    return np.concatenate([rows[:-1], rows[-1:] + 1])
+
+
 def pictures_of(root: Path) -> dict[str, np.ndarray]:
     """Name -> pixels of every picture file, or of LAION-fMRI's packed ones."""
     if (root / "stimuli").is_dir():
@@ -427,6 +443,7 @@ FMRI = "subj01/training_split/training_fmri/lh_training_fmri.npy"
 MASKS = "subj01/roi_masks/"
 TAR = "wds/subj01/train/0.tar"
 B5 = "set/CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_ses-01.nii.gz"
+DEEPRECON = "set/sub-01_perceptionNaturalImageTraining_original_VC.h5"
 B5_STIMULI = "set/BOLD5000_Stimuli/Scene_Stimuli/"
 THINGS = "set/betas_csv/sub-01_"
 MOSAIC = "set/fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2/NaturalScenesDataset/sub-01_NSD.hdf5"
@@ -669,6 +686,23 @@ LAYOUTS = {
                 "set/Subject1.h5",
                 lambda path: path.rename(path.with_name("Subject7.h5")),
                 "no Subject1.h5 to",
+            ),
+        },
+    ),
+    "deeprecon": Layout(
+        source="deeprecon:{root}/set",
+        write=write_deeprecon,
+        damages={
+            "cut short": (DEEPRECON, cut, None),
+            "the test is not there": (DEEPRECON.replace("Training", "Test"), gone, None),
+            "single precision": (DEEPRECON, stored("dataset", lambda values: values.astype(np.float32)), None),
+            "axes of the table": (DEEPRECON, stored("dataset", np.transpose), None),
+            "metadata of a column less": (DEEPRECON, stored("metadata/value", lambda rows: rows[:, 1:]), None),
+            "other voxels than in the test": (DEEPRECON, stored("metadata/value", other_places), "other voxels"),
+            "both forms": (
+                DEEPRECON,
+                lambda path: shutil.copy(path, path.with_name("sub-01_ImageNetTraining_fmriprep_volume_native.h5")),
+                "name one, form=original",
             ),
         },
     ),

@@ -31,6 +31,7 @@ from pulvinar.data.inspect import probe_values
 from pulvinar.data.session_values import SessionValues
 from pulvinar.data.volume_series import VolumeSeries
 from pulvinar.datasets.bold5000 import reader as bold5000
+from pulvinar.datasets.deeprecon import reader as deeprecon
 from pulvinar.datasets.god import reader as god
 from pulvinar.datasets.laion_fmri import reader as laion
 from pulvinar.datasets.laion_fmri import stimuli as laion_stimuli
@@ -166,6 +167,39 @@ def god_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def deeprecon_files(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
+    """Samples of the training file, then of the test file, without those that show the same as the one before in their run."""
+    kinds = ("ImageNet{}_fmriprep_volume_native", "perceptionNaturalImage{}_original_VC")
+    found = []
+    for kind in ("Training", "Test"):
+        path = next(path for name in kinds if (path := root / f"{probe['subject']}_{name.format(kind)}.h5").is_file())
+        with h5py.File(path) as file:
+            keys = [key.decode() for key in file["metadata/key"][:]]
+            rows, table = dict(zip(keys, file["metadata/value"][:], strict=True)), file["dataset"][:]
+            if "stimulus_name" in rows:
+                numbers = table[:, list(rows["stimulus_name"]).index(1)]
+                shown = [file["vmap/stimulus_name"][f"{number}"][()].decode() for number in numbers]
+            else:
+                numbers = table[:, list(rows["stimulus_id"]).index(1)]
+                parts = [f"{number:.6f}".split(".") for number in numbers]
+                shown = [f"n{int(synset):08d}_{int(picture)}" for synset, picture in parts]
+        runs = table[:, list(rows["Run"]).index(1)].astype(int)
+        again = [row > 0 and shown[row] == shown[row - 1] and runs[row] == runs[row - 1] for row in range(len(shown))]
+        found += [(rows, table[row], shown[row], runs[row], len(found)) for row in range(len(shown)) if not again[row]]
+    rows, sample, stimulus, run, _ = found[probe["trial"]]
+    positions = np.stack([rows[f"voxel_{axis}"] for axis in "xyz"], axis=1)
+    column = int(np.flatnonzero((positions == probe["place"]).all(1))[0])
+    rois = {key.removeprefix("ROI_") for key in rows if key.startswith("ROI_") and rows[key][column] == 1}
+    return {
+        "value": float(sample[column]),
+        "stimulus": stimulus,
+        "run": run,
+        "rois": rois | ({"annotated"} if "VC" in rois else set()),
+        "noise_ceiling": None,
+        "pixels": root / "images" / f"{stimulus}.JPEG",
+    }
+
+
 def mosaic_says(root: Path, probe: dict[str, Any]) -> dict[str, Any]:
     """A trial is a dataset, in the order of creation; left cortex is the first 29,696 greyordinates; ceilings are percent."""
     subject, (x, vertex, _) = probe["subject"], probe["place"]
@@ -234,7 +268,7 @@ def next_trial(self: things_tables.ResponseTable, rows: np.ndarray, trials: np.n
     return READ_TABLE(self, rows, np.maximum(trials - 1, 0))
 
 
-GOD_NAME, OPEN_FILE = god.stimulus_name, mosaic.open_file
+GOD_NAME, OPEN_FILE = bdata_files.picture_name, mosaic.open_file
 READ_TABLE, READ_TRIALS, READ_NAMES = things_tables.ResponseTable.read, laion._trials, laion_stimuli.read_table
 
 CASES = {
@@ -248,12 +282,24 @@ CASES = {
             "right is left": (bold5000, "MISSPELT", {"LHLO": "RHLOC", "LHOPA": "RHOPA", "RHOPA": "LHOPA"}),
         },
     ),
+    "deeprecon": Case(
+        settings=(
+            *("n_subjects=2", "n_voxels=200", "n_train=60", "n_test=20", "n_test_repeats=2", "n_artificial=4"),
+            "image_size=16",
+        ),
+        raw=deeprecon_files,
+        errors={
+            "ids are joined by equality": (deeprecon, "picture_name", lambda number: f"n0{number}".replace(".", "_")),
+            "one-backs are kept": (deeprecon.np, "setdiff1d", lambda every, again: every),
+            "NaN selects a column": (bdata_files, "is_one", lambda row: row != 0),
+        },
+    ),
     "god": Case(
         settings=("n_voxels=200", "n_train=60", "n_test=20", "n_repeats=2", "n_imagery=5", "image_size=16"),
         raw=god_files,
         errors={
-            "stimulus_id in single precision": (god, "stimulus_name", rounded_name),
-            "decimals without their zeros": (god, "DECIMALS", 5),
+            "stimulus_id in single precision": (god, "picture_name", rounded_name),
+            "decimals without their zeros": (bdata_files, "DECIMALS", 5),
             "imagery is a test": (god, "IMAGERY", 4),
             "NaN selects a column": (bdata_files, "is_one", lambda row: row != 0),
         },
@@ -366,12 +412,26 @@ def test_opening_reads_no_responses(name, folders, monkeypatch):
 
 @pytest.mark.parametrize("name", CASES)
 def test_inspect_says_that_it_is_planted_and_shows_probes(name, folders, capsys):
-    assert main(["data", "inspect", f"{name}:{folders(name)}{CASES[name].query}", "--probe", "2", "--json"]) == 0
+    place = folders(name)
+    capsys.readouterr()
+    assert main(["data", "inspect", f"{name}:{place}{CASES[name].query}", "--probe", "2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["name"].startswith("Planted world in the layout of")
     assert said["facts"]["simulated"]
     assert said["facts"]["citation"] == registry.dataset(name).facts.citation
     assert len(said["probes"]) == 2
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mosaic" else name for name in CASES])
+def test_a_split_without_leaks_is_part_of_the_owners(name, folders):
+    """In every layout, by the embedding beside it; a near image on both sides is what its own tests look for."""
+    source = f"{name}:{folders(name)}{CASES[name].query}"
+    usual = open_data("experiment", source)
+    chosen = open_data("experiment", f"{source}{'&' if '?' in source else '?'}split=leakage_free&give_up=0.5")
+    assert set(chosen.split.train) < set(usual.split.train)
+    assert set(chosen.split.test) <= set(usual.split.test)
+    assert chosen.facts["split"].startswith("leakage_free: ")
+    assert chosen.facts["near"]["clusters"]["n_test_images_in_clusters_with_training"] == 0
 
 
 @pytest.mark.slow

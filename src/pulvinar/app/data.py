@@ -21,6 +21,7 @@ from pulvinar.data.inspect import inspect_images as describe_images
 from pulvinar.data.inspect import inspect_pictures, probe_values
 from pulvinar.data.pictures import look_into
 from pulvinar.data.sessions import ShownImages
+from pulvinar.data.split_choice import OWN_FOLDER, SplitOptions, choose, split_off
 
 Data = Experiment | ImageSet | Dissimilarities
 KINDS: dict[str, type[Any]] = {"experiment": Experiment, "images": ImageSet, "dissimilarities": Dissimilarities}
@@ -109,7 +110,13 @@ def _load(dataset: str, path: str, source: str) -> Any:
     if found.load is None:
         raise InputError(f"{source}: {dataset} is not opened by name; give the folder or description that it made or reads")
     with reading(source, f"data of {dataset}"):
-        return found.load(path)
+        place, options = split_off(path, found.splits, name=dataset)
+        opened = found.load(place)
+    if isinstance(opened, Experiment):
+        return choose(opened, options, found.splits)
+    if options != SplitOptions():
+        raise InputError(f"{source}: split and what counts as near are of experiments; {dataset} gives {type(opened).__name__}")
+    return opened
 
 
 def open_experiment(source: str, *, target: str | None = None) -> Experiment:
@@ -117,11 +124,14 @@ def open_experiment(source: str, *, target: str | None = None) -> Experiment:
     dataset, colon, path = source.partition(":")
     if colon and not Path(source).exists():
         return _with_target(_as_experiment(_load(dataset, path, source), source, dataset), target)
-    if source.endswith(".toml") and not Path(source).is_dir():
+    place, options = split_off(source, OWN_FOLDER, name=Path(source.partition("?")[0]).name)
+    if place.endswith(".toml") and not Path(place).is_dir():
         from pulvinar.datasets.arrays import read_description
 
-        return _with_target(read_description(source), target)
-    return folders.load(source, target=target)
+        experiment = _with_target(read_description(place), target)
+    else:
+        experiment = folders.load(place, target=target)
+    return choose(experiment, options, OWN_FOLDER) if place != source else experiment
 
 
 def _as_experiment(opened: Any, source: str, dataset: str) -> Experiment:

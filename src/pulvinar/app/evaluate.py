@@ -6,7 +6,7 @@ from typing import Any
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
-from pulvinar.app.fit import require_same_data, trust_cautions
+from pulvinar.app.fit import require_same_data, data_cautions
 from pulvinar.app.stored_runs import uses_run
 from pulvinar.core import devices, terminal
 from pulvinar.core.config import Given, build, values_of
@@ -84,7 +84,7 @@ def _evaluate(finished: RunFolder, data: str | Data | None, *, controls: bool, a
     opened = open_data(method.data, source["path"] if data is None else data, target=source["target"])
     if not scoring:  # who may be scored another way may be on other images
         require_same_data(finished, opened)
-    warned = trust_cautions(opened)
+    warned = data_cautions(opened)
     with keeping(warned.append), devices.using(device):
         result: dict[str, Any] = method.evaluate(finished, opened, config, controls=controls, **scoring)  # type: ignore[misc]
     if result.get("rois"):  # how much of the subject's own ROIs was selected
@@ -126,7 +126,9 @@ def _table_text(result: dict[str, Any]) -> str:
         f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
     )
-    return f"{table}\n\n{said}\n{tables.headroom(result.get('headroom'))}".rstrip()
+    ours = next((row for row in result["rows"] if row["name"] == method.name), None)
+    near = tables.near_training(result.get("near_training"), ours)
+    return "\n".join(filter(None, [f"{table}\n\n{said}", terminal.filled(near), tables.headroom(result.get("headroom"))]))
 
 
 def _exists(source: str) -> bool:

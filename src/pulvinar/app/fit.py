@@ -21,6 +21,7 @@ from pulvinar.core.progress import keeping, log
 from pulvinar.core.storage import refuse_existing
 from pulvinar.data.dissimilarities import Dissimilarities
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.split_choice import CAUTION_FACT
 from pulvinar.learning import loggers
 from pulvinar.learning.method import Data, Method
 from pulvinar.learning.processes import is_first, start, wait
@@ -203,7 +204,7 @@ def create_run(out: str | Path, method: Method, config: Any, opened: Data, plan:
         pretrained=plan,
         topic=method.topic,
     )
-    run.caution(*trust_cautions(opened))
+    run.caution(*data_cautions(opened))
     return run
 
 
@@ -214,10 +215,12 @@ def _on_trust(opened: Data) -> dict[str, str]:
     return dict(opened.facts.get("on_trust") or {}) if isinstance(opened, Experiment) else {}
 
 
-def trust_cautions(opened: Data) -> list[str]:
-    """The same as a caution of the numbers that come of it."""
+def data_cautions(opened: Data) -> list[str]:
+    """The same as a caution of the numbers that come of it; and what has to be said of the split."""
     found = [f"{what} ({how})" for what, how in _on_trust(opened).items()]
-    return [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
+    split = opened.facts.get(CAUTION_FACT) if isinstance(opened, Experiment) else None
+    cautions = [f"Joined by their order alone, on trust: {'; '.join(found)}."] if found else []
+    return [*cautions, *([str(split)] if split else [])]
 
 
 def _reopen(out: str, method: str, config: Any, pretrained_config: Any, *, given: bool) -> RunFolder:

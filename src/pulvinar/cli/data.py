@@ -123,7 +123,7 @@ def declare(commands: Commands) -> None:
         "fetch a public data set from where its owners offer it (docs/fetch.md)",
         example="pulvinar data fetch bold5000 --subjects CSI1 --sessions 1 2 --out bold5000/",
     )
-    fetch.add_argument("name", help="such as bold5000, laion_fmri, nod, things_fmri, god, mosaic, nsd, cifar10")
+    fetch.add_argument("name", help="such as bold5000, laion_fmri, nod, things_fmri, god, deeprecon, mosaic, nsd, cifar10")
     fetch.add_argument("--out", required=True, help="the folder; what is there already is kept, what was cut is continued")
     fetch.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="names or numbers, '*_NSD', or all")
     fetch.add_argument("--sessions", nargs="+", type=int, default=[], metavar="N", help="only these (default: all public ones)")

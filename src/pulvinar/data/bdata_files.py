@@ -2,11 +2,14 @@
 
 HDF5: `/dataSet` or `/dataset`, `/metaData` or `/metadata` with `key`, `value` (key, column). MATLAB 5: `dataSet`, and the
 struct `metaData` with `key` and `value`. A key selects the columns where its row is 1; NaN is "does not apply", and so not 1.
-Labels of samples and voxels stand side by side, in any order.
+Labels of samples and voxels stand side by side, in any order. What the numbers of a label mean stands in `/vmap/KEY/NUMBER`, of
+that file alone: every file numbers its own.
+
+A picture of ImageNet is a number too (`stimulus_id`): the synset before the point, the picture in six decimals after it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -14,10 +17,11 @@ import numpy as np
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
-from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array, refuse_fill
+from pulvinar.core.hdf5 import create_hdf5, open_hdf5, read_hdf5_array, refuse_fill
 from pulvinar.core.storage import reading, require_file
 from pulvinar.data.matlab_files import matlab_version, read_matlab, read_matlab_structs
 
+DECIMALS = 6  # of a stimulus_id: the picture's number
 TABLES, METADATA = ("dataSet", "dataset"), ("metaData", "metadata")
 
 
@@ -32,6 +36,7 @@ class BData:
     metadata: dict[str, np.ndarray]
     table: str = ""
     values: np.ndarray | None = None
+    vmap: dict[str, dict[float, str]] = field(default_factory=dict)
 
     def columns(self, key: str) -> np.ndarray:
         """Numbers of the columns where the row of a key is 1; `NotFoundError` lists the keys that are there."""
@@ -49,6 +54,19 @@ class BData:
             raise InputError(f"{self.path}: '{key}' is a label of samples, one column; {len(columns)} came")
         return self.read(np.arange(self.n_samples), columns)[:, 0]
 
+    def names(self, key: str) -> list[str]:
+        """What the label of every sample is called, by the file's own numbers of it (`vmap`).
+
+        `NotFoundError` where the file does not say it, `InputError` for a number that is not among them.
+        """
+        if not self.vmap.get(key):
+            raise NotFoundError(f"{self.path}: no vmap/{key}, which says what the numbers of '{key}' are called")
+        numbers, known = self.label(key), self.vmap[key]
+        strange = [number for number in np.unique(numbers).tolist() if number not in known]
+        if strange:
+            raise InputError(f"{self.path}: {key} {strange[0]:g} is not among the {len(known)} numbers of vmap/{key}")
+        return [known[number] for number in numbers.tolist()]
+
     def read(self, samples: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Values (sample, column) of some samples and columns, in the stored type; of HDF5 the rows between them are read."""
         if self.values is not None:
@@ -62,6 +80,46 @@ class BData:
         if key not in self.metadata:
             raise NotFoundError(f"{self.path}: no metadata '{key}'{suggest(key, list(self.metadata))}")
         return self.metadata[key]
+
+
+def picture_name(number: float) -> str:
+    """'n01443537_22563' for 1443537.022563: the synset before the point, the picture in six decimals after it.
+
+    >>> picture_name(1621127.01902), picture_name(1639765.0476809999)
+    ('n01621127_19020', 'n01639765_47681')
+    """
+    synset, _, picture = f"{number:.{DECIMALS}f}".partition(".")
+    return f"n{int(synset):08d}_{int(picture)}"
+
+
+def require_pictures(file: BData, numbers: np.ndarray) -> None:
+    """`InputError` unless these numbers name pictures of ImageNet, kept in a type that holds their six decimals."""
+    if file.stored.itemsize < 8:
+        raise InputError(f"{file.path}: {file.stored} cannot hold a stimulus_id with its six decimals; float64 can")
+    if not np.isfinite(numbers).all() or (numbers < 1).any() or (np.rint(numbers % 1 * 10**DECIMALS) == 0).any():
+        raise InputError(f"{file.path}: a stimulus_id is SYNSET.PICTURE, such as 1443537.022563; {numbers[0]} came")
+
+
+def write_bdata(
+    path: Path,
+    table: np.ndarray,
+    metadata: Mapping[str, np.ndarray],
+    vmap: Mapping[str, Mapping[float, str]] | None = None,
+    *,
+    names: tuple[str, str] = ("dataSet", "metaData"),
+) -> None:
+    """A file of this form: float64 (sample, column), a row of metadata for each key, and what numbers of labels are called.
+
+    names: of table and metadata; bdpy writes ("dataset", "metadata") today.
+    """
+    with create_hdf5(path) as file:
+        file.create_dataset(names[0], data=np.asarray(table, np.float64))
+        file.create_dataset(f"{names[1]}/key", data=np.array(list(metadata), "S"))
+        file.create_dataset(f"{names[1]}/description", data=np.array([f"1 = {key}" for key in metadata], "S"))
+        file.create_dataset(f"{names[1]}/value", data=np.stack(list(metadata.values())))
+        for key, known in (vmap or {}).items():
+            for number, text in known.items():
+                file.create_dataset(f"vmap/{key}/{number}", data=np.bytes_(text))
 
 
 def is_one(row: np.ndarray) -> np.ndarray:
@@ -93,7 +151,23 @@ def open_bdata(path: Path) -> BData:
             stored=np.dtype(values.dtype),
             metadata=metadata,
             table=table,
+            vmap=_vmap(path, file),
         )
+
+
+def _vmap(path: Path, file: h5py.File) -> dict[str, dict[float, str]]:
+    """Key -> number -> what it is called, of every label that the file explains."""
+    group, found = file.get("vmap"), {}
+    with reading(path, "BData, vmap"):
+        for key in group if isinstance(group, h5py.Group) else ():
+            if isinstance(group[key], h5py.Group):
+                found[str(key)] = {float(number): _text(read_hdf5_array(group[key], number)) for number in group[key]}
+    return found
+
+
+def _text(value: np.ndarray) -> str:
+    content = value.item()
+    return content.decode() if isinstance(content, bytes) else str(content)
 
 
 def _from_matlab(path: Path) -> BData:

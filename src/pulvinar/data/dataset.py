@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pulvinar.data.split_choice import Splits
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
@@ -58,7 +60,7 @@ class Dataset:
     load(place): what is in a folder or file of it, as `dataset:place` names it. inspect(place): facts, where those of what
     `load` gives are not enough. probes(opened, n): n single values of its own files, where `data.inspect.probe_values` does
     not say where they stand. generate(out, config, plant): writes a planted world in its layout, config being of the class
-    `generated`; plant(shown, **settings) makes the world's experiment.
+    `generated`; plant(shown, **settings) makes the world's experiment. splits: those that may be asked for.
     """
 
     name: str
@@ -68,3 +70,4 @@ class Dataset:
     probes: Callable[[Any, int], list[dict[str, Any]]] | None = None
     generated: type[Any] | None = None
     generate: Callable[[str, Any, Any], dict[str, Any]] | None = None
+    splits: Splits = Splits(owners="that of its files")

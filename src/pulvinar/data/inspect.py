@@ -10,8 +10,10 @@ from pulvinar.core.progress import track
 from pulvinar.core.storage import reading, to_jsonable
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.image_set import ImageSet
+from pulvinar.data.nearness import near_options, nearest_in_training
 from pulvinar.data.pictures import find_pictures, size_of
 from pulvinar.data.responses import Responses
+from pulvinar.data.split_choice import SPLIT_FACT, shared_clusters, trials_per_side
 from pulvinar.data.stimuli import image_notes
 
 
@@ -20,8 +22,9 @@ def inspect(experiment: Experiment) -> dict[str, Any]:
 
     Per subject: counts of trials, voxels, sessions, runs and stimuli shown; `repeats` (how often shown -> number of stimuli);
     ROI sizes in voxels; geometry kind, grid shape, spacing in mm; number of bad voxels (constant, NaN or infinite over all
-    trials); median of the noise ceiling. `image_notes`: what was done to pictures read from files. What does not apply is
-    None. Reads all responses once.
+    trials); median of the noise ceiling. `split`: which one, images and trials of each side, and `nearest`: how many test
+    images have a near training image, and how many are in a cluster with training images. `image_notes`: what was done to
+    pictures read from files. What does not apply is None. Reads all responses once.
     """
     stimuli = experiment.stimuli
     summary = {
@@ -36,11 +39,24 @@ def inspect(experiment: Experiment) -> dict[str, Any]:
             "images": stimuli.read_image is not None,
             "image_notes": image_notes(stimuli),
         },
-        "split": {"train": len(experiment.split.train), "test": len(experiment.split.test)},
+        "split": _split(experiment),
         "facts": dict(experiment.facts),
         "truth": bool(experiment.truth),
     }
     return to_jsonable(summary)
+
+
+def _split(experiment: Experiment) -> dict[str, Any]:
+    """Images and trials of each side, and how near they are to each other (None without an embedding)."""
+    split, options = experiment.split, near_options(experiment.facts)
+    nearest = nearest_in_training(experiment.stimuli, split, options)
+    return {
+        "name": experiment.facts.get(SPLIT_FACT),
+        "train": len(split.train),
+        "test": len(split.test),
+        "trials": {name: trials_per_side(own, split) for name, own in experiment.subjects.items()},
+        "nearest": None if nearest is None else nearest.summary() | (shared_clusters(experiment, options) or {}),
+    }
 
 
 def inspect_images(images: ImageSet) -> dict[str, Any]:

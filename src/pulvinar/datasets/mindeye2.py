@@ -36,9 +36,10 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.session_values import RowsOf
 from pulvinar.data.source_options import parse_source
+from pulvinar.data.split_choice import Splits
 from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
-from pulvinar.datasets.nsd.files import N_IMAGES, TRIALS_PER_SESSION, stimulus_id, subject_name
+from pulvinar.datasets.nsd.files import N_IMAGES, SHARED_CLUSTERS, TRIALS_PER_SESSION, stimulus_id, subject_name
 
 LARGEST_MEMBER = 2**20  # bytes of a behav.npy, which has some hundred
 SCALING = "z-scored by MindEye2 with the training trials of all sessions; transductive where fewer sessions are used"
@@ -210,4 +211,5 @@ DATASET = Dataset(
         ),
     ),
     load=load,
+    splits=Splits(owners="the trials of its test tar", caution=SHARED_CLUSTERS),
 )

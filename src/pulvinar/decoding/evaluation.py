@@ -18,7 +18,9 @@ from pulvinar.core.progress import bar, track
 from pulvinar.core.storage import read_arrays, write_arrays, write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import is_of_labels
+from pulvinar.data.nearness import Nearest, near_options, nearest_in_training
 from pulvinar.data.responses import Responses, mean_over_repeats
+from pulvinar.data.splits import Split
 from pulvinar.decoding import side_by_side
 from pulvinar.decoding.controls import Control, control_selections, evidence_of, selectors_shown
 from pulvinar.decoding.data import Embedding, Trials, held_out_data, training_data, usable_voxels
@@ -28,7 +30,7 @@ from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder
 from pulvinar.scores.overlap import coverage_per_area, overlap
-from pulvinar.scores.resampling import LEVEL, paired_difference
+from pulvinar.scores.resampling import LEVEL, bootstrap_shares, paired_difference, share_interval
 from pulvinar.scores.retrieval import (
     DIRECTIONS,
     Protocol,
@@ -127,6 +129,11 @@ def evaluate_selections(
     ours, headline = scored[run.method], {name: found[protocol] for name, found in scored.items()}
     evaluation = _summary(rows, ours, test, settings, reference_name)
     evaluation["headroom"] = _headroom(headline, seed)
+    nearest = _nearest(experiment, test, decoder.embedding)
+    if nearest is not None:
+        evaluation["near_training"] = nearest.summary()
+        rows = [{**row, **_apart(headline.get(row["name"]), nearest.is_near, seed)} for row in rows]
+        evaluation["rows"] = rows
     evaluation["coverage"] = _coverage(experiment, decoder.selected)
     evaluation["roi"] = settings.roi
     evaluation["rois"] = _known_rois(responses, decoder.selected)
@@ -300,6 +307,32 @@ def row_of(
             row[f"{prefix}difference_to_{method}_interval"] = [difference.low, difference.high]
             row[f"{prefix}difference_to_{method}_p_value"] = difference.p_value_images
     return row
+
+
+def _nearest(experiment: Experiment, test: _Test, embedding: Embedding) -> Nearest | None:
+    """The nearest training image of every scored one; None where there is nothing to compare by but labels."""
+    if test.n_labels:
+        return None
+    split = Split(train=experiment.split.train, test=tuple(test.images))
+    return nearest_in_training(experiment.stimuli, split, near_options(experiment.facts), otherwise=(embedding.name,))
+
+
+def _apart(retrieval: Retrieval | None, is_near: np.ndarray, seed: int) -> dict[str, Any]:
+    """Top-1 of both directions over the test images without a near training image; the gallery is that of all.
+
+    `apart_DIRECTION_top1` with its interval over images; None where no image is left.
+    """
+    found: dict[str, Any] = {}
+    for direction in DIRECTIONS:
+        values = np.full(len(is_near), np.nan) if retrieval is None else retrieval.per_image[direction].top1
+        values = values[~is_near & np.isfinite(values)]
+        found |= {f"apart_{direction}_top1": None, f"apart_{direction}_top1_interval": None}
+        if len(values):
+            generator = np.random.default_rng([seed, 0xA9A])
+            resampled = bootstrap_shares(len(values), 2000, generator) @ values
+            found[f"apart_{direction}_top1"] = float(values.mean())
+            found[f"apart_{direction}_top1_interval"] = list(share_interval(values, resampled))
+    return found
 
 
 def _headroom(scored: Mapping[str, Retrieval], seed: int) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from pulvinar.core.progress import bar
+from pulvinar.data.nearness import Nearest, NearOptions, nearest_in_training
+from pulvinar.data.splits import Split
 from pulvinar.encoding import baseline as baselines
 from pulvinar.encoding import scores as scoring
 from pulvinar.encoding.data import EncodedSubject
@@ -16,8 +18,10 @@ from pulvinar.encoding.fit import TUNED, UNTUNED
 from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
+from pulvinar.scores.encoding import mean_or_none, mean_r_interval, scored_correlations
 from pulvinar.scores.resampling import LEVEL, interval_text
 
+FEWEST_IMAGES = 3  # that have an r
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
 
 
@@ -39,14 +43,14 @@ class Encoded:
 
 
 def score_subject(
-    config: EncodingConfig, run: RunFolder, encoded: Encoded, *, controls: bool
+    config: EncodingConfig, run: RunFolder, encoded: Encoded, *, controls: bool, near: NearOptions
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of a subject per ROI and hemisphere, and where its noise ceiling is from; writes its maps and predictions."""
-    return score_folds(config, run, [encoded], controls=controls)
+    return score_folds(config, run, [encoded], controls=controls, near=near)
 
 
 def score_folds(
-    config: EncodingConfig, run: RunFolder, folds: Sequence[Encoded], *, controls: bool
+    config: EncodingConfig, run: RunFolder, folds: Sequence[Encoded], *, controls: bool, near: NearOptions
 ) -> tuple[list[dict[str, Any]], str]:
     """`score_subject` of a subject's outer folds together, each with its own encoder; the voxels are the same in all."""
     given = folds[0].given
@@ -55,9 +59,54 @@ def score_folds(
     generator = np.random.default_rng([config.seed, 0x9E2])
     by_voxel = scoring.score_voxels(found, generator=generator, n_permutations=config.n_permutations)
     rows = scoring.score_regions(found, by_voxel, tested, given.voxels, seed=config.seed, n_permutations=config.n_permutations)
+    nearest = [_nearest(encoded.given, near) for encoded in folds]
+    rows = _with_apart(rows, found, [one for one in nearest if one is not None], seed=config.seed)
     write_voxel_maps(run, given, by_voxel, [encoded.encoder for encoded in folds])
     write_predictions(run, given.name, tested.ids, found)
     return [{"name": run.method, **row} for row in rows], found.ceiling.source or found.ceiling.reason
+
+
+def _nearest(given: EncodedSubject, near: NearOptions) -> Nearest | None:
+    """The nearest training image of every test image; None where there is nothing to compare by."""
+    return nearest_in_training(given.stimuli, Split(train=tuple(given.train.ids), test=tuple(given.test.ids)), near)
+
+
+def _with_apart(
+    rows: Sequence[dict[str, Any]], found: scoring.Predictions, nearest: Sequence[Nearest], *, seed: int
+) -> list[dict[str, Any]]:
+    """The first row, of all voxels, with `n_images_near`, and `r_apart`: mean r over test images without a near training image.
+
+    None where fewer than three are left; rows as they came where nothing was compared.
+    """
+    if not nearest:
+        return list(rows)
+    is_near = np.concatenate([one.is_near for one in nearest])
+    added = {"n_images_near": int(is_near.sum()), "near_from_cosine": nearest[0].near, "near_by": list(nearest[0].by)}
+    predicted, measured = found.predicted[~is_near], found.measured[~is_near]
+    if len(predicted) < FEWEST_IMAGES:
+        return [{**rows[0], **added, "r_apart": None}, *rows[1:]]
+    generator = np.random.default_rng([seed, 0xA9A])
+    low, high = mean_r_interval(predicted, measured, generator=generator)
+    r = mean_or_none(scored_correlations(predicted, measured))
+    return [{**rows[0], **added, "r_apart": r, "r_apart_low": low, "r_apart_high": high}, *rows[1:]]
+
+
+def near_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """r over all test images and over those without a near training image, of every subject (its first row: all voxels)."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        firsts.setdefault(row["subject"], row)
+    said = []
+    for name, row in firsts.items():
+        if not row.get("n_images_near") or row["r_nested"] is None:
+            continue
+        others = "too few others" if row["r_apart"] is None else f"{row['r_apart']:.3f} of the others"
+        said.append(
+            f"{name}: {row['n_images_near']} of {row['n_images']} test images have a near training image (cosine of "
+            f"{', '.join(row['near_by'])} at {row['near_from_cosine']:g} or more); r, nested: {row['r_nested']:.3f} of all, "
+            f"{others} {_between(row, 'r_apart', '{:.3f}') if row['r_apart'] is not None else ''}".rstrip()
+        )
+    return said
 
 
 def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, str]) -> dict[str, Any]:
@@ -154,6 +203,7 @@ def as_text(evaluation: Mapping[str, Any]) -> str:
         f"r_nested: {first['n_images']} test images that nothing was chosen on; its null (images permuted) in the first row: "
         f"mean {first['null_mean']:.3f}, 95th percentile {first['null_percentile_95']:.3f}"
     )
+    lines += near_lines(evaluation["rows"])
     lines.append(evaluation["r_optimistic_is"])
     return "\n".join(lines)
 

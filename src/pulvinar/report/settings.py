@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pulvinar.report.run_folder import SCORE, Run
-from pulvinar.report.tables import count, percent
+from pulvinar.report.tables import count, near_training, percent
 
 PROTOCOLS = {
     "every_candidate": "every test image stands in one gallery",
@@ -37,12 +37,14 @@ def facts_of_evaluation(run: Run) -> Facts:
         if name != protocol
     ]
     identified = evaluation.get("identified", "the image")
+    near = near_training(evaluation.get("near_training"), run.row(run.method))
     return [
         *([("Identified", str(identified))] if identified != "the image" else []),
         ("Gallery", f"{count(evaluation.get('gallery_size'))} images; {PROTOCOLS.get(protocol, protocol)}"),
         *others,
         ("Chance", percent(evaluation.get("chance"), 2)),
         ("Permutation null", _null(run)),
+        *([("Near training images", near)] if near else []),
         ("Test trials", _averaged(averaged)),
         ("Scaling", SCALINGS.get(scaling, scaling)),
         ("Reference voxels", _reference(evaluation)),

@@ -217,6 +217,22 @@ def headroom(found: Mapping[str, Any] | None) -> str:
     )
 
 
+def near_training(found: Mapping[str, Any] | None, row: Row | None) -> str:
+    """How many test images have a near training image, and a row's score without them; '' where it was not looked for."""
+    if not found:
+        return ""
+    near, n_images = found["n_near"], found["n_test_images"]
+    compared = f"cosine of {', '.join(found['by'])} at {found['near_from_cosine']:g} or more"
+    if not near:
+        return f"No test image has a near training image ({compared}; the largest is {found['largest_cosine']:.2f})."
+    said = f"{near} of {n_images} test images have a near training image ({compared})."
+    if row is None or row.get(f"apart_{SCORE}") is None:
+        return f"{said} Without them there is no score."
+    apart = f"{percent(row[f'apart_{SCORE}'])} {interval_text(row[f'apart_{SCORE}_interval'], percent)}"
+    usual = f"{percent(row[SCORE])} {interval_text(row.get(f'{SCORE}_interval'), percent)}"
+    return f"{said} Top-1, brain → image: {usual} of all, {apart} of the {n_images - near} others (95{NO_BREAK}% intervals)."
+
+
 def records(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
     """The rows of the table as they are kept: raw values (shares, not percents), interval bounds, verdict and reason."""
     reasons = ({"unavailable": row.get("unavailable")} for row in rows)

@@ -10,6 +10,7 @@ pictures, the same for all subjects. A picture's id is its NSD number, so that o
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.algonauts2023.facts import FACTS
 from pulvinar.datasets.algonauts2023.reader import FSAVERAGE_VERTICES, Options, challenge_images, challenge_stimuli, load
 from pulvinar.datasets.algonauts2023.submission import read_submission, score, write_submission
@@ -33,6 +34,7 @@ DATASET = Dataset(
     name="algonauts2023",
     facts=FACTS,
     load=load,
+    splits=Splits(),
     generated=Generated,
     generate=generator(write_world, target="subj01"),
 )

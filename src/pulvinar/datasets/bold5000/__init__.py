@@ -10,6 +10,7 @@ z-scored; the header has no position, so masks are joined by their place in the 
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.bold5000.facts import FACTS
 from pulvinar.datasets.bold5000.reader import Options, load
 from pulvinar.datasets.bold5000.writer import Generated, write_world
@@ -20,6 +21,7 @@ DATASET = Dataset(
     name="bold5000",
     facts=FACTS,
     load=load,
+    splits=Splits(owners="the 113 repeated pictures are the test, by custom"),
     generated=Generated,
     generate=generator(write_world, target="CSI1"),
 )

@@ -9,6 +9,7 @@ pictures shown 35 times, whose categories are not in the training; samples of im
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.god.facts import FACTS
 from pulvinar.datasets.god.reader import Options, load
 from pulvinar.datasets.god.writer import Generated, write_world
@@ -19,6 +20,7 @@ DATASET = Dataset(
     name="god",
     facts=FACTS,
     load=load,
+    splits=Splits(owners="DataType: 1 the training, 2 the test, of other categories"),
     generated=Generated,
     generate=generator(write_world, target="Subject1"),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from pulvinar.core.config import setting, suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.progress import log, track
-from pulvinar.data.bdata_files import BData, is_one, open_bdata
+from pulvinar.data.bdata_files import BData, is_one, open_bdata, picture_name, require_pictures
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.responses import Responses
@@ -23,7 +23,6 @@ from pulvinar.datasets.god.facts import FACTS, IMAGERY, SUBJECTS, TEST, TRAINING
 IMAGES, SUFFIXES = "images", (".h5", ".mat")
 SAMPLES_AT_ONCE = 256
 MEASURED = "all"
-DECIMALS = 6  # of a stimulus_id: the picture's number
 
 
 def subject_name(text: str) -> str:
@@ -81,16 +80,6 @@ def load(source: str) -> Experiment:
     )
 
 
-def stimulus_name(number: float) -> str:
-    """'n01443537_22563' for 1443537.022563: the synset before the point, the picture in six decimals after it.
-
-    >>> stimulus_name(1621127.01902)
-    'n01621127_19020'
-    """
-    synset, _, picture = f"{number:.{DECIMALS}f}".partition(".")
-    return f"n{int(synset):08d}_{int(picture)}"
-
-
 class _Subject:
     """One subject's file, its samples of training and test, and the voxels that are read."""
 
@@ -108,7 +97,7 @@ class _Subject:
         self.kinds = kinds[self.samples]
         if not len(self.samples):
             raise InputError(f"{self.file.path}: no sample of training or test")
-        self.ids = [stimulus_name(number) for number in self._stimulus_ids()[self.samples]]
+        self.ids = [picture_name(number) for number in self._stimulus_ids()[self.samples]]
         self.runs = self.file.label("Run")[self.samples]
         self.columns = self._choose(options.voxels)
         everywhere = self.file.columns("VoxelData")
@@ -124,14 +113,8 @@ class _Subject:
 
     def _stimulus_ids(self) -> np.ndarray:
         """stimulus_id of every sample (older files: Label); `InputError` where it was kept in single precision, or is no id."""
-        if self.file.stored.itemsize < 8:
-            raise InputError(
-                f"{self.file.path}: {self.file.stored} cannot hold a stimulus_id with its six decimals; float64 can"
-            )
         found = self.file.label("stimulus_id", "Label")
-        shown = found[self.samples]
-        if not np.isfinite(shown).all() or (shown < 1).any() or (np.rint(shown % 1 * 10**DECIMALS) == 0).any():
-            raise InputError(f"{self.file.path}: a stimulus_id is SYNSET.PICTURE, such as 1443537.022563; {shown[0]} came")
+        require_pictures(self.file, found[self.samples])
         return found
 
     def _choose(self, voxels: str) -> np.ndarray:

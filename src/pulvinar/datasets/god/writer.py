@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from PIL import Image
 
 from pulvinar.core.config import setting
 from pulvinar.core.progress import track
 from pulvinar.core.storage import atomic_folder
+from pulvinar.data.bdata_files import write_bdata
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.planted_layout import Plant, PlantedWorld, write_embeddings, write_sources, write_truth
 from pulvinar.data.responses import Responses
@@ -101,7 +101,7 @@ def _write_subject(
     }
     columns = [np.asarray(labels[name], np.float64) for name in LABELS]
     table = np.concatenate([np.concatenate([values, imagined]), np.stack(columns, axis=1)], axis=1)
-    _write_bdata(path, table, _metadata(responses, area, n_voxels))
+    write_bdata(path, table, _metadata(responses, area, n_voxels))
 
 
 def _metadata(responses: Responses, area: np.ndarray, n_voxels: int) -> dict[str, np.ndarray]:
@@ -119,11 +119,3 @@ def _metadata(responses: Responses, area: np.ndarray, n_voxels: int) -> dict[str
         rows[f"voxel_{axis}"] = np.full(n_columns, np.nan)
         rows[f"voxel_{axis}"][:n_voxels] = responses.geometry.coordinates[:, number]
     return rows
-
-
-def _write_bdata(path: Path, table: np.ndarray, metadata: Mapping[str, np.ndarray]) -> None:
-    with h5py.File(path, "w") as file:
-        file.create_dataset("dataSet", data=table)
-        file.create_dataset("metaData/key", data=np.array(list(metadata), "S"))
-        file.create_dataset("metaData/description", data=np.array([f"1 = {key}" for key in metadata], "S"))
-        file.create_dataset("metaData/value", data=np.stack(list(metadata.values())))

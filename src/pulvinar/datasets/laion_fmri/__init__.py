@@ -10,6 +10,7 @@ in the files, shares of variance here. A voxel's number means nothing without th
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.laion_fmri.facts import FACTS
 from pulvinar.datasets.laion_fmri.reader import Options, load
 from pulvinar.datasets.laion_fmri.writer import Generated, write_world
@@ -20,6 +21,11 @@ DATASET = Dataset(
     name="laion_fmri",
     facts=FACTS,
     load=load,
+    splits=Splits(
+        owners="ood, the default here",
+        named={"ood": "the 371 out-of-distribution images"},
+        others="the name or file of a split of the owners' package (tau, cluster_k5_0, random_0, ...)",
+    ),
     generated=Generated,
     generate=generator(write_world, target="sub-01"),
 )

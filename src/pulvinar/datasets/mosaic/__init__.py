@@ -8,6 +8,7 @@ free of near-duplicates; what it removed is in the files and on neither side. BM
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.mosaic.facts import FACTS
 from pulvinar.datasets.mosaic.reader import Options, load
 from pulvinar.datasets.mosaic.writer import Generated, write_world
@@ -18,6 +19,14 @@ DATASET = Dataset(
     name="mosaic",
     facts=FACTS,
     load=load,
+    splits=Splits(
+        owners="mosaic, without training images of a DreamSim cosine above .8196 to a test image",
+        named={
+            "mosaic": "the owners'",
+            "phase": "the sides of each data set",
+            "ood": "the owners' training, artificial stimuli for the test",
+        },
+    ),
     generated=Generated,
     generate=generator(write_world, target="sub-01_NSD"),
 )

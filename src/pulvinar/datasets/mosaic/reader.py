@@ -49,8 +49,15 @@ class Options(TrialOptions):
         None, "HCP-MMP on the 59,412 vertices, a .dlabel.nii of your own; none: atlas.dlabel.nii of the folder"
     )
     voxels: str = setting(CORTEX, "cortex, or an area of the atlas such as V1 or lh.V1, or annotated (its visual areas)")
-    split: Literal["mosaic", "phase"] = setting("mosaic", "MOSAIC's split without leaks, or the sides of each data set")
+    split: Literal["mosaic", "phase", "ood"] = setting(
+        "mosaic", "MOSAIC's split without leaks, the sides of each data set, or ood: mosaic with the artificial test"
+    )
     test: Literal["naturalistic", "artificial"] = setting("naturalistic", "test images of MOSAIC's split")
+
+    @property
+    def tested(self) -> str:
+        """Which test images of MOSAIC's split."""
+        return "artificial" if self.split == "ood" else self.test
 
 
 def load(source: str) -> Experiment:
@@ -85,7 +92,7 @@ def load(source: str) -> Experiment:
         truth={name: own for name, own in truth.items() if own},
         facts={
             **FACTS.kept,
-            "split": f"{options.split}, {options.test}",
+            "split": f"{options.split}, {options.tested}",
             "unit": "z-scored with the training trials of all sessions; transductive where fewer are used",
             "sessions": "not in the files",
             "oracles": ["noise_ceiling: from the trials of the test images"],
@@ -106,7 +113,7 @@ def _split(root: Path, opened: Sequence[SubjectFile], options: Options) -> Split
                 f"e.g. {sorted(both)[0]}; MOSAIC's split settles that"
             )
     else:
-        sides = {"train": read_split(root, "train", opened), "test": read_split(root, options.test, opened)}
+        sides = {"train": read_split(root, "train", opened), "test": read_split(root, options.tested, opened)}
     return Split(train=tuple(sorted(sides["train"])), test=tuple(sorted(sides["test"])))
 
 
@@ -168,7 +175,7 @@ def _subject(
             vertex[kept[kept < N_LEFT]], vertex[kept[kept >= N_LEFT]], template="" if atlas is None else "fs_LR_32k"
         ),
         rois=ROIs({area: mask[kept] for area, mask in areas.items() if mask[kept].any()}, n_voxels=len(kept)),
-        noise_ceiling=_ceiling(own, "artificial" if options.test == "artificial" else "test", kept),
+        noise_ceiling=_ceiling(own, "artificial" if options.tested == "artificial" else "test", kept),
     )
     return responses, truth_of(root, own.subject, lambda values: values[kept])
 

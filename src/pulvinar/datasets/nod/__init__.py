@@ -13,6 +13,7 @@ contrastive-encoding paper takes them); with an atlas alone, all of V1 to V4; wi
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.nod.facts import FACTS
 from pulvinar.datasets.nod.reader import Options, load
 from pulvinar.datasets.nod.writer import Generated, write_world
@@ -23,6 +24,7 @@ DATASET = Dataset(
     name="nod",
     facts=FACTS,
     load=load,
+    splits=Splits(),
     generated=Generated,
     generate=generator(write_world, target="sub-01"),
 )

@@ -17,7 +17,9 @@ an agreement with the authors, and nothing of them comes with this library. `gen
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.nsd.facts import FACTS
+from pulvinar.datasets.nsd.files import SHARED_CLUSTERS
 from pulvinar.datasets.nsd.reader import NSDExperiment, Options, load, probes
 from pulvinar.datasets.nsd.writer import Generated, write_world
 
@@ -27,6 +29,7 @@ DATASET = Dataset(
     name="nsd",
     facts=FACTS,
     load=load,
+    splits=Splits(owners="the images shown to every subject are the test", caution=SHARED_CLUSTERS),
     probes=probes,
     generated=Generated,
     generate=generator(write_world, target="subj01"),

@@ -30,6 +30,10 @@ TRIALS_PER_SESSION = 750
 N_SUBJECTS = 8
 N_IMAGES = 73_000
 N_SHARED = 1000  # the first columns of `subjectim`: the images that every subject was to see
+SHARED_CLUSTERS = (
+    "NSD's usual split shares clusters of images between training and test (Shirakawa et al. 2024, arXiv:2405.10078), so that "
+    "a score on it flatters; split=leakage_free has none on both sides."
+)
 FIRST_INDEX = 1  # MATLAB's tables count from 1
 STEPS_PER_PERCENT = 300  # int16 betas are percent signal change times 300
 HEMISPHERES = ("lh", "rh")

@@ -9,6 +9,7 @@ pictures are the 100 that were shown twelve times. Ceilings are percent in the t
 
 from pulvinar.data.dataset import Dataset
 from pulvinar.data.planted_layout import generator
+from pulvinar.data.split_choice import Splits
 from pulvinar.datasets.things_fmri.facts import FACTS
 from pulvinar.datasets.things_fmri.reader import Options, load
 from pulvinar.datasets.things_fmri.writer import Generated, write_world
@@ -19,6 +20,7 @@ DATASET = Dataset(
     name="things_fmri",
     facts=FACTS,
     load=load,
+    splits=Splits(owners="trial_type: 100 pictures shown 12 times are the test; their concepts are in the training"),
     generated=Generated,
     generate=generator(write_world, target="sub-01"),
 )

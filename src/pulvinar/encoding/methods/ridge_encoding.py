@@ -21,6 +21,7 @@ from pulvinar.core.errors import InputError
 from pulvinar.core.storage import write_json
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.feature_tables import choose_feature
+from pulvinar.data.nearness import near_options
 from pulvinar.data.splits import check_split
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding import evaluation as scoring
@@ -157,7 +158,9 @@ def evaluate(run: RunFolder, experiment: Experiment, config: Config, *, controls
             )
             for given, encoder in zip(folds, encoders_of(run, name), strict=True)
         ]
-        of_subject, ceilings[name] = scoring.score_folds(config, run, encoded, controls=controls)
+        of_subject, ceilings[name] = scoring.score_folds(
+            config, run, encoded, controls=controls, near=near_options(experiment.facts)
+        )
         rows += of_subject
     result = scoring.describe(config, rows, ceilings)
     folds_used = config.outer_folds

@@ -25,6 +25,7 @@ import numpy as np
 from pulvinar.core.config import setting
 from pulvinar.core.storage import write_json
 from pulvinar.data.experiment import Experiment
+from pulvinar.data.nearness import near_options
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.encoding import evaluation as scoring
 from pulvinar.encoding.data import EncodedSubject
@@ -97,7 +98,9 @@ def evaluate(run: RunFolder, experiment: Experiment, config: TuningConfig, *, co
             untuned=predict_responses(encoder, test_layers) if fell_back else _predict(config, run, given, UNTUNED, UNTUNED),
             tuned=_predict(config, run, given, tag_of(config, name), TUNED) if fell_back else None,
         )
-        found, ceilings[name] = scoring.score_subject(config, run, encoded, controls=controls)
+        found, ceilings[name] = scoring.score_subject(
+            config, run, encoded, controls=controls, near=near_options(experiment.facts)
+        )
         shares[name] = _mac_share(run, tag, given.stimuli, test_ids)
         own = {
             "tuned_on": run.facts["tuned_on"][name],
