@@ -40,7 +40,7 @@ from pulvinar.datasets.things_fmri import tables as things_tables
 
 N_PROBES = 50
 QUICK = ("n_voxels=20", "epochs=3", "n_rounds=2", "epochs_per_round=2", "n_folds=2", "backbone.epochs=3", "backbone.hidden=16")
-ELSEWHERE = {"nsd", "nod", "algonauts2023"}  # compared with their files in tests of their own
+ELSEWHERE = {"nsd", "nod", "algonauts2023", "bids"}  # compared with their files in tests of their own
 
 Raw = Callable[[Path, dict[str, Any]], dict[str, Any]]  # folder and probe -> what the files say of value, stimulus, ...
 Error = tuple[Any, str, Any]  # where, which name, and what is put there
