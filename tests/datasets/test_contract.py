@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+from nilearn.glm.first_level import FirstLevelModel
 from PIL import Image
 
 from pulvinar.app import registry
@@ -338,6 +339,30 @@ def other_places(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows[:-1], rows[-1:] + 1])
 
 
+def write_bids(root: Path) -> Truth:
+    """A planted world in BIDS, in the folder `set`; the truth is what nilearn's FirstLevelModel makes of its files."""
+    settings = ("n_subjects=1", "n_voxels=200", "n_runs=2", "n_trials=10", "n_images=20", "image_size=16")
+    found = registry.dataset("bids")
+    config = load_config(found.generated, name="bids", assignments=settings)
+    found.generate(str(root / "set"), config, lambda shown, **given: simulate(Config(**given), shown=shown))
+    betas, ids = [], []
+    for run in (1, 2):
+        events = pd.read_csv(root / f"set/sub-01/func/sub-01_task-images_run-{run}_events.tsv", sep="\t")
+        events = events[events.trial_type == "image"].reset_index(drop=True)
+        stem = root / f"set/derivatives/fmriprep/sub-01/func/sub-01_task-images_run-{run}_space-T1w_desc"
+        named = events[["onset", "duration"]].assign(trial_type=[f"trial{row:02d}" for row in range(10)])
+        model = FirstLevelModel(t_r=2.0, noise_model="ols", mask_img=f"{stem}-brain_mask.nii.gz")
+        model.fit(f"{stem}-preproc_bold.nii.gz", events=named)
+        inside = nibabel.load(f"{stem}-brain_mask.nii.gz").get_fdata() > 0
+        own = [model.compute_contrast(name, output_type="effect_size").get_fdata()[inside] for name in named.trial_type]
+        betas += own
+        ids += [name.removesuffix(".png") for name in events.stim_file]
+    files = (root / "set/stimuli").glob("*.png")
+    return Truth(
+        responses={"sub-01": (np.array(betas), ids)}, images={path.stem: np.asarray(Image.open(path)) for path in files}
+    )
+
+
 def pictures_of(root: Path) -> dict[str, np.ndarray]:
     """Name -> pixels of every picture file, or of LAION-fMRI's packed ones."""
     if (root / "stimuli").is_dir():
@@ -485,6 +510,8 @@ def renamed_sample(path: Path) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
+BIDS_SERIES = "set/derivatives/fmriprep/sub-01/func/sub-01_task-images_run-1_space-T1w_"
+BIDS_EVENTS = "set/sub-01/func/sub-01_task-images_run-1_events.tsv"
 LAYOUTS = {
     "nsd": Layout(
         source="nsd:{root}?subjects=1",
@@ -632,6 +659,29 @@ LAYOUTS = {
             "a trial less": ("trials.csv", edited(lambda text: text.rpartition("im")[0]), "sub-01"),
             "names of the features shifted": ("stimuli.csv", edited(lambda text: text.replace("im00", "im99")), "im99"),
             "stimuli in another order": ("stimuli.csv", edited(swapped_lines), "as it was"),
+        },
+    ),
+    "bids": Layout(
+        source="bids:{root}/set?estimate=lsa",
+        write=write_bids,
+        damages={
+            "a series cut short": (BIDS_SERIES + "desc-preproc_bold.nii.gz", cut, None),
+            "a bit of a series": (BIDS_SERIES + "desc-preproc_bold.nii.gz", flipped, None),
+            "axes of a series": (
+                BIDS_SERIES + "desc-preproc_bold.nii.gz",
+                volume(lambda values: values.transpose(2, 1, 0, 3)),
+                None,
+            ),
+            "a mask is not there": (BIDS_SERIES + "desc-brain_mask.nii.gz", gone, None),
+            "a mask of another grid": (BIDS_SERIES + "desc-brain_mask.nii.gz", volume(lambda values: values[1:]), None),
+            "no events": (BIDS_EVENTS, gone, None),
+            "onsets in milliseconds": (BIDS_EVENTS, column("onset", lambda onsets: onsets * 1000), None),
+            "a picture is not there": ("set/stimuli/image-003.png", gone, "image-003"),
+            "a picture that is not known": (
+                BIDS_EVENTS,
+                edited(lambda text: text.replace("image-003", "image-333")),
+                "image-333",
+            ),
         },
     ),
     "bold5000": Layout(

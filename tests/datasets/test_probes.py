@@ -50,7 +50,7 @@ QUICK = (
     "pretrained.epochs=3",
     "pretrained.hidden=16",
 )
-ELSEWHERE = {"nsd", "nod", "algonauts2023"}  # compared with their files in tests of their own
+ELSEWHERE = {"nsd", "nod", "algonauts2023", "bids"}  # compared with their files in tests of their own
 
 Raw = Callable[[Path, dict[str, Any]], dict[str, Any]]  # folder and probe -> what the files say of value, stimulus, ...
 Error = tuple[Any, str, Any]  # where, which name, and what is put there

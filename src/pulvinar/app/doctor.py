@@ -20,7 +20,7 @@ from pulvinar.core.storage import cache_folder
 WIDTH = 80
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "h5py", "nibabel", "nilearn")
 EXTRAS = {  # what each is for
-    "vision": "image networks with named stages: fit … backbone=NAME, macs NAME",
+    "vision": "image networks with named stages: fit … network=NAME, macs NAME",
     "encoding": "tuned encoding models, banded ridge, low-rank adapters, attributions",
     "rsa": "Mahalanobis RDMs",
     "ssl": "the map of test images in reports of self-supervised runs",

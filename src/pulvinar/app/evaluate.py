@@ -6,7 +6,7 @@ from typing import Any
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data
-from pulvinar.app.fit import require_same_data, data_cautions
+from pulvinar.app.fit import data_cautions, require_same_data
 from pulvinar.app.stored_runs import uses_run
 from pulvinar.core import devices, terminal
 from pulvinar.core.config import Given, build, values_of

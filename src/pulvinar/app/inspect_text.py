@@ -81,7 +81,13 @@ def _targets(targets: Mapping[str, Row]) -> Table:
     return Table(columns, [{"target": name, **row} for name, row in targets.items()])
 
 
-TABLES: dict[str, Callable[[Any], Table]] = {"subjects": _subjects, "classes": _classes, "targets": _targets, "probes": _probes}
+TABLES: dict[str, Callable[[Any], Table]] = {
+    "subjects": _subjects,
+    "classes": _classes,
+    "targets": _targets,
+    "runs": _probes,
+    "probes": _probes,
+}
 
 
 def _pairs(found: Mapping[str, Any], without: Sequence[str]) -> str:

@@ -156,6 +156,19 @@ def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]
     return int(shape[3]), seconds
 
 
+@reads("NIfTI")
+def read_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The grid (x, y, z) of a NIfTI file and its affine (4, 4), from the header alone."""
+    import nibabel
+
+    path = require_file(path, "volume")
+    with reading(path, "NIfTI"):
+        image: Any = nibabel.load(path)
+        _refuse_cifti(path, image)
+        x, y, z = (int(side) for side in image.shape[:3])
+        return (x, y, z), np.asarray(image.affine, float)
+
+
 def _seconds_per_volume(header) -> float | None:
     zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
     if len(zooms) < 4 or unit not in UNITS:

@@ -7,7 +7,7 @@ type, and a stimulus on rows of several types is refused until they are.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +28,29 @@ CLOSE_S = 2.0  # two rows of one stimulus nearer than this are hardly two trials
 class StimulusEvents:
     """What one run showed: names of the stimuli as the table writes them, onsets in s (trial,), and the type of each row.
 
-    others: the same of further columns that may say what kind of row it is -> type of each row.
+    durations: in s (trial,), NaN where the table does not say. others: the same as `types` of further columns that may say what
+    kind of row it is -> type of each row. left_out: type -> how many rows of the table are no trials.
     """
 
     path: Path
     names: Sequence[str]
     onsets: np.ndarray
+    durations: np.ndarray
     types: Sequence[str]
     others: Mapping[str, Sequence[str]]
+    left_out: Mapping[str, int]
+
+    def take(self, trials: np.ndarray) -> "StimulusEvents":
+        """The same with some of the trials (indices)."""
+        rows = trials.tolist()
+        return replace(
+            self,
+            names=[self.names[row] for row in rows],
+            onsets=self.onsets[trials],
+            durations=self.durations[trials],
+            types=[self.types[row] for row in rows],
+            others={name: [kinds[row] for row in rows] for name, kinds in self.others.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +58,14 @@ class Rows:
     """Which rows of an events table are trials, and where their stimulus stands.
 
     stimulus_column: 'stimulus' or 'stim_file' without it. trial_type: the types that are trials; all without it.
-    type_column: where the types stand; without it the first of `_type_columns`.
+    type_column: where the types stand; without it the first of `_type_columns`. block_gap_s: rows of one stimulus that follow
+    each other, with less than so many seconds from the end of one to the onset of the next, are one trial.
     """
 
     stimulus_column: str | None = None
     trial_type: Sequence[str] = ()
     type_column: str | None = None
+    block_gap_s: float | None = None
 
     def read(self, path: Path) -> StimulusEvents:
         """The trials of one table; `InputError` or `NotFoundError` naming the line or column that does not fit."""
@@ -60,10 +77,11 @@ class Rows:
                 f"{path}: no row has one of the types {', '.join(self.trial_type)}; there are: {', '.join(sorted(set(types)))}"
             )
         column = self._stimulus_column(table)
-        names, onsets, kept = [], [], []
+        names, onsets, kept, left_out = [], [], [], Counter[str]()
         cells = zip(table.lines, table.column(column), table.column("onset"), types, strict=True)
         for row, (line, name, onset, kind) in enumerate(cells):
             if (self.trial_type and kind not in self.trial_type) or is_none(name):
+                left_out[kind] += 1
                 continue
             names.append(name)
             onsets.append(_seconds(onset, path, line))
@@ -75,11 +93,35 @@ class Rows:
             path=path,
             names=names,
             onsets=np.array(onsets),
+            durations=_durations(table)[kept],
             types=[types[row] for row in kept],
             others={name: [table.column(name)[row] for row in kept] for name in others if self.type_column is None},
+            left_out=left_out,
         )
+        if self.block_gap_s is not None:
+            shown = _blocks(shown, self.block_gap_s)
         _refuse_repeated_rows(shown)
         return shown
+
+    def read_others(self, path: Path, kinds: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Type -> onsets and durations, s (row,), of the rows that have one of these types, whether they show a stimulus or
+        not.
+
+        Raises `InputError` naming a line whose onset is no time, `NotFoundError` where the table has no column of types.
+        """
+        table = read_table(path)
+        column = self._type_column(table)
+        if column is None:
+            raise NotFoundError(
+                f"{path}: no column of types ({', '.join(TYPE_COLUMNS)}); there are: {', '.join(table.columns)}"
+            )
+        found, durations = {}, _durations(table)
+        for kind in kinds:
+            rows = [row for row, own in enumerate(table.column(column)) if own == kind]
+            if rows:
+                onsets = [_seconds(table.column("onset")[row], path, table.lines[row], "is modelled") for row in rows]
+                found[kind] = (np.array(onsets), durations[rows])
+        return found
 
     def _stimulus_column(self, table: Table) -> str:
         column = self.stimulus_column or next((name for name in STIMULUS_COLUMNS if table.has(name)), None)
@@ -138,14 +180,61 @@ def _refuse_several_types(runs: Sequence[StimulusEvents], types: Mapping[Path, S
         )
 
 
-def _seconds(cell: str, path: Path, line: int) -> float:
-    try:
-        seconds = float(cell) if cell.isascii() and "_" not in cell else float("nan")
-    except ValueError:
-        seconds = float("nan")
+def _seconds(cell: str, path: Path, line: int, why: str = "shows a stimulus") -> float:
+    seconds = _number(cell)
     if not np.isfinite(seconds):
-        raise InputError(f"{path}: onset {cell!r} in line {line} is not a time in seconds, but the row shows a stimulus")
+        raise InputError(f"{path}: onset {cell!r} in line {line} is not a time in seconds, but the row {why}")
     return seconds
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def _durations(table: Table) -> np.ndarray:
+    """Durations in s (row,); NaN where a row, or the table, does not say."""
+    if not table.has("duration"):
+        return np.full(len(table), np.nan)
+    seconds = np.array([_number(cell) for cell in table.column("duration")])
+    return np.where(np.isfinite(seconds) & (seconds >= 0), seconds, np.nan)
+
+
+def _blocks(shown: StimulusEvents, gap_s: float) -> StimulusEvents:
+    """Rows of one stimulus that follow each other closely as one trial, from the first onset to the last end; in time order."""
+    if not np.isfinite(shown.durations).all():
+        raise InputError(f"{shown.path}: rows are joined to blocks by their ends, but {_without_duration(shown)}")
+    order = np.argsort(shown.onsets, kind="stable").tolist()
+    ends = shown.onsets + shown.durations
+    firsts: list[int] = []
+    last: list[float] = []  # end of each block so far
+    for row in order:
+        joins = firsts and shown.names[firsts[-1]] == shown.names[row] and shown.onsets[row] - last[-1] < gap_s
+        if joins:
+            last[-1] = max(last[-1], float(ends[row]))
+        else:
+            firsts.append(row)
+            last.append(float(ends[row]))
+    blocks = shown.take(np.array(firsts))
+    return replace(blocks, durations=np.array(last) - blocks.onsets)
+
+
+def _without_duration(shown: StimulusEvents) -> str:
+    unknown = np.flatnonzero(~np.isfinite(shown.durations))
+    where = f"the first at {shown.onsets[unknown[0]]:g} s"
+    return f"{len(unknown)} of {len(shown.durations)} rows have no duration in seconds ({where})"
+
+
+def require_durations(shown: StimulusEvents, given: float | None, way: str) -> np.ndarray:
+    """Durations in s (trial,): the one given for all, or those of the table; `InputError` with the way where one is not
+    known."""
+    if given is not None:
+        return np.full(len(shown.names), given)
+    if not np.isfinite(shown.durations).all():
+        raise InputError(f"{shown.path}: {_without_duration(shown)}; say it for all with {way}")
+    return shown.durations
 
 
 def _refuse_repeated_rows(shown: StimulusEvents) -> None:

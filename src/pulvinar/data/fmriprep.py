@@ -10,7 +10,7 @@ of the haemodynamic response is not fitted, and a run's mean, trend and spread c
 Single-trial betas of GLMsingle (Prince et al. 2022) do better on each of these counts; use them where you can.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def find_runs(
     """
     rows = Rows(stimulus_column=stimulus_column, trial_type=tuple(trial_type), type_column=type_column)
     named = {"space": space, "task": task}
-    bolds = _chosen(folder, {**(entities or {}), **{key: value for key, value in named.items() if value is not None}})
+    wanted = {**(entities or {}), **{key: value for key, value in named.items() if value is not None}}
+    bolds = choose_series(folder, {"desc": PREPROCESSED, **wanted})
     tables = find_events(events)
     table_of = {bold: tables.of(bold.name) for bold in bolds}
     _say_shared(table_of)
@@ -155,39 +156,58 @@ def detrended_zscores(series: np.ndarray) -> np.ndarray:
     return cleaned
 
 
-def _chosen(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
-    """One series per run, sorted; which of several forms of a run is meant has to be said."""
-    found = _series(folder, wanted.get("desc", PREPROCESSED))
+def _way_in_description(key: str) -> str:
+    """How a description (TOML) chooses one value of an entity."""
+    return f"{key if key in ('space', 'task') else f'entities.{key}'} = ..."
+
+
+def choose_series(
+    folder: Path,
+    wanted: Mapping[str, str | None],
+    *,
+    way: Callable[[str], str] = _way_in_description,
+    keep: Callable[[Path], bool] = lambda path: True,
+) -> list[Path]:
+    """One series per run of a subject's folder, sorted; which of several forms of a run is meant has to be said.
+
+    wanted: entity -> value; `desc` None: series that have none (raw ones). way: how a person chooses the value of an entity,
+    for messages. keep: which files are looked at at all. Raises `FileError` where there is no series, `NotFoundError` or
+    `InputError` naming what is there.
+    """
+    found = _series(folder, wanted.get("desc"), way, keep)
     for key in ("space", "task", *(key for key in wanted if key not in ("space", "task", "desc"))):
         having = {path: bids.entities(path.name).get(key, "none") for path in found}
         there = sorted(set(having.values()))
-        value = bids.entities(f"{key}-{wanted[key]}").get(key) if key in wanted else None
+        chosen = wanted.get(key)
+        value = None if chosen is None else bids.entities(f"{key}-{chosen}").get(key)
         if value is None and len(there) > 1:
-            way = key if key in ("space", "task") else f"entities.{key}"
-            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way} = ...")
+            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way(key)}")
         found = [path for path in found if value in (None, having[path])]
         if not found:
-            raise NotFoundError(f"{folder}: no preprocessed series with {key} '{value}'; there are: {', '.join(there)}")
-    _refuse_several_forms(folder, found)
+            raise NotFoundError(f"{folder}: no series with {key} '{value}'; there are: {', '.join(there)}")
+    _refuse_several_forms(folder, found, way)
     return found
 
 
-def _series(folder: Path, desc: str) -> list[Path]:
+def _series(folder: Path, desc: str | None, way: Callable[[str], str], keep: Callable[[Path], bool]) -> list[Path]:
     """The series of one `desc` in a subject's folder, without single echoes (they stand beside their combination)."""
     patterns = [f"{place}/*{suffix}" for place in ("func", "ses-*/func") for suffix in BOLD_SUFFIXES]
-    every = sorted(path for pattern in patterns for path in visible_files(folder, pattern))
-    found = [path for path in every if bids.entities(path.name).get("desc") == desc and "echo" not in bids.entities(path.name)]
+    every = sorted(path for pattern in patterns for path in visible_files(folder, pattern) if keep(path))
+    own = {path: bids.entities(path.name) for path in every}
+    found = [path for path in every if own[path].get("desc") == desc and "echo" not in own[path]]
     if not found:
-        there = sorted({bids.entities(path.name).get("desc", "none") for path in every})
+        there = sorted({entities.get("desc", "none") for entities in own.values()})
+        single = " of single echoes; combine them first" if any("echo" in entities for entities in own.values()) else ""
+        form = "" if desc is None else f"_desc-{desc}"
         raise FileError(
-            f"{folder}: no func/*_desc-{desc}_bold.nii.gz and no ses-*/func/*_desc-{desc}_bold.nii.gz"
-            + (f" (there are desc {', '.join(there)}); choose with entities.desc = ..." if there else "")
-            + "; is this a subject's folder of fMRIPrep?"
+            f"{folder}: no func/*{form}_bold.nii.gz and no ses-*/func/*{form}_bold.nii.gz"
+            + (f" (there are desc {', '.join(there)}{single}); choose with {way('desc')}" if there else "")
+            + ("; is this a subject's folder of fMRIPrep?" if desc else "")
         )
     return found
 
 
-def _refuse_several_forms(folder: Path, found: Sequence[Path]) -> None:
+def _refuse_several_forms(folder: Path, found: Sequence[Path], way: Callable[[str], str]) -> None:
     """Two files of one scan, of several subjects, or of several grids are not put together."""
     known = {path: bids.entities(path.name) for path in found}
     scans: dict[tuple[tuple[str, str], ...], Path] = {}
@@ -195,19 +215,17 @@ def _refuse_several_forms(folder: Path, found: Sequence[Path]) -> None:
         other = scans.setdefault(tuple(sorted(of_scan(own).items())), path)
         if other != path:
             keys = [key for key in OF_DERIVATIVES if own.get(key) != known[other].get(key)]
-            way = f"choose one with entities.{keys[0]} = ..." if keys else "keep one of them"
+            choice = f"choose one with {way(keys[0])}" if keys else "keep one of them"
             raise InputError(
-                f"{folder}: {other.relative_to(folder)} and {path.relative_to(folder)} are two series of one run; {way}"
+                f"{folder}: {other.relative_to(folder)} and {path.relative_to(folder)} are two series of one run; {choice}"
             )
     for key in ("sub", *OF_DERIVATIVES):
         there = sorted({own.get(key, "none") for own in known.values()})
         if len(there) > 1:
-            raise InputError(
-                f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with entities.{key} = ..."
-            )
+            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way(key)}")
 
 
-def _mask_of(bold: Path) -> Path:
+def brain_mask_of(bold: Path) -> Path:
     """The brain mask beside a series: the file with the same entities and `desc-brain`."""
     own = bids.entities(bold.name) | {"desc": BRAIN}
     found = [path for suffix in MASK_SUFFIXES for path in visible_files(bold.parent, f"*{suffix}")]
@@ -237,7 +255,7 @@ def _run(bold: Path, shown: StimulusEvents, volumes: VolumeTimes, window_s: tupl
     trials = np.flatnonzero(inside).tolist()
     return Run(
         bold=bold,
-        mask=_mask_of(bold),
+        mask=brain_mask_of(bold),
         events=shown.path,
         session=bids.entities(bold.name).get("ses", "0"),
         stimulus_ids=[shown.names[trial] for trial in trials],

@@ -17,20 +17,21 @@ from pulvinar.data.split_choice import SPLIT_FACT, shared_clusters, trials_per_s
 from pulvinar.data.stimuli import image_notes
 
 
-def inspect(experiment: Experiment) -> dict[str, Any]:
+def inspect(experiment: Experiment, *, read_responses: bool = True) -> dict[str, Any]:
     """A summary that JSON can hold: name, target, subjects, stimuli, split, facts, and whether a planted truth is known.
 
     Per subject: counts of trials, voxels, sessions, runs and stimuli shown; `repeats` (how often shown -> number of stimuli);
     ROI sizes in voxels; geometry kind, grid shape, spacing in mm; number of bad voxels (constant, NaN or infinite over all
     trials); median of the noise ceiling. `split`: which one, images and trials of each side, and `nearest`: how many test
     images have a near training image, and how many are in a cluster with training images. `image_notes`: what was done to
-    pictures read from files. What does not apply is None. Reads all responses once.
+    pictures read from files. What does not apply is None. Reads all responses once, or not at all
+    (then bad voxels are None).
     """
     stimuli = experiment.stimuli
     summary = {
         "name": experiment.name,
         "target": experiment.target,
-        "subjects": {name: _subject(responses) for name, responses in experiment.subjects.items()},
+        "subjects": {name: _subject(responses, read_responses) for name, responses in experiment.subjects.items()},
         "stimuli": {
             "count": len(stimuli),
             "sources": len(set(stimuli.sources)),
@@ -127,7 +128,7 @@ def probe_values(experiment: Experiment, n: int, *, seed: int = 0) -> list[dict[
     return found
 
 
-def _subject(responses: Responses) -> dict[str, Any]:
+def _subject(responses: Responses, read_responses: bool) -> dict[str, Any]:
     shown = Counter(responses.stimulus_ids)
     geometry, ceiling = responses.geometry, responses.noise_ceiling
     return {
@@ -141,6 +142,6 @@ def _subject(responses: Responses) -> dict[str, Any]:
         "geometry": geometry.kind,
         "grid": None if geometry.shape is None else list(geometry.shape),
         "spacing_mm": geometry.spacing,
-        "bad_voxels": len(responses.bad_voxels(np.arange(responses.n_trials))),
+        "bad_voxels": len(responses.bad_voxels(np.arange(responses.n_trials))) if read_responses else None,
         "noise_ceiling_median": None if ceiling is None else float(np.median(ceiling)),
     }
