@@ -66,7 +66,8 @@ def cached_values(
     except FileError as error:
         warn(f"betas are not kept, and computed again next time: {error}", once=True)
         return values
-    return _read(place, shape) if values.shape == shape else values  # type: ignore[return-value]
+    found = _read(place, shape)
+    return values if found is None else found
 
 
 def _read(place: Path, shape: tuple[int, int]) -> np.ndarray | None:
