@@ -102,7 +102,7 @@ def _with_one_backs(order: np.ndarray) -> np.ndarray:
 
 
 def _of_session(responses: Responses, session: int) -> list[str]:
-    return [responses.stimulus_ids[trial] for trial in np.flatnonzero(responses.sessions == session)]
+    return [responses.stimulus_ids[trial] for trial in np.flatnonzero(responses.sessions == session).tolist()]
 
 
 def _names(experiment: Experiment, artificial: set[str]) -> dict[str, str]:
@@ -121,7 +121,7 @@ def _write_subject(
     files = [FORMS[config.form].replace("{kind}", kind) for kind in (TRAINING, TEST)] + [ARTIFICIAL]
     for session, file in enumerate(files, start=1):
         trials = np.flatnonzero(responses.sessions == session)
-        shown = [names[responses.stimulus_ids[trial]] for trial in trials]
+        shown = [names[responses.stimulus_ids[trial]] for trial in trials.tolist()]
         numbered = config.form == "original" and session != ARTIFICIAL_SESSION
         key = "stimulus_id" if numbered else "stimulus_name"
         number = {one: place + session for place, one in enumerate(dict.fromkeys(shown))}  # each file numbers its own

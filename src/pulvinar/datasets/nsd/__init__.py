@@ -29,7 +29,11 @@ DATASET = Dataset(
     name="nsd",
     facts=FACTS,
     load=load,
-    splits=Splits(owners="the images shown to every subject are the test", caution=SHARED_CLUSTERS),
+    splits=Splits(
+        owners="the images shown to every subject are the test",
+        named={"ood": "NSD-synthetic, a session of artificial pictures (test=synthetic)"},
+        caution=SHARED_CLUSTERS,
+    ),
     probes=probes,
     generated=Generated,
     generate=generator(write_world, target="subj01"),

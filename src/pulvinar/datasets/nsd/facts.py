@@ -23,5 +23,8 @@ FACTS = Facts(
         PublishedFile(path=f"{_BETAS}/ncsnr.nii.gz", source=SOURCE, optional=True),
         PublishedFile(path="nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5", source=SOURCE, images=True),
     ),
-    by_hand="other spaces and betas, from the same bucket with the AWS command line (--no-sign-request)",
+    by_hand=(
+        "other spaces and betas, NSD-synthetic and NSD-imagery, from the same bucket with the AWS command line "
+        "(--no-sign-request)"
+    ),
 )

@@ -222,7 +222,7 @@ def session_files(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 @reads("an HDF5 session")
-def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
+def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid, *, n_trials: int = TRIALS_PER_SESSION) -> np.ndarray:
     """int16 (trial, voxel) of an HDF5 session at voxels (voxel, 3) in NIfTI axes.
 
     The chunks of NSD's files hold one voxel and all trials, so only the box around the voxels is read, some planes at a time.
@@ -233,7 +233,7 @@ def read_hdf5_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
             raise NotFoundError(f"{path}: no dataset 'betas'; there are: {', '.join(file) or 'none'}")
         if betas.ndim != 4 or betas.dtype.kind != "i" or betas.dtype.itemsize != 2:
             raise InputError(f"{path}: betas are int16 (trial, z, y, x), {betas.dtype} {betas.shape} came")
-        _require_trials(path, betas.shape[0])
+        _require_trials(path, betas.shape[0], n_trials)
         grid.require(path, betas.shape[:0:-1])
         return _read_box(path, betas, voxels)
 
@@ -255,7 +255,7 @@ def _read_box(path: Path, betas: h5py.Dataset, voxels: np.ndarray) -> np.ndarray
 
 
 @reads("a NIfTI session")
-def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray:
+def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid, *, n_trials: int = TRIALS_PER_SESSION) -> np.ndarray:
     """int16 (trial, voxel) of a NIfTI session (x, y, z, trial) at voxels (voxel, 3), one volume in memory at a time."""
     series = open_series(path)
     scale = (series.slope, series.intercept)
@@ -264,19 +264,21 @@ def read_nifti_session(path: Path, voxels: np.ndarray, grid: Grid) -> np.ndarray
             f"{path}: betas are int16 (x, y, z, trial) without a scale in the header; {series.stored} "
             f"{(*series.grid, series.n_volumes)} with scale {series.slope:g} and offset {series.intercept:g} came"
         )
-    _require_trials(path, series.n_volumes)
+    _require_trials(path, series.n_volumes, n_trials)
     grid.require(path, series.grid, series.affine)
     return series.read_stored(voxels)
 
 
-def read_mgh_session(paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int]) -> np.ndarray:
+def read_mgh_session(
+    paths: Sequence[Path], vertices: np.ndarray, n_vertices: Sequence[int], *, n_trials: int = TRIALS_PER_SESSION
+) -> np.ndarray:
     """float32 (trial, vertex) of a session in .mgh files, left then right; right vertices are counted on from the left ones."""
     parts = []
     for path, expected in zip(paths, n_vertices, strict=True):
         values = read_mgh(path)
         if values.ndim != 2 or values.shape[0] != expected:
             raise InputError(f"{path}: (vertex, 1, 1, trial) with {expected} vertices is needed, {values.shape} came")
-        _require_trials(path, values.shape[1])
+        _require_trials(path, values.shape[1], n_trials)
         if values.dtype.kind != "f":
             raise InputError(f"{path}: surface betas are floating-point percent signal change, {values.dtype} came")
         parts.append(values)
@@ -304,11 +306,10 @@ def read_mgh(path: Path) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="))
 
 
-def _require_trials(path: Path, n_trials: int) -> None:
-    if n_trials != TRIALS_PER_SESSION:
-        raise InputError(
-            f"{path}: {n_trials} trials; a session of NSD has {TRIALS_PER_SESSION}. Another experiment's file, or cut short?"
-        )
+def _require_trials(path: Path, came: int, n_trials: int) -> None:
+    if came != n_trials:
+        what = "a session of NSD" if n_trials == TRIALS_PER_SESSION else "this session beside NSD"
+        raise InputError(f"{path}: {came} trials; {what} has {n_trials}. Another experiment's file, or cut short?")
 
 
 def runs_of_session() -> np.ndarray:

@@ -1,7 +1,8 @@
 """Reads the Natural Scenes Dataset: trials, voxels, images; and single values, to be compared with the files."""
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,9 +21,20 @@ from pulvinar.data.responses import Responses
 from pulvinar.data.session_values import SessionCache, SessionValues, trial_places
 from pulvinar.data.source_options import parse_source
 from pulvinar.data.splits import Split
-from pulvinar.data.stimuli import Stimuli
+from pulvinar.data.stimuli import ReadImage, Stimuli
 from pulvinar.data.volume_box import is_oracle, require_box
 from pulvinar.datasets.nsd import files as nsd_files
+from pulvinar.datasets.nsd.beside import (
+    SESSION,
+    Beside,
+    BesideName,
+    Gamma,
+    JoinedImages,
+    OneBack,
+    images_of,
+    open_beside,
+    said_of,
+)
 from pulvinar.datasets.nsd.facts import FACTS
 from pulvinar.datasets.nsd.files import N_IMAGES, TRIALS_PER_SESSION, Design, subject_name
 from pulvinar.datasets.nsd.spaces import WHOLE, Place, Space, SurfaceSpace, VolumeSpace, masks_of
@@ -32,7 +44,8 @@ HELD_BACK = 3  # last sessions of each subject that became public in August 2023
 TRUTH = "truth.h5"  # beside nsddata in a generated folder
 PLANTED = "a planted world in NSD's layout; none of the numbers are NSD's"
 
-TestSet = Literal["shared1000", "shared982"]
+TestSet = Literal["shared1000", "shared982", "synthetic", "imagery", "imagery_vision"]
+BESIDE = get_args(BesideName)
 SpaceName = Literal["func1pt8mm", "func1mm", "fsaverage"]
 
 
@@ -46,7 +59,15 @@ class Options:
         None, "first sessions of each subject to take training trials from; none: all on disk", at_least=1
     )
     test_sessions: Literal["all", "same"] = setting("all", "sessions to take test trials from: all on disk, or the same")
-    test: TestSet = setting("shared1000", "test images")
+    test: TestSet = setting(
+        "shared1000", "test images: NSD's own, or a session beside it: synthetic, imagery (imagined), imagery_vision (seen)"
+    )
+    split: Literal["owners", "ood"] = setting("owners", "ood is test=synthetic")
+    one_back: OneBack = setting("drop", "of test=synthetic: what to do about a picture shown twice in a row: drop, keep")
+    gamma: Gamma = setting(
+        "stored",
+        "of test=synthetic: pictures as stored (linear), or sqrt, what a third party says that the screen made",
+    )
     missing: Literal["refuse", "skip"] = setting("refuse", "what to do about a session that is not there")
     betas: str = setting("betas_fithrf_GLMdenoise_RR", "folder name of the betas")
     space: SpaceName | None = setting(None, "func1pt8mm, func1mm or fsaverage; none: the first of these with betas on disk")
@@ -68,6 +89,8 @@ class Options:
 
     def problems(self) -> list[str]:
         """What does not go together."""
+        if self.split == "ood" and self.test != "shared1000":
+            return [f"split=ood is test=synthetic; test={self.test} came beside it"]
         if self.space == "fsaverage" and (self.box is not None or self.format is not None):
             return ["box and nsd.format belong to a volume, not to space=fsaverage"]
         return []
@@ -96,6 +119,8 @@ def load(source: str) -> NSDExperiment:
     missing or damaged, `InputError` one that belongs to another subject or holds other numbers than it should.
     """
     root, options = parse_source(source, Options, name="nsd")
+    if options.split == "ood":
+        options = replace(options, test="synthetic")
     if not (root / "nsddata").is_dir():
         raise FileError(
             f"{root}: not a folder of the Natural Scenes Dataset; nsddata, nsddata_betas, nsddata_stimuli lie in it"
@@ -110,16 +135,19 @@ def load(source: str) -> NSDExperiment:
     trials = {name: _choose_trials(design, name, spaces[name], options) for name in names}
     rows = {name: design.images_of(_number(name), trials[name].numbers) for name in names}
     repeats = _inverse_repeats(design, trials, options)
-    cache, subjects = SessionCache(int(options.memory_gb * 1e9)), {}
+    cache, subjects, beside = SessionCache(int(options.memory_gb * 1e9)), {}, {}
     for name in track(names, "reading masks and tables", len(names)):
-        subjects[name] = _responses(name, spaces[name], trials[name], rows[name], repeats, cache)
+        if options.test in BESIDE:
+            beside[name] = open_beside(root, name, options.test, one_back=options.one_back)  # type: ignore[arg-type]  # one of BESIDE
+        subjects[name] = _responses(name, spaces[name], trials[name], rows[name], repeats, cache, beside.get(name))
+    others = sorted({one for own in beside.values() for one in own.ids})
     shown = np.unique(np.concatenate(list(rows.values())))
     planted = (root / TRUTH).is_file()
     return NSDExperiment(
         name=f"{'Planted world in NSD layout' if planted else 'Natural Scenes Dataset'} ({', '.join(names)})",
-        stimuli=_stimuli(root, shown, design, options),
+        stimuli=_stimuli(root, shown, others, design, options),
         subjects=subjects,
-        split=_split(design, trials, rows, options),
+        split=_split(design, trials, rows, others, options),
         target=target,
         truth=_truth(root, spaces),
         facts=_facts(options, target, trials, spaces) | ({"planted": PLANTED} if planted else {}),
@@ -192,6 +220,8 @@ def _choose_trials(design: Design, name: str, space: Space, options: Options) ->
     keep = np.ones(len(numbers), bool)
     if options.sessions is not None:
         keep = (places[:, 0] <= options.sessions) | (shared & (options.test_sessions == "all"))
+    if options.test in BESIDE:
+        keep &= ~shared
     if options.test == "shared982":
         keep &= ~shared | (places[:, 0] <= SESSIONS[_number(name)] - HELD_BACK)
     return _Trials(sessions=sorted(set(places[keep, 0].tolist())), places=places[keep], numbers=numbers[keep])
@@ -217,7 +247,7 @@ def _sessions(name: str, space: Space, options: Options) -> list[int]:
 
 def _test_columns(design: Design, options: Options) -> np.ndarray:
     """Which of the 1,000 shared images are test images: bool (1000,)."""
-    if options.test == "shared1000":
+    if options.test != "shared982":
         return np.ones(nsd_files.N_SHARED, bool)
     early = design.order[: (max(SESSIONS.values()) - HELD_BACK) * TRIALS_PER_SESSION]
     return np.isin(np.arange(nsd_files.N_SHARED), early)
@@ -235,42 +265,61 @@ def _inverse_repeats(design: Design, trials: Mapping[str, _Trials], options: Opt
 
 
 def _responses(
-    name: str, space: Space, trials: _Trials, rows: np.ndarray, repeats: Mapping[str, float], cache: SessionCache
+    name: str,
+    space: Space,
+    trials: _Trials,
+    rows: np.ndarray,
+    repeats: Mapping[str, float],
+    cache: SessionCache,
+    beside: Beside | None,
 ) -> Responses:
+    """A subject's trials of NSD, and then those of the session beside it, whose ceiling NSD's ncsnr does not say."""
+    places, runs, ids = trials.places, nsd_files.runs_of_session()[trials.places[:, 1]], list(map(nsd_files.stimulus_id, rows))
+    read = space.read
+    if beside is not None:
+        own = np.stack([np.full(len(beside.rows), SESSION), np.arange(len(beside.rows))], axis=1)
+        places, runs, ids = np.concatenate([places, own]), np.concatenate([runs, beside.runs]), [*ids, *beside.ids]
+        read = functools.partial(_read_either, space, beside)
     values = SessionValues(
         name,
-        space.read,
-        trials.places,
+        read,
+        places,
         n_voxels=space.geometry.n_voxels,
         dtype=space.dtype,
         cache=cache,
         trials_per_session=TRIALS_PER_SESSION,
     )
     ceiling = None
-    if space.ncsnr is not None:
+    if space.ncsnr is not None and beside is None:
         power = np.square(np.nan_to_num(space.ncsnr, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64))
         ceiling = (power / (power + repeats[name])).astype(np.float32)
     return Responses(
         subject=name,
         values=values,  # type: ignore[arg-type]  # has the indexing that Responses needs
         scale=space.scale,
-        stimulus_ids=[nsd_files.stimulus_id(row) for row in rows],
-        sessions=trials.places[:, 0],
-        runs=nsd_files.runs_of_session()[trials.places[:, 1]],
+        stimulus_ids=ids,
+        sessions=places[:, 0],
+        runs=runs,
         geometry=space.geometry,
         rois=masks_of(space),
         noise_ceiling=ceiling,
     )
 
 
+def _read_either(space: Space, beside: Beside, session: int) -> np.ndarray:
+    return beside.read(space) if session == SESSION else space.read(session)
+
+
 # --- stimuli ----------------------------------------------------------------------------------------------------------
 
 
-def _stimuli(root: Path, rows: np.ndarray, design: Design, options: Options) -> Stimuli:
-    """The images shown. The 73,000 are different photographs by the dataset's own table, so `pixel_keys` are their rows."""
+def _stimuli(root: Path, rows: np.ndarray, others: Sequence[str], design: Design, options: Options) -> Stimuli:
+    """The images shown, those of a session beside NSD behind. The 73,000 are different photographs by the dataset's own table,
+    so `pixel_keys` are their rows.
+    """
     ids = [nsd_files.stimulus_id(row) for row in rows]
     path = root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
-    read_image = None
+    read_image: ReadImage | None = None
     if options.images and path.is_file():
         read_image = HDF5Images(path, "imgBrick", rows.tolist(), size=options.image_size)
     elif options.images:
@@ -280,17 +329,48 @@ def _stimuli(root: Path, rows: np.ndarray, design: Design, options: Options) -> 
     )
     if not places:
         log(f"no embedding of the images: methods that decode need one; put it into {root / 'features'}, or give features=FILE")
+    features = dict(read_rows(place, rows, n_rows=N_IMAGES, ids=ids) for place in places)
+    if others:
+        test: Any = options.test
+        features = _with_others(root, features, others, test)
+        if read_image is not None:
+            second = images_of(root, test, others, size=options.image_size, gamma=options.gamma)
+            read_image = None if second is None else JoinedImages(read_image, len(ids), second)
     sources = nsd_files.read_photographs(root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv", design)
+    every = [*ids, *others]
     return Stimuli(
-        ids=ids,
-        sources=[sources.get(int(row), name) for row, name in zip(rows, ids, strict=True)],
-        features=dict(read_rows(place, rows, n_rows=N_IMAGES, ids=ids) for place in places),
+        ids=every,
+        sources=[*(sources.get(int(row), name) for row, name in zip(rows, ids, strict=True)), *others],
+        features=features,
         read_image=read_image,
-        pixel_keys=None if options.check_pixels else ids,
+        pixel_keys=None if options.check_pixels else every,
     )
 
 
-def _split(design: Design, trials: Mapping[str, _Trials], rows: Mapping[str, np.ndarray], options: Options) -> Split:
+def _with_others(
+    root: Path, features: Mapping[str, np.ndarray], others: Sequence[str], test: BesideName
+) -> dict[str, np.ndarray]:
+    """Embeddings with the rows of a session beside NSD behind, from `features/nsdsynthetic/NAME.npz` (with ids); those that
+    are not there for both are left out, and said."""
+    folder = root / "features" / ("nsdsynthetic" if test == "synthetic" else "nsdimagery")
+    found = {}
+    for name, values in features.items():
+        path = next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+        if path is None:
+            log(f"{folder}: no '{name}' of the pictures beside NSD; going on without this embedding (or give feature=FILE)")
+            continue
+        own = read_rows(str(path), np.zeros(len(others), np.int64), n_rows=len(others), ids=others)[1]
+        found[name] = np.concatenate([np.asarray(values), np.asarray(own)])
+    return found
+
+
+def _split(
+    design: Design,
+    trials: Mapping[str, _Trials],
+    rows: Mapping[str, np.ndarray],
+    others: Sequence[str],
+    options: Options,
+) -> Split:
     is_test, test, train = _test_columns(design, options), set(), set()
     for name, own in trials.items():
         column = design.order[own.numbers]
@@ -299,7 +379,7 @@ def _split(design: Design, trials: Mapping[str, _Trials], rows: Mapping[str, np.
         test |= set(rows[name][shared & is_test[np.minimum(column, nsd_files.N_SHARED - 1)]].tolist())
     both = {"train": train, "test": test}
     sides = {side: tuple(nsd_files.stimulus_id(row) for row in sorted(found)) for side, found in both.items()}
-    return Split(train=sides["train"], test=sides["test"])
+    return Split(train=sides["train"], test=tuple(others) or sides["test"])
 
 
 def _truth(root: Path, spaces: Mapping[str, Space]) -> dict[str, dict[str, np.ndarray]]:
@@ -322,8 +402,10 @@ def _facts(options: Options, target: str, trials: Mapping[str, _Trials], spaces:
         oracles.append(f"box {options.box}: placed by the annotated region of {target}")
     if options.voxels != WHOLE:
         oracles.append(f"voxels {options.voxels}: the annotated region of {target}")
+    beside = said_of(options.test, options.one_back, options.gamma) if options.test in BESIDE else {}  # type: ignore[arg-type]
     return {
         **FACTS.kept,
+        **beside,
         "options": {key: value for key, value in asdict(options).items() if value not in (None, ())},
         "sessions": {name: own.sessions for name, own in trials.items()},
         "voxels": {name: space.geometry.n_voxels for name, space in spaces.items()},
@@ -351,8 +433,14 @@ def probes(experiment: NSDExperiment, n: int, *, seed: int = 0) -> list[dict[str
                 "trial": int(responses.values.trial_numbers[trial]),  # type: ignore[attr-defined]
                 **space.where(voxel),
                 "beta": float(responses.read(np.array([trial]), np.array([voxel]))[0, 0]),
-                "image": int(responses.stimulus_ids[trial].removeprefix("nsd")),
+                "image": _image_of(responses.stimulus_ids[trial]),
                 "roi": {file: int(labels[voxel]) for file, labels in space.labels.items()},
             }
         )
     return found
+
+
+def _image_of(stimulus: str) -> int | str:
+    """Row (0-based) of NSD's stimuli, or the id of a picture beside them."""
+    number = stimulus.removeprefix("nsd")
+    return int(number) if number.isdigit() else stimulus

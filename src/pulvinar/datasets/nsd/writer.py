@@ -7,8 +7,8 @@ deviation. ncsnr is computed from the betas written, as NSD does from its own. B
 embedding of the world's images, rows as in the stimulus file) and `truth.h5`, both unknown to NSD.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from pulvinar.data.planted_head import head_grid
 from pulvinar.data.planted_layout import Plant
 from pulvinar.data.responses import Responses
 from pulvinar.data.sessions import ShownImages
+from pulvinar.data.splits import Split
+from pulvinar.datasets.nsd import beside_writer
 from pulvinar.datasets.nsd.files import N_IMAGES, N_SHARED, N_SUBJECTS, STEPS_PER_PERCENT, TRIALS_PER_SESSION
 from pulvinar.datasets.nsd.surface_writer import Volume, write_surface
 from pulvinar.datasets.nsd.table_writer import (
@@ -60,6 +62,7 @@ class Generated:
     format: Literal["hdf5", "nifti", "both"] = setting("hdf5", "of the volume betas")
     surface: bool = setting(False, "write betas on a (small) fsaverage as well")
     missing: tuple[str, ...] = setting((), "sessions to leave out, such as subj02:1")
+    beside: tuple[Literal["synthetic", "imagery"], ...] = setting((), "write sessions beside NSD: synthetic, imagery (HDF5)")
     image_size: int = setting(64, "pixels along an edge of a picture before it is enlarged to 425", at_least=16, at_most=PIXELS)
     images: str | None = setting(None, "a folder of your own pictures instead of the bundled photographs")
     driver: str = setting("fixed", "what areas follow: fixed networks, or perturbed:NAME, a changed copy of a network")
@@ -84,20 +87,28 @@ def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:
     with atomic_folder(out) as folder:
         order, n_training = _order(config, generator)
         images = _images_of_subjects(generator)
-        experiment = plant(
-            _shown(config, order, n_training),
-            **{name: getattr(config, name) for name in PLANTED},
-        )
+        n_beside = beside_writer.n_pictures(config.beside, config.n_subjects)
+        beside = [
+            beside_writer.orders(
+                config.beside, subject, config.n_test_images, config.n_subjects, np.random.default_rng([config.seed, 0xBE5])
+            )
+            for subject in range(config.n_subjects)
+        ]
+        settings = {name: getattr(config, name) for name in PLANTED} | {"n_test_images": config.n_test_images + n_beside}
+        whole = plant(_shown(config, order, n_training, beside, n_beside), **settings)
+        experiment = _without_beside(whole, config)
         row_of = _rows_of_stimuli(experiment, order, images)
         _write_tables(folder, experiment, order, images, row_of, generator)
         _write_stimuli(folder, experiment, row_of)
         volumes = []
         for number, responses in enumerate(track(experiment.subjects.values(), "writing betas", len(experiment.subjects))):
             volumes.append(_write_subject(folder, number + 1, responses, experiment.truth[responses.subject], config))
+        if config.beside:
+            _write_beside(folder, whole, volumes, beside, config)
         _write_truth(folder / "truth.h5", volumes, experiment)
         if config.surface:
             write_surface(folder, volumes, betas_name=BETAS, missing=config.missing)
-    return experiment
+    return whole
 
 
 # --- design -----------------------------------------------------------------------------------------------------------
@@ -123,15 +134,65 @@ def _images_of_subjects(generator: np.random.Generator) -> np.ndarray:
     return np.concatenate([np.tile(shared, (N_SUBJECTS, 1)), own], axis=1)
 
 
-def _shown(config: Generated, order: np.ndarray, n_training: int) -> ShownImages:
-    """What every subject sees in each session, by number: test images first, then each subject's own training images."""
+def _shown(
+    config: Generated, order: np.ndarray, n_training: int, beside: Sequence[Mapping[str, np.ndarray]], n_beside: int
+) -> ShownImages:
+    """What every subject sees in each session, by number: test images first, those of sessions beside NSD, then each subject's
+    own training images."""
     sessions = order[: config.n_sessions * TRIALS_PER_SESSION].reshape(config.n_sessions, TRIALS_PER_SESSION)
     shown = []
     for subject in range(config.n_subjects):
-        first_own = config.n_test_images + subject * n_training - N_SHARED
+        first_own = config.n_test_images + n_beside + subject * n_training - N_SHARED
         numbers = [np.where(columns < N_SHARED, columns, columns + first_own) for columns in sessions]
+        numbers += beside[subject].values()
         shown.append([(session + 1, own) for session, own in enumerate(numbers)])
     return shown
+
+
+def _without_beside(whole: Experiment, config: Generated) -> Experiment:
+    """The world with the trials of NSD alone."""
+    if not config.beside:
+        return whole
+    kept = {name: _trials(own, own.sessions <= config.n_sessions) for name, own in whole.subjects.items()}
+    shown = {stimulus for own in kept.values() for stimulus in own.stimulus_ids}
+    test = tuple(stimulus for stimulus in whole.split.test if stimulus in shown)
+    return replace(whole, subjects=kept, split=Split(train=whole.split.train, test=test))
+
+
+def _trials(responses: Responses, keep: np.ndarray) -> Responses:
+    """Some trials of a subject."""
+    rows = np.flatnonzero(keep)
+    return replace(
+        responses,
+        values=responses.values[rows],
+        stimulus_ids=[responses.stimulus_ids[row] for row in rows.tolist()],
+        sessions=responses.sessions[rows],
+        runs=responses.runs[rows],
+    )
+
+
+def _write_beside(
+    folder: Path,
+    whole: Experiment,
+    volumes: Sequence[Volume],
+    beside: Sequence[Mapping[str, np.ndarray]],
+    config: Generated,
+) -> None:
+    """Betas, tables, pictures and embeddings of the sessions beside NSD."""
+    first = config.n_test_images
+    of_number: dict[int, str] = {}
+    for volume, responses, own in zip(volumes, whole.subjects.values(), beside, strict=True):
+        for number, (kind, order) in enumerate(own.items(), start=1):
+            part = _trials(responses, responses.sessions == config.n_sessions + number)
+            of_number.update(zip(order.tolist(), part.stimulus_ids, strict=True))
+            place = folder / "nsddata_betas" / "ppdata" / volume.subject / SPACE / f"nsd{kind}{BETAS}"
+            place.mkdir(parents=True)
+            betas = np.clip(np.rint(part.read(np.arange(part.n_trials)) * STEPS_PER_PERCENT), -32768, 32767).astype(np.int16)
+            _write_session(place, f"betas_nsd{kind}", volume, betas, "hdf5")
+    beside_writer.write_tables(folder, config.beside, beside, first)
+    n_pictures = beside_writer.n_pictures(config.beside, config.n_subjects)
+    pictures = [of_number[number] for number in range(first, first + n_pictures)]
+    beside_writer.write_pictures(folder, whole, config.beside, pictures)
 
 
 def _rows_of_stimuli(experiment: Experiment, order: np.ndarray, images: np.ndarray) -> dict[str, int]:
@@ -200,7 +261,7 @@ def _write_subject(folder: Path, number: int, responses: Responses, truth: dict[
     for session in range(1, config.n_sessions + 1):
         if f"{volume.subject}:{session}" not in config.missing:
             rows = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
-            _write_session(place, session, volume, volume.betas[rows], config.format)
+            _write_session(place, f"betas_session{session:02d}", volume, volume.betas[rows], config.format)
     ncsnr = signal_to_noise(volume.betas, responses.stimulus_ids).astype(np.float32)
     _save_nifti(place / "ncsnr.nii.gz", volume.fill(ncsnr), volume.affine)
     return volume
@@ -266,10 +327,9 @@ def signal_to_noise(betas: np.ndarray, stimulus_ids: Sequence[str]) -> np.ndarra
     return np.sqrt(np.maximum(1 - noise, 0) / np.maximum(noise, 1e-9))
 
 
-def _write_session(place: Path, session: int, volume: Volume, betas: np.ndarray, file_format: str) -> None:
+def _write_session(place: Path, name: str, volume: Volume, betas: np.ndarray, file_format: str) -> None:
     grid = np.zeros((len(betas), *volume.shape), np.int16)  # (trial, x, y, z)
     grid[(slice(None), *volume.index.T)] = betas
-    name = f"betas_session{session:02d}"
     if file_format in ("hdf5", "both"):
         with create_hdf5(place / f"{name}.hdf5") as file:
             file.create_dataset("betas", data=grid.transpose(0, 3, 2, 1), chunks=(len(betas), 1, 1, 1))
