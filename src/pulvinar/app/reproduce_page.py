@@ -28,7 +28,8 @@ ELSEWHERE = (
     "Published numbers as printed, ours above them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
 )
-ALSO = {"encoding": ("r_nested", "r_untuned", "difference")}  # what a reader needs beside the paper's scores
+OF_VOXELS = ("r_optimistic", "r_nested", "r_untuned", "difference")
+ALSO = {"encoding": OF_VOXELS[1:]}  # what a reader needs beside the paper's scores
 PICTURE_SCORES = ("pixcorr", "ssim", "inception", "swav")
 PICTURES = "pictures are made from the run's own voxels alone"
 NO_PASS = {
@@ -258,14 +259,29 @@ def _of_rsa(run: Run, label: str) -> list[Ours]:
 
 def _of_encoding(run: Run, label: str) -> list[Ours]:
     made = []
-    keys = {key: key for key in ("r_optimistic", "r_nested", "r_untuned", "difference")}
+    keys = {key: key for key in OF_VOXELS}
     for row in run.rows:
         if row["roi"] == "all" and row["hemisphere"] == "both":
             values = _with_intervals(row, keys | {"voxels_improved_over_untuned": "share_improved"})
             values |= {f"{key}_reason": row.get(f"{key}_reason") for key in keys}
             values |= {f"voxels_improved_over_{other}_tuned_reason": TWO_RUNS for other in ("regression", "contrastive")}
+            values["accuracy_reason"] = "classes are told from a network's features, not from a subject's voxels"
             made.append((f"Ours: {label}, {row['subject']}", f"{run.facts['data']['name']}, all voxels", values))
-    return made
+    return [*made, *_classes(run, label)]
+
+
+def _classes(run: Run, label: str) -> list[Ours]:
+    """How well classes of labelled images are told from the features of each network, where that was done."""
+    path = run.folder / "artifacts" / "classification.json"
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    reasons = {f"{key}_reason": "labelled images have no responses" for key in (*OF_VOXELS, "voxels_improved_over_untuned")}
+    setting = f"{found['images']}; {found['n_test']} images, chance {tables.percent(found['chance'])}"
+    return [
+        (f"Ours: {label}, features {row['name']}", setting, reasons | _with_intervals(row, ["accuracy"]))
+        for row in found["rows"]
+    ]
 
 
 OURS: dict[str, Callable[[Run, str], list[Ours]]] = {
