@@ -90,7 +90,8 @@ def _figures(recipe: Recipe, named: Mapping[Path, str]) -> list[tuple[str, Path]
     for path, name in named.items():
         for pattern in recipe.figures:
             places = sorted(path.glob(f"{pattern}.png"))
-            found += [(name if len(places) == 1 else f"{name}: {place.stem}", place.with_suffix("")) for place in places]
+            whose = "Every run" if "landscape" in recipe.after else name
+            found += [(whose if len(places) == 1 else f"{whose}: {place.stem}", place.with_suffix("")) for place in places]
     return found
 
 
@@ -216,8 +217,8 @@ def _pictures(path: Path) -> dict[str, Any]:
 
 
 def _of_gating(run: Run, label: str) -> list[Ours]:
-    name = str(run.facts["data"]["name"])
-    evaluation = run.evaluation or {}
+    name, evaluation = str(run.facts["data"]["name"]), run.evaluation or {}
+    said = f"{name}; {evaluation.get('n_test')} test images, chance {tables.percent(evaluation.get('chance'))}"
     values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear"))
     if run.method == "distillation" and evaluation.get("rows"):
         values |= _with_intervals(evaluation["rows"][0], {"knn1_normalised": "knn"})
@@ -229,7 +230,7 @@ def _of_gating(run: Run, label: str) -> list[Ours]:
         else:
             scores = _of_passes(run, other["rows"], ("linear",))
             elsewhere.append((f"Ours: {label}", f"{name} to {place}", scores))
-    return [(f"Ours: {label}", name, values), *elsewhere]
+    return [(f"Ours: {label}", said, values), *elsewhere]
 
 
 def _of_passes(run: Run, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
