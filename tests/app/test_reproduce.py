@@ -27,7 +27,7 @@ def test_every_table_and_figure_of_the_papers_is_there():
     assert sorted(RECIPES) == sorted(PAPER_TABLES)
     assert all(found.published() for found in RECIPES.values() if found.tables)
     assert all(found.published() for name, found in RECIPES.items() if "table" in name)
-    assert all(step in reproduce.STEPS for found in RECIPES.values() for step in found.after)
+    assert all(step in {*reproduce.STEPS, *reproduce.STEPS_TOGETHER} for found in RECIPES.values() for step in found.after)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -140,6 +140,7 @@ def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
     page = Path(result["report"]).read_text()
     assert "SIMULATED" in page or RECIPES[name].wing == "gating"
     assert "What differs from the paper" in page
+    assert len(RECIPES[name].figures) <= page.count('<figure class="full">')
     for run in result["runs"]:
         assert f"{Path(run).name}/report.html" in page
         assert (Path(run) / "report.html").is_file()

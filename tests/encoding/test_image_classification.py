@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.data.image_set import ImageSet
+from pulvinar.encoding import figures
 from pulvinar.encoding.image_classification import as_text, classification_table, classify
 from pulvinar.encoding.layer_features import LayerSource
 
@@ -124,3 +125,11 @@ def test_caltech_101_with_mobilenet(shared_data, monkeypatch, tmp_path):
         pool=1,
     )
     assert classify(source, images).accuracy == pytest.approx(0.945, abs=0.02)
+
+
+def test_models_at_one_place_of_the_landscape_share_a_label():
+    """The same untuned network of three runs is one point, and its labels must not lie on each other."""
+    place = np.array([[0.1, 0.2], [0.5, -0.3], [0.1 + 1e-12, 0.2], [0.1, 0.2]])
+    found = figures._labels_of_places(["a/untuned", "a/subj01", "b/untuned", "c/untuned"], place)
+    assert [text for text, _ in found] == ["a/untuned and 2 more", "a/subj01"]
+    assert [list(where) for _, where in found] == [[0.1, 0.2], [0.5, -0.3]]

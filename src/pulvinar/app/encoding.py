@@ -3,6 +3,7 @@
 Each writes its result into the first run's artifacts/, where the report finds it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,13 +48,14 @@ def _open(path: str) -> tuple[RunFolder, Any]:
 
 
 def _models(paths: Sequence[str]) -> dict[str, Model]:
-    """All models of some runs; a name that two runs have gets the run's folder in front."""
-    found: dict[str, Model] = {}
-    for path in paths:
-        run, config = _open(path)
-        for name, model in models_of(run, config).items():
-            found[name if name not in found else f"{Path(path).resolve().name}/{name}"] = model
-    return found
+    """All models of some runs; a name that several runs have gets the run's folder in front."""
+    places = [Path(path).resolve() for path in paths]
+    n_parts = 1 if len({place.name for place in places}) == len(places) else 2
+    every = [("/".join(place.parts[-n_parts:]), models_of(*_open(str(place)))) for place in places]
+    count = Counter(name for _, models in every for name in models)
+    return {
+        name if count[name] == 1 else f"{folder}/{name}": model for folder, models in every for name, model in models.items()
+    }
 
 
 @uses_run

@@ -113,6 +113,7 @@ def reproduce(
         runs = sorted({place / row["cell"] for row in result["rows"]})
         for run in runs:
             _after(found, run, scale, sources, source, images or _planted_labels(found, scale, Path(out)), Path(out))
+        _together(found, runs, images or _planted_labels(found, scale, Path(out)))
         for run in runs:
             evaluating.report(str(run))
         parts.append({"source": source, "folder": place, "runs": runs, "rows": result["rows"]})
@@ -158,7 +159,7 @@ def _planted(found: Recipe, scale: Scale, out: Path) -> str:
 
 def _planted_labels(found: Recipe, scale: Scale, out: Path) -> str | None:
     """Labelled images for the recipes that classify, at scale small."""
-    if "classify" not in found.after or scale == "full":
+    if not {"classify", "landscape"} & set(found.after) or scale == "full":
         return None
     return str(_plant(out, "labelled_images", "image_files", SMALL_IMAGES))
 
@@ -215,13 +216,35 @@ def _toml(value: Any) -> str:
 
 
 def _after(found: Recipe, run: Path, scale: Scale, sources: Sequence[str], source: str, images: str | None, out: Path) -> None:
-    for step in found.after:
+    for step in (step for step in found.after if step in STEPS):
         done = run / "artifacts" / f"{step.replace(' ', '_')}.done"
         if done.exists():
             continue
         log(f"{run.name}: {step}")
         STEPS[step](run, scale, [other for other in sources if other != source], images, out)
         write_text(done, "")
+
+
+def _together(found: Recipe, runs: Sequence[Path], images: str | None) -> None:
+    """What is done once, with all runs; it is kept in the first one's folder."""
+    for step in (step for step in found.after if step in STEPS_TOGETHER):
+        done = runs[0] / "artifacts" / f"{step}.done"
+        names = "\n".join(run.name for run in runs)
+        if done.exists() and done.read_text() == names:
+            continue
+        log(f"{found.name}: {step}")
+        STEPS_TOGETHER[step](runs, images)
+        write_text(done, names)
+
+
+def _landscape(runs: Sequence[Path], images: str | None) -> None:
+    analyses.classify([str(run) for run in runs], images=_labelled(images))
+
+
+def _labelled(images: str | None) -> str:
+    if images is None:
+        raise InputError("--images: labelled images are needed (FOLDER?size=96 with train/ and test/, or .npz)")
+    return images
 
 
 def _reconstruct(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
@@ -235,9 +258,7 @@ def _transfer(run: Path, scale: Scale, others: Sequence[str], images: str | None
 
 
 def _classify(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
-    if images is None:
-        raise InputError("--images: labelled images are needed (FOLDER?size=96 with train/ and test/, or .npz)")
-    analyses.classify([str(run)], images=images)
+    analyses.classify([str(run)], images=_labelled(images))
 
 
 def _salience(run: Path, scale: Scale, others: Sequence[str], images: str | None, out: Path) -> None:
@@ -270,3 +291,4 @@ STEPS: dict[str, Callable[..., None]] = {
     "transfer of images": _score_elsewhere,
     "unit length": _score_at_unit_length,
 }
+STEPS_TOGETHER: dict[str, Callable[[Sequence[Path], str | None], None]] = {"landscape": _landscape}

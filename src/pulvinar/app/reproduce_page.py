@@ -28,7 +28,8 @@ ELSEWHERE = (
     "Published numbers as printed, ours above them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
 )
-ALSO = {"encoding": ("r_nested", "r_untuned", "difference")}  # what a reader needs beside the paper's scores
+OF_VOXELS = ("r_optimistic", "r_nested", "r_untuned", "difference")
+ALSO = {"encoding": OF_VOXELS[1:]}  # what a reader needs beside the paper's scores
 PICTURE_SCORES = ("pixcorr", "ssim", "inception", "swav")
 PICTURES = "pictures are made from the run's own voxels alone"
 NO_PASS = {
@@ -89,7 +90,8 @@ def _figures(recipe: Recipe, named: Mapping[Path, str]) -> list[tuple[str, Path]
     for path, name in named.items():
         for pattern in recipe.figures:
             places = sorted(path.glob(f"{pattern}.png"))
-            found += [(name if len(places) == 1 else f"{name}: {place.stem}", place.with_suffix("")) for place in places]
+            whose = "Every run" if "landscape" in recipe.after else name
+            found += [(whose if len(places) == 1 else f"{whose}: {place.stem}", place.with_suffix("")) for place in places]
     return found
 
 
@@ -215,8 +217,8 @@ def _pictures(path: Path) -> dict[str, Any]:
 
 
 def _of_gating(run: Run, label: str) -> list[Ours]:
-    name = str(run.facts["data"]["name"])
-    evaluation = run.evaluation or {}
+    name, evaluation = str(run.facts["data"]["name"]), run.evaluation or {}
+    said = f"{name}; {evaluation.get('n_test')} test images, chance {tables.percent(evaluation.get('chance'))}"
     values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear"))
     if run.method == "distillation" and evaluation.get("rows"):
         values |= _with_intervals(evaluation["rows"][0], {"knn1_normalised": "knn"})
@@ -228,7 +230,7 @@ def _of_gating(run: Run, label: str) -> list[Ours]:
         else:
             scores = _of_passes(run, other["rows"], ("linear",))
             elsewhere.append((f"Ours: {label}", f"{name} to {place}", scores))
-    return [(f"Ours: {label}", name, values), *elsewhere]
+    return [(f"Ours: {label}", said, values), *elsewhere]
 
 
 def _of_passes(run: Run, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
@@ -258,14 +260,29 @@ def _of_rsa(run: Run, label: str) -> list[Ours]:
 
 def _of_encoding(run: Run, label: str) -> list[Ours]:
     made = []
-    keys = {key: key for key in ("r_optimistic", "r_nested", "r_untuned", "difference")}
+    keys = {key: key for key in OF_VOXELS}
     for row in run.rows:
         if row["roi"] == "all" and row["hemisphere"] == "both":
             values = _with_intervals(row, keys | {"voxels_improved_over_untuned": "share_improved"})
             values |= {f"{key}_reason": row.get(f"{key}_reason") for key in keys}
             values |= {f"voxels_improved_over_{other}_tuned_reason": TWO_RUNS for other in ("regression", "contrastive")}
+            values["accuracy_reason"] = "classes are told from a network's features, not from a subject's voxels"
             made.append((f"Ours: {label}, {row['subject']}", f"{run.facts['data']['name']}, all voxels", values))
-    return made
+    return [*made, *_classes(run, label)]
+
+
+def _classes(run: Run, label: str) -> list[Ours]:
+    """How well classes of labelled images are told from the features of each network, where that was done."""
+    path = run.folder / "artifacts" / "classification.json"
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    reasons = {f"{key}_reason": "labelled images have no responses" for key in (*OF_VOXELS, "voxels_improved_over_untuned")}
+    setting = f"{found['images']}; {found['n_test']} images, chance {tables.percent(found['chance'])}"
+    return [
+        (f"Ours: {label}, features {row['name']}", setting, reasons | _with_intervals(row, ["accuracy"]))
+        for row in found["rows"]
+    ]
 
 
 OURS: dict[str, Callable[[Run, str], list[Ours]]] = {

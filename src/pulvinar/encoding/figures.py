@@ -193,8 +193,8 @@ def landscape(result: Mapping[str, Any]) -> Figure:
     axis.axhline(0, color=RULE, linewidth=0.8)
     axis.axvline(0, color=RULE, linewidth=0.8)
     axis.plot(place[:, 0], place[:, 1], "o", color=BOTH, markersize=7, markeredgecolor="white")
-    for name, (x, y) in zip(result["names"], place[:, :2], strict=True):
-        axis.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", size=8.5, color=INK)
+    for text, (x, y) in _labels_of_places(result["names"], place[:, :2]):
+        axis.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", size=8.5, color=INK)
     axis.margins(0.18)
     for number, spine in zip(range(len(share)), ("bottom", "left"), strict=False):
         text = f"component {number + 1} ({100 * share[number]:.0f} % of |eigenvalues|)"
@@ -203,6 +203,17 @@ def landscape(result: Mapping[str, Any]) -> Figure:
             text += ", negative: counts against distance"
         (axis.xaxis if number == 0 else axis.yaxis).set_label_text(text, color=SELECTED_ONLY if negative[number] else INK)
     return figure
+
+
+def _labels_of_places(names: Sequence[str], place: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """A label for each place; models that lie on one, such as the same untuned network of several runs, share it."""
+    step = 1e-6 * max(float(np.ptp(place)), 1e-12)
+    together: dict[tuple[int, ...], list[int]] = {}
+    for number, row in enumerate(np.rint(place / step).astype(int)):
+        together.setdefault(tuple(row), []).append(number)
+    first = [own[0] for own in together.values()]
+    more = [f" and {len(own) - 1} more" if len(own) > 1 else "" for own in together.values()]
+    return [(f"{names[number]}{text}", place[number]) for number, text in zip(first, more, strict=True)]
 
 
 def salience(arrays: Mapping[str, np.ndarray]) -> Figure:
