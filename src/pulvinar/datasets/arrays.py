@@ -3,8 +3,9 @@
     experiment = read_description("mystudy.toml")        # docs/data.md shows every key
     experiment = from_arrays(responses=..., stimulus_ids=..., geometry=...)
 
-Read are: responses from .npy, .npz, HDF5 (GLMsingle's too), NIfTI or fMRIPrep folders; geometry from a NIfTI mask,
-coordinates or GIFTI meshes; trial tables from CSV and TSV; stimuli from image folders and embedding files.
+Read are: responses from .npy, .npz, HDF5 (GLMsingle's too), MATLAB, NIfTI, GIFTI, MGH, CIFTI, tables (CSV, Parquet,
+pandas' HDF) or fMRIPrep folders; geometry from a NIfTI mask, coordinates, GIFTI meshes or meshes by name; trial tables from CSV
+and TSV; stimuli from image folders and embedding files.
 """
 
 import os
@@ -22,13 +23,14 @@ from pulvinar.data.description import Description, SubjectFiles, read_descriptio
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_ids import ImageNames, ids_of_mentions
-from pulvinar.data.response_files import as_response_values, make_responses, read_subject
+from pulvinar.data.response_files import as_response_values, in_tables, make_responses, read_subject, table_choice
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
+from pulvinar.data.table_responses import trials_of
 from pulvinar.data.tables import Trials, read_trials
 
 Read = TypeVar("Read")
@@ -108,6 +110,8 @@ def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:
 def _read_trials(files: SubjectFiles, runs: Sequence[fmriprep.Run]) -> Trials:
     if runs:
         return fmriprep.trials_of(runs)
+    if not files.trials and in_tables(files):
+        return trials_of(files.responses, table_choice(files))
     return read_trials(files.trials, stimulus_column=files.stimulus_column or "stimulus")
 
 
