@@ -85,3 +85,12 @@ def test_the_study_of_each_format_reads(tmp_path, number, make, monkeypatch):
         named_meshes.template.cache_clear()
     study.probe(found, voxels)
     assert {name: int(mask.sum()) for name, mask in found.rois.items()} == sizes
+
+
+def test_the_xarray_of_the_document_opens():
+    pytest.importorskip("xarray")
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    shown: dict = {}
+    exec(next(block for block in blocks if "xarray" in block), shown)
+    subject = shown["experiment"].subjects["subject"]
+    assert (subject.n_trials, subject.n_voxels, sorted(subject.rois)) == (80, 30, ["IT", "V4"])
