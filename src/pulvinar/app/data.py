@@ -35,7 +35,7 @@ def open_data(kind: str, source: str | Data, *, target: str | None = None) -> An
     opened here knows from where (`source`).
     """
     if not isinstance(source, str):
-        return _given(kind, source, target)
+        return _given(kind, _of_xarray(kind, source), target)
     opened = open_experiment(source, target=target) if kind == "experiment" else _open(kind, source, target)
     object.__setattr__(opened, "source", absolute(source))  # in place: what was checked needs no second check
     detail(f"opened {source}: {opened!r}")
@@ -79,6 +79,17 @@ def _given(kind: str, opened: Any, target: str | None) -> Any:
     if target is not None:
         raise InputError(f"target: only an experiment has a new subject, no {type(opened).__name__}")
     return opened
+
+
+def _of_xarray(kind: str, given: Any) -> Any:
+    """An experiment of an xarray object; all else as it came."""
+    from pulvinar.data.xarray_objects import is_xarray
+
+    if kind != "experiment" or not is_xarray(given):
+        return given
+    from pulvinar.datasets.arrays import from_xarray
+
+    return from_xarray(given)
 
 
 def _said(value: Any) -> str:

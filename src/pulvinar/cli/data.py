@@ -103,7 +103,10 @@ def declare(commands: Commands) -> None:
         "make an experiment folder from your own files (docs/data.md)",
         example="pulvinar data convert mystudy.toml mystudy/",
     )
-    convert.add_argument("description", help="TOML description of where your files are, or dataset:path")
+    convert.add_argument(
+        "description",
+        help="TOML description of where your files are (NIfTI, GIFTI, MGH, CIFTI, MATLAB, arrays, tables), or dataset:path",
+    )
     convert.add_argument("out", help="the folder to write; must not exist")
     simulate = kinds.add(
         "simulate",

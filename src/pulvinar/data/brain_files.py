@@ -135,8 +135,8 @@ def _refuse_cifti(path: Path, image: Any) -> None:
 
     if isinstance(image, nibabel.Cifti2Image):
         raise InputError(
-            f"{path}: CIFTI, rows {image.shape[0]} x {image.shape[1]} greyordinates, not a volume (x, y, z). Save its cortical "
-            "columns as .npy (trial, vertex) and name the mesh and their numbers with surface and vertices"
+            f"{path}: CIFTI, rows {image.shape[0]} x {image.shape[1]} greyordinates, not a volume (x, y, z). As "
+            "responses it is named .dscalar.nii or .dtseries.nii, and needs no mask (docs/data.md, CIFTI)"
         )
 
 

@@ -11,36 +11,59 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pulvinar.core.config import convert, mistakes_of, read_toml, suggest
-from pulvinar.core.errors import ConfigError
+from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.storage import reads
 from pulvinar.data.array_files import ARRAY_SUFFIXES
 from pulvinar.data.brain_files import AFFINE_TOLERANCE, SURFACE_SUFFIXES, VOLUME_SUFFIXES
+from pulvinar.data.cifti_files import CIFTI_SUFFIXES, PARTS, is_cifti
 from pulvinar.data.fmriprep import WINDOW_S
+from pulvinar.data.matlab_files import MATLAB_SUFFIXES
+from pulvinar.data.named_meshes import known_name, sizes
 from pulvinar.data.pictures import PictureOptions
+from pulvinar.data.surface_files import SIDES, VERTEX_SUFFIXES
+from pulvinar.data.table_responses import PARQUET_SUFFIXES, is_table_file
 from pulvinar.data.tables import TABLE_SUFFIXES
 
 Value = TypeVar("Value")
 NamedArray = tuple[Path, str | None]
+BySide = Mapping[str, NamedArray]  # 'left', 'right' or both
 ONLY_FMRIPREP = (
     *("events", "space", "task", "entities", "window_s", "trial_type", "type_column", "repetition_time"),
     "drop_unmeasured_trials",
 )
-EITHER = (*ARRAY_SUFFIXES, *VOLUME_SUFFIXES)
+NUMBERS = (*ARRAY_SUFFIXES, *MATLAB_SUFFIXES)
+PER_VOXEL = (*NUMBERS, *VOLUME_SUFFIXES)  # a .dscalar.nii is a .nii too
+RESPONSES = (*PER_VOXEL, *PARQUET_SUFFIXES, *TABLE_SUFFIXES)
+PER_VERTEX = (*VERTEX_SUFFIXES, *NUMBERS)
+AXES = {"trial,voxel": ("trial", "voxel"), "voxel,trial": ("voxel", "trial")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectFiles:
-    """Where the data of one subject are. Responses come from `responses` with `trials`, or from `fmriprep` with `events`."""
+    """Where the data of one subject are. Responses come from `responses` with `trials`, or from `fmriprep` with `events`.
+
+    sides: 'left' and 'right' -> the files of a hemisphere, in the place of `responses`. axes: the order of an array's axes, as
+    `AXES`; None: (trial, voxel). surface: files of one mesh, whose side is `surface_side`, or of left and right; mesh: the
+    name of one instead. greyordinates: parts of a CIFTI file. voxel_columns: how names of the columns of a table that
+    are voxels begin, table_subject: what its column `subject` calls this one. trials: none where a table says it itself.
+    """
 
     name: str
     responses: Sequence[NamedArray]
+    sides: Mapping[str, Sequence[NamedArray]]
+    axes: tuple[str, str] | None
     trials: Sequence[Path]
     stimulus_column: str | None
     scale: float
     mask: Path | None
     coordinates: NamedArray | None
     surface: Sequence[Path]
+    surface_side: str
+    mesh: str
     vertices: NamedArray | None
+    greyordinates: Sequence[str]
+    voxel_columns: str
+    table_subject: str
     fmriprep: Path | None
     events: Path | None
     space: str | None
@@ -52,8 +75,8 @@ class SubjectFiles:
     repetition_time: float | None
     drop_unmeasured_trials: bool
     affine_tolerance: float
-    rois: Mapping[str, NamedArray]
-    noise_ceiling: NamedArray | None
+    rois: Mapping[str, NamedArray | BySide]
+    noise_ceiling: NamedArray | BySide | None
     drop_bad_voxels: bool
 
 
@@ -130,16 +153,25 @@ def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[st
         name = f"subject {number}"
     section = _Section(table, f"{name}.", folder, mistakes)
     section.raw("name", None)
+    by_side = _has_sides(table.get("responses"))
+    mesh, surface, surface_side = _surface(section)
     subject = SubjectFiles(
         name=name,
-        responses=[place for item in section.items("responses") if (place := section.array("responses", item, EITHER))],
+        responses=[] if by_side else section.several("responses", section.raw("responses", []), RESPONSES),
+        sides=_by_side(section, "responses") if by_side else {},
+        axes=_axes(section, table),
         trials=section.files("trials", TABLE_SUFFIXES),
         stimulus_column=section.value("stimulus_column", str, None),
         scale=section.value("scale", float, 1.0),
         mask=section.file("mask", VOLUME_SUFFIXES),
-        coordinates=section.array("coordinates", section.raw("coordinates", None)),
-        surface=section.files("surface", SURFACE_SUFFIXES),
-        vertices=section.array("vertices", section.raw("vertices", None)),
+        coordinates=section.array("coordinates", section.raw("coordinates", None), NUMBERS),
+        surface=surface,
+        surface_side=surface_side,
+        mesh=mesh,
+        vertices=section.array("vertices", section.raw("vertices", None), NUMBERS),
+        greyordinates=_parts(section, table),
+        voxel_columns=section.value("voxel_columns", str, ""),
+        table_subject=section.value("table_subject", str, name),
         fmriprep=section.folder("fmriprep"),
         events=section.folder("events"),
         space=section.value("space", str, None),
@@ -151,13 +183,79 @@ def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[st
         repetition_time=section.value("repetition_time", float, None),
         drop_unmeasured_trials=section.value("drop_unmeasured_trials", bool, False),
         affine_tolerance=section.value("affine_tolerance", float, AFFINE_TOLERANCE),
-        rois=section.arrays("rois", EITHER),
-        noise_ceiling=section.array("noise_ceiling", section.raw("noise_ceiling", None), EITHER),
+        rois={
+            key: place
+            for key, item in section.table("rois").items()
+            if (place := _per_voxel(section, f"rois.{key}", item)) is not None
+        },
+        noise_ceiling=_per_voxel(section, "noise_ceiling", section.raw("noise_ceiling", None)),
         drop_bad_voxels=section.value("drop_bad_voxels", bool, False),
     )
     section.refuse_unknown()
     mistakes += [f"{name}: {mistake}" for mistake in _contradictions(subject, table)]
     return subject
+
+
+def _has_sides(given: Any) -> bool:
+    return isinstance(given, dict) and any(side in given for side in SIDES)
+
+
+def _by_side(section: "_Section", key: str) -> dict[str, list[NamedArray]]:
+    """{ left = ..., right = ... }: one file of a hemisphere, or a list of them in the order of the trials."""
+    inner = section.section(key)
+    found = {side: inner.several(side, inner.raw(side, []), PER_VERTEX) for side in SIDES if side in inner.given}
+    inner.refuse_unknown()
+    counts = {side: len(inner.items(side)) for side in found}
+    if len(set(counts.values())) > 1:
+        section.mistakes.append(
+            f"{section.where}{key}: {counts['left']} files of the left hemisphere, {counts['right']} of the right"
+        )
+    return found
+
+
+def _per_voxel(section: "_Section", key: str, given: Any) -> NamedArray | BySide | None:
+    """A path (or one of several arrays in a file), or that of each hemisphere."""
+    if not _has_sides(given):
+        return section.array(key, given, PER_VOXEL)
+    inner = _Section(given, f"{section.where}{key}.", section.folder_of_file, section.mistakes)
+    found = {side: place for side in SIDES if (place := inner.array(side, inner.raw(side, None), PER_VERTEX))}
+    inner.refuse_unknown()
+    return found
+
+
+def _surface(section: "_Section") -> tuple[str, list[Path], str]:
+    """Name of a mesh, or its files (left before right), and the side of a single one where that was said."""
+    given = section.raw("surface", [])
+    if isinstance(given, str) and (known := known_name(given)):
+        return known, [], ""
+    if isinstance(given, str) and not given.lower().endswith(SURFACE_SUFFIXES):
+        section.mistakes.append(
+            f"{section.where}surface: {', '.join(SURFACE_SUFFIXES)} fits, or the name of a mesh (vertices of a hemisphere: "
+            f"{sizes()}), not '{given}'"
+        )
+        return "", [], ""
+    if isinstance(given, dict):
+        inner = section.section("surface")
+        files = {side: path for side in SIDES if (path := inner.file(side, SURFACE_SUFFIXES))}
+        inner.refuse_unknown()
+        return "", list(files.values()), next(iter(files)) if len(files) == 1 else ""
+    return "", section.files("surface", SURFACE_SUFFIXES), ""
+
+
+def _axes(section: "_Section", table: Mapping[str, Any]) -> tuple[str, str] | None:
+    given = section.value("axes", str, "")
+    plain = given.replace(" ", "").casefold()
+    if plain and plain not in AXES:
+        section.mistakes.append(f"{section.where}axes is one of {' and '.join(repr(name) for name in AXES)}, not '{given}'")
+    return AXES.get(plain)
+
+
+def _parts(section: "_Section", table: Mapping[str, Any]) -> list[str]:
+    given = section.texts("greyordinates")
+    wrong = [part for part in given if part not in PARTS]
+    if wrong:
+        section.mistakes.append(f"{section.where}greyordinates lists some of {', '.join(PARTS)}, not '{wrong[0]}'")
+    return [part for part in given if part in PARTS] or ["left", "right"]
 
 
 def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str]:
@@ -166,23 +264,28 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
     if ("responses" in given) == ("fmriprep" in given):
         found.append("one of responses (with trials) and fmriprep (with events) is needed")
     wrong_company = (
-        ("fmriprep", ("trials", "coordinates", "surface", "scale")),
+        ("fmriprep", ("trials", "coordinates", "surface", "scale", "axes", "greyordinates", "voxel_columns", "table_subject")),
         ("responses", ONLY_FMRIPREP),
     )
     for key, strangers in wrong_company:
         if key in given and ("responses" in given) != ("fmriprep" in given):
             found += [f"{stranger} does not go with {key}" for stranger in strangers if stranger in given]
-    if "responses" in given and "trials" not in given:
+    tables = [path for path, _ in subject.responses if _is_table(path)]
+    if "responses" in given and "trials" not in given and not tables:
         found.append("trials is needed: a table with a column 'stimulus', one row per trial")
     if "fmriprep" in given and "events" not in given:
         found.append("events is needed: the folder that holds the BIDS *_events.tsv files of this subject")
     places = [key for key in ("mask", "coordinates", "surface") if key in given]
-    if "responses" in given and len(places) != 1:
+    is_cifti_study = any(is_cifti(path) for path, _ in subject.responses)
+    if is_cifti_study and set(places) - {"surface"}:
+        found.append(f"CIFTI says itself where its places are; {' and '.join(places)} came")
+    elif "responses" in given and len(places) != 1 and not is_cifti_study:
         found.append(f"one of mask, coordinates and surface says where the voxels are; {' and '.join(places) or 'none'} came")
     if any(_is_volume(path) for path, _ in subject.responses) and "mask" not in given:
         found.append("responses in NIfTI need a mask (NIfTI, in the same grid)")
     if "vertices" in given and "surface" not in given:
         found.append("vertices needs surface, the mesh that they belong to")
+    found += _mixed(subject, given, is_cifti_study, tables)
     if not (subject.scale > 0 and math.isfinite(subject.scale)):
         found.append(f"scale is a positive number, not {subject.scale}")
     if not 0 <= subject.affine_tolerance < 1:
@@ -192,8 +295,49 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
     return found
 
 
+def _mixed(subject: SubjectFiles, given: Mapping[str, Any], is_cifti_study: bool, tables: Sequence[Path]) -> list[str]:
+    """Keys of one form of responses beside files of another."""
+    found, by_side = [], bool(subject.sides)
+    kinds = {_kind(path) for path, _ in subject.responses}
+    if len(kinds) > 1:
+        found.append(f"responses are files of one form, not {' and '.join(sorted(kinds))}")
+    if by_side and "surface" not in given:
+        found.append("responses of the left and right hemisphere need surface: the name of a mesh, or the files of both")
+    if by_side and "vertices" in given:
+        found.append("vertices does not go with responses of the left and right hemisphere, which hold every vertex")
+    if "greyordinates" in given and not is_cifti_study:
+        found.append("greyordinates goes with responses in CIFTI (.dtseries.nii, .dscalar.nii)")
+    found += [
+        f"{key} goes with responses in a table" for key in ("voxel_columns", "table_subject") if key in given and not tables
+    ]
+    arrays = [path for path, _ in (*subject.responses, *(place for places in subject.sides.values() for place in places))]
+    if "axes" in given and any(_kind(path) != "arrays" for path in arrays):
+        found.append(
+            "axes goes with responses in arrays (.npy, .npz, .h5, .mat); the other files say themselves what a trial is"
+        )
+    if "responses" in given and subject.surface_side and not by_side and "vertices" not in given and not is_cifti_study:
+        found.append(
+            f"surface has the {subject.surface_side} hemisphere alone; give the responses as {{ {subject.surface_side} = ... }}"
+        )
+    return found
+
+
+def _kind(path: Path) -> str:
+    """What form a file of responses has, by its name."""
+    name = path.name.lower()
+    forms = {"CIFTI": CIFTI_SUFFIXES, "NIfTI": VOLUME_SUFFIXES, "files of a surface": VERTEX_SUFFIXES, "arrays": NUMBERS}
+    return next((form for form, suffixes in forms.items() if name.endswith(suffixes)), "tables")
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return is_table_file(path)
+    except PulvinarError:  # said when it is read
+        return False
+
+
 def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith(VOLUME_SUFFIXES)
+    return path.name.lower().endswith(VOLUME_SUFFIXES) and not is_cifti(path)
 
 
 class _Section:
@@ -269,6 +413,11 @@ class _Section:
         """A table of arrays by name."""
         given = self.table(key).items()
         return {name: place for name, item in given if (place := self.array(f"{key}.{name}", item, suffixes))}
+
+    def several(self, key: str, given: Any, suffixes: Sequence[str]) -> list[NamedArray]:
+        """One array or a list of them."""
+        items = given if isinstance(given, list) else [given]
+        return [place for item in items if (place := self.array(key, item, suffixes))]
 
     def file(self, key: str, suffixes: Sequence[str]) -> Path | None:
         given = self.raw(key, None)

@@ -34,7 +34,7 @@ from pulvinar.core.storage import (
     set_aside,
     write_json,
 )
-from pulvinar.data.geometry import Geometry
+from pulvinar.data.geometry import TEXTS, Geometry
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs, missing_roi
@@ -264,11 +264,12 @@ def _response_file(responses: Responses, path: Path) -> Iterator[h5py.File]:
             file.create_dataset("noise_ceiling", data=responses.noise_ceiling)
         for name, mask in responses.rois.items():
             file.create_dataset(f"rois/{name}", data=mask)
-        geometry = responses.geometry.arrays()
-        if "template" in geometry:
-            file.create_group("geometry").attrs["template"] = str(geometry.pop("template"))
-        for name, array in geometry.items():
-            file.create_dataset(f"geometry/{name}", data=array)
+        group = file.create_group("geometry")
+        for name, array in responses.geometry.arrays().items():
+            if name in TEXTS:
+                group.attrs[name] = str(array)
+            else:
+                group.create_dataset(name, data=array)
         yield file
 
 

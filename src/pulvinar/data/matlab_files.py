@@ -18,6 +18,7 @@ from pulvinar.core.hdf5 import create_hdf5, hdf5_values, open_hdf5, read_hdf5_ar
 from pulvinar.core.storage import atomic_path, reading, reads, require_file
 from pulvinar.core.untrusted import require_readable
 
+MATLAB_SUFFIXES = (".mat",)
 HEADER_BYTES, USER_BLOCK_BYTES = 128, 512
 HEADER_5, HEADER_7_3 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
 REFERENCES = "#refs#"  # the group where MATLAB keeps the values that its references point to
@@ -58,6 +59,34 @@ def read_matlab(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with reading(path, "MATLAB 7.3 file"):
             numeric = [name for name, node in file.items() if isinstance(node, h5py.Dataset) and node.dtype.kind in NUMERIC]
         return {name: _values(file, name) for name in numeric if _matlab_class(file[name]) != "char"}
+
+
+@reads("a MATLAB file")
+def read_matlab_array(path: str | os.PathLike[str], name: str | None = None) -> np.ndarray:
+    """One numeric array of a .mat file, axes in MATLAB's order (`size(x)`), of both versions; the only one without a name.
+
+    Raises `NotFoundError` for a name that is not there or is text, a cell, a struct or complex, `InputError` where one of
+    several must be named.
+    """
+    if matlab_version(path) == "5":
+        arrays = read_matlab(path)
+        return arrays[_named_array(path, list(arrays), name)]
+    with open_hdf5(path) as file:
+        with reading(path, "MATLAB 7.3 file"):
+            nodes = {key: node for key, node in file.items() if isinstance(node, h5py.Dataset)}
+            there = [key for key, node in nodes.items() if node.dtype.kind in NUMERIC and _matlab_class(node) != "char"]
+        return _values(file, _named_array(path, there, name))
+
+
+def _named_array(path: str | os.PathLike[str], there: Sequence[str], name: str | None) -> str:
+    listed = ", ".join(there) or "none"
+    if name is None and len(there) != 1:
+        raise InputError(f"{path}: holds {len(there)} numeric arrays ({listed}); name one: {{ file = ..., array = ... }}")
+    if name is not None and name not in there:
+        others = left_out_of_matlab(path)
+        kind = " (it is text, a cell, a struct, sparse or complex)" if name in others else ""
+        raise NotFoundError(f"{path}: no numeric array '{name}'{kind}; there are: {listed}")
+    return name or there[0]
 
 
 @reads("a MATLAB file")

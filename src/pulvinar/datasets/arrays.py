@@ -3,8 +3,9 @@
     experiment = read_description("mystudy.toml")        # docs/data.md shows every key
     experiment = from_arrays(responses=..., stimulus_ids=..., geometry=...)
 
-Read are: responses from .npy, .npz, HDF5 (GLMsingle's too), NIfTI or fMRIPrep folders; geometry from a NIfTI mask,
-coordinates or GIFTI meshes; trial tables from CSV and TSV; stimuli from image folders and embedding files.
+Read are: responses from .npy, .npz, HDF5 (GLMsingle's too), MATLAB, NIfTI, GIFTI, MGH, CIFTI, tables (CSV, Parquet,
+pandas' HDF) or fMRIPrep folders; geometry from a NIfTI mask, coordinates, GIFTI meshes or meshes by name; trial tables from CSV
+and TSV; stimuli from image folders and embedding files.
 """
 
 import os
@@ -22,14 +23,16 @@ from pulvinar.data.description import Description, SubjectFiles, read_descriptio
 from pulvinar.data.experiment import Experiment
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.image_ids import ImageNames, ids_of_mentions
-from pulvinar.data.response_files import as_response_values, make_responses, read_subject
+from pulvinar.data.response_files import as_response_values, in_tables, make_responses, read_subject, table_choice
 from pulvinar.data.responses import Responses
 from pulvinar.data.rois import ROIs
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.splits import Split, split_by_source
 from pulvinar.data.stimuli import Stimuli, image_notes
 from pulvinar.data.stimulus_files import read_stimuli
+from pulvinar.data.table_responses import trials_of
 from pulvinar.data.tables import Trials, read_trials
+from pulvinar.data.xarray_objects import read_assembly
 
 Read = TypeVar("Read")
 FMRIPREP_ESTIMATE = (
@@ -110,6 +113,8 @@ def _find_runs(files: SubjectFiles) -> list[fmriprep.Run]:
 def _read_trials(files: SubjectFiles, runs: Sequence[fmriprep.Run]) -> Trials:
     if runs:
         return fmriprep.trials_of(runs)
+    if not files.trials and in_tables(files):
+        return trials_of(files.responses, table_choice(files))
     return read_trials(files.trials, stimulus_column=files.stimulus_column or "stimulus")
 
 
@@ -197,6 +202,45 @@ def from_arrays(
         split=_by_id(split, names) if split else split_by_source(rows, test_share=test_share, seed=seed),
         target=target or list(subjects)[-1],
         facts=facts or {},
+    )
+
+
+def from_xarray(
+    data: Any,
+    *,
+    geometry: Geometry | np.ndarray | Mapping[str, Geometry | np.ndarray] | None = None,
+    features: Mapping[str, np.ndarray] | None = None,
+    stimuli: Sequence[str] | None = None,
+    **options: Any,
+) -> Experiment:
+    """An experiment from an xarray DataArray (trial, voxel) or Dataset, such as Brain-Score's (presentation, neuroid).
+
+    Dims and coordinates: see `data.xarray_objects.read_assembly`; several subjects are told apart by the coordinate `subject`.
+    geometry: where the voxels are, where the coordinates x, y and z do not say it; of one subject, or by subject. features,
+    stimuli and the other options: as in `from_arrays`; those of a Dataset come from its variables (stimulus, dim).
+    Raises `InputError` or `NotFoundError` naming the dim, coordinate or subject.
+    """
+    found = read_assembly(data)
+    if geometry is None and not found.places:
+        raise InputError(
+            "data: where are the voxels? Coordinates x, y and z (mm) of the voxels are needed, or "
+            "pulvinar.datasets.arrays.from_xarray(data, geometry=...)"
+        )
+    places: Any = found.places if geometry is None else geometry
+    if not isinstance(places, Mapping):
+        if len(found.responses) > 1:
+            raise InputError(f"geometry: one for each of the subjects {', '.join(found.responses)} is needed")
+        places = dict.fromkeys(found.responses, places)
+    return from_arrays(
+        responses=found.responses,
+        stimulus_ids=found.stimulus_ids,
+        geometry=places,
+        stimuli=found.stimuli if stimuli is None else stimuli,
+        features=(features or found.features) or None,
+        rois=found.rois,
+        sessions=found.sessions or None,
+        runs=found.runs or None,
+        **options,
     )
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pulvinar.data.geometry import Geometry
 from pulvinar.decoding import curves_figure, roi_figure, score_figure, summary_picture, trial_figure
 from pulvinar.decoding import views as brain_views
 from pulvinar.decoding.pictures import page as pictures_page
 from pulvinar.report import brain_maps, tables
 from pulvinar.report.findings import coverage
+from pulvinar.report.panels import on_fsaverage5
 from pulvinar.report.run_folder import SCORE, Run
 from pulvinar.report.settings import PROTOCOLS, facts_of_evaluation, other_rois
 from pulvinar.report.viewer import Viewer
@@ -22,8 +24,10 @@ PLACES = {  # kind of geometry -> what its picture shows
     "volume": "Axial slices that hold most of the voxels concerned (left is left); the broken lines in the view from the "
     "right, a projection of all voxels, show where they lie.",
     "surface": "The sides from which most of the voxels concerned are seen; darker grey was not measured.",
+    "greyordinates": "The sides from which most of the vertices concerned are seen; what lies below the cortex is not drawn.",
     "points": "These voxels came as bare points, without grid or mesh: projections of all of them.",
 }
+STAND_IN = "These voxels are vertices of {}, whose mesh is not on this machine"
 ELSEWHERE = "The published numbers are of another data set and other subjects: they say what is usual, not what is better."
 
 
@@ -69,7 +73,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
     without = run.maps is None or run.maps.reference is None
     return {
         "tiles": _key(run),
-        "places": "" if run.maps is None else PLACES[run.maps.geometry.kind],
+        "places": "" if run.maps is None else _places(run.maps.geometry),
         "reference": evaluation.get("reference"),
         "no_reference": _no_reference(run) if without else "",
         "coverage": coverage(run),
@@ -86,6 +90,16 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "published": published(run),
         "facts_of_evaluation": facts_of_evaluation(run),
     }
+
+
+def _places(geometry: Geometry) -> str:
+    """What the picture of the voxels shows."""
+    if not geometry.is_stand_in:
+        return PLACES[geometry.kind]
+    stand_in = STAND_IN.format(geometry.template)
+    if on_fsaverage5(geometry) is not None:
+        return f"{stand_in}: drawn on fsaverage5 are those among its first 10,242 of a hemisphere. {PLACES['surface']}"
+    return f"{stand_in}: the picture shows left and right, and their numbers, not where they lie."
 
 
 def _key(run: Run) -> list[tuple[str, str, str]]:

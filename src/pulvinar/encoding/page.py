@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.core.storage import read_json
+from pulvinar.data.named_meshes import where_to_get
 from pulvinar.encoding import comparison as encoding_comparison
 from pulvinar.encoding import figures as pictures
 from pulvinar.encoding import image_classification
@@ -97,6 +98,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
             {
                 "subject": one.subject,
                 "template": one.geometry.template,
+                "how": where_to_get(one.geometry.template) if one.geometry.is_stand_in else "",
                 "caption": f"{one.subject}. {encoding_maps.caption(one)}" if encoding_maps.can_be_drawn(one) else "",
             }
             for one in maps

@@ -5,7 +5,7 @@ Left is left (neurological convention).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgb
 
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.named_meshes import template
 from pulvinar.report.drawing import INK, MUTED, OUTLINE, UNMEASURED, bare
 
 Paint = Callable[[Axes, np.ndarray, np.ndarray], None]
@@ -50,8 +51,29 @@ class Panel:
 
 def panels(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list[Panel]:
     """The `n_panels` views (fewer where there are not so many) that show most of the voxels of `interest` (voxel, bool)."""
-    makers = {"volume": _slices, "surface": _renderings, "points": _projections}
+    makers = {"volume": _slices, "surface": _renderings, "points": _projections, "greyordinates": _cortex}
+    if geometry.is_stand_in and (shown := on_fsaverage5(geometry)) is not None:
+        surface, places = shown
+        found = _renderings(surface, interest[places], n_panels)
+        return [replace(panel, paint=partial(_paint_some, panel.paint, places)) for panel in found]
     return makers[geometry.kind](geometry, interest, n_panels)
+
+
+def on_fsaverage5(geometry: Geometry) -> tuple[Geometry, np.ndarray] | None:
+    """Voxels that stand for vertices of fsaverage or fsaverage6, on the mesh of fsaverage5, and which they are (indices).
+
+    The first 10,242 vertices of a hemisphere are those of fsaverage5; of others there is None.
+    """
+    mesh, number = template("fsaverage5"), geometry.own_vertex
+    if geometry.template not in ("fsaverage", "fsaverage6") or number is None or mesh.left is None or mesh.right is None:
+        return None
+    places = np.flatnonzero(number < mesh.n_vertices)
+    if not len(places):
+        return None
+    joint = number[places] + np.where(geometry.coordinates[places, 0] > 0, mesh.n_vertices, 0)
+    points = np.concatenate([mesh.left[0], mesh.right[0]])
+    faces = np.concatenate([mesh.left[1], mesh.right[1] + mesh.n_vertices])
+    return Geometry.from_surface(joint, points, faces), places
 
 
 @dataclass(frozen=True)
@@ -218,6 +240,21 @@ def _renderings(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list
         rendering = _Rendering(flat, faces, normals @ np.array(VIEWS[name][2], float) / length, vertex)
         found.append(Panel(name, rendering.paint, width, height, SIDES[name]))
     return found
+
+
+def _cortex(geometry: Geometry, interest: np.ndarray, n_panels: int) -> list[Panel]:
+    """The vertices among greyordinates as a surface; what lies below the cortex is not drawn."""
+    on = np.flatnonzero(np.asarray(geometry.vertex) >= 0)
+    surface = Geometry.from_surface(
+        np.asarray(geometry.vertex)[on], np.asarray(geometry.mesh_coordinates), np.asarray(geometry.mesh_faces)
+    )
+    return [
+        replace(panel, paint=partial(_paint_some, panel.paint, on)) for panel in _renderings(surface, interest[on], n_panels)
+    ]
+
+
+def _paint_some(paint: Paint, places: np.ndarray, axis: Axes, colours: np.ndarray, priority: np.ndarray) -> None:
+    paint(axis, colours[places], priority[places])
 
 
 def _outward(points: np.ndarray, faces: np.ndarray) -> np.ndarray:

