@@ -167,7 +167,7 @@ class Geometry:
         for key, others in (("index", {"shape", "affine"}), ("vertex", {"mesh_coordinates", "mesh_faces"})):
             if key in arrays and (missing := others - set(arrays)):
                 raise InputError(f"geometry has '{key}' but not {sorted(missing)}")
-        texts = {name: str(arrays.get(name, "")) for name in TEXTS}
+        texts: dict[str, Any] = {name: str(arrays.get(name, "")) for name in TEXTS}
         if "structure" in arrays and {"index", "vertex"} <= set(arrays):
             names = _texts(arrays["structure"])
             on = np.isin(names, CORTEX)
