@@ -27,6 +27,7 @@ PARSERS = {
         "tomllib.load",
     ),
     *("Image.open", "scipy.io.loadmat", "tarfile.open", "zipfile.ZipFile", "ZipFile", "safe_open", "load_file", "torch.load"),
+    *("pyarrow.parquet.ParquetFile", "read_geometry"),
     *("gzip.open", "np.fromfile", "np.genfromtxt", "np.loadtxt", "csv.reader", "csv.DictReader", "ElementTree.parse"),
 }
 DOORS = {"reading", "open_hdf5", "open_npz", "open_image"}
@@ -41,6 +42,7 @@ ELSEWHERE = {  # why a call needs no door of its own
     ("core/storage.py", "write_json"): "of what was just made",
     ("core/untrusted.py", "ask"): "the answer of our own process",
     ("core/untrusted_child.py", "answer"): "everything raised is the answer",
+    ("core/untrusted_child.py", "read_parquet"): "everything raised is the answer",
     ("core/untrusted_child.py", "main"): "the question of our own process",
     ("core/untrusted_child.py", "wrong_with_hdf5"): "everything raised is the answer",
     ("datasets/algonauts2019/layout.py", "as_jpeg"): "of what was just made",

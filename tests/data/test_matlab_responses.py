@@ -71,8 +71,8 @@ def test_vectors_of_matlab_are_masks_and_ceilings(folder):
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
-        ('responses = "columns.mat"', r"looks like \(voxel, trial\).*Say axes = 'voxel,trial'"),
-        ('responses = "rows.mat"\naxes = "voxel,trial"', "Leave axes out"),
+        ('responses = "columns.mat"', r"looks like \(voxel, trial\).*say axes = 'voxel,trial'"),
+        ('responses = "rows.mat"\naxes = "voxel,trial"', "leave axes out"),
         ('responses = "rows.mat"\naxes = "voxel,time"', "axes is one of"),
         ('responses = "two.mat"', "holds 3 numeric arrays"),
         ('responses = { file = "two.mat", array = "beta" }', "no numeric array 'beta'; there are: .*betas"),

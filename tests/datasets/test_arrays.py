@@ -405,7 +405,7 @@ def test_from_arrays_refuses(more, error, message):
 
 
 def test_the_python_example_of_the_document_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(code, str(DOCUMENT), "exec"), names)

@@ -1,5 +1,6 @@
 """Small files of every kind that pulvinar reads, as its own writers and the libraries of the field write them."""
 
+import contextlib
 import pickle
 import shutil
 import sys
@@ -148,6 +149,39 @@ def surfaces(folder: Path) -> None:
     values = generator().normal(size=(20, 1, 1, 5)).astype("f4")
     nibabel.save(nibabel.freesurfer.MGHImage(values, np.eye(4)), folder / "a.mgh")
     nibabel.save(nibabel.freesurfer.MGHImage(values, np.eye(4)), folder / "b.mgz")
+
+
+@kind
+def vertices(folder: Path) -> None:
+    gifti, values = nibabel.gifti, generator().normal(size=(5, 30)).astype("f4")
+    for name, encoding in (("a", "GIFTI_ENCODING_B64GZ"), ("b", "GIFTI_ENCODING_ASCII")):
+        parts = [gifti.GiftiDataArray(row, "NIFTI_INTENT_NONE", encoding=encoding) for row in values]
+        nibabel.save(gifti.GiftiImage(darrays=parts), folder / f"{name}.func.gii")
+    keys = gifti.GiftiDataArray(np.arange(30, dtype="i4"), "NIFTI_INTENT_LABEL")
+    nibabel.save(gifti.GiftiImage(darrays=[keys]), folder / "map.label.gii")
+    for name in ("a.mgh", "b.mgz"):
+        nibabel.save(nibabel.freesurfer.MGHImage(values.T[:, None, None].copy(), np.eye(4)), folder / name)
+
+
+@kind
+def frames(folder: Path) -> None:
+    shown, values = [f"s{row}" for row in range(8)], generator().normal(size=(8, 4))
+    columns = ["stimulus", *(f"v{number}" for number in range(4))]
+    rows = [",".join([name, *map(str, row)]) for name, row in zip(shown, values, strict=True)]
+    (folder / "a.csv").write_text("\n".join([",".join(columns), *rows, ""]))
+    with contextlib.suppress(ImportError):
+        import pyarrow.parquet
+
+        table = pyarrow.table({"stimulus": shown, **{name: values[:, row] for row, name in enumerate(columns[1:])}})
+        pyarrow.parquet.write_table(table, folder / "b.parquet")
+        pyarrow.parquet.write_table(table, folder / "c.parquet", compression="none", use_dictionary=False)
+    with h5py.File(folder / "d.h5", "w") as file:
+        group = file.create_group("data")
+        group.attrs["pandas_type"], group.attrs["nblocks"] = np.bytes_("frame"), 1
+        group["axis0"] = group["block0_items"] = np.array(columns[1:], "S")
+        group["axis1"], group["block0_values"] = np.array(shown, "S"), values
+        group["axis1"].attrs["name"] = np.bytes_("stimulus")
+        group["block0_values"].attrs["transposed"] = True
 
 
 @kind

@@ -144,6 +144,30 @@ def _cifti(_: Path, file: Path) -> None:
     use(read_cortex(file).values)
 
 
+@target("responses in CIFTI", "cifti", "*.nii")
+def _greyordinates(_: Path, file: Path) -> None:
+    from pulvinar.data.cifti_files import read_greyordinates
+
+    use(read_greyordinates(file).values)
+
+
+@target("numbers per vertex", "vertices", "*")
+def _vertices(_: Path, file: Path) -> None:
+    from pulvinar.data.surface_files import read_vertex_map, read_vertex_series
+
+    (read_vertex_map if file.name.startswith("map") else read_vertex_series)(file, n_vertices=30, side="left")
+
+
+@target("tables of responses", "frames", "*")
+def _frames(_: Path, file: Path) -> None:
+    from pulvinar.data.table_responses import TableChoice, is_table_file, responses_of, trials_of
+
+    if is_table_file(file):
+        choice = TableChoice(prefix="v")
+        use(responses_of([(file, None)], choice)[0])
+        trials_of([(file, None)], choice)
+
+
 @target("pictures", "pictures", "*")
 def _pictures(_: Path, file: Path) -> None:
     from pulvinar.data.pictures import decode

@@ -52,3 +52,22 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     first = {path: path.read_bytes() for path in brain_maps.write(run)}
     assert {path: path.read_bytes() for path in brain_maps.write(run)} == first
     assert {content[4:8] for content in first.values()} == {bytes(4)}  # no time stamp in the gzip header (RFC 1952)
+
+
+def test_vertices_that_stand_for_a_mesh_are_drawn_on_fsaverage5() -> None:
+    """Oracle: those among the first 10,242 of a hemisphere, on nilearn's mesh; left is left of it."""
+    from matplotlib.figure import Figure
+
+    from pulvinar.data.hemispheres import vertex_points
+    from pulvinar.report.panels import on_fsaverage5, panels
+
+    geometry = vertex_points(np.array([5, 20_000]), np.array([7]), template="fsaverage")
+    surface, places = on_fsaverage5(geometry)
+    assert (places.tolist(), surface.vertex.tolist()) == ([0, 2], [5, 10_242 + 7])
+    assert surface.coordinates[0, 0] < 0 < surface.coordinates[1, 0]
+    assert on_fsaverage5(vertex_points(np.array([5]), np.array([7]), template="fs_LR_59k")) is None
+    colours = np.eye(3)
+    for panel in panels(geometry, np.ones(3, bool), 2):
+        axis = Figure().add_subplot()
+        panel.paint(axis, colours, np.arange(3.0))
+        assert axis.collections

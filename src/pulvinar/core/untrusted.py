@@ -1,6 +1,7 @@
 """Files for libraries that damaged bytes can end or hang: read first in a child process, with limits of time and memory.
 
-HDF5 and scipy's reader of .mat files are such libraries (measured: .mat of 648 bytes, segmentation fault; .h5, never returns).
+HDF5, scipy's reader of .mat files and Parquet's are such libraries (measured: .mat of 648 bytes, segmentation fault; .h5, never
+returns; .parquet of 2 kB, ended by an exception of C++ that nothing catches).
 A process cannot survive the first nor leave the second, so a child (core/untrusted_child.py) does what can go wrong: opens
 the file, follows what is in it, and reads values as long as they are small. Only then is the file read here. One child serves a
 process and ends with it. Files are remembered with size, times and inode, as checksums are, so that an unchanged file is
@@ -27,7 +28,7 @@ BYTES_PER_SECOND = 2e6  # of a file that is computed on, at the least
 
 
 def require_readable(path: str | os.PathLike[str], kind: str) -> None:
-    """Raise `FileError` if the child cannot read the file whole. kind: 'hdf5' or 'mat'."""
+    """Raise `FileError` if the child cannot read the file whole. kind: 'hdf5', 'mat' or 'parquet'."""
     checksums.once(path, f"readable as {kind}", lambda: _ask(Path(path), kind), safety=True)
 
 
@@ -44,7 +45,7 @@ def _ask(path: Path, kind: str) -> None:
         raise FileError(f"{path}: cannot be read as {NAMES[kind]}: {answer}")
 
 
-NAMES = {"hdf5": "HDF5", "mat": "MATLAB version 5 file"}
+NAMES = {"hdf5": "HDF5", "mat": "MATLAB version 5 file", "parquet": "Parquet"}
 
 
 class _Child:

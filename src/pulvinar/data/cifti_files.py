@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def read_greyordinates(path: str | os.PathLike[str]) -> Greyordinates:
     from nibabel.cifti2 import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 
     path = require_file(path, "CIFTI file")
-    kinds = {SeriesAxis: "series", ScalarAxis: "scalar", LabelAxis: "label"}
+    kinds: dict[Any, str] = {SeriesAxis: "series", ScalarAxis: "scalar", LabelAxis: "label"}
     with open_image(path, "CIFTI") as image:
         if not isinstance(image, nibabel.Cifti2Image):
             raise FileError(f"{path}: not CIFTI; {' or '.join(CIFTI_SUFFIXES)} is needed")

@@ -299,7 +299,7 @@ def _mixed(subject: SubjectFiles, given: Mapping[str, Any], is_cifti_study: bool
     """Keys of one form of responses beside files of another."""
     found, by_side = [], bool(subject.sides)
     kinds = {_kind(path) for path, _ in subject.responses}
-    if len(kinds) > 1:
+    if len(kinds) > 1 and kinds != {"NIfTI", "arrays"}:
         found.append(f"responses are files of one form, not {' and '.join(sorted(kinds))}")
     if by_side and "surface" not in given:
         found.append("responses of the left and right hemisphere need surface: the name of a mesh, or the files of both")

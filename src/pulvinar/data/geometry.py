@@ -167,7 +167,7 @@ class Geometry:
         for key, others in (("index", {"shape", "affine"}), ("vertex", {"mesh_coordinates", "mesh_faces"})):
             if key in arrays and (missing := others - set(arrays)):
                 raise InputError(f"geometry has '{key}' but not {sorted(missing)}")
-        texts = {name: str(arrays.get(name, "")) for name in TEXTS}
+        texts: dict[str, Any] = {name: str(arrays.get(name, "")) for name in TEXTS}
         if "structure" in arrays and {"index", "vertex"} <= set(arrays):
             names = _texts(arrays["structure"])
             on = np.isin(names, CORTEX)
@@ -186,8 +186,8 @@ class Geometry:
             n_left = np.asarray(arrays["n_left"]) if "n_left" in arrays else None
             if n_left is not None and (n_left.shape or n_left.dtype.kind not in "iu"):
                 raise InputError(f"geometry/n_left must be a whole number, {n_left.tolist()} came")
-            mesh = arrays["mesh_coordinates"], arrays["mesh_faces"]
-            return cls.from_surface(arrays["vertex"], *mesh, n_left=None if n_left is None else int(n_left), **texts)
+            surface = cls.from_surface(arrays["vertex"], arrays["mesh_coordinates"], arrays["mesh_faces"])
+            return replace(surface, n_left=None if n_left is None else int(n_left), **texts)
         if "coordinates" in arrays:
             return cls.from_points(arrays["coordinates"], **texts)
         raise InputError(f"geometry holds {sorted(arrays)}; index, vertex or coordinates is needed")

@@ -245,11 +245,11 @@ def _trial_by_voxel(values: np.ndarray, path: Path, mask: Mask | None, axes: tup
 def _refuse_transposed(files: SubjectFiles, values: np.ndarray, trials: Trials) -> None:
     n_trials = len(trials.stimulus_ids)
     if values.shape[0] != n_trials and values.shape[1] == n_trials:
-        as_read = " as axes turns it" if files.axes == ("voxel", "trial") else ""
+        is_turned = files.axes == ("voxel", "trial")
+        as_read, way_out = (" as axes turns it", "leave axes out") if is_turned else ("", "say axes = 'voxel,trial'")
         raise InputError(
             f"{_names(files)}: shape {values.shape}{as_read} looks like (voxel, trial), as {trials.origin} lists {n_trials} "
-            f"trials; (trial, voxel) is needed. {'Leave axes out' if as_read else 'Say axes = ' + repr('voxel,trial')}, or "
-            "save the transpose, array.T."
+            f"trials; (trial, voxel) is needed. Save the transpose, array.T, or {way_out}."
         )
 
 

@@ -128,7 +128,7 @@ def _flat(path: Path, array: Any) -> np.ndarray:
 def _intent(array: Any) -> str:
     from nibabel.nifti1 import intent_codes
 
-    return intent_codes.niistring[array.intent]
+    return str(intent_codes.niistring[array.intent])
 
 
 def stated_structures(path: Path) -> list[str]:

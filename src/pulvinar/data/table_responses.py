@@ -18,6 +18,7 @@ from pulvinar.core.errors import FileError, InputError, MissingDependencyError, 
 from pulvinar.core.hdf5 import open_hdf5, read_hdf5_array
 from pulvinar.core.limits import require_plausible
 from pulvinar.core.storage import reading, reads, require_file
+from pulvinar.core.untrusted import require_readable
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.tables import ATTRIBUTES, TABLE_SUFFIXES, Table, Trials, is_none, read_table
 
@@ -298,6 +299,7 @@ def _parquet(path: Path) -> Frame:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependencyError(f"{path}: Parquet is read with pyarrow; run: pip install 'pulvinar[tables]'") from error
+    require_readable(path, "parquet")
     with reading(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         meta = file.metadata
         n_bytes = sum(

@@ -142,7 +142,7 @@ def _hemispheres(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str
         is_label = values.dtype.kind in "iu"
         table = GiftiLabelTable()
         for key in np.unique(values).tolist() if is_label else ():
-            label = GiftiLabel(key, 0.9, 0.2, 0.1, float(key > 0))
+            label: Any = GiftiLabel(key, 0.9, 0.2, 0.1, float(key > 0))
             label.label = f"{name} {key}" if key else "???"
             table.labels.append(label)
         for side, whole in _by_side(geometry, values).items():
