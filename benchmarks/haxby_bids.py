@@ -20,6 +20,7 @@ FOLDS = ("1,2,3", "4,5,6", "7,8,9")
 ESTIMATES = {
     "lss": "estimate=lss",
     "lss, others together": "estimate=lss&others=together",
+    "lss, polynomial drift": "estimate=lss&drift=polynomial",
     "window 5 to 25 s": "estimate=window&window_from_s=5&window_to_s=25",
 }
 

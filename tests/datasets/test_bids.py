@@ -53,8 +53,8 @@ def series(seed: int) -> np.ndarray:
 def save(path: Path, values: np.ndarray, *, step: float = STEP, affine: np.ndarray = AFFINE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(values, affine)
-    if values.ndim == 4:
-        image.header.set_zooms((3, 3, 3, step))
+    if values.ndim >= 4:
+        image.header.set_zooms((3, 3, 3, step, *[1] * (values.ndim - 4)))
         image.header.set_xyzt_units("mm", "sec")
     nibabel.save(image, path)
 
@@ -247,6 +247,26 @@ def test_a_window_is_the_mean_of_its_volumes(study):
     own = scipy.stats.zscore(own, axis=0, ddof=1)
     taken = [volume for volume in range(N_VOLUMES) if 5 <= volume * STEP - ONSETS[3] <= 7.5]
     np.testing.assert_allclose(found[9 + 3], own[taken].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["int16 with slope and intercept", "trailing axis", "big endian"])
+@pytest.mark.parametrize("smoothing", ["", "&smoothing_mm=4"])
+def test_forms_of_nifti_give_the_betas_of_their_values(study, form, smoothing):
+    """Oracle: the same betas from nibabel's get_fdata() in a plain float64 file."""
+    path = run_file(study, 1)
+    if form == "int16 with slope and intercept":
+        image = nibabel.Nifti1Image(np.rint((series(1) - 1000) * 100).astype(np.int16), AFFINE)
+        image.header.set_slope_inter(0.01, 1000)
+        image.header.set_zooms((3, 3, 3, STEP))
+        image.header.set_xyzt_units("mm", "sec")
+        nibabel.save(image, path)
+    elif form == "trailing axis":
+        save(path, series(1)[..., None])
+    else:
+        save(path, series(1).astype(">f8"))
+    found = values_of(f"{study}?runs=1{smoothing}")
+    save(path, np.asarray(nibabel.load(path).get_fdata()).reshape(*GRID, N_VOLUMES))
+    np.testing.assert_allclose(found, values_of(f"{study}?runs=1{smoothing}"), rtol=1e-6, atol=1e-5)
 
 
 def test_planted_responses_are_found(tmp_path):

@@ -95,7 +95,7 @@ def declare(commands: Commands) -> None:
         "what is in an experiment, or an image set, and what was left out",
         example="pulvinar data inspect mystudy/",
     )
-    inspect.add_argument("source", help="experiment folder, a description .toml, images, or dataset:path")
+    inspect.add_argument("source", help="experiment folder, a description .toml, images, or dataset:path (bids:DIR)")
     inspect.add_argument("--probe", type=int, metavar="N", help="show N random single values too (dataset:path)")
     convert = kinds.add(
         "convert",

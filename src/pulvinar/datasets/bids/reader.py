@@ -104,8 +104,7 @@ def _open(source: str) -> tuple[Experiment, dict[str, list[BidsRun]]]:
         else:
             values = _lazy_values(name, estimates[name], places, cache)
         subjects[name] = _responses(folders, name, runs[name], masks[name], values, shown[name], options)
-        inside = masks[name].inside
-        truth[name] = truth_of(folders.raw / OWN, name, lambda volume, inside=inside: volume[inside])
+        truth[name] = _truth(folders, name, masks[name])
     experiment = Experiment(
         name=_name(folders.raw),
         stimuli=stimuli,
@@ -116,6 +115,11 @@ def _open(source: str) -> tuple[Experiment, dict[str, list[BidsRun]]]:
         facts=_facts(folders, options, estimate, how, runs),
     )
     return experiment, runs
+
+
+def _truth(folders: Folders, name: str, mask: Mask) -> dict[str, np.ndarray]:
+    """The answers of a planted world, on the voxels of the mask."""
+    return truth_of(folders.raw / OWN, name, lambda volume: volume[mask.inside])
 
 
 def _lazy_values(name: str, estimates: Sequence[RunEstimate], places: np.ndarray, cache: SessionCache) -> SessionValues:
