@@ -14,6 +14,7 @@ import pytest
 
 from pulvinar import cli
 from pulvinar.app import registry
+from pulvinar.cli import method_help
 from pulvinar.core.errors import FileError
 
 
@@ -72,6 +73,20 @@ def test_help_of_a_method_has_every_setting_once_in_groups(monkeypatch, capsys):
     example = text.rstrip().splitlines()
     assert example[-2] == "example:"
     cli.parser().parse_args(shlex.split(example[-1])[1:])
+
+
+def test_help_of_a_method_is_kept_until_the_package_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PULVINAR_CACHE", str(tmp_path))
+    made = []
+    monkeypatch.setattr(method_help, "method_help", lambda name, width: made.append(name) or f"help of {name} in {width}")
+    said = [method_help.kept_help("troi", width) for width in (80, 80, 60)]
+    assert said == ["help of troi in 80", "help of troi in 80", "help of troi in 60"]
+    assert made == ["troi", "troi"]
+    monkeypatch.setattr(method_help, "_state", lambda: "another package")
+    assert method_help.kept_help("troi", 80) == "help of troi in 80"
+    assert made == ["troi"] * 3
+    method_help.kept_help("../troi", 80)
+    assert {path.name for path in tmp_path.rglob("*.txt")} == {"troi-80.txt", "troi-60.txt"}
 
 
 def test_help_of_no_method_ends_with_2(capsys):

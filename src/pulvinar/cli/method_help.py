@@ -2,8 +2,12 @@
 
 import argparse
 import contextlib
+import hashlib
+import re
 import sys
 import textwrap
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pulvinar.core import terminal
@@ -22,13 +26,38 @@ class HelpOfMethod(argparse.Action):
         """Print it and end."""
         method = getattr(namespace, "method", None)
         try:
-            text = method_help(method, terminal.width()) if method else parser.format_help()
+            text = kept_help(method, terminal.width()) if method else parser.format_help()
         except PulvinarError as error:
             parser.exit(2, f"error: {error}\n")
         with contextlib.suppress(BrokenPipeError):  # who pages it has seen enough
             sys.stdout.write(text.rstrip() + "\n")
             sys.stdout.flush()
         parser.exit()
+
+
+def kept_help(name: str, width: int) -> str:
+    """The help of one method, kept in the cache folder until a file of the package changes: to make it is to import torch."""
+    from pulvinar.core.storage import cache_folder, write_text
+
+    if not re.fullmatch(r"\w+", name):
+        return method_help(name, width)  # which says what is near
+    place = cache_folder() / "help" / f"{name}-{width}{'-styled' if terminal.strong('') else ''}.txt"
+    head = f"{_state()}\n"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        kept = place.read_text(encoding="utf-8")
+        if kept.startswith(head):
+            return kept.removeprefix(head)
+    text = method_help(name, width)
+    with contextlib.suppress(OSError):  # FileError is one; a home that cannot be written to
+        write_text(place, head + text)
+    return text
+
+
+def _state() -> str:
+    """Changes with the version and with every file of the package."""
+    root = Path(__file__).resolve().parents[1]
+    files = sorted((str(path.relative_to(root)), path.stat().st_mtime_ns) for path in root.rglob("*.py"))
+    return hashlib.sha256(repr([version("pulvinar"), files]).encode()).hexdigest()
 
 
 def method_help(name: str, width: int) -> str:

@@ -3,6 +3,7 @@
 import argparse
 
 from pulvinar.cli.common import Commands, Result, UsageError, say
+from pulvinar.core import terminal
 
 
 def _reproduce(arguments: argparse.Namespace) -> Result:
@@ -10,13 +11,13 @@ def _reproduce(arguments: argparse.Namespace) -> Result:
 
     if arguments.list:
         rows = reproduce.listed(arguments.data)
-        say(arguments, reproduce_text.of_list(rows))
+        say(arguments, terminal.filled(reproduce_text.of_list(rows)))
         return {"recipes": rows}
     if arguments.recipe is None:
         raise UsageError("reproduce: the name of a recipe is needed (`pulvinar reproduce --list`)")
     if arguments.dry_run:
         plan = reproduce.planned(arguments.recipe, scale=arguments.scale, data=arguments.data)
-        say(arguments, reproduce_text.of_plan(plan))
+        say(arguments, terminal.filled(reproduce_text.of_plan(plan)))
         return plan
     if not arguments.out:
         raise UsageError("reproduce: --out is needed")

@@ -53,14 +53,20 @@ def strong(text: str) -> str:
 
 
 def filled(text: str) -> str:
-    """Lines broken between words on a terminal; as they are elsewhere, where programs read them."""
+    """Lines broken between words on a terminal, indented ones a little further; as they are where programs read them."""
     if not sys.stdout.isatty():
         return text
-    return "\n".join(_wrapped(line, width()) or line for line in text.splitlines())
+    return "\n".join(_wrapped(line, width(), _further(line)) or line for line in text.splitlines())
 
 
-def _wrapped(text: str, columns: int) -> str:
-    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
+def _further(line: str) -> str:
+    """What the rest of a broken line begins with."""
+    indent = len(line) - len(line.lstrip())
+    return " " * (indent + 2 if indent else 0)
+
+
+def _wrapped(text: str, columns: int, further: str = "") -> str:
+    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False, subsequent_indent=further)
 
 
 def two_columns(rows: Iterable[tuple[str, str]], columns: int | None = None) -> str:
