@@ -148,7 +148,7 @@ def _one_after_the_other(parts: list[tuple[np.ndarray, float]], dtype: type) -> 
     while parts:
         values, scale = parts.pop(0)
         for block in blocks_of(len(values), TRIALS_AT_ONCE):
-            piece = values[block].astype(dtype)
+            piece: np.ndarray = values[block].astype(dtype)
             out[start : start + len(piece)] = piece if dtype is np.int16 else piece * np.float32(scale)
             start += len(piece)
             memory.release(values)
