@@ -6,7 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from pulvinar.core.errors import FileError, InputError, PulvinarError
+from pulvinar.core import memory
+from pulvinar.core.errors import ConfigError, FileError, InputError, PulvinarError
 from pulvinar.data.brain_files import (
     Mask,
     read_mask,
@@ -14,9 +15,9 @@ from pulvinar.data.brain_files import (
     read_surface,
     read_volume,
     require_same_grid,
-    series_inside,
     values_inside,
 )
+from pulvinar.data.volume_series import open_series, read_series
 
 GENERATOR = np.random.default_rng(0)
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
@@ -46,7 +47,7 @@ def mask_file(tmp_path, inside=INSIDE, affine=AFFINE, name="mask.nii.gz"):
 def test_series_on_the_mask_agree_with_nibabel(tmp_path, dtype, endian, suffix):
     values = (GENERATOR.normal(size=(5, 4, 3, 6)) * 50 + 100).astype(dtype)
     path = write(tmp_path / f"x{suffix}", values, endian=endian)
-    series, scale = series_inside(read_volume(path), read_mask(mask_file(tmp_path)))
+    series, scale = read_series(path, read_mask(mask_file(tmp_path)))
     assert series.dtype == (np.int16 if dtype == np.int16 else np.float32)
     assert series.dtype.isnative
     assert scale == 1.0
@@ -59,7 +60,7 @@ def test_int16_with_a_slope_stays_int16(tmp_path):
     image.header.set_slope_inter(1 / 300, 0)
     image.to_filename(tmp_path / "x.nii.gz")
     truth = nibabel.load(tmp_path / "x.nii.gz")
-    series, scale = series_inside(read_volume(tmp_path / "x.nii.gz"), read_mask(mask_file(tmp_path)))
+    series, scale = read_series(tmp_path / "x.nii.gz", read_mask(mask_file(tmp_path)))
     assert series.dtype == np.int16
     np.testing.assert_allclose(series * scale, truth.get_fdata()[INSIDE].T, rtol=1e-5, atol=1e-7)
 
@@ -69,9 +70,8 @@ def test_an_intercept_makes_float32(tmp_path):
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)  # nibabel then chooses slope and intercept
     nibabel.save(nibabel.Nifti1Image(values, AFFINE, header), tmp_path / "x.nii.gz")
-    volume = read_volume(tmp_path / "x.nii.gz")
-    assert volume.intercept != 0
-    series, scale = series_inside(volume, read_mask(mask_file(tmp_path)))
+    assert read_volume(tmp_path / "x.nii.gz").intercept != 0
+    series, scale = read_series(tmp_path / "x.nii.gz", read_mask(mask_file(tmp_path)))
     assert (series.dtype, scale) == (np.float32, 1.0)
     np.testing.assert_allclose(series, nibabel.load(tmp_path / "x.nii.gz").get_fdata()[INSIDE].T, rtol=1e-6)
 
@@ -97,14 +97,14 @@ def test_one_value_per_voxel(tmp_path):
 
 def test_other_grids_and_places_are_refused_with_both_files(tmp_path):
     mask = read_mask(mask_file(tmp_path))
-    other = read_volume(write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 4, 2), np.float32)))
+    other = write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 4, 2), np.float32))
     with pytest.raises(InputError, match=r"betas\.nii\.gz and .*mask\.nii\.gz .* \(5, 4, 4\) and \(5, 4, 3\) voxels"):
-        series_inside(other, mask)
+        read_series(other, mask)
     moved = AFFINE.copy()
     moved[0, 3] += 0.002
-    away = read_volume(write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 3, 2), np.float32), moved))
+    away = write(tmp_path / "betas.nii.gz", np.zeros((5, 4, 3, 2), np.float32), moved)
     with pytest.raises(InputError, match=r"betas\.nii\.gz and .*mask\.nii\.gz .*affines .*90\.002.* and .*90\.0\]"):
-        series_inside(away, mask)
+        read_series(away, mask)
     require_same_grid(mask, tmp_path / "x", (5, 4, 3), AFFINE + 0.0009)  # within the tolerance
 
 
@@ -156,7 +156,7 @@ def test_flipped_bytes_never_end_in_a_foreign_error(tmp_path, suffix):
             content[place] = generator.integers(256)
         (tmp_path / f"flipped{suffix}").write_bytes(content)
         with contextlib.suppress(PulvinarError):  # refused, or read: a flipped value is a value
-            series_inside(read_volume(tmp_path / f"flipped{suffix}"), mask)
+            read_series(tmp_path / f"flipped{suffix}", mask)
             read_series_header(tmp_path / f"flipped{suffix}")
 
 
@@ -197,7 +197,7 @@ def test_what_is_no_mesh_is_refused(tmp_path):
 def test_more_axes_of_one_entry_each_are_taken(tmp_path, shape):
     """AFNI writes (x, y, z, 1, trial); oracle: nibabel's values without these axes."""
     path = write(tmp_path / "x.nii.gz", GENERATOR.normal(size=shape).astype(np.float32))
-    series, _ = series_inside(read_volume(path), read_mask(mask_file(tmp_path)))
+    series, _ = read_series(path, read_mask(mask_file(tmp_path)))
     np.testing.assert_array_equal(series, nibabel.load(path).get_fdata().reshape(5, 4, 3, 6)[INSIDE].T.astype(np.float32))
     assert read_series_header(path)[0] == 6
 
@@ -222,11 +222,11 @@ def test_the_tolerance_of_affines_can_be_set(tmp_path):
     path = write(tmp_path / "x.nii.gz", GENERATOR.normal(size=(5, 4, 3, 6)).astype(np.float32), moved)
     mask = mask_file(tmp_path)
     with pytest.raises(InputError, match=r"differ by up to 0\.002, and 0\.001 is allowed.*set affine_tolerance"):
-        series_inside(read_volume(path), read_mask(mask))
-    assert series_inside(read_volume(path), read_mask(mask, tolerance=0.01))[0].shape == (6, INSIDE.sum())
+        read_series(path, read_mask(mask))
+    assert read_series(path, read_mask(mask, tolerance=0.01))[0].shape == (6, INSIDE.sum())
     moved[0, 3] += 0.1
     with pytest.raises(InputError, match="not in the same place"):
-        series_inside(read_volume(write(path, np.zeros((5, 4, 3, 6), np.float32), moved)), read_mask(mask, tolerance=0.01))
+        read_series(write(path, np.zeros((5, 4, 3, 6), np.float32), moved), read_mask(mask, tolerance=0.01))
 
 
 def test_values_that_single_precision_cannot_tell_apart_are_refused(tmp_path):
@@ -234,9 +234,9 @@ def test_values_that_single_precision_cannot_tell_apart_are_refused(tmp_path):
     noise = GENERATOR.normal(size=(5, 4, 3, 60))
     mask = read_mask(mask_file(tmp_path))
     with pytest.raises(InputError, match=r"x\.nii\.gz: \d+ of \d+ voxels lose their differences in single precision"):
-        series_inside(read_volume(write(tmp_path / "x.nii.gz", 1e6 + 0.1 * noise)), mask)
+        read_series(write(tmp_path / "x.nii.gz", 1e6 + 0.1 * noise), mask)
     for values in (1e6 + 100 * noise, 0.1 * noise, np.full((5, 4, 3, 60), 1e6 + 0.1)):
-        series, _ = series_inside(read_volume(write(tmp_path / "x.nii.gz", values)), mask)
+        series, _ = read_series(write(tmp_path / "x.nii.gz", values), mask)
         np.testing.assert_allclose(series, values[INSIDE].T, rtol=1e-6)
 
 
@@ -271,3 +271,31 @@ def test_a_volume_without_a_place_is_said(tmp_path, capsys):
     assert "does not say where" not in capsys.readouterr().err
     read_volume(tmp_path / "nowhere.nii")
     assert "nowhere.nii: its header does not say where the voxels lie" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_series_read_within_little_memory_are_the_same(tmp_path, dtype, monkeypatch):
+    """Through a scratch file; and some volumes at a time, one after the other."""
+    monkeypatch.setattr(memory, "resident", lambda: 10**9)
+    monkeypatch.setattr(memory, "SHARE", 0.0)  # everything is too large
+    values = (GENERATOR.normal(size=(5, 4, 3, 9)) * 50 + 100).astype(dtype)
+    path, mask = write(tmp_path / "x.nii.gz", values), read_mask(mask_file(tmp_path))
+    plain, scale = read_series(path, mask)
+    with memory.using("2GB"):
+        through_a_file, same_scale = read_series(path, mask)
+        assert isinstance(through_a_file, np.memmap)
+        np.testing.assert_array_equal(through_a_file, plain)
+        assert same_scale == scale
+        series, index = open_series(path), np.argwhere(INSIDE)
+        monkeypatch.setattr(memory, "block_size", lambda *size, most, **others: 2)
+        blocks = list(series.blocks(index))
+        assert [len(block) for block in blocks] == [2, 2, 2, 2, 1]
+        np.testing.assert_array_equal(np.concatenate(blocks), plain * np.float32(scale))
+
+
+def test_a_volume_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    path, mask = write(tmp_path / "x.nii.gz", np.ones((5, 4, 3, 9), np.float32)), read_mask(mask_file(tmp_path))
+    with memory.using("4GB"):
+        monkeypatch.setattr(memory, "resident", lambda: 4 * 10**9 - memory.MARGIN)
+        with pytest.raises(ConfigError, match=r"memory=4GB: a volume of .*x\.nii\.gz needs 4.*GB or more"):
+            read_series(path, mask)

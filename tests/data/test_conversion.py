@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulvinar.core.errors import FileError, InputError, LeakError
+from pulvinar.core import memory
+from pulvinar.core.errors import ConfigError, FileError, InputError, LeakError
 from pulvinar.data.conversion import convert
 from pulvinar.data.experiment import Experiment, load, save, verify
 from pulvinar.data.geometry import Geometry
@@ -118,6 +119,47 @@ def test_the_folder_holds_what_the_source_holds(experiment, source, tmp_path):
         assert getattr(converted.subjects["s"], name) == getattr(saved.subjects["s"], name)
     assert (converted.stimuli.image(3) == experiment.stimuli.image(3)).all()
     assert converted.fingerprint() == experiment.fingerprint()
+
+
+def streamed(source: Source, n_rows: int = N_TRIALS) -> SessionValues:
+    def stream(session: int):
+        source.reads.append(session)
+        yield from (source.values[session][start : min(start + 3, n_rows)] for start in range(0, n_rows, 3))
+
+    values = lazy(source)
+    return SessionValues(
+        "s", source.read, values._places, n_voxels=N_VOXELS, dtype=np.int16, cache=SessionCache(0), stream=stream
+    )
+
+
+def test_sessions_that_come_some_trials_at_a_time_give_the_same_folder(experiment, source, tmp_path):
+    convert(experiment, tmp_path / "whole")
+    source.reads = []
+    subjects = {"s": dataclasses.replace(experiment.subjects["s"], values=streamed(source))}
+    convert(dataclasses.replace(experiment, subjects=subjects), tmp_path / "streamed")
+    assert source.reads == list(SESSIONS)  # each once
+    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    assert all((tmp_path / "whole" / path).read_bytes() == (tmp_path / "streamed" / path).read_bytes() for path in files)
+
+
+def test_a_stream_of_another_length_is_refused(experiment, source, tmp_path):
+    subjects = {"s": dataclasses.replace(experiment.subjects["s"], values=streamed(source, n_rows=7))}
+    with pytest.raises(InputError, match="session 1 of s: 10 trials expected, 7 or more are there"):
+        convert(dataclasses.replace(experiment, subjects=subjects), tmp_path / "out")
+
+
+def test_within_little_memory_fewer_sessions_are_kept(source, monkeypatch):
+    values = lazy(source, limit=10**9)
+    monkeypatch.setattr(memory, "resident", lambda: 10**9)
+    with memory.using("2GB"):
+        values[[0]], values[[10]], values[[0]]
+        assert source.reads == [1, 2]  # there is room for both
+        monkeypatch.setattr(memory, "room", lambda usual, held: 2 * N_TRIALS * N_VOXELS * 2)
+        values[[20]], values[[0]], values[[10]]
+        assert source.reads == [1, 2, 4, 2]  # session 2 was used longest ago when 4 came
+        monkeypatch.setattr(memory, "resident", lambda: 2 * 10**9 - memory.MARGIN)
+        with pytest.raises(ConfigError, match="memory=2GB: session 4 of s, and what is taken of it, needs"):
+            values[[20]]
 
 
 def test_an_interrupted_conversion_goes_on_where_it_was(experiment, source, tmp_path):

@@ -8,7 +8,7 @@ convention of the reader: it has to be noticed.
 import io
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,7 @@ class Kept:
         self.stem = str(name)
 
 
-def c_order(self: VolumeSeries, index: np.ndarray, read: Any = VolumeSeries.read_stored) -> np.ndarray:
+def c_order(self: VolumeSeries, index: np.ndarray, read: Any = VolumeSeries.volumes) -> Iterator[np.ndarray]:
     """Voxels found as if the last axis of a file ran fastest."""
     place = np.ravel_multi_index(tuple(index.T), self.grid, order="C")
     return read(self, np.stack(np.unravel_index(place, self.grid, order="F"), axis=1))
@@ -278,7 +278,7 @@ CASES = {
         errors={
             "every session has 370 trials": (bold5000, "trials_of", lambda subject, session: 370),
             "the suffix of a picture is kept": (bold5000, "Path", Kept),
-            "the axes of a volume": (VolumeSeries, "read_stored", c_order),
+            "the axes of a volume": (VolumeSeries, "volumes", c_order),
             "right is left": (bold5000, "MISSPELT", {"LHLO": "RHLOC", "LHOPA": "RHOPA", "RHOPA": "LHOPA"}),
         },
     ),
@@ -311,7 +311,7 @@ CASES = {
             "the suffix of a label is dropped": (laion, "_trials", without_suffix),
             "a ceiling is a share": (laion, "PERCENT", 1e4),
             "the table of images is sorted": (laion_stimuli, "read_table", sorted_names),
-            "the axes of a volume": (VolumeSeries, "read_stored", c_order),
+            "the axes of a volume": (VolumeSeries, "volumes", c_order),
         },
     ),
     "mosaic": Case(

@@ -6,9 +6,11 @@ import torch
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
 
-from pulvinar.core.errors import InputError
+from pulvinar.core import memory
+from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.data.splits import folds_by_source
 from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, predict
+from pulvinar.linear import ridge, ridge_layer
 from pulvinar.scores.encoding import correlations
 
 ALPHAS = (1.0, 10.0, 100.0, 1000.0)
@@ -141,3 +143,63 @@ def test_layers_that_are_missing_or_of_another_size_are_named():
         predict(state, {"early": test["early"]})
     with pytest.raises(InputError, match="'late': 20 features were fitted, 19"):
         predict(state, {"early": test["early"], "late": test["late"][:, 1:]})
+
+
+def test_blocks_of_voxels_are_as_large_as_memory_allows(monkeypatch):
+    """In blocks that memory chose, stopped and resumed without a limit: the scores of blocks of that size, to the bit."""
+    layers, _, responses, _ = world()
+    limits = []
+
+    def block_size(each, *, most, what, fixed=0.0):
+        limits.append((each, fixed, what))
+        return 3
+
+    with memory.using("4GB"):
+        monkeypatch.setattr(memory, "block_size", block_size)
+        made = trainer(layers, responses)
+        assert {block.stop - block.start for block in made.blocks} == {3}
+        assert len(limits) == len(layers)
+        for _ in zip(range(3), made.run(), strict=False):
+            pass
+        state = made.state()
+        monkeypatch.undo()
+    resumed = trainer(layers, responses)
+    resumed.restore(state)
+    assert [block.stop for block in resumed.blocks] == [3, 6, 9, 12]
+    list(resumed.run())
+    straight = trainer(layers, responses, voxels_per_block=3)
+    list(straight.run())
+    torch.testing.assert_close(resumed.scores, straight.scores, rtol=0, atol=0)
+
+
+def test_a_fit_does_not_go_on_in_less_memory_than_its_blocks_need(monkeypatch):
+    layers, _, responses, _ = world()
+    state = trainer(layers, responses, voxels_per_block=12).state()
+    monkeypatch.setattr(memory, "block_size", lambda each, *, most, what, fixed=0.0: 2)
+    with memory.using("4GB"):
+        made = trainer(layers, responses)
+        with pytest.raises(ConfigError, match="begun in blocks of 12 voxels, which need more"):
+            made.restore(state)
+
+
+@pytest.mark.parametrize("settings", [{"regression": "partial_least_squares"}, {"layer_choice": "banded"}])
+def test_what_holds_all_voxels_at_once_is_refused_with_a_limit(settings):
+    layers, _, responses, _ = world()
+    with memory.using("4GB"), pytest.raises(ConfigError, match="hold all voxels at once"):
+        trainer(layers, responses, **settings)
+
+
+def test_what_a_layer_needs_is_more_than_it_takes():
+    """Oracle: the sizes of all that is kept for the search."""
+    n_images, n_features, n_voxels, alphas = 400, 120, 50, torch.tensor([1.0, 10, 100], dtype=torch.float64)
+    at_once, each = ridge.bytes_of(n_images, n_features, n_folds=5, n_alphas=3)
+    layer = ridge_layer.prepare(torch.randn(n_images, n_features), fit_intercept=True, smallest_alpha=1.0)
+    rows = torch.arange(n_images)
+    parts = [ridge.fold(layer, rows[rows % 5 != fold], rows[rows % 5 == fold]) for fold in range(5)]
+    shared = [ridge.share_products(part, alphas, kernel=False, n_voxels=n_voxels) for part in parts]
+    kept = sum(
+        value.nbytes for part in (layer, *parts, *shared) for value in vars(part).values() if isinstance(value, torch.Tensor)
+    )
+    assert kept < at_once < 5 * kept
+    responses = 4 * n_images * n_voxels
+    assert 3 * responses < each * n_voxels < 12 * responses

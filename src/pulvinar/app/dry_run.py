@@ -1,6 +1,5 @@
 """`pulvinar fit … --dry-run`: what a fit would need, before it starts; nothing is trained or written."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pulvinar.app import fit as fitting
 from pulvinar.app import method_settings, registry
 from pulvinar.app.data import open_data
-from pulvinar.core import devices
+from pulvinar.core import devices, memory
 from pulvinar.core.config import build
 from pulvinar.core.errors import InputError
 from pulvinar.decoding.data import embedding_shape
@@ -49,7 +48,7 @@ def dry_run(
     with devices.using(config.device):
         needed, speed = _phases(found, config, experiment, plan), measure_speed()
     phases = [as_dict(phase, speed) for phase in needed]
-    process = resident_bytes()
+    process = memory.resident()
     return {
         "method": method,
         "phases": phases,
@@ -99,16 +98,6 @@ def as_text(result: dict[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def resident_bytes() -> int:
-    """Memory of this process so far: libraries, and what was opened."""
-    statement = Path("/proc/self/statm")
-    if statement.is_file():
-        return int(statement.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource  # systems without /proc; macOS counts in bytes
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def available_bytes() -> int | None:

@@ -12,6 +12,7 @@ from pulvinar.app import fit as fitting
 from pulvinar.app import method_settings
 from pulvinar.app.data import KINDS, Data, kind_of
 from pulvinar.app.data import open_data as open_kind
+from pulvinar.app.memory_limit import within
 from pulvinar.app.run import Run
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import ConfigError, InputError, NotFoundError
@@ -57,6 +58,7 @@ def fit(
     target: str | None = None,
     resume: bool = False,
     log_to: Sequence[str] = (),
+    memory: str | None = None,
     **more: Any,
 ) -> Run:
     """Fit a method to data; the finished run, whose folder `out` is the one that `pulvinar fit` writes.
@@ -65,9 +67,10 @@ def fit(
     another session then gives them to `evaluate` again. Settings are keywords (`n_voxels=3000`), a dict, or a
     `Config` (`pulvinar.config`); `pulvinar fit METHOD --settings` lists them. Unknown and wrong ones are refused together,
     before anything is written. pretrained: the finished run that the method builds on, or a dict of settings to train it with.
-    target: the new subject, if not the experiment's own. resume: continue
-    a fit that was interrupted; it ends with the same weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. Raises
-    `ConfigError` for settings, `InputError` for data that do not fit the method, `FileError` for a folder that exists.
+    target: the new subject, if not the experiment's own. resume: continue a fit that was interrupted; it ends with the same
+    weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. memory: such as "4GB", which the process stays below; of
+    methods that keep it (`ridge_encoding`). Raises `ConfigError` for settings, `InputError` for data that do not fit the method,
+    `FileError` for a folder that exists.
     """
     given = {**_plain(_settings(settings)), **_plain(more)}
     if isinstance(pretrained, Mapping):
@@ -77,7 +80,8 @@ def fit(
     source = os.fspath(opened) if isinstance(opened, str | os.PathLike) else opened
     folder = os.fspath(out)
     options: dict[str, Any] = {"pretrained": place, "target": target, "resume": resume, "log_to": log_to}
-    fitting.fit(method, data=source, out=folder, assignments=given, **options)
+    with within(memory, method):
+        fitting.fit(method, data=source, out=folder, assignments=given, **options)
     return Run(Path(folder), data=None if isinstance(source, str) else source)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pulvinar.app import evaluate as evaluating
 from pulvinar.app import registry
 from pulvinar.app.data import Data
+from pulvinar.app.memory_limit import within
 from pulvinar.app.predict import predicted
 from pulvinar.core.config import build, suggest
 from pulvinar.core.errors import InputError, NotFoundError
@@ -160,15 +161,22 @@ class Run(Shown):
         return build(registry.method(self.method).config, self._folder.settings(), name=self.method)
 
     def evaluate(
-        self, data: Data | str | os.PathLike[str] | None = None, *, controls: bool = True, **scoring: Any
+        self,
+        data: Data | str | os.PathLike[str] | None = None,
+        *,
+        controls: bool = True,
+        memory: str | None = None,
+        **scoring: Any,
     ) -> Evaluation:
         """Score the run on the outer test images beside its controls, and keep the result in its folder.
 
         Nothing is trained or chosen on these images; intervals are 95 %. data: where they are now, or the data themselves
-        (default: those of the fit). controls: score the controls too. scoring: what `pulvinar evaluate RUN --settings` lists.
+        (default: those of the fit). controls: score the controls too. memory: such as "4GB", as in `fit`. scoring: what
+        `pulvinar evaluate RUN --settings` lists.
         """
         source = os.fspath(data) if isinstance(data, str | os.PathLike) else self._data if data is None else data
-        result = evaluating.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)
+        with within(memory, self.method):
+            result = evaluating.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)
         read = run_folder.read(self.path)
         if bool(result.get("changed")) or not result.get("own_images", True):  # it is kept elsewhere in the folder
             read = dataclasses.replace(read, evaluation=to_jsonable(result))

@@ -97,3 +97,10 @@ def add_settings(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings; they win over the file"
     )
+
+
+def add_memory(to: argparse.ArgumentParser) -> None:
+    """--memory."""
+    to.add_argument(
+        "--memory", metavar="SIZE", help="stay below this much memory, such as 4GB; blocks are chosen by it (docs/memory.md)"
+    )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
+from pulvinar.cli.common import Commands, Result, UsageError, add_memory, add_settings, say
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
@@ -16,8 +16,10 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 def _convert(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.data import convert
+    from pulvinar.app.memory_limit import within
 
-    result = convert(arguments.description, arguments.out)
+    with within(arguments.memory):
+        result = convert(arguments.description, arguments.out)
     say(arguments, f"wrote {result['folder']}: {result['name']}, subjects {', '.join(result['subjects'])}")
     return result
 
@@ -108,6 +110,7 @@ def declare(commands: Commands) -> None:
         help="TOML description of where your files are (NIfTI, GIFTI, MGH, CIFTI, MATLAB, arrays, tables), or dataset:path",
     )
     convert.add_argument("out", help="the folder to write; must not exist")
+    add_memory(convert)
     simulate = kinds.add(
         "simulate",
         _simulate,

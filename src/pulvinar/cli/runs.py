@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
-from pulvinar.cli.common import Commands, Result, UsageError, add_settings, say
+from pulvinar.cli.common import Commands, Result, UsageError, add_memory, add_settings, say
 from pulvinar.cli.method_help import HelpOfMethod
 from pulvinar.core import terminal
 from pulvinar.core.config import Described
@@ -30,6 +30,7 @@ def _list(arguments: argparse.Namespace) -> Result:
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
+    from pulvinar.app.memory_limit import within
     from pulvinar.app.settings_list import groups_of
     from pulvinar.app.sweeps.jobs import fit_and_evaluate, keeping_journal
 
@@ -42,7 +43,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
         raise UsageError("fit: --only-selection counts with --evaluate only")
     if arguments.dry_run:
         return _dry_run(arguments)
-    with keeping_journal(arguments.journal):
+    with within(arguments.memory, arguments.method), keeping_journal(arguments.journal):
         result = fit_and_evaluate(
             arguments.method,
             data=arguments.data,
@@ -97,10 +98,12 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
     from pulvinar.app.evaluate import evaluate, scoring_settings
+    from pulvinar.app.memory_limit import within_of_run
 
     if arguments.settings:
         return _settings(arguments, {"What --set may change": scoring_settings(arguments.run)})
-    result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set)
+    with within_of_run(arguments.memory, arguments.run):
+        result = evaluate(arguments.run, data=arguments.data, controls=not arguments.only_selection, assignments=arguments.set)
     _show_evaluation(arguments, result)
     say(arguments, f"next: pulvinar report {arguments.run}")
     return result
@@ -193,19 +196,7 @@ def declare(commands: Commands) -> None:
     demo.add_argument("--out", help="folder for data, run and report (default: pulvinar-demo, or the next free name)")
     commands.add("list", _list, "the methods, selectors, datasets and presets there are", example="pulvinar list")
     _declare_fit(commands)
-    evaluate = commands.add(
-        "evaluate",
-        _evaluate,
-        "score a finished run on the test images, beside its controls",
-        example="pulvinar evaluate runs/troi",
-    )
-    evaluate.add_argument("run", help="run folder")
-    evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
-    evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
-    evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop")
-    evaluate.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how it is scored, where there is a choice"
-    )
+    _declare_evaluate(commands)
     predict = commands.add(
         "predict",
         _predict,
@@ -292,7 +283,25 @@ def _declare_fit(commands: Commands) -> None:
         choices=LOGGERS,
         help="where loss, scores, budget and pictures go too, in RUN/logs; a resumed run and its evaluation go on there",
     )
+    add_memory(fit)
     fit.add_argument("--journal", metavar="FILE", help="JSON to write where the fit runs, since when, and how it ended")
     fit.add_argument("--dry-run", action="store_true", help="only say what memory and time the fit would need (decoders)")
     fit.add_argument("--settings", action="store_true", help="list the settings of the method and stop")
     add_settings(fit)
+
+
+def _declare_evaluate(commands: Commands) -> None:
+    evaluate = commands.add(
+        "evaluate",
+        _evaluate,
+        "score a finished run on the test images, beside its controls",
+        example="pulvinar evaluate runs/troi",
+    )
+    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("--data", help="the data, if they have moved, or other images to score a self-supervised run on")
+    evaluate.add_argument("--only-selection", action="store_true", help="leave out the controls")
+    add_memory(evaluate)
+    evaluate.add_argument("--settings", action="store_true", help="list what --set may change and stop")
+    evaluate.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="how it is scored, where there is a choice"
+    )

@@ -61,13 +61,16 @@ def allowed_in_passing(held: int) -> int:
     return max(ALWAYS_ALLOWED, int(largest_ratio() * held))
 
 
-def require_plausible(path: str | os.PathLike[str], stated: int, held: int | None = None, *, what: str = "") -> None:
+def require_plausible(
+    path: str | os.PathLike[str], stated: int, held: int | None = None, *, what: str = "", in_passing: bool = False
+) -> None:
     """Raise `FileError` if so many bytes cannot be what the file holds.
 
     held: the bytes that they come out of; none: the whole file. what: which part of it, such as "dataset 'values'".
+    in_passing: they are read a piece at a time.
     """
     held = Path(path).stat().st_size if held is None else held
-    if stated <= allowed(held):
+    if stated <= (allowed_in_passing(held) if in_passing else allowed(held)):
         return
     part = f"{what} " if what else ""
     if stated <= allowed_in_passing(held):

@@ -234,23 +234,53 @@ def _names_in_hdf5(path: Path) -> list[str]:
     return names
 
 
-def single_precision(values: np.ndarray, who: str) -> np.ndarray:
-    """Values (trial, voxel) as float32; `InputError` where a voxel varies by too little, for its size, to be told in it.
+class PrecisionCheck:
+    """Whether float32 tells the values of every voxel apart, over all trials that are shown to it, some at a time.
 
     float32 has 24 bits: a voxel around 1e6 is kept to .06. Refused is a voxel whose step is more than a hundredth of its
     standard deviation over trials (a voxel that is constant up to float64's own rounding is constant).
     """
-    single = values.astype(np.float32)
-    if values.dtype.itemsize < 4 or values.dtype == np.float32 or values.ndim != 2 or len(values) < 2:
-        return single
-    exact = values.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        size, spread = np.abs(exact).max(0), exact.std(0)
-        lost = (spread > 1e-12 * size) & (np.spacing(size.astype(np.float32)) > 0.01 * spread)
-    if lost.any():
-        voxel = int(np.flatnonzero(lost)[0])
-        raise InputError(
-            f"{who}: {int(lost.sum())} of {len(lost)} voxels lose their differences in single precision: voxel {voxel} lies at "
-            f"{size[voxel]:g} with a standard deviation of {spread[voxel]:g}. Subtract each voxel's mean before you save them"
-        )
-    return single
+
+    def __init__(self) -> None:
+        self._first: np.ndarray | None = None
+        self._n = 0
+
+    def see(self, block: np.ndarray) -> None:
+        """More trials (trial, voxel), in the type that they come in."""
+        if block.dtype.itemsize < 4 or block.dtype == np.float32:
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            if self._first is None:
+                self._first = block[0].astype(np.float64)
+                self._size, self._sum, self._square = np.zeros((3, len(self._first)))
+            self._n += len(block)
+            for trial in block:
+                value = trial.astype(np.float64)
+                np.maximum(self._size, np.abs(value), out=self._size)
+                value -= self._first
+                self._sum += value
+                self._square += value * value
+
+    def require_told(self, who: str) -> None:
+        """Raise `InputError` naming the first voxel that loses its differences, if there is one."""
+        if self._first is None or self._n < 2:
+            return
+        with np.errstate(invalid="ignore", over="ignore"):
+            spread = np.sqrt(np.maximum(self._square / self._n - (self._sum / self._n) ** 2, 0.0))
+            lost = (spread > 1e-12 * self._size) & (np.spacing(self._size.astype(np.float32)) > 0.01 * spread)
+        if lost.any():
+            voxel = int(np.flatnonzero(lost)[0])
+            raise InputError(
+                f"{who}: {int(lost.sum())} of {len(lost)} voxels lose their differences in single precision: voxel {voxel} "
+                f"lies at {self._size[voxel]:g} with a standard deviation of {spread[voxel]:g}. Subtract each voxel's mean "
+                "before you save them"
+            )
+
+
+def single_precision(values: np.ndarray, who: str) -> np.ndarray:
+    """Values (trial, voxel) as float32; `InputError` where a voxel varies by too little, for its size, to be told in it."""
+    if values.ndim == 2:
+        check = PrecisionCheck()
+        check.see(values)
+        check.require_told(who)
+    return values.astype(np.float32)

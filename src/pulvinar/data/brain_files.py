@@ -20,7 +20,6 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.limits import allowed_in_passing, require_plausible
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import reading, reads, require_file
-from pulvinar.data.array_files import single_precision
 from pulvinar.data.gifti_sizes import require_plausible_gifti
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -98,23 +97,22 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     Raises `FileError` if it is missing, truncated or another format, `InputError` for other axes or values than numbers.
     """
     path = require_file(path, "volume")
-    if not path.name.lower().endswith(VOLUME_SUFFIXES):
-        raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
+    refuse_no_volume(path)
     with open_image(path, "NIfTI") as image:
-        _refuse_cifti(path, image)
+        refuse_no_volume(path, image)
         stored = np.asanyarray(image.dataobj.get_unscaled())
-        _say_where_unknown(path, image.header)
+        say_where_unknown(path, image.header)
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biuf":
         raise InputError(f"{path}: numbers are needed, {stored.dtype} came")
-    stored = stored.reshape(_four_axes(stored.shape))
+    stored = stored.reshape(four_axes(stored.shape))
     if stored.ndim not in (3, 4) or 0 in stored.shape:
         raise InputError(f"{path}: a volume (x, y, z) or (x, y, z, trial) is needed, one of shape {stored.shape} came")
     return Volume(path=path, stored=stored, slope=slope, intercept=intercept, affine=affine)
 
 
-def _say_where_unknown(path: Path, header: Any) -> None:
+def say_where_unknown(path: Path, header: Any) -> None:
     """A header whose sform and qform both have the code 0 does not say where its voxels lie (nifti1.h, method 1)."""
     if int(header["sform_code"]) == int(header["qform_code"]) == 0:
         warn(
@@ -124,15 +122,18 @@ def _say_where_unknown(path: Path, header: Any) -> None:
         )
 
 
-def _four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+def four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without axes of one entry behind the third, where there are five or more: (x, y, z, 1, trial) is AFNI's."""
     behind = [side for side in shape[3:] if side != 1]
     return shape if len(shape) <= 4 else (*shape[:3], *(behind or [1]))
 
 
-def _refuse_cifti(path: Path, image: Any) -> None:
+def refuse_no_volume(path: Path, image: Any = None) -> None:
+    """Raise `FileError` for another suffix than those of NIfTI, `InputError` for CIFTI, if the opened image is that."""
     import nibabel
 
+    if not path.name.lower().endswith(VOLUME_SUFFIXES):
+        raise FileError(f"{path}: volumes are read from {' and '.join(VOLUME_SUFFIXES)}, not from '{path.name}'")
     if isinstance(image, nibabel.Cifti2Image):
         raise InputError(
             f"{path}: CIFTI, rows {image.shape[0]} x {image.shape[1]} greyordinates, not a volume (x, y, z). As "
@@ -149,8 +150,8 @@ def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]
     require_whole(path, "NIfTI")
     with reading(path, "NIfTI"):
         image: Any = nibabel.load(path)
-        _refuse_cifti(path, image)
-        shape, seconds = _four_axes(image.shape), _seconds_per_volume(image.header)
+        refuse_no_volume(path, image)
+        shape, seconds = four_axes(image.shape), _seconds_per_volume(image.header)
     if len(shape) != 4:
         raise InputError(f"{path}: a series (x, y, z, time) is needed, one of shape {shape} came")
     return int(shape[3]), seconds
@@ -248,21 +249,6 @@ def values_inside(volume: Volume, mask: Mask) -> np.ndarray:
     """Values (voxel,) float32 of a file that holds one volume, on the voxels of the mask."""
     require_same_grid(mask, volume.path, volume.grid, volume.affine)
     return _single(volume)[mask.inside]
-
-
-def series_inside(volume: Volume, mask: Mask) -> tuple[np.ndarray, float]:
-    """Values (time, voxel) on the voxels of the mask, and their scale.
-
-    16-bit whole numbers without an intercept stay as stored, with the file's slope as scale; all else becomes float32.
-    """
-    require_same_grid(mask, volume.path, volume.grid, volume.affine)
-    stored = volume.stored if volume.stored.ndim == 4 else volume.stored[..., np.newaxis]
-    series = np.ascontiguousarray(stored[mask.inside].T)  # (voxel, time) -> (time, voxel)
-    if series.dtype.kind == "i" and series.dtype.itemsize == 2 and volume.intercept == 0 and volume.slope > 0:
-        return series.astype(np.int16, copy=False), volume.slope
-    if volume.slope != 1.0 or volume.intercept != 0.0:
-        series = series.astype(np.float64) * volume.slope + volume.intercept
-    return single_precision(series, str(volume.path)), 1.0
 
 
 def read_surface(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:

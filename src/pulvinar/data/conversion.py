@@ -2,7 +2,8 @@
 
 Work goes on in `OUT.unfinished` beside OUT, which gets its name at the end. There, `progress.json` lists the SHA-256 of every
 block of trials (one session of one subject) that has been written. A block that is listed and whose bytes still have that
-checksum is not read from the source again. In memory is one session, and what the source itself keeps.
+checksum is not read from the source again. In memory is one session, or some trials of it where the source can be read so, and
+what the source itself keeps.
 """
 
 import dataclasses
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pulvinar.core import memory
 from pulvinar.core.errors import FileError
 from pulvinar.core.hdf5 import map_hdf5_array
 from pulvinar.core.progress import Bar, bar, log, track
+from pulvinar.core.sampling import blocks_of
 from pulvinar.core.storage import atomic_path, fingerprint, read_json, refuse_existing, write_json
 from pulvinar.data.experiment import (
     Experiment,
@@ -27,8 +30,10 @@ from pulvinar.data.experiment import (
 )
 from pulvinar.data.image_files import ImageFiles
 from pulvinar.data.responses import Responses
+from pulvinar.data.session_values import SessionValues
 from pulvinar.data.stimuli import Stimuli
 
+TRIALS_AT_ONCE = 16
 Blocks = dict[str, dict[str, str]]
 
 
@@ -102,12 +107,35 @@ def _write_blocks(responses: Responses, work: Path, blocks: Blocks, shown: Bar) 
     values: np.memmap = np.memmap(path, dtype=mapped.dtype, mode="r+", offset=offset, shape=mapped.shape)
     for start, end in _ranges(responses):
         block = f"{start}:{end}"
-        if blocks[name].get(block) != hashlib.sha256(values[start:end].tobytes()).hexdigest():
-            values[start:end] = responses.values[start:end]
+        if blocks[name].get(block) != _checksum(values, start, end):
+            place = start
+            for piece in _pieces(responses, start, end):
+                values[place : place + len(piece)] = piece
+                place += len(piece)
+                memory.release(values)
             values.flush()
-            blocks[name][block] = hashlib.sha256(values[start:end].tobytes()).hexdigest()
+            blocks[name][block] = _checksum(values, start, end)
             write_json(work / "progress.json", {**read_json(work / "progress.json"), "blocks": blocks})
         shown.advance(note=f"{responses.subject}, trials {start} to {end - 1}")
+
+
+def _pieces(responses: Responses, start: int, end: int) -> Iterator[np.ndarray]:
+    """The stored values of these trials, in order, some at a time."""
+    if isinstance(responses.values, SessionValues):
+        yield from responses.values.pieces(start, end)
+        return
+    for block in blocks_of(end - start, TRIALS_AT_ONCE):
+        yield responses.values[start + block.start : start + block.stop]
+        memory.release(responses.values)
+
+
+def _checksum(values: np.ndarray, start: int, end: int) -> str:
+    """SHA-256 of the bytes of these trials."""
+    found = hashlib.sha256()
+    for block in blocks_of(end - start, TRIALS_AT_ONCE):
+        found.update(np.ascontiguousarray(values[start + block.start : start + block.stop]).data)
+        memory.release(values)
+    return found.hexdigest()
 
 
 def _write_images(experiment: Experiment, work: Path) -> Stimuli:

@@ -17,13 +17,13 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from pulvinar.core import checksums
+from pulvinar.core import checksums, memory
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarError
 from pulvinar.core.hdf5 import create_hdf5, map_hdf5_array, open_hdf5, read_hdf5_array
 from pulvinar.core.notebook import Shown, counted, listed
 from pulvinar.core.progress import track
-from pulvinar.core.sampling import evenly_spaced
+from pulvinar.core.sampling import blocks_of, evenly_spaced
 from pulvinar.core.storage import (
     atomic_folder,
     checksum,
@@ -238,8 +238,9 @@ def _write_images(stimuli: Stimuli, folder: Path) -> Stimuli:
 
 def _write_responses(responses: Responses, path: Path) -> None:
     with _response_file(responses, path) as file:
-        for start in range(0, responses.n_trials, 64):
-            file["values"][start : start + 64] = responses.values[start : start + 64]
+        for block in blocks_of(responses.n_trials, responses.trials_at_once()):
+            file["values"][block] = responses.values[block]
+            memory.release(responses.values)
 
 
 def create_response_file(responses: Responses, path: Path) -> None:

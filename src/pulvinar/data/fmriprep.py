@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.core.progress import track, warn
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data import bids
 from pulvinar.data.bids import OF_DERIVATIVES, find_events, of_scan, visible_files
-from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, read_volume, require_same_grid, series_inside
+from pulvinar.data.brain_files import AFFINE_TOLERANCE, Mask, read_mask, require_same_grid
 from pulvinar.data.events import Rows, StimulusEvents
 from pulvinar.data.sessions import session_numbers
 from pulvinar.data.tables import Trials
+from pulvinar.data.volume_series import read_series
 from pulvinar.data.volume_times import VolumeTimes, volume_times
 
 BOLD_SUFFIXES, MASK_SUFFIXES = ("_bold.nii.gz", "_bold.nii"), ("_mask.nii.gz", "_mask.nii")
@@ -129,13 +131,17 @@ def read_responses(
         raise InputError(f"{runs[0].bold.parent}: no voxel is inside all of its {len(masks)} masks")
     for run in runs:
         _refuse_unmeasured(run)
-    blocks = []
+    out, start = memory.empty((sum(len(run.volumes) for run in runs), common.n_voxels), np.float32), 0
     for run in track(runs, "averaging volumes", len(runs)):
-        volume = read_volume(run.bold)
-        series, scale = series_inside(volume, common)
-        cleaned = detrended_zscores(series.astype(np.float32) * np.float32(scale))
-        blocks.append(np.stack([cleaned[volumes].mean(0) for volumes in run.volumes]))
-    return np.concatenate(blocks), common
+        series, scale = read_series(run.bold, common)
+        for voxels in blocks_of(common.n_voxels, VOXELS_AT_ONCE):
+            cleaned = detrended_zscores(series[:, voxels].astype(np.float32) * np.float32(scale))
+            for trial, volumes in enumerate(run.volumes, start):
+                out[trial, voxels] = cleaned[volumes].mean(0)
+            memory.release(series)
+        start += len(run.volumes)
+        memory.release(out)
+    return out, common
 
 
 def detrended_zscores(series: np.ndarray) -> np.ndarray:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import log
+from pulvinar.core.sampling import blocks_of
 from pulvinar.data import fmriprep
 from pulvinar.data.array_files import read_array, single_precision
 from pulvinar.data.brain_files import (
@@ -18,7 +20,6 @@ from pulvinar.data.brain_files import (
     read_surface,
     read_volume,
     require_same_grid,
-    series_inside,
     values_inside,
 )
 from pulvinar.data.cifti_files import is_cifti
@@ -32,6 +33,9 @@ from pulvinar.data.surface_files import is_vertex_file, read_vertex_map, read_ve
 from pulvinar.data.surface_meshes import Hemispheres, fitting, hemispheres_of, n_vertices_of
 from pulvinar.data.table_responses import TableChoice, is_table_file, require_same_trials, responses_of
 from pulvinar.data.tables import Trials
+from pulvinar.data.volume_series import read_series
+
+TRIALS_AT_ONCE = 64
 
 
 def as_response_values(values: np.ndarray, who: str) -> np.ndarray:
@@ -183,8 +187,23 @@ def _joined(
     _refuse_the_same_twice(files, places, [values for values, _ in parts])
     scales = {scale for _, scale in parts}
     if len(scales) == 1 and all(values.dtype == np.int16 for values, _ in parts):
-        return np.concatenate([values for values, _ in parts]), scales.pop()
-    return np.concatenate([values.astype(np.float32) * np.float32(scale) for values, scale in parts]), 1.0
+        return _one_after_the_other([(values, 1.0) for values, _ in parts], np.int16), scales.pop()
+    return _one_after_the_other(parts, np.float32), 1.0
+
+
+def _one_after_the_other(parts: list[tuple[np.ndarray, float]], dtype: type) -> np.ndarray:
+    """The trials of all parts in one array of this type, times the scale of their part; empties the list on the way."""
+    out = memory.empty((sum(len(values) for values, _ in parts), parts[0][0].shape[1]), dtype)
+    start = 0
+    while parts:
+        values, scale = parts.pop(0)
+        for block in blocks_of(len(values), TRIALS_AT_ONCE):
+            piece: np.ndarray = values[block].astype(dtype)
+            out[start : start + len(piece)] = piece if dtype is np.int16 else piece * np.float32(scale)
+            start += len(piece)
+            memory.release(values)
+        memory.release(out)
+    return out
 
 
 def _refuse_the_same_twice(files: SubjectFiles, places: Sequence[NamedArray], parts: Sequence[np.ndarray]) -> None:
@@ -207,7 +226,7 @@ def _read_part(place: NamedArray, mask: Mask | None, axes: tuple[str, str] | Non
     if path.name.lower().endswith(VOLUME_SUFFIXES):
         if mask is None:
             raise InputError(f"{path}: responses in NIfTI need a mask")
-        values, scale = series_inside(read_volume(path), mask)
+        values, scale = read_series(path, mask)
     else:
         values, scale = _trial_by_voxel(_read_numbers(path, array), path, mask, axes), 1.0
     return as_response_values(values, str(path)), scale
@@ -239,7 +258,14 @@ def _trial_by_voxel(values: np.ndarray, path: Path, mask: Mask | None, axes: tup
     if mask is None:
         raise InputError(f"{path}: a volume of responses {values.shape} needs a mask (NIfTI, in the same grid)")
     require_same_grid(mask, path, values.shape[:3])
-    return np.ascontiguousarray(values[mask.inside].T)  # (voxel, trial) -> (trial, voxel)
+    out, start = memory.empty((values.shape[3], mask.n_voxels), values.dtype), 0
+    for plane, inside in zip(values, mask.inside, strict=True):
+        found = plane[inside].T  # (voxel, trial) -> (trial, voxel)
+        out[:, start : start + found.shape[1]] = found
+        start += found.shape[1]
+        memory.release(values)
+        memory.release(out)
+    return out
 
 
 def _refuse_transposed(files: SubjectFiles, values: np.ndarray, trials: Trials) -> None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.notebook import counted, listed
+from pulvinar.core.sampling import blocks_of
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
 
@@ -83,17 +85,28 @@ class Responses:
 
     def read(self, trials: np.ndarray, voxels: np.ndarray | None = None) -> np.ndarray:
         """Responses of some trials (and voxels) in memory: float32 (trial, voxel), scale applied."""
-        block = self.values[trials] if voxels is None else self.values[trials][:, voxels]
-        return block.astype(np.float32) * np.float32(self.scale) if self.scale != 1.0 else block.astype(np.float32)
+        mapped = isinstance(self.values, np.ndarray)  # else sessions, which are read whole
+        if voxels is None:
+            block = self.values[trials]
+        else:
+            block = self.values[np.ix_(trials, voxels)] if mapped else self.values[trials][:, voxels]
+        memory.release(self.values)
+        block = np.asarray(block).astype(np.float32)
+        return np.multiply(block, np.float32(self.scale), out=block) if self.scale != 1.0 else block
 
     def bad_voxels(self, trials: np.ndarray) -> np.ndarray:
         """Voxels (indices) that are constant, NaN or infinite over these trials."""
         if not len(trials):
             raise InputError(f"responses of {self.subject}: no trials to look for bad voxels in")
         check = VoxelCheck(self.n_voxels)
-        for start in range(0, len(trials), 64):
-            check.see(self.read(trials[start : start + 64]))
+        for block in blocks_of(len(trials), self.trials_at_once()):
+            check.see(self.read(trials[block]))
         return check.bad
+
+    def trials_at_once(self, most: int = 64, *, copies: int = 2) -> int:
+        """How many trials of all voxels are read at a time: as many as memory allows, with so many float32 copies of each."""
+        each = self.n_voxels * (self.values.dtype.itemsize + 4 * copies)
+        return memory.block_size(each, most=most, what=f"a trial of {self.subject}")
 
     def require_good_voxels(self, trials: np.ndarray) -> None:
         """Raise `DegenerateError` that names the bad voxels, if there are any."""
@@ -108,8 +121,8 @@ class Responses:
     def not_finite_voxels(self, trials: np.ndarray) -> np.ndarray:
         """Voxels (indices) that are NaN or infinite in any of these trials."""
         finite = np.ones(self.n_voxels, bool)
-        for start in range(0, len(trials), 64):
-            finite &= np.isfinite(self.read(trials[start : start + 64])).all(0)
+        for block in blocks_of(len(trials), self.trials_at_once()):
+            finite &= np.isfinite(self.read(trials[block])).all(0)
         return np.flatnonzero(~finite)
 
     def require_finite_voxels(self, trials: np.ndarray) -> None:
@@ -123,9 +136,17 @@ class Responses:
 
     def take_voxels(self, voxels: np.ndarray) -> "Responses":
         """The same trials on some voxels (indices), in memory."""
+        if isinstance(self.values, np.ndarray):
+            values = memory.empty((self.n_trials, len(voxels)), self.values.dtype)
+            for block in blocks_of(self.n_trials, self.trials_at_once()):
+                values[block] = self.values[block][:, voxels]
+                memory.release(self.values)
+                memory.release(values)
+        else:
+            values = np.ascontiguousarray(self.values[:, voxels])
         return Responses(
             subject=self.subject,
-            values=np.ascontiguousarray(self.values[:, voxels]),
+            values=values,
             stimulus_ids=self.stimulus_ids,
             geometry=self.geometry.take(voxels),
             scale=self.scale,

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.core.sampling import blocks_of
 from pulvinar.data.responses import Responses, VoxelCheck
 
 Mode = Literal["train_stats", "per_session"]
@@ -24,11 +25,11 @@ def mean_and_sd(responses: Responses, trials: np.ndarray, *, check: VoxelCheck |
         raise DegenerateError(f"responses of {responses.subject}: no trials to take mean and standard deviation over")
     total, square = np.zeros(responses.n_voxels), np.zeros(responses.n_voxels)
     shift = np.zeros(0)
-    for start in range(0, len(trials), 64):
-        values = responses.read(trials[start : start + 64])
+    for rows in blocks_of(len(trials), responses.trials_at_once(copies=6)):  # float64 twice, and the values
+        values = responses.read(trials[rows])
         if check is not None:
             check.see(values)
-        shift = values[0].astype(np.float64) if start == 0 else shift
+        shift = values[0].astype(np.float64) if rows.start == 0 else shift
         block = values - shift
         total += block.sum(0)
         square += (block * block).sum(0)

@@ -5,35 +5,47 @@ Files whose chunks hold one voxel and all trials (NSD) cannot be read trial by t
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.errors import InputError
 
 ReadSession = Callable[[int], np.ndarray]
 
 
 class SessionCache:
-    """Sessions in memory, up to `limit` bytes in all; the one used longest ago goes first. One for several subjects."""
+    """Sessions in memory, up to `limit` bytes in all; the one used longest ago goes first. One for several subjects.
+
+    Fewer where the command may use less memory (`core/memory.py`).
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self.n_bytes = 0
 
-    def get(self, key: tuple[str, int], read: Callable[[], np.ndarray]) -> np.ndarray:
-        """What `read()` gives, from memory if it is still there."""
+    def get(self, key: tuple[str, int], read: Callable[[], np.ndarray], *, n_bytes: int = 0) -> np.ndarray:
+        """What `read()` gives, from memory if it is still there. n_bytes: of it, as far as they are known before."""
         if key in self.held:
             self.held.move_to_end(key)
             return self.held[key]
+        if memory.limit() is not None:
+            self._make_room(n_bytes)
+            memory.require(2 * n_bytes, f"session {key[1]} of {key[0]}, and what is taken of it,")
         values = read()
-        while self.held and self.n_bytes + values.nbytes > self.limit:
-            self.n_bytes -= self.held.popitem(last=False)[1].nbytes
-        if values.nbytes <= self.limit:
+        if values.nbytes <= self._make_room(values.nbytes):
             self.held[key], self.n_bytes = values, self.n_bytes + values.nbytes
         return values
+
+    def _make_room(self, n_bytes: int) -> int:
+        """Let the oldest go until so many bytes fit; how many may be held."""
+        limit = memory.room(self.limit, held=self.n_bytes)
+        while self.held and self.n_bytes + n_bytes > limit:
+            self.n_bytes -= self.held.popitem(last=False)[1].nbytes
+        return limit
 
 
 class SessionValues:
@@ -41,7 +53,7 @@ class SessionValues:
 
     name: of the subject. read: session -> (trial of the session, voxel). places: session and row in it of every trial,
     (trial, 2), as `trial_places` gives them. trial_numbers: each trial's number over all sessions of the experiment, from 0,
-    where all have `trials_per_session`.
+    where all have `trials_per_session`. stream: session -> its trials some at a time, where they can be had so.
     """
 
     ndim = 2
@@ -56,8 +68,9 @@ class SessionValues:
         dtype: type,
         cache: SessionCache,
         trials_per_session: int = 0,
+        stream: Callable[[int], Iterator[np.ndarray]] | None = None,
     ) -> None:
-        self.name, self._read, self._places, self._cache = name, read, places, cache
+        self.name, self._read, self._places, self._cache, self._stream = name, read, places, cache, stream
         self.shape = (len(places), n_voxels)
         self.dtype = np.dtype(dtype)
         self.trial_numbers = (places[:, 0] - 1) * trials_per_session + places[:, 1]
@@ -77,6 +90,22 @@ class SessionValues:
         block = self._rows(np.atleast_1d(rows), voxels)
         return block[0] if single else block
 
+    def pieces(self, start: int, end: int) -> Iterator[np.ndarray]:
+        """The trials from `start` to before `end` in their order, some at a time; each session is read once."""
+        sessions, own = self._places[start:end].T
+        session = int(sessions[0])
+        if self._stream is None or (sessions != session).any() or not np.array_equal(own, np.arange(len(own))):
+            yield self[start:end]
+            return
+        n_seen = 0
+        for values in self._stream(session):
+            n_seen += len(values)
+            if n_seen > end - start:
+                break
+            yield self._checked(session, values)
+        if n_seen != end - start:
+            raise InputError(f"session {session} of {self.name}: {end - start} trials expected, {n_seen} or more are there")
+
     def _rows(self, rows: np.ndarray, voxels: Any) -> np.ndarray:
         sessions, own = self._places[rows].T
         parts = np.unique(sessions)
@@ -91,7 +120,11 @@ class SessionValues:
         return np.empty((0, self.shape[1]), self.dtype)[:, voxels] if out is None else out
 
     def _session(self, session: int) -> np.ndarray:
-        values = self._cache.get((self.name, session), lambda: self._read(session))
+        n_rows = int(self._places[self._places[:, 0] == session, 1].max()) + 1
+        n_bytes = n_rows * self.shape[1] * self.dtype.itemsize
+        return self._checked(session, self._cache.get((self.name, session), lambda: self._read(session), n_bytes=n_bytes))
+
+    def _checked(self, session: int, values: np.ndarray) -> np.ndarray:
         if values.shape[1] != self.shape[1] or values.dtype != self.dtype:
             raise InputError(
                 f"session {session}: (trial, {self.shape[1]}) {self.dtype} expected, {values.shape} {values.dtype}"

@@ -59,6 +59,7 @@ class EncodedSubject:
             sources=self.sources,
             settings=settings,
             folds=folds,
+            bytes_to_read=self.train.bytes_per_voxel(),
             groups=roi_groups(self.responses, self.voxels) if settings.layer_choice == "roi" else None,
         )
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pulvinar.core import devices
+from pulvinar.core import devices, memory
 from pulvinar.core.config import LARGEST_SEED, setting
-from pulvinar.core.errors import InputError
+from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.splits import folds_by_source
 from pulvinar.learning.checkpoints import State
@@ -89,7 +89,7 @@ class EncoderTrainer:
     """Scores of every layer, penalty and voxel, then the fit. `layers`: name -> features of the training images (image, ...).
 
     read: voxel places (0 to n_voxels) -> responses (image, voxel). groups: voxels that share a layer, for layer_choice=roi.
-    folds: by source picture where none are given.
+    folds: by source picture where none are given. bytes_to_read: what `read` needs for a voxel, where memory is limited.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class EncoderTrainer:
         settings: EncoderSettings,
         groups: np.ndarray | None = None,
         folds: Folds | None = None,
+        bytes_to_read: float = 0.0,
     ) -> None:
         self.settings, self.read, self.n_voxels = settings, read, n_voxels
         self.device = devices.current()
@@ -112,15 +113,44 @@ class EncoderTrainer:
         else:
             self.layers, self.scales = layers, [[1.0] for _ in layers]
         self.folds = folds_by_source(sources, settings.folds, settings.seed) if folds is None else folds
-        size = n_voxels if settings.regression == "partial_least_squares" else settings.voxels_per_block
-        self.blocks = blocks_of(n_voxels, size)
         self.groups = _groups(settings.layer_choice, groups, n_voxels)
-        banded = settings.layer_choice == "banded"
-        self.n_units = 1 if banded else len(self.layers) * len(self.blocks)
+        self._cut(self._block_size(bytes_to_read, settings.voxels_per_block))
+        self._bytes_to_read = bytes_to_read
         self.n_done, self.scored = 0, ""
         self.scores = torch.full((len(self.layers), len(settings.penalties), n_voxels), -torch.inf)
         self.variance = torch.ones(n_voxels)
         self._ready: dict[int, ridge_layer.Layer] = {}
+
+    def _block_size(self, bytes_to_read: float, most: int) -> int:
+        """Voxels of a block: as many as memory allows beside the largest layer and the weights of all voxels."""
+        if self.settings.regression == "partial_least_squares":
+            most = self.n_voxels
+        if memory.limit() is None:
+            return most
+        if self.settings.regression != "ridge" or self.settings.layer_choice == "banded":
+            raise ConfigError(
+                "memory: partial least squares and banded ridge hold all voxels at once; regression=ridge keeps it, without "
+                "layer_choice=banded"
+            )
+        sizes = []
+        for name, values in self.layers.items():
+            n_images, n_features = len(values), int(np.prod(np.shape(values)[1:]))
+            fixed, each = ridge.bytes_of(
+                n_images,
+                n_features,
+                n_folds=len(self.folds),
+                n_alphas=len(self.settings.penalties),
+                n_components=self.settings.pca,
+            )
+            n_weights = min(n_images, n_features, self.settings.pca or n_features)
+            fixed += 3 * 4.0 * n_weights * (self.n_voxels + n_features)  # as they are, and twice while they are written
+            what = f"ridge on {name} ({n_images} images x {n_features} features, {self.n_voxels} voxels)"
+            sizes.append(memory.block_size(each + bytes_to_read, most=most, what=what, fixed=fixed))
+        return min(sizes)
+
+    def _cut(self, size: int) -> None:
+        self.size, self.blocks = size, blocks_of(self.n_voxels, size)
+        self.n_units = 1 if self.settings.layer_choice == "banded" else len(self.layers) * len(self.blocks)
 
     @property
     def done(self) -> bool:
@@ -138,10 +168,17 @@ class EncoderTrainer:
 
     def state(self) -> State:
         """What `restore` needs."""
-        return {"n_done": self.n_done, "scores": self.scores, "variance": self.variance}
+        return {"n_done": self.n_done, "scores": self.scores, "variance": self.variance, "size": self.size}
 
     def restore(self, state: State) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken, in blocks of the same size; `ConfigError` where memory is too little for that."""
+        size = int(state.get("size", self.size))
+        if size > self._block_size(self._bytes_to_read, size):
+            raise ConfigError(
+                f"memory: this fit was begun in blocks of {size} voxels, which need more; continue it with as much as it began "
+                "with, or without a limit"
+            )
+        self._cut(size)
         self.n_done, self.scores, self.variance = int(state["n_done"]), state["scores"], state["variance"]
 
     def run(self) -> Iterator[None]:
@@ -267,7 +304,7 @@ class EncoderTrainer:
         ready = self._prepare(number, features)
         part = ridge.whole(ready, n_components=self.settings.pca)
         weights, means = torch.empty(len(part.eigenvalues), len(voxels)), torch.empty(len(voxels))
-        for block in blocks_of(len(voxels), self.settings.voxels_per_block):
+        for block in blocks_of(len(voxels), self.size):
             responses = self._tensor(self.read(voxels[block]))
             mean = responses.mean(0)
             coordinates = ridge.coordinates(part, ridge.moments(ready, part, responses - mean)[0])

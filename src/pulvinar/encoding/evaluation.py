@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.progress import bar
+from pulvinar.core.sampling import blocks_of
 from pulvinar.data.nearness import Nearest, NearOptions, nearest_in_training
 from pulvinar.data.splits import Split
 from pulvinar.encoding import baseline as baselines
@@ -15,6 +17,7 @@ from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import Folds, Layers, predict
 from pulvinar.encoding.files import write_predictions, write_voxel_maps
 from pulvinar.encoding.fit import TUNED, UNTUNED
+from pulvinar.encoding.image_responses import ImageResponses
 from pulvinar.encoding.settings import EncodingConfig
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.runs import RunFolder
@@ -22,6 +25,7 @@ from pulvinar.scores.encoding import mean_or_none, mean_r_interval, scored_corre
 from pulvinar.scores.resampling import LEVEL, interval_text
 
 FEWEST_IMAGES = 3  # that have an r
+ARRAYS_AT_ONCE = 8  # of all test images and voxels, float32: measured, predicted, two of the baseline, and copies of them
 NEED_CONTROLS = ("r_optimistic", "r_baseline", "unique_variance")
 
 
@@ -126,7 +130,9 @@ def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings
 
 def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) -> scoring.Predictions:
     given = encoded.given
-    measured = given.test.read(given.voxels)
+    shape = f"{len(given.test.ids)} test images x {len(given.voxels)} voxels"
+    memory.require(4.0 * len(given.test.ids) * len(given.voxels) * ARRAYS_AT_ONCE, f"scoring {given.name} ({shape})")
+    measured = _read(given.test, given.voxels)
     ceiling = scoring.find_ceiling(given.every(), given.test, given.voxels)
     reasons = {"noise_normalised": ceiling.reason} if ceiling.r2 is None else {}
     optimistic = baseline = joint = None
@@ -151,6 +157,17 @@ def _predictions(config: EncodingConfig, encoded: Encoded, *, controls: bool) ->
         tuned=encoded.tuned,
         reasons=reasons,
     )
+
+
+def _read(test: ImageResponses, voxels: np.ndarray) -> np.ndarray:
+    """Mean z-scored responses float32 (image, voxel) of all these voxels, read in blocks."""
+    if memory.limit() is None:
+        return test.read(voxels)
+    out = np.empty((len(test.ids), len(voxels)), np.float32)
+    size = memory.block_size(test.bytes_per_voxel(), most=len(voxels), what="reading a voxel", fixed=out.nbytes)
+    for block in blocks_of(len(voxels), size):
+        out[:, block] = test.read(voxels[block])
+    return out
 
 
 def _with_baseline(config: EncodingConfig, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ class ImageResponses:
         self.ids = list(dict.fromkeys(shown))
         row_of = {name: row for row, name in enumerate(self.ids)}
         rows = np.array([row_of[name] for name in shown])
-        self.counts = np.bincount(rows)
+        self._rows, self.counts = rows, np.bincount(rows)
         places = (rows, np.arange(len(rows)))
         self._averaging = scipy.sparse.csc_array((1 / self.counts[rows], places), shape=(len(self.ids), len(rows)))
         if scaling == "per_session":
@@ -64,8 +64,13 @@ class ImageResponses:
         """Mean z-scored responses float32 (image, voxel) of these voxels (indices)."""
         total = np.zeros((len(self.ids), len(voxels)), np.float32)
         for block in blocks_of(len(self.trials), TRIALS_PER_BLOCK):
-            total += self._averaging[:, block] @ self.read_trials(voxels, block)
+            shown = np.unique(self._rows[block])  # the images of these trials; to others they add nothing
+            total[shown] += self._averaging[:, block][shown] @ self.read_trials(voxels, block)
         return total
+
+    def bytes_per_voxel(self) -> float:
+        """What `read` needs of memory for a voxel, at most."""
+        return 4 * len(self.ids) + 40 * min(TRIALS_PER_BLOCK, len(self.trials))
 
     def read_trials(self, voxels: np.ndarray, block: slice = slice(None)) -> np.ndarray:
         """z-scored single trials float32 (trial, voxel) of these voxels; `block` of `self.trials`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pulvinar.core import memory
 from pulvinar.core.errors import InputError
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.responses import Responses
@@ -24,6 +25,7 @@ from pulvinar.scores.table import Column, Table
 
 DISCOVERY_RATE = 0.05
 VOXELS_PER_BLOCK = 4096
+CEILING_COPIES = 10  # float32 of all trials: as read, in float64, deviations from the means of their images
 COLUMNS = (
     Column("subject", "subject", lead=True),
     Column("roi", "ROI", lead=True),
@@ -131,7 +133,9 @@ def find_ceiling(all_trials: ImageResponses, test: ImageResponses, voxels: np.nd
         return Ceiling(r2=values, source="stated by the data set")
     shown = np.array([test.responses.stimulus_ids[trial] for trial in all_trials.trials])
     found, parts = Ceiling(r2=None), []
-    for block in blocks_of(len(voxels), VOXELS_PER_BLOCK):
+    each = 4.0 * len(all_trials.trials) * CEILING_COPIES
+    size = memory.block_size(each, most=VOXELS_PER_BLOCK, what=f"the ceiling of a voxel from {len(all_trials.trials)} trials")
+    for block in blocks_of(len(voxels), size):
         trials = all_trials.read_trials(voxels[block])
         found = scores.ceiling_from_repeats(trials, shown, test.counts)
         if found.r2 is None:

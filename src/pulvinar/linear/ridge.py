@@ -370,6 +370,23 @@ def search(
         yield block, (total / len(parts)).to(responses.dtype)
 
 
+def bytes_of(
+    n_images: int, n_features: int, *, n_folds: int, n_alphas: int, n_components: int | None = None
+) -> tuple[float, float]:
+    """Memory that a layer and its `search` need, in float32: bytes at once, and bytes for each voxel of a block.
+
+    Features twice (as given, and centred), the decomposition in float64 with its workspace, and per fold vectors, held-out rows
+    and the shared maps. A voxel: its responses as read, centred, and copied for a fold; X'Y per fold; predictions per alpha.
+    """
+    smaller, held_out = min(n_images, n_features), n_images / n_folds
+    components = smaller if n_components is None else min(smaller, n_components)
+    kernel = n_features > n_images
+    at_once = 8.0 * n_images * n_features + 48.0 * smaller**2
+    at_once += 4.0 * n_folds * (smaller * components + held_out * components + n_alphas * held_out * smaller)
+    sums = 2 * n_images if kernel else (2 * n_folds + 3) * n_features
+    return at_once, 4.0 * (3 * n_images + sums + (n_alphas + 4) * held_out) + 32.0 * n_alphas
+
+
 def _search_left_out(
     layer: Layer, alphas: Tensor, read: ReadBlock, blocks: Sequence[slice], n_components: int | None
 ) -> Iterator[tuple[slice, Tensor]]:

@@ -254,14 +254,14 @@ def mean_r_interval(
     A constant prediction counts as r = 0.
     """
     _require_pairs(predicted, measured)
-    ours, theirs = np.nan_to_num(standardised(predicted)), standardised(measured)
-    has = np.isfinite(theirs[0])
+    has = varying(measured)
     if not has.any():
         return np.nan, np.nan
     shares = bootstrap_shares(len(predicted), n_bootstrap, generator)
     total = np.zeros(n_bootstrap)
     for columns in np.array_split(np.flatnonzero(has), max(1, has.sum() // VOXELS_PER_BLOCK)):
-        total += np.nan_to_num(weighted_correlations(shares, ours[:, columns], theirs[:, columns])).sum(1)
+        ours, theirs = np.nan_to_num(standardised(predicted[:, columns])), standardised(measured[:, columns])
+        total += np.nan_to_num(weighted_correlations(shares, ours, theirs)).sum(1)
     return percentile_interval(total / has.sum(), level=level)
 
 

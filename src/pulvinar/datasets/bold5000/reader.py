@@ -169,6 +169,7 @@ def _subject(
         n_voxels=len(index),
         dtype=np.float32,
         cache=cache,
+        stream=lambda session: sessions[session].blocks(index),
     )
     responses = Responses(
         subject=name,

@@ -112,6 +112,7 @@ def _subject(root: Path, name: str, options: Options, cache: SessionCache) -> tu
         n_voxels=len(index),
         dtype=np.float32,
         cache=cache,
+        stream=lambda session: sessions[session].blocks(index),
     )
     rois = with_annotated({region: own[mask.inside] for region, own in masks.items()}, [GENERAL] if GENERAL in masks else None)
     responses = Responses(
