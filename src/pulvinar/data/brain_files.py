@@ -165,7 +165,7 @@ def read_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], np.nd
     path = require_file(path, "volume")
     with reading(path, "NIfTI"):
         image: Any = nibabel.load(path)
-        _refuse_cifti(path, image)
+        refuse_no_volume(path, image)
         x, y, z = (int(side) for side in image.shape[:3])
         return (x, y, z), np.asarray(image.affine, float)
 

@@ -176,7 +176,7 @@ def _read_values(files: SubjectFiles, mask: Mask | None, trials: Trials) -> tupl
 
 
 def _joined(
-    files: SubjectFiles, places: Sequence[NamedArray], parts: Sequence[tuple[np.ndarray, float]]
+    files: SubjectFiles, places: Sequence[NamedArray], parts: list[tuple[np.ndarray, float]]
 ) -> tuple[np.ndarray, float]:
     widths = [values.shape[1] for values, _ in parts]
     if len(set(widths)) > 1:
