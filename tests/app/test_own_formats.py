@@ -21,7 +21,7 @@ from pulvinar.data.matlab_files import write_matlab_7_3
 N_IMAGES, N_SIDE = 72, 36  # vertices of a hemisphere with values
 FSAVERAGE5 = 10_242
 SELECT = ["pretrain=false", "epochs=3", "hidden=16", "n_voxels=12", "n_rounds=3", "epochs_per_round=15", "n_folds=2"]
-ENCODE = ["alphas=10,1000", "n_permutations=20", "folds=2", "baseline=none", "backbone=squeezenet1_1", "image_size=32"]
+ENCODE = ["alphas=10,1000", "n_permutations=20", "folds=2", "baseline=none", "network=squeezenet1_1", "image_size=32"]
 ENCODE += ["n_stages=2", "pool=4"]
 
 

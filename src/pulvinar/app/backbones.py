@@ -115,9 +115,9 @@ def export_weights(run: str, *, to: Library, out: str) -> dict[str, Any]:
         )
     difference = _difference(network, to)
     own = {name: value.contiguous() for name, value in network.state_dict().items()}
-    said = {"format": "pt", "architecture": network.shape.network, "mean": str(network.mean), "std": str(network.std)}
+    metadata = {"format": "pt", "architecture": network.shape.network, "mean": str(network.mean), "std": str(network.std)}
     with atomic_path(out) as temporary:
-        save_file(own, temporary, metadata=said)
+        save_file(own, temporary, metadata=metadata)
     return {
         "run": run,
         "file": out,

@@ -71,10 +71,10 @@ def _driver_gpus() -> list[str]:
         return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in said.splitlines() if line.strip()]
+    return [line.strip() for line in output.splitlines() if line.strip()]
 
 
 def _torch_build() -> str:
@@ -140,10 +140,10 @@ def _places() -> dict[str, Path]:
 
 def _disk(name: str, path: Path) -> dict[str, Any]:
     """Free bytes where a place is, or would be made; how many unfinished files of dead processes lie in it."""
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    usage = shutil.disk_usage(there)
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    usage = shutil.disk_usage(existing)
     left = sum(map(is_left_over, path.glob(".partial-*"))) if path.is_dir() else 0
-    writable = os.access(there, os.W_OK)
+    writable = os.access(existing, os.W_OK)
     return {"name": name, "path": str(path), "free": usage.free, "total": usage.total, "writable": writable, "left_overs": left}
 
 

@@ -91,8 +91,8 @@ def installed_text(found: dict[str, Any]) -> str:
         )
     lines.append("libraries:")
     for library in found["libraries"]:
-        there = library["version"] or f"not installed: {library['get']}"
-        lines.append(f"  {library['library']} {there}   {library['takes']}")
+        version = library["version"] or f"not installed: {library['get']}"
+        lines.append(f"  {library['library']} {version}   {library['takes']}")
     lines.append("fetched from the hub:")
     lines += [f"  {name}" for name in found["fetched"]] or ["  nothing"]
     return "\n".join(lines)

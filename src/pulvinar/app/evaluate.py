@@ -110,8 +110,8 @@ def _finding(finished: RunFolder, elsewhere: dict[str, Any] | None) -> dict[str,
 
 def evaluation_text(result: dict[str, Any]) -> str:
     """What `pulvinar evaluate` prints of a result: the table, then the finding and its cautions."""
-    said = [result["headline"], *(f"caution: {text}" for text in result["cautions"])]
-    return "\n".join([_table_text(result), "", *map(terminal.filled, said)])
+    summary = [result["headline"], *(f"caution: {text}" for text in result["cautions"])]
+    return "\n".join([_table_text(result), "", *map(terminal.filled, summary)])
 
 
 def _table_text(result: dict[str, Any]) -> str:
@@ -122,13 +122,13 @@ def _table_text(result: dict[str, Any]) -> str:
         return method.table(result)
     null = result["null"]
     table = tables.score_table(result["rows"], method.name, told=True).text()
-    said = (
+    summary = (
         f"gallery of {result['gallery_size']:.0f} images, chance {result['chance']:.4f}, "
         f"permutation null {null['mean']:.4f} (95th percentile {null['percentile_95']:.4f})"
     )
     ours = next((row for row in result["rows"] if row["name"] == method.name), None)
     near = tables.near_training(result.get("near_training"), ours)
-    return "\n".join(filter(None, [f"{table}\n\n{said}", terminal.filled(near), tables.headroom(result.get("headroom"))]))
+    return "\n".join(filter(None, [f"{table}\n\n{summary}", terminal.filled(near), tables.headroom(result.get("headroom"))]))
 
 
 def _exists(source: str) -> bool:

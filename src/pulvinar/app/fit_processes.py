@@ -33,8 +33,8 @@ def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **o
     _require_room(n_processes, method, config.device)
     command = [sys.executable, "-m", "pulvinar.cli", "fit", method, "--out", out, *_arguments(assignments, options)]
     with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder) / f"{rank}.log" for rank in range(n_processes)]
-        started = _start(command, said)
+        logs = [Path(folder) / f"{rank}.log" for rank in range(n_processes)]
+        started = _start(command, logs)
         try:
             failed = _first_that_failed(started)
         except KeyboardInterrupt as stop:
@@ -43,7 +43,7 @@ def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **o
         finally:
             _end(started)
         if failed is not None:
-            _raise(failed, started[failed].returncode, said[failed])
+            _raise(failed, started[failed].returncode, logs[failed])
     return {"run": out, **RunFolder.reopen(out).facts}
 
 
@@ -69,15 +69,15 @@ def _arguments(assignments: Given, options: Mapping[str, Any]) -> list[str]:
     return made + (["--set", *given] if given else []) + logs + (["--resume"] if options.get("resume") else [])
 
 
-def _start(command: Sequence[str], said: Sequence[Path]) -> list["subprocess.Popen[bytes]"]:
+def _start(command: Sequence[str], logs: Sequence[Path]) -> list["subprocess.Popen[bytes]"]:
     """The processes, in sessions of their own, so that a terminal's Ctrl-C reaches them through this process alone."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    threads = max(1, (os.cpu_count() or 1) // len(said))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(said))}
+    threads = max(1, (os.cpu_count() or 1) // len(logs))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(logs))}
     started = []
-    for rank, path in enumerate(said):
+    for rank, path in enumerate(logs):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         with path.open("wb") as log:
             started.append(
@@ -120,12 +120,12 @@ def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:
             process.wait()
 
 
-def _raise(rank: int, code: int, said: Path) -> None:
+def _raise(rank: int, code: int, log_file: Path) -> None:
     if code == 143:
         raise Terminated("The processes have ended.")
     if code == 130:
         raise KeyboardInterrupt("The processes have ended.")
-    lines = said.read_text(errors="replace").splitlines()[-SAID_LINES:] if said.is_file() else []
+    lines = log_file.read_text(errors="replace").splitlines()[-SAID_LINES:] if log_file.is_file() else []
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     text = "\n".join(f"  {line}" for line in lines) or "  (what it said stands above)"
     raise PulvinarError(f"process {rank} of the fit ended with {how}; the others were ended too. It said last:\n{text}")

@@ -18,7 +18,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, column
         reconstruction.SCORES,
     ),
     "Encoding": ("`pulvinar evaluate` of an encoding run, per subject, ROI and hemisphere", encoding_scores.COLUMNS),
-    "Tuned backbones": ("the same of a run that tuned its backbone", encoding_scores.OF_TUNED),
+    "Tuned networks": ("the same of a run that tuned its network", encoding_scores.OF_TUNED),
     "Encoding over subjects": ("`pulvinar encoding compare`", comparison.SCORES),
     "Information": ("`pulvinar encoding information`", encoding.INFORMATION),
     "Classes": ("`pulvinar encoding classify`", image_classification.SCORES),

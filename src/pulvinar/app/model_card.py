@@ -52,19 +52,19 @@ def _scores(read: run_folder.Run) -> str:
     if read.evaluation is None:
         return "The run was not evaluated."
     found = findings.headline(read)
-    said = [f"{found.lead}. {found.rest}", *(f"- Caution: {text}" for text in findings.cautions(read))]
+    about = [f"{found.lead}. {found.rest}", *(f"- Caution: {text}" for text in findings.cautions(read))]
     try:
         records = topic_page(read).records(read)
     except (PulvinarError, KeyError):
         records = []
     columns = [key for key in ("name", "mac_share", "linear", "knn") if any(row.get(key) is not None for row in records)]
     if not columns:
-        return "\n".join(said)
+        return "\n".join(about)
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in records:
         cells = [row.get(key) for key in columns]
         lines.append(f"| {' | '.join(f'{cell:.3f}' if isinstance(cell, float) else str(cell) for cell in cells)} |")
-    return "\n".join(said) + "\n\n" + "\n".join(lines)
+    return "\n".join(about) + "\n\n" + "\n".join(lines)
 
 
 def _calibration(facts: Mapping[str, Any]) -> str:

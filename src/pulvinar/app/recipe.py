@@ -108,10 +108,10 @@ def recipes() -> dict[str, Recipe]:
 
 def recipe(name: str) -> Recipe:
     """A recipe by its name; `NotFoundError` suggests the nearest one."""
-    there = recipes()
-    if name not in there:
-        raise NotFoundError(f"'{name}' is not a recipe{suggest(name, list(there))}")
-    return there[name]
+    known = recipes()
+    if name not in known:
+        raise NotFoundError(f"'{name}' is not a recipe{suggest(name, list(known))}")
+    return known[name]
 
 
 @functools.cache

@@ -248,8 +248,8 @@ def _require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Pictures that were made otherwise are not mixed with new ones."""
     path = folder / "settings.json"
     if path.is_file():
-        there = read_json(path)
-        changed = [name for name in settings if there.get(name) != settings[name] and name != "images"]
+        stored = read_json(path)
+        changed = [name for name in settings if stored.get(name) != settings[name] and name != "images"]
         if changed:
             raise ConfigError(f"{folder}: holds pictures made with another {', '.join(changed)}; give another --out")
     write_json(path, settings)

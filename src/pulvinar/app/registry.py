@@ -56,11 +56,11 @@ def dataset(name: str) -> Dataset:
 
 
 def _module(kind: str, name: str) -> ModuleType:
-    there = _entries(kind)
-    if name not in there:
-        known = [*there, *(selectors.files() if kind == "methods" else ())]
+    entries = _entries(kind)
+    if name not in entries:
+        known = [*entries, *(selectors.files() if kind == "methods" else ())]
         raise NotFoundError(f"'{name}' is not one of the {kind}{suggest(name, known)}")
-    parts = there[name][0].relative_to(ROOT.parent).with_suffix("").parts
+    parts = entries[name][0].relative_to(ROOT.parent).with_suffix("").parts
     return importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 

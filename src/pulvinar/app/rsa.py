@@ -211,10 +211,10 @@ def known_pairs(rdms: Sequence[np.ndarray], name: str) -> KnownPairs:
     missing = np.zeros((n_images, n_images), bool)
     for stack in rdms:
         missing |= np.isnan(np.asarray(stack, np.float64)).any(axis=tuple(range(np.ndim(stack) - 2)))
-    there = ~missing & ~np.eye(n_images, dtype=bool)
-    images = np.flatnonzero(there.any(1))
+    measured = ~missing & ~np.eye(n_images, dtype=bool)
+    images = np.flatnonzero(measured.any(1))
     first, second = np.triu_indices(len(images), 1)
-    known = there[images[first], images[second]]
+    known = measured[images[first], images[second]]
     if known.sum() < FEWEST_PAIRS:
         raise InputError(f"{name}: {int(known.sum())} pairs are known in all RDMs; {FEWEST_PAIRS} or more are needed")
     n_missing = n_images * (n_images - 1) // 2 - int(known.sum())

@@ -73,8 +73,8 @@ class Evaluation:
         return f"Evaluation: {self.headline}\n  {more}.table has {counted(len(self.read.rows), 'row')}"
 
     def _repr_html_(self) -> str:
-        said = {"finding": self.headline} | {f"caution {n}": text for n, text in enumerate(self.cautions, 1)}
-        return card(f"Evaluation of {self.read.folder.name}", said) + self.table.to_html(index=False, max_cols=12)
+        facts = {"finding": self.headline} | {f"caution {n}": text for n, text in enumerate(self.cautions, 1)}
+        return card(f"Evaluation of {self.read.folder.name}", facts) + self.table.to_html(index=False, max_cols=12)
 
 
 @dataclass(frozen=True, eq=False)

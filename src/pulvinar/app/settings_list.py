@@ -13,8 +13,8 @@ def groups_of(method: str) -> dict[str, list[Described]]:
     """Heading -> rows (name, what fits, default, help) of a method's settings and, prefixed, of its pretrained run's."""
     found = registry.method(method)
     groups: dict[str, list[Described]] = {}
-    if there := preset.of_method(method):
-        row = (preset.KEY, f"one of {', '.join(there)}", None, "settings under a name; what is set beside it wins")
+    if presets := preset.of_method(method):
+        row = (preset.KEY, f"one of {', '.join(presets)}", None, "settings under a name; what is set beside it wins")
         groups["Presets"] = [row]
     groups |= described_in_groups(found.config)
     inner = described_in_groups(registry.method(found.pretrained).config) if found.pretrained else {}
@@ -34,8 +34,8 @@ def groups_text(groups: Mapping[str, Sequence[Described]], width: int) -> str:
     """Name and default of every setting, and beside them what it does and what fits."""
     blocks = []
     for heading, rows in groups.items():
-        said = [(f"{name} = {shown(default)}", f"{text} ({fits})") for name, fits, default, text in rows]
-        blocks.append(f"{terminal.strong(heading)}\n{terminal.two_columns(said, width)}")
+        pairs = [(f"{name} = {shown(default)}", f"{text} ({fits})") for name, fits, default, text in rows]
+        blocks.append(f"{terminal.strong(heading)}\n{terminal.two_columns(pairs, width)}")
     return "\n\n".join(blocks)
 
 

@@ -51,9 +51,9 @@ def verify(run: str, *, data: str | None = None) -> dict[str, Any]:
 
 def as_text(result: Mapping[str, Any]) -> str:
     """A line for everything that differs, then how much was checked."""
-    lines = [f"{place}: {said}" for place, said in result["differences"].items()]
-    said = "nothing differs" if result["ok"] else f"{len(lines)} differ"
-    return "\n".join([*lines, f"{said}: {result['n_files']} files, {result['n_scores']} numbers made again"])
+    lines = [f"{place}: {verdict}" for place, verdict in result["differences"].items()]
+    verdict = "nothing differs" if result["ok"] else f"{len(lines)} differ"
+    return "\n".join([*lines, f"{verdict}: {result['n_files']} files, {result['n_scores']} numbers made again"])
 
 
 # --- files --------------------------------------------------------------------------------------------------------------

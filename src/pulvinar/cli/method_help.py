@@ -68,6 +68,6 @@ def method_help(name: str, width: int) -> str:
     method = registry.method(name)
     line = registry.names("methods").get(name) or registry.names("selectors")[name]
     more = "Settings are given as --set NAME=VALUE, or in a file with --config. The other arguments: pulvinar fit --help."
-    said = [f"usage: pulvinar fit {name} --data DATA --out RUN [--set NAME=VALUE ...] ...", line, more]
+    paragraphs = [f"usage: pulvinar fit {name} --data DATA --out RUN [--set NAME=VALUE ...] ...", line, more]
     example = f"example:\n  pulvinar fit {name} --data {PLACES[method.data]} --out runs/{name}"
-    return "\n\n".join([*(textwrap.fill(text, width) for text in said), groups_text(groups_of(name), width), example])
+    return "\n\n".join([*(textwrap.fill(text, width) for text in paragraphs), groups_text(groups_of(name), width), example])

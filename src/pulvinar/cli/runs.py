@@ -24,8 +24,8 @@ def _list(arguments: argparse.Namespace) -> Result:
     from pulvinar.app import preset, registry
 
     result = {kind: registry.names(kind) for kind in registry.KINDS} | {"presets": preset.names()}
-    said = (f"{terminal.strong(kind)}\n{terminal.two_columns(entries.items())}" for kind, entries in result.items())
-    say(arguments, "\n\n".join(said))
+    sections = (f"{terminal.strong(kind)}\n{terminal.two_columns(entries.items())}" for kind, entries in result.items())
+    say(arguments, "\n\n".join(sections))
     return result
 
 

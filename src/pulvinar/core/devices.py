@@ -52,11 +52,13 @@ def find(name: str) -> "torch.device":
     """The device of this name; `ConfigError` says which there are where it is not here."""
     import torch
 
-    there = available()
+    devices = available()
     if name == "auto":
-        return torch.device("cuda" if "cuda:0" in there else "cpu")
-    if device_name(name) not in there and not (name == "cuda" and "cuda:0" in there):
-        raise ConfigError(f"device={name}: not on this machine; there {'is' if len(there) == 1 else 'are'} {', '.join(there)}")
+        return torch.device("cuda" if "cuda:0" in devices else "cpu")
+    if device_name(name) not in devices and not (name == "cuda" and "cuda:0" in devices):
+        raise ConfigError(
+            f"device={name}: not on this machine; there {'is' if len(devices) == 1 else 'are'} {', '.join(devices)}"
+        )
     return torch.device(name)
 
 

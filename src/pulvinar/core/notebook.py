@@ -54,5 +54,5 @@ def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: 
         return f"<tr>{''.join(made)}</tr>"
 
     head = f"<thead>{line(heads, 'th')}</thead>" if any(heads) else ""
-    said = f'<caption style="text-align:left;font-weight:bold">{escape(caption)}</caption>' if caption else ""
-    return f"<table>{said}{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
+    caption_tag = f'<caption style="text-align:left;font-weight:bold">{escape(caption)}</caption>' if caption else ""
+    return f"<table>{caption_tag}{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"

@@ -81,8 +81,8 @@ class EventFiles:
         fitting = [path for path in self.paths if of_scan(entities(path.name)).items() <= own.items()]
         if not fitting:
             wanted = "_".join(f"{key}-{value}" for key, value in own.items()) + "_events.tsv"
-            there = [path.name for path in self.paths or visible_files(self.folder, "**/*events*")][:4]
-            shown = f"there are: {', '.join(there)}" if there else "there is no file of events"
+            existing = [path.name for path in self.paths or visible_files(self.folder, "**/*events*")][:4]
+            shown = f"there are: {', '.join(existing)}" if existing else "there is no file of events"
             raise FileError(f"{self.folder}: no {wanted} for {run} (nor one that holds for it); {shown}")
         levels = {path: _level(path, self.root, own) for path in fitting}
         astray = [path for path, level in levels.items() if level is None]

@@ -25,8 +25,8 @@ def find_folder(
     other = next((place / file for place in siblings for file in foreign if (place / file).is_file()), None)
     if other is not None:
         raise FileError(f"{other}: another version of {name}; the binary version is read: {url}, unpacked to {folder}/")
-    there = "no such folder" if not path.is_dir() else f"no {first_file}, directly or in {folder}/"
-    raise FileError(f"{path}: {there}; {name} is read from its binary version: {url}")
+    reason = "no such folder" if not path.is_dir() else f"no {first_file}, directly or in {folder}/"
+    raise FileError(f"{path}: {reason}; {name} is read from its binary version: {url}")
 
 
 @reads("records of images")

@@ -185,10 +185,10 @@ def look_like_similarities(rdms: np.ndarray) -> bool:
     with np.errstate(invalid="ignore"):
         mean = np.nansum(pairs, axis=0) / np.maximum(np.isfinite(pairs).sum(0), 1)
     first, second = np.triu_indices(len(mean), 1)
-    there = np.isfinite(pairs).sum(axis=0) > 0
-    known = there[first, second]
+    measured = np.isfinite(pairs).sum(axis=0) > 0
+    known = measured[first, second]
     if known.any():
-        mean[~there] = mean[first, second][known].mean()
+        mean[~measured] = mean[first, second][known].mean()
     np.fill_diagonal(mean, 0.0)
     centred = mean - mean.mean(0) - mean.mean(1)[:, None] + mean.mean()
     values = np.linalg.eigvalsh(-centred / 2)

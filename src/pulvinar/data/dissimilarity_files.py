@@ -87,8 +87,8 @@ def read_npz(path: str | os.PathLike[str]) -> Dissimilarities:
     """
     found = read_npz_arrays(path)
     if not found.targets:
-        there = ", ".join(found.models)
-        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); models: {there}")
+        names = ", ".join(found.models)
+        raise InputError(f"{path}: no RDMs of subjects: no array is (subject, image, image); models: {names}")
     try:
         stimuli = _stimuli(found)
         trust = {} if found.names else {"order of the RDMs": f"{found.path.name} holds no names of its images"}

@@ -371,7 +371,7 @@ def _range_of(response: Any) -> tuple[int, int | None]:
 def _reason(error: Exception) -> str:
     """One short line of what requests and urllib3 wrap several times."""
     text = str(error).lower()
-    for words, said in (
+    for words, message in (
         ("timed out", "does not answer in time"),
         ("name or service not known", "no such host, or no network"),
         ("failed to resolve", "no such host, or no network"),
@@ -380,5 +380,5 @@ def _reason(error: Exception) -> str:
         ("reset", "breaks off"),
     ):
         if words in text:
-            return said
+            return message
     return f"breaks off ({type(error).__name__})"

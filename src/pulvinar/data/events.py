@@ -134,8 +134,8 @@ class Rows:
 
     def _type_column(self, table: Table) -> str | None:
         """Where the types stand; None where the table has none and none is asked for."""
-        there = next(iter(_type_columns(table)), None)
-        return self.type_column or (there or TYPE_COLUMNS[0] if self.trial_type else there)
+        type_column = next(iter(_type_columns(table)), None)
+        return self.type_column or (type_column or TYPE_COLUMNS[0] if self.trial_type else type_column)
 
     def require_one_type_each(self, runs: Sequence[StimulusEvents]) -> None:
         """`InputError` where a stimulus stands on rows of several types and nobody said which of them are trials.
@@ -149,8 +149,8 @@ class Rows:
             _refuse_several_types(runs, types, f"type_column = '{column}' and ")
         counts = Counter(kind for shown in runs for kind in shown.types)
         if len(counts) > 1:
-            said = ", ".join(f"{kind or 'none'} {count}" for kind, count in counts.items())
-            log(f"{runs[0].path.parent}: trials by type: {said}")
+            by_type = ", ".join(f"{kind or 'none'} {count}" for kind, count in counts.items())
+            log(f"{runs[0].path.parent}: trials by type: {by_type}")
 
 
 def _type_columns(table: Table) -> list[str]:

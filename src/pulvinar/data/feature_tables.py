@@ -121,8 +121,8 @@ def _opened(text: str, name: str, _changed: int, _size: int) -> np.ndarray:
         return _from_safetensors(path, name)
     if suffix in (".h5", ".hdf5"):
         with open_hdf5(path) as file:
-            there = [key for key in file if isinstance(file[key], h5py.Dataset)]
-        return map_hdf5_array(path, _chosen(path, there, name))
+            names = [key for key in file if isinstance(file[key], h5py.Dataset)]
+        return map_hdf5_array(path, _chosen(path, names, name))
     raise FileError(f"{path}: features are read from {', '.join(SUFFIXES)}")
 
 
@@ -151,11 +151,11 @@ def _from_safetensors(path: Path, name: str) -> np.ndarray:
     return np.memmap(path, dtype=kind, mode="r", offset=8 + length + start, shape=shape)
 
 
-def _chosen(path: Path, there: list[str], name: str) -> str:
-    there = [key for key in there if key not in ID_KEYS and key not in texts_in(path)]
-    chosen = name or (there[0] if len(there) == 1 else "")
-    if chosen not in there:
-        raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(there) or 'none'}")
+def _chosen(path: Path, names: list[str], name: str) -> str:
+    names = [key for key in names if key not in ID_KEYS and key not in texts_in(path)]
+    chosen = name or (names[0] if len(names) == 1 else "")
+    if chosen not in names:
+        raise NotFoundError(f"{path}: name one of its datasets, {path.name}:NAME; there are: {', '.join(names) or 'none'}")
     return chosen
 
 
@@ -201,13 +201,13 @@ def feature_values(stimuli: Stimuli, name: str) -> np.ndarray:
 
 def choose_feature(stimuli: Stimuli, name: str | None) -> str:
     """The feature to decode: the one named, or the only one there is, or the labels where there is none."""
-    there = list(stimuli.features)
+    names = list(stimuli.features)
     if name is not None:
         feature_values(stimuli, name)
         return name
-    if len(there) == 1:
-        return there[0]
-    if not there:
+    if len(names) == 1:
+        return names[0]
+    if not names:
         if stimuli.labels is not None:
             warn(
                 f"the stimuli have no embedding; their {len(set(stimuli.labels))} labels are decoded, one number for each "
@@ -220,4 +220,4 @@ def choose_feature(stimuli: Stimuli, name: str | None) -> str:
             "feature=FILE, or give one per stimulus, e.g. [stimuli] features.clip = 'clip.npy' in the description for "
             "`pulvinar data convert`"
         )
-    raise InputError(f"the stimuli have several features ({', '.join(there)}); choose one with feature=NAME")
+    raise InputError(f"the stimuli have several features ({', '.join(names)}); choose one with feature=NAME")

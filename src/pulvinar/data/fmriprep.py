@@ -103,8 +103,8 @@ def trials_of(runs: Sequence[Run]) -> Trials:
     labels = [run.session for run in runs]
     numbers = session_numbers(labels, "session", str(runs[0].bold.parent))
     if len(set(numbers.tolist())) < len(set(labels)):
-        there = ", ".join(sorted(set(labels)))
-        raise InputError(f"{runs[0].bold.parent}: are sessions {there} one? Their names are the same number")
+        present = ", ".join(sorted(set(labels)))
+        raise InputError(f"{runs[0].bold.parent}: are sessions {present} one? Their names are the same number")
     counts = [len(run.stimulus_ids) for run in runs]
     return Trials(
         origin=f"events of {runs[0].bold.parent}",
@@ -183,14 +183,14 @@ def choose_series(
     found = _series(folder, wanted.get("desc"), way, keep)
     for key in ("space", "task", *(key for key in wanted if key not in ("space", "task", "desc"))):
         having = {path: bids.entities(path.name).get(key, "none") for path in found}
-        there = sorted(set(having.values()))
+        present = sorted(set(having.values()))
         chosen = wanted.get(key)
         value = None if chosen is None else bids.entities(f"{key}-{chosen}").get(key)
-        if value is None and len(there) > 1:
-            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way(key)}")
+        if value is None and len(present) > 1:
+            raise InputError(f"{folder}: there are several of '{key}': {', '.join(present)}; choose one with {way(key)}")
         found = [path for path in found if value in (None, having[path])]
         if not found:
-            raise NotFoundError(f"{folder}: no series with {key} '{value}'; there are: {', '.join(there)}")
+            raise NotFoundError(f"{folder}: no series with {key} '{value}'; there are: {', '.join(present)}")
     _refuse_several_forms(folder, found, way)
     return found
 
@@ -202,12 +202,12 @@ def _series(folder: Path, desc: str | None, way: Callable[[str], str], keep: Cal
     own = {path: bids.entities(path.name) for path in every}
     found = [path for path in every if own[path].get("desc") == desc and "echo" not in own[path]]
     if not found:
-        there = sorted({entities.get("desc", "none") for entities in own.values()})
+        present = sorted({entities.get("desc", "none") for entities in own.values()})
         single = " of single echoes; combine them first" if any("echo" in entities for entities in own.values()) else ""
         form = "" if desc is None else f"_desc-{desc}"
         raise FileError(
             f"{folder}: no func/*{form}_bold.nii.gz and no ses-*/func/*{form}_bold.nii.gz"
-            + (f" (there are desc {', '.join(there)}{single}); choose with {way('desc')}" if there else "")
+            + (f" (there are desc {', '.join(present)}{single}); choose with {way('desc')}" if present else "")
             + ("; is this a subject's folder of fMRIPrep?" if desc else "")
         )
     return found
@@ -226,9 +226,9 @@ def _refuse_several_forms(folder: Path, found: Sequence[Path], way: Callable[[st
                 f"{folder}: {other.relative_to(folder)} and {path.relative_to(folder)} are two series of one run; {choice}"
             )
     for key in ("sub", *OF_DERIVATIVES):
-        there = sorted({own.get(key, "none") for own in known.values()})
-        if len(there) > 1:
-            raise InputError(f"{folder}: there are several of '{key}': {', '.join(there)}; choose one with {way(key)}")
+        present = sorted({own.get(key, "none") for own in known.values()})
+        if len(present) > 1:
+            raise InputError(f"{folder}: there are several of '{key}': {', '.join(present)}; choose one with {way(key)}")
 
 
 def brain_mask_of(bold: Path) -> Path:
@@ -238,8 +238,8 @@ def brain_mask_of(bold: Path) -> Path:
     found = [path for path in found if bids.entities(path.name) == own]
     if len(found) != 1:
         name = bold.name.partition("_desc-")[0] + "_desc-brain_mask.nii.gz"
-        there = f"; there are {', '.join(path.name for path in found)}" if found else ""
-        raise FileError(f"{bold}: its brain mask {name} is not beside it{there}")
+        present = f"; there are {', '.join(path.name for path in found)}" if found else ""
+        raise FileError(f"{bold}: its brain mask {name} is not beside it{present}")
     return found[0]
 
 

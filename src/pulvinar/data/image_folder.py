@@ -66,8 +66,8 @@ def list_side(folder: Path, class_names: Sequence[str] | None = None) -> Listing
             raise InputError(f"{folder}: no folder of class '{name}'; there are: {', '.join(folders) or 'none'}")
         inside = look_into(folders[name]).without_folders()
         if not inside.pictures:
-            said = "; ".join([f"{', '.join(SUFFIXES)} files are read", *inside.left_out()])
-            raise InputError(f"{folders[name]}: the class '{name}' is empty; {said}")
+            note = "; ".join([f"{', '.join(SUFFIXES)} files are read", *inside.left_out()])
+            raise InputError(f"{folders[name]}: the class '{name}' is empty; {note}")
         paths += inside.pictures
         labels += [number] * len(inside.pictures)
         left_out += inside.left_out()

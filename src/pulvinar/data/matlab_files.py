@@ -74,19 +74,19 @@ def read_matlab_array(path: str | os.PathLike[str], name: str | None = None) -> 
     with open_hdf5(path) as file:
         with reading(path, "MATLAB 7.3 file"):
             nodes = {key: node for key, node in file.items() if isinstance(node, h5py.Dataset)}
-            there = [key for key, node in nodes.items() if node.dtype.kind in NUMERIC and _matlab_class(node) != "char"]
-        return _values(file, _named_array(path, there, name))
+            present = [key for key, node in nodes.items() if node.dtype.kind in NUMERIC and _matlab_class(node) != "char"]
+        return _values(file, _named_array(path, present, name))
 
 
-def _named_array(path: str | os.PathLike[str], there: Sequence[str], name: str | None) -> str:
-    listed = ", ".join(there) or "none"
-    if name is None and len(there) != 1:
-        raise InputError(f"{path}: holds {len(there)} numeric arrays ({listed}); name one: {{ file = ..., array = ... }}")
-    if name is not None and name not in there:
+def _named_array(path: str | os.PathLike[str], present: Sequence[str], name: str | None) -> str:
+    listed = ", ".join(present) or "none"
+    if name is None and len(present) != 1:
+        raise InputError(f"{path}: holds {len(present)} numeric arrays ({listed}); name one: {{ file = ..., array = ... }}")
+    if name is not None and name not in present:
         others = left_out_of_matlab(path)
         kind = " (it is text, a cell, a struct, sparse or complex)" if name in others else ""
         raise NotFoundError(f"{path}: no numeric array '{name}'{kind}; there are: {listed}")
-    return name or there[0]
+    return name or present[0]
 
 
 @reads("a MATLAB file")
@@ -118,10 +118,10 @@ def read_matlab_structs(path: str | os.PathLike[str], name: str, fields: Sequenc
             return [dict(zip(fields, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _require_fields(path: str | os.PathLike[str], name: str, fields: Sequence[str], there: Sequence[str]) -> None:
-    missing = [field for field in fields if field not in there]
+def _require_fields(path: str | os.PathLike[str], name: str, fields: Sequence[str], present: Sequence[str]) -> None:
+    missing = [field for field in fields if field not in present]
     if missing:
-        raise NotFoundError(f"{path}: struct '{name}' has no field {missing[0]!r}; it has: {', '.join(there) or 'none'}")
+        raise NotFoundError(f"{path}: struct '{name}' has no field {missing[0]!r}; it has: {', '.join(present) or 'none'}")
 
 
 # --- version 5 --------------------------------------------------------------------------------------------------------
@@ -137,10 +137,10 @@ def _load_version_5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _structs_5(path: str | os.PathLike[str], name: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    there = _load_version_5(path)
-    if name not in there or there[name].dtype.names is None:
-        raise NotFoundError(f"{path}: no struct '{name}'; there are: {', '.join(there) or 'none'}")
-    elements = there[name].ravel(order="F")
+    present = _load_version_5(path)
+    if name not in present or present[name].dtype.names is None:
+        raise NotFoundError(f"{path}: no struct '{name}'; there are: {', '.join(present) or 'none'}")
+    elements = present[name].ravel(order="F")
     _require_fields(path, name, fields, elements.dtype.names or ())
     return [{field: _text_or_array(element[field]) for field in fields} for element in elements]
 

@@ -62,12 +62,12 @@ def offered(facts: Facts, wish: Wish, client: Client, mirror: str | None = None)
     for file in wanted:
         for subject in wish.subjects if "{subject}" in file.path else [""]:
             if mirrored is None:
-                there = list(_fitting(file, subject, wish, facts, client, mirror))
+                remotes = list(_fitting(file, subject, wish, facts, client, mirror))
             else:
-                there = [remote for remote in mirrored if _is_meant(_pattern(file.path, subject), remote.path, wish, facts)]
-            if not there and not file.optional and (mirrored is None or not file.unpack):
+                remotes = [remote for remote in mirrored if _is_meant(_pattern(file.path, subject), remote.path, wish, facts)]
+            if not remotes and not file.optional and (mirrored is None or not file.unpack):
                 raise _missing(file, subject, wish, mirror)
-            found |= {remote.path: remote for remote in there}
+            found |= {remote.path: remote for remote in remotes}
     if mirrored is not None and any(file.unpack for file in wanted):
         found |= {remote.path: remote for remote in mirrored}  # what the archive held, unpacked there
     return list(found.values())

@@ -26,7 +26,7 @@ class ROIs(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._masks:
             raise NotFoundError(
-                f"no ROI named '{name}'{suggest(name, list(self._masks)) if self._masks else '; there is none'}"
+                f"no ROI named '{name}'{suggest(name, list(self._masks)) if self._masks else '; existing is none'}"
             )
         return self._masks[name]
 
@@ -43,12 +43,12 @@ class ROIs(Mapping[str, np.ndarray]):
         return f"ROIs: {listed(f'{name} ({int(mask.sum()):,} voxels)' for name, mask in self.items()) or 'none'}"
 
 
-def missing_roi(there: Iterable[str], roi: str, subject: str) -> str:
+def missing_roi(existing: Iterable[str], roi: str, subject: str) -> str:
     """What is said where the setting `roi` names none of a subject's ROIs: those that are there, and how one is chosen."""
-    names = list(there)
-    said = f"roi: {subject} has no ROI '{roi}'; there are: {', '.join(names) or 'none'}"
+    names = list(existing)
+    message = f"roi: {subject} has no ROI '{roi}'; there are: {', '.join(names) or 'none'}"
     if not names:
-        return f"{said} (rois of a description, docs/data.md)"
+        return f"{message} (rois of a description, docs/data.md)"
     close = difflib.get_close_matches(roi.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     meant = next((name for name in names if close and name.lower() == close[0]), "NAME")
-    return f"{said}; choose one with --set roi={meant}"
+    return f"{message}; choose one with --set roi={meant}"

@@ -26,14 +26,14 @@ def find_one(root: Path, name: str, *, below: Sequence[str] = ("", "*")) -> Path
     return found[0]
 
 
-def choose_subjects(root: Path, there: Sequence[str], wanted: Sequence[str], *, what: str) -> list[str]:
+def choose_subjects(root: Path, present: Sequence[str], wanted: Sequence[str], *, what: str) -> list[str]:
     """The subjects asked for, or all that are there; `FileError` says which files are looked for where there are none."""
-    if not there:
+    if not present:
         raise FileError(f"{root}: no {what} there")
-    missing = [name for name in wanted if name not in there]
+    missing = [name for name in wanted if name not in present]
     if missing:
-        raise FileError(f"{root}: no {what} of {', '.join(missing)}; there are those of {', '.join(there)}")
-    return list(dict.fromkeys(wanted)) or list(there)
+        raise FileError(f"{root}: no {what} of {', '.join(missing)}; there are those of {', '.join(present)}")
+    return list(dict.fromkeys(wanted)) or list(present)
 
 
 def choose_target(names: Sequence[str], wanted: str | None) -> str:

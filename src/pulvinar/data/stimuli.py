@@ -92,8 +92,8 @@ class Stimuli:
     def feature(self, name: str) -> np.ndarray:
         """One embedding (stimulus, ...) by name."""
         if name not in self.features:
-            there = suggest(name, list(self.features)) if self.features else "; there is none"
-            raise NotFoundError(f"stimuli have no feature '{name}'{there}")
+            hint = suggest(name, list(self.features)) if self.features else "; there is none"
+            raise NotFoundError(f"stimuli have no feature '{name}'{hint}")
         return self.features[name]
 
     def image(self, row: int) -> np.ndarray:

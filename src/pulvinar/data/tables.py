@@ -146,15 +146,15 @@ def _separator(path: Path, text: str) -> str:
     """What parts the cells: of the separators in the header the one that gives two columns or more and rows of one length."""
     usual = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
     header = next((line for line in text.split("\n") if line.strip()), "")
-    there = [separator for separator in usual if separator in header]
-    for separator in there if len(there) > 1 else ():
+    present = [separator for separator in usual if separator in header]
+    for separator in present if len(present) > 1 else ():
         try:
             rows = _without_padding(_rows(path, text, separator))
         except FileError:
             continue
         if len(rows[0][1]) > 1 and len({len(row) for _, row in rows}) == 1:
             return separator
-    return there[0] if there else usual[0]
+    return present[0] if present else usual[0]
 
 
 def _without_padding(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:

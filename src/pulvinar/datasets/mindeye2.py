@@ -66,8 +66,8 @@ def load(source: str) -> Experiment:
     the others, `LeakError` an image in the test tar that stands in a train tar.
     """
     root, options = parse_source(source, Options, name="mindeye2")
-    there = sorted(path.name[len("betas_all_") :][:6] for path in root.glob("betas_all_subj0?_fp32_renorm.hdf5"))
-    names = list(dict.fromkeys(map(subject_name, options.subjects))) or there
+    present = sorted(path.name[len("betas_all_") :][:6] for path in root.glob("betas_all_subj0?_fp32_renorm.hdf5"))
+    names = list(dict.fromkeys(map(subject_name, options.subjects))) or present
     if not names:
         raise FileError(f"{root}: no betas_all_subj0S_fp32_renorm.hdf5 there")
     target = subject_name(options.target) if options.target else names[0]

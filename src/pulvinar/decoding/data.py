@@ -70,13 +70,13 @@ class Embedding:
         """Raise `InputError` if images of the training have another embedding here: it came from another network."""
         if self.probes is None:
             return
-        there = [row for row, name in enumerate(self.probes.stimulus_ids) if name in experiment.stimuli.row_of]
-        if not there:
+        present = [row for row, name in enumerate(self.probes.stimulus_ids) if name in experiment.stimuli.row_of]
+        if not present:
             return
         values = feature_values(experiment.stimuli, self.name)
-        rows = experiment.stimuli.rows([self.probes.stimulus_ids[row] for row in there])
+        rows = experiment.stimuli.rows([self.probes.stimulus_ids[row] for row in present])
         ours = np.asarray(values[rows], np.float64).reshape(len(rows), -1)
-        theirs = self.probes.values[there].astype(np.float64)
+        theirs = self.probes.values[present].astype(np.float64)
         cosine = (ours * theirs).sum(1) / np.maximum(np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1), 1e-12)
         if cosine.mean() < LEAST_COSINE:
             raise InputError(
@@ -205,10 +205,10 @@ def first_sessions(responses: Responses, n_sessions: int | None) -> list[int] | 
     """The first `n_sessions` session numbers of a subject; None for all."""
     if n_sessions is None:
         return None
-    there = np.unique(responses.sessions)
-    if not 1 <= n_sessions <= len(there):
-        raise InputError(f"n_sessions: 1 to {len(there)} for {responses.subject}, {n_sessions} came")
-    return there[:n_sessions].tolist()
+    present = np.unique(responses.sessions)
+    if not 1 <= n_sessions <= len(present):
+        raise InputError(f"n_sessions: 1 to {len(present)} for {responses.subject}, {n_sessions} came")
+    return present[:n_sessions].tolist()
 
 
 def usable_voxels(experiment: Experiment, subject: str, *, n_sessions: int | None, drop_bad_voxels: bool) -> np.ndarray:

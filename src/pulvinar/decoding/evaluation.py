@@ -105,8 +105,8 @@ def evaluate_selections(
         n_sessions=settings.n_sessions,
     )
     test = test_images(experiment, decoder.embedding, settings)
-    said = run.facts.get("selection", {}).get("chosen_by", "the learnt selection")
-    every_control = [Control(name=run.method, description=said, selected=decoder.selected)]
+    chosen_by = run.facts.get("selection", {}).get("chosen_by", "the learnt selection")
+    every_control = [Control(name=run.method, description=chosen_by, selected=decoder.selected)]
     if controls:
         answers = Answers(responses=responses, candidates=candidates, truth=experiment.truth.get(experiment.target, {}))
         learnt, shown = decoder.selected, selectors_shown(answers.truth, without=run.method, beside=settings.beside)
@@ -290,9 +290,11 @@ def row_of(
         row[f"{direction}_top1_above_null"] = None if retrieval is None else retrieval.scores[f"{direction}_top1_above_null"]
     for other in [name for name in own if name != protocol]:
         for key in (f"{direction}_top1" for direction in DIRECTIONS):
-            there = None if scored is None else scored[other].scores
-            row[f"{other}_{key}"] = None if there is None else there[key]
-            row[f"{other}_{key}_interval"] = None if there is None else [there[f"{key}_low"], there[f"{key}_high"]]
+            scored_there = None if scored is None else scored[other].scores
+            row[f"{other}_{key}"] = None if scored_there is None else scored_there[key]
+            row[f"{other}_{key}_interval"] = (
+                None if scored_there is None else [scored_there[f"{key}_low"], scored_there[f"{key}_high"]]
+            )
     agreement = None if selected is None or reference is None else overlap(selected, reference)
     for score in ("precision", "recall", "dice"):
         row[score] = None if agreement is None else getattr(agreement, score)

@@ -123,8 +123,8 @@ def _no_reference(run: Run) -> str:
     """Why found and missed voxels cannot be told apart."""
     if run.evaluation is None:
         return "The run was not evaluated: no reference to tell found and missed voxels apart by is in it."
-    if said := other_rois(run.evaluation):
-        return f"Found and missed voxels cannot be told apart: {said}."
+    if note := other_rois(run.evaluation):
+        return f"Found and missed voxels cannot be told apart: {note}."
     return "No truth and no annotated ROI came with these data, so found and missed voxels cannot be told apart."
 
 
@@ -162,14 +162,14 @@ def _scores_under(run: Run, protocol: str | None, entries: list[Mapping[str, Any
 
 def _labels(run: Run) -> str:
     """What other papers call the two directions."""
-    said = []
+    note = []
     for paper, names in ((run.evaluation or {}).get("labels") or {}).items():
         pairs = [
             f"“{name}” is {tables.metric(value)}" if isinstance(value, str) else f"“{name}” {tables.percent(value, 1)}"
             for name, value in names.items()
         ]
-        said.append(f" Labels of {paper}: {', '.join(pairs)}.")
-    return "".join(said)
+        note.append(f" Labels of {paper}: {', '.join(pairs)}.")
+    return "".join(note)
 
 
 def _trials(run: Run) -> str:

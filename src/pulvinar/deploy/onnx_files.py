@@ -73,11 +73,11 @@ def choice_model(network: ChoiceNetwork, *, one_image: bool = False, facts: dict
 
     model = graph_of_choices(network, batch="one" if one_image else "any", opset=OPSET)
     what = f"{network.form} of {network.shape.network}: images in [0, 1] in, pooled features out"
-    said = _said_of_every(network.form, "onnxruntime, openvino", network.macs, facts) | {
+    metadata = _said_of_every(network.form, "onnxruntime, openvino", network.macs, facts) | {
         "gate_form": network.shape.gate_form,
         "batch": "1" if one_image else "any",
     }
-    return described(model, f"{what}; written by pulvinar deploy export", said)
+    return described(model, f"{what}; written by pulvinar deploy export", metadata)
 
 
 def export_choices(
@@ -133,23 +133,23 @@ def _forget_origins(graph: Any) -> None:
 
 def _metadata(network: CompactNetwork, runtime: str, facts: dict[str, Any] | None) -> dict[str, str]:
     exact = network.fallback or network.form != "compact"
-    said = _said_of_every(network.form, runtime, network.macs, facts) | {
+    metadata = _said_of_every(network.form, runtime, network.macs, facts) | {
         "fallback": "yes" if network.fallback else "no",
         "calibration": json.dumps(to_jsonable(network.calibration)),
     }
     if not exact:
         rate = None if network.calibration is None else network.calibration["miss_rate"]
         share = "a share of images that nobody has measured" if rate is None else f"about {100 * rate:.2f} % of images"
-        said["warning"] = (
+        metadata["warning"] = (
             f"without fallback: {share} open a channel that this file does not compute; their features are wrong, and their "
             "row of the output 'misses' is true somewhere"
         )
-    return said
+    return metadata
 
 
 def _said_of_every(form: str, runtime: str, macs: object, facts: dict[str, Any] | None) -> dict[str, str]:
     """Metadata that every file of a network has."""
-    said = {
+    metadata = {
         "pulvinar": version("pulvinar"),
         "form": form,
         "images": "float32 in [0, 1], red, green, blue; normalised inside; features of an image outside of it are NaN",
@@ -157,7 +157,7 @@ def _said_of_every(form: str, runtime: str, macs: object, facts: dict[str, Any] 
         "macs": json.dumps(to_jsonable(vars(macs))),
     }
     kept = {key: _without_place(value) for key, value in to_jsonable(facts or {}).items()}
-    return said | ({"facts": json.dumps(kept)} if kept else {})
+    return metadata | ({"facts": json.dumps(kept)} if kept else {})
 
 
 def _without_place(value: Any) -> Any:

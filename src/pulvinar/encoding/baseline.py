@@ -44,8 +44,8 @@ def missing_reason(baseline: Baseline, stimuli: Stimuli) -> str:
     """Why this baseline cannot be had of these stimuli; nothing where it can."""
     if baseline == "none":
         return "baseline=none"
-    there = {"low_level": stimuli.read_image is not None, "category": stimuli.labels is not None}
-    lacking = [name for name in _names(baseline) if not there[name]]
+    available = {"low_level": stimuli.read_image is not None, "category": stimuli.labels is not None}
+    lacking = [name for name in _names(baseline) if not available[name]]
     needs = {"low_level": "images", "category": "labels"}
     return f"the {lacking[0]} baseline needs {needs[lacking[0]]}, and these stimuli came without" if lacking else ""
 

@@ -100,17 +100,17 @@ def near_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     firsts: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         firsts.setdefault(row["subject"], row)
-    said = []
+    notes = []
     for name, row in firsts.items():
         if not row.get("n_images_near") or row["r_nested"] is None:
             continue
         others = "too few others" if row["r_apart"] is None else f"{row['r_apart']:.3f} of the others"
-        said.append(
+        notes.append(
             f"{name}: {row['n_images_near']} of {row['n_images']} test images have a near training image (cosine of "
             f"{', '.join(row['near_by'])} at {row['near_from_cosine']:g} or more); r, nested: {row['r_nested']:.3f} of all, "
             f"{others} {_between(row, 'r_apart', '{:.3f}') if row['r_apart'] is not None else ''}".rstrip()
         )
-    return said
+    return notes
 
 
 def describe(config: EncodingConfig, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, str]) -> dict[str, Any]:
@@ -196,13 +196,13 @@ def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     firsts: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         firsts.setdefault(row["subject"], row)
-    said = [
+    notes = [
         f"{subject}: {row['n_voxels_without_r']} of {row['n_voxels']} voxels do not vary over the test images, left out of "
         "all means"
         for subject, row in firsts.items()
         if row.get("n_voxels_without_r")
     ]
-    return said + [
+    return notes + [
         f"{subject}: {row['n_voxels_predicted_constant']} of {row['n_voxels']} voxels are predicted as a constant, counted as "
         "r = 0"
         for subject, row in firsts.items()

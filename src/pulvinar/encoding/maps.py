@@ -147,13 +147,13 @@ def largest_shown(r: np.ndarray) -> float:
 
 def beyond_colours(r: np.ndarray) -> str:
     """How many voxels lie above the colours, and how many below 0, with the extremes: a colour bar cannot say it."""
-    said = []
+    clipped = []
     for count, word, extreme in (
         (int((r > largest_shown(r)).sum()), "above the colours", r.max(initial=0)),
         (int((r < 0).sum()), "below 0", r.min(initial=0)),
     ):
-        said += [f"{count:,} {word} (to {extreme:.2f})".replace("-", "−")] if count else []
-    return f"; voxels {', '.join(said)} have the end colours" if said else ""
+        clipped += [f"{count:,} {word} (to {extreme:.2f})".replace("-", "−")] if count else []
+    return f"; voxels {', '.join(clipped)} have the end colours" if clipped else ""
 
 
 BRAIN_RGB = to_rgb(BRAIN)

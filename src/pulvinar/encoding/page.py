@@ -144,11 +144,11 @@ def _left_out_of_transfer(result: Mapping[str, Any]) -> str:
 
 
 def _classification(result: Mapping[str, Any]) -> dict[str, Any]:
-    said = (
+    note = (
         f"{result['images']}: {result['n_train']} training and {result['n_test']} test images, {result['n_classes']} "
         f"classes; chance {100 * result['chance']:.1f} %. Logistic regression on frozen, standardised features."
     )
-    return {"said": said, "table": image_classification.score_table(result)}
+    return {"said": note, "table": image_classification.score_table(result)}
 
 
 def _salience(result: Mapping[str, Any]) -> str:

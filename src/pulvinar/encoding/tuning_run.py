@@ -173,13 +173,13 @@ def choice_folds(config: TuningConfig, plan: Plan, given: EncodedSubject) -> Fol
         {plan.stimuli.sources[row] for row in plan.stimuli.rows(sorted(plan.held_out))} if plan.held_out else set()
     )
     sources = np.array(given.sources)
-    there = sorted(held_out_sources & set(given.sources))
-    if not there:
+    sources_held_out = sorted(held_out_sources & set(given.sources))
+    if not sources_held_out:
         return None
-    chosen = folds_by_source(there, min(config.folds, len(there)), config.seed)
+    chosen = folds_by_source(sources_held_out, min(config.folds, len(sources_held_out)), config.seed)
     folds = []
     for _, numbers in chosen:
-        inside = np.isin(sources, [there[number] for number in numbers])
+        inside = np.isin(sources, [sources_held_out[number] for number in numbers])
         folds.append((np.flatnonzero(~inside), np.flatnonzero(inside)))
     return folds
 

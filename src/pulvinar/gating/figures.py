@@ -222,9 +222,9 @@ def draw_choices(found: Mapping[str, Any]) -> Figure:
 
 def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] | None) -> Figure:
     """The loss and its terms over epochs; beside them the MAC share with the budget asked, and the health of the features."""
-    there = [(key, title) for key, title in CURVES if any(record.get(key) is not None for record in records)]
-    made = Figure(figsize=(2.9 * max(3, 1 + len(there)), 2.9), layout="constrained")  # one or two panels are not blown up
-    axes = made.subplots(1, 1 + len(there), squeeze=False)[0]
+    curves = [(key, title) for key, title in CURVES if any(record.get(key) is not None for record in records)]
+    made = Figure(figsize=(2.9 * max(3, 1 + len(curves)), 2.9), layout="constrained")  # one or two panels are not blown up
+    axes = made.subplots(1, 1 + len(curves), squeeze=False)[0]
     epochs = [record.get("epoch", n + 1) for n, record in enumerate(records)]
     own = {
         "epoch",
@@ -248,7 +248,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], budget: Mapping[str, Any] 
         axes[0].plot(epochs, values, color=colour, linewidth=1.8 if key == "loss" else 1.1, label=key.replace("_", " "))
     axes[0].set_title("Loss and its terms")
     axes[0].legend(fontsize=7.5)
-    for axis, (key, title) in zip(axes[1:], there, strict=True):
+    for axis, (key, title) in zip(axes[1:], curves, strict=True):
         axis.plot(epochs, [record.get(key, np.nan) for record in records], color=BOTH, linewidth=1.6)
         axis.set_title(title)
         axis.set_ylim(bottom=0)

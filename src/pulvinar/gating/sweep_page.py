@@ -56,7 +56,7 @@ def _headline(found: Sequence[Comparison], entries: Sequence[Sequence[Entry]], r
     made = [_finding(comparison, part) for comparison, part in pairs if comparison.budget is not None]
     if not made:
         return f"{len({row.group for row in rows})} kinds of runs, no gates", ""
-    return "; ".join(one.said for one in made), " ".join(one.rest for one in made)
+    return "; ".join(one.text for one in made), " ".join(one.rest for one in made)
 
 
 def _finding(comparison: Comparison, entries: Sequence[Entry]) -> Finding:
@@ -69,17 +69,17 @@ def _finding(comparison: Comparison, entries: Sequence[Entry]) -> Finding:
             Rival(
                 name=entry["name"],
                 value=entry["linear"],
-                said=f"{write(entry['linear'])} {interval_text(entry['linear_interval'], write)}",
+                text=f"{write(entry['linear'])} {interval_text(entry['linear_interval'], write)}",
                 larger=is_larger(entry["mac_share"], ours["mac_share"]),
                 difference=_bounds(entry),
             )
         )
-    said = f"{write(ours['linear'])} by a linear probe with {write(ours['mac_share'])} of the multiply-adds"
-    said = f"{said}, {tables.said_interval(ours['linear_interval'], write)}"
+    text = f"{write(ours['linear'])} by a linear probe with {write(ours['mac_share'])} of the multiply-adds"
+    text = f"{text}, {tables.said_interval(ours['linear_interval'], write)}"
     chance = comparison.reference.facts.get("chance")
     of_chance = "Chance was not recorded" if chance is None else f"Chance is {tables.percent(chance)}"
     where = f"At {tables.percent(comparison.budget)}"
-    return Finding(value=ours["linear"], said=said, rivals=rivals, chance=of_chance, of=where)
+    return Finding(value=ours["linear"], text=text, rivals=rivals, chance=of_chance, of=where)
 
 
 def _bounds(entry: Entry) -> list[float] | None:

@@ -92,7 +92,7 @@ class WandB(Logger):
             config=dict(settings),
             mode=mode,
             resume="allow" if mode == "online" else None,
-            reinit="create_new",  # a backbone that is trained inside a run is a run of its own
+            reinit="create_new",  # the pretrained run inside a run is a run of its own
             settings=wandb.Settings(silent=True, console="off"),
         )
         self._parts: set[str] = set()

@@ -21,11 +21,11 @@ def troubles(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if "loss" in record and record.get("phase") not in BY_DESIGN:
             name = ", ".join(str(record[key]) for key in ("phase", "network") if record.get(key) is not None)
             parts.setdefault(name, []).append(_own_loss(record))
-    said = []
+    sentences = []
     for name, losses in parts.items():
         found = trouble(losses)
-        said += [f"{name}: {found}" if name else found[0].upper() + found[1:]] if found else []
-    return said
+        sentences += [f"{name}: {found}" if name else found[0].upper() + found[1:]] if found else []
+    return sentences
 
 
 def trouble(losses: Sequence[float]) -> str:

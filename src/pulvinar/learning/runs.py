@@ -121,8 +121,8 @@ class RunFolder:
         """An existing run folder, as it is; `FileError` if it is none."""
         path = Path(path)
         if not (path / "run.json").is_file():
-            there = "run.json is missing" if path.is_dir() else "it is a file" if path.exists() else "no such folder"
-            raise FileError(f"{path}: not a run folder ({there})")
+            reason = "run.json is missing" if path.is_dir() else "it is a file" if path.exists() else "no such folder"
+            raise FileError(f"{path}: not a run folder ({reason})")
         facts = read_json(path / "run.json")
         missing = [key for key in FACTS if not isinstance(facts, dict) or key not in facts]
         if missing:

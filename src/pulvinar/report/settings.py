@@ -62,11 +62,11 @@ def _reference(evaluation: Mapping[str, Any]) -> str:
 
 def other_rois(evaluation: Mapping[str, Any]) -> str:
     """The ROIs that the data have, where none is the one that the setting names; empty where they have none."""
-    there = [str(row["roi"]) for row in evaluation.get("rois") or ()]
-    if not there:
+    names = [str(row["roi"]) for row in evaluation.get("rois") or ()]
+    if not names:
         return ""
     return (
-        f"none of the ROIs of these data ({', '.join(there)}) is '{evaluation.get('roi', 'annotated')}'; "
+        f"none of the ROIs of these data ({', '.join(names)}) is '{evaluation.get('roi', 'annotated')}'; "
         "choose one with `pulvinar evaluate RUN --set roi=NAME`"
     )
 
@@ -82,10 +82,10 @@ def _null(run: Run) -> str:
     null, row = (run.evaluation or {}).get("null"), run.row(run.method)
     if not null:
         return "not computed"
-    said = f"mean {percent(null.get('mean'), 2)}, 95th percentile {percent(null.get('percentile_95'), 2)} (images permuted)"
+    text = f"mean {percent(null.get('mean'), 2)}, 95th percentile {percent(null.get('percentile_95'), 2)} (images permuted)"
     if row is not None and null.get("mean") is not None:
-        said += f"; score less the null's mean {percent(row[SCORE] - null['mean'], 1)}"
-    return said
+        text += f"; score less the null's mean {percent(row[SCORE] - null['mean'], 1)}"
+    return text
 
 
 def facts_of_run(run: Run) -> Facts:

@@ -192,12 +192,12 @@ def standing(rows: Sequence[Row], method: str) -> str:
         "higher": "It scores lower than",
         "not told": "No interval was stored for the difference to",
     }
-    said = [f"{words[kind]} {len(names)} of {n_controls}: {', '.join(names)}." for kind, names in groups.items() if names]
+    sentences = [f"{words[kind]} {len(names)} of {n_controls}: {', '.join(names)}." for kind, names in groups.items() if names]
     if not groups["lower"]:
-        said.insert(0, f"{ours} beats none of its {n_controls} controls.")
+        sentences.insert(0, f"{ours} beats none of its {n_controls} controls.")
     if oracles:
-        said.append(f"Oracles, which have seen an answer and are not counted: {', '.join(oracles)}.")
-    return " ".join(said)
+        sentences.append(f"Oracles, which have seen an answer and are not counted: {', '.join(oracles)}.")
+    return " ".join(sentences)
 
 
 def headroom(found: Mapping[str, Any] | None) -> str:
@@ -209,12 +209,10 @@ def headroom(found: Mapping[str, Any] | None) -> str:
         for name, gain in found["gains"].items()
     ]
     simplest = in_sentence(found["simplest"])
-    said = f"Against the simplest score ({simplest}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
+    gained = f"Against the simplest score ({simplest}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
     if found["tells"]:
-        return f"{said} So there is something to win here."
-    return (
-        f"{said} What could be reached ties with the simplest score: this world cannot tell a good selection from a simple one."
-    )
+        return f"{gained} So there is something to win here."
+    return f"{gained} What could be reached ties with the simplest score: this world cannot tell a good selection from a simple one."
 
 
 def near_training(found: Mapping[str, Any] | None, row: Row | None) -> str:
@@ -225,12 +223,14 @@ def near_training(found: Mapping[str, Any] | None, row: Row | None) -> str:
     compared = f"cosine of {', '.join(found['by'])} at {found['near_from_cosine']:g} or more"
     if not near:
         return f"No test image has a near training image ({compared}; the largest is {found['largest_cosine']:.2f})."
-    said = f"{near} of {n_images} test images have a near training image ({compared})."
+    sentences = f"{near} of {n_images} test images have a near training image ({compared})."
     if row is None or row.get(f"apart_{SCORE}") is None:
-        return f"{said} Without them there is no score."
+        return f"{sentences} Without them there is no score."
     apart = f"{percent(row[f'apart_{SCORE}'])} {interval_text(row[f'apart_{SCORE}_interval'], percent)}"
     usual = f"{percent(row[SCORE])} {interval_text(row.get(f'{SCORE}_interval'), percent)}"
-    return f"{said} Top-1, brain → image: {usual} of all, {apart} of the {n_images - near} others (95{NO_BREAK}% intervals)."
+    return (
+        f"{sentences} Top-1, brain → image: {usual} of all, {apart} of the {n_images - near} others (95{NO_BREAK}% intervals)."
+    )
 
 
 def records(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:

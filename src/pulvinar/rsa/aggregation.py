@@ -311,8 +311,8 @@ def held_out_score(predicted: Tensor, measured: Sequence[MeasuredRDMs], pairs: T
 
 def _rank_correlations(predicted: Tensor, measured: Tensor) -> Tensor:
     """Of each row of (row, pair) with (pair,), over the pairs that were measured."""
-    there = torch.isfinite(measured)
-    return (_standard_ranks(predicted[:, there]) * _standard_ranks(measured[there][None])).sum(1)
+    present = torch.isfinite(measured)
+    return (_standard_ranks(predicted[:, present]) * _standard_ranks(measured[present][None])).sum(1)
 
 
 def _inner_scores(predicted: Tensor, measured: Sequence[MeasuredRDMs], judged: Tensor) -> Tensor:

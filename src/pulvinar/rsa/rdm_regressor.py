@@ -311,16 +311,16 @@ def _condensed(rdm: np.ndarray, name: str) -> torch.Tensor:
     rdm = np.where(missing, rdm.T, rdm)
     rdm = np.where(np.eye(len(rdm), dtype=bool) & np.isnan(rdm), 0.0, rdm)
     missing = np.isnan(rdm)
-    there = rdm[~missing & ~np.eye(len(rdm), dtype=bool)]
-    if len(there) < 2 * 3:
-        raise DegenerateError(f"{name}: {len(there) // 2} pairs were measured (others are NaN); 3 or more are needed")
-    check_rdm(np.where(missing, there.mean(), rdm), name)
+    present = rdm[~missing & ~np.eye(len(rdm), dtype=bool)]
+    if len(present) < 2 * 3:
+        raise DegenerateError(f"{name}: {len(present) // 2} pairs were measured (others are NaN); 3 or more are needed")
+    check_rdm(np.where(missing, present.mean(), rdm), name)
     return condense(torch.from_numpy(rdm))
 
 
 def _similarity(predicted: torch.Tensor, measured: torch.Tensor, method: str) -> float:
     """Over the pairs that were measured."""
-    there = torch.isfinite(measured)
-    if not bool(there.all()) and method.startswith("whitened"):
-        raise InputError(f"y: {int((~there).sum())} pairs are missing, and {method} needs all")
-    return float(compare(predicted[there], measured[there], method=method))
+    present = torch.isfinite(measured)
+    if not bool(present.all()) and method.startswith("whitened"):
+        raise InputError(f"y: {int((~present).sum())} pairs are missing, and {method} needs all")
+    return float(compare(predicted[present], measured[present], method=method))

@@ -128,8 +128,8 @@ def _regions(responses: Responses, roi: Sequence[str] | None) -> dict[str, np.nd
     found = {}
     for name in roi:
         if name not in responses.rois:
-            there = missing_roi(responses.rois, name, responses.subject).partition("; choose one")[0]
-            raise NotFoundError(f"{there}. Name one of them with --roi, or leave it out for all voxels")
+            present = missing_roi(responses.rois, name, responses.subject).partition("; choose one")[0]
+            raise NotFoundError(f"{present}. Name one of them with --roi, or leave it out for all voxels")
         found[name] = responses.rois[name]
         if not found[name].any():
             raise InputError(f"roi: '{name}' of {responses.subject} has no voxel")
@@ -187,10 +187,10 @@ class _Folds:
         }
         group = self.centre()
         if group is not None:
-            there, own = np.unique(self.fold[trials], return_inverse=True)
+            present, own = np.unique(self.fold[trials], return_inverse=True)
             often = np.unique(own.reshape(-1) * len(repeats) + names, return_counts=True)[1]
-            every = len(often) == len(there) * len(repeats)
-            facts |= {"n_folds": len(there), "balanced": bool(every and (often == often[0]).all())}
+            every = len(often) == len(present) * len(repeats)
+            facts |= {"n_folds": len(present), "balanced": bool(every and (often == often[0]).all())}
             facts["smallest_fold"] = int(np.bincount(group)[np.unique(group[trials])].min())
         return facts
 

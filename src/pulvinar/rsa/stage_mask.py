@@ -259,15 +259,15 @@ def reliability_weights(rdms: Float[Tensor, "subject pair"]) -> Float[Tensor, " 
 
     N is over the subjects that have a pair (others are NaN); pairs of fewer than two get the mean of N (ours).
     """
-    there = torch.isfinite(rdms)
-    counts = there.sum(0)
+    present = torch.isfinite(rdms)
+    counts = present.sum(0)
     several = counts > 1
     if not several.any():
         return torch.ones_like(rdms[0])
-    if there.all():
+    if present.all():
         noise = rdms.std(0)
     else:
-        centred = torch.where(there, rdms - rdms.nanmean(0), 0.0)
+        centred = torch.where(present, rdms - rdms.nanmean(0), 0.0)
         noise = (centred.square().sum(0) / (counts - 1).clamp_min(1)).sqrt()
         noise = torch.where(several, noise, noise[several].mean())
     if not noise.mean() > 0:
@@ -288,20 +288,20 @@ def rdm_loss(
     leaves gain and offset of the prediction free. Missing pairs (NaN) are left out; a mean is over the subjects that have one.
     Where no pair is left, the loss does not depend on the scales.
     """
-    there = torch.isfinite(measured)
+    present = torch.isfinite(measured)
     if loss == "correlation":
-        weights = weights * there.any(0)[:, None]
+        weights = weights * present.any(0)[:, None]
         total = weights.sum(0).clamp_min(1e-30)
-        mean = (measured.mean(0) if there.all() else measured.nanmean(0).nan_to_num())[:, None]
+        mean = (measured.mean(0) if present.all() else measured.nanmean(0).nan_to_num())[:, None]
         ours = predicted - (weights * predicted).sum(0) / total
         theirs = mean - (weights * mean).sum(0) / total
         spread = ((weights * ours.square()).sum(0) * (weights * theirs.square()).sum(0)).clamp_min(1e-30).sqrt()
         return 1 - (weights * ours * theirs).sum(0) / spread
     error = torch.zeros_like(predicted)
-    for subject, has in zip(measured, there, strict=True):
+    for subject, has in zip(measured, present, strict=True):
         gap = torch.where(has[:, None], predicted - subject.nan_to_num()[:, None], 0.0)
         error = error + (gap.abs() if loss == "l1" else gap.square())
-    return (weights * error).sum(0) / (weights * there.sum(0)[:, None]).sum(0).clamp_min(1e-30)
+    return (weights * error).sum(0) / (weights * present.sum(0)[:, None]).sum(0).clamp_min(1e-30)
 
 
 def identity_penalty(scales: Float[Tensor, "scale column"]) -> Float[Tensor, " column"]:

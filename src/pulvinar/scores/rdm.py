@@ -107,20 +107,20 @@ def crossnobis_rdm(
     names, parts = np.asarray(conditions), np.asarray(folds)
     if len(names) != len(patterns) or len(parts) != len(patterns):
         raise InputError(f"crossnobis RDM: {len(patterns)} observations, but {len(names)} conditions and {len(parts)} folds")
-    (there, code), fold = np.unique(names, return_inverse=True), np.unique(parts, return_inverse=True)[1].reshape(-1)
+    (present, code), fold = np.unique(names, return_inverse=True), np.unique(parts, return_inverse=True)[1].reshape(-1)
     code = code.reshape(-1)
     if fold.max() == 0:
         raise InputError("crossnobis RDM: 2 folds or more are needed, 1 came")
     n_folds = np.bincount(np.unique(np.stack([code, fold]), axis=1)[0])
     if n_folds.min() < 2:
-        raise InputError(f"crossnobis RDM: condition {there[n_folds.argmin()]} lies in one fold only; each needs two or more")
+        raise InputError(f"crossnobis RDM: condition {present[n_folds.argmin()]} lies in one fold only; each needs two or more")
     if precision is not None:
         _check_precision(precision, patterns.shape[-1])
     with torch.autocast(patterns.device.type, enabled=False):
         values = patterns.detach().double()
         whitened = values if precision is None else values @ precision.detach().to(values)
         kernel = _products_across_folds(values, whitened, torch.from_numpy(code).to(values.device), fold)
-        own, (first, second) = kernel.diagonal(), pair_rows(len(there), values.device)
+        own, (first, second) = kernel.diagonal(), pair_rows(len(present), values.device)
         return ((own[first] + own[second] - 2 * kernel[first, second]) / patterns.shape[-1]).to(patterns.dtype)
 
 

@@ -171,8 +171,8 @@ class Table:
 
     def _strong(self) -> set[int]:
         """Places of this run's rows among those that are available."""
-        there = [place for place, row in enumerate(self.rows) if not row.get("unavailable")]
-        return {number for number, place in enumerate(there) if place in self.ours}
+        available = [place for place, row in enumerate(self.rows) if not row.get("unavailable")]
+        return {number for number, place in enumerate(available) if place in self.ours}
 
     def _blocks(self, columns: Sequence[Column], rows: Sequence[Row], width: float | int) -> Iterator[list[Cells]]:
         """The written columns in as many blocks as the width asks for, each led by the leading columns."""

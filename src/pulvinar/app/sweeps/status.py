@@ -39,8 +39,8 @@ def status(grid_file: str) -> dict[str, Any]:
 
 def _queued(plan: Plan) -> dict[str, InQueue]:
     ids = plan.out / FOLDER / "slurm.json"
-    there = (queue() or {}) if ids.is_file() else {}
-    return {name: there[number] for name, number in (read_json(ids) if there else {}).items() if number in there}
+    queued = (queue() or {}) if ids.is_file() else {}
+    return {name: queued[number] for name, number in (read_json(ids) if queued else {}).items() if number in queued}
 
 
 def _state(journal: Journal, queued: InQueue | None) -> str:

@@ -170,10 +170,10 @@ def _read_stimuli(folder: Path, n_images: int, named: ImageNames | None) -> Stim
 
 def _read_images(folder: Path, n_images: int, named: ImageNames | None) -> tuple[list[str], ReadImage | None]:
     """Ids in the order of the RDMs, and the images by row. named: names in a file of RDMs, where one holds them."""
-    there = {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d+images(\.mat)?", path.name)}
-    table, pictures = there.get(f"{n_images}images.mat"), there.get(f"{n_images}images")
-    if there and table is None and pictures is None:
-        raise InputError(f"{folder}: RDMs over {n_images} images, but the images are {', '.join(sorted(there))}")
+    present = {path.name: path for path in folder.iterdir() if re.fullmatch(r"\d+images(\.mat)?", path.name)}
+    table, pictures = present.get(f"{n_images}images.mat"), present.get(f"{n_images}images")
+    if present and table is None and pictures is None:
+        raise InputError(f"{folder}: RDMs over {n_images} images, but the images are {', '.join(sorted(present))}")
     if table is None and pictures is None:
         return image_ids(n_images) if named is None else list(named.ids), None
     if table is None:

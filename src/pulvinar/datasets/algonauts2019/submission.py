@@ -45,10 +45,10 @@ def submission_files(
     rdms = check_predictions(predictions, n_images)
     files: dict[str, bytes] = {}
     for track, targets in TRACKS.items():
-        there = [target for target in targets if target in rdms]
-        if len(there) == 1:
-            raise InputError(f"the {track} track needs {' and '.join(targets)}; only {there[0]} came")
-        if there:
+        present = [target for target in targets if target in rdms]
+        if len(present) == 1:
+            raise InputError(f"the {track} track needs {' and '.join(targets)}; only {present[0]} came")
+        if present:
             content = _encode({OFFICIAL_OF[target]: rdms[target] for target in targets}, file_format)
             name = f"submit_{track}.{file_format}"
             files |= {name: content, f"submit_{track}.zip": _zipped(name, content)}

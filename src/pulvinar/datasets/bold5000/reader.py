@@ -68,9 +68,9 @@ def load(source: str) -> Experiment:
     `InputError` or `NotFoundError` naming the file that is missing or does not fit.
     """
     root, options = parse_source(source, Options, name="bold5000")
-    there = sorted({path.name[:4] for path in root.glob(f"**/CSI?_GLMbetas-{options.betas}_ses-*.nii*")} & set(SESSIONS))
+    present = sorted({path.name[:4] for path in root.glob(f"**/CSI?_GLMbetas-{options.betas}_ses-*.nii*")} & set(SESSIONS))
     wanted = list(map(subject_name, options.subjects))
-    names = choose_subjects(root, there, wanted, what=f"CSIx_GLMbetas-{options.betas}_ses-YY.nii.gz")
+    names = choose_subjects(root, present, wanted, what=f"CSIx_GLMbetas-{options.betas}_ses-YY.nii.gz")
     target = choose_target(names, subject_name(options.target) if options.target else None)
     cache, lists = SessionCache(int(options.memory_gb * 1e9)), {name: picture_list(root, name) for name in names}
     subjects, truth = {}, {}

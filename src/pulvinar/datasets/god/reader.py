@@ -49,8 +49,8 @@ def load(source: str) -> Experiment:
     `FileError`, `InputError` or `NotFoundError` naming the file.
     """
     root, options = parse_source(source, Options, name="god")
-    there = [name for name in SUBJECTS if any((root / f"{name}{suffix}").is_file() for suffix in SUFFIXES)]
-    names = choose_subjects(root, there, list(map(subject_name, options.subjects)), what="Subject1.h5 to Subject5.h5")
+    present = [name for name in SUBJECTS if any((root / f"{name}{suffix}").is_file() for suffix in SUFFIXES)]
+    names = choose_subjects(root, present, list(map(subject_name, options.subjects)), what="Subject1.h5 to Subject5.h5")
     target = choose_target(names, subject_name(options.target) if options.target else None)
     cache, opened = SessionCache(int(options.memory_gb * 1e9)), {}
     for name in track(names, "reading labels", len(names)):

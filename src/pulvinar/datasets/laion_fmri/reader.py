@@ -60,9 +60,11 @@ def load(source: str) -> Experiment:
     here. Raises `FileError`, `InputError` or `NotFoundError` naming the file.
     """
     root, options = parse_source(source, Options, name="laion_fmri")
-    there = [name for name in SUBJECTS if list((root / BETAS / name).glob("ses-*/func/*_desc-SingletrialBetas_statmap.nii.gz"))]
+    present = [
+        name for name in SUBJECTS if list((root / BETAS / name).glob("ses-*/func/*_desc-SingletrialBetas_statmap.nii.gz"))
+    ]
     wanted = list(map(subject_name, options.subjects))
-    names = choose_subjects(root, there, wanted, what=f"single-trial betas ({BETAS}/sub-XX/ses-YY/func)")
+    names = choose_subjects(root, present, wanted, what=f"single-trial betas ({BETAS}/sub-XX/ses-YY/func)")
     target = choose_target(names, subject_name(options.target) if options.target else None)
     cache, subjects, truth = SessionCache(int(options.memory_gb * 1e9)), {}, {}
     for name in track(names, "reading headers and maps", len(names)):
@@ -81,7 +83,7 @@ def load(source: str) -> Experiment:
         truth={name: own for name, own in truth.items() if own},
         facts={
             **FACTS.kept,
-            **chosen.said,
+            **chosen.facts,
             "mask": options.mask,
             "unit": "ridge betas of GLMsingle; neither percent signal change nor z-scored",
             "oracles": [f"noise_ceiling ({options.ceiling}): from all sessions, test trials too"],
@@ -131,14 +133,14 @@ def _subject(root: Path, name: str, options: Options, cache: SessionCache) -> tu
 def _sessions(root: Path, name: str, options: Options) -> dict[int, VolumeSeries]:
     """Session -> its file; a gap is refused, or said."""
     folders = [path.name.removeprefix("ses-") for path in (root / BETAS / name).glob("ses-*") if path.is_dir()]
-    there = sorted(int(text) for text in folders if text.isdigit() and betas_path(root, name, int(text)).is_file())
-    wanted = range(1, (options.sessions or max(there)) + 1)
-    missing = [number for number in wanted if number not in there]
+    present = sorted(int(text) for text in folders if text.isdigit() and betas_path(root, name, int(text)).is_file())
+    wanted = range(1, (options.sessions or max(present)) + 1)
+    missing = [number for number in wanted if number not in present]
     if missing and options.missing == "refuse":
         raise FileError(f"{betas_path(root, name, missing[0])}: no such file; fetch it, or go on without it with missing=skip")
     if missing:
         log(f"{name}: without session {', '.join(map(str, missing))}")
-    kept = {number: open_series(betas_path(root, name, number)) for number in wanted if number in there}
+    kept = {number: open_series(betas_path(root, name, number)) for number in wanted if number in present}
     if not kept:
         raise FileError(f"{root / BETAS / name}: none of the first {options.sessions} sessions is there")
     return kept

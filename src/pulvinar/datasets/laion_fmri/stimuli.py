@@ -79,7 +79,7 @@ class NamedSplit:
     """A split, and what a result has to say of it."""
 
     split: Split
-    said: dict[str, str]
+    facts: dict[str, str]
 
 
 def choose_split(root: Path, name: str, pool: str, variant: str | None, ids: Sequence[str]) -> NamedSplit:
@@ -90,7 +90,7 @@ def choose_split(root: Path, name: str, pool: str, variant: str | None, ids: Seq
     if name == "ood":
         test = tuple(one for one in ids if one.startswith(OOD))
         train = tuple(one for one in ids if not one.startswith(OOD))
-        return NamedSplit(split=Split(train=train, test=test), said={"split": f"ood: names that begin with {OOD}"})
+        return NamedSplit(split=Split(train=train, test=test), facts={"split": f"ood: names that begin with {OOD}"})
     path = Path(name) if name.endswith(".json") else root / SPLITS / pool / f"{name}.json"
     if not path.is_file():
         raise FileError(
@@ -109,8 +109,8 @@ def choose_split(root: Path, name: str, pool: str, variant: str | None, ids: Seq
     if not sides["test"] & known:
         raise InputError(f"{path}: none of its {len(sides['test'])} test images was shown; is it of another pool ({pool})?")
     split = Split(**{side: tuple(one for one in ids if one in found) for side, found in sides.items()})
-    said = {
+    facts = {
         "split": f"{content.get('pool', pool)}/{content.get('name', path.stem)}, variant {chosen}",
         "split_sha256": checksum(path),
     }
-    return NamedSplit(split=split, said=said)
+    return NamedSplit(split=split, facts=facts)

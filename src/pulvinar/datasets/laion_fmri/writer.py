@@ -57,8 +57,8 @@ class Generated(PlantedWorld):
     def problems(self) -> list[str]:
         """What does not fit together."""
         asked = OFTEN * self.n_shared + SELDOM * self.n_ood
-        there = self.n_sessions * RUNS_PER_SESSION * self.n_trials
-        return [f"n_ood and n_shared take {asked} of {there} trials; half at most"] if 2 * asked > there else []
+        n_trials = self.n_sessions * RUNS_PER_SESSION * self.n_trials
+        return [f"n_ood and n_shared take {asked} of {n_trials} trials; half at most"] if 2 * asked > n_trials else []
 
 
 def write_world(out: Path, config: Generated, plant: Plant) -> Experiment:

@@ -132,16 +132,16 @@ def _runs(results: Path, options: Options) -> list[_Run]:
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _require_all_runs(results: Path, there: set[tuple[int, int]], options: Options) -> None:
+def _require_all_runs(results: Path, present: set[tuple[int, int]], options: Options) -> None:
     """`FileError` naming the runs before the last one of the subject's longest session that are not there, in any session."""
-    sessions, last = {session for session, _ in there}, max(run for _, run in there)
-    missing = sorted({(session, run) for session in sessions for run in range(1, last + 1)} - there)
+    sessions, last = {session for session, _ in present}, max(run for _, run in present)
+    missing = sorted({(session, run) for session in sessions for run in range(1, last + 1)} - present)
     if not missing:
         return
-    said = ", ".join(f"session {session} run {run}" for session, run in missing)
+    names = ", ".join(f"session {session} run {run}" for session, run in missing)
     if options.missing == "refuse":
-        raise FileError(f"{results}: {said}: not there; fetch it, or go on without it with missing=skip")
-    log(f"{results}: without {said}")
+        raise FileError(f"{results}: {names}: not there; fetch it, or go on without it with missing=skip")
+    log(f"{results}: without {names}")
 
 
 def _subject(results: Path, name: str, atlas: CorticalMaps | None, options: Options) -> Responses:

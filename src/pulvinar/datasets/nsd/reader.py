@@ -171,11 +171,11 @@ def _find_space(root: Path, options: Options) -> SpaceName:
 def _find_subjects(root: Path, options: Options) -> list[str]:
     if options.subjects:
         return list(dict.fromkeys(subject_name(name) for name in options.subjects))
-    there = [name for name in map(subject_name, map(str, SESSIONS)) if _place(root, name, options).betas_folder.is_dir()]
-    if not there:
+    present = [name for name in map(subject_name, map(str, SESSIONS)) if _place(root, name, options).betas_folder.is_dir()]
+    if not present:
         pattern = _place(root, "subjAA", options).betas_folder
         raise FileError(f"{pattern}: no subject (subj01 to subj08) has such a folder of betas")
-    return there
+    return present
 
 
 def _place(root: Path, name: str, options: Options) -> Place:
@@ -229,20 +229,20 @@ def _choose_trials(design: Design, name: str, space: Space, options: Options) ->
 
 def _sessions(name: str, space: Space, options: Options) -> list[int]:
     """Sessions on disk, in order; a gap among them, or fewer than asked for, is refused by name (or skipped)."""
-    there = sorted(space.sessions)
-    wanted = range(1, max(there[-1], options.sessions or 0) + 1)
-    missing = [number for number in wanted if number not in there]
+    present = sorted(space.sessions)
+    wanted = range(1, max(present[-1], options.sessions or 0) + 1)
+    missing = [number for number in wanted if number not in present]
     if missing and options.missing == "refuse":
         files = ", ".join(f"betas_session{number:02d}" for number in missing)
         raise FileError(
-            f"{space.place.betas_folder}: {files} is missing ({name} has sessions {', '.join(map(str, there))}); "
+            f"{space.place.betas_folder}: {files} is missing ({name} has sessions {', '.join(map(str, present))}); "
             "fetch it, or leave it out with missing=skip"
         )
     if missing:
         log(f"{name}: without session {', '.join(map(str, missing))}")
-    if not there or there[0] > (options.sessions or there[0]):
+    if not present or present[0] > (options.sessions or present[0]):
         raise FileError(f"{space.place.betas_folder}: none of the first {options.sessions} sessions is there")
-    return there
+    return present
 
 
 def _test_columns(design: Design, options: Options) -> np.ndarray:

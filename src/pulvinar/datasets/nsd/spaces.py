@@ -107,8 +107,8 @@ class VolumeSpace:
         if name == WHOLE:
             return self.brain
         if name not in self._label_volumes:
-            there = suggest(name, [WHOLE, *self._label_volumes])
-            raise NotFoundError(f"{self.place.ppdata / 'roi'}: no file '{name}.nii.gz'{there}")
+            hint = suggest(name, [WHOLE, *self._label_volumes])
+            raise NotFoundError(f"{self.place.ppdata / 'roi'}: no file '{name}.nii.gz'{hint}")
         return nsd_files.inside(self._label_volumes[name])
 
     def _read_ncsnr(self, chosen: np.ndarray) -> np.ndarray | None:

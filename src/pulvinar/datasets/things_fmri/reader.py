@@ -54,9 +54,9 @@ def load(source: str) -> Experiment:
     """
     root, options = parse_source(source, Options, name="things_fmri")
     tables = [*root.glob("sub-0?_ResponseData.h5"), *root.glob("betas_csv/sub-0?_ResponseData.h5")]
-    there = sorted({path.name[:6] for path in (*tables, *root.glob("**/ICA-betas/sub-0?"))})
+    present = sorted({path.name[:6] for path in (*tables, *root.glob("**/ICA-betas/sub-0?"))})
     wanted = list(map(subject_name, options.subjects))
-    names = choose_subjects(root, [name for name in there if name in SUBJECTS], wanted, what="sub-0X_ResponseData.h5")
+    names = choose_subjects(root, [name for name in present if name in SUBJECTS], wanted, what="sub-0X_ResponseData.h5")
     target = choose_target(names, subject_name(options.target) if options.target else None)
     cache, opened = SessionCache(int(options.memory_gb * 1e9)), {}
     for name in track(names, "reading tables", len(names)):

@@ -111,10 +111,10 @@ def read_voxels(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _require(there: Sequence[str], path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in there]
+def _require(present: Sequence[str], path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in present]
     if missing:
-        raise NotFoundError(f"{path}: no column {', '.join(missing)}; there are: {', '.join(there[:12])}")
+        raise NotFoundError(f"{path}: no column {', '.join(missing)}; there are: {', '.join(present[:12])}")
 
 
 def _whole(table: Table, path: Path, name: str) -> np.ndarray:
@@ -156,8 +156,8 @@ def open_responses(path: Path) -> ResponseTable:
     with open_hdf5(path) as file:
         group = file.get(KEY)
         if not isinstance(group, h5py.Group) or not isinstance(file.get(VALUES), h5py.Dataset):
-            there = ", ".join(group) if isinstance(group, h5py.Group) else ", ".join(file)
-            raise NotFoundError(f"{path}: no '{VALUES}', as pandas' fixed format has it; there are: {there or 'none'}")
+            present = ", ".join(group) if isinstance(group, h5py.Group) else ", ".join(file)
+            raise NotFoundError(f"{path}: no '{VALUES}', as pandas' fixed format has it; there are: {present or 'none'}")
         values = file[VALUES]
         if values.ndim != 2 or values.dtype.kind != "f":
             raise InputError(f"{path}: responses are floating-point (voxel, trial), {values.dtype} {values.shape} came")

@@ -136,8 +136,8 @@ def _is_local(base: str) -> bool:
 def _require_weights(kind: str, base: str) -> None:
     if _is_local(base):
         if not (Path(base) / "model_index.json").is_file():
-            there = "model_index.json is missing" if Path(base).is_dir() else "no such folder"
-            raise FileError(f"generator {kind}: {base}: {there}; to get the weights: {_fetch(kind, base)}")
+            reason = "model_index.json is missing" if Path(base).is_dir() else "no such folder"
+            raise FileError(f"generator {kind}: {base}: {reason}; to get the weights: {_fetch(kind, base)}")
         return
     from huggingface_hub import try_to_load_from_cache
 

@@ -87,10 +87,10 @@ def _trial(axis: Axes, grid: Grid, place: int, named: str | None) -> None:
         if grid.right is not None and grid.right[place, match]:
             axis.add_patch(Rectangle((left + 0.02, 0.02), 0.96, 0.96, fill=False, edgecolor=BOTH, linewidth=3))
     axis.text(0.02, -0.03, _short(grid.ids[place]), va="top", size=7.5, color=MUTED)
-    said = f"PixCorr {grid.scores['pixcorr'][place]:.2f}   SSIM {grid.scores['ssim'][place]:.2f}"
+    caption = f"PixCorr {grid.scores['pixcorr'][place]:.2f}   SSIM {grid.scores['ssim'][place]:.2f}"
     if named is not None:
-        said += f"   {named} {grid.scores[named][place]:.0%}"
-    axis.text(1 + GAP + 0.02, -0.03, said, va="top", size=8, color=INK)
+        caption += f"   {named} {grid.scores[named][place]:.0%}"
+    axis.text(1 + GAP + 0.02, -0.03, caption, va="top", size=8, color=INK)
 
 
 def _short(name: str) -> str:

@@ -9,9 +9,9 @@ def missing(evidence: Evidence) -> str | None:
         return (
             None if evidence.rois[evidence.roi].any() else f"roi: '{evidence.roi}' of {evidence.subject} has no candidate voxel"
         )
-    there = ", ".join(evidence.rois) or "none"
-    said = f"{evidence.subject} has no ROI '{evidence.roi}' (there are: {there})"
-    return f"{said}; choose one with --set roi=NAME" if evidence.rois else said
+    existing = ", ".join(evidence.rois) or "none"
+    message = f"{evidence.subject} has no ROI '{evidence.roi}' (there are: {existing})"
+    return f"{message}; choose one with --set roi=NAME" if evidence.rois else message
 
 
 SELECTOR = Selector(

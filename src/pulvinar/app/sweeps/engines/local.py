@@ -32,10 +32,10 @@ class Here(Engine):
         return LEFT
 
 
-def _fail(job: Job, said: str) -> None:
+def _fail(job: Job, message: str) -> None:
     """Write into a job's journal that it failed."""
     with suppress(PulvinarError), keeping_journal(job.journal):
-        raise PulvinarError(said)
+        raise PulvinarError(message)
 
 
 class Workers(Engine):

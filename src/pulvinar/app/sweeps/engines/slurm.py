@@ -88,10 +88,10 @@ def queue() -> dict[str, InQueue] | None:
     """Id -> what the queue says, of all of this user's jobs; None where it cannot be asked now."""
     command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%N|%M"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    rows = [line.split("|") for line in said.splitlines() if line.count("|") == 3]
+    rows = [line.split("|") for line in output.splitlines() if line.count("|") == 3]
     return {row[0]: InQueue(state=row[1], node=row[2], ran=row[3]) for row in rows}
 
 
@@ -109,10 +109,10 @@ class Slurm(Engine):
 
     def live(self) -> dict[str, InQueue]:
         """Name -> what the queue says, of the jobs of this sweep that are in it."""
-        there = queue()
-        if there is None:
+        queued = queue()
+        if queued is None:
             raise FileError("squeue does not answer; which jobs live cannot be told. Try again")
-        return {name: there[number] for name, number in self.ids().items() if number in there}
+        return {name: queued[number] for name, number in self.ids().items() if number in queued}
 
     def ids(self) -> dict[str, str]:
         """Name -> id, of all jobs that were ever submitted."""
@@ -126,11 +126,11 @@ class Slurm(Engine):
         ids, asked = self.ids(), True
         while left:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            there = queue()
-            if there is None and asked:
+            queued = queue()
+            if queued is None and asked:
                 warn("squeue does not answer; the jobs go on, and it is asked again")
-            asked = there is not None
-            for name in [name for name in left if there is not None and ids[name] not in there]:
+            asked = queued is not None
+            for name in [name for name in left if queued is not None and ids[name] not in queued]:
                 yield left.pop(name)
             yield None
 
@@ -183,8 +183,8 @@ class Slurm(Engine):
 
     def left(self) -> str:
         """How to come back to jobs that go on, and how to end them."""
-        there = queue() or {}
-        numbers = sorted({number.partition("_")[0] for number in self.ids().values() if number in there}, key=int)
+        queued = queue() or {}
+        numbers = sorted({number.partition("_")[0] for number in self.ids().values() if number in queued}, key=int)
         if not numbers:
             return ""
         return f"The jobs go on in the cluster; cancel them with --cancel, or scancel {' '.join(numbers)}."
