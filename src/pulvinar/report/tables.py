@@ -212,7 +212,8 @@ def headroom(found: Mapping[str, Any] | None) -> str:
     gained = f"Against the simplest score ({simplest}) the truth gains: {', '.join(gains)} (95{NO_BREAK}% intervals)."
     if found["tells"]:
         return f"{gained} So there is something to win here."
-    return f"{gained} What could be reached ties with the simplest score: this world cannot tell a good selection from a simple one."
+    tie = "What could be reached ties with the simplest score: this world cannot tell a good selection from a simple one."
+    return f"{gained} {tie}"
 
 
 def near_training(found: Mapping[str, Any] | None, row: Row | None) -> str:
