@@ -97,6 +97,7 @@ def test_the_card_is_of_the_run_and_names_no_place(run):
     assert str(run.parent) not in card
 
 
+@pytest.mark.long
 def test_weights_for_both_libraries(wide, tmp_path, capsys):
     """Oracle: the library's network with the file's weights, beside the run's dense pass."""
     batch = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))

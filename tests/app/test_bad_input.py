@@ -140,6 +140,7 @@ def test_spoilt_data_are_refused_by_name_and_nothing_is_written(spoil, expected,
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", [_nan_voxel, _constant_voxel, _nan_in_a_test_trial, _nan_of_another_subject])
 def test_drop_bad_voxels_makes_them_usable(spoil, spoilt, change, tmp_path, quick, capsys):
     spoil(spoilt, change)
@@ -182,7 +183,7 @@ SETTINGS = [
     (["feature=dino"], "stimuli have no feature 'dino'; did you mean"),
     (
         ["pretrain=false", "pretrained.epochs=3"],
-        "pretrain=false trains and starts from no pretrained run; leave out pretrained.epochs",
+        "pretrain=false trains no pretrained run and starts from none; leave out pretrained.epochs",
     ),
     (["pretrained.n_blocks=-1"], "cross_subject_decoder.n_blocks is 0 or more, not -1"),
     (["lora_rank=2", "pretrain=false"], "troi.lora_rank updates a pretrained decoder; leave it at 0 with pretrain=false"),

@@ -60,6 +60,7 @@ def refused(capsys, *arguments):
     return error
 
 
+@pytest.mark.long
 def test_the_files_equal_the_run_on_pixels(made, tmp_path, capsys):
     """Oracle: the gated pass of the run itself. What comes out of plain onnxruntime from pixels in [0, 1] is its features."""
     folder, run, images, net = made
@@ -158,6 +159,7 @@ def test_export_refuses_what_does_not_fit_before_anything_is_written(made, tmp_p
     assert not (tmp_path / "new.onnx").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"levels": (0.0, 0.25, 0.5, 1.0)}, {"routes": 3}], ids=["levels", "routes"])
 def test_levels_and_routes_from_a_run_to_files(options, made, tmp_path, capsys):
     """Oracle: the gated pass of the run itself, on the test images; shares of the options counted there."""

@@ -66,6 +66,7 @@ def refuse(capsys, *arguments: object) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_transfer_between_runs(root, capsys):
     found = run(capsys, "transfer", root / "second", root / "third", "--untuned", root / "first")
     assert found["models"] == ["second", "third"]
@@ -79,6 +80,7 @@ def test_transfer_between_runs(root, capsys):
     assert one["subjects"] == ["two"]
 
 
+@pytest.mark.long
 def test_information_of_every_region(root, capsys):
     """Planted truth: responses follow the pictures; what is shared is above the null, and never above log K."""
     found = run(capsys, "information", root / "first", "--permutations", 20)
@@ -104,6 +106,7 @@ def test_classes_and_landscape(root, capsys):
     assert alone["landscape"] is None
 
 
+@pytest.mark.long
 def test_salience_of_hemispheres(root, capsys, tmp_path):
     found = run(capsys, "salience", root / "first", "--subject", "two", "--roi", "V1")
     assert found["n_images"] + found["n_left_out"] == N_TEST

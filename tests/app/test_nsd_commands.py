@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_inspect_shows_probes_on_request(folder, world, capsys):
     assert main(["data", "inspect", f"nsd:{folder}", "--probe", "4", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -31,6 +32,7 @@ def test_inspect_shows_probes_on_request(folder, world, capsys):
     assert "dataset's own files" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_convert_writes_the_experiment_folder(folder, tmp_path, capsys):
     assert main(["data", "convert", f"nsd:{folder}?others=nsdgeneral&image_size=24", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["subjects"] == ["subj01", "subj02"]

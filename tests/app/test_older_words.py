@@ -51,6 +51,7 @@ def test_an_older_preset_choice_wins_over_the_preset():
     assert config.network == "resnet18"
 
 
+@pytest.mark.long
 def test_an_older_run_is_scored_shown_and_resumed(finished, world, tmp_path, quick):
     run = tmp_path / "run"
     shutil.copytree(finished, run)

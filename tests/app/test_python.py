@@ -84,6 +84,7 @@ def test_the_session_of_the_page_runs(world, tmp_path, monkeypatch, in_python, c
     assert not (tmp_path / "runs" / "never").exists()
 
 
+@pytest.mark.long
 def test_what_the_page_shows_of_data_is_what_they_look_like(world):
     shown = re.findall(r"^```\n(Experiment .*?)^```$", (ROOT / "docs/python.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     words = re.sub(r"[\d,]+", "N", repr(pulvinar.open_data(world)))
@@ -215,6 +216,7 @@ def test_html_of_names_is_escaped(world):
     assert "<b>" not in replace(pulvinar.open_data(world), name="<b>x")._repr_html_()
 
 
+@pytest.mark.long
 def test_the_table_is_that_of_the_page(run):
     """Oracle: scores.csv, read back."""
     import pandas as pd
@@ -254,6 +256,7 @@ def test_a_figure_goes_into_axes(run):
     assert np.asarray(pixels)[..., :3].std() > 10
 
 
+@pytest.mark.long
 def test_simulated_data_are_marked_on_figures(run, tmp_path):
     import shutil
 

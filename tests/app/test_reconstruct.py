@@ -56,6 +56,7 @@ def run(write_world, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_pictures_grid_and_scores_are_written(run):
     folder = run / "reconstructions"
     summary = json.loads((folder / "summary.json").read_text())
@@ -86,6 +87,7 @@ def test_planted_pictures_are_found_again(run):
     assert ours["colour_null"]["p_value"] < 0.05
 
 
+@pytest.mark.long
 def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, tmp_path, monkeypatch):
     run = Path(shutil.copytree(run, tmp_path / "run"))  # without its controls the first one would have lost them
     before = (run / "reconstructions" / "scores.csv").read_bytes()

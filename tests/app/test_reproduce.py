@@ -30,6 +30,7 @@ def test_every_table_and_figure_of_the_papers_is_there():
     assert all(step in {*reproduce.STEPS, *reproduce.STEPS_TOGETHER} for found in RECIPES.values() for step in found.after)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("scale", ["full", "small"])
 def test_its_settings_are_settings_of_its_methods(name, scale):
@@ -64,6 +65,7 @@ def test_what_tells_cells_apart_does_so_at_scale_small_too(name):
         assert len({str(cell.get(key)) for cell in small}) == len({str(cell.get(key)) for cell in full}), key
 
 
+@pytest.mark.long
 def test_what_is_planned_is_the_paper_s(capsys):
     assert main(["reproduce", "troi/table1", "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -89,6 +91,7 @@ def test_hours_grow_with_the_work_and_shrink_with_speed():
     assert tables["table1"] == pytest.approx(8 * tables["figure1"])  # eight networks against one
 
 
+@pytest.mark.long
 def test_the_list_is_for_programs_too(tmp_path, capsys):
     assert main(["reproduce", "--list", "--json", "--data", f"cifar10:{tmp_path}", "--data", "nsd:nowhere"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["recipes"]}

@@ -43,6 +43,7 @@ def run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_the_runs_own_evaluation_stands_in_the_run(run):
     stored = read_json(run / "evaluation.json")
     assert stored["own_images"]

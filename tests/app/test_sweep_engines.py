@@ -60,6 +60,7 @@ def serial(world, tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.long
 def test_a_worker_gives_the_rows_of_this_process_and_keeps_what_its_cells_say(serial, world, tmp_path):
     grid = write(tmp_path, world, ("seed = [0, 1, 2, 3]", "seed = [0]"))
     rows = sweep(str(grid), workers=1, threads=1)["rows"]
@@ -104,6 +105,7 @@ def test_a_killed_worker_loses_its_cell_only_and_another_does_it_again(serial, w
     assert not list((tmp_path / "out").rglob(".partial-*"))
 
 
+@pytest.mark.long
 def test_a_failed_cell_is_listed_left_and_done_again_with_retry(serial, world, tmp_path, capsys):
     grid, out = write(tmp_path, world), tmp_path / "out"
     out.mkdir()

@@ -90,6 +90,7 @@ def row_of(evaluation, roi, subject="one"):
     return next(row for row in rows if (row["roi"], row["hemisphere"], row["subject"]) == (roi, "both", subject))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["contrastive_encoding", "regression_tuning"])
 def test_planted_responses_are_found_beside_the_untuned_network(tmp_path, method):
     """Planted truth: V1 follows the images, the other ROI does not. All that the rows promise is there.
@@ -132,6 +133,7 @@ def test_shuffled_responses_score_as_chance(tmp_path):
     assert abs(np.mean(scores)) < 2 * np.sqrt(np.square(errors).sum()) / 3
 
 
+@pytest.mark.long
 def test_a_test_image_never_reaches_the_tuning(tmp_path, monkeypatch):
     """The pixels of outer test images are not read in a fit, and their responses do not change its weights, in any subject."""
     experiment = planted()
@@ -209,6 +211,7 @@ def test_settings_all_find_the_planted_responses(tmp_path, settings):
         assert (kept < 30).mean() > 0.9
 
 
+@pytest.mark.long
 def test_voxels_above_a_ceiling_are_those_that_follow_the_images(tmp_path):
     _, folder, _ = fitted(tmp_path / "run", planted(repeats=3), voxels="ceiling:0.5", epochs="1")
     kept = folder.read("network-one")["voxels"]["one"].numpy()
@@ -218,13 +221,14 @@ def test_voxels_above_a_ceiling_are_those_that_follow_the_images(tmp_path):
         fitted(tmp_path / "none", planted(), voxels="ceiling:0.5", epochs="1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tuned", ["last:1", "after:features.5", "lora:2"])
 def test_parts_of_a_library_network_are_tuned(tmp_path, tuned):
     """The stages before the cut keep their weights; adapters become weights of the network's own names."""
     _, folder, _ = fitted(
         tmp_path / "run", planted(subjects=("one",)), network="squeezenet1_1", image_size="32", tuned=tuned, epochs="1"
     )
-    before, after = (load_tuned(folder, tag).network.state_dict() for tag in ("untuned", "one"))
+    before, after = (load_tuned(folder, tag).module.state_dict() for tag in ("untuned", "one"))
     assert list(before) == list(after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -241,6 +245,7 @@ def gated_run(path) -> RunFolder:
     return run
 
 
+@pytest.mark.long
 def test_a_gated_network_is_tuned_under_a_budget(tmp_path):
     """The MAC share on training images is the budget, by a shift of all gates; that of the test images is near it."""
     gated_run(tmp_path / "gated")
@@ -275,6 +280,7 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(settin
         tuning.prepare(config, planted())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, {"subjects": "one,two", "pooled": "true"}, {"tuned_on": "two"}])
 def test_a_fit_looks_at_every_trial_of_a_subject_once(settings, tmp_path, monkeypatch):
     """All voxels of each training trial are read once, for checks and scaling; then only the voxels asked for."""

@@ -80,6 +80,7 @@ FILES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_what_unpacks_to_more_than_it_can_hold_is_refused(name, tmp_path):
     write, read = FILES[name]

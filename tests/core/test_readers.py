@@ -87,6 +87,7 @@ def unguarded(node: ast.AST, name: str = "") -> Iterator[tuple[str, str]]:
         yield from unguarded(child, name)
 
 
+@pytest.mark.long
 def test_calls_of_parsers_stand_behind_the_door():
     found = set()
     for path in SOURCE.rglob("*.py"):

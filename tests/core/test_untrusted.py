@@ -38,6 +38,7 @@ def virtual_outside(file):
     file.create_virtual_dataset("far", layout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [

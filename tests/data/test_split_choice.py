@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app.data import open_data
 from pulvinar.cli import main
@@ -158,13 +159,13 @@ def test_the_owners_split_flatters_and_both_numbers_are_printed(tmp_path):
     for name in ("owners", "leakage_free"):
         run = str(tmp_path / name)
         fitting.fit("ridge_encoding", data=f"{tmp_path}/study?split={name}", out=run)
-        scores[name] = fitting.evaluate(run, controls=False)["rows"][0]
+        scores[name] = evaluating.evaluate(run, controls=False)["rows"][0]
     usual = scores["owners"]
     assert usual["n_images_near"] == N_COPIES
     assert usual["r_nested"] > 0.25
     assert abs(usual["r_apart"]) < 0.12
     assert abs(scores["leakage_free"]["r_nested"]) < 0.2
     assert scores["leakage_free"]["n_images_near"] == 0
-    said = fitting.evaluation_text(fitting.evaluate(str(tmp_path / "owners"), controls=False))
+    said = evaluating.evaluation_text(evaluating.evaluate(str(tmp_path / "owners"), controls=False))
     assert "15 of 40 test images have a near training image" in said
     assert f"{usual['r_nested']:.3f} of all, {usual['r_apart']:.3f}" in said

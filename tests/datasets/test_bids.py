@@ -508,6 +508,7 @@ QUIRKS = {  # what is there -> what the refusal says, and an option with which i
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: quirk.__name__)
 def test_what_could_be_meant_in_two_ways_is_refused_and_an_option_chooses(study, quirk):
     message, way = QUIRKS[quirk]

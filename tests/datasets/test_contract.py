@@ -973,6 +973,7 @@ def everything(opened: Any, images: Mapping[str, np.ndarray]) -> str:
     return fingerprint(*parts, *[stimuli.image(row) for row in stimuli.rows(known)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_values_trials_and_images_are_those_that_were_written(name, written):
     """Shapes and names whole, single values at random places, and every image whose pixels were planted."""
@@ -992,6 +993,7 @@ def test_values_trials_and_images_are_those_that_were_written(name, written):
         np.testing.assert_array_equal(opened.stimuli.image(int(row)), truth.images[stimulus])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "damage"), [(name, damage) for name, layout in LAYOUTS.items() for damage in layout.damages])
 def test_a_damage_is_refused_by_name_or_changes_nothing(name, damage, written, tmp_path):
     root, truth = written(name)

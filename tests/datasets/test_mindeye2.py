@@ -95,6 +95,7 @@ def test_first_session_and_older_test(files):
     np.testing.assert_array_equal(responses.read(np.arange(responses.n_trials)), truth["betas"][kept])
 
 
+@pytest.mark.long
 def test_the_mask_says_where_voxels_are_and_must_fit(files):
     root, written = files
     geometry = load(f"{root}?mask={root}/{{subject}}.nii.gz").subjects["subj02"].geometry
@@ -116,6 +117,7 @@ def test_conversion_keeps_every_value(files, tmp_path):
     np.testing.assert_array_equal(responses.values, written["subj01"]["betas"])
 
 
+@pytest.mark.long
 def test_files_that_do_not_fit(files):
     root, _ = files
     tar = root / "wds" / "subj01" / "train" / "0.tar"

@@ -29,6 +29,7 @@ def world(tmp_path_factory):
     return root, write_world(root, Generated(**TINY, seed=5, format="both", surface=True), plant)
 
 
+@pytest.mark.long
 def test_the_form_is_nsds(world):
     root, planted = world
     with h5py.File(root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5") as file:
@@ -80,6 +81,7 @@ def test_own_photographs_and_a_network_that_drives_the_voxels(tmp_path):
     assert not sides[0] & sides[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", ["", "?format=nifti"])
 def test_responses_places_images_and_truth_come_back(world, query):
     root, planted = world
@@ -105,6 +107,7 @@ def test_responses_places_images_and_truth_come_back(world, query):
     assert "planted" in read.facts
 
 
+@pytest.mark.long
 def test_vertices_take_the_betas_of_a_voxel_nearby(world):
     root, _ = world
     surface, volume = load(f"{root}?space=fsaverage"), load(str(root))
@@ -165,6 +168,7 @@ def test_mistakes_in_the_settings_are_listed(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_an_interrupted_writer_leaves_nothing(tmp_path, monkeypatch):
     def fail(*arguments, **more):
         raise KeyboardInterrupt
@@ -175,6 +179,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_source_is_found_from_elsewhere(world, monkeypatch, tmp_path):
     root, _ = world
     monkeypatch.chdir(root.parent)
@@ -282,6 +287,7 @@ def test_label_tables_are_where_others_look(world, atlas):
     assert "prf-visualrois.area1" in names
 
 
+@pytest.mark.long
 def test_betas_stand_at_the_trials_of_their_images(world):
     """nsd_access, read_betas: NIfTI (x, y, z, trial), surfaces left on right; MindEye2's mask of nsdgeneral in C order."""
     root, _ = world

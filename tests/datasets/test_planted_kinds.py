@@ -36,6 +36,7 @@ def explained(values, known):
     return 1 - (values - known @ np.linalg.lstsq(known, values, rcond=None)[0]).var(0) / values.var(0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_variance_is_one_and_signal_is_what_the_ceiling_says(subjects, kind):
     """Drifts carry over trials, so their variance over 1,200 of them spreads more; a gain takes a part of the signal away."""

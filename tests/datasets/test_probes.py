@@ -403,6 +403,7 @@ def test_an_error_in_a_convention_is_noticed(name, convention, folders, monkeypa
     assert found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_opening_reads_no_responses(name, folders, monkeypatch):
     monkeypatch.setattr(SessionValues, "__getitem__", lambda *arguments: pytest.fail("responses were read"))

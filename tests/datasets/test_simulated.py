@@ -41,6 +41,7 @@ def repeated():
     )
 
 
+@pytest.mark.long
 def test_the_same_seed_plants_the_same_world_bit_for_bit(world):
     again, other = tiny(), tiny(seed=1)
     assert again.fingerprint() == world.fingerprint()
@@ -91,6 +92,7 @@ def test_bundled_pictures_are_all_there():
     assert all(bundled_path(name).is_file() for names in BUNDLED.values() for name in names)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("median", [0.2, 0.35, 0.6])
 def test_the_median_ceiling_is_the_one_asked_for(median):
     truth = tiny(ceiling_median=median, n_voxels=1000).truth["subj02"]
@@ -99,6 +101,7 @@ def test_the_median_ceiling_is_the_one_asked_for(median):
     assert not truth["noise_ceiling"][~truth["responsive"] & ~truth["irrelevant"]].any()
 
 
+@pytest.mark.long
 def test_the_ceiling_measured_from_repeats_is_the_planted_one(repeated):
     """300 images twice: the standard error of a correlation is about .05; noise of single voxels varies by a few percent."""
     responses, truth = repeated.subjects["subj01"], repeated.truth["subj01"]
@@ -119,6 +122,7 @@ def test_noise_has_unit_variance_with_the_signal(repeated):
     assert spread.max() < 1.4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_annotated_roi_is_loose(seed):
     """Seen over seeds 0-2 at 2,000 voxels: holds .69-.76 of the responsive voxels with precision .38-.45."""
@@ -145,6 +149,7 @@ def halves(experiment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return means[0], means[1], experiment.stimuli.feature("embedding")[experiment.stimuli.rows(images)]
 
 
+@pytest.mark.long
 def test_irrelevant_blobs_repeat_with_the_stimulus_but_carry_no_image():
     """Blobs are reliable as areas are; only areas can be predicted from the embedding (200 images, 8 components)."""
     experiment = simulate(
@@ -182,6 +187,7 @@ def test_test_responses_are_on_the_scale_of_training_responses_with_few_images()
     assert 0.4 < np.median(ratio) < 2.5
 
 
+@pytest.mark.long
 def test_a_world_without_signal_and_one_without_blobs():
     assert not tiny(ceiling_median=0.0).truth["subj02"]["noise_ceiling"].any()
     assert not tiny(irrelevant_share=0.0).truth["subj02"]["irrelevant"].any()

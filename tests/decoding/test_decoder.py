@@ -34,6 +34,7 @@ def test_score_is_the_share_of_trials_that_find_their_own_embedding():
     assert shuffled.score(X[120:], Y[120:]) < 0.15
 
 
+@pytest.mark.long
 def test_predictions_are_on_the_scale_of_the_embedding_and_near_ridges():
     X, Y = planted(noise=1.0)
     decoder = Decoder(hidden=64).fit(X[:120], Y[:120])

@@ -201,6 +201,7 @@ def test_parts_together_have_the_losses_of_each_alone(dropout):
 # --- rounds and resume -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shrink", [True, False])
 @pytest.mark.parametrize("stop_after", [4, 9])  # before the first cut, between the first and the second
 def test_resume_across_a_cut_is_bit_identical(tmp_path, shrink, stop_after):
@@ -221,6 +222,7 @@ def test_resume_across_a_cut_is_bit_identical(tmp_path, shrink, stop_after):
     assert whole.outcome.path == resumed.outcome.path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("combine", ["geometric", "smooth"])
 def test_cutting_voxels_selects_what_computing_them_all_selects(seed, combine):

@@ -15,6 +15,7 @@ _spec.loader.exec_module(tiny)
 WRITERS = {"unclip": tiny.write_unclip, "sdxl_ip_adapter": tiny.write_sdxl, "kandinsky": tiny.write_kandinsky}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_picture_follows_its_embedding_and_seed(kind, tmp_path):
     """Oracles: the same embedding and seed give the same picture, another embedding another one."""

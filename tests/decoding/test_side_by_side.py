@@ -49,6 +49,7 @@ def trainers(shared: SharedDecoder, *, train_shared: bool = False) -> list[Decod
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dropout", "mixer"), [(0.2, "residual"), (0.0, "residual"), (0.2, "compat")])
 def test_decoders_side_by_side_become_what_each_becomes_alone(dropout, mixer):
     alone, together = trainers(decoder(dropout, mixer)), trainers(decoder(dropout, mixer))

@@ -55,6 +55,7 @@ def precision(selector, informative):
     return informative[selector.get_support()].mean()
 
 
+@pytest.mark.long
 def test_labels_planted_voxels_are_found_and_the_low_pass_helps():
     smoothed, alone, anova = [], [], []
     for seed in range(6):
@@ -70,6 +71,7 @@ def test_labels_planted_voxels_are_found_and_the_low_pass_helps():
     assert np.mean(smoothed) > np.mean(anova) + 0.1
 
 
+@pytest.mark.long
 def test_embedding_planted_voxels_are_found():
     hits = []
     for seed in range(6):
@@ -215,6 +217,7 @@ def test_same_seed_same_selection_and_the_state_of_torch_is_left_alone():
     assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
+@pytest.mark.long
 def test_import_and_fit_load_neither_torch_nor_nilearn():
     program = """
 import sys, numpy as np

@@ -91,6 +91,7 @@ def test_pool_keeps_those_that_miss_apart_and_makes_some_where_they_are_few(made
         image_pool(compact_to(model, [torch.arange(0) for _ in model.shape.gate_channels]), images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runtime", ["torch eager", "torch packed", "onnxruntime", "openvino f32"])
 def test_runtimes_compute_the_network_misses_included(runtime, made):
     if runtime in ("onnxruntime", "openvino f32"):
@@ -137,6 +138,7 @@ def test_compiled_graphs_compute_the_network_misses_included():
         pytest.skip(done.stdout)
 
 
+@pytest.mark.long
 def test_bench_has_a_row_for_every_form_and_miss_rate(made):
     _, network, images = made
     before = torch.get_num_threads()
@@ -173,6 +175,7 @@ def test_what_cannot_be_timed_is_refused(made, make_network):
         bench(network, images, BenchSettings(threads=0, repeats=1, runtimes=("tensorrt",)))
 
 
+@pytest.mark.long
 def test_command_times_a_folder_and_writes_table_and_figure(made, tmp_path, capsys):
     _, network, images = made
     save(tmp_path / "net", network)

@@ -14,6 +14,7 @@ from pulvinar.networks.gates import Gate
 KINDS = [("resnet18", "conv2"), ("resnet50", "conv1"), ("resnet50", "conv2"), ("resnet50", "both")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs, group, make_network, make_images):
@@ -130,6 +131,7 @@ def test_masked_dense_and_static_forms_equal_the_passes_they_come_from(make_netw
     torch.testing.assert_close(static_network(model, kept)(batch), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_macs_are_those_that_torch_counts(network, gated_convs, make_network, make_images):
     """Oracle: torch's FlopCounterMode on the network as it runs, half its count; gates and misses included."""
@@ -180,6 +182,7 @@ def test_the_network_is_left_as_it_was(make_network, make_images):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_the_other_forms_come_back_from_the_parts_bit_for_bit(network, gated_convs, make_network):
     """Oracle: the forms made from the network itself."""
@@ -224,6 +227,7 @@ def fix(model, *, free=0, seed=4):
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("free", [0, 2])
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_fixed_gates_cost_nothing_and_change_nothing(network, gated_convs, free, make_network, make_images):

@@ -31,6 +31,7 @@ def everywhere(network, form: str, batch: int = 1) -> DynamicNetwork:
     return DynamicNetwork(network, [Choice(block=n, batch=batch, form=form, milliseconds={}, pattern_hits=0.0) for n in blocks])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_every_form_equals_the_masked_network(network, gated_convs, form, make_network, make_images):

@@ -27,6 +27,7 @@ def halved(make_network, make_images):
     return compact_to(model, [part.amax(0).argsort()[: part.shape[1] // 2] for part in logits])
 
 
+@pytest.mark.long
 def test_every_difference_between_runtimes_is_explained(halved, make_images):
     """Real misses in all blocks, in torch, ONNX Runtime and OpenVINO, against the masked form in the same runtime."""
     generator = torch.Generator().manual_seed(0)

@@ -98,7 +98,7 @@ def test_the_decoder_of_kept_voxels_is_the_masked_decoder(decoder_run, tmp_path)
     own = shared(layer(responses[:, selected]))
     whole, kept = decoder(responses), decoder(responses[:, selected])
     masked = shared(decoder.masked_layer()(responses * selected))
-    for name in ("backbone", "projected", "regressed"):
+    for name in ("output", "projected", "regressed"):
         assert torch.equal(getattr(whole, name), getattr(own, name))
         assert torch.equal(getattr(kept, name), getattr(own, name))
         torch.testing.assert_close(getattr(masked, name), getattr(own, name))
@@ -118,6 +118,7 @@ def test_only_a_finished_run_of_troi_is_a_decoder(tmp_path):
     assert VoxelDecoder(torch.ones(3, dtype=torch.bool), DecoderShape(hidden=2, dim=2, n_blocks=0, dropout=0.0)).n_voxels == 3
 
 
+@pytest.mark.long
 def test_the_onnx_files_of_a_decoder_take_the_whole_box(decoder_run, tmp_path):
     """Oracle: the decoder in torch; both files take the same input, one trial or many."""
     import onnxruntime

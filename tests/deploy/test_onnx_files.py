@@ -286,6 +286,7 @@ def _largest_difference(found: str, reference: str) -> float:
     return float(np.abs(runs[0] - runs[1]).max() / np.abs(runs[1]).max())
 
 
+@pytest.mark.long
 def test_files_are_quantised_by_onnxruntime_itself(make_network, tmp_path):
     """Its shape inference, then its dynamic quantiser, as its documentation has it: every kind of file passes both and runs.
 
@@ -302,6 +303,7 @@ def test_files_are_quantised_by_onnxruntime_itself(make_network, tmp_path):
         assert _largest_difference(small, file) < 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tool", ["onnxruntime.transformers.float16", "onnxconverter_common.float16"])
 @pytest.mark.parametrize("keep_io_types", [True, False])
 def test_files_become_float16(tool, keep_io_types, make_network, tmp_path):

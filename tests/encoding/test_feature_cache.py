@@ -72,6 +72,7 @@ def test_only_missing_stages_are_computed(network: StagedNetwork, tmp_path: Path
     assert len(entries(tmp_path)) == 1
 
 
+@pytest.mark.long
 def test_everything_that_changes_the_values_changes_the_key(network: StagedNetwork):
     images = pictures()
     changed = images.copy()
@@ -92,7 +93,7 @@ def test_everything_that_changes_the_values_changes_the_key(network: StagedNetwo
     tuned = load_network("squeezenet1_0", image_size=64)
     assert feature_key(tuned, images)[0] in keys
     with torch.no_grad():
-        tuned.network.features[0].bias[3] += 1e-6
+        tuned.module.features[0].bias[3] += 1e-6
     keys |= {key for key, _ in [*others, feature_key(tuned, images)]}
     assert len(keys) == 12
 
@@ -111,10 +112,10 @@ def test_other_code_changes_the_key(network: StagedNetwork, tmp_path: Path, monk
         spec.loader.exec_module(module)
         sys.dont_write_bytecode = written
         monkeypatch.setitem(sys.modules, f"own{factor}", module)
-        network = torch.nn.Sequential(module.Own(3, 2, 1))
+        plain = torch.nn.Sequential(module.Own(3, 2, 1))
         with torch.no_grad():
-            [parameter.fill_(0.5) for parameter in network.parameters()]
-        own = StagedNetwork(network, name="own", stages=("0",), preprocessing=Preprocessing(image_size=16))
+            [parameter.fill_(0.5) for parameter in plain.parameters()]
+        own = StagedNetwork(plain, name="own", stages=("0",), preprocessing=Preprocessing(image_size=16))
         keys.append(feature_key(own, images)[0])
     keys.append(feature_key(network, images)[0])
     inner = feature_cache.checksum

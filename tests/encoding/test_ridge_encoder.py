@@ -61,6 +61,7 @@ def test_himalaya_kernel_ridge_is_matched(shape):
     np.testing.assert_allclose(ours.predict(new), theirs.predict(new), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [TALL, WIDE])
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_scikit_learn_leave_one_out_is_matched(shape, fit_intercept):

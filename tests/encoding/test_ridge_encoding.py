@@ -153,6 +153,7 @@ def test_the_baseline_is_beaten_where_pixels_say_nothing(tmp_path):
     assert row["unique_variance"] > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [{"layer_choice": "roi"}, {"layer_choice": "concatenated", "pca": "15"}, {"regression": "partial_least_squares"},

@@ -125,6 +125,7 @@ def test_a_lateralised_world_has_the_right_sign(network, bright_left):
     assert other.index.index == pytest.approx(-found.index.index)
 
 
+@pytest.mark.long
 def test_without_lateralisation_the_index_is_0(network):
     """Null: both hemispheres read the whole maps: a world's weights may lean to a side, the mean over 5 worlds does not."""
     indices = []

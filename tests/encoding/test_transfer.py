@@ -91,6 +91,7 @@ def test_gains_are_those_of_the_predictions(found):
         assert cell.is_own == (cell.model == cell.subject)
 
 
+@pytest.mark.long
 def test_nothing_is_improved_where_responses_are_shuffled():
     """Null: responses shuffled over images; no interval of a difference excludes 0 by much, shares lie about chance."""
     cells = []

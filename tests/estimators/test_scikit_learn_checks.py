@@ -47,6 +47,7 @@ LONG = ("ard", "ard_backward", "guarded")  # half a minute of checks each
 WAYS = [one.name for one in selectors.every() if not (one.oracle or one.without_budget or one.name == "cross_fitted")]
 
 
+@pytest.mark.long
 @parametrize_with_checks(
     [
         Decoder(hidden=8, epochs=2),

@@ -58,6 +58,7 @@ def counted(model: torch.nn.Module, size: int = 16) -> int:
     return counter.get_total_flops() // 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scope", ["blocks", "network"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.77])
 def test_highest_channels_meet_the_share_from_below(network, policies, scope, share):
@@ -92,6 +93,7 @@ def test_static_control_is_the_masked_pass_when_not_recalibrated(network, polici
         torch.testing.assert_close(control.forward(pixels), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["static", "static_random", "pruned"])
 def test_fixed_masks_come_close_to_the_share_and_keep_the_network(network, policies, images, kind):
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -118,6 +118,7 @@ def controls(
     return {control.name: control for control in found}
 
 
+@pytest.mark.long
 def test_every_control_meets_the_budget_within_the_candidates(world):
     names = [name for name in NAMES if name not in LONG]
     found = controls(world, only=names, n_candidates=300, budget=20)
@@ -166,6 +167,7 @@ def test_controls_with_evidence_find_planted_voxels(world):
     assert min(share[name] for name in ("ceiling", "ceiling_oracle", "univariate")) > 0.7
 
 
+@pytest.mark.long
 def test_only_the_oracle_sees_test_trials(world):
     responses = world.subjects[world.target]
     values = responses.values.copy()
@@ -213,6 +215,7 @@ def test_a_released_ceiling_is_the_oracle(world):
 # --- evaluation -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_rows_of_the_table(evaluation, world, run):
     rows = {row["name"]: row for row in evaluation["rows"]}
     assert list(rows) == ["troi", *USUAL]
@@ -304,6 +307,7 @@ def test_predictions_are_the_mean_of_unit_outputs_over_repeats(evaluation, run, 
         np.testing.assert_allclose(predicted, output[own].mean(0), atol=1e-5)
 
 
+@pytest.mark.long
 def test_evaluating_twice_gives_the_same_numbers(evaluation, run, world):
     (run.path / "predictions" / "random.npz").unlink()  # computed again; the others are read
     assert troi.evaluate(run, world, SETTINGS) == evaluation
@@ -378,6 +382,7 @@ def shuffled(experiment, seed: int):
     return with_target(experiment, stimulus_ids=ids.tolist())
 
 
+@pytest.mark.long
 def test_responses_shuffled_over_images_score_at_chance(world, run, evaluation, tmp_path):
     """Standard error of the share of 60 images at chance 1/60: .0165. Unshuffled, the same pipeline is far above it."""
     top1 = evaluation["rows"][0]["brain_to_image_top1"]

@@ -95,6 +95,7 @@ def test_swapped_views_change_their_passes():
     assert not torch.equal(plain[0].features, swapped[0].features)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("objective", "branches"), [("vicreg", "gated"), ("barlow_twins", "dual"), ("simsiam", "gated"), ("simclr", "two")]
 )

@@ -169,6 +169,7 @@ def test_settled_gates_are_on_the_budget_and_say_what_it_took():
     assert float(encoder.logit_shift) == pytest.approx(found["logit_shift"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings", [{"gate_form": "levels"}, {"gate_form": "routes", "n_routes": 3}], ids=lambda settings: settings["gate_form"]
 )

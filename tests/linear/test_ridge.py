@@ -52,6 +52,7 @@ FOLDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folds", FOLDS.values(), ids=FOLDS)
 @pytest.mark.parametrize("n_features", [1, 12, 70])
 @pytest.mark.parametrize("fit_intercept", [True, False])
@@ -149,6 +150,7 @@ def test_new_images_are_predicted_as_by_scikit_learn(monkeypatch, n_features, fi
             torch.testing.assert_close((predicted + centre).double(), wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(24, 80), (24, 24), (24, 23), (24, 5)], ids=str)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

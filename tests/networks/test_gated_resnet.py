@@ -36,6 +36,7 @@ def open_all(network: GatedResNet) -> None:
     network.logit_shift.fill_(1e6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("separate_norms", ["blocks", "all"])

@@ -38,6 +38,7 @@ def test_padding_one_gives_the_usual_count_of_resnet18_at_32_pixels():
     assert count_macs(resnet_shape("resnet18", size=32, stem="cifar"), 32).dense == 555_417_600
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "size", "stem", "width", "gated_convs"), NETWORKS)
 def test_dense_and_gates_are_what_torch_counts(name, size, stem, width, gated_convs):
     shape = resnet_shape(name, size=size, stem=stem, width=width, gated_convs=gated_convs)

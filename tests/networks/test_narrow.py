@@ -45,6 +45,7 @@ def test_cut_batch_norm_does_the_same_to_the_kept_channels(training):
     torch.testing.assert_close(cut(rows[:, [3, 1]]), norm(rows)[:, [3, 1]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "gated_convs"), [("resnet18", "conv2"), ("resnet50", "both"), ("resnet50", "conv2")])
 @pytest.mark.parametrize("empty", [False, True])
 def test_narrowed_network_is_the_gated_pass_with_a_constant_mask(name, gated_convs, empty):

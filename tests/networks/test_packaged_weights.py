@@ -25,6 +25,7 @@ def tower() -> VisionTower:
     return load_tower(NAME, weights="packaged")
 
 
+@pytest.mark.long
 def test_every_tensor_has_its_place(tower: VisionTower) -> None:
     """By the names of the package: _bn0 is bn1, _conv_head is conv_head, _fc is classifier."""
     stored = torch.load(packaged_weights.KNOWN[0].path, map_location="cpu", weights_only=True)
@@ -74,6 +75,7 @@ def share_of_neighbours(embeddings: np.ndarray, labels: np.ndarray) -> float:
     return float((labels[near.argmax(1)] == labels).mean())
 
 
+@pytest.mark.long
 def test_photographs_of_a_class_are_neighbours(tower: VisionTower, shared_data: Path) -> None:
     """8 classes of 6 photographs: .96; with random weights .33, chance .11."""
     pictures, labels = photographs(shared_data / "caltech101", 8)

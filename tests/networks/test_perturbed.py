@@ -22,6 +22,7 @@ def log_gains(own, number):
     return torch.cat([(b / a).log() for a, b in zip(before, after, strict=True)]).numpy() / 0.3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("own", "expected"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.0)])
 def test_subjects_share_the_change_in_the_share_that_is_asked(own, expected):
     pytest.importorskip("torchvision")

@@ -44,6 +44,7 @@ def images(n=6, seed=2) -> torch.Tensor:
     return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "gated_convs", "group"), KINDS)
 @pytest.mark.parametrize("separate_norms", ["blocks", "all"])
 def test_both_passes_are_those_of_the_run(name, gated_convs, group, separate_norms):
@@ -91,6 +92,7 @@ def test_a_gate_that_keeps_nothing_keeps_a_channel():
     assert plain(network, "gated", kept=kept)(images()).isfinite().all()
 
 
+@pytest.mark.long
 def test_ten_steps_of_fine_tuning_lower_the_loss_in_every_mode():
     torch.manual_seed(0)  # of the fresh head
     network, labels = network_of(stem="cifar", width=0.125), torch.arange(32) % 2

@@ -74,8 +74,8 @@ def test_gradients_reach_weights_and_pixels_unless_frozen():
     assert network.freeze() is network
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not network.train().training
-    assert not network.train().network.training
-    assert network.unfreeze().train().network.training
+    assert not network.train().module.training
+    assert network.unfreeze().train().module.training
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
@@ -140,19 +140,20 @@ def test_input_is_that_of_the_weights_configuration():
     assert (given.image_size, given.mean, given.std, given.preprocessing.resize) == (64, (0, 0, 0.5), (1,) * 3, "crop")
 
 
+@pytest.mark.long
 def test_a_file_with_other_classes_its_sidecar_and_tensorflows_input(tmp_path: Path, capfd: pytest.CaptureFixture):
     for n_classes in (7, 1001):
         network = torchvision.models.mobilenet_v2(num_classes=n_classes).eval()
         np.savez(tmp_path / f"net{n_classes}.npz", **{name: value.numpy() for name, value in network.state_dict().items()})
-        network = load_network("mobilenet_v2", weights=tmp_path / f"net{n_classes}.npz", image_size=32)
+        staged = load_network("mobilenet_v2", weights=tmp_path / f"net{n_classes}.npz", image_size=32)
         pixels = torch.randn(1, 3, 32, 32)
-        torch.testing.assert_close(network(pixels), network(pixels))
-        assert network.mean == ((0.485, 0.456, 0.406) if n_classes == 7 else (128 / 255,) * 3)
+        torch.testing.assert_close(staged(pixels), network(pixels))
+        assert staged.mean == ((0.485, 0.456, 0.406) if n_classes == 7 else (128 / 255,) * 3)
     assert "1001 classes, so input as TensorFlow's" in capfd.readouterr().err
     (tmp_path / "net1001.json").write_text('{"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "image_size": 48, "resize": "crop"}')
-    network = load_network("mobilenet_v2", weights=tmp_path / "net1001.npz", std=[4, 5, 6])
-    assert (network.mean, network.std, network.image_size) == ((0.1, 0.2, 0.3), (4, 5, 6), 48)
-    assert network.preprocessing.resize == "crop"
+    staged = load_network("mobilenet_v2", weights=tmp_path / "net1001.npz", std=[4, 5, 6])
+    assert (staged.mean, staged.std, staged.image_size) == ((0.1, 0.2, 0.3), (4, 5, 6), 48)
+    assert staged.preprocessing.resize == "crop"
     with pytest.raises(InputError, match=r"net7.npz do not fit the network: key 'features.0.weight' is missing"):
         load_network("squeezenet1_0", weights=tmp_path / "net7.npz")
 
@@ -164,8 +165,8 @@ def test_library_weights_come_from_its_own_cache(tmp_path: Path, monkeypatch: py
     file = tmp_path / "checkpoints/squeezenet1_0-b66bff10.pth"
     torch.save(network.state_dict(), file)
     for weights in ("default", "IMAGENET1K_V1"):
-        network = load_network("squeezenet1_0", weights=weights, image_size=64)
-        assert torch.equal(network.module.features[0].weight, network.features[0].weight)
+        staged = load_network("squeezenet1_0", weights=weights, image_size=64)
+        assert torch.equal(staged.module.features[0].weight, network.features[0].weight)
     assert capfd.readouterr() == ("", "")
     torch.save({"features.0.weight": Path}, file)  # needs unpickling
     with pytest.raises(FileError, match="could not be fetched"):

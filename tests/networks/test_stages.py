@@ -18,6 +18,7 @@ def points_of(network: nn.Module, side: int, head: str):
     return find_points(network, found, head=head), found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "stem"), [("seresnext50_32x4d", "act1"), ("legacy_seresnext50_32x4d", "layer0")])
 def test_seresnext_has_the_papers_five_and_seventeen_points(name: str, stem: str):
     network = timm.create_model(name)
@@ -30,6 +31,7 @@ def test_seresnext_has_the_papers_five_and_seventeen_points(name: str, stem: str
     assert [found[stage].shape[1] for stage in five] == [64, 256, 512, 1024, 2048]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "regnety_002", "edgenext_xx_small"])
 def test_default_stages_are_among_timms_own_where_blocks_end_at_a_resolution(name: str):
     network = timm.create_model(name)
@@ -75,6 +77,7 @@ def test_transformers_give_their_layers():
     assert len(load_network("vit_tiny_patch16_224", image_size=32).stages) == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size"),
     [("vit_tiny_patch16_224", 32), ("deit_tiny_distilled_patch16_224", 32), ("swin_tiny_patch4_window7_224", 224)],

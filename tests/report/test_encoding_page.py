@@ -123,10 +123,12 @@ def built(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_no_value_of_an_encoding_run_becomes_markup(tmp_path, refuse_markup):
     assert refuse_markup(make(tmp_path / "run")) > 15
 
 
+@pytest.mark.long
 def test_the_page_has_every_figure_and_says_what_is_drawn(built):
     text = (built / "report.html").read_text()
     for words in ("Brain maps", "Layers", "Transfer", "Information", "Images told apart", "Salience", "fsaverage5 (inflated"):
@@ -182,6 +184,7 @@ def test_colours_that_cut_values_say_so(built):
     assert f"{(r > limit).sum()} above the colours (to 0.90), 1 below 0 (to −0.20)" in said
 
 
+@pytest.mark.long
 def test_analyses_that_are_not_there_are_left_out(tmp_path):
     folder = make(tmp_path / "run", subjects=("one",), analyses=False)
     page.build(folder)

@@ -28,6 +28,7 @@ def share_of(path: Path, colour: str) -> float:
     return float((np.abs(pixels - 255 * np.array(to_rgb(colour))).max(-1) <= 2).mean())
 
 
+@pytest.mark.long
 def test_every_figure_is_there_and_nothing_partial(drawn: dict[str, Path]) -> None:
     assert set(drawn) == set(NAMES)
     folder = drawn["roi"].parent
@@ -63,6 +64,7 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in paths} == first
 
 
+@pytest.mark.long
 def test_only_what_the_run_has_is_drawn(tmp_path: Path, make_run) -> None:
     without = ("evaluation.json", "metrics.jsonl", "artifacts/maps.npz")
     assert set(figures.draw(run_folder.read(make_run(tmp_path / "run", without=without)), decoding_page)) == {"trials"}

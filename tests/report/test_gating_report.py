@@ -111,6 +111,7 @@ def test_rows_are_compared_on_the_same_seeds_and_images(sweep):
     assert compare(static, dataclasses.replace(fewer, seeds=(8, 9)), "knn") is None
 
 
+@pytest.mark.long
 def test_rows_stand_beside_those_of_their_share(sweep):
     for seed in range(3):
         shares, accuracies = {"dense": 1.0}, {"dense": 0.6, "pixels": 0.3}
@@ -142,6 +143,7 @@ def test_rows_stand_beside_those_of_their_share(sweep):
     assert "linear_verdict" not in _entries(unlike)[0]
 
 
+@pytest.mark.long
 def test_a_sweep_has_one_page(sweep):
     page = build(sweep).read_text()
     assert page.startswith("<!doctype html>")
@@ -170,6 +172,7 @@ def test_the_headline_of_a_sweep_names_the_best_fair_control_at_each_budget(swee
     assert check_intervals(sweep) > 20
 
 
+@pytest.mark.long
 def test_every_mark_stands_at_its_own_share_and_accuracy(sweep):
     """Oracle: the pooled rows. Marks of equal shares are not moved apart along the measured axis."""
     rows = pool(find_runs(sweep))

@@ -89,6 +89,7 @@ def test_the_page_of_pictures_names_the_best_control_that_has_not_seen_the_answe
     assert check_intervals(tmp_path) > 8
 
 
+@pytest.mark.long
 def test_the_page_of_a_decoding_run_says_every_level(make_run, tmp_path, check_intervals) -> None:
     folder = make_run(tmp_path / "run")
     page.build(folder)
@@ -144,6 +145,7 @@ def _vermilion(path: Path) -> float:
     return float((np.abs(pixels - [0xD5, 0x5E, 0x00]).max(-1) < 40).mean())
 
 
+@pytest.mark.long
 def test_no_page_names_a_path_of_the_machine(make_run, tmp_path) -> None:
     folder = make_run(tmp_path / "run")
     facts = read_json(folder / "run.json")

@@ -60,6 +60,7 @@ def built(run: Path) -> Elements:
     return parse(run / "report.html")
 
 
+@pytest.mark.long
 def test_the_head_of_a_score_leads_to_what_it_is(built: Elements) -> None:
     links = [value for tag, name, value in built.attributes if (tag, name) == ("a", "href")]
     ids = [value for _, name, value in built.attributes if name == "id"]
@@ -139,6 +140,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         assert said in text
 
 
+@pytest.mark.long
 def test_data_without_truth_say_so(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", kind="points", with_truth=False, without=("metrics.jsonl", "artifacts/examples.npz"))
     text = parse(page.build(folder)).text
@@ -154,6 +156,7 @@ def test_the_page_goes_where_it_is_told(make_run, tmp_path: Path) -> None:
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.long
 def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
     rows = [row | {"protocol": "draws", "gallery_size": 300} for row in read_json(folder / "published.json")]
@@ -213,6 +216,7 @@ def test_words_of_the_run_cannot_become_markup(make_run, tmp_path: Path) -> None
     assert "alert(1)" not in html.replace("&lt;script&gt;alert(1)&lt;/script&gt;", "")
 
 
+@pytest.mark.long
 def test_no_value_of_a_decoding_run_becomes_markup(make_run, tmp_path: Path, refuse_markup) -> None:
     assert refuse_markup(make_run(tmp_path / "run", without=("artifacts/examples.npz",))) > 15
 

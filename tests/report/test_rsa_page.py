@@ -88,6 +88,7 @@ def test_no_score_or_interval_is_cut_by_the_axis():
     assert high > 150
 
 
+@pytest.mark.long
 def test_a_score_below_the_null_is_said_not_to_be_above_chance(run):
     ceiling = {"upper": 0.3, "lower": 0.2, "n_pairs": 6, "n_subjects": 4}
     evaluation = {"rows": [row("learning_to_aggregate", 1.9)], "ceilings": {"it": {"scored": ceiling}}, "importance": {}}

@@ -27,13 +27,20 @@ def grid(shape: tuple[int, int, int] = (6, 8, 5), spacing: float = 2.0) -> Geome
     return Geometry.from_mask(np.ones(shape, bool), affine)
 
 
+def unpacked(packed: str) -> list[str]:
+    """The pages of `packed_pages`, as page.js makes them."""
+    found = json.loads(gzip.decompress(base64.b64decode(packed)))
+    whole = ([found["parts"][part] if isinstance(part, int) else part or "" for part in layer] for layer in found["layers"])
+    return ["".join(parts) for parts in whole]
+
+
 def test_pages_come_back_whole_and_share_what_is_long() -> None:
     library, first, second = "<script>" + "x();" * 400 + "</script>", "A" * 900, "B" * 900
     pages = [
         f"<!doctype html><html><head>{library}</head><body>{middle} end</body></html>" for middle in (first, second, first)
     ]
     packed = viewer.packed_pages(pages)
-    assert viewer.unpacked(packed) == pages
+    assert unpacked(packed) == pages
     assert packed == viewer.packed_pages(pages)
     parts = json.loads(gzip.decompress(base64.b64decode(packed)))["parts"]
     assert len(parts) == 3  # the library and two pictures, each once
@@ -87,7 +94,7 @@ def test_every_voxel_is_drawn_once_in_its_colour() -> None:
     """Oracle: counts of the values; a grid of 2 mm is drawn at 1 mm, eight places to a voxel."""
     values = np.random.default_rng(1).integers(0, 4, 240)
     made = viewer.make(grid(), [Layer(name="kinds", values=values, kinds=KINDS), Layer(name="weight", values=values / 4)])
-    html, weights = viewer.unpacked(made.packed)
+    html, weights = unpacked(made.packed)
     drawn = sprite(html, "overlayImg").reshape(-1, 4)
     for code, (_, colour) in enumerate(KINDS, start=1):
         same = (np.abs(drawn[:, :3] / 255 - to_rgb(colour)).max(1) < 0.01) & (drawn[:, 3] == 255)
@@ -108,7 +115,7 @@ def test_the_template_lies_under_what_is_in_its_space() -> None:
     mni, own = (viewer.make(grid(), layer, space=space) for space in ("MNI152NLin2009cAsym", "T1w"))
     assert "ICBM152" in mni.said
     assert "measured" in own.said
-    under, alone = (sprite(viewer.unpacked(one.packed)[0], "spriteImg") for one in (mni, own))
+    under, alone = (sprite(unpacked(one.packed)[0], "spriteImg") for one in (mni, own))
     assert len(np.unique(under)) > 150
     assert under.size > 20 * alone.size
 
@@ -121,7 +128,7 @@ def test_a_surface_has_the_colours_of_its_vertices() -> None:
     vertex = np.arange(20, 140)
     values = np.random.default_rng(1).integers(0, 4, 120)
     made = viewer.make(Geometry.from_surface(vertex, points, faces), [Layer(name="kinds", values=values, kinds=KINDS)])
-    html = viewer.unpacked(made.packed)[0]
+    html = unpacked(made.packed)[0]
     colours = json.loads(re.search(r'"vertexcolor_both": (\[[^\]]*\])', html)[1])
     under = json.loads(re.search(r"var underlay = (\[[^\]]*\])", html)[1])
     assert len(colours) == len(under) == 200

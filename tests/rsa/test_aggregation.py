@@ -160,6 +160,7 @@ def test_times_are_drawn_around_the_middle_and_the_expectation_is_theirs():
     torch.testing.assert_close(average.sample(generator), rdms.mean(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_gaussian_times_beat_the_average_where_the_signal_sits_in_the_middle(seed):
     """The window begins and ends with the geometry of other scales."""

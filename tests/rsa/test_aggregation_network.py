@@ -105,6 +105,7 @@ def test_the_rdm_is_of_the_best_weights_and_leaves_the_present_ones():
     assert all(torch.equal(value, after["network"][name]) for name, value in now["network"].items())
 
 
+@pytest.mark.long
 def test_training_raises_the_correlation_and_a_resumed_trainer_goes_the_same_way():
     """Planted: distances of mean colours. Oracle of the resumed one: the uninterrupted one, bit for bit."""
     trainer = _trainer(rate=1e-3)

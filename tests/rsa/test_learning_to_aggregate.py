@@ -110,17 +110,17 @@ def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_p
     predicted = method.predict(run, images, config)["rdm"]
     result = run.read("scales")
     assert result["network"]
-    before = open_networks(config, None).only.network.state_dict()
+    before = open_networks(config, None).only.module.state_dict()
     assert any(not torch.equal(before[name], value) for name, value in result["network"].items())
     assert np.abs(predicted - method.predict(fitted(tmp_path / "other", data)[1], images, QUICK)["rdm"]).max() > 1e-3
 
 
 def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
-    network = open_networks(QUICK, None).only.network
+    network = open_networks(QUICK, None).only.module
     weights = tmp_path / "weights.npz"
     write_arrays(weights, **{name: value.numpy() for name, value in network.state_dict().items()})
     config, run = fitted(tmp_path / "run", data, weights=str(weights))
-    assert run.read("scales")["network"]["weights"] == str(weights)
+    assert run.read("scales")["library"]["weights"] == str(weights)
     changed = {name: value.numpy() * 1.01 for name, value in network.state_dict().items()}
     write_arrays(weights, **changed)
     with pytest.raises(InputError, match="checksum"):

@@ -106,6 +106,7 @@ def test_a_source_names_several_sets_with_commas(sets, tmp_path, monkeypatch):
         open_data("dissimilarities", "a.npz,,b.npz")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["l1", "correlation"])
 @pytest.mark.parametrize("batch_pairs", [None, 10_000])
 def test_a_set_twice_is_fitted_as_it_is_once(sets, loss, batch_pairs):
@@ -123,6 +124,7 @@ def test_a_set_twice_is_fitted_as_it_is_once(sets, loss, batch_pairs):
     assert (scales[0] - 1).abs().max() > 0.05
 
 
+@pytest.mark.long
 def test_every_set_is_scored_on_its_own_pairs_and_predicts(tmp_path):
     sets = one_set("a", 0, n_images=26), one_set("b", 1, n_images=24, targets=("evc", "it"))
     joined = join(sets)

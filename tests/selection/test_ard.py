@@ -105,6 +105,7 @@ def suppressed(seed: int = 0) -> Evidence:
     return Evidence(responses=responses.astype(np.float32), targets=targets, stimuli=np.arange(200), n_voxels=20, seed=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ard", "ard_backward"])
 def test_voxels_that_only_carry_the_noise_of_others_are_kept(name):
     """Which no score of single voxels can see: chance is 1 of the 10 carriers."""

@@ -54,6 +54,7 @@ def test_single_voxels_are_taken_where_trials_are_few():
     assert (kept("guarded", given) != kept("ard", given)).any()
 
 
+@pytest.mark.long
 def test_of_classes_the_single_score_is_anova():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 12))
     given = few_weak().on_trials(np.arange(48))
@@ -62,6 +63,7 @@ def test_of_classes_the_single_score_is_anova():
     assert_array_equal(kept("guarded", given), kept("anova", given))
 
 
+@pytest.mark.long
 def test_the_gain_is_that_of_refits_on_the_trials_outside_each_fold():
     given = evidence(1, n_trials=60, carried=1.0)
     groups = np.repeat(np.arange(20), 3)

@@ -100,6 +100,7 @@ def each(names):
     return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", each(WITH_BUDGET))
 def test_the_budget_is_kept_exactly_and_constant_voxels_come_last(name):
     constant = tuple(range(0, 400, 20))
@@ -114,6 +115,7 @@ def test_the_budget_is_kept_exactly_and_constant_voxels_come_last(name):
         SELECTORS[name].select(evidence_of(budget=401))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", each(SELECTORS))
 def test_the_same_seed_gives_the_same_selection(name):
     evidence = evidence_of()
@@ -131,6 +133,7 @@ def test_the_selection_follows_its_voxels_wherever_they_stand(name):
     assert_array_equal(shuffled, whole[order])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SELECTORS)
 def test_planted_voxels_are_found(name):
     """Chance .09; seen over these seeds: .93 or more (the low-pass takes in neighbours: .8)."""

@@ -52,6 +52,7 @@ def slow_encoding_r2(responses, embedding, stimulus, *, seed, n_folds, alphas, c
     return 1 - residual / total
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_dims", [1, 6, 18, 80])  # fewer than stimuli, a dimension short of all that is left, and more
 @pytest.mark.parametrize("choose_alpha", ["per_voxel", "global"])
 def test_encoding_r2_is_the_slow_loop_of_scikit_learn(monkeypatch, n_dims, choose_alpha):

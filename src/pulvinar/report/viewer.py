@@ -134,7 +134,7 @@ def _megabytes(text: str) -> str:
 
 
 def packed_pages(pages: Sequence[str]) -> str:
-    """Pages with their common parts once, as base64 of a gzip; `unpacked` undoes it."""
+    """Pages with their common parts once, as base64 of a gzip; `page.js` undoes it."""
     places: dict[str, int] = {}
     layers: list[list[Part]] = []
     for page in pages:
@@ -145,13 +145,6 @@ def packed_pages(pages: Sequence[str]) -> str:
         layers.append(found)
     text = json.dumps({"parts": list(places), "layers": layers})
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
-
-
-def unpacked(packed: str) -> list[str]:
-    """The pages of `packed_pages`."""
-    found = json.loads(gzip.decompress(base64.b64decode(packed)))
-    whole = ([found["parts"][part] if isinstance(part, int) else part or "" for part in layer] for layer in found["layers"])
-    return ["".join(parts) for parts in whole]
 
 
 def _volumes(geometry: Geometry, layers: Sequence[Layer], space: str) -> tuple[list[str], str, float, int]:

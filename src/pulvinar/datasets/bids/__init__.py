@@ -1,5 +1,4 @@
-"""A study in BIDS as it is: events, series or fMRIPrep outputs; single-trial betas by nilearn, or GLMsingle's, or a window's
-mean.
+"""A study in BIDS as it is: events, series or fMRIPrep outputs; single-trial betas by nilearn, or GLMsingle's.
 
     experiment = load("mystudy")                                   # the folder with sub-XX and derivatives
     experiment = load("mystudy?space=T1w&estimate=lss&confounds=motion,wm_csf")
