@@ -215,6 +215,7 @@ def flip(folder: Path, form: Form, n: int, *, seed: int = 0) -> dict[str, int]:
     return {"refused": found.count("refused"), "as it was": found.count(expected)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMS)
 def test_a_flipped_bit_is_refused_or_changes_nothing(name: str, tmp_path: Path):
     flip(tmp_path, FORMS[name], 24)

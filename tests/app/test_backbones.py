@@ -65,6 +65,7 @@ def test_features_of_pixels_are_those_of_the_run(run, pixels):
     assert all(parameter.requires_grad for parameter in pulvinar.load_backbone(run).parameters())
 
 
+@pytest.mark.long
 def test_compact_is_calibrated_and_says_what_it_will_miss(run, pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(REPORTER, "to_stderr", False)
     with pytest.warns(PulvinarWarning, match="will ask for a dropped channel"):

@@ -39,6 +39,7 @@ def commands(data: Path, run: Path, out: Path) -> list[list[str]]:
     ]
 
 
+@pytest.mark.long
 def test_damaged_responses_are_refused_wherever_they_are_used(damaged: Path, finished: Path, tmp_path: Path, capsys):
     for command in commands(damaged, finished, tmp_path / "run"):
         assert main(command) == 2, command

@@ -92,6 +92,7 @@ def test_information_of_every_region(root, capsys):
     assert whole["null_percentile_95"] < whole["nats"] < np.log(12)
 
 
+@pytest.mark.long
 def test_classes_and_landscape(root, capsys):
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 1], 12)

@@ -54,6 +54,7 @@ def get(web: Web, out: Path, *, subjects: tuple[str, ...] = ("1", "CSI2"), **mor
     return fetch("bold5000", out=str(out), subjects=subjects, mirror=web.url, **more)
 
 
+@pytest.mark.long
 def test_what_is_fetched_is_what_is_served_and_opens(web: Web, planted: Path, tmp_path: Path):
     web.page = 2  # listings of several pages
     result = get(web, tmp_path / "here")

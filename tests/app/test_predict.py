@@ -35,6 +35,7 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.long
 def test_rows_are_in_the_order_of_the_file_names(run, folder, tmp_path):
     """Oracle of the order: sorted(); of the rows: two of the pictures swapped swap their rows."""
     predict(run, images=str(folder), out=str(tmp_path / "rdm.npy"))

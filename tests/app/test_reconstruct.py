@@ -72,6 +72,7 @@ def test_pictures_grid_and_scores_are_written(run):
     assert summary["skipped"]["alexnet2"].startswith("alexnet2: no weights")
 
 
+@pytest.mark.long
 def test_planted_pictures_are_found_again(run):
     """Planted truth: pictures are linear in what the voxels carry. Controls stay at chance, the oracle is above ours."""
     rows = {row["name"]: row for row in json.loads((run / "reconstructions" / "summary.json").read_text())["rows"]}
@@ -100,6 +101,7 @@ def test_the_same_again_trains_nothing_and_other_settings_are_refused(run, tmp_p
         reconstruct(str(run), images="6", assignments=[*SMALL, "blend=0.1"])
 
 
+@pytest.mark.long
 def test_the_report_shows_the_reconstructions(run):
     page = Path(evaluating.report(str(run))["report"]).read_text()
     assert "What was reconstructed (embedded generator)" in page

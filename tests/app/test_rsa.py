@@ -63,6 +63,7 @@ def test_ceiling_of_every_kind_of_file(capsys: pytest.CaptureFixture[str], measu
     assert f"{expected['upper']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "tau"), [("kendall", "tau-a"), ("tau-a", "tau-a"), ("tau-b", "tau-b"), ("tau_b", "tau-b")])
 def test_it_is_said_which_tau_it_is(capsys: pytest.CaptureFixture[str], measured: Path, name: str, tau: str) -> None:
     assert run(capsys, "ceiling", measured, "--target", "evc", "--method", name)["evc"]["method"] == tau

@@ -80,6 +80,7 @@ def test_other_images_and_other_scoring_are_kept_beside(run, capsys):
     assert (run / "evaluation.json").read_bytes() == before
 
 
+@pytest.mark.long
 def test_what_may_be_set_is_listed_and_mistakes_are_named(run, capsys):
     names = [row[0] for row in scoring_settings(str(run))]
     assert names[:3] == ["k", "metric", "normalised"]

@@ -45,6 +45,7 @@ def _write(tmp_path: Path, world: Path, text: str = GRID) -> Path:
     return grid
 
 
+@pytest.mark.long
 def test_ablation_cells_are_run_once_and_share_a_pretrained(world, tmp_path, capsys):
     grid = _write(tmp_path, world)
     assert main(["sweep", str(grid), "--json", "--quiet"]) == 0
@@ -68,6 +69,7 @@ def test_ablation_cells_are_run_once_and_share_a_pretrained(world, tmp_path, cap
     assert "was made with other settings (epochs)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_cells_build_on_the_finished_run_they_name(world, tmp_path, capsys):
     first, second = (str(tmp_path / name) for name in ("one", "two"))
     for out in (first, second):

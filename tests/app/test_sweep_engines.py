@@ -125,6 +125,7 @@ def test_a_failed_cell_is_listed_left_and_done_again_with_retry(serial, world, t
     assert (out / "table.csv").read_bytes() == (serial / "table.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_a_second_sweep_is_refused_while_the_first_lives(world, serial, capsys):
     with holding(serial):
         assert main(["sweep", str(serial.parent / "grid.toml"), "--quiet"]) == 2

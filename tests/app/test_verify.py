@@ -30,6 +30,7 @@ def verified(capsys, *arguments) -> tuple[int, dict]:
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_nothing_differs_in_a_run_as_it_was_written(run, capsys):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     code, found = verified(capsys, run)

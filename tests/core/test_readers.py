@@ -97,6 +97,7 @@ def test_calls_of_parsers_stand_behind_the_door():
     assert set(ELSEWHERE) - found == set(), "reasons for calls that are gone"
 
 
+@pytest.mark.long
 def test_readers_of_files_are_guarded_whole():
     missing = []
     for path in SOURCE.rglob("*.py"):

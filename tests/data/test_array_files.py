@@ -125,6 +125,7 @@ def test_truncated_files_are_refused_at_every_length(tmp_path, name):
             read_array(damaged)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.h5"])
 def test_flipped_bytes_never_end_in_a_foreign_error(tmp_path, name):
     write_all(tmp_path)

@@ -196,6 +196,7 @@ def replace(path: Path, name: str, data) -> None:
             file[name] = data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

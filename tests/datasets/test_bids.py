@@ -145,6 +145,7 @@ def plain_nilearn(root: Path, run: int, trial: int, *, all_apart: bool = False, 
     return model.compute_contrast(own, output_type="effect_size").get_fdata().reshape(-1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("query", "settings"),
     [
@@ -249,6 +250,7 @@ def test_a_window_is_the_mean_of_its_volumes(study):
     np.testing.assert_allclose(found[9 + 3], own[taken].mean(0), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["int16 with slope and intercept", "trailing axis", "big endian"])
 @pytest.mark.parametrize("smoothing", ["", "&smoothing_mm=4"])
 def test_forms_of_nifti_give_the_betas_of_their_values(study, form, smoothing):

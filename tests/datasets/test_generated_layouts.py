@@ -91,6 +91,7 @@ def test_a_submission_scores_what_its_quality_is(challenge, tmp_path):
     assert algonauts2023.score(shuffled, whole, limits)["mean"] < 40
 
 
+@pytest.mark.long
 def test_nod_is_read_back_with_its_runs_and_areas(objects):
     """Planted truth: V1 of the atlas is the planted first area; runs come as written; categories are photographs."""
     experiment = nod.load(f"{objects}?atlas={objects / 'atlas.dlabel.nii'}&n_vertices=1000&zscore=vertex")

@@ -69,6 +69,7 @@ def files(tmp_path):
     return tmp_path, write_files(tmp_path)
 
 
+@pytest.mark.long
 def test_rows_images_and_sessions_are_those_of_the_tars(files):
     root, written = files
     experiment = load(str(root))
@@ -105,11 +106,13 @@ def test_the_mask_says_where_voxels_are_and_must_fit(files):
         load(f"{root}?mask={root}/{{subject}}.nii.gz")
 
 
+@pytest.mark.long
 def test_without_a_mask_the_missing_places_are_said(files, capsys):
     load(f"{files[0]}?subjects=1")
     assert "low_pass=none" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_conversion_keeps_every_value(files, tmp_path):
     root, written = files
     load_folder(convert(load(f"{root}?images=false"), tmp_path / "folder"))
@@ -141,6 +144,7 @@ def test_files_that_do_not_fit(files):
         load(str(root / "wds"))
 
 
+@pytest.mark.long
 def test_a_tar_that_is_there_twice_is_refused(files):
     root, _ = files
     train = root / "wds" / "subj01" / "train"

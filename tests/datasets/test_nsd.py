@@ -168,6 +168,7 @@ def test_opening_reads_no_betas_and_no_pixels(nsd, monkeypatch):
     assert load(str(nsd.root)).subjects["subj01"].values.shape == (1500, 4 * 7 * 6)
 
 
+@pytest.mark.long
 def test_black_images_are_told_apart_by_the_table_unless_pixels_are_asked_for(spoilt_nsd):
     path = spoilt_nsd.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
     path.unlink()

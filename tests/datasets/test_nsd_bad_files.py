@@ -212,6 +212,7 @@ BETAS = "nsddata_betas/ppdata/subj01/{}/betas_fithrf_GLMdenoise_RR/"
 FSAVERAGE = "nsddata/freesurfer/fsaverage/"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "query"),
     [

@@ -204,6 +204,7 @@ def design_of(root):
     return tables["masterordering"], tables["subjectim"], tables["sharedix"]
 
 
+@pytest.mark.long
 def test_tables_are_whole_numbers_that_index_without_a_cast(world):
     order, images, shared = design_of(world[0])
     assert {table.dtype.kind for table in (order, images, shared)} <= set("iu")
@@ -212,6 +213,7 @@ def test_tables_are_whole_numbers_that_index_without_a_cast(world):
     assert rows.max() < 73_000
 
 
+@pytest.mark.long
 def test_three_ways_to_the_image_of_a_trial_agree(world):
     """The design table, the behaviour (MindEye2: 73KID - 1) and the stimulus table (repetitions, from 1) name one image."""
     root, planted = world
@@ -267,6 +269,7 @@ def test_behaviour_is_that_of_the_design(world):
     assert 0.8 < table["ISCORRECT"].mean() < 0.9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("atlas", ["nsdgeneral", "prf-visualrois"])
 def test_label_tables_are_where_others_look(world, atlas):
     """nsd_access, read_atlas_results: fsaverage's table for every space, one blank between number and name."""

@@ -65,6 +65,7 @@ def residuals(values, shown):
     return values - known @ np.linalg.lstsq(known, values, rcond=None)[0]
 
 
+@pytest.mark.long
 def test_early_areas_are_strong_and_narrow_where_areas_are_unequal(subjects):
     """Oracle: of the early features the first 4 columns span all that early voxels follow."""
     values, shown, truth, _ = subjects["unequal"]

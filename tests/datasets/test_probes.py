@@ -411,6 +411,7 @@ def test_opening_reads_no_responses(name, folders, monkeypatch):
     assert {type(own.values) for own in experiment.subjects.values()} == {SessionValues}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_inspect_says_that_it_is_planted_and_shows_probes(name, folders, capsys):
     place = folders(name)

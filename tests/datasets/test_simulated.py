@@ -114,6 +114,7 @@ def test_the_ceiling_measured_from_repeats_is_the_planted_one(repeated):
     assert np.median(measured[some] - planted[some]) == pytest.approx(0, abs=0.06)
 
 
+@pytest.mark.long
 def test_noise_has_unit_variance_with_the_signal(repeated):
     responses = repeated.subjects["subj01"]
     spread = responses.read(np.arange(responses.n_trials)).std(0)

@@ -22,6 +22,7 @@ def planted(n_trials: int = 160, shape: tuple[int, ...] = (8,), noise: float = 2
     return responses, embedding
 
 
+@pytest.mark.long
 def test_score_is_the_share_of_trials_that_find_their_own_embedding():
     X, Y = planted()
     decoder = Decoder(**SMALL).fit(X[:120], Y[:120])

@@ -275,6 +275,7 @@ def test_parts_hold_equally_many_rows_of_every_subject_and_lose_none():
     assert torch.equal(torch.cat(inputs)[:, 0][torch.cat(places)], stacked)
 
 
+@pytest.mark.long
 def test_training_in_micro_batches_and_bfloat16_still_learns():
     t = trainer(epochs=40, mixed_share=0.0, micro_batches=2, precision="bfloat16")
     losses = [record["loss"] for record in t.run()]

@@ -299,6 +299,7 @@ def test_a_loss_that_is_not_finite_names_round_and_epoch():
         t.run_epoch()
 
 
+@pytest.mark.long
 def test_it_finds_the_planted_voxels():
     precision = []
     for seed in range(3):

@@ -46,6 +46,7 @@ def weights_of(trainer: DecoderTrainer) -> list[torch.Tensor]:
     return [*trainer.shared.state_dict().values(), *trainer.layers[0].state_dict().values()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_error_is_the_prior_s_own_loss(mixed):
     shared, target = shared_decoder(), torch.randn(6, 8, generator=seeded(0))

@@ -81,6 +81,7 @@ def test_whole_weights_are_those_of_the_masked_network_reordered(make_network):
             torch.testing.assert_close(bias, wanted.bias[rows], rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["gathered", "patterns", "masked"])
 def test_work_is_what_torch_counts(form, make_network, make_images):
     """Oracle: FlopCounterMode / 2 on what is really computed (float64, so that no packed operation hides from it)."""

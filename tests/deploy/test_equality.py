@@ -115,6 +115,7 @@ def test_columns_of_blocks_are_those_of_the_concatenated_logits(make_network):
     assert columns_of_blocks(made)[-1][1] == sum(model.shape.gate_channels)
 
 
+@pytest.mark.long
 def test_adversarial_images_open_dropped_channels_and_close_open_ones(make_network, make_images):
     """More images miss after the steps than before; pixels stay in [0, 1]."""
     model = make_network("resnet18", seed=0).float()

@@ -55,6 +55,7 @@ def test_files_with_the_fallback_equal_torch_at_any_batch(network, gated_convs, 
     assert not run(images)["misses"][:, -1].any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_fixed", [2, 8])
 def test_files_of_fixed_gates_have_no_branch_and_say_the_same(n_fixed, make_network, make_images):
     """Oracle: the torch form, with the gates of the first blocks fixed, and of all."""
@@ -164,6 +165,7 @@ def test_a_program_of_torch_export_computes_the_same_from_pixels(tmp_path, make_
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"]
 
 
+@pytest.mark.long
 def test_int8_is_smaller_and_says_how_far_off_it_is(tmp_path, make_network, make_images):
     model = make_network("resnet18", width=0.5).float()
     made = compact(model, make_images(100).float())

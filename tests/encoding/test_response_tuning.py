@@ -56,6 +56,7 @@ def run(tuner: ResponseTuner) -> list[dict]:
     return records
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["contrastive", "regression"])
 def test_planted_directions_are_found(objective):
     """Held-out images score far below an uninformative model, whose loss stands in the record."""

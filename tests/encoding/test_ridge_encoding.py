@@ -247,6 +247,7 @@ def test_outer_folds_make_every_image_a_test_image_once(tmp_path):
     assert predicted.shape == (N_IMAGES, N_VOXELS)
 
 
+@pytest.mark.long
 def test_shuffled_responses_score_as_chance_over_outer_folds(tmp_path):
     """Leak test with every image tested once, over three worlds: within 2 s.e. of 0."""
     scores = []

@@ -66,6 +66,7 @@ def test_scores_equal_the_pieces_called_one_by_one(network, data, scored):
     assert arrays["knn_static"].mean() == next(row["knn"] for row in result["rows"] if row["name"] == "static")
 
 
+@pytest.mark.long
 def test_every_row_stands_at_the_reached_multiply_adds(scored):
     result = scored.values
     rows = {row["name"]: row for row in result["rows"]}

@@ -80,6 +80,7 @@ def test_choices_drawn_at_random_have_the_shares():
     assert bool((drawn[:, 1] == 1).all())
 
 
+@pytest.mark.long
 def test_an_evaluation_says_how_images_are_divided(routed):
     """Planted: a third of the images are blue."""
     labels = np.array([0] * 40 + [1] * 20)

@@ -135,6 +135,7 @@ def test_every_control_meets_the_budget_within_the_candidates(world):
     assert np.array_equal(found["annotated"].selected[100:], annotated[100:])
 
 
+@pytest.mark.long
 def test_rows_of_the_truth_are_the_responsive_voxels_and_the_best_of_them(world):
     """Oracle: the truth, sorted by hand; only candidates count, and nothing is invented where the truth says less."""
     truth, true = world.truth[world.target], {"true_voxels", "true_best"}
@@ -232,6 +233,7 @@ def test_rows_of_the_table(evaluation, world, run):
     assert json.loads((run.path / "evaluation.json").read_text())["rows"][0]["name"] == "troi"
 
 
+@pytest.mark.long
 def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
     embedding = fit_embedding(world, None)
     for row in evaluation["rows"]:
@@ -313,6 +315,7 @@ def test_evaluating_twice_gives_the_same_numbers(evaluation, run, world):
     assert troi.evaluate(run, world, SETTINGS) == evaluation
 
 
+@pytest.mark.long
 def test_from_300_images_on_both_protocols_are_in_every_row():
     """Oracle: `retrieval_scores` itself, and the rows' own numbers; near-duplicates stay in draws alone."""
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ def run(tmp_path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", method="some", config_toml="", seed=0, data={})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["dense", "gated", "all norms", "bottleneck", "narrowed"])
 def test_the_network_gives_the_same_bits(run, kind):
     name = "resnet50" if kind == "bottleneck" else "resnet18"

@@ -263,6 +263,7 @@ def test_features_that_are_not_finite_are_refused():
         ridge_layer.prepare(features, fit_intercept=True, smallest_alpha=1.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_images", "n_features"), [(160, 300), (300, 160)], ids=["over images", "over features"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_reduced_layer_predicts_as_a_principal_component_analysis_of_the_fold(n_images, n_features, dtype):

@@ -50,6 +50,7 @@ def test_all_gates_open_with_the_dense_norms_is_the_dense_network_bit_for_bit(na
     assert gated.mac_share.item() == pytest.approx((network.macs.dense + network.macs.gates) / network.macs.dense)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "bottleneck"), [("resnet18", False), ("resnet34", False), ("resnet50", True)])
 def test_dense_pass_is_torchvisions_network(name, bottleneck):
     network = made(name, size=96, stem="imagenet", passes=("dense",)).eval()

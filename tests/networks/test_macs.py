@@ -48,6 +48,7 @@ def test_dense_and_gates_are_what_torch_counts(name, size, stem, width, gated_co
     assert macs.dense + macs.gates == counted(network, size, gated=True)  # masks save nothing by themselves
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", [3, 16])
 def test_gates_that_decide_on_groups_are_what_torch_counts(group):
     shape = resnet_shape("resnet50", size=32, width=0.125, gated_convs="both", gate_group=group)

@@ -41,6 +41,7 @@ def test_every_tensor_has_its_place(tower: VisionTower) -> None:
     assert torch.equal(stored["_blocks.15._project_conv.weight"], own["blocks.6.0.conv_pwl.weight"])
 
 
+@pytest.mark.long
 def test_embeddings_are_timms_features_before_the_classes(tower: VisionTower) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype(np.uint8)
     network = timm.create_model("tf_efficientnet_lite0").eval()

@@ -73,6 +73,7 @@ def test_the_dense_pass_loads_into_torchvision_and_timm(name):
     assert "layer1.0.conv1.weight" in made.state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "gated_convs", "group"), KINDS)
 def test_compact_equals_the_gated_pass_where_nothing_is_missed(name, gated_convs, group):
     network = network_of(name, gated_convs=gated_convs, group=group)

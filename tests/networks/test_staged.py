@@ -36,6 +36,7 @@ def test_random_weights_depend_on_the_seed_alone_and_are_announced(capfd: pytest
     assert "warning: network torchvision:squeezenet1_0: random weights (seed 3)" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_features_are_those_of_torchvisions_extractor(network: StagedNetwork):
     pixels = network.preprocess(torch.from_numpy(pictures()))
     expected = create_feature_extractor(network.module, list(network.stages))(pixels)

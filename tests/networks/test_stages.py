@@ -39,6 +39,7 @@ def test_default_stages_are_among_timms_own_where_blocks_end_at_a_resolution(nam
     assert set(choose_stages(points, found, None, network=name)) <= {info["module"] for info in network.feature_info}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "side", "expected"),
     [
@@ -53,6 +54,7 @@ def test_default_stages_of_torchvision_networks(name: str, side: int, expected: 
     assert choose_stages(points, found, None, network=name) == tuple(f"features.{number}" for number in expected)
 
 
+@pytest.mark.long
 def test_a_number_of_stages_spreads_them_from_first_to_last():
     names = stage_names("squeezenet1_0")
     assert names == tuple(f"features.{number}" for number in (1, 3, 4, 5, 7, 8, 9, 10, 12))
@@ -71,6 +73,7 @@ def test_stages_do_not_depend_on_the_image_size():
     assert usual.shapes["layer4"] == (512, 7, 7)
 
 
+@pytest.mark.long
 def test_transformers_give_their_layers():
     names = stage_names("vit_tiny_patch16_224")
     assert names == ("patch_embed", *(f"blocks.{layer}" for layer in range(12)))

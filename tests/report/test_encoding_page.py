@@ -139,6 +139,7 @@ def test_the_page_has_every_figure_and_says_what_is_drawn(built):
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
+@pytest.mark.long
 def test_every_interval_of_the_page_says_its_level(built, check_intervals):
     assert check_intervals(built) > 5
     text = (built / "report.html").read_text()
@@ -237,6 +238,7 @@ def test_colours_stand_where_the_voxels_are(tmp_path):
     assert blue[:, width // 2 :].sum() > 15
 
 
+@pytest.mark.long
 def test_a_volume_is_drawn_in_slices_and_written_for_viewers(tmp_path):
     folder = make(tmp_path / "run", "volume", subjects=("one",), analyses=False)
     page.build(folder)

@@ -40,6 +40,7 @@ def test_every_figure_is_there_and_nothing_partial(drawn: dict[str, Path]) -> No
         assert pixels.std() > 5
 
 
+@pytest.mark.long
 def test_the_summary_has_the_size_of_a_readme_picture(drawn: dict[str, Path]) -> None:
     assert Image.open(drawn["summary"].with_suffix(".png")).size == (1600, 900)
 
@@ -116,6 +117,7 @@ def test_curves_bear_missing_values_and_rounds() -> None:
     assert curves_figure.round_starts(records).tolist() == []
 
 
+@pytest.mark.long
 def test_the_right_image_is_framed_and_the_rank_said(finished_run: Path) -> None:
     examples = run_folder.read(finished_run).examples
     for trial, rank in enumerate(examples.rank):

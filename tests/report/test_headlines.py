@@ -48,6 +48,7 @@ def gated(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_gated_run_that_loses_to_raw_pixels_says_so(gated, check_intervals) -> None:
     found = headline(run_folder.read(gated))
     lead, rest = (text.replace("\u00a0", " ") for text in found)

@@ -69,6 +69,7 @@ def test_the_head_of_a_score_leads_to_what_it_is(built: Elements) -> None:
     assert "Share of trials whose embedding finds its image first." in built.text
 
 
+@pytest.mark.long
 def test_nothing_is_fetched(built: Elements) -> None:
     sources = [value for _, name, value in built.attributes if name in ("src", "href", "srcset", "action", "data")]
     sources = [source for source in sources if not source.startswith("#")]  # places in the page itself
@@ -202,6 +203,7 @@ def test_rows_show_scores_intervals_and_signs_and_a_missing_one_its_reason(make_
         assert text in html
 
 
+@pytest.mark.long
 def test_words_of_the_run_cannot_become_markup(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
     bad = "<script>alert(1)</script>"
@@ -227,6 +229,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_importing_the_page_is_light_and_knows_no_method() -> None:
     code = "import sys, pulvinar.report.page; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -60,6 +60,7 @@ def run(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_page_says_what_was_found(run):
     html = page.build(run).read_text()
     assert "it: 31.4 % of the ceiling on unseen images" in html
@@ -68,6 +69,7 @@ def test_the_page_says_what_was_found(run):
     assert (run / "artifacts" / "scores.csv").read_text().count("\n") == 5
 
 
+@pytest.mark.long
 def test_the_headline_has_the_best_control_and_every_interval_its_level(run, check_intervals):
     html = page.build(run).read_text()
     assert "Best fair control: best stage 30.0 % [27.0, 33.0] (a tie)" in html

@@ -87,6 +87,7 @@ def test_null_of_time_points_averages_over_time() -> None:
     assert np.isfinite(whitened[0].mean)
 
 
+@pytest.mark.long
 def test_p_values_are_uniform_without_a_relation() -> None:
     """Planted null: over 200 worlds the share of p <= .2 is .2 within 3 standard errors (.085)."""
     p_values = []

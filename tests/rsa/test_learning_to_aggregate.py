@@ -55,6 +55,7 @@ def fitted(path, data, **changes):
     return config, RunFolder.reopen(path)
 
 
+@pytest.mark.long
 def test_prediction_is_the_rdm_of_explicitly_scaled_features(data, tmp_path):
     config, run = fitted(tmp_path / "run", data)
     images = pictures(7, seed=9)

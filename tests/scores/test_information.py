@@ -51,6 +51,7 @@ def test_cosine_is_a_lower_bound():
     assert 1.0 < found.nats < 1.55
 
 
+@pytest.mark.long
 def test_shuffled_responses_hold_no_information():
     for seed in range(3):
         x, y, _ = channel(1.5, dim=8, n=80, seed=seed)
@@ -108,6 +109,7 @@ def test_temperatures_are_searched_over_six_decades_of_the_spread():
     assert 0.99 < refit_inverse_temperature(barely) * barely.std() / 1000 <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_images", "size"), [(17, None), (17, 3), (12, 4), (8, 2)])
 def test_the_bound_is_the_slow_loop(n_images, size):
     """Oracle: softmaxes one by one, over the same halves; the temperature is that of the first group of the other half."""

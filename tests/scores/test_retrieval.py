@@ -216,6 +216,7 @@ def test_thirty_draws_are_the_slow_loop():
         np.testing.assert_allclose(found.scores[f"{direction}_top1_null_mean"], np.mean(null))
 
 
+@pytest.mark.long
 def test_draws_depend_on_the_seed_alone_and_300_images_draw_themselves():
     predicted, true = noisy(300, 2.0)
     drawn, whole = score(predicted, true, protocol="draws").scores, score(predicted, true).scores

@@ -52,6 +52,7 @@ def test_bound_targets():
     assert macs.share([torch.full((1,), solved)] * 8).item() == pytest.approx(0.1, rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("budget", [0.2, 0.4, 0.7])
 def test_constraint_ends_on_the_budget_and_keeps_the_gates_that_are_worth_most(budget):
     """100 gates worth 0 to 2 each: the budget keeps the best."""

@@ -126,6 +126,7 @@ def test_the_same_seed_gives_the_same_selection(name):
     assert_array_equal(evidence.responses, before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", each(name for name in SELECTORS if name != "random"))
 def test_the_selection_follows_its_voxels_wherever_they_stand(name):
     order = np.random.default_rng(3).permutation(400)
