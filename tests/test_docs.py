@@ -107,6 +107,7 @@ def test_every_file_that_the_architecture_page_passes_is_there() -> None:
     assert not [place for place in named if not (ROOT / "src/pulvinar" / place).is_file()]
 
 
+@pytest.mark.long
 def test_no_registry_and_no_place_of_one_machine_is_named() -> None:
     named = []
     kinds = {".py", ".md", ".toml", ".yaml", ".cff", ".css", ".html", ".csv", ""}

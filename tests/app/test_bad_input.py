@@ -132,6 +132,7 @@ SPOILT = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("spoil", "expected"), SPOILT, ids=[spoil.__name__[1:] for spoil, _ in SPOILT])
 def test_spoilt_data_are_refused_by_name_and_nothing_is_written(spoil, expected, spoilt, change, tmp_path, capsys):
     spoil(spoilt, change)

@@ -83,6 +83,7 @@ def test_the_files_equal_the_run_on_pixels(made, tmp_path, capsys):
     assert held_out["missed_images"] == misses.any(1).sum()
 
 
+@pytest.mark.long
 def test_what_is_kept_and_missed_is_told(made, tmp_path, capsys):
     _, run, images, _ = made
     result = result_of(capsys, "compact", run, "--calibrate", images, "--out", str(tmp_path / "net"), "--multiple", "2")

@@ -93,6 +93,7 @@ def test_every_value_is_a_setting_within_its_bounds(name, method):
     assert FILES[name]["source"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "method", "setting", "value", "where"), PRINTED)
 def test_presets_have_what_the_papers_print(name, method, setting, value, where):
     config, pretrained = configs(method, None, [f"preset={name}"])

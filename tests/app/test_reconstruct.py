@@ -211,6 +211,7 @@ def test_which_images(run):
             choose(experiment, given)
 
 
+@pytest.mark.long
 def test_bad_input_is_refused_before_anything_is_written(run, finished, change, tmp_path):
     out = str(tmp_path / "out")
     with pytest.raises(InputError, match="these stimuli came without"):

@@ -188,6 +188,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(experiment, tmp_path_factory.mktemp("study") / "study")
 
 
+@pytest.mark.long
 def test_rdms_of_responses_are_compared_and_fitted(
     capsys: pytest.CaptureFixture[str], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

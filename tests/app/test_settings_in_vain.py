@@ -43,6 +43,7 @@ def _violated(condition: str, config: type) -> list[str]:
     return pairs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "name"), CONDITIONAL)
 def test_every_conditional_setting_is_refused_where_its_condition_fails(method, name):
     config = METHODS[method]

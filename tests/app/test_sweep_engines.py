@@ -132,6 +132,7 @@ def test_a_second_sweep_is_refused_while_the_first_lives(world, serial, capsys):
     assert f"{serial}: in use by process {os.getpid()} on " in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -152,6 +152,7 @@ def test_inspect_counts_images_trials_and_what_is_near(tmp_path, capsys):
     assert said["leakage_free"]["trials"]["sub-01"]["test"] == 2 * said["leakage_free"]["test"]
 
 
+@pytest.mark.long
 def test_the_owners_split_flatters_and_both_numbers_are_printed(tmp_path):
     """Nothing but the copies can be predicted, so r of the others is that of chance; r over all is not."""
     save(world(), tmp_path / "study")

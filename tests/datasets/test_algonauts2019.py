@@ -141,6 +141,7 @@ BAD_RDMS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["5", "7.3", "npz"])
 @pytest.mark.parametrize("kind", BAD_RDMS)
 def test_rdms_that_are_none_are_refused_naming_the_file_and_the_target(own, kind, version):

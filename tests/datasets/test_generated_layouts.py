@@ -36,6 +36,7 @@ def objects(tmp_path_factory) -> Path:
     )
 
 
+@pytest.mark.long
 def test_challenge_files_have_official_names_and_types(challenge):
     """Oracle: numpy on the files, as a participant reads them."""
     subject = challenge / "subj02"

@@ -88,6 +88,7 @@ def test_rows_images_and_sessions_are_those_of_the_tars(files):
     assert pixels[3, 7].tolist() == [51, 128, 255]
 
 
+@pytest.mark.long
 def test_first_session_and_older_test(files):
     root, written = files
     truth = written["subj01"]

@@ -53,6 +53,7 @@ def test_variance_is_one_and_signal_is_what_the_ceiling_says(subjects, kind):
     assert np.abs(error).max() < 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_plants_the_same_subject(kind):
     first, again, other = (subject(kind, seed=seed, n_trials=20)[0] for seed in (0, 0, 1))
@@ -131,6 +132,7 @@ def test_areas_apart_lie_in_two_pieces_and_one_is_missing(subjects):
     assert widths["apart"] > 1.2 * widths["plain"]
 
 
+@pytest.mark.long
 def test_drifts_are_slow_and_touch_all_voxels(subjects):
     def slow(kind):
         values = subjects[kind][0] - subjects[kind][0].mean(0)

@@ -54,6 +54,7 @@ def test_the_same_seed_plants_the_same_world_bit_for_bit(world):
     assert not np.array_equal(other.truth["subj02"]["area"], world.truth["subj02"]["area"])
 
 
+@pytest.mark.long
 def test_sizes_and_sessions_are_those_asked_for(world):
     assert world.target == "subj02"
     target, other = world.subjects["subj02"], world.subjects["subj01"]

@@ -191,6 +191,7 @@ def test_resumed_training_gives_the_same_weights_bit_for_bit(tmp_path, stop_afte
     assert not torch.equal(everything(whole)[0], everything(begun)[0])
 
 
+@pytest.mark.long
 def test_training_lowers_the_loss_and_finds_the_images():
     t = trainer(epochs=60, mixed_share=0.0)
     losses = [record["loss"] for record in t.run()]

@@ -88,6 +88,7 @@ def test_continuous_target_is_regression():
     assert precision(one, informative) > 0.4  # chance .09; seen .60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_voxels", "count"), [(1, 1), (37, 37), (400, 400), (0.25, 100), (1.0, 400)])
 def test_budget_is_met_exactly(n_voxels, count):
     responses, labels, runs, geometry, _ = blocks()
@@ -155,6 +156,7 @@ def test_masker_geometry_and_coordinates_say_the_same():
     assert not hasattr(by_masker.set_params(masker=None).fit(responses, labels), "mask_img_")
 
 
+@pytest.mark.long
 def test_pipeline_and_grid_search():
     responses, labels, runs, geometry, _ = blocks(signal=1.0)
     pipeline = make_pipeline(VoxelSelector(40), SVC(kernel="linear"))

@@ -40,6 +40,7 @@ def test_compact_equals_the_gated_pass_on_every_image(network, gated_convs, grou
     assert (wrong - expected.features)[missed_somewhere].abs().max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("network", "gated_convs"), KINDS)
 def test_no_weight_is_stored_twice(network, gated_convs, make_network):
     """As many numbers as the masked form has, whatever is dropped."""

@@ -19,6 +19,7 @@ from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 
 
+@pytest.mark.long
 def test_a_network_comes_back_bit_for_bit(tmp_path, make_network, make_images):
     model = make_network("resnet50", gated_convs="both").float()
     batch = make_images(5).float()

@@ -336,6 +336,7 @@ def _widths(make_network) -> tuple[int, ...]:
     return make_network("resnet18").shape.gate_channels
 
 
+@pytest.mark.long
 def test_constant_maps_have_one_size(make_network):
     """Of a Bottleneck whose first gate keeps nothing the second convolution has no inputs: its maps are constants."""
     model = make_network("resnet50", gated_convs="both").float()

@@ -35,6 +35,7 @@ def problem(shape, n_voxels=25, *, dtype=np.float32, noise=2.0, seed=0, decay=0.
     return features.astype(dtype), responses.astype(dtype), new.astype(dtype)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [TALL, WIDE])
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 1.0])

@@ -144,6 +144,7 @@ def test_random_gates_differ_between_images_and_repeat_with_the_generator(networ
     assert control.mac_share == pytest.approx(1.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("uniform", ["all", "inner"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_narrow_networks_have_the_share_of_multiply_adds(uniform, name):

@@ -85,6 +85,7 @@ def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_p
     assert "student of" in distillation.as_text(evaluation)
 
 
+@pytest.mark.long
 def test_the_rate_is_the_objectives_own_unless_given_and_rises_before_it_falls(data, teacher, tmp_path, monkeypatch):
     rates = {"simreg": 10.0, "seed": 1.0}
     assert {name: Config(objective=name).peak_rate for name in rates} == rates
@@ -110,6 +111,7 @@ def test_widths_are_the_rounded_mean_open_counts_of_the_gates(data, teacher):
     assert list(shape.gate_channels) == counts
 
 
+@pytest.mark.long
 def test_a_teacher_without_gates_takes_the_budget_or_another_runs_gates(data, teacher, tmp_path):
     network = GatedResNet(resnet_shape("resnet18", size=16, width=0.25), size=16, passes=("dense",))
     network.initialise(torch.Generator().manual_seed(1))

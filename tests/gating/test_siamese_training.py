@@ -82,6 +82,7 @@ def test_the_papers_gates_stay_what_they_were_before_there_were_other_forms():
     assert [record["mac_share"] for record in records] == pytest.approx([1.0008516709, 1.0015273491], abs=1e-5)
 
 
+@pytest.mark.long
 def test_another_seed_is_another_run_and_the_same_is_the_same():
     first, again, other = (finish(trainer(seed=seed, epochs=1))[0]["loss"] for seed in (0, 0, 1))
     assert first == again
@@ -157,6 +158,7 @@ def test_mistakes_of_a_config_come_together():
     assert "dual_gating.epochs" in text
 
 
+@pytest.mark.long
 def test_settled_gates_are_on_the_budget_and_say_what_it_took():
     run = trainer(budget=0.35)
     config = build(DualConfig, QUICK | {"budget": 0.35}, name="dual_gating")

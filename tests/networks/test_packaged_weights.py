@@ -83,6 +83,7 @@ def test_photographs_of_a_class_are_neighbours(tower: VisionTower, shared_data: 
     assert share_of_neighbours(tower.embed(pictures, tokens=False), labels) > 0.85
 
 
+@pytest.mark.long
 def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=f"are there for {NAME}; timm:resnet18 came"):
         load_network("timm:resnet18", weights="packaged")

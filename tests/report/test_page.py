@@ -187,6 +187,7 @@ def test_published_rows_stand_beside_the_number_of_their_protocol_or_apart(make_
     assert "43.4" not in beside()
 
 
+@pytest.mark.long
 def test_rows_show_scores_intervals_and_signs_and_a_missing_one_its_reason(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", without=("artifacts/maps.npz", "artifacts/examples.npz", "metrics.jsonl"))
     evaluation = read_json(folder / "evaluation.json")

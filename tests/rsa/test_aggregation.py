@@ -71,6 +71,7 @@ def test_planted_scales_are_found():
     assert set(kept) == {0, *range(10, 201, 10)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [{}, {"loss": "l1"}, {"group_weight": 0.1}, {"stage_mean_weight": 0.1}])
 def test_columns_do_not_mix(change):
     """Oracle: each column trained by itself."""
@@ -105,6 +106,7 @@ def test_pairs_in_batches_and_not_negative():
     assert torch.equal(kept[60], trained(found, measured(rdms), images, settings)[60])
 
 
+@pytest.mark.long
 def test_nested_choice_uses_training_images_only_and_takes_the_best_candidate():
     found = features()
     _, rdms = planted(found)

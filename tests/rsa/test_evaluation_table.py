@@ -88,6 +88,7 @@ def test_row_of_a_fixed_model_is_scipys_on_the_unseen_pairs_with_their_own_ceili
     assert rsa.ceilings(what)["all"]["lower"] == pytest.approx(noise_ceiling(rdms).lower)
 
 
+@pytest.mark.long
 def test_learned_scales_beat_the_unweighted_and_shuffled_images_leave_chance():
     features, rdms = world()
     what = scored(rdms)

@@ -280,6 +280,7 @@ def test_models_are_scored_one_by_one_in_the_same_resamples() -> None:
         assert (one.n_subjects, one.n_images, one.n_pairs) == (N_SUBJECTS, N_IMAGES, 21)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["spearman", "cosine", "tau-b"])
 @pytest.mark.parametrize("subset", [False, True])
 def test_a_table_of_models_is_each_scored_and_compared_alone(method: str, subset: bool) -> None:

@@ -116,6 +116,7 @@ def test_everything_trained_changes_the_network_and_is_what_predicts(data, tmp_p
     assert np.abs(predicted - method.predict(fitted(tmp_path / "other", data)[1], images, QUICK)["rdm"]).max() > 1e-3
 
 
+@pytest.mark.long
 def test_other_weights_than_the_fitted_are_refused(data, tmp_path):
     network = open_networks(QUICK, None).only.module
     weights = tmp_path / "weights.npz"

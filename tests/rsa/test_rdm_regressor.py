@@ -91,6 +91,7 @@ UPPER = np.triu_indices(20, 1)
 QUICK = {"n_steps": 20, "n_folds": 2, "identity_weights": (0.03,)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["correlation", "l1", "mse"])
 def test_condensed_rdms_and_a_missing_diagonal_change_nothing(loss):
     """Invariance: the same RDMs in the forms in which people have them; one side of a pair is enough."""

@@ -22,6 +22,7 @@ def log_ratio(x: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
     return (rho * x @ y.T - rho**2 * ((x**2).sum(1)[:, None] + (y**2).sum(1)) / 2) / (1 - rho**2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("nats", "dim"), [(0.5, 1), (1.0, 8), (1.5, 32)])
 def test_interval_holds_the_information_of_a_gaussian_channel(nats, dim):
     """Oracle: the channel's mutual information in closed form; the temperature of the true log ratio is 1."""
@@ -33,6 +34,7 @@ def test_interval_holds_the_information_of_a_gaussian_channel(nats, dim):
     assert found.p_value == pytest.approx(1 / 3)
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_in_most_channels():
     """30 channels of 1 nat, a 95 % interval: at least 25 hold it (binomial: P < 1e-3 for fewer)."""
     held = 0

@@ -201,6 +201,7 @@ def test_thirty_draws_are_the_mean_over_galleries_of_300():
     assert found.per_image["brain_to_image"].n_draws.sum() == 30 * 300
 
 
+@pytest.mark.long
 def test_thirty_draws_are_the_slow_loop():
     predicted, true = noisy(310, 2.0)
     found = score(predicted, true, protocol="draws", n_permutations=5)

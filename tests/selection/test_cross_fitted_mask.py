@@ -138,6 +138,7 @@ def slow_mask(responses, targets, folds, low_pass, settings):
     return mask, np.where(mask > 0, score, 0), np.sort(np.argsort(-score)[: settings.budget]), path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("budget", "slack"), [(3, 2.5), (3, 9.0)])
 def test_mask_is_that_of_the_steps_spelled_out(monkeypatch, budget, slack):
     monkeypatch.setattr(cross_fitted_mask, "VOXELS_PER_BLOCK", 5)
@@ -258,6 +259,7 @@ def test_mask_finds_planted_voxels_and_meets_the_budget():
     assert np.mean(precision) > 0.75, precision
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scattered", "expected"), [(True, 0.0), (False, 1.0)])
 def test_width_of_the_low_pass_follows_the_layout(scattered, expected):
     chosen = []

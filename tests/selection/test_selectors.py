@@ -215,6 +215,7 @@ def test_an_unknown_selector_is_refused_with_the_nearest_one():
         selectors.selector("anowa")
 
 
+@pytest.mark.long
 def test_selectors_are_listed_without_being_imported_and_choose_without_torch():
     program = """
 import sys
