@@ -16,7 +16,14 @@ from pulvinar.learning.method import Data
 from pulvinar.learning.runs import RunFolder
 from pulvinar.report import page
 
-LONG = ("contrastive_encoding", "dual_gating", "gated_ssl", "picture_decoder")  # over 15 s; `pytest -m slow` has them
+LONG = (
+    "contrastive_encoding",
+    "cross_fitted",
+    "dual_gating",
+    "gated_ssl",
+    "picture_decoder",
+    "random",
+)  # over 8 s; `pytest -m slow` has them
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,7 @@ def test_method_declares_what_it_is(name):
     assert not (method.scoring and method.scored_by)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in METHODS])
 def test_method_is_fitted_saved_resumed_and_evaluated(name, data_of, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""

@@ -54,6 +54,7 @@ def require_gradients(device: torch.device) -> None:
         pytest.skip("run this file by itself: pytest -n 0 -m 'slow or not slow' tests/app/test_devices.py")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in METHODS])
 def test_method_is_fitted_and_evaluated_on_the_device(name, device, tmp_path):
     if name not in QUICK:

@@ -80,7 +80,7 @@ def test_transfer_between_runs(root, capsys):
     assert one["subjects"] == ["two"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_information_of_every_region(root, capsys):
     """Planted truth: responses follow the pictures; what is shared is above the null, and never above log K."""
     found = run(capsys, "information", root / "first", "--permutations", 20)

@@ -24,6 +24,7 @@ from pulvinar.learning import checkpoints
 from pulvinar.learning.runs import RunFolder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "geometry", ["volume", *[pytest.param(kind, marks=pytest.mark.slow) for kind in ("surface", "points")]]
 )
@@ -110,6 +111,7 @@ def test_a_fit_reads_the_training_trials_of_a_subject_once(world, tmp_path, quic
         assert {reads[name][trial] for trial in train} == {1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mixer", ["residual", pytest.param("compat", marks=pytest.mark.slow)])
 def test_tokens_of_a_vision_tower_from_the_images_to_the_scores(mixer, write_world, tmp_path, quick, capsys):
     transformers = pytest.importorskip("transformers")

@@ -56,7 +56,7 @@ def run(write_world, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_pictures_grid_and_scores_are_written(run):
     folder = run / "reconstructions"
     summary = json.loads((folder / "summary.json").read_text())

@@ -47,7 +47,7 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_selector_is_added_by_one_file(mine, finished, world, tmp_path, capsys):
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
@@ -186,7 +186,7 @@ method = "random"
     assert [(row["cell"], row["name"], row["n_voxels"]) for row in rows] == [("one", "anova", 10), ("two", "random", 10)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_usual_selectors_alone_can_be_asked_for(finished, tmp_path):
     whole = {
         row["name"]: row for row in evaluating.evaluate(str(copied(finished, tmp_path)), assignments=["beside=all"])["rows"]

@@ -379,11 +379,13 @@ def test_every_set_that_is_written_is_probed():
     assert written == set(CASES) | ELSEWHERE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mosaic" else name for name in CASES])
 def test_fifty_values_are_those_of_the_files(name, folders):
     assert differing(name, folders(name)) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "convention"),
     [
@@ -424,6 +426,7 @@ def test_inspect_says_that_it_is_planted_and_shows_probes(name, folders, capsys)
     assert len(said["probes"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mosaic" else name for name in CASES])
 def test_a_split_without_leaks_is_part_of_the_owners(name, folders):
     """In every layout, by the embedding beside it; a near image on both sides is what its own tests look for."""

@@ -175,7 +175,7 @@ def test_what_cannot_be_timed_is_refused(made, make_network):
         bench(network, images, BenchSettings(threads=0, repeats=1, runtimes=("tensorrt",)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_command_times_a_folder_and_writes_table_and_figure(made, tmp_path, capsys):
     _, network, images = made
     save(tmp_path / "net", network)

@@ -115,6 +115,7 @@ def test_imposed_choices_are_a_static_network(pair):
         assert macs.fixed + sum(each[option] for each in macs.options) == fixed.macs.static + network.macs.gates
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_files_are_the_masked_network(pair, runtime):
     """Oracle: the form that computes everything, in torch. Relative 1e-5, and the same choices."""

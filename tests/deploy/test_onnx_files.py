@@ -34,6 +34,7 @@ def features(network, images: np.ndarray) -> np.ndarray:
     return network(normalised(network, images)).numpy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("network", "gated_convs"), [KINDS[0], *[pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[1:]]]
 )

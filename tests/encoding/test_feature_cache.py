@@ -267,6 +267,7 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("locks", "expected"), [("with locks", 1), pytest.param("without locks", 2, marks=pytest.mark.slow)])
 def test_two_processes_at_once_agree_and_compute_once_where_there_are_locks(tmp_path: Path, locks: str, expected: int):
     processes = [start(tmp_path, locks) for _ in range(2)]

@@ -45,6 +45,7 @@ def finish(run: SiameseTrainer) -> list[dict]:
     return records
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -227,6 +228,7 @@ def gates_of(encoder, data: ImageSet) -> torch.Tensor:
         return torch.cat([logits >= 0 for logits in encoder(pixels, gated=True).logits], 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_gates_fixed_with_half_as_margin_are_one_mask_on_the_budget(when):
     settings = {"budget": 0.35, "fix_gates": when, "epochs": 4}

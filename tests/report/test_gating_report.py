@@ -143,7 +143,7 @@ def test_rows_stand_beside_those_of_their_share(sweep):
     assert "linear_verdict" not in _entries(unlike)[0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_sweep_has_one_page(sweep):
     page = build(sweep).read_text()
     assert page.startswith("<!doctype html>")

@@ -81,6 +81,7 @@ def test_images_of_other_sizes_are_predicted(data, tmp_path):
         method.predict(run, stimuli_of(images[:1]), config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
