@@ -19,11 +19,13 @@ from pulvinar.report import page
 LONG = (
     "contrastive_encoding",
     "cross_fitted",
+    "distillation",
     "dual_gating",
     "gated_ssl",
     "picture_decoder",
     "random",
-)  # over 8 s; `pytest -m slow` has them
+    "regression_tuning",
+)  # over 7 s; `pytest -m slow` has them
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(experiment, tmp_path_factory.mktemp("study") / "study")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_weights
 def test_without_a_network_it_is_that_of_the_package(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "embedding.npy"

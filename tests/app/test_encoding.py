@@ -66,7 +66,7 @@ def refuse(capsys, *arguments: object) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_transfer_between_runs(root, capsys):
     found = run(capsys, "transfer", root / "second", root / "third", "--untuned", root / "first")
     assert found["models"] == ["second", "third"]

@@ -39,7 +39,7 @@ def _annotated(evaluation: dict) -> dict:
     return next(row for row in evaluation["rows"] if row["name"] == "annotated")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_roi_reaches_the_pretraining_and_may_differ_in_the_evaluation(run, named, capsys):
     assert read_json(run / "run.json")["pretrained"]["settings"]["roi"] == "V1"
     assert 'roi = "V1"' in (run / "pretrained" / "config.toml").read_text()

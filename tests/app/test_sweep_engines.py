@@ -60,7 +60,7 @@ def serial(world, tmp_path_factory):
     return folder / "out"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_worker_gives_the_rows_of_this_process_and_keeps_what_its_cells_say(serial, world, tmp_path):
     grid = write(tmp_path, world, ("seed = [0, 1, 2, 3]", "seed = [0]"))
     rows = sweep(str(grid), workers=1, threads=1)["rows"]

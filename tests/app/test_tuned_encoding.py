@@ -90,7 +90,7 @@ def row_of(evaluation, roi, subject="one"):
     return next(row for row in rows if (row["roi"], row["hemisphere"], row["subject"]) == (roi, "both", subject))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["contrastive_encoding", "regression_tuning"])
 def test_planted_responses_are_found_beside_the_untuned_network(tmp_path, method):
     """Planted truth: V1 follows the images, the other ROI does not. All that the rows promise is there.
@@ -245,7 +245,7 @@ def gated_run(path) -> RunFolder:
     return run
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_gated_network_is_tuned_under_a_budget(tmp_path):
     """The MAC share on training images is the budget, by a shift of all gates; that of the test images is near it."""
     gated_run(tmp_path / "gated")

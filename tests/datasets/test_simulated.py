@@ -102,7 +102,7 @@ def test_the_median_ceiling_is_the_one_asked_for(median):
     assert not truth["noise_ceiling"][~truth["responsive"] & ~truth["irrelevant"]].any()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_ceiling_measured_from_repeats_is_the_planted_one(repeated):
     """300 images twice: the standard error of a correlation is about .05; noise of single voxels varies by a few percent."""
     responses, truth = repeated.subjects["subj01"], repeated.truth["subj01"]

@@ -71,7 +71,7 @@ def test_labels_planted_voxels_are_found_and_the_low_pass_helps():
     assert np.mean(smoothed) > np.mean(anova) + 0.1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_embedding_planted_voxels_are_found():
     hits = []
     for seed in range(6):

@@ -50,7 +50,7 @@ def scored(network, data):
     return score_backbone(network, data, seed=1, settings=ScoreSettings(probe_seeds=2))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_scores_equal_the_pieces_called_one_by_one(network, data, scored):
     result, arrays = scored.values, scored.correct
     images, labels = data.labelled()

@@ -49,7 +49,7 @@ def teacher(tmp_path_factory, data) -> RunFolder:
     return RunFolder.reopen(run.path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [pytest.param("simreg", marks=pytest.mark.slow), "seed"])
 def test_a_student_is_trained_resumed_and_scored(objective, data, teacher, tmp_path, monkeypatch):
     """Oracle of the resumed fit: the uninterrupted one, bit for bit."""
