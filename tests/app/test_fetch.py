@@ -257,6 +257,8 @@ def test_layouts_that_we_write_have_the_files_that_are_fetched(name, tmp_path: P
     if found.generate is None:
         pytest.skip("no writer")
     simulate(str(tmp_path / "there"), layout=name)
+    if name == "things_fmri":
+        _as_openneuro(tmp_path / "there")
     with serving() as web:
         for file in found.facts.files:
             if file.source.startswith("s3://"):
@@ -269,6 +271,16 @@ def test_layouts_that_we_write_have_the_files_that_are_fetched(name, tmp_path: P
         there = _first_subject(found.facts.subjects, tmp_path / "there")
         result = fetch(name, out=str(tmp_path / "here"), subjects=(there,), mirror=web.url, accept_terms=True)
     assert result["files"] >= 1
+
+
+def _as_openneuro(root: Path) -> None:
+    """THINGS' tables, which are written as figshare has them, as OpenNeuro has them; the reader takes both."""
+    for table in list((root / "betas_csv").iterdir()):
+        subject, _, kind = table.name.partition("_")
+        name = {"ResponseData.h5": "voxel-wise-responses.h5", "StimulusMetadata.csv": "stimulus-metadata.tsv"}
+        folder = root / "derivatives" / "ICA-betas" / subject / "voxel-metadata"
+        folder.mkdir(parents=True, exist_ok=True)
+        table.rename(folder / f"{subject}_task-things_{name.get(kind, 'voxel-metadata.tsv')}")
 
 
 def _first_subject(names: tuple[str, ...], folder: Path) -> str:
