@@ -62,10 +62,12 @@ def _static_pages() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def interactive() -> Iterator[None]:
     """Pages with their interactive views."""
-    monkeypatch.setattr(viewer, "make", MAKE_VIEWER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viewer, "make", MAKE_VIEWER)
+        yield
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -286,7 +286,10 @@ def refuse_markup(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
 
 @pytest.fixture(scope="session")
 def check_intervals() -> Callable[[Path], int]:
-    """check_intervals(folder): its report.html, CSV and text tables; every interval says 95 %. How many there were."""
+    """check_intervals(folder): its report.html, CSV and text tables; every interval says 95 %. How many there were.
+
+    Links of the page lead somewhere in it.
+    """
 
     def says(text: str) -> bool:
         return "95 %" in text.replace("\u00a0", " ")
@@ -308,7 +311,10 @@ def check_intervals() -> Callable[[Path], int]:
         return n_found
 
     def check(folder: Path) -> int:
-        n_found = of_page((folder / "report.html").read_text(encoding="utf-8"))
+        html = (folder / "report.html").read_text(encoding="utf-8")
+        n_found, places = of_page(html), re.findall(r' id="([^"]+)"', html)
+        assert len(places) == len(set(places))
+        assert set(re.findall(r'href="#([^"]+)"', html)) <= set(places)  # the head of a score leads to what it is
         for path in sorted((folder / "artifacts").glob("*.txt")):
             text = path.read_text(encoding="utf-8")
             assert not PAIR.search(text) or says(text), path.name

@@ -1,5 +1,6 @@
-"""The page in a browser: no error, no request, no overflow at three widths, light and dark; tables sort."""
+"""Pages of every topic in a browser: no error, no request, no overflow at three widths, light and dark; tables sort."""
 
+import importlib.util
 import json
 import os
 import queue
@@ -36,10 +37,16 @@ addEventListener("load", () => setTimeout(() => {
     .replaceAll(",", ""))).filter((value) => !Number.isNaN(value));
   const before = values();
   table.tHead.rows[0].cells[column].querySelector(".sort").click();
-  const links = [...document.querySelectorAll(".contents a")].map((link) => link.getAttribute("href"));
+  const links = [...document.querySelectorAll("a[href^='#']")].map((link) => link.getAttribute("href"));
+  const heads = [...table.tHead.rows[0].cells].slice(1);
   parent.postMessage({said, before, after: values(), width: document.documentElement.scrollWidth,
     ground: getComputedStyle(document.body).backgroundColor,
-    lost: links.filter((link) => !document.querySelector(link)), n_links: links.length}, "*");
+    contents: getComputedStyle(document.querySelector(".contents")).position,
+    undefined: heads.filter((cell) => !cell.querySelector("a")).map((cell) => cell.textContent),
+    open: document.querySelectorAll("details[open]").length, foot: document.querySelector("footer").textContent,
+    unsorted: [...document.querySelectorAll("table.scores thead th")].filter((cell) => !cell.querySelector(".sort")).length,
+    scales: [...document.querySelectorAll("figure img")].map((image) => image.clientWidth / image.getAttribute("width")),
+    lost: links.filter((link) => !document.getElementById(link.slice(1))), n_links: links.length}, "*");
 }, 500));
 </script>"""
 
@@ -72,20 +79,47 @@ def looked_at(html: Path, folder: Path, width: int, *, dark: bool = False, spy: 
     return json.loads(title[1].replace("&quot;", '"').replace("&amp;", "&"))
 
 
+OTHERS = {  # topic -> where a run of it is made up
+    "encoding": ("test_encoding_page", "make"),
+    "rsa": ("test_rsa_page", "make"),
+    "gating": ("test_headlines", "make"),
+    "pictures": ("test_headlines", "make_pictures"),
+    "sweep": ("test_gating_report", "make"),
+}
+
+
+@pytest.fixture(scope="module", params=["decoding", *OTHERS])
+def built(request, make_run, tmp_path_factory, interactive) -> Path:
+    """The page of a run of every topic, built once."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    if request.param == "decoding":
+        return page.build(make_run(folder))
+    name, maker = OTHERS[request.param]
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return page.build(getattr(module, maker)(folder))
+
+
 @pytest.mark.parametrize("width", [360, 1024, 1920])
-def test_the_page_fits_asks_for_nothing_and_sorts(make_run, tmp_path, width):
-    html = page.build(make_run(tmp_path / "run"))
-    found = looked_at(html, tmp_path, width)
+def test_the_page_fits_asks_for_nothing_and_sorts(built, tmp_path, width):
+    found = looked_at(built, tmp_path, width)
     assert found["said"] == []
     assert found["width"] <= width
     assert found["lost"] == []
     assert found["n_links"] >= 4
     assert found["after"] == sorted(found["before"], reverse=True) != []
     assert found["ground"] == "rgb(255, 255, 255)"
+    assert found["contents"] == "sticky"
+    assert found["open"] == found["unsorted"] == 0
+    assert set(found["undefined"]) <= {"ROI↕", "side↕"}  # what a row is of, not a score
+    assert re.match(r"Made by pulvinar [\w.]+ on \d{4}-\d\d-\d\d with pulvinar report \S+\.$", found["foot"])
+    assert found["scales"]  # text of figures is of one size, and legible: on a telephone they are moved sidewards
+    assert all(0.7 < scale < 1.01 for scale in found["scales"])
 
 
-def test_the_page_is_dark_where_that_is_wanted(make_run, tmp_path):
-    found = looked_at(page.build(make_run(tmp_path / "run")), tmp_path, 1024, dark=True)
+def test_the_page_is_dark_where_that_is_wanted(built, tmp_path):
+    found = looked_at(built, tmp_path, 1024, dark=True)
     assert found["ground"] != "rgb(255, 255, 255)"
 
 
@@ -148,9 +182,8 @@ def test_the_slices_are_drawn_in_their_frame(make_run, tmp_path, width):
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here (npm install axe-core; AXE_CORE=.../axe.min.js)")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1024])
-def test_axe_finds_nothing(make_run, tmp_path, width, dark, interactive):
-    html = page.build(make_run(tmp_path / "run"))
+def test_axe_finds_nothing(built, tmp_path, width, dark):
     spy = f"<script>{AXE.read_text(encoding='utf-8')}</script>{RULES}"
-    found = looked_at(html, tmp_path, width, dark=dark, spy=spy)
+    found = looked_at(built, tmp_path, width, dark=dark, spy=spy)
     assert found["broken"] == []
     assert found["passed"] > 15

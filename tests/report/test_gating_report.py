@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,9 +61,8 @@ def find(rows: list[PooledRow], group: str, branch: str) -> PooledRow:
     return next(row for row in rows if (row.group, row.branch) == (group, branch))
 
 
-@pytest.fixture
-def sweep(tmp_path):
-    """Budgets 10 and 30 %, three seeds each."""
+def make(folder: Path) -> Path:
+    """Runs of budgets 10 and 30 %, three seeds each."""
     for budget, base in ((0.1, 0.44), (0.3, 0.5)):
         for seed in range(3):
             accuracies = {
@@ -75,8 +75,14 @@ def sweep(tmp_path):
             }
             shares = {"gated": budget + 0.002 * seed, "dense": 1.0, "static": budget, "random_gates": budget, "pruned": budget}
             name = f"dual_{100 * budget:.0f}_%,seed={seed}"
-            make_run(tmp_path / name, seed=seed, budget=budget, accuracies=accuracies, shares=shares)
-    return tmp_path
+            make_run(folder / name, seed=seed, budget=budget, accuracies=accuracies, shares=shares)
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Made anew for every test."""
+    return make(tmp_path)
 
 
 def test_seeds_of_equal_settings_are_pooled(sweep):

@@ -1,5 +1,7 @@
 """The page of an RSA run: what it says is computed from the evaluation; figures are there; arrangements keep distances."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
@@ -26,8 +28,7 @@ def row(name: str, percent: float, lead: float | None = None) -> dict:
     return made
 
 
-@pytest.fixture
-def run(tmp_path):
+def make(folder: Path) -> Path:
     """A made-up run of four images and two stages."""
     ceiling = {"upper": 0.3, "lower": 0.2, "n_pairs": 6, "n_subjects": 4}
     importance = [
@@ -48,16 +49,22 @@ def run(tmp_path):
         row("best stage", 30.0, 0.01),
         row("confound: pixels", 9, 0.2),
     ]
-    write_json(tmp_path / "run.json", {"method": "learning_to_aggregate", "topic": "rsa", "status": "finished", "seed": 0})
+    write_json(folder / "run.json", {"method": "learning_to_aggregate", "topic": "rsa", "status": "finished", "seed": 0})
     write_json(
-        tmp_path / "evaluation.json",
+        folder / "evaluation.json",
         {"rows": rows, "ceilings": {"it": {"scored": ceiling, "all": ceiling}}, "importance": {"it": importance}},
     )
     points = np.random.default_rng(0).normal(size=(4, 3))
     predicted = squareform(pdist(points))
     predicted[0, 1] = predicted[1, 0] = np.nan
-    write_arrays(tmp_path / "artifacts" / "rdms.npz", predicted=predicted, measured_it=squareform(pdist(points)))
-    return tmp_path
+    write_arrays(folder / "artifacts" / "rdms.npz", predicted=predicted, measured_it=squareform(pdist(points)))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Made anew for every test."""
+    return make(tmp_path)
 
 
 @pytest.mark.long

@@ -6,13 +6,17 @@ from pulvinar.app import deploy_bench, deploy_pareto, encoding, rsa
 from pulvinar.decoding.pictures import reconstruction
 from pulvinar.encoding import comparison, image_classification
 from pulvinar.encoding import scores as encoding_scores
-from pulvinar.gating import backbone_scores
+from pulvinar.gating import backbone_scores, sweep_page
 from pulvinar.report import tables
 from pulvinar.rsa import evaluation
+from pulvinar.scores.rdm_comparison import METHODS
 from pulvinar.scores.table import Column
 
 TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, columns)
-    "Decoding": ("`pulvinar evaluate` of a decoding run", [*tables.SCORES, tables.DIFFERENCE, tables.VERDICT]),
+    "Decoding": (
+        "`pulvinar evaluate` of a decoding run",
+        [*tables.SCORES, *tables.OTHER_GALLERIES, tables.DIFFERENCE, tables.VERDICT],
+    ),
     "Pictures": (
         "`pulvinar evaluate` of a picture decoder, for each network that features are taken from",
         reconstruction.SCORES,
@@ -23,10 +27,12 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, column
     "Information": ("`pulvinar encoding information`", encoding.INFORMATION),
     "Classes": ("`pulvinar encoding classify`", image_classification.SCORES),
     "RSA": ("`pulvinar evaluate` of a run of learning_to_aggregate", evaluation.SCORES),
+    "RSA, other similarities": ("the same with `comparisons=`", evaluation.similarities(METHODS)),
     "Comparing RDMs": ("`pulvinar rsa compare`", rsa.COMPARISON),
     "Algonauts 2019": ("`pulvinar rsa score`", rsa.CHALLENGE),
     "Ceilings of RDMs": ("`pulvinar rsa ceiling`", rsa.CEILING),
     "Self-supervised backbones": ("`pulvinar evaluate` of one, and pages of sweeps", backbone_scores.SCORES),
+    "Sweeps": ("`pulvinar report` of a folder of self-supervised runs, beside these", sweep_page.OF_SWEEPS),
     "Speed": ("`pulvinar deploy bench`", deploy_bench.SCORES),
     "Accuracy against time": ("`pulvinar deploy pareto`", [deploy_pareto.RATIO]),
 }

@@ -62,7 +62,6 @@ def write_page(
     page.write(
         folder / "report.html",
         "reproduce",
-        folder=folder.name,
         title=f"{recipe.name}: {recipe.title}",
         line=f"{recipe.paper} · scale {scale} · {_counted(len(runs))} in {_minutes(facts['seconds'])}",
         lead=recipe.title,

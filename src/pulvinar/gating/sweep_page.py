@@ -20,6 +20,13 @@ from pulvinar.scores.table import Column, Table, csv_text
 
 Entry = Mapping[str, Any]
 DEFINED = {column.key: column for column in SCORES}  # here the mean over runs
+OF_SWEEPS = (
+    Column("n_seeds", "runs", form="d", definition="Training runs, one for each seed, that the row is the mean of."),
+    Column("minus_first", "minus the first", "points", "+.1%", "Accuracy of the row less that of the first row, paired over "
+        "runs and test images; percentage points."),
+    Column("verdict_of_first", "against", "the first", definition="A tie is a 95 % interval of the difference to the first row "
+        "that holds zero; lower and higher are beyond it."),
+)  # fmt: skip
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -126,17 +133,18 @@ def _heading(entries: Sequence[Entry]) -> str:
 
 def _table(entries: Sequence[Entry]) -> Table:
     """Runs, MAC share, both accuracies with intervals, differences from the first row."""
+    n_runs, difference, verdict = OF_SWEEPS
     columns = [
         Column("name", "network", lead=True),
-        Column("n_seeds", "runs", form="d"),
+        n_runs,
         replace(DEFINED["mac_share"], form=".2%"),
     ]
     for kind in KINDS:
         minus = f"{kind}_minus_first"
         columns += [
             replace(DEFINED[kind], label=TITLES[kind]),
-            Column(f"{minus}_difference", "minus the first", "points", "+.1%", bounds=(f"{minus}_low", f"{minus}_high")),
-            Column(f"{kind}_verdict", "against", "the first"),
+            replace(difference, key=f"{minus}_difference", bounds=(f"{minus}_low", f"{minus}_high")),
+            replace(verdict, key=f"{kind}_verdict"),
         ]
     return Table(columns, entries, ours=(0,))
 

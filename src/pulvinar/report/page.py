@@ -11,6 +11,8 @@ import base64
 import importlib
 import os
 import re
+import shlex
+from collections.abc import Sequence
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from pulvinar.core.errors import FileError
 from pulvinar.core.places import require_own_kind
@@ -27,12 +30,14 @@ from pulvinar.core.storage import reads, write_text
 from pulvinar.report import run_folder, tables
 from pulvinar.report.run_folder import Run
 from pulvinar.report.settings import facts_of_run, settings_of
+from pulvinar.scores.table import Column, Table
 
 GENERATOR = '<meta name="generator" content="pulvinar">'
 MARKS = (GENERATOR.encode(), b"<footer>Made by pulvinar")  # of our pages; the second alone on those of earlier versions
 TAG = re.compile(r"(<[a-zA-Z/!][^<>]*>)")
 PLACE = re.compile(r"(?<![\w./~}\\])(?:[A-Za-z]:)?[/\\](?:[^\s<>\"'|;,()&/\\]+[/\\])+([^\s<>\"'|;,()&/\\]*)")
 HEADING, CONTENTS = re.compile(r"<h2>(.*?)</h2>"), "<!-- contents -->"
+SVG_WIDTH = re.compile(r'<svg [^>]*width="([\d.]+)pt"')
 LONG_TABLE = 12  # rows of published numbers from which they are folded
 SWEEP_PAGE = "pulvinar.gating.sweep_page"
 PAGES = {  # topic -> module of a wing
@@ -69,13 +74,13 @@ def build(run: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
             write_text(found.folder / "artifacts" / file, without_places(text))
         views = topic.views(found) if viewer and hasattr(topic, "views") else {}
         name, content = found.topic, _of_every_run(found) | {"drawn": drawn, "views": views} | topic.content(found, drawn)
-    return write(target, name, folder=Path(run).resolve().name, **content)
+    return write(target, name, command=f"pulvinar report {shlex.quote(Path(run).resolve().name)}", **content)
 
 
-def write(target: Path, template: str, **content: Any) -> Path:
-    """A page from the template of this name; the path written."""
-    made_with = f"{version('pulvinar')}, {date.today().isoformat()},"
-    page = _templates().get_template(f"{template}.html").render(made_with=made_with, **content)
+def write(target: Path, template: str, *, command: str, **content: Any) -> Path:
+    """A page from the template of this name, whose foot has the command; the path written."""
+    made = {"version": version("pulvinar"), "today": date.today().isoformat(), "command": command}
+    page = _templates().get_template(f"{template}.html").render(made | content)
     write_text(target, with_contents(page) + "\n")
     return target
 
@@ -122,6 +127,11 @@ def _of_every_run(run: Run) -> dict[str, Any]:
     }
 
 
+def _defined(tables: Sequence[Table]) -> list[Column]:
+    """The columns of tables that say what they are, one of each key."""
+    return list({column.key: column for table in tables for column in table.defined}.values())
+
+
 def topic_page(run: Run) -> ModuleType:
     """The module that makes the page of the run's topic."""
     if run.topic not in PAGES:
@@ -146,12 +156,28 @@ def _data_uri(path: Path, format: str) -> str:
     return f"data:{kind};base64,{content}"
 
 
+def _natural_width(path: Path, format: str) -> int:
+    """Pixels of a page, 96 an inch, across a figure as it was drawn: text of all figures is then of one size."""
+    file = path.with_suffix(f".{format}")
+    if format == "svg":
+        found = SVG_WIDTH.search(file.read_text(encoding="utf-8"))
+        return round(float(found[1]) * 96 / 72) if found else 0
+    with Image.open(file) as picture:
+        return round(picture.width * 96 / float(picture.info.get("dpi", (96,))[0]))
+
+
 @cache
 def _templates() -> Environment:
     loader = PackageLoader("pulvinar.report")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"without_places": without_places, "data_uri": _data_uri, "percent": tables.percent}
+    found.filters |= {
+        "without_places": without_places,
+        "data_uri": _data_uri,
+        "natural_width": _natural_width,
+        "percent": tables.percent,
+    }
     found.globals["LONG"] = LONG_TABLE
+    found.globals["defined"] = _defined
     found.globals["generator"] = Markup(GENERATOR)
     found.globals["e"] = found.get_template("elements.html").module
     return found

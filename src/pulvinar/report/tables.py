@@ -53,6 +53,17 @@ SCORES = (  # of a decoding run; score_table puts what compares with the run beh
     Column("recall", "recall", form=".2f", minor=True, definition="Share of the reference voxels that are kept."),
     Column("dice", "Dice", form=".2f", minor=True, definition="Twice the shared voxels over the sum of both counts."),
 )  # fmt: skip
+OTHER_GALLERIES = tuple(
+    replace(
+        column,
+        key=f"{protocol}_{column.key}",
+        unit=f"top-1, %, {gallery}",
+        minor=True,
+        definition=f"{column.definition.rstrip('.')}; gallery: {gallery}.",
+    )
+    for protocol, gallery in GALLERIES.items()
+    for column in SCORES[1:3]
+)
 DIFFERENCE = Column("difference_to_run", "minus the run", "points", "+.1%", "Brain → image top-1 of this row less that of the "
     "run, paired image by image; percentage points.")  # fmt: skip
 VERDICT = Column("verdict", "against", "the run", definition="A tie is a 95 % interval of the difference to the run that holds "
@@ -132,11 +143,7 @@ def score_table(rows: Sequence[Row], method: str, *, told: bool = False) -> Tabl
     every = [
         Column("name", "voxels used", words=label, note="description", lead=True),
         *SCORES[:3],
-        *[
-            Column(f"{protocol}_{direction}_top1", heading, f"top-1, %, {gallery}", form=".1%", minor=True)
-            for protocol, gallery in GALLERIES.items()
-            for direction, heading in (("brain_to_image", "brain → image"), ("image_to_brain", "image → brain"))
-        ],
+        *OTHER_GALLERIES,
         *SCORES[3:],
         replace(DIFFERENCE, key=f"difference_to_{method}", label=f"minus {label(method)}"),
         replace(VERDICT, unit=label(method), words=lambda kind: VERDICTS[kind]),

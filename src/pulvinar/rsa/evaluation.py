@@ -9,7 +9,7 @@ ceiling of exactly those pairs (the Algonauts 2019 definition), beside signed rh
 subjects. Crops of one source picture share a fold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -289,6 +289,12 @@ SCORES = (
 )  # fmt: skip
 
 
+def similarities(names: Iterable[str]) -> list[Column]:
+    """A column for each other way to compare RDMs."""
+    definition = "Similarity with the measured RDM by {}, mean over subjects, with its sign."
+    return [Column(name, name, form="+.3f", definition=definition.format(name)) for name in names]
+
+
 def score_table(evaluation: Mapping[str, Any], target: str, *, words: Callable[[str], str] = str) -> Table:
     """The rows of one measurement: signed rho, percent of the upper ceiling, null, our lead; `words` writes their names."""
     columns = [
@@ -306,7 +312,7 @@ def score_table(evaluation: Mapping[str, Any], target: str, *, words: Callable[[
             }
             rows.append({**row, **own, **row.get("comparisons", {})})
     names = dict.fromkeys(name for row in rows for name in row.get("comparisons", {}))
-    return Table([*columns, *(Column(name, name, form="+.3f") for name in names)], rows, ours=(0,))
+    return Table([*columns, *similarities(names)], rows, ours=(0,))
 
 
 def table_text(evaluation: Mapping[str, Any]) -> str:

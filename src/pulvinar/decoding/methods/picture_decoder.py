@@ -41,7 +41,7 @@ from pulvinar.decoding.pictures.picture_training import (
     picture_loss,
     prior_loss,
 )
-from pulvinar.decoding.pictures.reconstruction import evaluate_pictures
+from pulvinar.decoding.pictures.reconstruction import as_text, evaluate_pictures
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
@@ -384,4 +384,5 @@ METHOD = Method(
     join=join,
     fit=fit,
     evaluate=evaluate,
+    table=as_text,
 )
