@@ -19,7 +19,10 @@ from pulvinar.data.splits import Split
 from pulvinar.data.stimuli import Stimuli
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANGES = dict(re.findall(r"^```diff\n--- (\S+)\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M | re.S))
+PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+DATASET = "src/pulvinar/datasets/two_arrays.py"
+CHANGES = dict(re.findall(r"^```diff\n--- (\S+)\n(.*?)^```$", PAGE, re.M | re.S))
+NEW = {DATASET: next(text for text in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "DATASET" in text)}
 
 
 def changed(text: str, change: str) -> str:
@@ -34,13 +37,13 @@ def changed(text: str, change: str) -> str:
 
 @pytest.fixture
 def run_changed(tmp_path):
-    """Make the change of a file in a copy of the package; run commands of that copy, in one process."""
+    """Make the change of a file, or a new one, in a copy of the package; run commands of that copy, in one process."""
 
     def run(path: str, *commands: list[str]) -> str:
-        assert path in CHANGES
         shutil.copytree(ROOT / "src", tmp_path / "src")
         file = tmp_path / path
-        file.write_text(changed(file.read_text("utf-8"), CHANGES[path]), "utf-8")
+        text = NEW[path] if path in NEW else changed(file.read_text("utf-8"), CHANGES[path])
+        file.write_text(text, "utf-8")
         program = f"import sys; from pulvinar.cli import main; sys.exit(max(main(command) for command in {list(commands)!r}))"
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", program]
@@ -100,3 +103,29 @@ def test_a_new_encoding_score_is_a_change_of_one_file(run_changed, tmp_path):
         total = np.square(kept["measured"] - kept["measured"].mean(0)).sum(0)
     assert row["r2"] == pytest.approx(float((1 - residual / total).mean()), rel=1e-5)
     assert "variance explained on the test images" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_new_data_set_is_one_file(run_changed, tmp_path):
+    """Oracle: the counts of what was written."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shown = {"id": [f"picture-{n}" for n in range(30)], "embedding": rng.normal(size=(30, 4)), "is_test": np.arange(30) >= 24}
+    np.savez(folder / "pictures.npz", **shown)
+    for name, n_voxels in (("one", 7), ("two", 9)):
+        seen = {"responses": rng.normal(size=(30, n_voxels)).astype(np.float32), "picture": np.arange(30)}
+        np.savez(folder / f"sub-{name}.npz", **seen, xyz=rng.normal(size=(n_voxels, 3)))
+    settings = ["n_permutations=20", "alphas=1,10"]
+    said = run_changed(
+        DATASET,
+        ["list"],
+        ["data", "inspect", "two_arrays:mine"],
+        ["fit", "ridge_encoding", "--data", "two_arrays:mine", "--out", "run", "--quiet", "--set", *settings],
+        ["evaluate", "run", "--quiet"],
+    )
+    assert "Two arrays: a laboratory's own layout" in " ".join(said.split())
+    assert re.search(r"sub-one +30 .* 7\b", said)
+    assert re.search(r"sub-two +30 .* 9\b", said)
+    with np.load(tmp_path / "run" / "predictions" / "sub-two.npz") as kept:
+        assert kept["predicted"].shape == (6, 9)

@@ -122,6 +122,27 @@ def test_no_registry_and_no_place_of_one_machine_is_named() -> None:
     assert not named
 
 
+def _defined(name: str) -> bool:
+    """Whether a function or class of the package, such as linear.ridge.search, is there."""
+    module, _, own = name.rpartition(".")
+    file = ROOT / "src/pulvinar" / f"{module.replace('.', '/')}.py"
+    return file.is_file() and bool(re.search(rf"^(?:def|class) {own}\b", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_every_function_beside_an_equation_is_there():
+    pages = [*(ROOT / "docs/methods").glob("*.md"), ROOT / "docs/pictures.md", ROOT / "docs/rsa.md", ROOT / "docs/deploy.md"]
+    named = {
+        (page.name, name)
+        for page in pages
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") or re.match(r"\d\. \(", line)
+        for name in re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+\.\w+)`", line)
+        if (ROOT / "src/pulvinar" / name.partition(".")[0]).is_dir() and not name.endswith(".py")
+    }
+    assert len(named) > 40
+    assert {(page, name) for page, name in named if not _defined(name)} == set()
+
+
 def _without_section(text: str, title: str) -> str:
     """The text without one section: docs/nsd.md's is written anew from its benchmark."""
     return re.sub(rf"^## {title}.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)

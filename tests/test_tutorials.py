@@ -57,5 +57,7 @@ def test_the_gallery_shows_every_thumbnail():
     page = (DOCS / "gallery.md").read_text(encoding="utf-8")
     there = {path.name: path.stat().st_size for path in (DOCS / "images" / "gallery").glob("*.png")}
     assert set(re.findall(r"\(images/gallery/([^)]+)\)", page)) == set(there)
-    assert len(there) >= 9
+    assert len(there) >= 20
+    reports = {name for name in there if "--report-" in name}
+    assert {name.partition("--")[0] for name in reports} == set(NAMES)  # of every wing
     assert max(there.values()) <= LARGEST
