@@ -32,6 +32,7 @@ ON_THE_CPU = {  # files whose products are computed there, and why
     "scores/rdm.py": "the same",
     "scores/rdm_comparison.py": "the same",
     "decoding/pictures/reconstruction.py": "cosines of some hundred test images",
+    "decoding/plain_ridge.py": "the ridge decoders of controls, which are scikit-learn's",
 }
 SETTINGS = {"device": "cuda", "precision": "float32", "beside": "usual"}
 

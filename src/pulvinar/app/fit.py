@@ -24,7 +24,7 @@ from pulvinar.data.experiment import Experiment
 from pulvinar.data.split_choice import CAUTION_FACT
 from pulvinar.learning import loggers
 from pulvinar.learning.method import Data, Method
-from pulvinar.learning.processes import is_first, start, wait
+from pulvinar.learning.processes import agreed, is_first, start, wait
 from pulvinar.learning.runs import FORMERLY, RunFolder
 
 IN_MEMORY = "given in Python"  # where data are that no file was named for
@@ -274,6 +274,7 @@ def _pretrain(
     """The pretrained run, inside the run that reads it; continued if it was begun."""
     config = build(method.config, settings, name=method.name)
     plan = _inner_plan(method, config)
-    run = RunFolder.reopen(folder) if folder.exists() else create_run(folder, method, config, opened, plan)
+    begun = agreed(folder.exists())  # of several processes the first may have made it before another looks
+    run = RunFolder.reopen(folder) if begun else create_run(folder, method, config, opened, plan)
     with run.held(), run.logged(log_to):
         _fit(method, config, opened, run, prepared)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pulvinar.core import devices
 from pulvinar.core.errors import InputError, MissingDependencyError
 from pulvinar.core.progress import log
 from pulvinar.core.storage import read_arrays, write_arrays
@@ -40,6 +41,7 @@ from pulvinar.decoding.evaluation import DecoderOfSubject, Evaluation, evaluate_
 from pulvinar.decoding.settings import AdaptationSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end, seeded
+from pulvinar.learning.processes import is_first, require_rows, wait
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.scores.retrieval import N_DRAWN, protocols_for
@@ -94,6 +96,7 @@ def prepare(config: AdaptationSettings, experiment: Experiment) -> Prepared:
     if n_left_out:
         log(f"left out {n_left_out} constant or NaN voxels of {experiment.target}")
     voxel_budget(config.n_voxels, len(scaled.voxels))  # raises where it does not fit
+    require_rows(min(config.batch_size, len(scaled.responses)))
     return Prepared(experiment=experiment, scaled=scaled)
 
 
@@ -207,7 +210,9 @@ def write_selection(checked: Joined, run: RunFolder, kept: np.ndarray, weights: 
     for name, values in weights.items():
         whole[name][checked.candidates] = values
     selected[checked.candidates[kept]] = True
-    write_arrays(run.path / "artifacts" / "maps.npz", **checked.target.geometry.arrays(), **whole, selected=selected)
+    if is_first():
+        write_arrays(run.path / "artifacts" / "maps.npz", **checked.target.geometry.arrays(), **whole, selected=selected)
+    wait()
     return {"n_voxels": int(selected.sum()), "n_candidates": len(checked.candidates), **facts}
 
 
@@ -265,6 +270,7 @@ def evaluate(run: RunFolder, experiment: Experiment, config: AdaptationSettings,
     selected = result["selected"].numpy()
     layer = nn.Linear(int(selected.sum()), shared.hidden)
     layer.load_state_dict(result["layer"])
-    decoder = DecoderOfSubject(shared=shared, layer=layer, selected=selected, embedding=stored.embedding)
+    here = devices.current()
+    decoder = DecoderOfSubject(shared=shared.to(here), layer=layer.to(here), selected=selected, embedding=stored.embedding)
     trained_alike = {"fresh": fresh, "train_shared": result["train_shared"]}
     return evaluate_selections(run, experiment, decoder, config, **trained_alike, controls=controls)

@@ -18,7 +18,8 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.learning.gradient_caching import cached_gradients
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.learning.precision import Precision, autocast
+from pulvinar.learning.precision import Precision, autocast, precise
+from pulvinar.learning.processes import gather_rows, n_processes, rank, sum_gradients
 from pulvinar.learning.threads import threads_for
 from pulvinar.networks import low_rank
 from pulvinar.networks.decoder import Decoded, SharedDecoder, decayed_and_not
@@ -119,12 +120,10 @@ class DecodingLoss:
         """Logits (row, candidate) and mean squared error, in float32, of the outputs of these rows of the batch (None: all)."""
         with torch.autocast(self.regression_target.device.type, enabled=False):
             wanted = self.regression_target if rows is None else self.regression_target[rows]
-            projected, regressed = (
-                _at_least_float32(part).view(wanted.shape) for part in (decoded.projected, decoded.regressed)
-            )
+            projected, regressed = (precise(part).view(wanted.shape) for part in (decoded.projected, decoded.regressed))
             logits = similarities(projected, self.candidates.to(projected.dtype), temperature=self.temperature)
             if self.denoising is not None:
-                regressed = self.denoising.predict(_at_least_float32(decoded.output).view(wanted.shape), rows)
+                regressed = self.denoising.predict(precise(decoded.output).view(wanted.shape), rows)
             return logits, (regressed - wanted).square().mean((-2, -1))
 
     def loss(self, logits: Tensor, error: Tensor) -> Tensor:
@@ -178,10 +177,6 @@ def decoding_loss(
     return objective.loss(*objective.compare(decoded))
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
 def input_rate_share(n_voxels: int) -> float:
     """By how much the rate of an input layer is lowered above 8,000 voxels: min(1, 8000 / n_voxels). Ours.
 
@@ -203,8 +198,9 @@ class DecoderTrainer(EpochTrainer):
     """Trains input layers (one per subject) and, where `train_shared`, what they share.
 
     data: per subject responses (trial, voxel) and target embedding (trial, token x dim), the target in memory or read when
-    asked for. One step takes a batch of every subject and has one loss over all of them. With `lora_rank` above 0, low-rank
-    updates of a frozen shared decoder are trained too; `merge_updates` adds them in at the end.
+    asked for. One step takes a batch of every subject and has one loss over all of them; of several processes each takes its
+    share of every subject's rows, and all draw the same numbers, so that the weights are those of one process. With
+    `lora_rank` above 0, low-rank updates of a frozen shared decoder are trained too; `merge_updates` adds them in at the end.
     """
 
     def __init__(
@@ -297,35 +293,53 @@ class DecoderTrainer(EpochTrainer):
             group["lr"] = rate * group["rate_share"]
 
     def _backward(self, inputs: Sequence[Tensor], target: Tensor, mixing: Mixing | None) -> Tensor:
-        """The loss over the rows of all subjects, with its gradients in the parameters."""
-        soft_temperature, prior = self.settings.soft_temperature_at(self.epoch), self.shared.prior
-        objective = DecodingLoss.of(target, mixing, self.settings, soft_temperature, prior=prior, generators=[self.generator])
-        if self.settings.micro_batches == 1:
-            loss = objective.loss(*objective.compare(self._forward(inputs)))
+        """The loss over the rows of all subjects, with its gradients in the parameters.
+
+        Every process goes through its own rows, with the dropout that they have in the whole batch.
+        """
+        settings, n_rows = self.settings, len(target)
+        soft_temperature, prior = settings.soft_temperature_at(self.epoch), self.shared.prior
+        objective = DecodingLoss.of(target, mixing, settings, soft_temperature, prior=prior, generators=[self.generator])
+        dropout = self.shared.draw_dropout(n_rows, self.generator)
+        shared_out, places_of = micro_batches(inputs, n_processes())
+        own, places = shared_out[rank()], places_of[rank()]
+
+        def compare(part: Sequence[Tensor], inside: Tensor) -> tuple[Tensor, Tensor]:
+            rows = places[inside]
+            decoded = self._forward(part, None if dropout is None else dropout[:, rows])
+            return objective.compare(decoded, None if len(rows) == n_rows else rows.to(self.device))
+
+        def loss_of(logits: Tensor, error: Tensor) -> Tensor:
+            errors = gather_rows((len(places) / n_rows * error)[None])
+            sizes, back = [len(part) for part in places_of], torch.cat(places_of).argsort().to(self.device)
+            return objective.loss(gather_rows(logits, sizes)[back], errors.sum())
+
+        if settings.micro_batches == 1:
+            loss = loss_of(*compare(own, torch.arange(len(places))))
             loss.backward()
-            return loss.detach()
-        parts, places = micro_batches(inputs, self.settings.micro_batches)
-        back = torch.argsort(torch.cat(places)).to(self.device)
-        shares = [len(place) / len(back) for place in places]
+        else:
+            parts, inside = micro_batches(own, settings.micro_batches)
+            back = torch.cat(inside).argsort().to(self.device)
+            shares = [len(part) / len(places) for part in inside]
 
-        def loss_of(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-            logits, errors = zip(*outputs, strict=True)
-            error = sum(share * error for share, error in zip(shares, errors, strict=True))
-            return objective.loss(torch.cat(logits)[back], error)
+            def loss_of_parts(outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+                logits, errors = zip(*outputs, strict=True)
+                return loss_of(torch.cat(logits)[back], sum(share * error for share, error in zip(shares, errors, strict=True)))
 
-        return cached_gradients(
-            list(zip(parts, places, strict=True)),
-            lambda part: objective.compare(self._forward(part[0]), part[1].to(self.device)),
-            loss_of,
-            detached=lambda out: (leaf(out[0]), leaf(out[1])),
-            tensors=lambda out: out,
-            generator=self.generator,
-        )
+            loss = cached_gradients(
+                list(zip(parts, inside, strict=True)),
+                lambda part: compare(*part),
+                loss_of_parts,
+                detached=lambda out: (leaf(out[0]), leaf(out[1])),
+                tensors=lambda out: out,
+            )
+        sum_gradients(self.parameters)
+        return loss.detach()
 
-    def _forward(self, inputs: Sequence[Tensor]) -> Decoded:
-        """Rows of all subjects, stacked, through their layers and the shared decoder, with dropout."""
+    def _forward(self, inputs: Sequence[Tensor], dropout: Tensor | None) -> Decoded:
+        """Rows of all subjects, stacked, through their layers and the shared decoder, with the factors of dropout."""
         with autocast(self.device, self.settings.precision):
-            return self.shared(self.into_hidden(inputs), self.generator)
+            return self.shared(self.into_hidden(inputs), dropout)
 
     def into_hidden(self, inputs: Sequence[Tensor]) -> Tensor:
         """Rows of all subjects, stacked, through their layers."""
@@ -361,7 +375,8 @@ def leaf(values: Tensor) -> Tensor:
 
 
 def micro_batches(inputs: Sequence[Tensor], n_parts: int) -> tuple[list[list[Tensor]], list[Tensor]]:
-    """Parts with about equally many rows of every subject, and the places of each part's rows in the whole batch."""
+    """Parts with about equally many rows of every subject (no more than the smallest one has), and the places of each part's
+    rows in the whole batch."""
     n_parts = min(n_parts, *(len(x) for x in inputs))
     offsets = torch.tensor([0, *[len(x) for x in inputs[:-1]]]).cumsum(0)
     places = [torch.arange(len(x)) + offset for x, offset in zip(inputs, offsets, strict=True)]
@@ -382,7 +397,7 @@ def decode(
     for rows in responses.split(rows_at_once):
         with autocast(device, precision):
             decoded = shared(layer(rows.to(device)))
-        projected.append(_at_least_float32(decoded.projected).cpu())
-        regressed.append(_at_least_float32(decoded.regressed).cpu())
+        projected.append(precise(decoded.projected).cpu())
+        regressed.append(precise(decoded.regressed).cpu())
     found = {"projected": torch.cat(projected)}
     return found if shared.prior is not None else {**found, "regressed": torch.cat(regressed)}

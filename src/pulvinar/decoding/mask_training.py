@@ -8,13 +8,16 @@ Two ways, by `n_folds`:
   training trials then lowers no loss that M sees. (Planted world, 8,000 voxels, 600 trials: precision of the top 280 by the
   unsmoothed mask .52 with one fold, .92 with two; docs/log.md.)
 
+Of several processes each trains the layers of its folds (at most as many processes as folds have work); the mask's gradient is
+added up over them, so that a step sends one number a voxel. All draw the same numbers: the mask is that of one process.
+
 Voxels at zero are cut out of w, of M, of their optimizer states and of the responses once per round.
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -37,7 +40,9 @@ from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.learning.precision import autocast
+from pulvinar.learning.processes import is_first, n_processes, rank, send_from, summed
 from pulvinar.learning.threads import threads_for
+from pulvinar.networks.batch_norm import sum_over_processes
 from pulvinar.networks.decoder import Decoded, DecoderShape, SharedDecoder
 from pulvinar.selection.voxel_mask import Combine, Round, Schedule, close_round, voxel_budget
 
@@ -175,6 +180,14 @@ def require_full_folds(folds: Tensor, n_folds: int) -> int:
     return smallest
 
 
+class _Drawn(NamedTuple):
+    """Trials of a fold, how they are mixed, and their noise, as `LossRows` has them."""
+
+    trials: Tensor
+    mixing: Mixing
+    noise: Tensor | None
+
+
 @dataclass(frozen=True)
 class _Fold:
     """What a fold does in a step: rows that its layer learns from (the first `n_learning`) and that the mask is judged by,
@@ -283,10 +296,14 @@ class MaskTrainer(EpochTrainer):
         n_folds, losses = self.settings.n_folds, np.zeros(2)
         share = input_rate_share(self.n_alive)  # a voxel's weights, and with them its gradient, are as much smaller
         self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * share
-        mask_gradient = torch.full_like(self.mask.detach(), self.settings.l1_weight * share)  # d/dM of psi sum M, M >= 0
-        at_once = max(1, self.objective.rows_at_once // (self.part_size * n_folds))
+        once = self.settings.l1_weight * share if is_first() else 0.0
+        mask_gradient = torch.full_like(self.mask.detach(), once)  # d/dM of psi sum M, M >= 0
+        at_once = max(1, self.objective.rows_at_once // (self.part_size * n_folds)) * n_processes()
         for start in range(0, n_folds, at_once):
-            folds = [self._fold(number, parts) for number in range(n_folds)[start : start + at_once]]
+            drawn = {number: self._draw(number, parts) for number in range(n_folds)[start : start + at_once]}
+            folds = [self._fold(number, rows) for number, rows in drawn.items() if self._owner(number) == rank()]
+            if not folds:
+                continue
             rated = [part for fold in folds for part in fold.parts]
             with threads_for(self.objective.largest_product(sum(len(part.trials) for part in rated))):
                 values = self.objective.losses(rated)
@@ -301,34 +318,38 @@ class MaskTrainer(EpochTrainer):
                 self._update_layer(fold, own[0])
                 own_losses = [next(found) for _ in fold.parts]
                 losses += [own_losses[0] / n_folds, own_losses[-1] / n_folds]
-        self.mask.grad = mask_gradient
+        self.mask.grad = sum_over_processes(mask_gradient)
         self.optimizer.step()
         self.mask.grad = None
         with torch.no_grad():
             self.mask.clamp_(min=0)
             if not self.settings.shrink:  # momentum would lift cut voxels off zero again
                 self.mask.mul_(self.kept.to(self.device))
-        return losses
+        return np.array(summed(losses.tolist()))
+
+    def _owner(self, fold: int) -> int:
+        """The process that trains the layer of a fold."""
+        return fold % n_processes()
+
+    def _draw(self, number: int, parts: Sequence[Tensor]) -> "list[_Drawn]":
+        """The rows of a fold, those that its layer learns from first. With one fold the layer and the mask have the same."""
+        others = [parts[other] for other in range(len(parts)) if other != number]
+        drawn = []
+        for place, trials in enumerate([torch.cat(others), parts[number]] if others else [parts[number]]):
+            mixing = draw_mixing(len(trials), self.generator, beta=self.settings.mixing_beta)
+            noise = self.objective.noise(len(trials), self.generator) if place == 0 else None
+            drawn.append(_Drawn(trials, mixing, noise))
+        return drawn
 
     @torch.no_grad()
-    def _fold(self, number: int, parts: Sequence[Tensor]) -> "_Fold":
-        """The rows of a fold, through its layer. With one fold the layer and the mask have the same rows."""
-        others = [parts[other] for other in range(len(parts)) if other != number]
-        trials = [torch.cat(others), parts[number]] if others else [parts[number]]
-        responses, mixings, noise = [], [], None
-        for place, own in enumerate(trials):
-            mixings.append(draw_mixing(len(own), self.generator, beta=self.settings.mixing_beta))
-            responses.append(mixings[-1].apply(self.responses[own]))
-            if place == 0:
-                noise = self.objective.noise(len(own), self.generator)
-        stacked = torch.cat(responses).to(self.device)
+    def _fold(self, number: int, drawn: "Sequence[_Drawn]") -> "_Fold":
+        """The rows of a fold, through its layer."""
+        sizes = [len(rows.trials) for rows in drawn]
+        stacked = torch.cat([rows.mixing.apply(self.responses[rows.trials]) for rows in drawn]).to(self.device)
         masked = stacked * self.mask
-        outputs = (masked @ self.weights[number] + self.biases[number]).split([len(own) for own in trials])
-        rated = [
-            LossRows(out.clone().requires_grad_(), own, mixing, noise if place == 0 else None)
-            for place, (out, own, mixing) in enumerate(zip(outputs, trials, mixings, strict=True))
-        ]
-        return _Fold(number, len(trials[0]), stacked, masked, rated)
+        outputs = (masked @ self.weights[number] + self.biases[number]).split(sizes)
+        rated = [LossRows(out.clone().requires_grad_(), *rows) for out, rows in zip(outputs, drawn, strict=True)]
+        return _Fold(number, sizes[0], stacked, masked, rated)
 
     @torch.no_grad()
     def _update_layer(self, fold: _Fold, gradient: Tensor) -> None:
@@ -379,10 +400,24 @@ class MaskTrainer(EpochTrainer):
             parameter.data = parameter.data[inside]
             state = self.optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name][inside]
+                if name in state:  # a fold of another process has none here
+                    state[name] = state[name][inside]
+
+    def _share_layers(self) -> None:
+        """Every process has the layers of all folds, and what the optimizer knows of them, as their owners have them."""
+        if n_processes() == 1:
+            return
+        for number, layer in enumerate(zip(self.weights, self.biases, strict=True)):
+            for parameter in layer:
+                state = self.optimizer.state[parameter]
+                if not state:  # as AdamW begins
+                    state |= {"step": torch.zeros((), device=self.device)}
+                    state |= {name: torch.zeros_like(parameter.data) for name in ("exp_avg", "exp_avg_sq")}
+                send_from(self._owner(number), [parameter.data, *(state[name] for name in ("step", "exp_avg", "exp_avg_sq"))])
 
     def state(self) -> State:
         """All that a bit-identical continuation needs, the current shapes among it."""
+        self._share_layers()
         return {
             **super().state(),
             "round": self.round,
@@ -406,6 +441,7 @@ class MaskTrainer(EpochTrainer):
 
     def mean_input_weights(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Voxels still alive (indices), and the folds' mean weight (alive voxel, output), mask folded in, and bias."""
+        self._share_layers()
         weight = torch.zeros_like(self.weights[0])
         for own in self.weights:  # not stacked: at full size one copy of all layers is gigabytes
             weight += own.detach() / len(self.weights)

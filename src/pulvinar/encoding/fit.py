@@ -1,4 +1,7 @@
-"""Units of work of an encoding run, one after the other, resumable inside each: fit a subject's encoder, choose between two."""
+"""Units of work of an encoding run, one after the other, resumable inside each: fit a subject's encoder, choose between two.
+
+Ridge is not shared among processes: the first does these units alone.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +15,7 @@ from pulvinar.encoding.data import EncodedSubject
 from pulvinar.encoding.encoder import EncoderSettings, EncoderTrainer, Folds, Layers
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
+from pulvinar.learning.processes import first_alone
 from pulvinar.learning.runs import RunFolder
 from pulvinar.scores.encoding import mean_or_none
 
@@ -53,7 +57,7 @@ def encoder_unit(
     network: tag of the run's network whose layers these are, kept with the encoder; None where a run has no networks.
     """
 
-    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+    def fit_alone(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         trainer = given.trainer(layers(), settings, folds=folds)
         run_to_end(trainer, f"{given.name}: choosing layers and penalties", run, state=state, save=save)
         encoder = trainer.fit()
@@ -64,7 +68,7 @@ def encoder_unit(
         encoder["voxels"], encoder["n_voxels"] = torch.from_numpy(given.voxels), given.responses.n_voxels
         run.save(encoder, name=f"{name}-{given.name}")
 
-    return work
+    return lambda run, state, save: first_alone(lambda: fit_alone(run, state, save))
 
 
 def _summary(encoder: State) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
     untuned: layers of the training images. folds: hold out images that the network was not tuned on.
     """
 
-    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+    def choose_alone(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
         tuned = run.read(f"{TUNED}-{given.name}") or load_encoder(run, given.name)
         trainer = given.trainer(untuned(), settings, folds=folds)
         run_to_end(trainer, f"{given.name}: tuned or untuned network", run, state=state, save=save)
@@ -134,7 +138,7 @@ def choice_unit(given: EncodedSubject, untuned: Callable[[], Layers], settings: 
         run.save(tuned, name=f"{TUNED}-{given.name}")
         run.save({**load_encoder(run, given.name, name=UNTUNED), "choice": choice}, name=f"encoder-{given.name}")
 
-    return work
+    return lambda run, state, save: first_alone(lambda: choose_alone(run, state, save))
 
 
 def _mean(scores: np.ndarray | torch.Tensor, layers: np.ndarray | torch.Tensor) -> float:

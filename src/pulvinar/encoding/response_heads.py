@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pulvinar.learning.contrastive import info_nce
+from pulvinar.learning.precision import precise
+from pulvinar.learning.processes import mean_over_processes
 from pulvinar.networks.batch_norm import BatchNorm
 
 HIDDEN_SHARE, OUTPUT_SHARE, POOLED_OUTPUT_SHARE = 0.8, 0.2, 0.25  # of the voxels; pooled: of `hidden`
@@ -92,8 +94,8 @@ class ContrastiveHead(nn.Module):
         return images, self.perceptron(self.brains[self.place[subject]](responses), "brain")
 
     def loss(self, ours: Float[Tensor, "image dim"], theirs: Float[Tensor, "image dim"]) -> Float[Tensor, ""]:
-        """InfoNCE: each image has to find its response among those of the batch."""
-        return info_nce(ours, theirs, temperature=self.temperature, symmetric=self.symmetric)
+        """InfoNCE: each image has to find its response among those of the batch (of all processes, in each of which it is)."""
+        return info_nce(ours, theirs, temperature=mean_over_processes(self.temperature), symmetric=self.symmetric)
 
     def chance(self, n_images: int, responses: Tensor) -> float:
         """The loss of a model that knows nothing, on a batch of so many images."""
@@ -118,7 +120,7 @@ class RegressionHead(nn.Module):
 
     def loss(self, ours: Float[Tensor, "image voxel"], theirs: Float[Tensor, "image voxel"]) -> Float[Tensor, ""]:
         """Mean squared error."""
-        return functional.mse_loss(ours.float(), theirs.float())
+        return functional.mse_loss(precise(ours), precise(theirs))
 
     def chance(self, n_images: int, responses: Tensor) -> float:
         """The loss of predicting zeros, the mean of z-scored responses."""

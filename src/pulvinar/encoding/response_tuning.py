@@ -4,7 +4,8 @@ Every step takes a batch of one subject, subjects in turn; its images go through
 and the loss compares the two. After each epoch the loss on the validation images (training images that were held out) is taken;
 the weights of the best epoch are what remains. Randomness of a step depends on the seed and the step alone, so that a resumed
 run has the weights of an uninterrupted one. Batch-norms of the network keep their statistics (ours: batches are small, and
-weights with batch-norm folded in have none to renew).
+weights with batch-norm folded in have none to renew). Of several processes each takes its share of a batch, and the loss is
+that of the whole; the weights are those of one process, but for dropout in the network, which each draws for itself.
 """
 
 import math
@@ -26,12 +27,15 @@ from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.settings import TuningConfig
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.learning.loop import Record, require_finite
+from pulvinar.learning.precision import precise
+from pulvinar.learning.processes import agreed, gather_rows, mean_over_processes, own_rows, rank, sum_gradients
 from pulvinar.networks.staged_resnet import ResNetPass
 from pulvinar.selection.budget import BudgetConstraint
 
 SMALLEST_SPREAD = 0.05  # of unit-length embeddings, as gating.collapse has it
 VALIDATION_BATCH = 256
 STREAMS = 1_000_003  # seeds of steps lie apart by this
+PROCESSES_APART = 2**48  # and those of processes by this
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,7 +142,7 @@ class ResponseTuner:
             self.step_number += 1
             if self.step_number % len(self.turns) == 0:
                 return self._record()
-            if time.monotonic() - started > seconds:
+            if agreed(time.monotonic() - started > seconds):
                 return None
 
     def _train_mode(self) -> None:
@@ -152,21 +156,25 @@ class ResponseTuner:
         one, devices = self.subjects[subject], [] if self.device.type == "cpu" else [self.device]
         self._train_mode()
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.settings.seed * STREAMS + self.step_number)
+            torch.manual_seed(self.settings.seed * STREAMS + self.step_number + rank() * PROCESSES_APART)
             if self.part.gates is not None:
                 seed = (self.settings.seed + 1) * STREAMS + self.step_number
                 self.part.gates.generator = torch.Generator(self.device).manual_seed(seed)
-            ours, theirs = self._sides(one.rows[places], one.responses[places], subject)
+            own = own_rows(torch.from_numpy(places)).numpy()
+            ours, theirs = (gather_rows(side) for side in self._sides(one.rows[own], one.responses[own], subject))
             loss = self.head.loss(ours, theirs)
-            total = loss if self.constraint is None else loss + self.constraint.term(self._gates().share)
+            budget = None if self.constraint is None else self.constraint.term(mean_over_processes(self._gates().share))
+            total = loss if budget is None else loss + budget
             step, n_steps = self.step_number % len(self.turns) + 1, len(self.turns)
             require_finite(total, f"epoch {self.epoch + 1}, step {step} of {n_steps}")
             self.optimizer.zero_grad()
             total.backward()
+            sum_gradients(parameter for group in self.optimizer.param_groups for parameter in group["params"])
             self.optimizer.step()
         if self.constraint is not None:
-            self.constraint.update(float(self._gates().hard_share), self.step_number / self.n_steps)
-            self.sums["mac_share"] += float(self._gates().hard_share)
+            share = float(mean_over_processes(self._gates().hard_share))
+            self.constraint.update(share, self.step_number / self.n_steps)
+            self.sums["mac_share"] += share
         self.sums["loss"] += float(loss.detach())
         self.sums["spread"] += spread(ours)
 
@@ -180,7 +188,7 @@ class ResponseTuner:
         inputs = self.part.read(rows).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             features = self.part.network(inputs)
-        return self.head(features.float(), responses.to(self.device), subject)
+        return self.head(precise(features), responses.to(self.device), subject)
 
     @torch.no_grad()
     def validation_loss(self) -> tuple[float, float] | None:

@@ -45,6 +45,7 @@ from pulvinar.encoding.tuned_voxels import VoxelChoice, chosen_voxels
 from pulvinar.gating.settling import shift_onto
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import run_to_end
+from pulvinar.learning.processes import first_alone, require_rows
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.low_rank import add_adapters, merge
 from pulvinar.networks.network_cut import named_parameters_of, require_same, rest_after
@@ -117,6 +118,7 @@ def prepare(config: TuningConfig, experiment: Experiment) -> Prepared:
             own = opened.plans[tag].tuned_rows(given)
             if len(own) < 2:
                 raise InputError(f"responses of {given.name}: {len(own)} training images to tune on; 2 or more are needed")
+            require_rows(min(config.batch_size, len(own)), equally=True)
     network = open_network(
         config.network,
         weights=config.weights,
@@ -277,12 +279,12 @@ def fit(config: TuningConfig, prepared: Prepared, run: RunFolder) -> None:
 
 
 def _open_unit(prepared: Prepared) -> Unit:
-    def work(run: RunFolder, state: State | None, save: Callable[[State], None]) -> None:
+    def calibrate_alone(run: RunFolder) -> None:
         network, stimuli = prepared.network, prepared.experiment.stimuli
         calibrate_embedded(network, stimuli, sorted(int(row) for row in stimuli.rows(prepared.experiment.split.train)))
         run.save(network_state(network), name=f"network-{UNTUNED}")
 
-    return work
+    return lambda run, state, save: first_alone(lambda: calibrate_alone(run))
 
 
 def _tune_unit(config: TuningConfig, tag: str, plan: Plan, opened: Sequence[EncodedSubject]) -> Unit:

@@ -14,7 +14,8 @@ from pulvinar.gating.distillation_objective import seed_loss, simreg_loss
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
 from pulvinar.learning.optimizers import set_rates, warm_up_cosine
-from pulvinar.learning.precision import Precision, autocast
+from pulvinar.learning.precision import Precision, autocast, precise
+from pulvinar.learning.processes import gather_rows, n_processes, own_rows, rank, sum_gradients
 from pulvinar.learning.views import ViewSettings, make_view
 from pulvinar.networks.gated_resnet import GatedResNet
 from pulvinar.networks.heads import Head
@@ -74,7 +75,8 @@ class DistillationTrainer(EpochTrainer):
 
     Teacher and student see the same view of an image. SGD with momentum; the rate rises over `warm_share` of the run and falls
     on a cosine. The queue (SEED) starts with the teacher's embeddings of views of training images, and each batch replaces the
-    oldest.
+    oldest. Of several processes each takes its share of a batch; all draw the same numbers, so that the weights are those of
+    one process.
     """
 
     def __init__(
@@ -115,10 +117,10 @@ class DistillationTrainer(EpochTrainer):
         settings = self.settings
         done = (self.epoch * self.steps_per_epoch + step) / (settings.n_epochs * self.steps_per_epoch)
         set_rates(self.optimizer, settings.peak_rate, warm_up_cosine(done, warm_share=settings.warm_share))
-        view = self._view(rows)
-        target = self._taught(view)
+        view = self._view(own_rows(rows), part=(rank(), n_processes()))
+        target = gather_rows(self._taught(view))
         with autocast(self.device, settings.precision):
-            embedded = self.head(self.student(view).features)
+            embedded = gather_rows(self.head(self.student(view).features))
         if settings.objective == "simreg":
             loss = simreg_loss(embedded, target)
         else:
@@ -132,19 +134,20 @@ class DistillationTrainer(EpochTrainer):
         require_finite(loss, f"epoch {self.epoch + 1}, step {step + 1} of {self.steps_per_epoch}")
         self.optimizer.zero_grad()
         loss.backward()
+        sum_gradients(self.network.parameters())
         self.optimizer.step()
         if settings.objective == "seed":
             self.queue = torch.cat([self.queue[len(target) :], target])
         return loss.item()
 
-    def _view(self, rows: Tensor) -> Tensor:
+    def _view(self, rows: Tensor, part: tuple[int, int] = (0, 1)) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()])).to(self.device)
-        return make_view(images, self.views, self.generator).contiguous(memory_format=torch.channels_last)
+        return make_view(images, self.views, self.generator, part=part).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def _taught(self, view: Tensor) -> Tensor:
         with autocast(self.device, self.settings.precision):
-            return self.teacher(view).float()
+            return precise(self.teacher(view))
 
     def _fill_queue(self) -> None:
         order = torch.randperm(len(self.images), generator=self.generator)[: self.settings.queue]

@@ -5,10 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pulvinar.learning.precision import precise
+
 
 def simreg_loss(student: Float[Tensor, "image dim"], teacher: Float[Tensor, "image dim"]) -> Float[Tensor, ""]:
     """Mean over images of |s - t|^2 = 2 - 2 cos(s, t), both at length 1, in [0, 4]. Navaneet et al. 2021 (SimReg)."""
-    return 2 - 2 * functional.cosine_similarity(student.float(), teacher.detach().float()).mean()
+    return 2 - 2 * functional.cosine_similarity(precise(student), precise(teacher.detach())).mean()
 
 
 def seed_loss(
@@ -25,7 +27,7 @@ def seed_loss(
 
         L = -1/n sum_i sum_j softmax_j(t_i . c_j / teacher_temperature) log softmax_j(s_i . c_j / student_temperature).
     """
-    student, teacher, queue = (functional.normalize(part.float()) for part in (student, teacher.detach(), queue.detach()))
+    student, teacher, queue = (functional.normalize(precise(part)) for part in (student, teacher.detach(), queue.detach()))
 
     def similarities(rows: Tensor) -> Tensor:
         return torch.cat([(rows * teacher).sum(1, keepdim=True), rows @ queue.T], 1)

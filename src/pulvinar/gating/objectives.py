@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import DegenerateError
+from pulvinar.learning.precision import precise
 
 ObjectiveName = Literal["vicreg", "barlow_twins", "simsiam", "simclr"]
 Rows = Float[Tensor, "image dim"]
@@ -39,10 +40,6 @@ VARIANCE_EPSILON = 1e-4
 CORRELATION_EPSILON = 1e-5
 
 
-def _precise(rows: Tensor) -> Tensor:
-    return rows if rows.dtype == torch.float64 else rows.float()
-
-
 def _require_images(rows: Tensor) -> None:
     if len(rows) < 2:
         raise DegenerateError(f"batch: {len(rows)} image(s); variances and covariances need 2 or more")
@@ -50,19 +47,19 @@ def _require_images(rows: Tensor) -> None:
 
 def invariance_term(first: Rows, second: Rows) -> Scalar:
     """Mean squared difference of the two views' embeddings."""
-    return functional.mse_loss(_precise(first), _precise(second))
+    return functional.mse_loss(precise(first), precise(second))
 
 
 def variance_term(rows: Rows) -> Scalar:
     """v(x): mean over dimensions of relu(1 - standard deviation), unbiased variance, 1e-4 inside the root."""
     _require_images(rows)
-    return torch.relu(1 - torch.sqrt(_precise(rows).var(0) + VARIANCE_EPSILON)).mean()
+    return torch.relu(1 - torch.sqrt(precise(rows).var(0) + VARIANCE_EPSILON)).mean()
 
 
 def covariance_term(rows: Rows) -> Scalar:
     """c(x): sum of the squared off-diagonal covariances over the number of dimensions."""
     _require_images(rows)
-    rows = _precise(rows)
+    rows = precise(rows)
     n_images, n_dims = rows.shape
     centred = rows - rows.mean(0)
     gram = centred @ centred.T if n_images < n_dims else centred.T @ centred
@@ -86,7 +83,7 @@ def barlow_twins_terms(
 ) -> dict[str, Tensor]:
     """The two weighted terms of Barlow Twins; the loss is their sum."""
     _require_images(first)
-    a, b = (_standardised(_precise(rows)) for rows in (first, second))
+    a, b = (_standardised(precise(rows)) for rows in (first, second))
     n_images, n_dims = a.shape
     diagonal = (a * b).mean(0)
     squares = ((a @ a.T) * (b @ b.T)).sum() if n_images < n_dims else (a.T @ b).square().sum()
@@ -103,15 +100,15 @@ def _standardised(rows: Tensor) -> Tensor:
 
 def simsiam_terms(first: Rows, second: Rows, *, predicted_first: Rows, predicted_second: Rows) -> dict[str, Tensor]:
     """Negative cosine of each prediction and the other view's embedding, whose gradient is stopped here."""
-    cosine = functional.cosine_similarity(_precise(predicted_first), _precise(second).detach()).mean()
-    other = functional.cosine_similarity(_precise(predicted_second), _precise(first).detach()).mean()
+    cosine = functional.cosine_similarity(precise(predicted_first), precise(second).detach()).mean()
+    other = functional.cosine_similarity(precise(predicted_second), precise(first).detach()).mean()
     return {"invariance": -(cosine + other) / 2}
 
 
 def simclr_terms(first: Rows, second: Rows, *, temperature: float = 0.5) -> dict[str, Tensor]:
     """NT-Xent over both views of a batch."""
     _require_images(first)
-    rows = functional.normalize(torch.cat([_precise(first), _precise(second)]))
+    rows = functional.normalize(torch.cat([precise(first), precise(second)]))
     n_images = len(first)
     logits = rows @ rows.T / temperature
     itself = torch.eye(2 * n_images, dtype=torch.bool, device=rows.device)

@@ -79,10 +79,9 @@ def settle(encoder: GatedResNet, images: np.ndarray, config: GatedConfig, views:
         if not number and config.fix_gates is not None:
             fix_gates(encoder, images, views, budget=config.budget, margin=config.fix_margin)
             found = Shift(found.shift, mac_share(encoder, images, views, n_images=N_SETTLING_IMAGES))
-    if is_first():
-        log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
-        if abs(found.shift) > WARN_OF_SHIFT:
-            warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise gate_rate")
+    log(f"MAC share on training images {before:.4f}; logits shifted by {found.shift:+.4f}: {found.share:.4f}")
+    if abs(found.shift) > WARN_OF_SHIFT:
+        warn(f"the gates were moved by {found.shift:+.2f} to meet the budget; train longer, or raise gate_rate")
     facts = {"asked": config.budget, "share_before": before, "logit_shift": found.shift, "share_training": found.share}
     return facts | ({} if config.fix_gates is None else fixed_shares(encoder))
 

@@ -42,9 +42,9 @@ PASSES: dict[Branches, tuple[tuple[Pass, ...], ...]] = {  # of every encoder
 GENERATORS = ("weights", "order", "views", "gates")
 
 
-def generator_of(name: str, seed: int, *, part: int = 0) -> torch.Generator:
-    """One of the generators that a run derives from its seed; `part` for what differs between processes."""
-    return seeded(seed * 64 + part, GENERATORS.index(name), n_streams=len(GENERATORS))
+def generator_of(name: str, seed: int) -> torch.Generator:
+    """One of the generators that a run derives from its seed."""
+    return seeded(seed * 64, GENERATORS.index(name), n_streams=len(GENERATORS))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimi
 from pulvinar.learning.loop import Record, require_finite
 from pulvinar.learning.optimizers import make_optimizer, parameter_groups, set_rates, warm_up_cosine
 from pulvinar.learning.precision import autocast
-from pulvinar.learning.processes import gather_states, n_processes, own_rows, rank, sum_gradients
+from pulvinar.learning.processes import gather_rows, n_processes, own_rows, rank, sum_gradients
 from pulvinar.learning.views import make_view
 from pulvinar.selection.budget import BudgetConstraint, tightness
 
@@ -67,8 +67,7 @@ class SiameseTrainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.images, self.config, self.views = images, config, config.views()
         self.loss = SiameseLoss(config, network.encoder(gated=True).macs)
-        parts = {"views": rank()}  # every process has views of its own
-        self.generators = {name: generator_of(name, config.seed, part=parts.get(name, 0)) for name in GENERATORS}
+        self.generators = {name: generator_of(name, config.seed) for name in GENERATORS}  # all processes draw the same
         gating = config.gating if network.gate_parameters() else None
         groups = parameter_groups(
             network,
@@ -165,9 +164,10 @@ class SiameseTrainer:
             self._look(branches)
 
     def draw_views(self, rows: Tensor) -> list[Tensor]:
-        """The views of these images, on the device, channels last."""
+        """The views of these images, this process's of a batch, on the device, channels last."""
         images = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()])).to(self.device, non_blocking=True)
-        drawn = [make_view(images, view, self.generators["views"]) for view in self.views]
+        part = (rank(), n_processes())
+        drawn = [make_view(images, view, self.generators["views"], part=part) for view in self.views]
         return [view.contiguous(memory_format=torch.channels_last) for view in drawn]
 
     def step(self, views: Sequence[Tensor]) -> tuple[dict[str, float], tuple[Branch, Branch]]:
@@ -223,8 +223,8 @@ class SiameseTrainer:
 
     def _look(self, branches: tuple[Branch, Branch]) -> None:
         """Take the collapse watch's numbers from this batch."""
-        first, second = (branch.projected[:N_HEALTH_IMAGES].detach() for branch in branches)
-        features = branches[1].features[:N_HEALTH_IMAGES].detach()
+        parts = (branches[0].projected, branches[1].projected, branches[1].features)
+        first, second, features = (gather_rows(part.detach())[:N_HEALTH_IMAGES] for part in parts)
         self.watch.see(health(features, first, second), epoch=self.epoch, n_images=len(first))
 
     def _record(self) -> Record:
@@ -257,7 +257,7 @@ class SiameseTrainer:
             "network": dict(self.network.state_dict()),
             "optimizer": optimizer_state(self.optimizer),
             "constraint": self.constraint.state() if self.constraint is not None else None,
-            "generators": {name: gather_states(generator.get_state()) for name, generator in self.generators.items()},
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
             "order": self.order,
             "sums": self.sums,
             "watch": self.watch.state(),
@@ -270,10 +270,10 @@ class SiameseTrainer:
         restore_optimizer(self.optimizer, [_moved(part, self.device) for part in state["optimizer"]])
         if self.constraint is not None:
             self.constraint.restore(state["constraint"])
-        for name, states in state["generators"].items():
-            if len(states) != n_processes():
-                raise InputError(f"this run began on {len(states)} processes; continue it on as many, not on {n_processes()}")
-            self.generators[name].set_state(states[rank()])
+        for name, drawn in state["generators"].items():
+            if isinstance(drawn, list) and len(drawn) > 1:
+                raise InputError("this run was begun by an earlier version on several processes; fit it anew")
+            self.generators[name].set_state(drawn[0] if isinstance(drawn, list) else drawn)
         self.order, self.sums = state["order"], dict(state["sums"])
         self.watch.restore(state["watch"])
 

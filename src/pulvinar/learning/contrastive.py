@@ -18,10 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-
-def _precise(values: Tensor) -> Tensor:
-    """Float32, or float64 where they are."""
-    return values if values.dtype == torch.float64 else values.float()
+from pulvinar.learning.precision import precise
 
 
 def similarity(
@@ -48,7 +45,7 @@ class Targets(NamedTuple):
 
 def soft_cross_entropy(logits: Float[Tensor, "*batch row row"], targets: Targets) -> Float[Tensor, "*batch"]:
     """The loss L above, of each batch: both directions, float32 (float64 of float64)."""
-    logits = _precise(logits)
+    logits = precise(logits)
     to_image = (targets.brain_to_image * logits.log_softmax(dim=-1)).sum((-2, -1))
     to_brain = (targets.image_to_brain * logits.mT.log_softmax(dim=-1)).sum((-2, -1))
     return (to_image + to_brain) / (-2 * logits.shape[-1])
@@ -66,7 +63,7 @@ def info_nce(
     symmetric: the mean of this and its transpose (CLIP's loss). With queries of images and candidates of brains the first is
     the loss of Mulrooney & Brockmeier (2024), for each image a softmax over the batch's brain responses.
     """
-    logits = similarity(_precise(queries), _precise(candidates), temperature=temperature)
+    logits = similarity(precise(queries), precise(candidates), temperature=temperature)
     targets = torch.eye(len(logits), device=logits.device)
     if symmetric:
         return soft_cross_entropy(logits, Targets(targets, targets))
@@ -87,5 +84,5 @@ def mixco_targets(weight: Float[Tensor, "*batch row"], partner: Int[Tensor, "*ba
 
 def soft_clip_targets(true: Float[Tensor, "*batch row dim"], *, temperature: float) -> Targets:
     """Targets of SoftCLIP (Scotti et al. 2023): A = B = softmax over rows of the images' own similarities."""
-    own = _precise(similarities(true, true, temperature=temperature)).softmax(dim=-1)
+    own = precise(similarities(true, true, temperature=temperature)).softmax(dim=-1)
     return Targets(own, own)

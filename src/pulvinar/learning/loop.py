@@ -15,7 +15,7 @@ from torch import Tensor
 from pulvinar.core.errors import DegenerateError
 from pulvinar.core.progress import REPORTER, bar, log
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
-from pulvinar.learning.processes import agreed, is_first
+from pulvinar.learning.processes import agreed
 from pulvinar.learning.runs import SECONDS_BETWEEN_CHECKPOINTS, RunFolder
 
 Record = dict[str, Any]
@@ -156,9 +156,7 @@ def run_to_end(
             pieces.ended()
             stop = agreed(REPORTER.waits)
             if run is not None and not trainer.done and (agreed(run.due()) or stop):
-                reached = trainer.state()
-                if is_first():
-                    (save or run.save)(reached)
+                (save or run.save)(trainer.state())
                 pieces.saved()
             if stop and not trainer.done:  # what is done is kept by who called
                 REPORTER.raise_interrupt()

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -17,3 +18,8 @@ def uses_bfloat16(device: torch.device, precision: Precision) -> bool:
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The context in which networks compute with this precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))
+
+
+def precise(values: Tensor) -> Tensor:
+    """What a loss is computed in: float32, or float64 where the values are."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -197,13 +197,21 @@ class RunFolder:
         return time.monotonic() - self._last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS
 
     def save(self, state: checkpoints.State, *, name: str = "latest") -> None:
-        """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl."""
+        """Write a checkpoint, with the metrics so far inside it, and metrics.jsonl.
+
+        Of several processes, which all come here, the first writes it and the others go on when it is there.
+        """
+        if is_first():
+            self._write(state, name)
+        self._last_checkpoint = time.monotonic()
+        wait()
+
+    def _write(self, state: checkpoints.State, name: str) -> None:
         self.facts["seconds"] = time.monotonic() - self._started
         checkpoints.save(self.path / "checkpoints" / f"{name}.safetensors", {**state, "records": self.records})
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(to_jsonable(record)) + "\n" for record in self.records))
         write_json(self.path / "run.json", self.facts)
         self._send()
-        self._last_checkpoint = time.monotonic()
         detail(f"checkpoint: {self.path / 'checkpoints' / name}.safetensors, {self.facts['seconds']:.0f} s after the start")
 
     def load(self) -> checkpoints.State | None:
@@ -233,13 +241,15 @@ class RunFolder:
                 write_json(self.path / "run.json", self.facts)
 
     def finish(self, **facts: Any) -> None:
-        """Mark the fit as ended, record what it found, and warn of losses that rose."""
+        """Mark the fit as ended, record what it found, and warn of losses that rose. Several processes: as `save`."""
         for text in troubles(self.records):
             warn(text)
             self.caution(text)
         self.facts.update(facts, status="finished", seconds=time.monotonic() - self._started)
-        write_json(self.path / "run.json", self.facts)
-        self._send()
+        if is_first():
+            write_json(self.path / "run.json", self.facts)
+            self._send()
+        wait()
         log(f"finished in {self.facts['seconds']:.0f} s: {self.path}")
 
     def warn_of_other_device(self) -> None:

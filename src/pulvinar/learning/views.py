@@ -11,6 +11,7 @@ Differs from a chain of per-image transforms:
   image; their strengths are drawn per image.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -90,8 +91,8 @@ class ViewParameters:
     """What was drawn for each image of a batch.
 
     crops: (image, 4) top, left, height, width in whole pixels. flipped, jittered, grey, blurred, solarised: (image,) bool.
-    factors: (image, 3) of brightness, contrast, saturation. hue: (image,) turns. sigma: (image,) pixels. orders: for each group
-    of images the order of brightness 0, contrast 1, saturation 2, hue 3.
+    factors: (image, 3) of brightness, contrast, saturation. hue: (image,) turns. sigma: (image,) pixels. orders: of each image,
+    that of brightness 0, contrast 1, saturation 2, hue 3; neighbours share one.
     """
 
     crops: Tensor
@@ -110,6 +111,10 @@ class ViewParameters:
         moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
+    def of(self, images: slice) -> "ViewParameters":
+        """Those of some of the images."""
+        return ViewParameters(**{name: value[images] for name, value in vars(self).items()})
+
 
 def draw(settings: ViewSettings, n_images: int, height: int, width: int, generator: torch.Generator) -> ViewParameters:
     """Parameters of one view of each image, on the generator's device."""
@@ -118,9 +123,12 @@ def draw(settings: ViewSettings, n_images: int, height: int, width: int, generat
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator, device=device)
 
+    def order_of_four() -> list[int]:
+        return torch.randperm(4, generator=generator, device=device).tolist()
+
     strengths = torch.tensor([settings.brightness, settings.contrast, settings.saturation], device=device)
     factors = 1 + strengths * uniform(n_images, 3, low=-1, high=1)
-    n_groups = min(settings.order_groups, n_images)
+    groups = torch.arange(n_images).tensor_split(min(settings.order_groups, n_images))
     return ViewParameters(
         crops=_draw_crops(settings, n_images, height, width, generator),
         flipped=uniform(n_images) < settings.flip_probability,
@@ -131,7 +139,7 @@ def draw(settings: ViewSettings, n_images: int, height: int, width: int, generat
         blurred=uniform(n_images) < settings.blur_probability,
         sigma=uniform(n_images, low=settings.blur_sigma[0], high=settings.blur_sigma[1]),
         solarised=uniform(n_images) < settings.solarise_probability,
-        orders=[torch.randperm(4, generator=generator, device=device).tolist() for _ in range(n_groups)],
+        orders=[order for group in groups for order in [order_of_four()] * len(group)],
     )
 
 
@@ -176,10 +184,14 @@ def make_views(images: Tensor, settings: ViewSettings, generator: torch.Generato
     return [make_view(images, settings, generator) for _ in range(n_views)]
 
 
-def make_view(images: Tensor, settings: ViewSettings, generator: torch.Generator) -> Tensor:
-    """One random view of each image; see `make_views`."""
-    pixels = as_pixels(images)
-    parameters = draw(settings, len(pixels), pixels.shape[2], pixels.shape[3], generator)
+def make_view(images: Tensor, settings: ViewSettings, generator: torch.Generator, *, part: tuple[int, int] = (0, 1)) -> Tensor:
+    """One random view of each image; see `make_views`.
+
+    part: (index, n_parts) where the images are a part of a batch, spread over processes that all draw for the whole batch.
+    """
+    pixels, (index, n_parts) = as_pixels(images), part
+    n, height, width = len(pixels), *pixels.shape[2:]
+    parameters = draw(settings, n * n_parts, height, width, generator).of(slice(index * n, (index + 1) * n))
     return normalise(apply(pixels, parameters, settings), settings)
 
 
@@ -338,9 +350,9 @@ def _jitter(views: Tensor, parameters: ViewParameters) -> Tensor:
         (saturation, factors[2]),
         (hue, turns),
     ]
-    rows = torch.arange(len(views)).tensor_split(len(parameters.orders))
-    for group, order in zip(rows, parameters.orders, strict=True):
-        part = slice(int(group[0]), int(group[-1]) + 1)
+    end = 0
+    for order, alike in itertools.groupby(parameters.orders):
+        part = slice(end, end := end + len(list(alike)))
         changed = views[part]
         for number in order:
             operation, strength = operations[number]

@@ -6,6 +6,7 @@ of all processes together, and so are the gradients. Every process must hold the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Float
@@ -13,10 +14,23 @@ from torch import Tensor
 from torch import distributed as processes
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
 
 def n_processes() -> int:
-    """Processes that train together; 1 without torch.distributed."""
-    return processes.get_world_size() if processes.is_available() and processes.is_initialized() else 1
+    """Processes that train together; 1 without torch.distributed, and in a block that is done `alone`."""
+    together = processes.is_available() and processes.is_initialized() and not _ALONE.get()
+    return processes.get_world_size() if together else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block that this process does as if there were no others."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -28,6 +28,7 @@ from pulvinar.decoding.decoder_training import DecoderTrainer
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
+from pulvinar.learning.processes import require_rows
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.networks.diffusion_prior import require_diffusers
@@ -67,6 +68,7 @@ def prepare(config: Config, experiment: Experiment) -> Prepared:
     for name in others:
         voxels = require_target_roi(experiment, config.roi, name)
         own = scaled_trials(experiment, name, scaling=config.scaling, voxels=voxels, drop_bad_voxels=config.drop_bad_voxels)
+        require_rows(min(config.batch_size, len(own.responses)))
         trials[name] = own.with_target(experiment, embedding)
     return Prepared(embedding=embedding, trials=trials)
 
@@ -103,6 +105,7 @@ METHOD = Method(
     name="cross_subject_decoder",
     config=Config,
     needs=("responses of two or more subjects", "an annotated ROI in each but the target"),
+    on_several_devices=True,
     prepare=prepare,
     fit=fit,
     phases=phases,

@@ -164,6 +164,7 @@ METHOD = Method(
     published=published(
         "decoding", ("troi/table1", "troi/table2"), metrics=("image_to_brain_top1", "brain_to_image_top1"), dataset="NSD subj1"
     ),
+    on_several_devices=True,
     pretrained=PRETRAINED,
     reads_pretrained=lambda config: config.pretrain,
     of_pretrained=("centre",),

@@ -154,6 +154,7 @@ def _method(*, name: str, summary: str, config: type[TuningConfig], rows: list[d
         config=config,
         needs=("responses of one or more subjects", "the images"),
         topic="encoding",
+        on_several_devices=True,
         published=rows,
         prepare=prepare,
         fit=fit,

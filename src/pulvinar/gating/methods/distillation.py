@@ -35,6 +35,7 @@ from pulvinar.gating.settings import ScoreSettings
 from pulvinar.learning.backbone_runs import Backbone, load_backbone, save_backbone
 from pulvinar.learning.loop import run_to_end, seeded
 from pulvinar.learning.method import Method
+from pulvinar.learning.processes import require_rows
 from pulvinar.learning.runs import RunFolder
 from pulvinar.learning.views import ViewSettings
 from pulvinar.networks.gated_resnet import GatedResNet, Pass
@@ -85,6 +86,7 @@ class Prepared:
 def prepare(config: Config, data: ImageSet) -> ImageSet:
     """What can be wrong with the images, before a teacher is trained."""
     data.require_batch(config.batch_size)
+    require_rows(config.batch_size, equally=True)
     return data
 
 
@@ -183,6 +185,7 @@ METHOD = Method(
     needs=("training images", "a finished run that keeps a backbone, the teacher", "labels for the evaluation alone"),
     topic="self_supervised",
     published=published("gating", ("dual-gating/table3",)),
+    on_several_devices=True,
     pretrained="dual_gating",
     scored_by=USUAL,
     prepare=prepare,

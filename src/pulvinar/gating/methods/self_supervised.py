@@ -36,7 +36,7 @@ from pulvinar.gating.siamese_training import SiameseTrainer, require_batch
 from pulvinar.learning.backbone_runs import load_backbone, save_backbone
 from pulvinar.learning.loop import run_to_end
 from pulvinar.learning.method import Method
-from pulvinar.learning.processes import is_first, start, wait
+from pulvinar.learning.processes import first_alone
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.macs import Macs, count_macs
 from pulvinar.networks.resnet_shape import ResNetShape
@@ -107,7 +107,6 @@ def prepare(config: SelfSupervisedConfig, data: ImageSet) -> Prepared:
 
 def fit(config: SelfSupervisedConfig, prepared: Prepared, run: RunFolder) -> None:
     """Train with checkpoints to the end, settle the gates on the budget, write the checkpoint "network", finish the run."""
-    start()
     images, macs = prepared.data.train, prepared.macs
     network = make_network(config, prepared.data.side)
     trainer = SiameseTrainer(network, images, config)
@@ -121,14 +120,13 @@ def fit(config: SelfSupervisedConfig, prepared: Prepared, run: RunFolder) -> Non
         "floor": macs.floor_share,
     }
     facts: dict[str, Any] = {"network": described, "images_per_second": trainer.images_per_second()}
-    if trainer.gating:
-        facts["budget"] = settle(network.encoder(gated=True), images, trainer.gating, trainer.views[0])
-    if is_first():
-        encoders = [dict(encoder.state_dict()) for encoder in network.encoders]
-        run.save({"encoders": {str(number): state for number, state in enumerate(encoders)}}, name="network")
-        save_backbone(run, network.encoder(gated="gated" in PASSES[config.pairing][0]), config.views()[0])
-        run.finish(**facts)
-    wait()
+    if (gating := trainer.gating) is not None:
+        gated = network.encoder(gated=True)
+        first_alone(lambda: facts.update(budget=settle(gated, images, gating, trainer.views[0])))
+    encoders = [dict(encoder.state_dict()) for encoder in network.encoders]
+    run.save({"encoders": {str(number): state for number, state in enumerate(encoders)}}, name="network")
+    save_backbone(run, network.encoder(gated="gated" in PASSES[config.pairing][0]), config.views()[0])
+    run.finish(**facts)
 
 
 def evaluate_dense(
