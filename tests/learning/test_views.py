@@ -102,6 +102,7 @@ def test_a_view_is_its_operations_in_order(images):
     ours = apply(pixels, parameters, settings)
     operations = [oracle.adjust_brightness, oracle.adjust_contrast, oracle.adjust_saturation, oracle.adjust_hue]
     assert len({tuple(order) for order in parameters.orders}) > 1
+    assert parameters.orders == [order for order in parameters.orders[::4] for _ in range(4)]  # 12 images, 3 groups
     for row, image in enumerate(pixels):
         top, left, height, width = parameters.crops[row].tolist()
         expected = oracle.resized_crop(
@@ -111,7 +112,7 @@ def test_a_view_is_its_operations_in_order(images):
             expected = oracle.horizontal_flip(expected)
         if parameters.jittered[row]:
             strengths = [*parameters.factors[row].tolist(), float(parameters.hue[row])]
-            for number in parameters.orders[row // 4]:  # 12 images, 3 groups
+            for number in parameters.orders[row]:
                 expected = operations[number](expected, strengths[number])
         if parameters.grey[row]:
             expected = oracle.rgb_to_grayscale(expected, 3)
@@ -167,6 +168,15 @@ def test_same_generator_same_bits(images):
     assert not torch.equal(one[0], one[1])
     assert one[0].shape == (12, 3, 24, 24)
     assert one[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 4])
+def test_views_of_parts_of_a_batch_are_those_of_the_whole(images, n_parts):
+    """As processes make them that all draw for the whole batch; 5 groups do not end where the parts do."""
+    settings = ViewSettings(blur_probability=0.5, order_groups=5)
+    whole = make_view(images, settings, generator(5))
+    parts = [make_view(rows, settings, generator(5), part=(index, n_parts)) for index, rows in enumerate(images.chunk(n_parts))]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
 
 
 def test_everything_off_is_the_crop_alone(images):
