@@ -16,7 +16,7 @@ import pytest
 
 from pulvinar.app import registry
 from pulvinar.app.data import open_data, simulate
-from pulvinar.app.fetch import _subject, fetch
+from pulvinar.app.fetch import Record, _subject, fetch
 from pulvinar.cli import main
 from pulvinar.core.errors import FileError, InputError, NotFoundError
 from pulvinar.data import downloads
@@ -162,6 +162,22 @@ def test_names_that_lead_out_of_the_folder_are_refused(web: Web, tmp_path: Path)
     web.files["/mirror/fetched.json"] = json.dumps({"files": {"../x": {"bytes": 1, "sha256": "0" * 64}}}).encode()
     with pytest.raises(FileError, match=r"its name '\.\./x' would lead out of the folder"):
         fetch("bold5000", out=str(tmp_path / "here"), subjects=("1",), mirror=f"{web.url}/mirror")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"dataset": "bold5000"}',
+        '{"dataset": "bold5000", "files": {"a": 1}, "archives": {}}',
+        '{"dataset": "bold5000", "files": {"a": {"bytes": 1}}, "archives": {}}',
+        '{"dataset": "bold5000", "files": {}, "archives": {"a.zip": ["b"]}}',
+    ],
+)
+def test_a_record_that_holds_something_else_is_refused(tmp_path: Path, content: str):
+    (tmp_path / "fetched.json").write_text(content)
+    with pytest.raises(FileError, match=r"fetched\.json"):
+        Record(tmp_path, "bold5000")
 
 
 def test_a_fetched_folder_is_a_mirror(web: Web, tmp_path: Path):

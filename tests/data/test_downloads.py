@@ -67,6 +67,17 @@ def test_part_of_an_earlier_call_is_continued(web: Web, tmp_path: Path):
     assert arrived[0] == 600_000
 
 
+@pytest.mark.parametrize(
+    "note", ["[1]", "3", '{"url": "U", "tag": "x", "bytes": "9"}', '{"url": "U", "tag": "x", "bytes": [9]}']
+)
+def test_a_note_that_holds_something_else_begins_anew(web: Web, client: Client, tmp_path: Path, note: str):
+    """Oracle: what the server has."""
+    (tmp_path / "a.bin.part").write_bytes(b"other")
+    (tmp_path / "a.bin.part.json").write_text(note.replace("U", f"{web.url}/a.bin"))
+    get(client, web, tmp_path, n_bytes=None)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("has_tags", [True, False], ids=["tag", "no tag"])
 def test_part_of_a_file_that_has_changed_is_thrown_away(web: Web, client: Client, tmp_path: Path, has_tags: bool):
     web.faults.tags = has_tags

@@ -1,6 +1,7 @@
 """Small files of every kind that pulvinar reads, as its own writers and the libraries of the field write them."""
 
 import contextlib
+import hashlib
 import pickle
 import shutil
 import sys
@@ -30,6 +31,9 @@ from pulvinar.data.stimuli import Stimuli
 from pulvinar.datasets.algonauts2019.submission import write_submission
 from pulvinar.learning import checkpoints
 from pulvinar.rsa.rsatoolbox_files import from_matrices, write_rdm_file
+
+for _folder in ("", "datasets"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / _folder))
 
 WRITERS: dict[str, Callable[[Path], None]] = {}
 GRID, AFFINE = (6, 5, 4), np.diag([2.0, 2.0, 2.0, 1.0])
@@ -318,6 +322,117 @@ def nsd(folder: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(betas.transpose(3, 2, 1, 0), AFFINE), folder / "betas_session01.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.ones((3, 3, 3), np.int16), AFFINE), folder / "nsdgeneral.nii.gz")
     (folder / "prf.mgz.ctab").write_text("0 Unknown\n1 V1v 10 20 30 0\n")
+
+
+@kind
+def nsd_beside(folder: Path) -> None:
+    """Tables and designs of NSD-synthetic and NSD-imagery, with one small file of betas of each."""
+    from pulvinar.datasets.nsd import beside_writer
+
+    rng = generator()
+    orders = {"synthetic": beside_writer.synthetic_order(rng), "imagery": beside_writer.imagery_order(rng)}
+    beside_writer.write_tables(folder, ("synthetic", "imagery"), [orders, orders], 0)
+    for path in folder.rglob("nsdimagery_subj02_*"):
+        path.unlink()
+    place = folder / "nsddata/experiments/nsdimagery/rawtargetimages"
+    place.mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(place / "a.png")
+    shown = [beside_writer.condition(letter, target) for letter in "AB" for target in range(6)]
+    (place / "stimuli_info.csv").write_text("condition,file_name\n" + "".join(f"{one},a.png\n" for one in shown))
+    for name, n_betas in (("synthetic", 744), ("imagery", 720)):
+        betas = rng.integers(-300, 300, (n_betas, 2, 2, 2)).astype(np.int16)
+        with h5py.File(folder / f"betas_nsd{name}.hdf5", "w") as file:
+            file.create_dataset("betas", data=betas, chunks=(n_betas, 1, 1, 1))
+
+
+# --- whole data sets ----------------------------------------------------------------------------------------------------
+
+
+@kind
+def layouts(folder: Path) -> None:
+    """Every data set in its layout, as the contract of data sets has it."""
+    from test_contract import LAYOUTS
+
+    for name, layout in LAYOUTS.items():
+        (folder / name).mkdir()
+        layout.write(folder / name)
+
+
+@kind
+def glmsingle(folder: Path) -> None:
+    """BIDS with the betas of GLMsingle in both of its forms, for the mask and the events of the first run."""
+    from test_contract import LAYOUTS
+
+    LAYOUTS["bids"].write(folder)
+    grid = nibabel.load(next((folder / "set").rglob("*_mask.nii.gz"))).shape
+    n_trials = sum(path.read_text().count("\timage\t") for path in (folder / "set").rglob("*_events.tsv"))
+    values = generator().normal(size=(*grid[:3], n_trials)).astype(np.float32)
+    place = folder / "set/derivatives/glmsingle/sub-01"
+    place.mkdir(parents=True)
+    with h5py.File(place / "TYPED_FITHRF_GLMDENOISE_RR.hdf5", "w") as file:
+        file.create_dataset("betasmd", data=values, compression="gzip")
+    other = folder / "of_matlab/derivatives/glmsingle/sub-01"
+    shutil.copytree(folder / "set", folder / "of_matlab", ignore=shutil.ignore_patterns("TYPED*"))
+    write_matlab_7_3(other / "TYPED_FITHRF_GLMDENOISE_RR.mat", {"modelmd": values})
+
+
+@kind
+def own_arrays(folder: Path) -> None:
+    """Descriptions of responses in MATLAB files with a named order of axes, in .npy, and in a table; masks and ceilings."""
+    import planted_study as study
+
+    n_voxels = 15
+    roi = (np.arange(n_voxels) % 3 == 0).astype(float)[:, None]
+    values = study.values(n_voxels)
+    for name in ("five", "seven", "numpy", "table"):
+        place = folder / name
+        place.mkdir()
+        np.save(place / "xyz.npy", generator().normal(size=(n_voxels, 3)) * 20)
+        if name == "five":
+            scipy.io.savemat(place / "betas.mat", {"betas": values.T, "V1": roi, "nc": roi / 2})
+        elif name == "seven":
+            write_matlab_7_3(place / "betas.mat", {"betas": values.T, "V1": roi, "nc": roi / 2})
+        elif name == "numpy":
+            np.save(place / "betas.npy", values)
+        else:
+            rows = [",".join([shown, *map(str, row)]) for shown, row in zip(study.order(), values, strict=True)]
+            columns = ",".join(["stimulus", *(f"v{number}" for number in range(n_voxels))])
+            (place / "betas.csv").write_text("\n".join([columns, *rows, ""]))
+        said = {
+            "numpy": 'responses = "betas.npy"',
+            "table": 'responses = "betas.csv"\nvoxel_columns = "v"',
+        }.get(
+            name,
+            'responses = { file = "betas.mat", array = "betas" }\naxes = "voxel,trial"\n'
+            'rois.V1 = { file = "betas.mat", array = "V1" }\nnoise_ceiling = { file = "betas.mat", array = "nc" }',
+        )
+        study.write(place, f'{said}\ncoordinates = "xyz.npy"', trials=name != "table")
+
+
+@kind
+def listings(folder: Path) -> None:
+    """What S3, figshare and a mirror say of their files, and the record of a fetched folder."""
+    entries = "".join(
+        f'<Contents><Key>set/s{row}.h5</Key><ETag>"{row:032x}"</ETag><Size>{row}</Size></Contents>' for row in range(4)
+    )
+    (folder / "s3.xml").write_text(
+        f'<?xml version="1.0"?><ListBucketResult xmlns="x"><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>'
+    )
+    files = [
+        {"name": f"s{row}.h5", "download_url": f"https://x.org/{row}", "size": row, "computed_md5": "0" * 32}
+        for row in range(4)
+    ]
+    write_json(folder / "figshare.json", {"files": files})
+    record = {f"s{row}.h5": {"bytes": 1, "sha256": "0" * 64, "source": "x", "compared_with": "size"} for row in range(4)}
+    write_json(folder / "mirror.json", {"dataset": "x", "files": record, "archives": {"a.zip": ["s1.h5"]}})
+    (folder / "fetched").mkdir()
+    (folder / "fetched/s1.h5").write_bytes(b"a")
+    record["s1.h5"]["sha256"] = hashlib.sha256(b"a").hexdigest()
+    (folder / "s2.h5.part").write_bytes(b"a")
+    write_json(folder / "s2.h5.part.json", {"url": "https://x.org/s2.h5", "bytes": 9, "tag": "x"})
+    write_json(
+        folder / "fetched/fetched.json", {"dataset": "x", "files": record, "archives": {"a.zip": ["s1.h5"]}}, sealed=True
+    )
 
 
 # --- networks -----------------------------------------------------------------------------------------------------------

@@ -6,26 +6,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+Kind = Literal["file", "folder", "command"]
 TARGETS: dict[str, "Target"] = {}
 
 
 @dataclass(frozen=True)
 class Target:
-    """read: called with the folder and the damaged file in it; files: which of a seed folder are damaged; slow: a command."""
+    """read: called with the folder and the damaged file in it; files: which of a seed folder are damaged; kind: what a case takes."""
 
     seeds: str
     files: tuple[str, ...]
     read: Callable[[Path, Path], Any]
-    slow: bool = False
+    kind: Kind = "file"
 
 
-def target(name: str, seeds: str, *files: str, slow: bool = False) -> Callable[[Callable[[Path, Path], Any]], Any]:
+def target(name: str, seeds: str, *files: str, kind: Kind = "file") -> Callable[[Callable[[Path, Path], Any]], Any]:
     def keep(read: Callable[[Path, Path], Any]) -> Any:
-        TARGETS[name] = Target(seeds, files, read, slow)
+        TARGETS[name] = Target(seeds, files, read, kind)
         return read
 
     return keep
@@ -275,6 +276,125 @@ def _experiments(folder: Path, _: Path) -> None:
     inspect(found)
 
 
+@target("NSD-synthetic and NSD-imagery", "nsd_beside", "**/*.mat", "**/*.tsv", "**/*.hdf5", "**/*.csv")
+def _beside_nsd(folder: Path, file: Path) -> None:
+    from pulvinar.datasets.nsd import beside
+    from pulvinar.datasets.nsd import files as nsd_files
+
+    if file.suffix == ".hdf5":
+        grid, voxels = nsd_files.Grid(path=folder, shape=(2, 2, 2), affine=np.eye(4)), np.argwhere(np.ones((2, 2, 2), bool))
+        n_betas = 744 if "synthetic" in file.name else 720
+        use(nsd_files.read_hdf5_session(file, voxels, grid, n_trials=n_betas))
+    elif file.suffix == ".mat":
+        beside.open_beside(folder, "subj01", "synthetic", one_back="drop")
+    else:
+        found = beside.open_beside(folder, "subj01", "imagery", one_back="drop")
+        beside.images_of(folder, "imagery", found.ids, size=None, gamma="stored")
+
+
+@target("descriptions", "own_arrays", "*/*.mat", "*/*.npy", "*/*.csv", "*/*.npz", "*/*.toml")
+def _descriptions(_: Path, file: Path) -> None:
+    from pulvinar.datasets.arrays import read_description
+
+    use_experiment(read_description(file.parent / "study.toml"))
+
+
+class Answers:
+    """Stands where the web is: gives a file, whatever is asked."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def get(self, url: str, most: int, *, what: str) -> bytes:
+        return self.file.read_bytes()[:most]
+
+    def json(self, url: str, most: int, *, missing_ok: bool = False) -> Any:
+        from pulvinar.core.storage import read_json
+
+        content = read_json(self.file)
+        return content["files"][:999] if self.file.name.startswith("figshare") and isinstance(content, dict) else content
+
+
+@target("listings, records of fetched files", "listings", "s3.xml", "*.json", "fetched/fetched.json")
+def _listings(folder: Path, file: Path) -> None:
+    from pulvinar.app.fetch import Record
+    from pulvinar.data import downloads
+    from pulvinar.data import published_files as published
+
+    client: Any = Answers(file)
+    if file.name == "s3.xml":
+        list(published._of_s3("s3://bucket/set", "", client, None))
+    elif file.name == "figshare.json":
+        published._of_figshare("figshare:1", client, None)
+    elif file.name == "mirror.json":
+        published._mirrored("https://mirror.org/x", client)
+    elif file.name == "s2.h5.part.json":
+        downloads._Part(folder / "s2.h5", "https://x.org/s2.h5", 9, "", lambda n: None)
+    else:
+        record = Record(folder / "fetched", "x")
+        for unpack in (False, True):
+            record.has(published.RemoteFile(path="a.zip" if unpack else "s1.h5", url="https://x.org/s1.h5", unpack=unpack))
+
+
+# --- whole data sets ----------------------------------------------------------------------------------------------------
+
+TEXTS = ("json", "tsv", "csv", "txt", "toml", "ctab")
+READ_FROM = (*TEXTS, "nii", "gz", "h5", "hdf5", "mat", "npy", "npz", "mgh", "mgz", "white", "tar", "gii")
+
+
+def use_experiment(found: Any) -> None:
+    """The first and last trial of everyone, and a picture."""
+    for responses in found.subjects.values():
+        use(responses.read(np.array([0, responses.n_trials - 1])))
+    if found.stimuli.read_image is not None:
+        found.stimuli.image(0)
+
+
+def whole(
+    name: str, source: str, folder: str, *, kind: str = "experiment", seeds: str = "layouts", files: str = "**/*."
+) -> None:
+    """A data set in its layout, any of whose files that are no pictures is damaged."""
+
+    @target(name, f"{seeds}/{folder}", *(f"{files}{suffix}" for suffix in READ_FROM), kind="folder")
+    def _read(place: Path, _: Path) -> None:
+        from pulvinar.app.data import open_data
+
+        found = open_data(kind, source.format(root=place))
+        if kind == "experiment":
+            use_experiment(found)
+        else:
+            for target in found.targets.values():
+                use(target.rdms)
+
+
+SOURCES = {
+    "nsd": "nsd:{root}?subjects=1",
+    "mindeye2": "mindeye2:{root}?subjects=1",
+    "algonauts2023": "algonauts2023:{root}",
+    "nod": "nod:{root}",
+    "arrays": "{root}/study.toml",
+    "bids": "bids:{root}/set?estimate=lsa&confounds=motion,scrub",
+    "bold5000": "bold5000:{root}/set",
+    "god": "god:{root}/set",
+    "deeprecon": "deeprecon:{root}/set",
+    "laion_fmri": "laion_fmri:{root}/set",
+    "mosaic": "mosaic:{root}/set",
+    "things_fmri": "things_fmri:{root}/set",
+    "simulated": "{root}/world",
+}
+for _name, _source in SOURCES.items():
+    whole(f"data set {_name}", _source, _name)
+whole("data set algonauts2019", "algonauts2019:{root}/set", "algonauts2019", kind="dissimilarities")
+whole("betas of GLMsingle, HDF5", "bids:{root}/set?estimate=glmsingle", "", seeds="glmsingle", files="set/**/glmsingle/**/*.")
+whole(
+    "betas of GLMsingle, MATLAB",
+    "bids:{root}/of_matlab?estimate=glmsingle",
+    "",
+    seeds="glmsingle",
+    files="of_matlab/**/glmsingle/**/*.",
+)
+
+
 # --- commands -----------------------------------------------------------------------------------------------------------
 
 
@@ -312,69 +432,69 @@ RUN = (
     "run/pretrained/*.json",
     "run/pretrained/*.toml",
     "run/pretrained/checkpoints/*",
-    slow=True,
+    kind="command",
 )
 def _evaluate(folder: Path, _: Path) -> None:
     command("evaluate", folder / "run", "--only-selection")
 
 
-@target("report RUN, troi", "troi_run", *RUN, slow=True)
+@target("report RUN, troi", "troi_run", *RUN, kind="command")
 def _report(folder: Path, _: Path) -> None:
     command("report", folder / "run", "--out", folder / "page.html")
 
 
-@target("evaluate RUN, encoding", "encoding_run", *RUN, slow=True)
+@target("evaluate RUN, encoding", "encoding_run", *RUN, kind="command")
 def _evaluate_encoding(folder: Path, _: Path) -> None:
     command("evaluate", folder / "run", "--only-selection")
 
 
-@target("report RUN, encoding", "encoding_run", *RUN, slow=True)
+@target("report RUN, encoding", "encoding_run", *RUN, kind="command")
 def _report_encoding(folder: Path, _: Path) -> None:
     command("report", folder / "run", "--out", folder / "page.html")
 
 
-@target("encoding information RUN", "encoding_run", *RUN, slow=True)
+@target("encoding information RUN", "encoding_run", *RUN, kind="command")
 def _information(folder: Path, _: Path) -> None:
     command("encoding", "information", folder / "run", "--permutations", "5")
 
 
-@target("encoding transfer RUN", "encoding_run", *RUN, slow=True)
+@target("encoding transfer RUN", "encoding_run", *RUN, kind="command")
 def _transfer(folder: Path, _: Path) -> None:
     command("encoding", "transfer", folder / "run", "--untuned", folder / "run")
 
 
-@target("evaluate RUN, aggregation", "aggregation_run", *RUN, slow=True)
+@target("evaluate RUN, aggregation", "aggregation_run", *RUN, kind="command")
 def _evaluate_aggregation(folder: Path, _: Path) -> None:
     command("evaluate", folder / "run", "--only-selection")
 
 
-@target("predict RUN", "aggregation_run", *RUN, "images/*.png", slow=True)
+@target("predict RUN", "aggregation_run", *RUN, "images/*.png", kind="command")
 def _predict(folder: Path, _: Path) -> None:
     command("predict", folder / "run", "--images", folder / "images", "--out", folder / "out.npy")
 
 
-@target("report RUN, rsa", "aggregation_run", *RUN, slow=True)
+@target("report RUN, rsa", "aggregation_run", *RUN, kind="command")
 def _report_rsa(folder: Path, _: Path) -> None:
     command("report", folder / "run", "--out", folder / "page.html")
 
 
-@target("rsa compare", "dissimilarities", "all.npz", "model.npy", "toolbox.h5", "measured.npz", slow=True)
+@target("rsa compare", "dissimilarities", "all.npz", "model.npy", "toolbox.h5", "measured.npz", kind="command")
 def _compare(folder: Path, file: Path) -> None:
     model = folder / "model.npy" if file.name == "measured.npz" else file
     command("rsa", "compare", model, folder / "measured.npz", "--permutations", "20", "--bootstrap", "20")
 
 
-@target("evaluate RUN, self-supervised", "self_supervised_run", *RUN, slow=True)
+@target("evaluate RUN, self-supervised", "self_supervised_run", *RUN, kind="command")
 def _evaluate_self_supervised(folder: Path, _: Path) -> None:
     command("evaluate", folder / "run", "--only-selection")
 
 
-@target("report RUN, self-supervised", "self_supervised_run", *RUN, slow=True)
+@target("report RUN, self-supervised", "self_supervised_run", *RUN, kind="command")
 def _report_self_supervised(folder: Path, _: Path) -> None:
     command("report", folder / "run", "--out", folder / "page.html")
 
 
-@target("networks for use", "self_supervised_run", "net/*", slow=True)
+@target("networks for use", "self_supervised_run", "net/*", kind="command")
 def _network(folder: Path, _: Path) -> None:
     from pulvinar.deploy.files import load, load_config
 

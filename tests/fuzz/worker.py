@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -50,7 +51,7 @@ def outcome(name: str, seed: str, seeds: Path, work: Path) -> dict:
     file.write_bytes(changed)
     os.utime(file)
     Path("/proc/self/clear_refs").write_text("5")
-    before, _ = resident()
+    (before, _), began = resident(), time.process_time()
     found, said = "ok", ""
     try:
         target.read(folder, file)
@@ -60,10 +61,10 @@ def outcome(name: str, seed: str, seeds: Path, work: Path) -> dict:
         found, said = "memory", place_of(error)
     except Exception as error:
         found, said = "raw", place_of(error)
-    grown = resident()[1] - before
+    grown, seconds = resident()[1] - before, time.process_time() - began
     if found in ("ok", "refused") and grown > LARGEST:
         found, said = "memory", f"{grown / 2**30:.1f} GB; {said[:100]}"
-    return {"outcome": found, "said": said, "file": file.relative_to(folder).as_posix(), "bytes": grown}
+    return {"outcome": found, "said": said, "file": file.relative_to(folder).as_posix(), "bytes": grown, "seconds": seconds}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pulvinar.core.errors import FileError, InputError, NotFoundError, PulvinarE
 from pulvinar.core.locks import holding
 from pulvinar.core.places import remove_left_overs
 from pulvinar.core.progress import bar, log, warn
-from pulvinar.core.storage import checksum, read_json, write_json
+from pulvinar.core.storage import checksum, read_json, reading, write_json
 from pulvinar.data.archives import unpack
 from pulvinar.data.dataset import Dataset, Facts
 from pulvinar.data.downloads import Client, Fetched, without_credentials
@@ -152,7 +152,7 @@ class Record:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self._path = folder, folder / RECORD
         self._content: dict[str, Any] = (
-            read_json(self._path) if self._path.is_file() else {"dataset": name, "files": {}, "archives": {}}
+            _read_record(self._path) if self._path.is_file() else {"dataset": name, "files": {}, "archives": {}}
         )
         if self._content.get("dataset") != name:
             raise FileError(f"{self._path}: the folder holds {self._content.get('dataset')}, not {name}; name another one")
@@ -205,6 +205,19 @@ class Record:
         else:
             self._content["files"][file.path] = _entry(file, fetched)
         write_json(self._path, self._content, sealed=True)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The content of a `fetched.json`; `FileError` where it is not what `Record` writes."""
+    content = read_json(path)
+    with reading(path, "the record of a fetched folder"):
+        if not all({"bytes", "sha256"} <= entry.keys() for entry in content["files"].values()):
+            raise FileError(f"{path}: a file stands there without its bytes and SHA-256")
+        known = content["files"].keys()
+        unknown = [one for members in content["archives"].values() for one in members if one not in known]
+    if unknown:
+        raise FileError(f"{path}: {unknown[0]} came out of an archive, but is not among its files; fetch into another folder")
+    return content
 
 
 def _entry(file: RemoteFile, fetched: Fetched) -> dict[str, Any]:

@@ -216,6 +216,8 @@ class _Part:
             known = read_json(self.note)
         except FileError:
             known = {}
+        if not isinstance(known, dict) or not isinstance(known.get("bytes"), int | None):
+            known = {}
         size, here = known.get("bytes"), self.file.stat().st_size
         same = known.get("url") == without_credentials(self.url) and (self.n_bytes is None or size in (None, self.n_bytes))
         self.n_bytes = size if same and self.n_bytes is None else self.n_bytes
