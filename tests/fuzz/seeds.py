@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import pickle
 import shutil
 import sys
@@ -422,7 +423,7 @@ def listings(folder: Path) -> None:
         {"name": f"s{row}.h5", "download_url": f"https://x.org/{row}", "size": row, "computed_md5": "0" * 32}
         for row in range(4)
     ]
-    write_json(folder / "figshare.json", {"files": files})
+    (folder / "figshare.json").write_text(json.dumps(files))
     record = {f"s{row}.h5": {"bytes": 1, "sha256": "0" * 64, "source": "x", "compared_with": "size"} for row in range(4)}
     write_json(folder / "mirror.json", {"dataset": "x", "files": record, "archives": {"a.zip": ["s1.h5"]}})
     (folder / "fetched").mkdir()

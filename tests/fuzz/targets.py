@@ -311,8 +311,7 @@ class Answers:
     def json(self, url: str, most: int, *, missing_ok: bool = False) -> Any:
         from pulvinar.core.storage import read_json
 
-        content = read_json(self.file)
-        return content["files"][:999] if self.file.name.startswith("figshare") and isinstance(content, dict) else content
+        return read_json(self.file)
 
 
 @target("listings, records of fetched files", "listings", "s3.xml", "*.json", "fetched/fetched.json")

@@ -1,0 +1,176 @@
+"""Runs of every method killed at random moments and resumed: `python benchmarks/kills.py FOLDER [--kills 100] [--only …]`.
+
+For each method a tiny fit with its evaluation runs once undisturbed. Then it runs again, is killed with SIGKILL after a random
+part of the processor time that it takes, and goes on with `--resume`; every second one is killed once more before it ends. What
+is compared, file by file: weights, tables, predictions and records are to be those of the undisturbed run, bit for bit; nothing
+half-written may be left. One line of JSON for each kill in FOLDER/kills.jsonl, from which a stopped benchmark goes on.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "app"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from safetensors.torch import load_file
+from tiny_methods import METHODS, QUICK, tiny_dissimilarities, tiny_experiment, tiny_images
+
+from pulvinar.app import registry
+from pulvinar.cli import main as pulvinar
+from pulvinar.data.experiment import save
+from pulvinar.learning import runs
+
+OF_THE_MOMENT = ("environment.json", "run.json", "config.toml")  # host, versions, times; settings name the folder
+MORE = {"n_permutations": 20}
+OWN: dict[str, dict[str, object]] = {  # what a method needs beside QUICK
+    name: {"network": "squeezenet1_1", "image_size": 32, "pool": 4, "epochs": 2} for name in ("ridge_encoding",)
+}
+
+
+def write_data(folder: Path) -> dict[str, Path]:
+    """The tiny data of each kind, as `--data` takes them."""
+    places = {"experiment": folder / "experiment", "images": folder / "images.npz", "dissimilarities": folder / "rdms.npz"}
+    if places["dissimilarities"].is_file():
+        return places
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(places["experiment"], ignore_errors=True)
+    save(tiny_experiment(), places["experiment"])
+    made, rdms = tiny_images(), tiny_dissimilarities()
+    np.savez(places["images"], x_train=made.train, y_train=made.train_labels, x_test=made.test, y_test=made.test_labels)
+    pixels = np.stack([rdms.stimuli.image(row) for row in range(len(rdms.stimuli.ids))])
+    np.savez(places["dissimilarities"], images=pixels, fmri_evc=rdms.targets["evc"].rdms)
+    return places
+
+
+def settings_of(name: str) -> list[str]:
+    """Those of QUICK that the method and its pretrained runs have."""
+    method, prefix, found = registry.method(name), "", []
+    while method is not None:
+        known = {field.name for field in dataclasses.fields(method.config)}
+        given = QUICK[method.data] | MORE | OWN.get(method.name, {})
+        found += [f"{prefix}{key}={value}" for key, value in given.items() if key in known]
+        prefix += "pretrained."
+        method = registry.method(method.pretrained) if method.pretrained else None
+    return found
+
+
+def processor_seconds(process: int) -> float:
+    """What a process and its ended children have used of the processor; infinite where it is gone."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return float("inf")
+
+
+def child(arguments: list[str], kill_after: float | None = None) -> tuple[int, float]:
+    """Run a command in a fork of this process, killed once it has used so much of the processor; its end and seconds."""
+    process = os.fork()
+    if process == 0:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        os._exit(pulvinar(arguments))
+    while kill_after is not None:
+        if processor_seconds(process) >= kill_after:
+            os.kill(process, signal.SIGKILL)
+            break
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.002)
+    _, status, used = os.wait4(process, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+
+def content(run: Path) -> dict[str, object]:
+    """What is compared of a run: tensors of checkpoints by their bytes, every other file as it is."""
+    found: dict[str, object] = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if not path.is_file() or path.name in OF_THE_MOMENT:
+            continue
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+            found |= {f"{name} {key}": tensors[key].numpy().tobytes() for key in sorted(tensors)}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def differences(run: Path, whole: Path) -> list[str]:
+    ours, theirs = content(run), content(whole)
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def fit_command(name: str, data: Path, run: Path) -> list[str]:
+    scored = ["--evaluate", "--only-selection"] if registry.method(name).evaluate is not None else []
+    return ["fit", name, "--data", str(data), "--out", str(run), "--resume", *scored, "--quiet", "--set", *settings_of(name)]
+
+
+def killed(name: str, data: Path, folder: Path, seconds: float, number: int) -> dict[str, object]:
+    """One run that is killed once or twice and then goes on to its end."""
+    chance, run = random.Random(f"{name} {number}"), folder / name / f"run{number}"
+    shutil.rmtree(run, ignore_errors=True)
+    command, ends, moments = fit_command(name, data, run), [], []
+    for _ in range(1 + number % 2):
+        moments.append(chance.uniform(0.02, 1.0) * seconds)
+        ends.append(child(command, moments[-1])[0])
+    ends.append(child(command)[0])
+    different = differences(run, folder / name / "whole")
+    if not different:
+        shutil.rmtree(run)
+    return {"method": name, "number": number, "moments": moments, "ends": ends, "differences": different}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--only", nargs="*", default=list(METHODS))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    runs.SECONDS_BETWEEN_CHECKPOINTS = -1.0  # after every epoch, so that every seam can be hit
+    places, log = write_data(given.folder / "data"), given.folder / "kills.jsonl"
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    took: dict[str, float] = {}
+    for name in given.only:
+        data, whole = places[registry.method(name).data], given.folder / name / "whole"
+        code, took[name] = child(fit_command(name, data, whole))
+        if code:
+            pulvinar([word for word in fit_command(name, data, whole) if word != "--quiet"])
+            raise SystemExit(f"{name} does not run")
+        again = given.folder / name / "again"
+        if not again.is_dir():
+            code, took[name] = child(fit_command(name, data, again))
+            print(f"{name}: {took[name]:.1f} s; differs without a kill: {differences(again, whole) or 'nothing'}", flush=True)
+    n_killed = sum(end == -signal.SIGKILL for one in done for end in one["ends"])
+    number = len(done)
+    while n_killed < given.kills:
+        name = given.only[number % len(given.only)]
+        one = killed(name, places[registry.method(name).data], given.folder, took[name], number)
+        done.append(one)
+        n_killed += sum(end == -signal.SIGKILL for end in one["ends"])
+        with log.open("a") as file:
+            file.write(json.dumps(one) + "\n")
+        number += 1
+    bad = [one for one in done if one["differences"] or one["ends"][-1]]
+    n_methods = len({one["method"] for one in done})
+    print(f"{n_killed} kills in {len(done)} runs of {n_methods} methods; {len(done) - len(bad)} ended equal")
+    for one in bad:
+        print(json.dumps(one))
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
