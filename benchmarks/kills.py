@@ -33,10 +33,8 @@ from pulvinar.data.experiment import save
 from pulvinar.learning import runs
 
 OF_THE_MOMENT = ("environment.json", "run.json", "config.toml")  # host, versions, times; settings name the folder
+NEED_A_RUN = ("picture_decoder", "distillation")  # a finished one, of another method
 MORE = {"n_permutations": 20}
-OWN: dict[str, dict[str, object]] = {  # what a method needs beside QUICK
-    name: {"network": "squeezenet1_1", "image_size": 32, "pool": 4, "epochs": 2} for name in ("ridge_encoding",)
-}
 
 
 def write_data(folder: Path) -> dict[str, Path]:
@@ -55,15 +53,11 @@ def write_data(folder: Path) -> dict[str, Path]:
 
 
 def settings_of(name: str) -> list[str]:
-    """Those of QUICK that the method and its pretrained runs have."""
-    method, prefix, found = registry.method(name), "", []
-    while method is not None:
-        known = {field.name for field in dataclasses.fields(method.config)}
-        given = QUICK[method.data] | MORE | OWN.get(method.name, {})
-        found += [f"{prefix}{key}={value}" for key, value in given.items() if key in known]
-        prefix += "pretrained."
-        method = registry.method(method.pretrained) if method.pretrained else None
-    return found
+    """Those of QUICK that the method has, and of the decoder that it pretrains."""
+    method, found = registry.method(name), []
+    known = {field.name for field in dataclasses.fields(method.config)} - ({"hidden"} if method.pretrained else set())
+    found += [f"{key}={value}" for key, value in (QUICK[method.data] | MORE).items() if key in known]
+    return found + (["pretrained.epochs=3", "pretrained.hidden=16"] if method.pretrained else [])
 
 
 def processor_seconds(process: int) -> float:
@@ -137,7 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--only", nargs="*", default=list(METHODS))
+    parser.add_argument("--only", nargs="*", default=[name for name in METHODS if name not in NEED_A_RUN])
     given = parser.parse_args()
     torch.set_num_threads(1)
     runs.SECONDS_BETWEEN_CHECKPOINTS = -1.0  # after every epoch, so that every seam can be hit
@@ -149,7 +143,7 @@ def main() -> int:
         code, took[name] = child(fit_command(name, data, whole))
         if code:
             pulvinar([word for word in fit_command(name, data, whole) if word != "--quiet"])
-            raise SystemExit(f"{name} does not run")
+            raise SystemExit(f"{name} does not run: {' '.join(fit_command(name, data, whole))}")
         again = given.folder / name / "again"
         if not again.is_dir():
             code, took[name] = child(fit_command(name, data, again))

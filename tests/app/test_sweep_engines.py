@@ -14,8 +14,8 @@ import torch
 
 import pulvinar
 from pulvinar.app.sweeps import status
-from pulvinar.app.sweeps.engines.slurm import megabytes_of, minutes_of
-from pulvinar.app.sweeps.jobs import Journal, keeping_journal
+from pulvinar.app.sweeps.engines.slurm import Config, Slurm, megabytes_of, minutes_of
+from pulvinar.app.sweeps.jobs import Job, Journal, keeping_journal
 from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.cli import main
 from pulvinar.core.config import read_toml, table_to_toml
@@ -255,3 +255,19 @@ def test_cells_on_a_dask_scheduler(serial, world, tmp_path, capfd):
     assert torch.get_num_threads() >= 1
     assert main(["sweep", str(write(tmp_path / "other", world)), "--on", "dask", "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers there" in capfd.readouterr().err
+
+
+def test_more_jobs_than_an_array_of_slurm_may_have_are_several_arrays(tmp_path, monkeypatch):
+    """SLURM's usual MaxArraySize is 1001. Oracle: each job once, and those that others wait for first."""
+    engine, arrays = object.__new__(Slurm), []
+    engine._sweep, engine._config, engine._ids = tmp_path, Config(), tmp_path / "slurm.json"
+
+    def array(self, jobs, after):
+        arrays.append((len(jobs), list(after)))
+        return {job.name: f"{len(arrays)}_{row}" for row, job in enumerate(jobs)}
+
+    monkeypatch.setattr(Slurm, "_array", array)
+    cells = [Job(name=f"c{row}", method="troi", data="d", sweep="s", after=("first",)) for row in range(2500)]
+    engine._submit([*cells, Job(name="first", method="troi", data="d", sweep="s")], known={})
+    assert arrays == [(1, []), (1000, ["1_0"]), (1000, ["1_0"]), (500, ["1_0"])]
+    assert len(set(engine.ids().values())) == 2501

@@ -27,6 +27,7 @@ from pulvinar.core.progress import log, warn
 from pulvinar.core.storage import read_json, write_json
 
 SECONDS_BETWEEN_LOOKS = 5.0
+LARGEST_ARRAY = 1000  # jobs; SLURM refuses more than its MaxArraySize, which is 1001 where nobody has set it
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+)(?::(?P<seconds>\d+))?")
 
 
@@ -135,15 +136,17 @@ class Slurm(Engine):
             yield None
 
     def _submit(self, jobs: Sequence[Job], known: dict[str, InQueue]) -> None:
-        """An array for all jobs that wait for the same ones; each id is on disk before the next array."""
+        """Arrays for all jobs that wait for the same ones; each id is on disk before the next array."""
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
             groups.setdefault(job.after, []).append(job)
         for after in sorted(groups, key=len):  # what nobody waits for comes first
-            ids = self.ids()
-            made = self._array(groups[after], [ids[name] for name in after if name in ids])
-            write_json(self._ids, ids | made)
-            log(f"submitted {len(made)} jobs: {', '.join(sorted({number.partition('_')[0] for number in made.values()}))}")
+            own = groups[after]
+            for part in (own[start : start + LARGEST_ARRAY] for start in range(0, len(own), LARGEST_ARRAY)):
+                ids = self.ids()
+                made = self._array(part, [ids[name] for name in after if name in ids])
+                write_json(self._ids, ids | made)
+                log(f"submitted {len(made)} jobs: {', '.join(sorted({number.partition('_')[0] for number in made.values()}))}")
 
     def _array(self, jobs: Sequence[Job], after: Sequence[str]) -> dict[str, str]:
         from submitit import SlurmExecutor
