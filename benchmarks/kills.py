@@ -29,6 +29,7 @@ from tiny_methods import METHODS, QUICK, tiny_dissimilarities, tiny_experiment, 
 
 from pulvinar.app import registry
 from pulvinar.cli import main as pulvinar
+from pulvinar.core.storage import SEAL
 from pulvinar.data.experiment import save
 from pulvinar.learning import runs
 
@@ -97,6 +98,9 @@ def content(run: Path) -> dict[str, object]:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
             found |= {f"{name} {key}": tensors[key].numpy().tobytes() for key in sorted(tensors)}
+        elif path.suffix == ".json":  # where the run lies is said in some, and its seal follows
+            held = json.loads(path.read_text().replace(str(run), "RUN"))
+            found[name] = {key: value for key, value in held.items() if key != SEAL} if isinstance(held, dict) else held
         else:
             found[name] = path.read_bytes()
     return found
@@ -110,6 +114,21 @@ def differences(run: Path, whole: Path) -> list[str]:
 def fit_command(name: str, data: Path, run: Path) -> list[str]:
     scored = ["--evaluate", "--only-selection"] if registry.method(name).evaluate is not None else []
     return ["fit", name, "--data", str(data), "--out", str(run), "--resume", *scored, "--quiet", "--set", *settings_of(name)]
+
+
+def undisturbed(name: str, data: Path, folder: Path) -> float:
+    """Processor seconds of a run that nothing ends early; it is made twice, and what differs then is said."""
+    whole, again, file = (folder / name / place for place in ("whole", "again", "seconds.json"))
+    if not file.is_file():
+        for run in (whole, again):
+            shutil.rmtree(run, ignore_errors=True)
+            code, seconds = child(fit_command(name, data, run))
+            if code:
+                pulvinar([word for word in fit_command(name, data, run) if word != "--quiet"])
+                raise SystemExit(f"{name} does not run: {' '.join(fit_command(name, data, run))}")
+        print(f"{name}: {seconds:.1f} s; differs without a kill: {differences(again, whole) or 'nothing'}", flush=True)
+        file.write_text(json.dumps(seconds))
+    return json.loads(file.read_text())
 
 
 def killed(name: str, data: Path, folder: Path, seconds: float, number: int) -> dict[str, object]:
@@ -137,17 +156,7 @@ def main() -> int:
     runs.SECONDS_BETWEEN_CHECKPOINTS = -1.0  # after every epoch, so that every seam can be hit
     places, log = write_data(given.folder / "data"), given.folder / "kills.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    took: dict[str, float] = {}
-    for name in given.only:
-        data, whole = places[registry.method(name).data], given.folder / name / "whole"
-        code, took[name] = child(fit_command(name, data, whole))
-        if code:
-            pulvinar([word for word in fit_command(name, data, whole) if word != "--quiet"])
-            raise SystemExit(f"{name} does not run: {' '.join(fit_command(name, data, whole))}")
-        again = given.folder / name / "again"
-        if not again.is_dir():
-            code, took[name] = child(fit_command(name, data, again))
-            print(f"{name}: {took[name]:.1f} s; differs without a kill: {differences(again, whole) or 'nothing'}", flush=True)
+    took = {name: undisturbed(name, places[registry.method(name).data], given.folder) for name in given.only}
     n_killed = sum(end == -signal.SIGKILL for one in done for end in one["ends"])
     number = len(done)
     while n_killed < given.kills:

@@ -185,23 +185,23 @@ def exponent(sizes: np.ndarray, values: np.ndarray) -> tuple[float, float]:
 
 def on_paper() -> None:
     """What pretraining of the decoder takes at the sizes of the two sets, by the counts that `--dry-run` states."""
-    config = cross_subject_decoder.Config()
-    shape = config.shape(n_tokens=1, dim=768)
     sets = {
         "NSD, 8 subjects, 15,724 voxels (nsdgeneral)": ([15_724] * 8, [27_000] * 8),
         "NSD, 8 subjects, 220,000 voxels (whole brain)": ([220_000] * 8, [27_000] * 8),
         "MOSAIC, 93 subjects, 59,412 vertices": ([59_412] * 93, [4_624] * 93),
     }
-    print(f"\npretraining, hidden {config.hidden}, pooled 768, batch {config.batch_size} a subject, {config.epochs} epochs")
-    for name, (voxels, trials) in sets.items():
-        phase = training_phase("pretraining", shape, config, n_voxels=voxels, n_trials=trials, train_shared=True)
-        state = phase.weights + phase.gradients + phase.optimizer
-        responses = sum(4 * n * t for n, t in zip(voxels, trials, strict=True))
-        work = 3 * 2 * phase.multiply_adds * phase.n_steps
-        print(
-            f"  {name}: {phase.n_trained / 1e6:,.0f} million parameters, {state / GIGABYTE:,.0f} GB with gradients and AdamW, "
-            f"responses {responses / GIGABYTE:,.0f} GB, {work:.1e} floating-point operations"
-        )
+    for hidden in (256, 4096):
+        config = cross_subject_decoder.Config(hidden=hidden)
+        shape = config.shape(n_tokens=1, dim=768)
+        print(f"\npretraining, hidden {hidden}, pooled 768, batch {config.batch_size} a subject, {config.epochs} epochs")
+        for name, (voxels, trials) in sets.items():
+            phase = training_phase("pretraining", shape, config, n_voxels=voxels, n_trials=trials, train_shared=True)
+            state, moved = phase.weights + phase.gradients + phase.optimizer, phase.updated_bytes * phase.n_steps
+            print(
+                f"  {name}: {phase.n_trained / 1e6:,.0f} million parameters, {state / GIGABYTE:,.0f} GB with gradients and "
+                f"AdamW, responses {phase.data / GIGABYTE:,.0f} GB, {phase.multiply_adds * phase.n_steps:.1e} multiply-adds, "
+                f"{moved:.1e} bytes that the optimizer moves"
+            )
 
 
 def main() -> None:
