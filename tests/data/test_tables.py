@@ -90,6 +90,8 @@ def test_missing_columns_and_cells_are_named(tmp_path):
     path = write(tmp_path, "stimuls,run\na,1\n")
     with pytest.raises(NotFoundError, match=r"trials\.csv: no column 'stimulus'; did you mean 'stimuls'"):
         read_trials([path])
+    with pytest.raises(NotFoundError, match=r"there are: image, run\. .*stimulus_column = 'image'"):
+        read_trials([write(tmp_path, "image,run\na,1\n", "image.csv")])
     with pytest.raises(InputError, match="column 'stimulus' is empty in 1 rows, first in line 3"):
         read_trials([write(tmp_path, "stimulus,run\na,1\n,2\n")])
     other = write(tmp_path, "stimulus\na\n", "other.csv")

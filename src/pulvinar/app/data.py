@@ -221,9 +221,16 @@ def convert(source: str, out: str) -> dict[str, Any]:
     if ":" in source and not Path(source).exists():
         experiment = open_experiment(source)
         folder = conversion.convert(experiment, out)
-        return {"folder": str(folder), "name": experiment.name, "subjects": list(experiment.subjects)}
-    experiment = read_description(source)
-    return {"folder": str(folders.save(experiment, out)), "name": experiment.name, "subjects": list(experiment.subjects)}
+    else:
+        experiment = read_description(source)
+        folder = folders.save(experiment, out)
+    return {
+        "folder": str(folder),
+        "name": experiment.name,
+        "subjects": list(experiment.subjects),
+        "features": list(experiment.stimuli.features),
+        "images": experiment.stimuli.images is not None,
+    }
 
 
 def simulate(

@@ -21,6 +21,9 @@ def _convert(arguments: argparse.Namespace) -> Result:
     with within(arguments.memory):
         result = convert(arguments.description, arguments.out)
     say(arguments, f"wrote {result['folder']}: {result['name']}, subjects {', '.join(result['subjects'])}")
+    say(arguments, f"next: pulvinar data inspect {result['folder']}")
+    if result["images"] and not result["features"]:
+        say(arguments, f"an embedding to decode: pulvinar data embed {result['folder']} --out embedding.npy")
     return result
 
 
