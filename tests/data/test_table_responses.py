@@ -126,6 +126,37 @@ def test_rows_of_other_subjects_are_left_out(folder):
     refused(folder, 'responses = "b.csv"', "no row of 'sub-01'.*table_subject")
 
 
+def test_subjects_named_in_another_column_are_not_taken_together(folder):
+    """Without this both subjects' rows would be this one's trials."""
+    whole = frame(participant="sub-01")
+    write(folder / "b.csv", pd.concat([whole, whole.assign(participant="sub-02", **dict.fromkeys(NAMES, 7.0))]))
+    lines = 'responses = "b.csv"\nvoxel_columns = "v"'
+    refused(folder, lines, "no column 'subject', but 'participant' names 'sub-01' and others; subject_column = 'participant'")
+    study.probe(opened(folder, lines + '\nsubject_column = "participant"', trials=False), np.arange(N_VOXELS))
+    refused(folder, lines + '\nsubject_column = "person"', "no column 'person'; ")
+
+
+def test_voxels_by_name_and_places_in_the_description(folder):
+    write(folder / "b.csv", frame())
+    listed = f'responses = "b.csv"\nvoxel_columns = {[*NAMES[:2]]}\n'
+    place = study.write(folder, listed + "coordinates = [[1, 2, 3], [4, 5, 6.5]]", trials=False)
+    found = read_description(place).subjects["sub-01"]
+    assert found.geometry.coordinates.tolist() == [[1, 2, 3], [4, 5, 6.5]]
+    whole = opened(folder, 'responses = "b.csv"', trials=False)
+    np.testing.assert_array_equal(found.values, whole.values[:, :2])
+    refused(folder, listed.replace("'v", "'w"), "no column 'w")
+    for wrong in ("[1, 2, 3]", "[[1, 2], [3, 4]]", '[["a", "b", "c"]]', "[[1, 2, 3], [4, 5]]", "[[1, 2, nan], [4, 5, 6]]"):
+        place = study.write(folder, listed + f"coordinates = {wrong}", trials=False)
+        with pytest.raises(ConfigError, match=r"coordinates is a file, or a list of \[x, y, z\] in mm"):
+            read_description(place)
+    place = study.write(folder, listed, trials=False)
+    with pytest.raises(ConfigError, match=r"none came; coordinates = \[\[x, y, z\], ...\] gives a column"):
+        read_description(place)
+    place = study.write(folder, listed + "coordinates = [[1, 2, 3]]", trials=False)
+    with pytest.raises(InputError, match="coordinates do not match: 2 voxels in the responses, 1 places"):
+        read_description(place)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -164,7 +164,7 @@ def _frames(_: Path, file: Path) -> None:
     from pulvinar.data.table_responses import TableChoice, is_table_file, responses_of, trials_of
 
     if is_table_file(file):
-        choice = TableChoice(prefix="v")
+        choice = TableChoice(voxels="v")
         use(responses_of([(file, None)], choice)[0])
         trials_of([(file, None)], choice)
 

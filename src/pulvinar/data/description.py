@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pulvinar.core.config import convert, mistakes_of, read_toml, suggest
 from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.storage import reads
@@ -31,6 +33,7 @@ ONLY_FMRIPREP = (
     *("events", "space", "task", "entities", "window_s", "trial_type", "type_column", "repetition_time"),
     "drop_unmeasured_trials",
 )
+ONLY_TABLES = ("voxel_columns", "subject_column", "table_subject")
 NUMBERS = (*ARRAY_SUFFIXES, *MATLAB_SUFFIXES)
 PER_VOXEL = (*NUMBERS, *VOLUME_SUFFIXES)  # a .dscalar.nii is a .nii too
 RESPONSES = (*PER_VOXEL, *PARQUET_SUFFIXES, *TABLE_SUFFIXES)
@@ -43,9 +46,10 @@ class SubjectFiles:
     """Where the data of one subject are. Responses come from `responses` with `trials`, or from `fmriprep` with `events`.
 
     sides: 'left' and 'right' -> the files of a hemisphere, in the place of `responses`. axes: the order of an array's axes, as
-    `AXES`; None: (trial, voxel). surface: files of one mesh, whose side is `surface_side`, or of left and right; mesh: the
-    name of one instead. greyordinates: parts of a CIFTI file. voxel_columns: how names of the columns of a table that
-    are voxels begin, table_subject: what its column `subject` calls this one. trials: none where a table says it itself.
+    `AXES`; None: (trial, voxel). coordinates: a file of them, or they themselves (voxel, 3). surface: files of one mesh, whose
+    side is `surface_side`, or of left and right; mesh: the name of one instead. greyordinates: parts of a CIFTI file.
+    voxel_columns: which columns of a table are voxels, by how their names begin or as a list of names; table_subject: what
+    its column `subject_column` calls this one. trials: none where a table says it itself.
     """
 
     name: str
@@ -56,13 +60,14 @@ class SubjectFiles:
     stimulus_column: str | None
     scale: float
     mask: Path | None
-    coordinates: NamedArray | None
+    coordinates: NamedArray | np.ndarray | None
     surface: Sequence[Path]
     surface_side: str
     mesh: str
     vertices: NamedArray | None
     greyordinates: Sequence[str]
-    voxel_columns: str
+    voxel_columns: str | Sequence[str]
+    subject_column: str
     table_subject: str
     fmriprep: Path | None
     events: Path | None
@@ -164,13 +169,14 @@ def _subject(table: dict[str, Any], number: int, folder: Path, mistakes: list[st
         stimulus_column=section.value("stimulus_column", str, None),
         scale=section.value("scale", float, 1.0),
         mask=section.file("mask", VOLUME_SUFFIXES),
-        coordinates=section.array("coordinates", section.raw("coordinates", None), NUMBERS),
+        coordinates=_coordinates(section),
         surface=surface,
         surface_side=surface_side,
         mesh=mesh,
         vertices=section.array("vertices", section.raw("vertices", None), NUMBERS),
         greyordinates=_parts(section, table),
-        voxel_columns=section.value("voxel_columns", str, ""),
+        voxel_columns=_voxel_columns(section),
+        subject_column=section.value("subject_column", str, "subject"),
         table_subject=section.value("table_subject", str, name),
         fmriprep=section.folder("fmriprep"),
         events=section.folder("events"),
@@ -258,13 +264,35 @@ def _parts(section: "_Section", table: Mapping[str, Any]) -> list[str]:
     return [part for part in given if part in PARTS] or ["left", "right"]
 
 
+def _coordinates(section: "_Section") -> NamedArray | np.ndarray | None:
+    """The file of the places of the voxels, or the places themselves: a list of [x, y, z]."""
+    given = section.raw("coordinates", None)
+    if not isinstance(given, list):
+        return section.array("coordinates", given, NUMBERS)
+    try:
+        points = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError):
+        points = np.zeros(0)
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        section.mistakes.append(f"{section.where}coordinates is a file, or a list of [x, y, z] in mm, not {given!r}")
+        return None
+    return points
+
+
+def _voxel_columns(section: "_Section") -> str | Sequence[str]:
+    """How the names of the voxels' columns begin, or those names; '' for all columns but those of trials."""
+    if isinstance(section.given.get("voxel_columns"), list):
+        return section.texts("voxel_columns")
+    return section.value("voxel_columns", str, "")
+
+
 def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str]:
     """What one subject's keys lack or say twice; looks at which keys were given, so that a missing file is not said twice."""
     found = []
     if ("responses" in given) == ("fmriprep" in given):
         found.append("one of responses (with trials) and fmriprep (with events) is needed")
     wrong_company = (
-        ("fmriprep", ("trials", "coordinates", "surface", "scale", "axes", "greyordinates", "voxel_columns", "table_subject")),
+        ("fmriprep", ("trials", "coordinates", "surface", "scale", "axes", "greyordinates", *ONLY_TABLES)),
         ("responses", ONLY_FMRIPREP),
     )
     for key, strangers in wrong_company:
@@ -280,7 +308,11 @@ def _contradictions(subject: SubjectFiles, given: Mapping[str, Any]) -> list[str
     if is_cifti_study and set(places) - {"surface"}:
         found.append(f"CIFTI says itself where its places are; {' and '.join(places)} came")
     elif "responses" in given and len(places) != 1 and not is_cifti_study:
-        found.append(f"one of mask, coordinates and surface says where the voxels are; {' and '.join(places) or 'none'} came")
+        way = "; coordinates = [[x, y, z], ...] gives a column of the table a place in mm, such as a region its centre"
+        found.append(
+            f"one of mask, coordinates and surface says where the voxels are; {' and '.join(places) or 'none'} came"
+            + (way if tables and not places else "")
+        )
     if any(_is_volume(path) for path, _ in subject.responses) and "mask" not in given:
         found.append("responses in NIfTI need a mask (NIfTI, in the same grid)")
     if "vertices" in given and "surface" not in given:

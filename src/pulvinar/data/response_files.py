@@ -103,7 +103,10 @@ def _without_bad_voxels(responses: Responses, trials: np.ndarray) -> Responses:
 def table_choice(files: SubjectFiles) -> TableChoice:
     """Which rows and columns of tables of responses are those of a subject."""
     return TableChoice(
-        stimulus_column=files.stimulus_column or "stimulus", prefix=files.voxel_columns, subject=files.table_subject
+        stimulus_column=files.stimulus_column or "stimulus",
+        voxels=files.voxel_columns,
+        subject_column=files.subject_column,
+        subject=files.table_subject,
     )
 
 
@@ -137,7 +140,8 @@ def read_subject(files: SubjectFiles, trials: Trials, runs: Sequence[fmriprep.Ru
         found = _Read(values=values, scale=scale, geometry=_read_geometry(files, mask))
     values, geometry = found.values, found.geometry
     if geometry.n_voxels != values.shape[1]:
-        places = (files.mask, files.coordinates and files.coordinates[0], *files.surface, files.mesh)
+        listed = "coordinates" if isinstance(files.coordinates, np.ndarray) else files.coordinates and files.coordinates[0]
+        places = (files.mask, listed, *files.surface, files.mesh)
         where = next(str(path) for path in places if path)
         raise InputError(
             f"{_names(files)} and {where} do not match: {values.shape[1]} voxels in the responses, {geometry.n_voxels} places"
@@ -346,6 +350,8 @@ def _cifti_geometry(files: SubjectFiles, found: Greyordinates) -> Geometry:
 def _read_geometry(files: SubjectFiles, mask: Mask | None) -> Geometry:
     if mask is not None:
         return Geometry.from_mask(mask.inside, mask.affine)
+    if isinstance(files.coordinates, np.ndarray):
+        return Geometry.from_points(files.coordinates)
     if files.coordinates is not None:
         return Geometry.from_points(_read_numbers(*files.coordinates))
     vertices = None if files.vertices is None else read_array(*files.vertices)

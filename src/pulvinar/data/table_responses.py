@@ -115,10 +115,11 @@ def read_frame(path: Path, key: str | None = None) -> Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class TableChoice:
-    """Which columns and rows: `prefix` of the voxels' columns (none: all but those of trials), and the subject's name."""
+    """Which columns and rows: those of voxels by how they begin or by name ('': all but those of trials), and the subject."""
 
     stimulus_column: str = "stimulus"
-    prefix: str = ""
+    voxels: str | Sequence[str] = ""
+    subject_column: str = "subject"
     subject: str = ""
 
 
@@ -198,8 +199,9 @@ def _few(frame: Frame) -> list[str]:
 
 def _rows(frame: Frame, choice: TableChoice) -> np.ndarray:
     """Rows of this subject: all, where the table has no column of subjects."""
-    written = frame.name_of(SUBJECT)
+    written = frame.name_of(choice.subject_column)
     if written is None:
+        _refuse_other_subjects(frame, choice)
         return np.arange(frame.n_rows)
     names = frame.texts(written)
     rows = np.array([row for row, name in enumerate(names) if name == choice.subject], dtype=np.int64)
@@ -211,14 +213,31 @@ def _rows(frame: Frame, choice: TableChoice) -> np.ndarray:
     return rows
 
 
+def _refuse_other_subjects(frame: Frame, choice: TableChoice) -> None:
+    """No column is called as that of the subjects should be, but one names this subject and others: whose rows are these?"""
+    if choice.subject_column != SUBJECT:
+        raise NotFoundError(f"{frame.path}: no column '{choice.subject_column}'{suggest(choice.subject_column, _few(frame))}")
+    for name, cells in frame.columns.items():
+        if isinstance(cells, list) and choice.subject in cells and len(set(cells)) > 1:
+            raise InputError(
+                f"{frame.path}: no column '{SUBJECT}', but '{name}' names '{choice.subject}' and others; "
+                f"subject_column = '{name}' takes the rows of this subject alone"
+            )
+
+
 def _voxel_columns(frame: Frame, choice: TableChoice) -> list[str]:
     names = frame.order or list(frame.columns)
-    if choice.prefix:
-        chosen = [name for name in names if name.startswith(choice.prefix)]
+    if choice.voxels and not isinstance(choice.voxels, str):
+        missing = [name for name in choice.voxels if name not in names]
+        if missing:
+            raise NotFoundError(f"{frame.path}: no column '{missing[0]}'{suggest(missing[0], _few(frame))}")
+        chosen = list(choice.voxels)
+    elif choice.voxels:
+        chosen = [name for name in names if name.startswith(str(choice.voxels))]
         if not chosen:
-            raise InputError(f"{frame.path}: no column begins with '{choice.prefix}'; there are {', '.join(_few(frame))}")
+            raise InputError(f"{frame.path}: no column begins with '{choice.voxels}'; there are {', '.join(_few(frame))}")
     else:
-        never = {name.casefold() for name in (*NEVER_VOXELS, choice.stimulus_column)}
+        never = {name.casefold() for name in (*NEVER_VOXELS, choice.stimulus_column, choice.subject_column)}
         chosen = [name for name in names if name.casefold() not in never and not INDEX_OF_PARQUET.fullmatch(name)]
         _refuse_no_voxels(frame, chosen)
     return chosen
@@ -236,7 +255,7 @@ def _refuse_no_voxels(frame: Frame, chosen: Sequence[str]) -> None:
     if odd:
         raise InputError(
             f"{frame.path}: is '{odd[0]}' a voxel? It holds text, or counts the rows. Say which columns are voxels by how "
-            "their names begin: voxel_columns = 'v'"
+            "their names begin, voxel_columns = 'v', or by name, voxel_columns = ['v1', 'v2']"
         )
     if not chosen:
         raise InputError(f"{frame.path}: no column is left for voxels; there are {', '.join(_few(frame))}")

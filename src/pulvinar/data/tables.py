@@ -198,8 +198,8 @@ def read_trials(paths: Sequence[Path], *, stimulus_column: str = "stimulus") -> 
     for table in tables:
         if not table.has(stimulus_column):
             raise NotFoundError(
-                f"{table.path}: no column '{stimulus_column}'{suggest(stimulus_column, list(table.columns))}. Name the one that "
-                "says what was shown with stimulus_column, e.g. stimulus_column = 'image'"
+                f"{table.path}: no column '{stimulus_column}'{suggest(stimulus_column, list(table.columns))}. Name the one "
+                "that says what was shown with stimulus_column, e.g. stimulus_column = 'image'"
             )
     ids = [name for table in tables for name in table.full_column(stimulus_column)]
     together: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pulvinar.core.config import setting
 from pulvinar.core.errors import InputError
+from pulvinar.core.notebook import counted
 from pulvinar.data.experiment import Experiment, require_target_roi
 from pulvinar.data.splits import training_trials
 from pulvinar.decoding.data import (
@@ -91,7 +92,7 @@ def fit(config: Config, prepared: Prepared, run: RunFolder) -> None:
     layers = [input_layer(d.responses.shape[1], config.hidden, generator, scale=config.input_scale) for d in data.values()]
     pairs = [(d.responses, d.target) for d in data.values()]
     trainer = DecoderTrainer(shared, layers, pairs, config, generator, train_shared=True)
-    run_to_end(trainer, f"pretraining on {len(data)} subjects", run, state=run.load(), phase="pretrain")
+    run_to_end(trainer, f"pretraining on {counted(len(data), 'subject')}", run, state=run.load(), phase="pretrain")
     result = {
         **decoder_state(shared, embedding),
         "subjects": list(data),
