@@ -256,7 +256,7 @@ def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = (),
     metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also]))
     grouped = _grouped(entries)
     rows: list[Row] = [
-        {"method": name, "setting": data, **{key: text for metric in metrics for key, text in _ours(values, entries, metric)}}
+        {"method": name, "setting": data, **{key: text for wanted in metrics for key, text in _ours(values, entries, wanted)}}
         for name, data, values in ours
     ]
     rows += [
