@@ -9,6 +9,7 @@ marked.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,9 +19,16 @@ from matplotlib.figure import Figure
 
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import InputError, NotFoundError
+from pulvinar.core.places import place_of
 from pulvinar.report import run_folder
 from pulvinar.report.drawing import DOTS_PER_INCH, marked, style
 from pulvinar.report.page import topic_page
+
+
+def __getattr__(name: str) -> Any:
+    figures = [known for known, found in globals().items() if callable(found) and getattr(found, "__module__", "") == __name__]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{suggest(name, figures)}")
+
 
 Source = str | os.PathLike[str]  # a run, or its folder
 
@@ -43,7 +51,7 @@ def panel(run: Source, name: str, *, ax: Axes | None = None) -> Figure:
 
 
 def _drawers(run: Source) -> tuple[dict[str, Callable[[], Figure]], bool]:
-    folder = Path(run)
+    folder = Path(place_of("run", run, "a run (pulvinar.load, pulvinar.fit) or its folder"))
     if folder.is_dir() and not (folder / "run.json").is_file() and any(folder.glob("*/run.json")):
         from pulvinar.gating.figures import drawers
 

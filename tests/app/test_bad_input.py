@@ -9,7 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
+import pulvinar
 from pulvinar.cli import main
+from pulvinar.core.errors import FileError, InputError
 from pulvinar.learning import checkpoints
 
 NEW = "responses/sub-03.h5"
@@ -351,3 +353,31 @@ def test_full_disk_is_said_and_leaves_no_partial_file(what, world, tmp_path, qui
     said = refusal(capsys, "fit", "troi", "--data", world, "--out", tmp_path / "run", "--set", *quick)
     assert "the disk is full" in said
     assert not [path for path in tmp_path.rglob("*") if ".partial-" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: pulvinar.fit(pulvinar.load, "troi", out="x"), r"method: a name is needed, as in fit\('troi', data, ...\)"),
+        (lambda: pulvinar.fit("troi", "world", out=3), "out: the folder to write is needed, int came"),
+        (lambda: pulvinar.fit("troi", "world", pretrained=3, out="x"), "pretrained: a run or its folder is needed, int came"),
+        (lambda: pulvinar.open_data(np.zeros((3, 4))), "source: a path, dataset:path or an xarray object .* ndarray came"),
+        (lambda: pulvinar.load(3), "run: the folder of a run is needed, int came"),
+        (lambda: pulvinar.load_backbone(None), "run: the folder of a run is needed, NoneType came"),
+        (lambda: pulvinar.plot.scores(3), "run: a run .* or its folder is needed, int came"),
+    ],
+)
+def test_arguments_of_python_that_are_something_else_are_named(call, match):
+    with pytest.raises(InputError, match=match):
+        call()
+
+
+def test_a_figure_that_there_is_not():
+    with pytest.raises(AttributeError, match="has no attribute 'score'; did you mean 'scores'"):
+        _ = pulvinar.plot.score
+
+
+def test_a_run_in_the_place_of_data_is_told(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(FileError, match=r"a run, not an experiment folder; .*pulvinar\.load"):
+        pulvinar.open_data(tmp_path)

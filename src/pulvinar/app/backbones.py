@@ -14,6 +14,7 @@ from pulvinar.app.deploy import calibration_batches
 from pulvinar.app.model_card import model_card
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import InputError, MissingDependencyError
+from pulvinar.core.places import place_of
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import atomic_path, refuse_existing
 from pulvinar.data.image_set import ImageSet
@@ -51,7 +52,7 @@ def load_backbone(
     drop channels that at most this share of them opens. num_classes: of a fresh linear head, 0 for none. seed: of the noise
     that gates are drawn with in training.
     """
-    if is_pretrained(place := os.fspath(run)):
+    if is_pretrained(place := place_of("run", run, "the folder of a run")):
         return _stored(place, mode, num_classes, calibrate)
     mode = mode or "dense"
     if mode not in get_args(Mode):

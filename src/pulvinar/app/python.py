@@ -16,6 +16,7 @@ from pulvinar.app.memory_limit import within
 from pulvinar.app.run import Run
 from pulvinar.core.config import suggest
 from pulvinar.core.errors import ConfigError, InputError, NotFoundError
+from pulvinar.core.places import place_of
 from pulvinar.data.xarray_objects import is_xarray
 
 
@@ -28,7 +29,8 @@ def open_data(source: Any, *, kind: str | None = None, target: str | None = None
     not its own. Raises `NotFoundError` for a kind or data set that there is not, and `FileError`
     or `InputError` naming the file and what is wrong in it.
     """
-    place = source if is_xarray(source) else os.fspath(source)
+    fits = "a path, dataset:path or an xarray object (arrays in memory: datasets.arrays.from_arrays)"
+    place = source if is_xarray(source) else place_of("source", source, fits)
     if kind is not None and kind not in KINDS:
         raise NotFoundError(f"kind: '{kind}' is none of {', '.join(KINDS)}{suggest(kind, list(KINDS))}")
     return open_kind(kind or ("experiment" if is_xarray(source) else kind_of(place)), place, target=target)
@@ -72,13 +74,19 @@ def fit(
     methods that keep it (`ridge_encoding`). Raises `ConfigError` for settings, `InputError` for data that do not fit the
     method, `FileError` for a folder that exists.
     """
+    if not isinstance(method, str):
+        raise InputError(f"method: a name is needed, as in fit('troi', data, ...), {type(method).__name__} came")
     given = {**_plain(_settings(settings)), **_plain(more)}
     if isinstance(pretrained, Mapping):
         given |= {f"{method_settings.PRETRAINED_PREFIX}{name}": value for name, value in _plain(pretrained).items()}
-    place = None if pretrained is None or isinstance(pretrained, Mapping) else os.fspath(pretrained)
+    place = (
+        None
+        if pretrained is None or isinstance(pretrained, Mapping)
+        else place_of("pretrained", pretrained, "a run or its folder")
+    )
     opened = open_data(data) if is_xarray(data) else data
     source = os.fspath(opened) if isinstance(opened, str | os.PathLike) else opened
-    folder = os.fspath(out)
+    folder = place_of("out", out, "the folder to write")
     options: dict[str, Any] = {"pretrained": place, "target": target, "resume": resume, "log_to": log_to}
     with within(memory, method):
         fitting.fit(method, data=source, out=folder, assignments=given, **options)

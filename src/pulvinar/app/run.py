@@ -17,6 +17,7 @@ from pulvinar.app.predict import predicted
 from pulvinar.core.config import build, suggest
 from pulvinar.core.errors import InputError, NotFoundError
 from pulvinar.core.notebook import Shown, card, counted, html_table, listed
+from pulvinar.core.places import place_of
 from pulvinar.core.storage import to_jsonable
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.stimuli import Stimuli
@@ -37,7 +38,7 @@ def load(run: "str | os.PathLike[str] | Run") -> "Run":
     run: the folder that `pulvinar fit` or `pulvinar.fit` wrote; a `Run` comes back as it is. Raises `FileError`, which says
     what is missing, where the folder is no run.
     """
-    return run if isinstance(run, Run) else Run(Path(run))
+    return run if isinstance(run, Run) else Run(Path(place_of("run", run, "the folder of a run")))
 
 
 @dataclass(frozen=True, eq=False)

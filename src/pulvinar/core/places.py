@@ -12,7 +12,7 @@ import stat
 import sys
 from pathlib import Path
 
-from pulvinar.core.errors import FileError
+from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.progress import log
 
 TEMPORARY = ".partial-"
@@ -24,6 +24,13 @@ KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def place_of(argument: str, given: object, needed: str) -> str:
+    """A path that was given as an argument, as text; `InputError` says what is needed where something else came."""
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    raise InputError(f"{argument}: {needed} is needed, {type(given).__name__} came")
 
 
 def temporary_name(path: Path) -> Path:

@@ -280,6 +280,10 @@ def load(folder: str | os.PathLike[str], *, target: str | None = None) -> Experi
     Every file is compared with checksums.json, if there is one, as `checksums` says: `FileError` names those that differ.
     """
     folder = require_folder(folder)
+    if (folder / "run.json").is_file():
+        raise FileError(
+            f"{folder}: a run, not an experiment folder; look at it with `pulvinar report`, or pulvinar.load in Python"
+        )
     if not (folder / "experiment.json").is_file():
         raise FileError(
             f"{folder}: not an experiment folder (experiment.json is missing). "
