@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -192,12 +193,16 @@ class PlainResNet(nn.Module):
         """Features, or logits where there is a head, of normalised images: (pixel / 255 - mean) / std."""
         return self.forward_head(self.forward_features(normalised))
 
-    def from_pixels(self, pixels: Tensor) -> Float[Tensor, "image output"]:
-        """The same of pixels: uint8, (image, height, width, 3) or (image, 3, height, width), or floating in [0, 1]."""
+    def from_pixels(self, pixels: Tensor | np.ndarray) -> Float[Tensor, "image output"]:
+        """The same of pixels: uint8, (image, height, width, 3) or (image, 3, height, width), or floating in [0, 1].
+
+        They may be a numpy array.
+        """
         return self(self.normalise(pixels))
 
-    def normalise(self, pixels: Tensor) -> Float[Tensor, "image 3 height width"]:
+    def normalise(self, pixels: Tensor | np.ndarray) -> Float[Tensor, "image 3 height width"]:
         """Pixels as `forward` takes them; `InputError` for numbers outside of [0, 1] (floating) and other shapes."""
+        pixels = torch.as_tensor(pixels)
         if pixels.ndim != 4 or (pixels.shape[1] != 3 and pixels.shape[-1] != 3):
             raise InputError(f"pixels: (image, 3, height, width) is needed, {tuple(pixels.shape)} came")
         first = pixels if pixels.shape[1] == 3 else pixels.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Representational similarity analysis: dissimilarity matrices, comparison, ceilings, tests. Arrays in, numbers out.
+"""Representational similarity analysis: dissimilarity matrices, comparison, ceilings. Arrays or tensors in, the same out.
 
 A name is imported when it is asked for. Matrices of activity patterns: correlation_rdm, euclidean_rdm, squared_euclidean_rdm,
 squared_mahalanobis_rdm, crossnobis_rdm; condense and expand turn square ones (image, image) into pairs and back. Compared by
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 from pulvinar.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from pulvinar.rsa.rdm_files import read_rdms
-    from pulvinar.rsa.rdm_regressor import RDMRegressor
-    from pulvinar.rsa.response_rdms import RDMSettings, build_rdms
-    from pulvinar.scores.rdm import (
+    from pulvinar.rsa.numpy_arrays import (
+        compare,
         condense,
         correlation_rdm,
         crossnobis_rdm,
         euclidean_rdm,
         expand,
+        noise_ceiling,
+        partial_spearman,
         squared_euclidean_rdm,
         squared_mahalanobis_rdm,
     )
-    from pulvinar.scores.rdm_ceiling import noise_ceiling
-    from pulvinar.scores.rdm_comparison import compare, partial_spearman
+    from pulvinar.rsa.rdm_files import read_rdms
+    from pulvinar.rsa.rdm_regressor import RDMRegressor
+    from pulvinar.rsa.response_rdms import RDMSettings, build_rdms
 
 __all__ = [
     "RDMRegressor",
@@ -47,10 +48,8 @@ _WHERE = {
     "pulvinar.rsa.rdm_files": "read_rdms",
     "pulvinar.rsa.response_rdms": "RDMSettings build_rdms",
     "pulvinar.rsa.rdm_regressor": "RDMRegressor",
-    "pulvinar.scores.rdm": "condense correlation_rdm crossnobis_rdm euclidean_rdm expand squared_euclidean_rdm "
-    "squared_mahalanobis_rdm",
-    "pulvinar.scores.rdm_ceiling": "noise_ceiling",
-    "pulvinar.scores.rdm_comparison": "compare partial_spearman",
+    "pulvinar.rsa.numpy_arrays": "compare condense correlation_rdm crossnobis_rdm euclidean_rdm expand noise_ceiling "
+    "partial_spearman squared_euclidean_rdm squared_mahalanobis_rdm",
 }
 _PLACES = {name: f"{module}:{name}" for module, names in _WHERE.items() for name in names.split()}
 __getattr__, __dir__ = lazy(__name__, _PLACES)
