@@ -49,6 +49,14 @@ def test_without_a_terminal_a_line_appears_every_ten_seconds(capsys, clock):
     ]
 
 
+def test_work_of_unknown_length_says_its_end_once(capsys, clock):
+    with progress.bar("tries", None) as shown:
+        for _ in range(3):
+            clock[0] += 11
+            shown.advance()
+    assert capsys.readouterr().err.splitlines() == ["tries: 1 in 11 s", "tries: 2 in 22 s", "tries: 3 in 33 s"]
+
+
 def test_short_work_shows_nothing(capsys, clock):
     assert list(progress.track(range(3), "work", 3)) == [0, 1, 2]
     assert capsys.readouterr().err == ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pulvinar.app import method_settings
 from pulvinar.app.recipe import Recipe
+from pulvinar.core.progress import log
 
 EXTRAS = {
     "decoding": {"open_clip": "pictures", "diffusers": "pictures"},
@@ -35,6 +36,7 @@ def missing_extras(recipe: Recipe) -> list[str]:
 @cache
 def measured_speed() -> Any:
     """How fast this machine is, on the device that a fit would use; three quarters of a second."""
+    log("measuring how fast this machine is, for the hours")
     from pulvinar.decoding.decoder_size import measure_speed
 
     return measure_speed()

@@ -229,7 +229,7 @@ def convert(source: str, out: str) -> dict[str, Any]:
         "name": experiment.name,
         "subjects": list(experiment.subjects),
         "features": list(experiment.stimuli.features),
-        "images": experiment.stimuli.images is not None,
+        "images": experiment.stimuli.read_image is not None,
     }
 
 

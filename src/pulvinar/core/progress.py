@@ -153,6 +153,7 @@ class Bar:
 
     def __init__(self, description: str, total: int | None) -> None:
         self.description, self.total, self.done, self.note = description, total, 0, ""
+        self.said = -1  # steps done when a line was last written
         self.started = self.last_line = time.monotonic()
         self._task = None if REPORTER.quiet or not terminal.is_live(sys.stderr) else _live().begin(total)
 
@@ -177,13 +178,13 @@ class Bar:
             self.last_line = now
         elif self._task is None and self.done != self.total and now - self.last_line > REPORTER.seconds_between_lines:
             log(self._text())
-            self.last_line = now
+            self.last_line, self.said = now, self.done
 
     def close(self) -> None:
-        """End the display with a last line, if the work took long enough to have shown one."""
+        """End the display with a last line, if the work took long enough to have shown one and none has said the same."""
         if self._task is not None:
             _live().end(self._task)
-        if time.monotonic() - self.started > 1.0:
+        if time.monotonic() - self.started > 1.0 and self.said != self.done:
             log(self._text())
 
 
