@@ -10,11 +10,10 @@ cd "$place"
 uv build --quiet --out-dir dist "$source"
 uvx twine check --strict dist/*
 uv venv --quiet --python "$python" env
-wheel="$(echo "$place"/dist/*.whl)" wanted="$extras"
-if [ "$extras" = all ]; then  # those that the wheel says it has
-  wanted="$(unzip -p "$wheel" '*/METADATA' | tr -d '\r' | sed -n 's/^Provides-Extra: //p' | paste -sd,)"
-fi
-uv pip install --quiet --python env --resolution "$resolution" "$wheel${wanted:+[$wanted]}"
+chosen=(${extras:+$(printf -- '--extra %s ' ${extras//,/ })})
+[ "$extras" = all ] && chosen=(--all-extras)
+# The dependencies are named beside the wheel: only then are they the direct ones that `lowest-direct` is about.
+uv pip install --quiet --python env --resolution "$resolution" -r "$source/pyproject.toml" "${chosen[@]}" dist/*.whl
 mkdir empty && cd empty
 "$place/env/bin/pulvinar" doctor
 "$place/env/bin/python" "$source/packaging/smoke.py" ${extras//,/ }
