@@ -33,6 +33,13 @@ def test_every_help_ends_with_an_example_that_parses():
             top.parse_args(given)
 
 
+def test_the_package_is_a_program():
+    """`python -m pulvinar` is `pulvinar`, and so is `python -m pulvinar.cli`."""
+    for module in ("pulvinar", "pulvinar.cli"):
+        done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("usage: pulvinar ")
+
+
 def test_flags_of_every_command_stand_before_between_and_after_its_words():
     top = cli.parser()
     for words, parser in _commands(top):

@@ -1,5 +1,7 @@
 """Scores: arrays in, numbers out. A name is imported when it is asked for; each says its formula, range and source.
 
+Arrays are numpy's, or what numpy makes arrays of: lists, tables, tensors.
+
 Encoding: correlations, explained_variance, unique_variance, algonauts_2023, permutation_test, false_discovery_rate.
 Noise ceilings: signal_to_noise, ceiling_r2, ceiling_from_repeats. Retrieval: cosine_similarities, retrieval_scores.
 Pictures: pixel_correlation, structural_similarity, two_way_identification (of a correlation_table). Selections: overlap,
@@ -7,7 +9,7 @@ stability. Information: info_nce, information_bound. Intervals: wilson_interval,
 paired_difference. Representational similarity has its own module, `pulvinar.rsa`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pulvinar.core.lazy import lazy
 
@@ -70,4 +72,11 @@ _WHERE = {
     "retrieval": "cosine_similarities retrieval_scores",
 }
 _PLACES = {name: f"pulvinar.scores.{file}:{name}" for file, names in _WHERE.items() for name in names.split()}
-__getattr__, __dir__ = lazy(__name__, _PLACES)
+_found, __dir__ = lazy(__name__, _PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    function = _found(name)
+    from pulvinar.scores.array_likes import takes_array_likes
+
+    return takes_array_likes(function)
