@@ -17,7 +17,8 @@
       settings.overlay.opacity = start.opacity ?? 1;
       const brain = draw(settings);
       setOpacity = (value) => { brain.overlay.opacity = value; brain.init(); brain.drawAll(); };
-      parent.postMessage({viewerHeight: brain.canvas.getBoundingClientRect().bottom + 4}, "*");
+      const measure = () => parent.postMessage({viewerHeight: brain.canvas.getBoundingClientRect().bottom + 4}, "*");
+      new ResizeObserver(measure).observe(brain.canvas); // also when the window gets wider or narrower
       for (const kind of ["click", "touchend", "mouseup"]) addEventListener(kind, () => tell({...brain.numSlice}));
       return brain;
     };
