@@ -310,6 +310,7 @@ class FromPixels(nn.Module):
 
     mean: Tensor
     sd: Tensor
+    refused: Tensor
 
     def __init__(self, network: CompactNetwork) -> None:
         super().__init__()
@@ -317,12 +318,13 @@ class FromPixels(nn.Module):
         like = network.stem.weight
         self.register_buffer("mean", torch.tensor(network.mean).to(like)[:, None, None])
         self.register_buffer("sd", torch.tensor(network.sd).to(like)[:, None, None])
+        self.register_buffer("refused", torch.tensor(torch.nan).to(like))  # a NaN in the code cannot be saved by torch 2.7
 
     def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
         """The features."""
         right = (images - images.clamp(-TOLERANCE, 1 + TOLERANCE)).abs().sum((1, 2, 3)) == 0  # of NaN it is NaN
         pixels = torch.where(right[:, None, None, None], images, 0.0)
-        return torch.where(right[:, None], self.network((pixels - self.mean) / self.sd), torch.nan)
+        return torch.where(right[:, None], self.network((pixels - self.mean) / self.sd), self.refused)
 
 
 def export_program(network: CompactNetwork, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -332,7 +334,7 @@ def export_program(network: CompactNetwork, path: str | os.PathLike[str]) -> dic
         raise InputError(f"{path}: a program of torch.export has a name that ends in .pt2")
     like = network.stem.weight
     example = torch.zeros(2, 3, network.size, network.size).to(like)
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)  # a named Dim is refused by torch 2.7 ("Constraints violated")
     program = torch.export.export(FromPixels(network), (example,), dynamic_shapes=shapes)
     with atomic_path(path) as temporary:
         named = temporary.with_name(temporary.name + ".pt2")  # torch wants the ending
