@@ -115,6 +115,20 @@ def test_bars_are_one_line_each_below_what_is_said_and_leave_nothing(terminal, c
     assert sys.stderr is shown_at  # rich has given it back
 
 
+def test_what_is_said_is_broken_between_words_on_a_terminal(terminal, clock):
+    shown_at = terminal()
+    with progress.bar("stage 1, selecting voxels", 1) as bar:
+        clock[0] += 2
+        bar.advance(note="round 6, 76 voxels, loss 3.4992")
+    progress.warn("a sentence that is longer than sixty columns ends in words that are whole")
+    assert shown_at.lines() == [
+        "stage 1, selecting voxels: 1/1 in 2 s  round 6, 76 voxels,",
+        "loss 3.4992",
+        "warning: a sentence that is longer than sixty columns ends",
+        "in words that are whole",
+    ]
+
+
 def test_bars_that_nobody_closes_are_taken_away(terminal, clock):
     shown_at = terminal()
     left = progress.track(range(3), "work", 3)

@@ -1,5 +1,6 @@
 """Text on a terminal."""
 
+import io
 import sys
 
 import pytest
@@ -20,3 +21,7 @@ def test_lines_are_broken_on_a_terminal_alone_and_indented_ones_further(monkeypa
     assert " ".join(" ".join(broken[1:-1]).split()) == " ".join(line.split())
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert terminal.filled(line) == line
+    error = io.StringIO()
+    assert terminal.filled(line, error) == line
+    monkeypatch.setattr(error, "isatty", lambda: True, raising=False)
+    assert len(terminal.filled(line, error).splitlines()) > 2  # of the stream that is meant, not of stdout

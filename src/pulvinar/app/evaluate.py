@@ -128,7 +128,8 @@ def _table_text(result: dict[str, Any]) -> str:
     )
     ours = next((row for row in result["rows"] if row["name"] == method.name), None)
     near = tables.near_training(result.get("near_training"), ours)
-    return "\n".join(filter(None, [f"{table}\n\n{summary}", terminal.filled(near), tables.headroom(result.get("headroom"))]))
+    told = filter(None, [summary, near, tables.headroom(result.get("headroom"))])
+    return "\n".join([table, "", *map(terminal.filled, told)])
 
 
 def _exists(source: str) -> bool:

@@ -98,12 +98,17 @@ def _pairs(found: Mapping[str, Any], without: Sequence[str]) -> str:
 def _said(value: Any) -> str:
     """A value in words: nothing is left out but the entries of long lists, which are counted."""
     if isinstance(value, Mapping):
-        return _listed([f"{str(key).replace('_', ' ')}: {_said(inner)}" for key, inner in value.items()], "; ")
+        return _listed([_entry(str(key).replace("_", " "), inner) for key, inner in value.items()], "; ")
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, str) or not isinstance(value, Sequence):
         return str(value)
     return _listed([_said(inner) for inner in value], ", ")
+
+
+def _entry(name: str, value: Any) -> str:
+    """What a mapping inside another has stands in brackets."""
+    return f"{name} ({_said(value)})" if isinstance(value, Mapping) and value else f"{name}: {_said(value)}"
 
 
 def _listed(entries: Sequence[str], between: str) -> str:

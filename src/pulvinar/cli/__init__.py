@@ -103,13 +103,17 @@ def _run(arguments: argparse.Namespace) -> int:
     except PulvinarError as error:
         if arguments.verbose or os.environ.get("PULVINAR_TRACEBACK"):
             traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
+        _say_error(str(error))
         return 2
     except MemoryError as error:
-        sys.stderr.write(f"error: not enough memory{': ' if str(error) else ''}{error}\n")
+        _say_error(f"not enough memory{': ' if str(error) else ''}{error}")
         return 2
     except OSError as error:  # what the operating system refuses, such as a folder that may not be read
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
-        sys.stderr.write(f"error: {error.filename or 'file'}: {reason}\n")
+        _say_error(f"{error.filename or 'file'}: {reason}")
         return 2
     return getattr(arguments, "exit_code", 0)
+
+
+def _say_error(text: str) -> None:
+    sys.stderr.write(terminal.filled(f"error: {text}", sys.stderr) + "\n")

@@ -82,7 +82,7 @@ class Reporter:
         if not self.to_stderr:
             LOGGER.info(message)
         elif not self.quiet:
-            sys.stderr.write(message + "\n")
+            sys.stderr.write(terminal.filled(message, sys.stderr) + "\n")
             sys.stderr.flush()
 
     def detail(self, message: str) -> None:
@@ -101,7 +101,7 @@ class Reporter:
         if once and said_before:
             return
         if self.to_stderr:
-            sys.stderr.write(f"warning: {message}\n")
+            sys.stderr.write(terminal.filled(f"warning: {message}", sys.stderr) + "\n")
             sys.stderr.flush()
         else:
             warnings.warn(message, PulvinarWarning, stacklevel=_frames_of_pulvinar())

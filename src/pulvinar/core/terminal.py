@@ -52,9 +52,12 @@ def strong(text: str) -> str:
     return f"\x1b[1m{text}\x1b[0m" if _STYLED else text
 
 
-def filled(text: str) -> str:
-    """Lines broken between words on a terminal, indented ones a little further; as they are where programs read them."""
-    if not sys.stdout.isatty():
+def filled(text: str, stream: IO[str] | None = None) -> str:
+    """Lines broken between words on a terminal, indented ones a little further; as they are where programs read them.
+
+    stream: where the text goes, stdout without it.
+    """
+    if not (stream or sys.stdout).isatty():
         return text
     return "\n".join(_wrapped(line, width(), _further(line)) or line for line in text.splitlines())
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulvinar.core.progress import track
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.pixels import require_pixels
 
@@ -117,7 +118,8 @@ class RandomConvolutionNetwork(nn.Module):
 
 def in_batches(network: Callable[[Tensor], Tensor], images: Images, *, batch_size: int = 128) -> Float[Tensor, "image dim"]:
     """Features of many images, a batch at a time."""
-    return torch.cat([network(images[batch]) for batch in blocks_of(len(images), batch_size)])
+    batches = list(blocks_of(len(images), batch_size))
+    return torch.cat([network(images[batch]) for batch in track(batches, "features of the images", len(batches))])
 
 
 def principal_components(
