@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pulvinar.app import deploy_bench
 from pulvinar.cli import main
 from pulvinar.core.errors import InputError
 from pulvinar.deploy import runtimes
@@ -215,3 +216,18 @@ def test_without_images_it_times_on_noise_and_says_so(made, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "timed on noise" in shown.err
     assert "24 pixels, noise" in shown.out
+
+
+def test_every_block_of_a_narrow_table_tells_its_rows_apart(monkeypatch):
+    """By runtime, form, batch and misses; oracle: rows that differ in misses alone."""
+    monkeypatch.setenv("COLUMNS", "60")
+    row = {"runtime": "torch eager", "form": "compact", "batch": 1, "milliseconds": 1.0, "mac_share": 0.73, "flips": 0}
+    row |= dict.fromkeys(("lower_quartile", "upper_quartile", "runtime_efficiency", "realised_share"), 1.0)
+    row |= dict.fromkeys(("realised_share_fastest", "max_relative_difference"), 0.5)
+    result = {"rows": [{**row, "miss_rate": share} for share in (0.0, 0.01)], "skipped": [], "threads": 1, "size": 16}
+    result |= {"settings": {"clock": "wall"}, "images": "noise", "promised_mac_share": 0.3, "folder": "net/bench"}
+    blocks = deploy_bench.as_text(result).split("\n\n")[:-1]
+    assert len(blocks) > 1
+    for block in blocks:
+        rows = [line.split()[:5] for line in block.splitlines() if line.startswith("torch")]
+        assert rows == [["torch", "eager", "compact", "1", misses] for misses in ("0", "1")]

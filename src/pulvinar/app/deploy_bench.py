@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pulvinar.app.data import open_data
 from pulvinar.app.stored_runs import uses_run
+from pulvinar.core import terminal
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import warn
 from pulvinar.core.sampling import evenly_spaced
@@ -136,17 +138,16 @@ def as_text(result: dict[str, Any]) -> str:
     columns = [
         Column("runtime", "runtime", lead=True),
         Column("form", "form", lead=True),
-        Column("batch", "batch", form="d"),
-        *SCORES,
+        Column("batch", "batch", form="d", lead=True),
+        *(replace(column, lead=column.key == "miss_rate") for column in SCORES),
     ]
-    lines = [Table(columns, result["rows"]).text()]
-    lines += [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
-    lines.append(
+    told = [f"{note['runtime']}, {note['form']}: skipped: {note['reason']}" for note in result["skipped"]]
+    told.append(
         f"\n{result['threads']} thread{'s' * (result['threads'] > 1)}, {result['settings']['clock']} clock, "
         f"{result['size']} pixels, {result['images']}; the gates "
         f"promise a MAC share of {result['promised_mac_share']:.3f}{_misses(result)}. Written to {result['folder']}"
     )
-    return "\n".join(lines)
+    return "\n".join([Table(columns, result["rows"]).text(), *map(terminal.filled, told)])
 
 
 def _misses(result: dict[str, Any]) -> str:

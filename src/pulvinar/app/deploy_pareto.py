@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from pulvinar.app import deploy_bench
 from pulvinar.app.data import open_data
+from pulvinar.core import terminal
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import log, track
@@ -291,16 +292,16 @@ def as_text(result: dict[str, Any]) -> str:
     columns = [Column("run", "run", lead=True), Column("form", "form", lead=True), known["mac_share"], known["milliseconds"]]
     columns += [RATIO, known["linear"], replace(known["knn"], label="1-NN")]
     rows = [{**row, "form": row["form"] + (" *" if row["on_front"] else "")} for row in result["rows"]]
-    lines = [Table(columns, rows).text(), "* no other row is at once as fast and as accurate (linear)"]
+    told = ["* no other row is at once as fast and as accurate (linear)"]
     for row in result["rows"]:
         if found := row.get("linear_minus_static"):
             between = f"{100 * found['low']:+.1f}, {100 * found['high']:+.1f}"
-            lines.append(
+            told.append(
                 f"{row['run']}: {row['form']} minus its static mask, linear {100 * found['difference']:+.1f} [{between}]"
             )
-    lines.append(
+    told.append(
         f"\n{result['runtime']}, batch {result['batch']}, {result['threads']} thread{'s' * (result['threads'] > 1)}, "
         f"{result['clock']} clock, {result['size']} pixels, {result['n_test']} test images of {result['images']}, load of this "
         f"machine {os.getloadavg()[0]:.1f}; all timed in turn, quartiles of ratios in brackets. Written to {result['folder']}"
     )
-    return "\n".join(lines)
+    return "\n".join([Table(columns, rows).text(), *map(terminal.filled, told)])

@@ -188,6 +188,7 @@ def runners_of(
     runners: dict[tuple[str, Any, int], Runner] = {}
     with bar("preparing", len(wanted)) as shown:
         for runtime, form, batch in wanted:
+            shown.advance(0, note=f"{runtime}, {form}")  # to compile takes some seconds
             try:
                 runners[runtime, form, batch] = make_runner(runtime, forms[form], batch=batch, threads=threads)
             except UnavailableError as error:
@@ -195,7 +196,7 @@ def runners_of(
                 if note not in made.skipped:
                     made.skipped.append(note)
                     log(f"{runtime}, {form}: skipped: {error}")
-            shown.advance()
+            shown.advance(note="")
     return runners
 
 
