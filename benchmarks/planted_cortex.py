@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=300, help="the first seed")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--trials", nargs="+", type=int, default=[MOST_TRIALS, MOST_TRIALS // 2])
-    parser.add_argument("--selectors", nargs="+", default=["cross_fitted", "ard", "guarded", "ard_backward"])
+    parser.add_argument("--selectors", nargs="+", default=["cross_fitted", "ard", "ard_backward"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = [*SIMPLE, *options.selectors]

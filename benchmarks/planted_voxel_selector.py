@@ -9,6 +9,7 @@ Printed per world: accuracy of a linear SVM (for an embedding: R2 of ridge regre
 standard deviation over seeds.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,16 +128,19 @@ def low_passed_univariate(world: World, count: int) -> np.ndarray:
     return low_pass_score(evidence, low_pass, "geometric") + 1e-9 * (low_pass @ evidence)
 
 
-def learned(world: World, count: int) -> np.ndarray:
+def learned(world: World, count: int, method: str = "auto") -> np.ndarray:
     """Scores of VoxelSelector; runs are its groups."""
-    groups = world.runs if world.y.ndim == 1 else None
-    return VoxelSelector(count, geometry=world.geometry).fit(world.train, world.y, groups=groups).scores_
+    groups, target = (world.runs, "classes") if world.y.ndim == 1 else (None, "embedding")
+    selector = VoxelSelector(count, method=method, target=target, geometry=world.geometry)
+    return selector.fit(world.train, world.y, groups=groups).scores_
 
 
 SELECTIONS: dict[str, Callable[[World, int], np.ndarray]] = {
     "univariate": univariate,
     "  low-passed": low_passed_univariate,
     "VoxelSelector": learned,
+    "  cross_fitted": functools.partial(learned, method="cross_fitted"),
+    "  ard": functools.partial(learned, method="ard"),
 }
 
 

@@ -23,6 +23,7 @@ from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.data.geometry import Geometry
 from pulvinar.decoding.voxel_selector import _geometry_of
 from pulvinar.estimators import VoxelSelector
+from pulvinar.selection.selectors import ard
 
 ROOT = Path(__file__).resolve().parents[1]
 N_INFORMATIVE = 36
@@ -79,6 +80,32 @@ def test_embedding_planted_voxels_are_found():
         selector = VoxelSelector(N_INFORMATIVE).fit(responses, embedding, geometry.coordinates, groups=stimulus)
         hits.append(precision(selector, informative))
     assert np.mean(hits) > 0.80, hits  # seen .88, standard deviation .05 over seeds; chance .09
+
+
+@pytest.mark.parametrize(
+    ("dims", "labelled", "given", "method"),
+    [
+        (32, False, {}, "ard"),
+        (31, False, {}, "cross_fitted"),
+        (32, True, {}, "cross_fitted"),
+        (32, False, {"n_steps": 5}, "cross_fitted"),
+        (32, False, {"sigma": 0.0}, "cross_fitted"),
+        (32, False, {"method": "univariate"}, "univariate"),
+    ],
+)
+def test_method_in_use_follows_from_what_y_holds_and_what_is_given(dims, labelled, given, method):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 40)), np.arange(60) % 20 if labelled else rng.standard_normal((60, dims))
+    found = VoxelSelector(9, target="classes" if labelled else "auto", **given).fit(x, y)
+    named = VoxelSelector(9, target=found.target, **{**given, "method": method}).fit(x, y)
+    assert found.method_ == method
+    assert_array_equal(found.scores_, named.scores_)
+
+
+def test_more_trials_than_the_joint_score_takes_are_left_to_the_mask(monkeypatch):
+    monkeypatch.setattr(ard, "MOST_TRIALS", 59)
+    rng = np.random.default_rng(0)
+    assert VoxelSelector(9).fit(rng.standard_normal((60, 40)), rng.standard_normal((60, 32))).method_ == "cross_fitted"
 
 
 def test_continuous_target_is_regression():
@@ -224,6 +251,7 @@ def test_import_and_fit_load_neither_torch_nor_nilearn():
     program = """
 import sys, numpy as np
 from pulvinar.estimators import VoxelSelector
+from pulvinar.selection.selectors import ard
 VoxelSelector(2).fit(np.random.default_rng(0).standard_normal((20, 9)), np.arange(20) % 2)
 sys.exit(", ".join({"torch", "nilearn", "nibabel"} & set(sys.modules)) or 0)
 """

@@ -43,7 +43,7 @@ def _expected_to_fail(estimator):
     }
 
 
-LONG = ("ard", "ard_backward", "guarded")  # half a minute of checks each
+LONG = ("ard", "ard_backward")  # half a minute of checks each
 WAYS = [one.name for one in selectors.every() if not (one.oracle or one.without_budget or one.name == "cross_fitted")]
 
 

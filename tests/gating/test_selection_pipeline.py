@@ -47,7 +47,7 @@ SETTINGS = troi.Config(
     near_duplicate=1.0,
     beside="usual",
 )
-LONG = ("ard_backward", "guarded")  # which fit others many times
+LONG = ("ard_backward",)  # which fits many times
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ from pulvinar.selection.cross_fitted_mask import Step, class_targets
 from pulvinar.selection.selector import VOXELS_PER_BLOCK, Evidence, Selector
 from pulvinar.selection.voxel_mask import voxel_budget
 
-LEARNED = "cross_fitted"  # the method whose own options are parameters here
+AUTO = "auto"
+LEARNED, JOINT = "cross_fitted", "ard"  # of auto; the options of the first are parameters here
+MANY_DIMS = 32  # of an embedding, from which on auto takes the second (docs/methods/voxel_selector.md)
 OPTIONS = ("ridge", "n_folds", "n_steps", "step_size")
 MANY_NUMBERS = 5  # different whole numbers from which labels may well be ratings (ours)
 Target = Literal["auto", "classes", "embedding"]
@@ -36,11 +38,12 @@ Target = Literal["auto", "classes", "embedding"]
 class VoxelSelector(SelectorMixin, BaseEstimator):
     """Select the voxels that carry what `y` asks for: labels of trials, or an embedding of their stimuli.
 
-    By default a mask over voxels is learned in front of a linear readout. The readout of each fold is fitted on the other
-    folds' trials and the mask follows what lowers its error on held-out trials; the mask is low-passed over neighbouring
-    voxels, and the best `n_voxels` are kept. This is stage 1 of TROI (voxel-selection paper, section 2.2) with cross-fitting,
-    for a linear readout solved in closed form: see `pulvinar.selection.cross_fitted_mask` for the formulas, and
-    docs/methods/voxel_selector.md for how the defaults were chosen and what it gains over an ANOVA. `method` names other ways.
+    For labels, and quantities of few numbers, a mask over voxels is learned in front of a linear readout (`cross_fitted`). The
+    readout of each fold is fitted on the other folds' trials and the mask follows what lowers its error on held-out trials; the
+    mask is low-passed over neighbouring voxels, and the best `n_voxels` are kept. This is stage 1 of TROI (voxel-selection paper,
+    section 2.2) with cross-fitting, for a linear readout solved in closed form: see `pulvinar.selection.cross_fitted_mask`.
+    For an embedding of 32 numbers or more the voxels of largest prior variance of a linear decoder's weights are kept (`ard`).
+    docs/methods/voxel_selector.md says how this was chosen and what it gains over an ANOVA. `method` names other ways.
 
     Responses are z-scored inside, per voxel, over the trials of the fit; scale runs or sessions yourself beforehand. A voxel
     that is constant over these trials has mask and score 0 and is selected only when no other voxel is left.
@@ -49,9 +52,10 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     ----------
     n_voxels : int or float, default=0.5
         How many voxels to keep: a count, or a share of all voxels in (0, 1]. Kept exactly.
-    method : str, default="cross_fitted"
-        A selector of `pulvinar list` that has a budget and sees no answer: cross_fitted (the mask above), anova, univariate
-        (the cross-validated R2 of a ridge encoding), univariate_smoothed, ceiling (signal to noise over repeats), random, ...
+    method : str, default="auto"
+        "auto" (`ard` where y is an embedding of 32 numbers or more, up to 3,000 trials, and no option of cross_fitted is given;
+        else `cross_fitted`), or a selector of `pulvinar list` that has a budget and sees no answer: cross_fitted, ard, anova,
+        univariate (the cross-validated R2 of a ridge encoding), univariate_smoothed, ceiling (signal to noise over repeats), ...
         `ridge`, `n_folds`, `n_steps` and `step_size` are of cross_fitted; `sigma` is of those with a low-pass.
     sigma : float or "auto", default="auto"
         Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" takes the one
@@ -91,6 +95,8 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         The width of the low-pass in use, 0 for none.
     n_voxels_ : int
         The budget as a count.
+    method_ : str
+        The selector in use.
     target_ : str
         What y was taken for, "classes" or "embedding".
     mask_img_ : nibabel.Nifti1Image, or nilearn.surface.SurfaceImage
@@ -132,7 +138,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         self,
         n_voxels: int | float = 0.5,
         *,
-        method: str = LEARNED,
+        method: str = AUTO,
         sigma: float | Literal["auto"] = "auto",
         ridge: float = 10.0,
         n_folds: int = 8,
@@ -167,7 +173,6 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         be as long as X. Raises ValueError (`InputError`, `DegenerateError`) for values that cannot be used, NaN among them.
         """
         check_parameters(self)
-        selector, options = self._selector(), {name: getattr(self, name) for name in OPTIONS}
         refuse_masked(X=X, y=y, coordinates=coordinates)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         targets, labels = _targets(y, len(X), self.target)
@@ -185,7 +190,11 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
             geometry=geometry,
             sigma=None if self.sigma == "auto" else float(self.sigma),
         )
-        found = selector.select(evidence, **(options if self.method == LEARNED else {}))
+        selector = self._selector(evidence)
+        self.method_ = selector.name
+        found = selector.select(
+            evidence, **({name: getattr(self, name) for name in OPTIONS} if selector.name == LEARNED else {})
+        )
         self._support, self.scores_, self.sigma_ = found.kept, found.scores.values, found.scores.sigma
         self.path_: tuple[Step, ...] = found.scores.path
         self.__dict__.pop("mask_", None)
@@ -194,8 +203,14 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         self._draw(geometry)
         return self
 
-    def _selector(self) -> Selector:
+    def _selector(self, evidence: Evidence) -> Selector:
         """The method; `InputError` where it is none that can be used here, or would not read what was given."""
+        defaults = {name: part.default for name, part in inspect.signature(type(self)).parameters.items()}
+        given = [name for name in OPTIONS if getattr(self, name) != defaults[name]]
+        if self.method == AUTO:
+            joint = selectors.selector(JOINT)
+            is_joint = evidence.labels is None and evidence.targets.shape[1] >= MANY_DIMS and joint.missing(evidence) is None
+            return joint if is_joint and not given and self.sigma == "auto" else selectors.selector(LEARNED)
         fitting = [one.name for one in selectors.every() if not (one.oracle or one.without_budget)]
         try:
             found = selectors.selector(self.method)
@@ -203,8 +218,6 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
             raise InputError(f"method: {error}") from error
         if found.name not in fitting:
             raise InputError(f"method: '{self.method}' has no budget or sees an answer; there are: {', '.join(fitting)}")
-        defaults = {name: part.default for name, part in inspect.signature(type(self)).parameters.items()}
-        given = [name for name in OPTIONS if getattr(self, name) != defaults[name]]
         if given and self.method != LEARNED:
             raise InputError(f"{' and '.join(given)}: of method='{LEARNED}', and method='{self.method}' came")
         if not found.low_pass and self.sigma not in ("auto", 0):

@@ -1,7 +1,7 @@
 """Shared ARD: how much variance a linear decoder's weights may have at each voxel, one number a voxel for all outputs.
 
 Sparse Bayesian learning (MacKay 1992; Tipping 2001, equation 16) of the decoder y_d = sum_v x_v w_vd + noise with one prior
-variance per voxel for all D outputs, w_vd ~ N(0, s2 m_v), noise ~ N(0, s2 alpha), in the kernel's form. Twenty rounds of
+variance per voxel for all D outputs, w_vd ~ N(0, s2 m_v), noise ~ N(0, s2 alpha), in the kernel's form. Four rounds of
 
     K = sum_v m_v x_v x_v',   G = (K + alpha I)^-1,   s2 = tr(Y' G Y) / (n D),
     w_v = m_v Y' G x_v (posterior mean),   gamma_v = m_v x_v' G x_v (the share of the prior that the data decide),
@@ -17,7 +17,8 @@ axes decide nearly alone; fully whitened, axes that hold nothing count as much a
 Leave-one-group-out (Allen 1974): with the intercept's direction taken out, G~ = G - 11'/(n alpha), the errors of a left-out
 group g are E_g = (G~_gg)^-1 (G Y)_g. With that direction left in, and more voxels than trials, the smallest alpha would win.
 
-Nothing guards against few trials yet, where scores of single voxels may be the better choice.
+With few trials, or targets of few dimensions, m follows their noise: hence so few rounds, and with little signal the largest alpha,
+where m keeps the order of its first update. docs/methods/selectors.md says where other selectors are the better choice.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from pulvinar.selection.selector import Evidence, Selector, VoxelScores
 from pulvinar.selection.univariate import top_voxels
 from pulvinar.selection.voxel_mask import survivors_allowed
 
-N_ROUNDS = 20
+N_ROUNDS = 4  # more follow the noise of few trials: docs/log.md
 ALPHAS = tuple(10.0 ** np.arange(-3.0, 3.25, 0.5))  # in units of a trial's mean squared response under K
 MOST_TRIALS = 3000  # of a row in a table, or of a run: time grows as their cube
 LEAST_VARIANCE = 1e-9  # of an axis of the targets, over that of the first; smaller is rounding
