@@ -108,7 +108,7 @@ def rows(geometry: Geometry) -> Iterator[tuple[str, int, list[Select]]]:
             "VoxelSelector": {"geometry": geometry},
             "  runs not given": {"geometry": geometry, "use_groups": False},
             "  no coordinates": {},
-            "  method=guarded": {"method": "guarded"},
+            "  method=ard": {"method": "ard"},
         }.items():
             yield name, count, [learned(count, state, **settings) for state in RANDOM_STATES]
 

@@ -251,7 +251,6 @@ def test_import_and_fit_load_neither_torch_nor_nilearn():
     program = """
 import sys, numpy as np
 from pulvinar.estimators import VoxelSelector
-from pulvinar.selection.selectors import ard
 VoxelSelector(2).fit(np.random.default_rng(0).standard_normal((20, 9)), np.arange(20) % 2)
 sys.exit(", ".join({"torch", "nilearn", "nibabel"} & set(sys.modules)) or 0)
 """

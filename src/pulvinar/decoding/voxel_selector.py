@@ -38,10 +38,11 @@ Target = Literal["auto", "classes", "embedding"]
 class VoxelSelector(SelectorMixin, BaseEstimator):
     """Select the voxels that carry what `y` asks for: labels of trials, or an embedding of their stimuli.
 
-    For labels, and quantities of few numbers, a mask over voxels is learned in front of a linear readout (`cross_fitted`). The
-    readout of each fold is fitted on the other folds' trials and the mask follows what lowers its error on held-out trials; the
-    mask is low-passed over neighbouring voxels, and the best `n_voxels` are kept. This is stage 1 of TROI (voxel-selection paper,
-    section 2.2) with cross-fitting, for a linear readout solved in closed form: see `pulvinar.selection.cross_fitted_mask`.
+    For labels, and quantities of few numbers, a mask over voxels is learned in front of a linear readout (`cross_fitted`).
+    The readout of each fold is fitted on the other folds' trials and the mask follows what lowers its error on held-out
+    trials; the mask is low-passed over neighbouring voxels, and the best `n_voxels` are kept. This is stage 1 of TROI
+    (voxel-selection paper, section 2.2) with cross-fitting, for a linear readout solved in closed form: see
+    `pulvinar.selection.cross_fitted_mask`.
     For an embedding of 32 numbers or more the voxels of largest prior variance of a linear decoder's weights are kept (`ard`).
     docs/methods/voxel_selector.md says how this was chosen and what it gains over an ANOVA. `method` names other ways.
 
@@ -55,7 +56,7 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
     method : str, default="auto"
         "auto" (`ard` where y is an embedding of 32 numbers or more, up to 3,000 trials, and no option of cross_fitted is given;
         else `cross_fitted`), or a selector of `pulvinar list` that has a budget and sees no answer: cross_fitted, ard, anova,
-        univariate (the cross-validated R2 of a ridge encoding), univariate_smoothed, ceiling (signal to noise over repeats), ...
+        univariate (the cross-validated R2 of a ridge encoding), ceiling (signal to noise over repeats), random, ...
         `ridge`, `n_folds`, `n_steps` and `step_size` are of cross_fitted; `sigma` is of those with a low-pass.
     sigma : float or "auto", default="auto"
         Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" takes the one

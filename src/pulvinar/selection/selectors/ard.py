@@ -17,8 +17,8 @@ axes decide nearly alone; fully whitened, axes that hold nothing count as much a
 Leave-one-group-out (Allen 1974): with the intercept's direction taken out, G~ = G - 11'/(n alpha), the errors of a left-out
 group g are E_g = (G~_gg)^-1 (G Y)_g. With that direction left in, and more voxels than trials, the smallest alpha would win.
 
-With few trials, or targets of few dimensions, m follows their noise: hence so few rounds, and with little signal the largest alpha,
-where m keeps the order of its first update. docs/methods/selectors.md says where other selectors are the better choice.
+With few trials, or targets of few dimensions, m follows their noise: hence so few rounds. With little signal the largest
+alpha is taken, under which m keeps the order of its first update.
 """
 
 from collections.abc import Sequence
