@@ -55,7 +55,7 @@ def matlab(folder):
 
 
 def table(folder):
-    lines = ["subject,stimulus,session," + ",".join(f"v{number}" for number in range(11))]
+    lines = ["participant,stimulus,session," + ",".join(f"v{number}" for number in range(11))]
     for subject, offset in (("S1", 0.0), ("S2", 7.0)):
         for trial, row in enumerate(study.values(11) + offset):
             lines.append(f"{subject},{study.order()[trial]},{1 + trial // 12}," + ",".join(map(str, row.tolist())))
