@@ -156,6 +156,7 @@ def _data_uri(path: Path, format: str) -> str:
     return f"data:{kind};base64,{content}"
 
 
+@reads("a figure of a report")
 def _natural_width(path: Path, format: str) -> int:
     """Pixels of a page, 96 an inch, across a figure as it was drawn: text of all figures is then of one size."""
     file = path.with_suffix(f".{format}")
