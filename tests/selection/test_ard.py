@@ -136,7 +136,7 @@ def test_voxels_that_only_carry_the_noise_of_others_are_kept(name):
         evidence = suppressed(seed)
         hits.append(selectors.selector(name).select(evidence).kept[10:20].sum())
         alone.append(selectors.selector("univariate").select(evidence).kept[10:20].sum())
-    assert np.mean(hits) > 5.5, hits  # seen 9 (ard) and 7
+    assert np.mean(hits) > 5.5, hits  # seen 9 (ard) and 7, standard deviation .8 over seeds
     assert np.mean(alone) < 3, alone
 
 
