@@ -40,6 +40,7 @@ class Web:
     asked: list[tuple[str, str]] = field(default_factory=list)  # path, range
     sent: int = 0
     page: int = 1000  # keys of one page of S3's listing
+    size: str = ""  # what that listing states of every file; empty: what is right
 
     def bucket(self, name: str, folder: Path, prefix: str = "") -> None:
         """Have a folder's files in an S3 bucket."""
@@ -115,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(query.get("continuation-token", ["0"])[0])
         keys = sorted(path.removeprefix(f"/{bucket}/") for path in web.files if path.startswith(f"/{bucket}/{prefix}"))
         items = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size>"
+            f"<Contents><Key>{escape(key)}</Key><Size>{web.size or len(content)}</Size>"
             f"<ETag>&quot;{hashlib.md5(content).hexdigest()}&quot;</ETag></Contents>"
             for key in keys[start : start + web.page]
             if (content := web.files[f"/{bucket}/{key}"]) is not None

@@ -158,6 +158,24 @@ def test_an_answer_that_is_no_listing(web: Web, tmp_path: Path):
         get(web, tmp_path)
 
 
+@pytest.mark.parametrize("size", ["h1", "-4", "1e3"])
+@pytest.mark.parametrize("form", ["S3", "figshare", "mirror"])
+def test_a_listing_with_a_size_that_is_none(web: Web, tmp_path: Path, form: str, size: str):
+    """Each of the three forms of listing; the first that is asked is the one that is wrong."""
+    if form == "mirror":
+        web.files["/mirror/fetched.json"] = json.dumps({"files": {"x": {"bytes": size, "sha256": "0" * 64}}}).encode()
+        where, said = f"{web.url}/mirror", "the record of a fetched folder"
+    elif form == "figshare":
+        (files,) = web.articles.values()
+        files[0]["size"] = size
+        where, said = web.url, "figshare's list of files"
+    else:
+        web.size = size
+        where, said = web.url, "a listing of S3"
+    with pytest.raises(FileError, match=f"cannot be read as {said}"):
+        fetch("bold5000", out=str(tmp_path / "here"), subjects=("1",), mirror=where)
+
+
 def test_names_that_lead_out_of_the_folder_are_refused(web: Web, tmp_path: Path):
     web.files["/mirror/fetched.json"] = json.dumps({"files": {"../x": {"bytes": 1, "sha256": "0" * 64}}}).encode()
     with pytest.raises(FileError, match=r"its name '\.\./x' would lead out of the folder"):

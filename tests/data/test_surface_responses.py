@@ -225,6 +225,22 @@ def test_mistakes_with_mgh(folder):
     refused(folder, 'responses = { left = "lh.betas.mgh" }\n' + SURFACE, "noreshape")
 
 
+@pytest.mark.parametrize(
+    ("sides", "match"),
+    [
+        ((20, -16777215, 1, 5), r"lh.betas.mgh: its header states the shape \(20, -16777215, 1, 5\)"),
+        ((65536, 65536, 1, 5), "lh.betas.mgh: states 160 GB but holds"),
+    ],
+)
+def test_sides_of_mgh_whose_product_as_int32_is_small_or_below_zero(folder, sides, match):
+    """The header has the sides from its fifth byte on, as big-endian int32."""
+    whole = study.values(N_LEFT + N_RIGHT)
+    mgh(folder / "lh.betas.mgh", whole[:, LEFT])
+    content = (folder / "lh.betas.mgh").read_bytes()
+    (folder / "lh.betas.mgh").write_bytes(content[:4] + np.array(sides, ">i4").tobytes() + content[20:])
+    refused(folder, 'responses = { left = "lh.betas.mgh" }\n' + SURFACE, match, FileError)
+
+
 # --- CIFTI ------------------------------------------------------------------------------------------------------------
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])

@@ -97,7 +97,7 @@ def _subjects(found: Dataset, asked: Sequence[str]) -> tuple[str, ...]:
 
 def _subject(names: Sequence[str], word: str) -> list[str]:
     fitting = [name for name in names if name == word] or fnmatch.filter(names, word)
-    if not fitting and word.isdigit():
+    if not fitting and word.isdecimal():
         fitting = [name for name in names if int((re.findall(r"\d+", name) or ["-1"])[0]) == int(word)]
         if len(fitting) > 1:
             raise InputError(f"--subjects: {word} may be {', '.join(fitting)}; name them, or a pattern such as '*_NSD'")

@@ -40,7 +40,10 @@ def open_image(path: Path, what: str) -> Iterator[Any]:
 
     with reading(path, what):
         image: Any = nibabel.load(path)
-        require_plausible(path, math.prod(image.shape) * max(8, image.get_data_dtype().itemsize))  # scaled to float64
+        sides = [int(side) for side in image.shape]  # MGH has them as int32, whose product can come round to a small number
+        if min(sides, default=0) < 0:
+            raise FileError(f"{path}: its header states the shape {tuple(sides)}; damaged, or not {what}")
+        require_plausible(path, math.prod(sides) * max(8, image.get_data_dtype().itemsize))  # scaled to float64
         if path.suffix.lower() not in COMPRESSED_SUFFIXES:
             yield image
             return

@@ -353,7 +353,7 @@ def _pieces(response: Any) -> Iterator[bytes]:
 
 def _stated(response: Any) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
+    return int(length) if length.isdecimal() else None
 
 
 def _tag(response: Any) -> str:

@@ -161,7 +161,7 @@ def _type_columns(table: Table) -> list[str]:
 
 
 def _is_code(cell: str) -> bool:
-    return is_none(cell) or cell.lstrip("+-").replace(".", "", 1).isdigit()
+    return is_none(cell) or cell.lstrip("+-").replace(".", "", 1).isdecimal()
 
 
 def _refuse_several_types(runs: Sequence[StimulusEvents], types: Mapping[Path, Sequence[str]], column: str) -> None:

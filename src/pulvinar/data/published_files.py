@@ -111,7 +111,7 @@ def _pattern(path: str, subject: str) -> re.Pattern[str]:
         if text == "{subject}":
             parts.append(re.escape(subject))
         elif text == "{session}":
-            parts.append(r"(?P=session)" if seen else r"(?P<session>[0-9]+)")
+            parts.append(r"(?P=session)" if seen else r"(?P<session>[0-9]{1,9})")
             seen = True
         else:
             parts.append(r"[^/]*" if text == "*" else re.escape(text))
@@ -147,15 +147,24 @@ def _of_s3(source: str, beginning: str, client: Client, mirror: str | None) -> I
             key, tag = item.findtext("Key") or "", (item.findtext("ETag") or "").strip('"')
             if key.endswith("/") or not key.startswith(prefix):
                 continue
+            with reading(without_credentials(url), "a listing of S3"):
+                n_bytes = _size(item.findtext("Size") or 0)
             yield RemoteFile(
                 path=key.removeprefix(prefix),
                 url=base + quote(key),
-                n_bytes=int(item.findtext("Size") or 0),
+                n_bytes=n_bytes,
                 checksum=f"md5:{tag}" if MD5_TAG.fullmatch(tag) else "",
             )
         token = answer.findtext("NextContinuationToken") or ""
         if answer.findtext("IsTruncated") != "true" or not token:
             return
+
+
+def _size(stated: Any) -> int:
+    """Bytes of a file as a listing states them; `ValueError` for what is none."""
+    if (size := int(stated)) < 0:
+        raise ValueError(f"a file of {size} bytes")
+    return size
 
 
 def _s3_address(bucket: str, region: str, mirror: str | None) -> str:
@@ -195,7 +204,7 @@ def _of_figshare(source: str, client: Client, mirror: str | None) -> list[Remote
 def _figshare_file(item: dict[str, Any]) -> RemoteFile:
     md5 = item.get("computed_md5") or item.get("supplied_md5") or ""
     return RemoteFile(
-        path=str(item["name"]), url=str(item["download_url"]), n_bytes=int(item["size"]), checksum=f"md5:{md5}" if md5 else ""
+        path=str(item["name"]), url=str(item["download_url"]), n_bytes=_size(item["size"]), checksum=f"md5:{md5}" if md5 else ""
     )
 
 
@@ -218,7 +227,7 @@ def _mirrored(mirror: str, client: Client) -> list[RemoteFile] | None:
             RemoteFile(
                 path=str(path),
                 url=f"{mirror.rstrip('/')}/{quote(path)}",
-                n_bytes=int(entry["bytes"]),
+                n_bytes=_size(entry["bytes"]),
                 checksum=f"sha256:{entry['sha256']}",
             )
             for path, entry in record["files"].items()

@@ -102,7 +102,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     header = rows[0][1]
     repeated = sorted({name for name in header if sum(name.casefold() == other.casefold() for other in header) > 1})
     if repeated:
-        odd = any(not name or name.replace(".", "").isdigit() for name in header)
+        odd = any(not name or name.replace(".", "").isdecimal() for name in header)
         hint = "; is the header line missing, or does a title stand above it?" if odd else ""
         raise InputError(f"{path}: column names stand twice in the header: {repeated}{hint}")
     for line, row in rows[1:]:

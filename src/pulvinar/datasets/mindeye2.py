@@ -104,7 +104,7 @@ class _Trials:
 def _trials(root: Path, name: str, options: Options) -> _Trials:
     folder = root / "wds" / name
     tars = sorted((folder / "train").glob("*.tar"), key=lambda path: (len(path.stem), path.stem))
-    numbers = [int(path.stem) for path in tars if path.stem.isdigit()]
+    numbers = [int(path.stem) for path in tars if path.stem.isdecimal()]
     n_sessions = options.sessions or (max(numbers) + 1 if numbers else 1)
     train = [_read_tar(folder / "train" / f"{session}.tar") for session in range(n_sessions)]
     return _Trials(train=np.concatenate(train), test=_read_tar(folder / options.test / "0.tar"), n_sessions=n_sessions)

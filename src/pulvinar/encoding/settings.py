@@ -95,7 +95,7 @@ class TunedWeights:
             return cls("all")
         if kind == "after" and rest:
             return cls("after", module=rest)
-        if kind in ("last", "lora") and rest.isdigit() and int(rest) > 0:
+        if kind in ("last", "lora") and rest.isdecimal() and int(rest) > 0:
             return cls("last" if kind == "last" else "lora", count=int(rest))
         raise InputError(f"'all', 'last:STAGES', 'after:MODULE' or 'lora:RANK' is needed, '{text}' came")
 

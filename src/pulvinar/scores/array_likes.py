@@ -57,7 +57,7 @@ def _array(value: Any, annotation: Any, what: str) -> np.ndarray:
         raise InputError(f"{what} is no array: its rows have different lengths") from None
     axes = annotation.dim_str.split()
     n_named = sum(axis[0] not in ".*" for axis in axes)
-    sizes_fit = all(not axis.isdigit() or axis == str(size) for axis, size in zip(axes, array.shape, strict=False))
+    sizes_fit = all(not axis.isdecimal() or axis == str(size) for axis, size in zip(axes, array.shape, strict=False))
     if array.ndim < n_named or (array.ndim > n_named and n_named == len(axes)) or not sizes_fit:
         raise InputError(f"{what} has axes ({', '.join(axes)}); an array of shape {array.shape} came")
     return _of_dtype(array, annotation.dtypes, what)

@@ -111,7 +111,7 @@ def _pictures(folder: Path, split: str) -> dict[str, Path]:
         if len(words) != 2 or not words[1].startswith("nsd-"):
             raise InputError(f"{path}: names like train-0001_nsd-00013.png are needed")
         number = words[1].removeprefix("nsd-")
-        if not number.isdigit() or int(number) >= N_IMAGES:
+        if not number.isdecimal() or int(number) >= N_IMAGES:
             raise InputError(f"{path}: {words[1]} is no picture of NSD, whose numbers are 00000 to {N_IMAGES - 1}")
         if words[0].split("-")[-1] != f"{place:0{len(words[0].split('-')[-1])}d}":
             raise FileError(f"{images}: picture number {place} is missing; {path.name} comes in its place")

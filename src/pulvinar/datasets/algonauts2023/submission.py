@@ -16,7 +16,7 @@ from pulvinar.scores.encoding import algonauts_2023, correlations
 
 def _number(name: str) -> int:
     text = name.removeprefix("subj")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def score(predicted: Mapping[str, Any], measured: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, float]:

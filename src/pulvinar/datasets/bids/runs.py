@@ -88,7 +88,7 @@ def find_runs(folders: Folders, subject: str, options: Options, *, estimate: str
             times=times,
             session=session,
             key=_key(own, several_tasks),
-            number=int(own["run"]) if own.get("run", "").isdigit() else None,
+            number=int(own["run"]) if own.get("run", "").isdecimal() else None,
             durations=np.empty(0),
             others={},
             labels_shown=labels,
@@ -113,7 +113,7 @@ def _series(folders: Folders, subject: str, options: Options) -> list[Path]:
     def keep(path: Path) -> bool:
         own = bids.entities(path.name)
         in_session = not sessions or _plain(own.get("ses", "")) in sessions
-        return in_session and (not options.runs or (own.get("run", "").isdigit() and int(own["run"]) in options.runs))
+        return in_session and (not options.runs or (own.get("run", "").isdecimal() and int(own["run"]) in options.runs))
 
     def way(key: str) -> str:
         return f"{key}=..." if key in ("space", "res", "desc", "task") else f"entities={key}-..."
@@ -129,15 +129,15 @@ def _series(folders: Folders, subject: str, options: Options) -> list[Path]:
 
 
 def _plain(name: str) -> str:
-    return name.lstrip("0") or "0" if name.isdigit() else name
+    return name.lstrip("0") or "0" if name.isdecimal() else name
 
 
 def _order(bold: Path) -> tuple[tuple[int, str], str, int, str]:
     """Sessions, then tasks, then runs, by their numbers: run-2 before run-10."""
     own = bids.entities(bold.name)
     session = own.get("ses", "")
-    return ((int(session), "") if session.isdigit() else (-1, session)), own.get("task", ""), int(
-        own["run"] if own.get("run", "").isdigit() else 0
+    return ((int(session), "") if session.isdecimal() else (-1, session)), own.get("task", ""), int(
+        own["run"] if own.get("run", "").isdecimal() else 0
     ), bold.name  # fmt: skip
 
 

@@ -30,7 +30,7 @@ CEILINGS = {"4rep": "desc-Noiseceiling4rep", "12rep": "desc-Noiseceiling12rep", 
 def subject_name(text: str) -> str:
     """'sub-03' for '3' or 'sub-03'; `InputError` for what is none of the five."""
     digits = text.removeprefix("sub-")
-    if not digits.isdigit() or f"sub-{int(digits):02d}" not in SUBJECTS:
+    if not digits.isdecimal() or f"sub-{int(digits):02d}" not in SUBJECTS:
         raise InputError(f"subjects are 1, 3, 5, 6 and 7, not {text!r}")
     return f"sub-{int(digits):02d}"
 
@@ -133,7 +133,7 @@ def _subject(root: Path, name: str, options: Options, cache: SessionCache) -> tu
 def _sessions(root: Path, name: str, options: Options) -> dict[int, VolumeSeries]:
     """Session -> its file; a gap is refused, or said."""
     folders = [path.name.removeprefix("ses-") for path in (root / BETAS / name).glob("ses-*") if path.is_dir()]
-    present = sorted(int(text) for text in folders if text.isdigit() and betas_path(root, name, int(text)).is_file())
+    present = sorted(int(text) for text in folders if text.isdecimal() and betas_path(root, name, int(text)).is_file())
     wanted = range(1, (options.sessions or max(present)) + 1)
     missing = [number for number in wanted if number not in present]
     if missing and options.missing == "refuse":

@@ -33,7 +33,7 @@ ZScore = Literal["run", "vertex"]
 def _name(text: str) -> str:
     """'sub-01' for '1' or 'sub-01'; `InputError` for what is no number."""
     digits = text.removeprefix("sub-")
-    if not digits.isdigit():
+    if not digits.isdecimal():
         raise InputError(f"subjects are numbers, not {text!r}")
     return f"sub-{int(digits):02d}"
 
@@ -113,7 +113,7 @@ def _runs(results: Path, options: Options) -> list[_Run]:
     for folder in sorted(results.glob("ses-imagenet*_task-imagenet_run-*")):
         session, _, run = folder.name.partition("_task-imagenet_run-")
         number = session.removeprefix("ses-imagenet")
-        if not (number.isdigit() and run.isdigit()):
+        if not (number.isdecimal() and run.isdecimal()):
             raise InputError(f"{folder}: names like ses-imagenet01_task-imagenet_run-1 are needed")
         files = {pattern: sorted(folder.glob(pattern)) for pattern in ("*_beta.dscalar.nii", "*_label.txt")}
         for pattern, paths in files.items():

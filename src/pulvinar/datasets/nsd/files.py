@@ -100,7 +100,7 @@ def _require_one_based(path: Path, name: str, values: np.ndarray, last: int) -> 
 def subject_name(name: str) -> str:
     """'subj01' for '1' or 'subj01'; `InputError` for what is none of the eight."""
     digits = name.removeprefix("subj")
-    if not digits.isdigit() or not 1 <= int(digits) <= N_SUBJECTS:
+    if not digits.isdecimal() or not 1 <= int(digits) <= N_SUBJECTS:
         raise InputError(f"subjects are 1 to {N_SUBJECTS}, not {name!r}")
     return f"subj{int(digits):02d}"
 

@@ -443,4 +443,4 @@ def probes(experiment: NSDExperiment, n: int, *, seed: int = 0) -> list[dict[str
 def _image_of(stimulus: str) -> int | str:
     """Row (0-based) of NSD's stimuli, or the id of a picture beside them."""
     number = stimulus.removeprefix("nsd")
-    return int(number) if number.isdigit() else stimulus
+    return int(number) if number.isdecimal() else stimulus

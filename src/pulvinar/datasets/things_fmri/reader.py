@@ -31,7 +31,7 @@ SPACING_MM = 2.0
 def subject_name(text: str) -> str:
     """'sub-01' for '1' or 'sub-01'; `InputError` for what is none of the three."""
     digits = text.removeprefix("sub-")
-    if not digits.isdigit() or f"sub-{int(digits):02d}" not in SUBJECTS:
+    if not digits.isdecimal() or f"sub-{int(digits):02d}" not in SUBJECTS:
         raise InputError(f"subjects are 1 to 3, not {text!r}")
     return f"sub-{int(digits):02d}"
 
