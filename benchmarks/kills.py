@@ -34,8 +34,9 @@ from pulvinar.data.experiment import save
 from pulvinar.learning import runs
 
 OF_THE_MOMENT = ("environment.json", "run.json", "config.toml")  # host, versions, times; settings name the folder
-NEED_A_RUN = ("picture_decoder", "distillation")  # a finished one, of another method
+STARTS_FROM = {"picture_decoder": "troi", "distillation": "dual_gating"}  # a finished run, which is not killed
 MORE = {"n_permutations": 20}
+OF_ONE = {"picture_decoder": {"prior": "diffusion"}}  # so that the prior's training can be killed too
 
 
 def write_data(folder: Path) -> dict[str, Path]:
@@ -55,10 +56,11 @@ def write_data(folder: Path) -> dict[str, Path]:
 
 def settings_of(name: str) -> list[str]:
     """Those of QUICK that the method has, and of the decoder that it pretrains."""
-    method, found = registry.method(name), []
-    known = {field.name for field in dataclasses.fields(method.config)} - ({"hidden"} if method.pretrained else set())
-    found += [f"{key}={value}" for key, value in (QUICK[method.data] | MORE).items() if key in known]
-    return found + (["pretrained.epochs=3", "pretrained.hidden=16"] if method.pretrained else [])
+    method = registry.method(name)
+    pretrains = method.pretrained is not None and name not in STARTS_FROM
+    known = {field.name for field in dataclasses.fields(method.config)} - ({"hidden"} if pretrains else set())
+    found = [f"{key}={value}" for key, value in (QUICK[method.data] | MORE | OF_ONE.get(name, {})).items() if key in known]
+    return found + (["pretrained.epochs=3", "pretrained.hidden=16"] if pretrains else [])
 
 
 def processor_seconds(process: int) -> float:
@@ -113,13 +115,29 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def fit_command(name: str, data: Path, run: Path) -> list[str]:
     scored = ["--evaluate", "--only-selection"] if registry.method(name).evaluate is not None else []
-    return ["fit", name, "--data", str(data), "--out", str(run), "--resume", *scored, "--quiet", "--set", *settings_of(name)]
+    start = ["--pretrained", str(run.parent / "start")] if name in STARTS_FROM else []
+    return [
+        "fit",
+        name,
+        "--data",
+        str(data),
+        "--out",
+        str(run),
+        "--resume",
+        *scored,
+        *start,
+        "--quiet",
+        "--set",
+        *settings_of(name),
+    ]
 
 
 def undisturbed(name: str, data: Path, folder: Path) -> float:
     """Processor seconds of a run that nothing ends early; it is made twice, and what differs then is said."""
-    whole, again, file = (folder / name / place for place in ("whole", "again", "seconds.json"))
+    whole, again, start, file = (folder / name / place for place in ("whole", "again", "start", "seconds.json"))
     if not file.is_file():
+        if name in STARTS_FROM and child(fit_command(STARTS_FROM[name], data, start))[0]:
+            raise SystemExit(f"{STARTS_FROM[name]} does not run: {' '.join(fit_command(STARTS_FROM[name], data, start))}")
         for run in (whole, again):
             shutil.rmtree(run, ignore_errors=True)
             code, seconds = child(fit_command(name, data, run))
@@ -150,7 +168,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--only", nargs="*", default=[name for name in METHODS if name not in NEED_A_RUN])
+    parser.add_argument("--only", nargs="*", default=list(METHODS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     runs.SECONDS_BETWEEN_CHECKPOINTS = -1.0  # after every epoch, so that every seam can be hit
