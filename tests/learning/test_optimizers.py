@@ -1,13 +1,15 @@
 """Oracles: lightly's LARS without clipping, the rule spelled out in a loop, torch's SGD, the schedule by hand."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from lightly.utils import lars
 from torch import nn
 
-from pulvinar.learning.optimizers import LARS, make_optimizer, parameter_groups, set_rates, warm_up_cosine
+from pulvinar.learning.optimizers import LARS, SGD, Adam, AdamW, make_optimizer, parameter_groups, set_rates, warm_up_cosine
 from pulvinar.networks.gated_resnet import GatedResNet
 from pulvinar.networks.heads import Head
 from pulvinar.networks.resnet_shape import resnet_shape
@@ -112,3 +114,40 @@ def test_schedule_by_hand():
     assert warm_up_cosine(0.55, warm_share=0.1) == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
     assert warm_up_cosine(1.0, warm_share=0.1) == pytest.approx(0.0)
     assert warm_up_cosine(0.0, warm_share=0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [(Adam, torch.optim.Adam, {}), (AdamW, torch.optim.AdamW, {"fused": True}), (SGD, torch.optim.SGD, {"momentum": 0.9})],
+)
+def test_optimizers_without_the_compiler_take_torchs_own_steps(ours, theirs, options):
+    """Oracle: torch's, bit for bit, state included."""
+    walked = []
+    for kind in (ours, theirs):
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        optimizer = kind([weight], lr=0.1, **options)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight**4).sum().backward()
+            optimizer.step()
+        walked.append((weight.detach(), optimizer.state_dict()["state"][0]))
+    torch.testing.assert_close(walked[0], walked[1], rtol=0, atol=0)
+
+
+@pytest.mark.long
+def test_what_a_fit_imports_has_no_compiler_no_statistics_and_nothing_that_draws():
+    code = """
+import sys, torch
+import pulvinar.app.fit, pulvinar.app.evaluate, pulvinar.app.rsa
+import pulvinar.decoding.methods.troi, pulvinar.gating.methods.self_supervised
+from pulvinar.learning.optimizers import SGD, Adam, AdamW, LARS
+for kind in (SGD, Adam, AdamW, LARS):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = kind([weight], lr=.1)
+    (weight ** 2).sum().backward()
+    optimizer.step(), optimizer.zero_grad(), optimizer.load_state_dict(optimizer.state_dict())
+unwanted = {"torch._dynamo", "sympy", "scipy.stats", "sklearn", "pandas", "matplotlib", "nilearn", "nibabel"}
+print(*sorted(unwanted & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

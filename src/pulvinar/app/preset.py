@@ -11,6 +11,7 @@ What a person sets beside a preset wins over it. Values of a preset that do noth
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,14 @@ def load(name: str, method: str) -> Preset:
         raise ConfigError(f"preset: '{name}' is for {', '.join(content['methods'])}, not for {method}")
     settings = content.get("set", {}) | content.get("of", {}).get(method, {})
     return Preset(
-        name=name, about=content["about"], source=content["source"], settings=settings, pretrained=content.get("pretrained", {})
+        name=name,
+        about=content["about"],
+        source=content["source"],
+        settings=settings,
+        pretrained=dict(content.get("pretrained", {})),
     )
 
 
+@cache
 def _read(path: Path) -> dict[str, Any]:
     return read_toml(path)

@@ -18,7 +18,6 @@ from pulvinar.app import evaluate as evaluating
 from pulvinar.app import recipe as recipes
 from pulvinar.app.data import absolute, open_data, simulate, sources_of
 from pulvinar.app.recipe import EVERY_SUBJECT, Recipe, Scale
-from pulvinar.app.reproduce_page import write_page
 from pulvinar.app.sweeps.sweep import sweep
 from pulvinar.core.errors import ConfigError, InputError
 from pulvinar.core.progress import log
@@ -101,6 +100,8 @@ def reproduce(
     data: sources, one or more; none at scale small: they are planted in OUT/data. images: labelled images, for the recipes that
     classify. assignments: settings that win over the recipe's, as key=value.
     """
+    from pulvinar.app.reproduce_page import write_page
+
     started = time.monotonic()
     found = recipes.recipe(name)
     sources = list(data) or [_planted(found, scale, Path(out))]

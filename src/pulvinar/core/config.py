@@ -7,6 +7,7 @@ that does nothing beside some values of others says so in `counts`, and `build` 
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import json
 import math
@@ -118,6 +119,9 @@ _LONG_KEY = re.compile(rf"(?:[^.,=\[\]{{}}#\n]*+\.){{{MOST_PARTS}}}")
 _CONDITION = re.compile(r"(\w+)(!=|=|>|<)(\S+)")
 
 
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # read often, and slow to work out
+
+
 def holds(condition: str, config: Any) -> bool:
     """Whether a condition of `setting` is true of a config."""
     return any(all(_holds(part, config) for part in each.split(" and ")) for each in condition.split(" or "))
@@ -133,7 +137,7 @@ def _holds(part: str, config: Any) -> bool:
     value = getattr(config, name)
     if sign in "<>":
         return value is not None and (value > float(text) if sign == ">" else value < float(text))
-    return (value == convert(text, typing.get_type_hints(type(config))[name])) == (sign == "=")
+    return (value == convert(text, _hints(type(config))[name])) == (sign == "=")
 
 
 def idle_settings(config: Any) -> dict[str, str]:
@@ -160,7 +164,7 @@ def _without_effect(config: Any, given: Collection[str], elsewhere: Mapping[str,
 
 def mistakes_of(config: Any, name: str) -> list[str]:
     """A line for every setting beyond its bounds, infinite or unreadable, then each of the config's own `problems()`."""
-    wrong, hints = [], typing.get_type_hints(type(config))
+    wrong, hints = [], _hints(type(config))
     for field in dataclasses.fields(config):
         value, bounds = getattr(config, field.name), field.metadata.get("bounds", ANY)
         if value in (math.inf, -math.inf):
@@ -312,7 +316,7 @@ def build(
     `build` adds these lines. given: names that a person chose: one that does nothing beside the others is a mistake too, and
     `elsewhere` says where it would count.
     """
-    hints = typing.get_type_hints(config_class)
+    hints = _hints(config_class)
     mistakes, kept = [], {}
     values, given = in_todays_words(config_class, values), in_todays_words(config_class, dict.fromkeys(given))
     for key, raw in values.items():
@@ -394,7 +398,7 @@ Described = tuple[str, str, Any, str]  # a setting: name, what fits, default, he
 
 def describe(config_class: type[Any]) -> list[Described]:
     """Rows (name, what fits, default, help) of a config class, for help texts."""
-    hints = typing.get_type_hints(config_class)
+    hints = _hints(config_class)
     return [
         (field.name, _what_fits(field, hints[field.name]), field.default, _help_of(field, hints))
         for field in dataclasses.fields(config_class)

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
-import scipy.spatial
+import scipy  # its parts come when they are used
 
 from pulvinar.core.errors import InputError
 from pulvinar.core.notebook import counted
@@ -254,7 +252,7 @@ class Geometry:
         own = {name: rows[voxels] for name in ("index", "vertex", "structure") if (rows := getattr(self, name)) is not None}
         return replace(self, coordinates=self.coordinates[voxels], **own)
 
-    def low_pass(self, sigma: float) -> scipy.sparse.csr_array:
+    def low_pass(self, sigma: float) -> "scipy.sparse.csr_array":
         """The smoothing operator (voxel, voxel): normalised Gaussian of standard deviation `sigma`, in units of `spacing`.
 
         Rows sum to one; sigma 0 is the identity, and so is any where coordinates stand in for a mesh that is not here (said).
@@ -351,7 +349,7 @@ def _refuse_repeated(name: str, places: np.ndarray) -> None:
         raise InputError(f"{name}: {len(places) - len(values)} places are named twice, first by voxels {first}")
 
 
-def _edge_graph(points: np.ndarray, faces: np.ndarray) -> scipy.sparse.csr_array:
+def _edge_graph(points: np.ndarray, faces: np.ndarray) -> "scipy.sparse.csr_array":
     """Mesh edges as a symmetric matrix (vertex, vertex) of lengths in mm."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = np.unique(np.sort(edges, axis=1), axis=0).astype(np.int32)  # what scipy 1.14 walks on

@@ -13,6 +13,7 @@ the optimizer moves and in steps, at the speed that this machine has in a test o
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from pulvinar.decoding.data import LARGEST_IN_MEMORY
 from pulvinar.decoding.decoder_training import DecoderTrainer
 from pulvinar.decoding.mask_training import MaskSettings, rows_at_once
 from pulvinar.decoding.settings import DecodingSettings
+from pulvinar.learning.optimizers import AdamW
 from pulvinar.learning.precision import uses_bfloat16
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder, input_layer
 from pulvinar.selection.voxel_mask import voxel_budget
@@ -68,6 +70,7 @@ class Speed:
     step: float
 
 
+@cache
 def shared_parameters(shape: DecoderShape) -> tuple[int, int]:
     """Parameters of the shared decoder, and how many multiply-adds a row takes (tokens counted); nothing is allocated."""
     with torch.device("meta"):
@@ -202,7 +205,7 @@ def measure_speed(seconds: float = 0.25) -> Speed:
     products = _repeats(lambda: left @ right, seconds, device)
     parameter = nn.Parameter(torch.ones(4_000_000, device=device))
     parameter.grad = torch.ones_like(parameter)
-    optimizer = torch.optim.AdamW([parameter], lr=1e-6, fused=True)
+    optimizer = AdamW([parameter], lr=1e-6, fused=True)
     updates = _repeats(optimizer.step, seconds, device)
     return Speed(products * rows * size * size, updates * parameter.numel() * 7 * FLOAT, _seconds_of_a_small_step(seconds))
 

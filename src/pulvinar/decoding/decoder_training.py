@@ -18,6 +18,7 @@ from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
 from pulvinar.learning.gradient_caching import cached_gradients
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
+from pulvinar.learning.optimizers import AdamW
 from pulvinar.learning.precision import Precision, autocast, precise
 from pulvinar.learning.processes import gather_rows, n_processes, rank, sum_gradients
 from pulvinar.learning.threads import threads_for
@@ -237,7 +238,7 @@ class DecoderTrainer(EpochTrainer):
             for part, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
             if part
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.optimizer = AdamW(groups, lr=settings.learning_rate, fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.n_epochs = settings.epochs
         self.steps_per_epoch = max(1, min(len(x) for x, _ in self.data) // settings.batch_size)

@@ -39,6 +39,7 @@ from pulvinar.decoding.decoder_training import (
 from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
+from pulvinar.learning.optimizers import AdamW
 from pulvinar.learning.precision import autocast
 from pulvinar.learning.processes import is_first, n_processes, rank, send_from, summed
 from pulvinar.learning.threads import threads_for
@@ -243,7 +244,7 @@ class MaskTrainer(EpochTrainer):
             {"params": self.biases, "lr": settings.learning_rate, "weight_decay": 0.0},
             {"params": [self.mask], "lr": settings.mask_learning_rate, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = AdamW(groups, fused=True)
         self.gradient = torch.empty_like(self.weights[0])
 
     @property

@@ -27,6 +27,7 @@ from pulvinar.encoding.response_heads import ContrastiveHead, RegressionHead
 from pulvinar.encoding.settings import TuningConfig
 from pulvinar.learning.checkpoints import State, optimizer_state, restore_optimizer
 from pulvinar.learning.loop import Record, require_finite
+from pulvinar.learning.optimizers import Adam
 from pulvinar.learning.precision import precise
 from pulvinar.learning.processes import agreed, gather_rows, mean_over_processes, own_rows, rank, sum_gradients
 from pulvinar.networks.staged_resnet import ResNetPass
@@ -85,7 +86,7 @@ class ResponseTuner:
                 "lr": settings.head_learning_rate or settings.learning_rate,
             },
         ]
-        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+        self.optimizer = Adam([group for group in groups if group["params"]])
         self.batch = {name: min(settings.batch_size, len(one.rows)) for name, one in subjects.items()}
         counts = {name: len(one.rows) // self.batch[name] for name, one in subjects.items()}
         self.turns = [name for turn in range(max(counts.values())) for name in subjects if turn < counts[name]]

@@ -13,7 +13,7 @@ from pulvinar.core.devices import DeviceSetting
 from pulvinar.gating.distillation_objective import seed_loss, simreg_loss
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.learning.optimizers import set_rates, warm_up_cosine
+from pulvinar.learning.optimizers import SGD, set_rates, warm_up_cosine
 from pulvinar.learning.precision import Precision, autocast, precise
 from pulvinar.learning.processes import gather_rows, n_processes, own_rows, rank, sum_gradients
 from pulvinar.learning.views import ViewSettings, make_view
@@ -97,7 +97,7 @@ class DistillationTrainer(EpochTrainer):
         self.head = student_head(settings.objective, student.shape.n_features, n_teacher, generator).to(self.device)
         self.network = nn.ModuleDict({"student": self.student, "head": self.head})
         every = {"params": list(self.network.parameters()), "weight_decay": settings.weight_decay, "rate_share": 1.0}
-        self.optimizer = torch.optim.SGD([every], lr=settings.peak_rate, momentum=settings.momentum)
+        self.optimizer = SGD([every], lr=settings.peak_rate, momentum=settings.momentum)
         self.n_epochs = settings.n_epochs
         self.steps_per_epoch = max(1, len(images) // settings.batch_size)
         self.queue = torch.zeros(0, n_teacher, device=self.device)

@@ -12,6 +12,7 @@ Groups: `weights` (matrices and convolutions: decayed, scaled), `gates` (their m
 and batch-norms: neither), `predictor` (SimSiam's: as weights, at a constant rate).
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -24,7 +25,34 @@ OptimizerName = Literal["lars", "sgd", "adamw"]
 TINY = 1e-8
 
 
-class LARS(Optimizer):
+class _Uncompiled(Optimizer):
+    """Torch's optimizers less the wrappers that import its compiler at their first call: 1.3 s of a start (docs/log.md)."""
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
+class Adam(_Uncompiled, torch.optim.Adam):
+    """Torch's Adam."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class AdamW(_Uncompiled, torch.optim.AdamW):
+    """Torch's AdamW."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class SGD(_Uncompiled, torch.optim.SGD):
+    """Torch's SGD."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class LARS(_Uncompiled):
     """The rule above. Groups may set lr, weight_decay and `scaled` (whether the trust ratio is used; default true)."""
 
     def __init__(
@@ -121,8 +149,8 @@ def make_optimizer(
     if name == "lars":
         return LARS(groups, learning_rate, momentum=momentum, trust_coefficient=trust_coefficient)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+        return SGD(groups, lr=learning_rate, momentum=momentum)
+    return AdamW(groups, lr=learning_rate)
 
 
 def warm_up_cosine(done: float, *, warm_share: float) -> float:

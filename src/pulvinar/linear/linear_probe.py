@@ -20,6 +20,7 @@ from torch.nn import functional
 from pulvinar.core.errors import InputError
 from pulvinar.core.progress import bar, track
 from pulvinar.learning.image_features import require_pair
+from pulvinar.learning.optimizers import SGD
 
 Recipe = Literal["exact", "faithful"]
 L2_WEIGHTS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the mean cross-entropy; strong first, each starts where the last ended
@@ -185,7 +186,7 @@ def train_by_sgd(
         for parameter in layer.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         layer.to(features.device)
-    optimizers = [torch.optim.SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM) for layer in layers]
+    optimizers = [SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM) for layer in layers]
     for epoch in track(range(EPOCHS), "linear probe by SGD", EPOCHS):
         seen = features if features_of_epoch is None else features_of_epoch(epoch).to(features)
         rate = RATE * DROP_FACTOR ** sum(epoch >= drop for drop in DROPS)

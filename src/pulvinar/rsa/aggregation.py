@@ -14,6 +14,7 @@ from torch import Tensor
 from pulvinar.core.errors import DegenerateError, InputError
 from pulvinar.core.progress import Bar
 from pulvinar.core.sampling import dealt_folds
+from pulvinar.learning.optimizers import Adam
 from pulvinar.rsa import stage_mask
 from pulvinar.rsa.aggregation_settings import AggregationConfig, TimeSampling
 from pulvinar.rsa.stage_mask import Balance, Features
@@ -93,7 +94,7 @@ def train_scales(
     variants: the products of each cached crop; a step draws one of them. Records at step 0 and N_RECORDS times.
     """
     scales = torch.ones_like(columns.start).requires_grad_(True)
-    optimizer = torch.optim.Adam([scales], lr=config.learning_rate)
+    optimizer = Adam([scales], lr=config.learning_rate)
     known = torch.nonzero(known_pairs(measured))[:, 0]
     trained = columns.pairs.float()
     stage = variants[0].stage

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
+from pulvinar.learning.optimizers import Adam
 from pulvinar.networks.staged import StagedNetwork
 from pulvinar.rsa import stage_mask
 from pulvinar.rsa.aggregation import MeasuredRDMs, held_out_score, pairs_of
@@ -60,7 +61,7 @@ class NetworkTrainer(EpochTrainer):
         self.network.requires_grad_(self.trains_network)
         if self.trains_network:
             groups.append({"params": list(self.network.parameters()), "lr": network_rate})
-        self.optimizer = torch.optim.Adam(groups)
+        self.optimizer = Adam(groups)
         self.n_epochs, self.best_score, self.best = config.epochs, -2.0, self._weights()
 
     def run_epoch(self) -> Record:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy.special
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -331,7 +331,7 @@ def bootstrap_interval(observed: float, resampled: ResampledScores, *, level: fl
     """observed -+ t x standard error, t with min(n_images, n_subjects) - 1 degrees of freedom (one subject: of images)."""
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, {level} came")
-    half = float(scipy.stats.t.ppf((1 + level) / 2, _degrees_of_freedom(resampled))) * standard_error(resampled)
+    half = float(scipy.special.stdtrit(_degrees_of_freedom(resampled), (1 + level) / 2)) * standard_error(resampled)
     return observed - half, observed + half
 
 
@@ -389,7 +389,7 @@ def _difference(
         difference=difference,
         low=low,
         high=high,
-        p_value=2 * float(scipy.stats.t.sf(t_value, _degrees_of_freedom(resampled))),
+        p_value=2 * float(scipy.special.stdtr(_degrees_of_freedom(resampled), -t_value)),
         p_value_subjects=sign_flip_p_value(by_subject.numpy(), generator=generator) if resampled.n_subjects > 1 else None,
     )
 

@@ -5,7 +5,6 @@ they are, or the whitened second moment matrix. Computed and returned in float64
 """
 
 import numpy as np
-import scipy.stats
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -183,6 +182,8 @@ def _kendall(predicted: Tensor, measured: Tensor, *, ties_count: bool) -> Tensor
 
 
 def _tau(first: np.ndarray, second: np.ndarray, *, ties_count: bool) -> float:
+    import scipy.stats
+
     tau_b = float(scipy.stats.kendalltau(first, second, method="asymptotic").statistic)
     if not ties_count:
         return tau_b

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Float
 
 from pulvinar.core.errors import InputError
@@ -95,7 +95,7 @@ def wilson_interval(n_right: float | int, n: int, *, level: float = LEVEL) -> tu
     if n < 1 or not -NO_SPREAD <= n_right <= n + NO_SPREAD * n:
         raise InputError(f"share: 0 to n right of n = 1 or more, {n_right} of {n} came")
     share = min(max(n_right / n, 0.0), 1.0)
-    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.special.ndtri((1 + level) / 2))
     middle, scale = share + z**2 / (2 * n), 1 + z**2 / n
     half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     low = 0.0 if share == 0 else float((middle - half) / scale)  # not what rounding leaves of 0 and 1

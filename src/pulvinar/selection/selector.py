@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
+import scipy  # scipy.sparse comes when it is used
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from pulvinar.core.errors import InputError
@@ -57,7 +57,7 @@ class Evidence:
     answers: Answers | None = None
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 
-    def low_pass(self, sigma: float) -> scipy.sparse.csr_array:
+    def low_pass(self, sigma: float) -> "scipy.sparse.csr_array":
         """Weights (voxel, voxel) of the average over neighbours; the identity where nobody knows where voxels are."""
         if self.geometry is None:
             return scipy.sparse.eye_array(self.responses.shape[1], format="csr")

@@ -22,7 +22,7 @@ from pulvinar.decoding.pictures.picture_decoder import LowLevelBranch, PictureDe
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import similarity, soft_clip_targets, soft_cross_entropy
 from pulvinar.learning.loop import EpochTrainer, Record, require_finite
-from pulvinar.learning.optimizers import one_cycle
+from pulvinar.learning.optimizers import AdamW, one_cycle
 from pulvinar.networks.decoder import decayed_and_not
 from pulvinar.networks.diffusion_prior import DiffusionPrior
 
@@ -48,7 +48,7 @@ class PartTrainer(EpochTrainer):
         self.settings, self.generator = settings, generator
         matrices, vectors = decayed_and_not(p for p in network.parameters() if p.requires_grad)
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self.optimizer = AdamW(groups, lr=settings.learning_rate)
         self.parameters = [*matrices, *vectors]
         self.n_epochs = settings.epochs
         self.steps_per_epoch = max(1, n_rows // settings.batch_size)
