@@ -1,10 +1,16 @@
 """The page of scores has every definition there is: those in the code, read from its text, against those of the tables."""
 
 import ast
+import csv
 from pathlib import Path
 
+import pytest
+
 import pulvinar
-from pulvinar.app import glossary
+from pulvinar.app import glossary, reproduce_page
+from pulvinar.decoding.pictures import picture_measures, reconstruction
+from pulvinar.report import published_tables
+from pulvinar.scores.published import FILE, ROOT, published
 
 SOURCE = Path(pulvinar.__file__).parent
 
@@ -35,6 +41,25 @@ def test_every_score_of_a_table_is_defined_once():
         scored = [column for column in columns if not column.lead]
         assert [column.key for column in scored if not column.definition] == [], head
         assert len({column.key for column in scored}) == len(scored), head
+
+
+@pytest.mark.parametrize("wing", sorted(reproduce_page.PUBLISHED))
+def test_tables_of_published_numbers_have_a_definition_for_every_column(wing):
+    """Oracles: published.csv, and what a reproduction finds in runs (`reproduce_page.UNITS`)."""
+    with (ROOT / wing / FILE).open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    entries = published(wing, sorted({line["table"] for line in lines}))
+    table = published_tables.published(entries, [("ours", "made up", {})], columns=reproduce_page.PUBLISHED[wing])
+    assert {line["metric"] for line in lines} <= {column.key for column in table.columns}
+    assert [column.key for column in table.columns if not column.definition] == []
+    known = {column.key for column in reproduce_page.PUBLISHED[wing]}
+    assert set(reproduce_page.ALSO.get(wing, ())) <= known
+
+
+def test_a_networks_features_are_called_the_same_by_papers_and_by_our_measures():
+    measured = {measure.name for measure in picture_measures.PUBLISHED_MEASURES}
+    compared = {column.key for column in reconstruction.PUBLISHED} - {"pixcorr", "ssim"}
+    assert compared == measured
 
 
 def test_definitions_say_what_comes_out_in_one_sentence():

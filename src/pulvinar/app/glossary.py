@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from pulvinar.app import deploy_bench, deploy_pareto, encoding, rsa
+from pulvinar.app import deploy_bench, deploy_pareto, encoding, reproduce_page, rsa
 from pulvinar.decoding.pictures import reconstruction
 from pulvinar.encoding import comparison, image_classification
 from pulvinar.encoding import scores as encoding_scores
 from pulvinar.gating import backbone_scores, sweep_page
-from pulvinar.report import tables
+from pulvinar.report import published_tables, tables
 from pulvinar.rsa import evaluation
 from pulvinar.scores.rdm_comparison import METHODS
 from pulvinar.scores.table import Column
@@ -34,6 +34,12 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {  # heading -> (where, column
     "Self-supervised backbones": ("`pulvinar evaluate` of one, and pages of sweeps", backbone_scores.SCORES),
     "Sweeps": ("`pulvinar report` of a folder of self-supervised runs, beside these", sweep_page.OF_SWEEPS),
     "Speed": ("`pulvinar deploy bench`", deploy_bench.SCORES),
+    **{
+        f"Published numbers: {head}": ("pages of `pulvinar reproduce` and `pulvinar report`", reproduce_page.PUBLISHED[wing])
+        for wing, head in {"decoding": "decoding", "encoding": "encoding", "rsa": "RSA", "gating": "backbones"}.items()
+    },
+    "Published numbers: where from": ("the same tables", published_tables.LEADS),
+    "Settings of a reproduction": ("pages of `pulvinar reproduce` at scale small", reproduce_page.CHANGED),
     "Accuracy against time": ("`pulvinar deploy pareto`", [deploy_pareto.RATIO]),
 }
 

@@ -8,10 +8,16 @@ from typing import Any
 from pulvinar.app import method_settings
 from pulvinar.app.recipe import Recipe, Scale
 from pulvinar.core.storage import read_json, write_text
+from pulvinar.decoding import page as decoding_page
+from pulvinar.encoding import image_classification
+from pulvinar.encoding import scores as encoding_scores
+from pulvinar.gating import backbone_scores
 from pulvinar.report import page, run_folder, tables
 from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import cautions, headline
+from pulvinar.report.published_tables import headings, published
 from pulvinar.report.run_folder import Run
+from pulvinar.rsa import evaluation as rsa_evaluation
 from pulvinar.scores.table import Column, Table, csv_text
 
 Ours = tuple[str, str, dict[str, Any]]  # name, data, metric -> value
@@ -27,6 +33,18 @@ UNITS = {
 ELSEWHERE = (
     "Published numbers as printed, ours above them: of other data, sizes and subjects at scale small, and of another protocol "
     "where that is said. A dash: no number of that kind."
+)
+PUBLISHED = {
+    "decoding": decoding_page.PUBLISHED,
+    "gating": backbone_scores.PUBLISHED,
+    "rsa": rsa_evaluation.PUBLISHED,
+    "encoding": (*encoding_scores.PUBLISHED, image_classification.SCORES[0]),
+}
+CHANGED = (  # settings that scale small has otherwise
+    Column("name", "setting", lead=True),
+    Column("method", "method", lead=True),
+    Column("full", "full", definition="The setting at `--scale full`, which is the paper's."),
+    Column("small", "small", definition="The setting at `--scale small`, whose numbers are of minutes and planted data."),
 )
 OF_VOXELS = ("r_optimistic", "r_nested", "r_untuned", "difference")
 ALSO = {"encoding": OF_VOXELS[1:]}  # what a reader needs beside the paper's scores
@@ -52,7 +70,7 @@ def write_page(
     also = ALSO.get(recipe.wing, ())
     metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also])) if entries else _all_metrics(ours)
     nothing = [{"metric": name, "unit": UNITS.get(name, "percent")} for name in metrics]
-    beside = tables.published(entries or nothing, ours, also=also)
+    beside = published(entries or nothing, ours, columns=PUBLISHED[recipe.wing], also=also)
     if not entries:
         beside = Table(beside.columns, beside.rows[:-1], ours=range(len(beside.rows) - 1))
     rows = [
@@ -72,7 +90,7 @@ def write_page(
         beside=beside,
         heading="Published beside ours" if entries else "Ours",
         warning=ELSEWHERE if entries else "Nothing of this was published as a number.",
-        dashes=_dashes(metrics, ours),
+        dashes=_dashes(headings(metrics, PUBLISHED[recipe.wing]), ours),
         figures=_figures(recipe, named),
         changed=_changed(recipe, scale, parts),
         differs=recipe.differs(scale),
@@ -106,8 +124,7 @@ def _changed(recipe: Recipe, scale: Scale, parts: Sequence[Mapping[str, Any]]) -
             for name in full
             if small and full[name] != small.get(name)
         ]
-    columns = [Column(key, key, lead=key == "name") for key in ("name", "method", "full", "small")]
-    return Table(columns, rows)
+    return Table(CHANGED, rows)
 
 
 def _settings(recipe: Recipe, scale: Scale, method: str) -> dict[str, Any]:
@@ -158,14 +175,14 @@ def _all_metrics(ours: Sequence[Ours]) -> list[str]:
 # --- our numbers under the published metrics ------------------------------------------------------------------------------
 
 
-def _dashes(metrics: Sequence[str], ours: Sequence[Ours]) -> list[tuple[str, str]]:
-    """Why rows of ours have no number: (metrics, reason), each reason once."""
+def _dashes(called: Mapping[str, str], ours: Sequence[Ours]) -> list[tuple[str, str]]:
+    """Why rows of ours have no number: (metrics, reason), each reason once. called: metric -> what a reader calls it."""
     found: dict[str, dict[str, None]] = {}
-    for metric in metrics:
+    for metric in called:
         for _, _, values in ours:
             if values.get(metric) is None:
                 reason = str(values.get(f"{metric}_reason") or NOT_SAID)
-                found.setdefault(reason, {})[tables.metric(metric)] = None
+                found.setdefault(reason, {})[called[metric]] = None
     return [(", ".join(names), reason) for reason, names in found.items()]
 
 
@@ -218,8 +235,9 @@ def _pictures(path: Path) -> dict[str, Any]:
 def _of_gating(run: Run, label: str) -> list[Ours]:
     name, evaluation = str(run.facts["data"]["name"]), run.evaluation or {}
     said = f"{name}; {evaluation.get('n_test')} test images, chance {tables.percent(evaluation.get('chance'))}"
-    values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear"))
-    if run.method == "distillation" and evaluation.get("rows"):
+    one_votes = backbone_scores.n_neighbours(evaluation) == 1  # as printed
+    values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear") if one_votes else ("linear",))
+    if run.method == "distillation" and evaluation.get("rows") and one_votes:
         values |= _with_intervals(evaluation["rows"][0], {"knn1_normalised": "knn"})
     elsewhere = []
     for place, other in run.elsewhere.items():

@@ -12,7 +12,8 @@ from pulvinar.data.geometry import Geometry
 from pulvinar.decoding import curves_figure, roi_figure, score_figure, summary_picture, trial_figure
 from pulvinar.decoding import views as brain_views
 from pulvinar.decoding.pictures import page as pictures_page
-from pulvinar.report import brain_maps, tables
+from pulvinar.decoding.pictures import reconstruction
+from pulvinar.report import brain_maps, published_tables, tables
 from pulvinar.report.findings import coverage
 from pulvinar.report.panels import on_fsaverage5
 from pulvinar.report.run_folder import SCORE, Run
@@ -29,6 +30,8 @@ PLACES = {  # kind of geometry -> what its picture shows
 }
 STAND_IN = "These voxels are vertices of {}, whose mesh is not on this machine"
 ELSEWHERE = "The published numbers are of another data set and other subjects: they say what is usual, not what is better."
+
+PUBLISHED = (*tables.PUBLISHED, *reconstruction.PUBLISHED)
 
 
 def drawers(run: Run) -> dict[str, Callable[[], Figure]]:
@@ -149,7 +152,8 @@ def _published_under(
             ours = {}
             warning += " This run has no number of that protocol and size (it needs 300 test images), so they stand apart."
         name += f", gallery of {tables.count(gallery)}" if ours else ""
-    return tables.published(entries, [(f"{tables.label(run.method)}, this run", name, ours)] if ours else []), warning
+    beside = [(f"{tables.label(run.method)}, this run", name, ours)] if ours else []
+    return published_tables.published(entries, beside, columns=PUBLISHED), warning
 
 
 def _scores_under(run: Run, protocol: str | None, entries: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -162,10 +166,10 @@ def _scores_under(run: Run, protocol: str | None, entries: list[Mapping[str, Any
 
 def _labels(run: Run) -> str:
     """What other papers call the two directions."""
-    note = []
+    note, called = [], {column.key: column.label for column in PUBLISHED}
     for paper, names in ((run.evaluation or {}).get("labels") or {}).items():
         pairs = [
-            f"“{name}” is {tables.metric(value)}" if isinstance(value, str) else f"“{name}” {tables.percent(value, 1)}"
+            f"“{name}” is {called.get(value, value)}" if isinstance(value, str) else f"“{name}” {tables.percent(value, 1)}"
             for name, value in names.items()
         ]
         note.append(f" Labels of {paper}: {', '.join(pairs)}.")

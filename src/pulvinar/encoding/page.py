@@ -15,9 +15,10 @@ from pulvinar.encoding import figures as pictures
 from pulvinar.encoding import image_classification
 from pulvinar.encoding import maps as encoding_maps
 from pulvinar.encoding.evaluation import left_out_lines, warnings_of
-from pulvinar.encoding.scores import score_table
+from pulvinar.encoding.scores import PUBLISHED, score_table
 from pulvinar.encoding.transfer import left_out
 from pulvinar.report import tables, viewer
+from pulvinar.report.published_tables import published_beside
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.report.viewer import Viewer
 from pulvinar.scores.resampling import interval_text
@@ -106,7 +107,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "map_files": [path.name for path in encoding_maps.write_files(run, maps)] if maps else [],
         **{name: make(results[name]) if name in results else None for name, make in makers.items()},
         "facts_of_evaluation": _facts(evaluation),
-        "published": tables.published_beside(run, _mean_r(run)),
+        "published": published_beside(run, _mean_r(run), PUBLISHED),
     }
 
 

@@ -50,6 +50,19 @@ OF_TUNED = (
     Column("difference", "minus untuned", "", "+.3f", "mean r of the run less that of the untuned network, same images"),
     Column("r_tuned", "r, tuned (not taken)", "", ".3f", "of the tuned network, where the folds chose the untuned one"),
 )  # fmt: skip
+PUBLISHED = (  # of papers
+    *COLUMNS[4:6],
+    *OF_TUNED[1:3],
+    *(
+        Column(f"voxels_improved_over_{other}", f"voxels improved over {name}", definition="share of voxels with a higher r "
+            f"than the same ridge on the {name} network gives")
+        for other, name in (
+            ("untuned", "untuned"),
+            ("regression_tuned", "regression-tuned"),
+            ("contrastive_tuned", "contrastive-tuned"),
+        )
+    ),
+)  # fmt: skip
 DEFINITIONS = {column.key: column.definition for column in COLUMNS}
 
 

@@ -323,9 +323,29 @@ SCORES = (
 )  # fmt: skip
 
 
+PUBLISHED = (  # of papers, of both passes
+    SCORES[0],
+    *(
+        Column(f"{key}_{branch}", f"{name}, {branch}", definition=f"Accuracy on the test images of {what}, {branch} pass.")
+        for branch in ("dense", "gated")
+        for key, name, what in (
+            ("knn", "1-NN", "the nearest training image"),
+            ("linear", "linear", "a linear classifier"),
+        )
+    ),
+    Column("knn1_normalised", "1-NN, unit length", definition="Accuracy on the test images of the nearest training image, by "
+        "features of unit length."),
+)  # fmt: skip
+
+
+def n_neighbours(evaluation: Row) -> int:
+    """How many training images vote in `knn`; papers print 1."""
+    return int(evaluation.get("settings", {}).get("k", 1))
+
+
 def score_table(evaluation: Row, *, words: Callable[[str], str] = str) -> Table:
     """MAC share, 1-NN and linear accuracy with intervals, difference from the first row; `words` writes the rows' names."""
-    k = evaluation.get("settings", {}).get("k", 1)
+    k = n_neighbours(evaluation)
     columns = [
         Column("name", "network", words=words, note="description", lead=True),
         *(replace(column, label=f"{k}-NN") if column.key == "knn" else column for column in SCORES),

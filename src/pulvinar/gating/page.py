@@ -10,6 +10,7 @@ from pulvinar.gating import backbone_scores, choice_statistics
 from pulvinar.gating import figures as gating_figures
 from pulvinar.gating.runs import KINDS
 from pulvinar.report import tables
+from pulvinar.report.published_tables import published_beside
 from pulvinar.report.run_folder import Run
 from pulvinar.scores.table import csv_text
 
@@ -33,14 +34,15 @@ def table_files(run: Run) -> dict[str, str]:
 
 def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
     """What self_supervised.html is filled with."""
-    ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in KINDS}
+    kinds = [kind for kind in KINDS if kind != "knn" or backbone_scores.n_neighbours(run.evaluation or {}) == 1]  # as printed
+    ours = {f"{kind}_{row['branch']}": row[kind] for row in run.rows for kind in kinds}
     ours |= {"mac_share": run.rows[0]["mac_share"]} if run.rows else {}
     return {
         "tiles": _tiles(run),
         "table": backbone_scores.score_table(run.evaluation or {"rows": ()}, words=tables.label),
         "choices": choice_statistics.in_words(found) if (found := (run.evaluation or {}).get("choices")) else "",
         "elsewhere": [_elsewhere(name, evaluation) for name, evaluation in run.elsewhere.items()],
-        "published": tables.published_beside(run, ours),
+        "published": published_beside(run, ours, backbone_scores.PUBLISHED),
     }
 
 

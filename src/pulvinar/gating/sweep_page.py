@@ -8,12 +8,13 @@ from typing import Any
 
 from pulvinar.core.storage import write_text
 from pulvinar.gating import figures as gating_figures
-from pulvinar.gating.backbone_scores import SCORES
+from pulvinar.gating.backbone_scores import PUBLISHED, SCORES
 from pulvinar.gating.figures import NAMES, TITLES
 from pulvinar.gating.runs import KINDS, Comparison, PooledRow, compare, comparisons, find_runs, pool
 from pulvinar.report import run_folder, tables
 from pulvinar.report.drawing import SIMULATED
 from pulvinar.report.findings import Finding, Rival, cautions, is_larger
+from pulvinar.report.published_tables import published
 from pulvinar.report.run_folder import Run
 from pulvinar.scores.resampling import interval_text
 from pulvinar.scores.table import Column, Table, csv_text
@@ -151,13 +152,13 @@ def _table(entries: Sequence[Entry]) -> Table:
 
 def _published(runs: Sequence[Run], rows: Sequence[PooledRow]) -> Table:
     """The published rows of all methods in the folder, once, with each group's dense and gated accuracy below."""
-    published = {str(entry): entry for run in runs for entry in run.published}
+    printed = {str(entry): entry for run in runs for entry in run.published}
     ours = [
         (name_of(row), _made_of(row), {f"linear_{row.branch}": row.score("linear"), "mac_share": row.mac_share})
         for row in rows
         if row.branch in ("gated", "dense")
     ]
-    return tables.published(list(published.values()), ours) if published else Table((), ())
+    return published(list(printed.values()), ours, columns=PUBLISHED) if printed else Table((), ())
 
 
 def _made_of(row: PooledRow) -> str:

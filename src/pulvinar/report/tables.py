@@ -1,4 +1,4 @@
-"""The scores of a decoding run beside their controls, and what is published beside ours.
+"""The scores of a decoding run beside their controls.
 
 A control is compared with the run by the paired difference of their scores (control minus run) and its interval: where the
 interval holds zero the comparison is a tie, whichever score is larger. Without an interval it is 'not told'.
@@ -9,37 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pulvinar.report.run_folder import SCORE, Run
+from pulvinar.report.run_folder import SCORE
 from pulvinar.scores.resampling import interval_text
 from pulvinar.scores.table import NO_BREAK, Column, Row, Table
 from pulvinar.selection import selectors
 
 LABELS = {"troi": "TROI", "ridge": "Ridge, same voxels"}  # selectors have their own
-METRICS = {
-    "brain_to_image_top1": "brain → image top-1",
-    "image_to_brain_top1": "image → brain top-1",
-    "brain_to_image_top5": "brain → image top-5",
-    "brain_to_image_median_rank": "median rank",
-    "n_voxels": "voxels",
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "inception": "Inception, two-way",
-    "swav": "SwAV distance",
-    "r_optimistic": "r, optimistic",
-    "r_nested": "r, nested",
-    "r_untuned": "r, untuned",
-    "difference": "r, minus untuned",
-    "voxels_improved_over_untuned": "voxels improved over untuned",
-    "voxels_improved_over_regression_tuned": "voxels improved over regression-tuned",
-    "voxels_improved_over_contrastive_tuned": "voxels improved over contrastive-tuned",
-    "knn_dense": "1-NN, dense",
-    "knn_gated": "1-NN, gated",
-    "knn1_normalised": "1-NN, unit length",
-    "linear_dense": "linear, dense",
-    "linear_gated": "linear, gated",
-    "mac_share": "MAC share",
-    "percent": "% of ceiling",
-}
 GALLERIES = {"draws": "30 draws of 300", "every_candidate": "every candidate"}  # columns of the protocol that is no headline
 SCORES = (  # of a decoding run; score_table puts what compares with the run behind them
     Column("n_voxels", "voxels", form=",.0f", definition="How many voxels the decoder of this row reads."),
@@ -53,6 +28,7 @@ SCORES = (  # of a decoding run; score_table puts what compares with the run beh
     Column("recall", "recall", form=".2f", minor=True, definition="Share of the reference voxels that are kept."),
     Column("dice", "Dice", form=".2f", minor=True, definition="Twice the shared voxels over the sum of both counts."),
 )  # fmt: skip
+PUBLISHED = (replace(SCORES[1], label="brain → image top-1"), replace(SCORES[2], label="image → brain top-1"))  # of papers
 OTHER_GALLERIES = tuple(
     replace(
         column,
@@ -93,18 +69,13 @@ def in_sentence(name: str) -> str:
     return text if text[:2].isupper() else text[0].lower() + text[1:]
 
 
-def metric(name: str) -> str:
-    """A metric's name as a reader would write it."""
-    return METRICS.get(name) or name.replace("_", " ")
-
-
 def count(value: float | None) -> str:
     """A whole number with thousands marked, a dash for none.
 
     >>> count(8000), count(None)
     ('8,000', '–')
     """
-    return "–" if _absent(value) else f"{value:,.0f}"
+    return "–" if absent(value) else f"{value:,.0f}"
 
 
 def percent(share: float | None, digits: int | None = None) -> str:
@@ -113,7 +84,7 @@ def percent(share: float | None, digits: int | None = None) -> str:
     >>> print(percent(.614), percent(.0033), percent(.614, 1), percent(None), sep=", ")
     61 %, 0.3 %, 61.4 %, –
     """
-    if share is None or _absent(share):
+    if share is None or absent(share):
         return "–"
     if digits is None:
         digits = 0 if abs(share) >= 0.0995 or share == 0 else 1
@@ -126,7 +97,8 @@ def said_interval(bounds: Sequence[float | None] | None, write: Callable[[float]
     return f"95{NO_BREAK}% interval {text}" if text else "no interval"
 
 
-def _absent(value: float | None) -> bool:
+def absent(value: float | None) -> bool:
+    """Whether there is no number: None, NaN or infinite."""
     return value is None or not math.isfinite(value)
 
 
@@ -170,7 +142,7 @@ def verdict(row: Row, method: str) -> str:
     if row.get(SCORE) is None:
         return "none"
     bounds = row.get(f"difference_to_{method}_interval")
-    if bounds is None or any(map(_absent, bounds)):
+    if bounds is None or any(map(absent, bounds)):
         return "not told"
     return "lower" if bounds[1] < 0 else "higher" if bounds[0] > 0 else "tie"
 
@@ -246,73 +218,3 @@ def records(rows: Sequence[Row], method: str) -> list[dict[str, Any]]:
     """The rows of the table as they are kept: raw values (shares, not percents), interval bounds, verdict and reason."""
     reasons = ({"unavailable": row.get("unavailable")} for row in rows)
     return [entry | reason for entry, reason in zip(score_table(rows, method).records(), reasons, strict=True)]
-
-
-def published(entries: Sequence[Row], ours: Sequence[tuple[str, str, Row]] = (), *, also: Sequence[str] = ()) -> Table:
-    """Published rows by metric; above them ours: (name, data, metric -> value), a dash where there is no such value.
-
-    Our values may have intervals beside them, under the metric's name with `_interval`. also: metrics of ours alone.
-    """
-    metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also]))
-    grouped = _grouped(entries)
-    rows: list[Row] = [  # no loop over `metric` here: CPython 3.12.1 takes it for the function
-        {"method": name, "setting": data, **{key: text for wanted in metrics for key, text in _ours(values, entries, wanted)}}
-        for name, data, values in ours
-    ]
-    rows += [
-        {"method": method, "setting": setting, "table": table, **dict.fromkeys(also, "–"), **values}
-        for (table, setting, method), values in grouped.items()
-    ]
-    several = len({table for table, _, _ in grouped}) > 1
-    columns = [Column("method", "method", note="setting"), *([Column("table", "table")] if several else [])]
-    columns += [Column(name, metric(name), form=".1f" if _is_percent(entries, name) else ".3g") for name in metrics]
-    return Table(columns, rows, ours=range(len(ours)))
-
-
-def _grouped(entries: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, str]]:
-    """(table, setting, method) -> metric -> as written; what only some metrics of a row have (a gallery) does not split it."""
-    galleries: dict[tuple[str, str, str], dict[Any, None]] = {}
-    for entry in entries:
-        key = (str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", "")))
-        galleries.setdefault(key, {})[entry.get("gallery_size")] = None
-    grouped: dict[tuple[str, str, str], dict[str, str]] = {}
-    for entry in entries:
-        table, setting, method = str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", ""))
-        sizes = [size for size in galleries[table, setting, method] if size]
-        own = sizes[:1] if len(sizes) <= 1 else [entry.get("gallery_size")] if entry.get("gallery_size") else []
-        gallery = f", gallery of {own[0]}" if own else ""
-        grouped.setdefault((table, f"{setting}{gallery}", method), {})[str(entry["metric"])] = _published_value(entry)
-    return grouped
-
-
-def published_beside(run: Run, ours: Row) -> Table:
-    """The published rows that are in a run, below this run's values (metric -> value)."""
-    name_of_data = str(run.facts.get("data", {}).get("name", "these data"))
-    return (
-        published(run.published, [(f"{label(run.method)}, this run", name_of_data, ours)]) if run.published else Table((), ())
-    )
-
-
-def _published_value(row: Row) -> str:
-    value = row.get("value")
-    if not isinstance(value, int | float):
-        return "–"
-    if row.get("unit") != "percent":
-        return f"{value:g}"
-    return f"{value:.1f}{NO_BREAK}%" if float(f"{value:.1f}") == value else f"{value:g}{NO_BREAK}%"  # as printed, not rounded
-
-
-def _is_percent(published: Sequence[Row], name: str) -> bool:
-    return any(entry.get("unit") == "percent" for entry in published if entry["metric"] == name)
-
-
-def _ours(row: Row, published: Sequence[Row], name: str) -> list[tuple[str, Any]]:
-    """Our value of a published metric, retrieval scores as percents, others as they are; and its interval in the same unit."""
-    value, bounds = row.get(name), row.get(f"{name}_interval")
-    if not isinstance(value, int | float) or _absent(value):
-        return [(name, "–")]
-    as_percent = _is_percent(published, name)
-    written = [(name, percent(value, 1) if as_percent else f"{value:.3g}")]
-    if bounds is None or any(map(_absent, bounds)):
-        return written
-    return [*written, (f"{name}_interval", tuple(100 * end if as_percent else end for end in bounds))]

@@ -289,6 +289,9 @@ SCORES = (
 )  # fmt: skip
 
 
+PUBLISHED = (SCORES[1],)
+
+
 def similarities(names: Iterable[str]) -> list[Column]:
     """A column for each other way to compare RDMs."""
     definition = "Similarity with the measured RDM by {}, mean over subjects, with its sign."

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pulvinar.report import tables
+from pulvinar.report.published_tables import published_beside
 from pulvinar.report.run_folder import Run, read_arrays
 from pulvinar.rsa import evaluation as rsa
 from pulvinar.rsa import figures as rsa_figures
@@ -88,7 +89,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
             for target in targets(run)
             if "held_out_pairs" in evaluation
         ],
-        "published": tables.published_beside(run, {}),
+        "published": published_beside(run, {}, rsa.PUBLISHED),
     }
 
 

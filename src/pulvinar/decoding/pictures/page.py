@@ -8,9 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pulvinar.decoding.pictures import picture_grid
-from pulvinar.decoding.pictures.reconstruction import LABELS, score_table
+from pulvinar.decoding.pictures.reconstruction import LABELS, PUBLISHED, score_table
 from pulvinar.report import tables
 from pulvinar.report.drawing import BOTH, INK, MUTED, RULE, SELECTED_ONLY
+from pulvinar.report.published_tables import published_beside
 from pulvinar.report.run_folder import Run
 from pulvinar.scores.table import csv_text
 
@@ -40,7 +41,7 @@ def content(run: Run, drawn: Mapping[str, Path]) -> dict[str, Any]:
         "tiles": _tiles(run),
         "summary": None if run.evaluation is None else _summary(run.evaluation),
         "reconstructions": reconstructions(run),
-        "published": tables.published_beside(run, run.rows[0] if run.rows else {}),
+        "published": published_beside(run, run.rows[0] if run.rows else {}, PUBLISHED),
     }
 
 

@@ -335,12 +335,22 @@ SCORES = (  # one for each kind of metric
 )  # fmt: skip
 
 
+_KIND = {column.key: column for column in SCORES}
+PUBLISHED = (  # of papers, under our names
+    *(replace(_KIND[name], unit="") for name in ("pixcorr", "ssim")),
+    *(
+        replace(_KIND["two_way"], key=name, label=f"{LABELS[name]}, two-way", unit="")
+        for name in ("alexnet2", "alexnet5", "inception", "clip")
+    ),
+    *(replace(_KIND["distance"], key=name, label=f"{LABELS[name]} distance", unit="") for name in ("efficientnet", "swav")),
+)
+
+
 def score_table(evaluation: Mapping[str, Any], *, words: Callable[[str], str] = str) -> Table:
     """A row for each set of pictures, a column for each metric; * marks rows that have seen the answer."""
     columns = [Column("name", "pictures", note="description", lead=True)]
-    kinds = {column.key: column for column in SCORES}
     for name, facts in evaluation["metrics"].items():
-        columns.append(replace(kinds[facts["kind"]], key=name, label=LABELS.get(name, name)))
+        columns.append(replace(_KIND[facts["kind"]], key=name, label=LABELS.get(name, name)))
     rows = [{**row, "name": words(row["name"]) + "*" * bool(row["sees_answer"])} for row in evaluation["rows"]]
     return Table(columns, rows, ours=(0,))
 
