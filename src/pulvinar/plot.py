@@ -1,7 +1,7 @@
 """Every figure of the report of a run, for a notebook or a paper: `plot.scores(run)`, `plot.roi(run)`, …
 
 Each takes a run (what `pulvinar.load` gives, or its folder) and returns the matplotlib `Figure` that stands on its page. ax:
-axes to put it into instead, as a picture, because most have several axes of their own; the figure of `ax` comes back.
+axes to put it into instead, as a picture, because most have several axes of their own; `ax` comes back.
 `panels(run)` says which ones a run has; asking for another is a `NotFoundError` that says what it needs. Simulated data are
 marked.
 """
@@ -9,7 +9,7 @@ marked.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, overload
 
 import matplotlib as mpl
 import numpy as np
@@ -33,12 +33,25 @@ def __getattr__(name: str) -> Any:
 Source = str | os.PathLike[str]  # a run, or its folder
 
 
+class _Panel(Protocol):
+    @overload
+    def __call__(self, run: Source, *which: str | None, ax: None = None, **named: str | None) -> Figure: ...
+    @overload
+    def __call__(self, run: Source, *which: str | None, ax: Axes, **named: str | None) -> Axes: ...
+
+
+def _typed(function: Callable[..., Figure | Axes]) -> _Panel:
+    """The function itself; without axes a figure comes back, with them the axes."""
+    return cast(_Panel, function)
+
+
 def panels(run: Source) -> list[str]:
     """Names of the figures that a run has pieces for."""
     return list(_drawers(run)[0])
 
 
-def panel(run: Source, name: str, *, ax: Axes | None = None) -> Figure:
+@_typed
+def panel(run: Source, name: str, *, ax: Axes | None = None) -> Figure | Axes:
     """The figure of this name."""
     found, simulated = _drawers(run)
     if name not in found:
@@ -64,20 +77,19 @@ def _is_evaluated(run: Source) -> bool:
     return (Path(run) / "evaluation.json").is_file()
 
 
-def _into(ax: Axes, figure: Figure) -> Figure:
+def _into(ax: Axes, figure: Figure) -> Axes:
     """Show a figure inside axes, in its own proportions."""
+    if ax.get_figure(root=True) is None:
+        raise InputError("ax: these axes have been removed from their figure")
     figure.set_dpi(DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     ax.imshow(np.asarray(canvas.buffer_rgba()), interpolation="antialiased")
     ax.set_axis_off()
-    owner = ax.get_figure(root=True)
-    if owner is None:
-        raise InputError("ax: these axes have been removed from their figure")
-    return owner
+    return ax
 
 
-def _of(run: Source, stem: str, which: str | None, what: str, mark: str, ax: Axes | None) -> Figure:
+def _of(run: Source, stem: str, which: str | None, what: str, mark: str, ax: Axes | None) -> Figure | Axes:
     """A figure that a run may have several of, such as `map-subj01`."""
     names = [name for name in panels(run) if name == stem or name.startswith(f"{stem}{mark}")]
     if which is not None or not names:
@@ -88,101 +100,121 @@ def _of(run: Source, stem: str, which: str | None, what: str, mark: str, ax: Axe
     return panel(run, names[0], ax=ax)
 
 
-def scores(run: Source, target: str | None = None, *, ax: Axes | None = None) -> Figure:
+@_typed
+def scores(run: Source, target: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
     """The run beside its controls, with intervals. target: of an RSA run, which measurement."""
     return _of(run, "scores", target, "target", "_", ax)
 
 
-def stages(run: Source, target: str | None = None, *, ax: Axes | None = None) -> Figure:
+@_typed
+def stages(run: Source, target: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
     """RSA: what each stage of the network carries. target: which measurement."""
     return _of(run, "stages", target, "target", "_", ax)
 
 
-def brain_map(run: Source, subject: str | None = None, *, ax: Axes | None = None) -> Figure:
+@_typed
+def brain_map(run: Source, subject: str | None = None, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: r of every voxel and the layer that predicts it, on the brain of a subject."""
     return _of(run, "map", subject, "subject", "-", ax)
 
 
-def roi(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def roi(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Decoding: the kept voxels against the reference, and the learned weights."""
     return panel(run, "roi", ax=ax)
 
 
-def curves(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def curves(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """How selection and training went, epoch by epoch."""
     return panel(run, "curves", ax=ax)
 
 
-def trials(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def trials(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Decoding: test trials, the image that was seen and the five that were retrieved."""
     return panel(run, "trials", ax=ax)
 
 
-def summary(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def summary(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Decoding: voxels, scores and some trials in one picture."""
     return panel(run, "summary", ax=ax)
 
 
-def rois(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def rois(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: r per ROI beside null and noise ceiling."""
     return panel(run, "rois", ax=ax)
 
 
-def layers(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def layers(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: how well each layer predicts each ROI."""
     return panel(run, "layers", ax=ax)
 
 
-def transfer(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def transfer(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: tuned networks on other subjects (`pulvinar encoding transfer`)."""
     return panel(run, "transfer", ax=ax)
 
 
-def information(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def information(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: information about the images (`pulvinar encoding information`)."""
     return panel(run, "information", ax=ax)
 
 
-def landscape(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def landscape(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: models by what they classify alike (`pulvinar encoding classify`)."""
     return panel(run, "landscape", ax=ax)
 
 
-def salience(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def salience(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Encoding: where each hemisphere's model looks (`pulvinar encoding salience`)."""
     return panel(run, "salience", ax=ax)
 
 
-def tradeoff(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def tradeoff(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Pictures: pixel correlation beside two-way identification."""
     return panel(run, "tradeoff", ax=ax)
 
 
-def rdms(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def rdms(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """RSA: predicted and measured RDMs."""
     return panel(run, "rdms", ax=ax)
 
 
-def arrangement(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def arrangement(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """RSA: the images as predicted and measured dissimilarities arrange them."""
     return panel(run, "arrangement", ax=ax)
 
 
-def accuracy(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def accuracy(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Self-supervised: accuracy against multiply-adds; of a folder of runs, all of them."""
     return panel(run, "accuracy", ax=ax)
 
 
-def channels(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def channels(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Self-supervised: channels always open, decided by image, always shut, per gate."""
     return panel(run, "channels", ax=ax)
 
 
-def choices(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def choices(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Self-supervised, of levels or routes: share of the images that take each of them."""
     return panel(run, "choices", ax=ax)
 
 
-def embedding(run: Source, *, ax: Axes | None = None) -> Figure:
+@_typed
+def embedding(run: Source, *, ax: Axes | None = None) -> Figure | Axes:
     """Self-supervised: the test images as their features arrange them."""
     return panel(run, "embedding", ax=ax)

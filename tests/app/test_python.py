@@ -250,7 +250,7 @@ def test_a_figure_goes_into_axes(run):
 
     figure = Figure()
     axis = figure.subplots()
-    assert pulvinar.plot.roi(run, ax=axis) is figure
+    assert pulvinar.plot.roi(run, ax=axis) is axis
     pixels = axis.images[0].get_array()
     assert pixels.shape[1] > 1000
     assert np.asarray(pixels)[..., :3].std() > 10

@@ -102,3 +102,12 @@ def test_only_columns_with_a_value_are_shown_and_those_with_a_definition_defined
     assert [column.key for column in table.shown] == ["name", "r", "gain", "p"]
     assert [(column.name, column.definition) for column in table.defined] == [("r (%)", "Mean over voxels.")]
     assert COLUMNS[0].below(ROWS[0]) == "fc"
+
+
+def test_a_table_is_text_in_a_notebook_too_and_shows_itself_nowhere(monkeypatch):
+    """rich takes a kernel for a place to show things and leaves the file that it was given empty."""
+    made = Table([Column("name", "model", lead=True), Column("r", "r", form=".2f")], [{"name": "first", "r": 0.5}])
+    outside = made.text()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *shown: pytest.fail("shown"))
+    assert made.text() == outside != ""

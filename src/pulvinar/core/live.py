@@ -53,7 +53,11 @@ class LiveBars:
 def _progress() -> Progress:
     stream = sys.stderr
     console = Console(
-        file=stream, force_terminal=True, color_system="auto" if terminal.may_have_styles(stream) else None, highlight=False
+        file=stream,
+        force_terminal=True,
+        force_jupyter=False,
+        color_system="auto" if terminal.may_have_styles(stream) else None,
+        highlight=False,
     )
     return Progress(
         BarColumn(BAR_WIDTH, table_column=Column(width=BAR_WIDTH)),

@@ -216,9 +216,15 @@ def _drawn(block: Sequence[Cells], n_leads: int, width: float | int, strong: Col
     least = sum(min(own, SHORTEST_NAME) if n < n_leads else own for n, own in enumerate(widths))
     columns = gaps + int(max(min(width - gaps, sum(widths)), least))
     text = io.StringIO()
-    Console(
-        file=text, width=columns, force_terminal=has_styles, color_system="standard" if has_styles else None, highlight=False
-    ).print(drawing)
+    console = Console(
+        file=text,
+        width=columns,
+        force_terminal=has_styles,
+        force_jupyter=False,  # it would show the table below the cell, and write nothing here
+        color_system="standard" if has_styles else None,
+        highlight=False,
+    )
+    console.print(drawing)
     return text.getvalue().rstrip("\n")
 
 
