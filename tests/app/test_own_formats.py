@@ -5,6 +5,7 @@ Oracle: half of the places of one hemisphere follow the embedding (and the pictu
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -170,3 +171,48 @@ def test_an_encoding_model_predicts_where_the_signal_is(tmp_path, form, monkeypa
         assert "On fsaverage5 (inflated" in (run / "report.html").read_text()
         assert {row.get("hemisphere") for row in rows} >= {"lh", "rh"}
         assert len([path for path in (run / "artifacts").iterdir() if "encoding-sub-01-r" in path.name]) in (1, 2)
+
+
+@pytest.mark.long
+def test_a_table_of_one_number_for_each_region_goes_from_its_documented_study_file_to_a_page(tmp_path, monkeypatch, capsys):
+    """Planted: two of the four regions follow the embedding without noise, two are noise; the third person is not asked for."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (study,) = (block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "roi_responses.csv" in block)
+    Path("study.toml").write_text(study)
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(40, 2)).astype(np.float32)
+    Path("stim").mkdir()
+    rows = ["participant,picture,V1,V2,V4,IT"]
+    for number, (first, second) in enumerate(embedding):
+        Image.fromarray(np.full((8, 8, 3), 5 * number, np.uint8)).save(f"stim/p{number:02d}.png")
+        noise = rng.normal(size=(2, 2))
+        rows += [f"P1,p{number:02d},{noise[trial][0]},{first},{noise[trial][1]},{second}" for trial in range(2)]
+        rows.append(f"P2,p{number:02d},9,9,9,9")
+    Path("roi_responses.csv").write_text("\n".join(rows) + "\n")
+    np.savez("clip.npz", id=np.array([f"p{number:02d}" for number in range(40)]), clip=embedding)
+
+    assert main(["data", "convert", "study.toml", "study"]) == 0
+    settings = ["n_voxels=2", "feature=clip.npz"]
+    assert main(["fit", "univariate", "--data", "study", "--out", "run", "--set", *settings]) == 2
+    assert "set pretrain=false" in capsys.readouterr().err
+    fit = [
+        "fit",
+        "univariate",
+        "--data",
+        "study",
+        "--out",
+        "run",
+        "--set",
+        *settings,
+        "pretrain=false",
+        "epochs=3",
+        "hidden=16",
+    ]
+    assert main([*fit, "--evaluate", "--only-selection"]) == 0
+    assert main(["report", "run", "--no-viewer"]) == 0
+    with np.load("run/artifacts/maps.npz") as maps:
+        assert maps["selected"].tolist() == [False, True, False, True]
+    (row, *_) = json.loads(Path("run/evaluation.json").read_text())["rows"]
+    assert row["n_voxels"] == 2
+    assert "of 4 voxels kept" in Path("run/report.html").read_text(encoding="utf-8")

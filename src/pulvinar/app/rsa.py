@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pulvinar.app.data import open_data
+from pulvinar.core import terminal
 from pulvinar.core.config import parse_assignments, suggest
 from pulvinar.core.errors import DegenerateError, InputError, NotFoundError
 from pulvinar.core.progress import warn
@@ -172,7 +173,7 @@ def _aligned_models(path: str, reference: RDMFile) -> tuple[RDMArrays, str]:
 
 def _trusted(joined: Mapping[str, str]) -> list[str]:
     """Which files were joined otherwise than by the names of their images."""
-    return [f"images of {which} were joined {how}, not by name" for which, how in joined.items() if how != "by name"]
+    return [f"images of {which} were joined {how}" for which, how in joined.items() if how != "by name"]
 
 
 def _cautions(rows: Sequence[Row]) -> list[str]:
@@ -331,7 +332,7 @@ def score_as_text(result: Mapping[str, Row]) -> str:
 def as_text(result: Mapping[str, Any]) -> str:
     """Table of `compare`."""
     lines = [f"{name_of(result['method'])}; null: images permuted; r [95 % interval, images and subjects drawn again]"]
-    lines += [f"images of {which} joined {how}" for which, how in result["joined"].items()]
+    lines += [f"images of {which} joined {how}" for which, how in result["joined"].items() if how == "by name"]
     lines += [f"beyond them: beyond {', '.join(result['beyond'])}"] if result["beyond"] else []
     columns = [
         Column("predicted", "model", lead=True),
@@ -344,9 +345,8 @@ def as_text(result: Mapping[str, Any]) -> str:
         if "partial_r" in row and row["partial_r"] is None:
             more["partial_r"] = "explained by them"
         rows.append({**row, **more, "n_missing": row["n_missing_pairs"] or None})
-    lines.append(Table(columns, rows).text())
-    lines += [f"caution: {caution}" for caution in result["cautions"]]
-    return "\n".join(lines)
+    cautions = [f"caution: {caution}" for caution in result["cautions"]]
+    return "\n".join([*map(terminal.filled, lines), Table(columns, rows).text(), *map(terminal.filled, cautions)])
 
 
 def ceiling_as_text(result: Mapping[str, Row]) -> str:

@@ -62,7 +62,7 @@ def prepare(config: Config, experiment: Experiment) -> Prepared:
     if config.prior == "diffusion":
         require_diffusers()
     if not others:
-        raise InputError(f"pretraining needs subjects beside the target {experiment.target}; fit troi with pretrain=false")
+        raise InputError(f"pretraining needs subjects beside the target {experiment.target}; without them set pretrain=false")
     refuse_copied_responses(experiment, others)
     embedding = fit_embedding(experiment, config.feature, centre=config.centre)
     trials = {}
