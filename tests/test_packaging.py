@@ -37,6 +37,23 @@ def test_every_extra_is_in_the_image_or_left_out_by_name() -> None:
     assert {*extras, "cluster"} == set(PYPROJECT["project"]["optional-dependencies"])
 
 
+def test_the_image_is_of_a_python_that_is_supported_and_of_files_that_are_here() -> None:
+    text, project = (ROOT / "packaging/Dockerfile").read_text(encoding="utf-8"), PYPROJECT["project"]
+    python = re.search(r"^FROM python:([\d.]+)-slim$", text, re.MULTILINE)[1]  # type: ignore[index]
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
+    copied = [name for line in re.findall(r"^COPY (.+) /\S+$", text, re.MULTILINE) for name in line.split()]
+    assert {"pyproject.toml", "src", "README.md", *project["license-files"]} <= set(copied)  # what the build reads
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_conda_recipe_says_what_the_package_says_of_itself() -> None:
+    project, text = PYPROJECT["project"], (ROOT / "packaging/conda/recipe.yaml").read_text(encoding="utf-8")
+    assert f"  license: {project['license']}\n" in text
+    assert f"  summary: {project['description']}\n" in text
+    for name, place in project["scripts"].items():
+        assert f"      - {name} = {place}\n" in text
+
+
 def test_no_link_of_the_long_description_leads_into_the_folder() -> None:
     """The substitutions of pyproject.toml, as they are made when the package is built."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

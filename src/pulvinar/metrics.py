@@ -79,4 +79,4 @@ def __getattr__(name: str) -> Any:
     function = _found(name)
     from pulvinar.scores.array_likes import takes_array_likes
 
-    return takes_array_likes(function)
+    return takes_array_likes(function, __name__)

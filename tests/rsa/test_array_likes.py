@@ -1,6 +1,9 @@
-"""`pulvinar.rsa` of numpy's arrays is that of tensors (the oracle), and gives arrays."""
+"""`pulvinar.rsa` of arrays, lists and tables is that of tensors (the oracle), and gives arrays."""
+
+import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -40,3 +43,22 @@ def test_what_is_no_array_is_left_as_it_is():
     np.testing.assert_array_equal(rsa.euclidean_rdm(np.array([[0, 0], [2, 2]])), [2.0])
     with pytest.raises(InputError, match="2 features or more are needed, 1 came"):
         rsa.correlation_rdm(PATTERNS[:, :1])
+
+
+def test_lists_and_tables_are_arrays_too_and_a_tensor_among_arrays_gives_tensors():
+    np.testing.assert_array_equal(rsa.correlation_rdm(PATTERNS.tolist()), RDM.numpy())
+    np.testing.assert_array_equal(rsa.correlation_rdm(pd.DataFrame(PATTERNS)), RDM.numpy())
+    learnt = OTHERS[1].clone().requires_grad_()
+    similarity = rsa.compare(learnt, RDM.numpy(), method="pearson")
+    similarity.backward()
+    assert learnt.grad is not None
+    assert pickle.loads(pickle.dumps(rsa.compare)) is rsa.compare
+
+
+def test_what_does_not_fit_is_named_whatever_axes_stand_before():
+    with pytest.raises(InputError, match=r"correlation_rdm: patterns has axes \(\*batch, condition, feature\)"):
+        rsa.correlation_rdm(PATTERNS[0])
+    with pytest.raises(InputError, match=r"partial_spearman: measured of shape \(3, 27\) differs in pair from predicted"):
+        rsa.partial_spearman(OTHERS.numpy()[:2], OTHERS.numpy()[:, 1:], OTHERS.numpy())
+    with pytest.raises(InputError, match="patterns needs numbers"):
+        rsa.euclidean_rdm([["a", "b"], ["c", "d"]])
