@@ -57,10 +57,13 @@ def _classes(classes: Mapping[str, Row]) -> Table:
     return Table(columns, [{"class": name, **count} for name, count in classes.items()])
 
 
+NAMES = ("subject", "session", "run")  # of what is looked at: they stand in every block of a narrow table
+
+
 def _probes(probes: Sequence[Row]) -> Table:
     """What each says; data sets have keys of their own."""
     keys = dict.fromkeys(key for probe in probes for key in probe)
-    columns = [Column(key, key.replace("_", " "), lead=key == "subject") for key in keys]
+    columns = [Column(key, key.replace("_", " "), lead=key in NAMES) for key in keys]
     return Table(columns, [{key: _cell(value) for key, value in probe.items()} for probe in probes])
 
 
