@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pulvinar.core import terminal
+from pulvinar.core import memory, terminal
 from pulvinar.core.places import is_left_over
 from pulvinar.core.storage import cache_folder
 
@@ -113,7 +113,7 @@ def _threads() -> dict[str, Any]:
 
 def _memory() -> dict[str, int | None]:
     """Bytes of the machine, those that are free for programs, and a limit of this container or job, if there is one."""
-    facts: dict[str, int | None] = {"total": None, "available": None, "limit": _limit()}
+    facts: dict[str, int | None] = {"total": None, "available": None, "limit": memory.job_limit()}
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         facts["total"], facts["available"] = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
@@ -122,16 +122,6 @@ def _memory() -> dict[str, int | None]:
         if "SC_PHYS_PAGES" in names:
             facts["total"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return facts
-
-
-def _limit() -> int | None:
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(file).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        return int(text) if text.isdecimal() and int(text) < 2**60 else None
-    return None
 
 
 def _places() -> dict[str, Path]:
@@ -209,10 +199,10 @@ def _row(name: str, text: str) -> str:
     return textwrap.fill(f"{name:<17}{text}", min(WIDTH, terminal.width()), subsequent_indent=" " * 17, break_on_hyphens=False)
 
 
-def _memory_text(memory: dict[str, int | None]) -> str:
-    free = f", {_size(memory['available'])} free" if memory["available"] is not None else ""
-    limit = f"; this process may have {_size(memory['limit'])}" if memory["limit"] else ""
-    return f"{_size(memory['total'])}{free}{limit}"
+def _memory_text(facts: dict[str, int | None]) -> str:
+    free = f", {_size(facts['available'])} free" if facts["available"] is not None else ""
+    limit = f"; this process may have {_size(facts['limit'])}" if facts["limit"] else ""
+    return f"{_size(facts['total'])}{free}{limit}"
 
 
 def _disk_text(disk: dict[str, Any]) -> str:

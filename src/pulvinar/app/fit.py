@@ -14,6 +14,7 @@ from pulvinar.app.method_settings import (
     given_settings,
     refuse_useless_pretrained,
 )
+from pulvinar.app.training_room import room_for_training
 from pulvinar.core import devices
 from pulvinar.core.config import Given, build, to_toml, values_of
 from pulvinar.core.errors import ConfigError, InputError
@@ -67,13 +68,14 @@ def fit(
         return {"run": str(out), **run.facts}
     opened = _without_truth(open_data(found.data, data, target=target))
     plan = pretrained_plan(found, config, pretrained_config, pretrained)
-    prepared = prepare(found, config, opened, plan, Path(out))
-    run = create_run(out, found, config, opened, plan)
     _, _, preset = given_settings(found, config_file, assignments)
-    with run.held(), run.logged(log_to):
-        if preset is not None:
-            run.facts["preset"] = preset.name
-        _fit(found, config, opened, run, prepared)
+    with room_for_training(found, config, opened, plan):
+        prepared = prepare(found, config, opened, plan, Path(out))
+        run = create_run(out, found, config, opened, plan)
+        with run.held(), run.logged(log_to):
+            if preset is not None:
+                run.facts["preset"] = preset.name
+            _fit(found, config, opened, run, prepared)
     return {"run": str(out), **run.facts}
 
 
@@ -87,7 +89,8 @@ def _continue(method: Method, run: RunFolder, data: str | Data, target: str | No
         run.remove_leftovers()
     run.use_recorded_threads()
     config = build(method.config, run.settings(), name=method.name)
-    _fit(method, config, opened, run, prepare(method, config, opened, run.pretrained, run.path))
+    with room_for_training(method, config, opened, run.pretrained):
+        _fit(method, config, opened, run, prepare(method, config, opened, run.pretrained, run.path))
 
 
 def _without_truth(opened: Data) -> Data:

@@ -28,7 +28,10 @@ SAID_LINES = 6
 
 
 def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **options: Any) -> dict[str, Any]:
-    """`fitting.fit` on so many processes, with its result and its other arguments (data: a source)."""
+    """`fitting.fit` on so many processes, with its result and its other arguments (data: a source).
+
+    memory: such as "4GB", which each of them stays below.
+    """
     config, _ = method_settings.configs(method, options.get("config_file"), assignments)
     _require_room(n_processes, method, config.device)
     command = [sys.executable, "-m", "pulvinar.cli", "fit", method, "--out", out, *_arguments(assignments, options)]
@@ -63,7 +66,13 @@ def _require_room(n_processes: int, method: str, device: str) -> None:
 
 def _arguments(assignments: Given, options: Mapping[str, Any]) -> list[str]:
     given = [f"{name}={value}" for name, value in values_of(assignments).items()]
-    flags = {"--data": "data", "--config": "config_file", "--pretrained": "pretrained", "--target": "target"}
+    flags = {
+        "--data": "data",
+        "--config": "config_file",
+        "--pretrained": "pretrained",
+        "--target": "target",
+        "--memory": "memory",
+    }
     made = [part for flag, name in flags.items() if options.get(name) for part in (flag, str(options[name]))]
     logs = ["--log", *options["log_to"]] if options.get("log_to") else []  # the first process sends them
     return made + (["--set", *given] if given else []) + logs + (["--resume"] if options.get("resume") else [])

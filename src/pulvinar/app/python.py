@@ -71,7 +71,7 @@ def fit(
     before anything is written. pretrained: the finished run that the method builds on, or a dict of settings to train it with.
     target: the new subject, if not the experiment's own. resume: continue a fit that was interrupted; it ends with the same
     weights. log_to: "tensorboard", "wandb", "mlflow", as `--log`. memory: such as "4GB", which the process stays below; of
-    methods that keep it (`ridge_encoding`). Raises `ConfigError` for settings, `InputError` for data that do not fit the
+    methods that keep it (docs/memory.md). Raises `ConfigError` for settings, `InputError` for data that do not fit the
     method, `FileError` for a folder that exists.
     """
     if not isinstance(method, str):

@@ -176,7 +176,7 @@ class Run(Shown):
         `pulvinar evaluate RUN --settings` lists.
         """
         source = os.fspath(data) if isinstance(data, str | os.PathLike) else self._data if data is None else data
-        with within(memory, self.method):
+        with within(memory, self.method, ("evaluate",)):
             result = evaluating.evaluate(str(self.path), data=source, controls=controls, assignments=scoring)
         read = run_folder.read(self.path)
         if bool(result.get("changed")) or not result.get("own_images", True):  # it is kept elsewhere in the folder

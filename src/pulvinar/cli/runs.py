@@ -30,7 +30,6 @@ def _list(arguments: argparse.Namespace) -> Result:
 
 
 def _fit(arguments: argparse.Namespace) -> Result:
-    from pulvinar.app.memory_limit import within
     from pulvinar.app.settings_list import groups_of
     from pulvinar.app.sweeps.jobs import fit_and_evaluate, keeping_journal
 
@@ -43,7 +42,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
         raise UsageError("fit: --only-selection counts with --evaluate only")
     if arguments.dry_run:
         return _dry_run(arguments)
-    with within(arguments.memory, arguments.method), keeping_journal(arguments.journal):
+    with keeping_journal(arguments.journal):
         result = fit_and_evaluate(
             arguments.method,
             data=arguments.data,
@@ -56,6 +55,7 @@ def _fit(arguments: argparse.Namespace) -> Result:
             log_to=arguments.log,
             scored=("selection" if arguments.only_selection else "all") if arguments.evaluate else None,
             n_processes=arguments.devices,
+            memory=arguments.memory,
         )
     selection = result.get("selection")
     kept = (
@@ -91,6 +91,7 @@ def _dry_run(arguments: argparse.Namespace) -> Result:
         assignments=arguments.set,
         pretrained=arguments.pretrained,
         target=arguments.target,
+        limit=arguments.memory,
     )
     say(arguments, as_text(result))
     return result

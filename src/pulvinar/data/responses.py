@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from pulvinar.core.notebook import counted, listed
 from pulvinar.core.sampling import blocks_of
 from pulvinar.data.geometry import Geometry
 from pulvinar.data.rois import ROIs
+from pulvinar.data.session_values import SessionValues
 
 VALUE_TYPES = (np.float32, np.int16)
 
@@ -118,16 +120,16 @@ class Responses:
                 f"trials in use: {bad[:5].tolist()}{more}. Drop them with drop_bad_voxels=true."
             )
 
-    def not_finite_voxels(self, trials: np.ndarray) -> np.ndarray:
-        """Voxels (indices) that are NaN or infinite in any of these trials."""
-        finite = np.ones(self.n_voxels, bool)
+    def not_finite_voxels(self, trials: np.ndarray, voxels: np.ndarray | None = None) -> np.ndarray:
+        """Voxels (indices; of `voxels`, where they are given) that are NaN or infinite in any of these trials."""
+        finite = np.ones(self.n_voxels if voxels is None else len(voxels), bool)
         for block in blocks_of(len(trials), self.trials_at_once()):
-            finite &= np.isfinite(self.read(trials[block])).all(0)
+            finite &= np.isfinite(self.read(trials[block], voxels)).all(0)
         return np.flatnonzero(~finite)
 
-    def require_finite_voxels(self, trials: np.ndarray) -> None:
+    def require_finite_voxels(self, trials: np.ndarray, voxels: np.ndarray | None = None) -> None:
         """Raise `DegenerateError` that names the voxels that are NaN or infinite in these trials, if there are any."""
-        bad = self.not_finite_voxels(trials)
+        bad = self.not_finite_voxels(trials, voxels)
         if len(bad):
             raise DegenerateError(
                 f"responses of {self.subject}: {len(bad)} voxels are NaN or infinite in the {len(trials)} test trials: "
@@ -135,37 +137,43 @@ class Responses:
             )
 
     def take_voxels(self, voxels: np.ndarray) -> "Responses":
-        """The same trials on some voxels (indices), in memory."""
-        if isinstance(self.values, np.ndarray):
-            values = memory.empty((self.n_trials, len(voxels)), self.values.dtype)
-            for block in blocks_of(self.n_trials, self.trials_at_once()):
-                values[block] = self.values[block][:, voxels]
-                memory.release(self.values)
-                memory.release(values)
-        else:
-            values = np.ascontiguousarray(self.values[:, voxels])
-        return Responses(
-            subject=self.subject,
-            values=values,
-            stimulus_ids=self.stimulus_ids,
-            geometry=self.geometry.take(voxels),
-            scale=self.scale,
-            sessions=self.sessions,
-            runs=self.runs,
-            rois=ROIs({name: mask[voxels] for name, mask in self.rois.items()}, n_voxels=len(voxels)),
-            noise_ceiling=None if self.noise_ceiling is None else self.noise_ceiling[voxels],
-        )
+        """The same trials on some voxels (indices), in memory or, where that is short, in a scratch file."""
+        mapped = isinstance(self.values, np.ndarray)
+        values = memory.take_columns(self.values, voxels) if mapped else np.ascontiguousarray(self.values[:, voxels])
+        return replace(self, values=values, **self._about(voxels))
 
-    def take_trials(self, trials: np.ndarray) -> "Responses":
-        """These trials (indices, in their order), read into memory as float32."""
+    def take_trials(self, trials: np.ndarray, voxels: np.ndarray | None = None) -> "Responses":
+        """These trials (indices, in their order), on some voxels (indices), as float32, each read once; in memory or, where
+        that is short, in a scratch file."""
+        size = self.n_voxels if voxels is None else len(voxels)
+        values = memory.empty((len(trials), size), np.float32)
+        for block in self._blocks(trials):
+            values[block] = self.read(trials[block], voxels)
+            memory.release(values)
         return replace(
             self,
-            values=self.read(trials),
+            values=values,
             scale=1.0,
             stimulus_ids=[self.stimulus_ids[trial] for trial in trials],
             sessions=self.sessions[trials],
             runs=self.runs[trials],
+            **({} if voxels is None else self._about(voxels)),
         )
+
+    def _about(self, voxels: np.ndarray) -> dict[str, Any]:
+        """What is known of these voxels."""
+        return {
+            "geometry": self.geometry.take(voxels),
+            "rois": ROIs({name: mask[voxels] for name, mask in self.rois.items()}, n_voxels=len(voxels)),
+            "noise_ceiling": None if self.noise_ceiling is None else self.noise_ceiling[voxels],
+        }
+
+    def _blocks(self, trials: np.ndarray) -> list[slice]:
+        """Some of these trials at a time; those of a session together where a session can only be read whole."""
+        if not isinstance(self.values, SessionValues):
+            return blocks_of(len(trials), self.trials_at_once())
+        ends = [*np.flatnonzero(np.diff(self.sessions[trials])) + 1, len(trials)]
+        return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False) if end > start]
 
     def trials_of(self, stimulus_ids: Sequence[str]) -> np.ndarray:
         """Indices of the trials that showed any of these stimuli, in order."""

@@ -36,7 +36,7 @@ from pulvinar.decoding.data import (
 )
 from pulvinar.decoding.decoder_checkpoint import CHECKPOINT, decoder_state, stored_decoder
 from pulvinar.decoding.decoder_size import Phase, training_phase
-from pulvinar.decoding.decoder_training import DecoderTrainer
+from pulvinar.decoding.decoder_training import DecoderTrainer, on_voxels
 from pulvinar.decoding.evaluation import DecoderOfSubject, Evaluation, evaluate_selections
 from pulvinar.decoding.settings import AdaptationSettings
 from pulvinar.learning.checkpoints import State
@@ -237,7 +237,7 @@ def refit(
     layer = input_layer(int(kept.sum()), shared.hidden, generator, scale=config.input_scale)
     if keep_layer:
         layer.load_state_dict(state["stage_1"])
-    data = [(checked.trials.responses[:, kept].contiguous(), checked.trials.target)]
+    data = [(on_voxels(checked.trials.responses, kept), checked.trials.target)]
     trainer = DecoderTrainer(shared, [layer], data, config, generator, train_shared=not checked.pretrained)
     if train:
         run_to_end(trainer, "stage 2", run, state=state["trainer"], save=saver(run, state), phase="refit")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulvinar.core import memory
 from pulvinar.core.errors import DegenerateError, InputError, LeakError
 from pulvinar.core.sampling import blocks_of, evenly_spaced
 from pulvinar.data.experiment import Experiment
@@ -18,7 +19,8 @@ from pulvinar.decoding.decoder_training import Rows
 from pulvinar.decoding.settings import Half
 
 LARGEST_IN_MEMORY = 2**31  # bytes of float32 targets of a subject; more are read from their file when asked for
-NUMBERS_AT_ONCE = 2**27
+COPIES_OF_TARGETS = 3  # while they are made
+NUMBERS_AT_ONCE = 2**22
 N_PROBES, LEAST_COSINE = 8, 0.9
 
 
@@ -53,8 +55,9 @@ class Embedding:
         return self._rows(experiment, stimulus_ids)[torch.arange(len(stimulus_ids))]
 
     def targets(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> Rows:
-        """The same, row by row: a tensor, or from the file when asked for where a tensor would be too large."""
-        lazy = 4 * len(stimulus_ids) * len(self.mean) > LARGEST_IN_MEMORY
+        """The same, row by row: a tensor, or from the file when asked for where that would be too large or memory is short."""
+        size = 4 * len(stimulus_ids) * len(self.mean)
+        lazy = size > LARGEST_IN_MEMORY or not memory.fits(COPIES_OF_TARGETS * size)
         return self._rows(experiment, stimulus_ids) if lazy else self.of(experiment, stimulus_ids)
 
     def _rows(self, experiment: Experiment, stimulus_ids: Sequence[str]) -> "_EmbeddingRows":
@@ -95,7 +98,7 @@ class _EmbeddingRows:
         return len(self.rows)
 
     def __getitem__(self, trials: Tensor) -> Tensor:
-        flat = np.asarray(self.values[self.rows[trials.numpy()]], np.float32).reshape(len(trials), -1)
+        flat = np.asarray(memory.take_rows(self.values, self.rows[trials.numpy()]), np.float32).reshape(len(trials), -1)
         if not np.isfinite(flat).all():
             trial = int(trials[int(np.argmin(np.isfinite(flat).all(1)))])
             raise InputError(f"feature '{self.embedding.name}': not finite for stimulus {self.stimulus_ids[trial]}")
@@ -156,7 +159,7 @@ def _blocks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
     at_once = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(values.shape[1:]))))
     for block in blocks_of(len(rows), at_once):
         own = rows[block]
-        yield np.asarray(values[own]).reshape(len(own), -1).astype(np.float64)
+        yield memory.take_rows(values, own).reshape(len(own), -1).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,30 +265,31 @@ def scaled_trials(
     drop_bad_voxels: bool = False,
     finite_in_test: bool = False,
 ) -> ScaledTrials:
-    """Training trials of a subject (its first sessions, on some voxels), each read once.
+    """Training trials of a subject (its first sessions, on some voxels), each read once; in memory or, where that is short, in
+    a scratch file that is read when a batch is made.
 
     Voxels that do not vary or are not finite, with `finite_in_test` in test trials too, are left out with `drop_bad_voxels`
     and refused by name without (`DegenerateError`).
     """
     responses = experiment.subjects[subject]
     chosen = np.arange(responses.n_voxels) if voxels is None else np.flatnonzero(voxels)
-    responses = responses if voxels is None else responses.take_voxels(chosen)
     trials = training_trials(responses, experiment.split, sessions=first_sessions(responses, n_sessions))
-    test = responses.trials_of(experiment.split.test) if finite_in_test else trials[:0]
     used = trials
     if scaling == "per_session":
         used = _non_test_trials(experiment, responses)
         used = used[np.isin(responses.sessions[used], responses.sessions[trials])]
-    seen, rows = responses.take_trials(used), np.searchsorted(used, trials)
+    some = None if voxels is None else chosen
+    seen, rows = responses.take_trials(used, some), np.searchsorted(used, trials)
+    test = responses.trials_of(experiment.split.test) if finite_in_test else trials[:0]
     if drop_bad_voxels:
-        bad = np.union1d(seen.bad_voxels(rows), responses.not_finite_voxels(test))
+        bad = np.union1d(seen.bad_voxels(rows), responses.not_finite_voxels(test, some))
         if len(bad) == len(chosen):
             raise DegenerateError(f"responses of {subject}: every voxel is constant, NaN or infinite")
         good = np.setdiff1d(np.arange(len(chosen)), bad)
         seen, chosen = (seen.take_voxels(good), chosen[good]) if len(bad) else (seen, chosen)
     else:
         seen.require_good_voxels(rows)
-        responses.require_finite_voxels(test)
+        responses.require_finite_voxels(test, some)
     in_place = seen.values if len(used) == len(trials) else None
     values = zscore(seen, rows, fit_trials=np.arange(len(used)), mode=scaling, out=in_place)
     ids = tuple(responses.stimulus_ids[trial] for trial in trials)

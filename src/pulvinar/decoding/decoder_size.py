@@ -6,8 +6,8 @@ Memory of a phase, in bytes, everything in float32:
 
 P parameters in memory, T those that are trained; with bfloat16 each matrix has a copy of 2 bytes a number beside. Activations
 are counted tensor by tensor as autograd keeps them (`_activations`); with micro-batches only targets are there for all rows.
-Data are the trials in memory (on a GPU they stay in the computer's memory). Time is counted in multiply-adds, in bytes that
-the optimizer moves and in steps, at the speed that this machine has in a test of a second.
+Data are the trials: in memory (with a GPU in the computer's), or in scratch files (`core/memory.py`). Time is counted in
+multiply-adds, in bytes that the optimizer moves and in steps, at the speed that this machine has in a test of a second.
 """
 
 import time
@@ -48,7 +48,14 @@ class Phase:
     n_steps: int
     multiply_adds: float
     updated_bytes: float
+    responses: tuple[int, ...] = ()  # of the data, those of each subject
     n_passes: int = 1
+
+    @property
+    def in_fit(self) -> int:
+        """Bytes in this machine's memory beside the data; a resumed fit holds the weights of its checkpoint too."""
+        on_cpu = devices.current().type == "cpu"
+        return self.weights + (self.on_device if on_cpu else self.optimizer + self.batch)
 
     @property
     def on_device(self) -> int:
@@ -133,8 +140,9 @@ def training_phase(
         gradients=FLOAT * trained,
         optimizer=2 * FLOAT * trained,
         activations=_activations(shape, rows, settings.micro_batches, half=half) + (2 * (shared + layers) if half else 0),
-        batch=4 * FLOAT * max(n_voxels) * (rows // len(n_voxels)),
+        batch=FLOAT * (sum(n_voxels) + 3 * max(n_voxels)) * (rows // len(n_voxels)),  # those of a subject while they are mixed
         data=_data(shape, n_voxels, n_trials),
+        responses=_responses(n_voxels, n_trials),
         n_steps=steps,
         multiply_adds=rows * forwards + rows / len(n_voxels) * 2 * layers,
         updated_bytes=7 * FLOAT * trained,
@@ -169,6 +177,7 @@ def mask_phase(shape: DecoderShape, settings: MaskSettings, *, n_voxels: int, n_
         activations=_activations(shape, together * part * n_folds, 1, half=half) + (2 * shared if half else 0),
         batch=(2 * together + 3) * FLOAT * n_voxels * part * n_folds,
         data=_data(shape, [n_voxels], [n_trials]),
+        responses=_responses([n_voxels], [n_trials]),
         n_steps=n_rounds * settings.epochs_per_round * per_epoch,
         multiply_adds=work + columns * alive / n_rounds,
         updated_bytes=7 * FLOAT * layers * alive / n_rounds,
@@ -192,9 +201,12 @@ def _activations(shape: DecoderShape, rows: int, n_parts: int, *, half: bool) ->
 
 def _data(shape: DecoderShape, n_voxels: Sequence[int], n_trials: Sequence[int]) -> int:
     size = shape.n_tokens * shape.dim
-    responses = sum(FLOAT * n * v for n, v in zip(n_trials, n_voxels, strict=True))
     targets = [FLOAT * n * size for n in n_trials]
-    return responses + sum(target for target in targets if target <= LARGEST_IN_MEMORY)
+    return sum(_responses(n_voxels, n_trials)) + sum(target for target in targets if target <= LARGEST_IN_MEMORY)
+
+
+def _responses(n_voxels: Sequence[int], n_trials: Sequence[int]) -> tuple[int, ...]:
+    return tuple(FLOAT * n * v for n, v in zip(n_trials, n_voxels, strict=True))
 
 
 def measure_speed(seconds: float = 0.25) -> Speed:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pulvinar.core import devices
+from pulvinar.core import devices, memory
 from pulvinar.decoding.settings import DecodingSettings
 from pulvinar.learning.checkpoints import State
 from pulvinar.learning.contrastive import Targets, mixco_targets, similarities, soft_clip_targets, soft_cross_entropy
@@ -248,9 +248,8 @@ class DecoderTrainer(EpochTrainer):
         orders, total = self.draw_orders(), 0.0
         with threads_for(self.largest_product):
             for step in range(self.steps_per_epoch):
-                batch = self.draw_batch(step, orders)
                 self.optimizer.zero_grad()
-                total += self.update(self._backward(*batch), step)
+                total += self.update(self._backward(*self.draw_batch(step, orders)), step)
         return self.end_epoch(total)
 
     @property
@@ -271,7 +270,8 @@ class DecoderTrainer(EpochTrainer):
         for (responses, target), order in zip(self.data, orders, strict=True):
             rows = order[step * size : (step + 1) * size]
             mixing = draw_mixing(len(rows), self.generator, beta=settings.mixing_beta) if mixed else None
-            inputs.append((responses[rows] if mixing is None else mixing.apply(responses[rows])).to(self.device))
+            seen = rows_of(responses, rows)
+            inputs.append((seen if mixing is None else mixing.apply(seen)).to(self.device))
             targets.append(target[rows])
             mixings += [mixing] if mixing is not None else []
         joined = join_mixings(mixings).to(self.device) if mixed else None
@@ -368,6 +368,20 @@ class DecoderTrainer(EpochTrainer):
             self.shared.load_state_dict(state["shared"])
         for layer, weights in zip(self.layers, state["layers"], strict=True):
             layer.load_state_dict(weights)
+
+
+def rows_of(responses: Tensor, trials: Tensor) -> Tensor:
+    """Responses of these trials (indices), in memory; from a scratch file some at a time."""
+    if memory.limit() is None:
+        return responses[trials]
+    made = responses.new_empty(len(trials), responses.shape[1])  # of torch, whose rows begin where its products want them
+    memory.take_rows(responses.numpy(), trials.numpy(), made.numpy())
+    return made
+
+
+def on_voxels(responses: Tensor, voxels: Tensor) -> Tensor:
+    """Responses (trial, voxel) on some voxels, (voxel,) bool: a copy in memory or, where that is short, in a scratch file."""
+    return torch.from_numpy(memory.take_columns(responses.numpy(), torch.nonzero(voxels)[:, 0].numpy()))
 
 
 def leaf(values: Tensor) -> Tensor:

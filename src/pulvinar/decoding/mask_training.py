@@ -34,6 +34,8 @@ from pulvinar.decoding.decoder_training import (
     decoding_loss,
     draw_mixing,
     input_rate_share,
+    on_voxels,
+    rows_of,
     stack_mixings,
 )
 from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
@@ -346,7 +348,9 @@ class MaskTrainer(EpochTrainer):
     def _fold(self, number: int, drawn: "Sequence[_Drawn]") -> "_Fold":
         """The rows of a fold, through its layer."""
         sizes = [len(rows.trials) for rows in drawn]
-        stacked = torch.cat([rows.mixing.apply(self.responses[rows.trials]) for rows in drawn]).to(self.device)
+        stacked = torch.cat([rows.mixing.apply(rows_of(self.responses, rows.trials)) for rows in drawn]).to(self.device)
+        if not self.settings.shrink:
+            stacked *= self.kept.to(self.device)
         masked = stacked * self.mask
         outputs = (masked @ self.weights[number] + self.biases[number]).split(sizes)
         rated = [LossRows(out.clone().requires_grad_(), *rows) for out, rows in zip(outputs, drawn, strict=True)]
@@ -392,9 +396,8 @@ class MaskTrainer(EpochTrainer):
         if not self.settings.shrink:  # the same algorithm at full size, for comparison: cut voxels are held at zero
             with torch.no_grad():
                 self.mask.mul_(inside.to(self.device))
-            self.responses = self.responses * inside
             return
-        self.responses = self.responses[:, inside].contiguous()
+        self.responses = on_voxels(self.responses, inside)
         self.gradient = torch.empty(int(inside.sum()), self.objective.n_outputs, device=self.device)
         inside = inside.to(self.device)
         for parameter in (*self.weights, self.mask):  # one tensor at a time, the old one freed before the next is cut
@@ -432,8 +435,8 @@ class MaskTrainer(EpochTrainer):
     def restore(self, state: State) -> None:
         """Continue from what `state` gave (of a trainer that was not done)."""
         self.round, self.kept = state["round"], state["kept"]
-        shrink = self.settings.shrink
-        self.responses = self.responses[:, self.kept].contiguous() if shrink else self.responses * self.kept
+        if self.settings.shrink:
+            self.responses = on_voxels(self.responses, self.kept)
         self.weights = [nn.Parameter(weight.to(self.device)) for weight in state["weights"]]
         self.biases = [nn.Parameter(bias.to(self.device)) for bias in state["biases"]]
         self.mask, self.last_mask = nn.Parameter(state["mask"].to(self.device)), state["last_mask"].numpy()

@@ -41,7 +41,7 @@ class Method:
     scoring: tuple[str, ...] = ()  # settings that an evaluation may have otherwise than the fit
     scored_by: Any = None  # of methods that are scored on any images: ScoreSettings, if not said otherwise
     on_several_devices: bool = False  # whether its fit knows what to do where several processes train one network
-    keeps_memory: bool = False  # whether fit and evaluation take the sizes of their blocks from `core/memory.py`
+    keeps_memory: tuple[str, ...] = ()  # "fit", "evaluate": what of it stays below `--memory` (`core/memory.py`)
     evaluate: Callable[..., dict[str, Any]] | None = None
     table: Callable[[dict[str, Any]], str] | None = None
     predict: Callable[..., dict[str, Any]] | None = None

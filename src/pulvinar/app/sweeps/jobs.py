@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pulvinar.app import evaluate as evaluating
 from pulvinar.app import fit as fitting
 from pulvinar.app import fit_processes, registry
+from pulvinar.app.memory_limit import require_kept, within
 from pulvinar.core.config import table_to_toml
 from pulvinar.core.errors import ConfigError, PulvinarError
 from pulvinar.core.locks import LockedError
@@ -138,24 +139,32 @@ def fit_and_evaluate(
     scored: str | None = None,
     n_processes: int = 1,
     log_to: Sequence[str] = (),
+    memory: str | None = None,
 ) -> dict[str, Any]:
-    """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives."""
+    """`fit`, then with `scored` ("all" or "selection") `evaluate` where that has not been done; what the fit gives.
+
+    memory: such as "4GB", which the process, and each of several, stays below.
+    """
     if scored and registry.method(method).evaluate is None:
         raise ConfigError(f"--evaluate: a run of {method} has no evaluation of its own; leave it out")
-    fit = fitting.fit if n_processes == 1 else functools.partial(fit_processes.fit, n_processes)
-    result = fit(
-        method,
-        data=data,
-        out=out,
-        config_file=config_file,
-        assignments=assignments,
-        pretrained=pretrained,
-        target=target,
-        resume=resume,
-        log_to=log_to,
-    )
-    if scored and not (Path(out) / "evaluation.json").is_file():
-        evaluating.evaluate(out, data=data, controls=scored == "all")
+    parts = ("fit", "evaluate") if scored else ("fit",)
+    if memory is not None:
+        require_kept(memory, method, parts)
+    fit = fitting.fit if n_processes == 1 else functools.partial(fit_processes.fit, n_processes, memory=memory)
+    with within(memory if n_processes == 1 else None, method, parts):
+        result = fit(
+            method,
+            data=data,
+            out=out,
+            config_file=config_file,
+            assignments=assignments,
+            pretrained=pretrained,
+            target=target,
+            resume=resume,
+            log_to=log_to,
+        )
+        if scored and not (Path(out) / "evaluation.json").is_file():
+            evaluating.evaluate(out, data=data, controls=scored == "all")
     return result
 
 

@@ -107,6 +107,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of two or more subjects", "an annotated ROI in each but the target"),
     on_several_devices=True,
+    keeps_memory=("fit",),
     prepare=prepare,
     fit=fit,
     phases=phases,

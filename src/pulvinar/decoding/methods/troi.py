@@ -165,6 +165,7 @@ METHOD = Method(
         "decoding", ("troi/table1", "troi/table2"), metrics=("image_to_brain_top1", "brain_to_image_top1"), dataset="NSD subj1"
     ),
     on_several_devices=True,
+    keeps_memory=("fit",),
     pretrained=PRETRAINED,
     reads_pretrained=lambda config: config.pretrain,
     of_pretrained=("centre",),

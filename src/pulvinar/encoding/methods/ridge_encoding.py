@@ -187,7 +187,7 @@ METHOD = Method(
     config=Config,
     needs=("responses of a subject", "images and a network, or an embedding (feature) of each image"),
     topic="encoding",
-    keeps_memory=True,
+    keeps_memory=("fit", "evaluate"),
     published=published("encoding", ("encoding/pooled",), metrics=("r_optimistic",), methods=("untuned",)),
     prepare=prepare,
     fit=fit,
