@@ -14,8 +14,9 @@ from tiny_methods import tiny_experiment
 
 from pulvinar.app import fit_processes
 from pulvinar.app.fit import fit
+from pulvinar.cli import main
 from pulvinar.core import devices
-from pulvinar.core.errors import ConfigError, PulvinarError
+from pulvinar.core.errors import ConfigError, PulvinarError, SaidError
 from pulvinar.core.storage import read_arrays, read_json
 from pulvinar.data import experiment
 from pulvinar.decoding.decoder_training import DecoderTrainer
@@ -52,6 +53,21 @@ def test_a_failed_process_ends_the_others_and_its_last_words_are_told(tmp_path):
     assert [process.returncode for process in started] == [-signal.SIGTERM, 1, -signal.SIGTERM]
     with pytest.raises(PulvinarError, match=r"process 1 of the fit ended with exit code 1; .*\n  no room left"):
         fit_processes._raise(1, 1, said[1])
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_what_every_process_refuses_is_said_once(late, monkeypatch, capfd, tmp_path):
+    """The first process says it on the terminal, whichever is the later one."""
+    wait = f"import os, sys, time; time.sleep(0.5 * (os.environ['RANK'] == '{late}'))"
+    start, command = (
+        fit_processes._start,
+        [sys.executable, "-c", f"{wait}; sys.stderr.write('error: no such folder'); sys.exit(2)"],
+    )
+    monkeypatch.setattr(fit_processes, "_start", lambda _, logs: start(command, logs))
+    assert main(["fit", "troi", "--devices", "2", "--data", "nowhere", "--out", str(tmp_path / "run")]) == 2
+    assert capfd.readouterr().err.strip() == "error: no such folder"
+    with pytest.raises(SaidError, match=r"^no such folder$"):
+        fit_processes.fit(2, "troi", data="nowhere", out=str(tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -57,7 +57,11 @@ def test_a_fit_and_its_scores_within_memory_are_those_without(world, tmp_path, m
 @pytest.mark.parametrize(
     ("method", "size", "message"),
     [
-        ("troi", "4GB", "memory=4GB: troi does not choose its sizes by it; it is kept by ridge_encoding"),
+        (
+            "anova",
+            "4GB",
+            "memory=4GB: fit of anova does not choose its sizes by it; that of cross_subject_decoder, ridge_encoding, troi",
+        ),
         ("ridge_encoding", "4", "memory: a size such as 4GB, 4GiB or 500MB is needed, '4' came"),
         ("ridge_encoding", "1MB", "memory=1MB: the libraries alone take"),
     ],

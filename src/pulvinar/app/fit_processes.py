@@ -4,6 +4,7 @@ Each process is `pulvinar fit` with what torchrun would set in its environment (
 run folder and shows progress. Where one fails, or Ctrl-C or SIGTERM comes, all end: no process is left waiting for another.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,12 +19,14 @@ from typing import Any
 from pulvinar.app import method_settings, registry
 from pulvinar.core import devices
 from pulvinar.core.config import Given, values_of
-from pulvinar.core.errors import ConfigError, PulvinarError
+from pulvinar.core.errors import ConfigError, PulvinarError, SaidError
 from pulvinar.core.progress import Terminated
 from pulvinar.learning.runs import RunFolder
 
 SECONDS_TO_END = 15.0  # for the others, once one has ended
 INTERRUPTED = (130, 143)  # exit codes of Ctrl-C and SIGTERM
+REFUSED = 2  # exit code
+SECONDS_TO_REFUSE = 10.0  # for the first process, once another has refused
 SAID_LINES = 6
 
 
@@ -45,6 +48,8 @@ def fit(n_processes: int, method: str, *, out: str, assignments: Given = (), **o
             failed = _first_that_failed(started)
         finally:
             _end(started)
+        if started[0].returncode == REFUSED:
+            raise SaidError(_refusal(started, logs))
         if failed is not None:
             _raise(failed, started[failed].returncode, logs[failed])
     return {"run": out, **RunFolder.reopen(out).facts}
@@ -109,10 +114,24 @@ def _first_that_failed(started: Sequence["subprocess.Popen[bytes]"]) -> int | No
         failed = [rank for rank, code in enumerate(codes) if code]
         if failed:
             time.sleep(0.2)  # a process that lost its partner fails too; the first rank has the better message
+            if started[failed[0]].returncode == REFUSED:  # as every process does; the first one says it
+                for process, seconds in zip(started, (SECONDS_TO_REFUSE, *[2.0] * len(started)), strict=False):
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(seconds)
             return next((rank for rank, process in enumerate(started) if process.poll() in INTERRUPTED), failed[0])
         if all(code == 0 for code in codes):
             return None
         time.sleep(0.1)
+
+
+def _refusal(started: Sequence["subprocess.Popen[bytes]"], logs: Sequence[Path]) -> str:
+    """What the first process refused, which it said above: as another one has it in its log."""
+    for process, log in zip(started, logs, strict=True):
+        lines = log.read_text(errors="replace").splitlines() if process.returncode == REFUSED else []
+        places = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+        if places:
+            return "\n".join(lines[places[-1] :]).removeprefix("error: ")
+    return "the fit was refused; why stands above"
 
 
 def _end(started: Sequence["subprocess.Popen[bytes]"]) -> None:

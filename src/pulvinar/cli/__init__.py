@@ -20,7 +20,7 @@ from pulvinar.cli.common import Commands, UsageError, add_flags, as_json, parser
 from pulvinar.cli.interrupted import kept
 from pulvinar.core import terminal
 from pulvinar.core.checksums import using
-from pulvinar.core.errors import PulvinarError
+from pulvinar.core.errors import PulvinarError, SaidError
 from pulvinar.core.places import remove_left_overs, require_own_kind
 
 
@@ -103,7 +103,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except PulvinarError as error:
         if arguments.verbose or os.environ.get("PULVINAR_TRACEBACK"):
             traceback.print_exc()
-        _say_error(str(error))
+        if not isinstance(error, SaidError):
+            _say_error(str(error))
         return 2
     except MemoryError as error:
         _say_error(f"not enough memory{': ' if str(error) else ''}{error}")

@@ -49,6 +49,10 @@ class MissingDependencyError(PulvinarError, ImportError):
     """An optional library is not installed; the message has the command that installs it."""
 
 
+class SaidError(PulvinarError):
+    """A refusal that another process has said on the same terminal already."""
+
+
 def of_every(keys: Iterable[Key], read: Callable[[Key], Read]) -> dict[Key, Read]:
     """Key -> what is read of it; what is wrong with several of them is said at once."""
     found, mistakes = {}, []

@@ -58,11 +58,9 @@ class Prepared:
 
 def prepare(config: Config, experiment: Experiment) -> Prepared:
     """The training trials of the other subjects, and the embedding; raises what is wrong with them."""
-    others = [name for name in experiment.subjects if name != experiment.target]
     if config.prior == "diffusion":
         require_diffusers()
-    if not others:
-        raise InputError(f"pretraining needs subjects beside the target {experiment.target}; without them set pretrain=false")
+    others = _others(experiment)
     refuse_copied_responses(experiment, others)
     embedding = fit_embedding(experiment, config.feature, centre=config.centre)
     trials = {}
@@ -74,9 +72,17 @@ def prepare(config: Config, experiment: Experiment) -> Prepared:
     return Prepared(embedding=embedding, trials=trials)
 
 
+def _others(experiment: Experiment) -> list[str]:
+    """The subjects but for the target; `InputError` where there are none."""
+    others = [name for name in experiment.subjects if name != experiment.target]
+    if not others:
+        raise InputError(f"pretraining needs subjects beside the target {experiment.target}; without them set pretrain=false")
+    return others
+
+
 def phases(config: Config, experiment: Experiment, shape: DecoderShape | None = None) -> list[Phase]:
     """What the fit will need, from shapes alone."""
-    others = [name for name in experiment.subjects if name != experiment.target]
+    others = _others(experiment)
     sizes = [int(require_target_roi(experiment, config.roi, name).sum()) for name in others]
     trials = [len(training_trials(experiment.subjects[name], experiment.split)) for name in others]
     shape = shape or config.shape(**embedding_shape(experiment, config.feature))
