@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pulvinar.core import memory
-from pulvinar.core.errors import ConfigError
+from pulvinar.core.errors import ConfigError, FileError
 
 GB = 10**9
 
@@ -38,6 +38,15 @@ def test_without_a_limit_nothing_changes(tmp_path):
         memory.require(1e18, "x")
         assert memory.room(123) == 123
         assert not isinstance(memory.empty((3, 4), np.float32), np.memmap)
+
+
+def test_without_a_limit_only_what_the_machine_has_no_memory_for_goes_to_a_file(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: GB)
+    assert memory.fits(0.39 * GB)
+    assert not memory.fits(0.41 * GB)
+    assert isinstance(memory.empty((110, 1_000_000), np.float32), np.memmap)
+    monkeypatch.setattr(memory, "available", lambda: None)  # a system that does not say
+    assert memory.fits(1e15)
 
 
 def test_blocks_are_what_is_left(process):
@@ -79,6 +88,45 @@ def test_a_large_array_goes_to_a_scratch_file_that_is_gone_with_it(process, tmp_
         memory.release(made)
         assert np.array_equal(made[3], np.arange(90_000, dtype=np.float32))
         assert not isinstance(memory.empty((10, 10), np.float32), np.memmap)
+
+
+def test_arrays_are_placed_one_after_the_other_beside_what_is_reserved(process):
+    """Oracle: the rule spelled out. 2 GB, of which 500 MB are in use and 1 GB is reserved."""
+    with memory.using("2GB"), memory.reserving(GB, "training"):
+        left = 2 * GB - GB // 2 - memory.MARGIN - GB
+        share = memory.SHARE * left / 2
+        assert memory.placed([share, share, 1000, left]) == (share + 1000, share + left)
+        assert memory.placed([1000], beside=left) == (0, 1000)
+    with memory.using("2GB"):
+        assert memory.placed([share, share]) == (2 * share, 0)
+        with pytest.raises(ConfigError, match="memory=2GB: training needs"), memory.reserving(2 * GB, "training"):
+            pass
+
+
+def test_columns_and_rows_are_those_of_indexing_and_leave_no_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((3000, 5000), dtype=np.float32)
+    columns, rows = np.flatnonzero(rng.random(5000) < 0.9), rng.permutation(3000)[:700]
+    with memory.using("64GB"):
+        monkeypatch.setattr(memory, "SHARE", 0)
+        before = memory.resident()
+        made = memory.take_columns(values, columns)
+        assert memory.resident() - before < 1e7
+        assert isinstance(made, np.memmap)
+        taken = np.empty((700, len(columns)), np.float32)
+        before = memory.resident()
+        memory.take_rows(made, rows, taken)
+        assert memory.resident() - before < taken.nbytes + 1e7
+        assert np.array_equal(memory.take_rows(values, rows), values[rows])
+    assert np.array_equal(taken, values[:, columns][rows])
+
+
+def test_a_full_disk_is_said_before_anything_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    memory.require_scratch(10**6)
+    with pytest.raises(FileError, match=r"no room for 1e\+09GB of scratch \(TMPDIR names another folder\): .* are free"):
+        memory.require_scratch(1e18)
 
 
 def test_released_pages_do_not_count_and_are_there_again(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pulvinar.core import memory
 from pulvinar.core.errors import DegenerateError, InputError, LeakError, NotFoundError
 from pulvinar.core.storage import fingerprint
 from pulvinar.data.experiment import Experiment
@@ -24,6 +25,7 @@ from pulvinar.decoding.data import (
     refuse_copied_responses,
     training_data,
 )
+from pulvinar.decoding.decoder_training import on_voxels, rows_of
 
 N_STIMULI, N_VOXELS, N_TRIALS = 40, 6, 90
 IDS = [f"s{number:02d}" for number in range(N_STIMULI)]
@@ -154,6 +156,40 @@ def test_bad_voxels_are_named_unless_they_are_left_out():
     with pytest.raises(DegenerateError, match=r"1 voxels are constant.*\[2\]"):
         training_data(experiment, "ann", embedding, scaling="train_stats")
     assert training_data(experiment, "ann", embedding, scaling="train_stats", voxels=without).responses.shape[1] == 5
+
+
+@pytest.mark.parametrize("limit", [None, "64GB"])
+@pytest.mark.parametrize("scaling", ["train_stats", "per_session"])
+@pytest.mark.parametrize("some", [False, True])
+def test_trials_in_scratch_files_are_those_in_memory_to_the_bit(scaling, some, limit, monkeypatch, tmp_path):
+    """With bad voxels, whole numbers with a scale, an ROI; with a limit, and without one on a machine that is full."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    values = np.random.default_rng(2).integers(-900, 900, (N_TRIALS, 200)).astype(np.int16)
+    values[:, 7] = [3 + (name in TEST) for name in shown()]
+    experiment = make(
+        responses={"ann": values},
+        scale=1 / 300,
+        geometry={"ann": np.random.default_rng(3).random((200, 3))},
+    )
+    voxels = np.arange(200) % 3 > 0 if some else None
+    given = {"scaling": scaling, "voxels": voxels, "drop_bad_voxels": True, "finite_in_test": True}
+    plain = decoding_data.scaled_trials(experiment, "ann", **given)
+    assert 7 not in plain.voxels
+    monkeypatch.setattr(memory, "SHARE" if limit else "SMALL", 0)
+    monkeypatch.setattr(memory, "available", lambda: 0)
+    with memory.using(limit):
+        before = len(memory._SCRATCH)
+        scratch = decoding_data.scaled_trials(experiment, "ann", **given)
+        assert len(memory._SCRATCH) > before
+        assert torch.equal(scratch.responses, plain.responses)
+        assert np.array_equal(scratch.voxels, plain.voxels)
+        rows = torch.tensor([5, 0, 40, 5])
+        assert torch.equal(rows_of(scratch.responses, rows), plain.responses[rows])
+        kept = torch.arange(plain.responses.shape[1]) % 2 == 0
+        assert torch.equal(on_voxels(scratch.responses, kept), plain.responses[:, kept])
+    del scratch
+    assert len(memory._SCRATCH) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_subject_without_test_trials_has_nothing_to_hold_out():
