@@ -112,12 +112,12 @@ def test_columns_and_rows_are_those_of_indexing_and_leave_no_pages(tmp_path, mon
         monkeypatch.setattr(memory, "SHARE", 0)
         before = memory.resident()
         made = memory.take_columns(values, columns)
-        assert memory.resident() - before < 1e7
+        assert memory.resident() - before < made.nbytes / 1.5  # what is copied at once may be in memory still
         assert isinstance(made, np.memmap)
         taken = np.empty((700, len(columns)), np.float32)
         before = memory.resident()
         memory.take_rows(made, rows, taken)
-        assert memory.resident() - before < taken.nbytes + 1e7
+        assert memory.resident() - before < taken.nbytes + 2e7
         assert np.array_equal(memory.take_rows(values, rows), values[rows])
     assert np.array_equal(taken, values[:, columns][rows])
 
