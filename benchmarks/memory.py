@@ -1,9 +1,12 @@
-"""Peaks of resident memory (ru_maxrss of a child) under `--memory`: conversions of large NIfTI series, a ridge of many voxels.
+"""Peaks of resident memory (ru_maxrss of a child) under `--memory`: conversions of large NIfTI series, a ridge of many voxels,
+decoders of more trials than fit.
 
     python benchmarks/memory.py series DIR     a series of 143^3 x 120 float32 (1.4 GB unpacked), without a limit and with 1 GB
     python benchmarks/memory.py session DIR    143^3 x 1,032 float32 (12 GB unpacked, .6 GB packed) within 4 GB: as a session of
                                                LAION-fMRI, and through a description; are the values the same?
     python benchmarks/memory.py ridge DIR      10,000 images x 40,000 voxels, 1,000 features, fitted and scored within 4 GB
+    python benchmarks/memory.py decoders DIR   pretraining and TROI on 4 subjects x 20,000 voxels x 2,000, 4,000 and 8,000
+                                               trials, without a limit and within 1.7 GB; are the weights the same?
 
 DIR: an empty folder with 20 GB of room; what is written stays there. Minutes to hours, on one thread.
 """
@@ -13,12 +16,15 @@ import gzip
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import h5py
 import nibabel
 import numpy as np
+import torch
+from safetensors.torch import load_file
 
 from pulvinar.data.experiment import save
 from pulvinar.datasets.arrays import from_arrays
@@ -31,13 +37,14 @@ mask = "mask.nii.gz"
 trials = "trials.csv"
 drop_bad_voxels = true
 """
+PULVINAR = (sys.executable, "-m", "pulvinar", "--quiet")
 N_IMAGES, N_VOXELS, N_FEATURES = 10_000, 40_000, 1_000
 
 
 def peak_of(*command: str) -> None:
     """Run `pulvinar` and print its peak."""
     began = time.monotonic()
-    child = subprocess.Popen(["pulvinar", "--quiet", *command], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen([*PULVINAR, *command], env={**os.environ, "OMP_NUM_THREADS": "1"})
     _, status, used = os.wait4(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     print(f"pulvinar {' '.join(command)}\n  peak {used.ru_maxrss * 1024 / 1e9:.2f} GB, exit code {code}")
@@ -96,7 +103,7 @@ def session(place: Path) -> None:
     """12 GB unpacked: a planted session of LAION-fMRI on a larger grid."""
     source = place / "laion"
     sizes = ("n_subjects=1", "n_sessions=1", "n_trials=86", "n_voxels=200", "image_size=16", "n_ood=40", "n_shared=10")
-    command = ("pulvinar", "--quiet", "data", "simulate", "--layout", "laion_fmri", "--out", str(source), "--set", *sizes)
+    command = (*PULVINAR, "data", "simulate", "--layout", "laion_fmri", "--out", str(source), "--set", *sizes)
     subprocess.run(command, check=True)
     shutil.rmtree(source / "truth")
     for path in source.rglob("*.nii.gz"):
@@ -152,10 +159,52 @@ def ridge(place: Path) -> None:
     peak_of("evaluate", str(place / "run"), "--memory", "4GB")
 
 
+def planted(place: Path, n_trials: int, n_subjects: int = 4, n_voxels: int = 20_000) -> Path:
+    """Subjects who all saw the same images once; a tenth of these are test images."""
+    place.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((n_trials, 200), dtype=np.float32)
+    weights = rng.standard_normal((20, n_voxels), dtype=np.float32) / 5
+    names, ids = [f"s{number}" for number in range(n_subjects)], [f"i{number:05d}" for number in range(n_trials)]
+    files = {name: np.memmap(place / f"{name}.tmp", np.float32, "w+", shape=(n_trials, n_voxels)) for name in names}
+    for responses in files.values():
+        for start in range(0, n_trials, 200):
+            seen = features[start : start + 200, :20] @ weights
+            responses[start : start + 200] = seen + 2 * rng.standard_normal(seen.shape, dtype=np.float32)
+    made = from_arrays(
+        responses=files,
+        stimulus_ids=dict.fromkeys(names, ids),
+        geometry=dict.fromkeys(names, rng.random((n_voxels, 3)) * 100 - 50),
+        rois={name: {"annotated": np.ones(n_voxels, bool)} for name in names},
+        stimuli=ids,
+        features={"clip": features},
+        test_share=0.1,
+    )
+    save(made, place / "data")
+    for name in names:
+        (place / f"{name}.tmp").unlink()
+    return place / "data"
+
+
+def decoders(place: Path) -> None:
+    """1, 2 and 4 billion bytes of training responses in all."""
+    troi = ("n_voxels=2000", "n_folds=2", "n_rounds=3", "epochs_per_round=1", "epochs=1", "low_pass=none")
+    for n_trials in (2000, 4000, 8000):
+        data = planted(place / str(n_trials), n_trials)
+        for method, settings in (("cross_subject_decoder", ("epochs=1",)), ("troi", (*troi, "pretrained.epochs=1"))):
+            weights = []
+            for name, limit in (("free", ()), ("limited", ("--memory", "1.7GB"))):
+                run = data.with_name(f"{method}-{name}")
+                peak_of("fit", method, "--data", str(data), "--out", str(run), *limit, "--set", *settings)
+                weights.append(load_file(run / "checkpoints" / "decoder.safetensors"))
+            print(f"  {n_trials} trials, the same weights: {all(torch.equal(x, weights[1][n]) for n, x in weights[0].items())}")
+        shutil.rmtree(data)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("series", "session", "ridge"))
+    parser.add_argument("what", choices=("series", "session", "ridge", "decoders"))
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    {"series": series, "session": session, "ridge": ridge}[given.what](given.folder)
+    {"series": series, "session": session, "ridge": ridge, "decoders": decoders}[given.what](given.folder)
