@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
-
 from pulvinar.app import registry
 from pulvinar.core import devices, memory
 from pulvinar.core.config import build
@@ -25,19 +23,10 @@ def room_for_training(method: Method, config: Any, opened: Data, plan: dict[str,
         return
     with devices.using(config.device):
         training = training_of(method, config, opened, plan)
-        _load_optimizers()
         reserved = training.reserved()
     with reserved:
         memory.require_scratch(training.scratch())
         yield
-
-
-def _load_optimizers() -> None:
-    """Take a step of nothing: with the first optimizer torch loads .16 GB more of itself, which has to be counted."""
-    weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.AdamW([weight], fused=True)
-    weight.sum().backward()
-    optimizer.step()
 
 
 @dataclass(frozen=True)
