@@ -153,12 +153,12 @@ def empty(shape: Sequence[int], dtype: np.dtype | type) -> np.ndarray:
         return np.empty(tuple(shape), dtype)
     folder = tempfile.gettempdir()
     log(f"memory: {said(n_bytes)} of values go through a scratch file in {folder}")
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="pulvinar-") as file:  # the mapping outlives the name
+    with tempfile.TemporaryFile(dir=folder, prefix="pulvinar-") as file:  # the mapping outlives it
         try:
-            set_aside(file.name, n_bytes)
+            set_aside(file, n_bytes)
         except OSError as error:
             raise FileError(f"{_no_room(n_bytes, folder)}: {error}") from error
-        made = np.memmap(file.name, dtype, mode="r+", shape=tuple(shape))
+        made = np.memmap(file, dtype, mode="r+", shape=tuple(shape))
     if (mapped := _mapping_of(made)) is not None:
         _SCRATCH.add(mapped)
     return made

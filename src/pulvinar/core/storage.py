@@ -169,11 +169,11 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise FileError(f"{path}: cannot be read as {what} (truncated, damaged, or another format): {reason}") from error
 
 
-def set_aside(path: str | os.PathLike[str], n_bytes: int) -> None:
+def set_aside(place: str | os.PathLike[str] | IO[bytes], n_bytes: int) -> None:
     """Room on the disk for a file that is filled through a memory map later, where a full disk ends the process (SIGBUS)."""
     if not hasattr(os, "posix_fallocate") or not n_bytes:
         return
-    with Path(path).open("ab") as file:
+    with Path(place).open("ab") if isinstance(place, str | os.PathLike) else contextlib.nullcontext(place) as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
