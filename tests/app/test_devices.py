@@ -31,6 +31,7 @@ ON_THE_CPU = {  # files whose products are computed there, and why
     "rsa/aggregation_scores.py": "the same",
     "scores/rdm.py": "the same",
     "scores/rdm_comparison.py": "the same",
+    "rsa/inference.py": "permutations and resamples of RDMs",
     "decoding/pictures/reconstruction.py": "cosines of some hundred test images",
     "decoding/plain_ridge.py": "the ridge decoders of controls, which are scikit-learn's",
 }
