@@ -1,13 +1,15 @@
 """Oracles: what was written; the state before a kill; package versions from importlib."""
 
 import json
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 import torch
 
 from pulvinar.core.errors import FileError, InputError
-from pulvinar.core.places import TEMPORARY
+from pulvinar.core.places import TEMPORARY, temporary_name
 from pulvinar.learning import runs
 from pulvinar.learning.runs import RunFolder
 
@@ -88,6 +90,19 @@ def test_reopening_removes_what_a_killed_run_left(run):
     assert not list(run.path.rglob(f"{TEMPORARY}*"))
     assert again.load() == {"epoch": 1}
     assert again.settings()["seed"] == 7
+
+
+def test_holding_removes_what_a_killed_evaluation_left_and_not_what_another_writes(run):
+    """A process of ours that has ended, and this one, which lives."""
+    run.finish()
+    (run.path / "artifacts").mkdir(exist_ok=True)
+    name = "from pathlib import Path; from pulvinar.core.places import temporary_name; print(temporary_name(Path('voxels')))"
+    ended = subprocess.run([sys.executable, "-c", name], capture_output=True, text=True, check=True).stdout.strip()
+    written = temporary_name(run.path / "artifacts" / "table.csv")
+    for path in (run.path / "artifacts" / ended, written):
+        path.write_bytes(b"half")
+    with RunFolder.reopen(run.path).held():
+        assert list(run.path.rglob(f"{TEMPORARY}*")) == [written]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -28,7 +28,7 @@ from pulvinar.core import devices
 from pulvinar.core.config import read_toml
 from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.locks import holding
-from pulvinar.core.places import TEMPORARY, remove
+from pulvinar.core.places import TEMPORARY, is_left_over, remove
 from pulvinar.core.progress import detail, log, warn
 from pulvinar.core.storage import atomic_folder, read_json, to_jsonable, write_json, write_text
 from pulvinar.learning import checkpoints
@@ -136,8 +136,14 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run's lock while it is written to (of several processes the first does); what it has become is read anew."""
+        """Hold the run's lock while it is written to (of several processes the first does); what it has become is read anew.
+
+        What killed processes of this machine left unfinished in it is removed.
+        """
         with holding(self.path) if is_first() else nullcontext():
+            if is_first():
+                for leftover in filter(is_left_over, list(self.path.rglob(f"{TEMPORARY}*"))):
+                    remove(leftover)
             self.facts = read_json(self.path / "run.json")
             yield
 
