@@ -1,5 +1,6 @@
 """Responses on surfaces: GIFTI, MGH, CIFTI. Oracle: the formula of `planted_study`, written with nibabel by the test itself."""
 
+import gzip
 import importlib.util
 import json
 import sys
@@ -226,19 +227,21 @@ def test_mistakes_with_mgh(folder):
 
 
 @pytest.mark.parametrize(
-    ("sides", "match"),
+    ("name", "sides", "match"),
     [
-        ((20, -16777215, 1, 5), r"lh.betas.mgh: its header states the shape \(20, -16777215, 1, 5\)"),
-        ((65536, 65536, 1, 5), "lh.betas.mgh: states 160 GB but holds"),
+        ("lh.betas.mgz", (20, -16777215, 1, 5), r"lh.betas.mgz: its header states the shape \(20, -16777215, 1, 5\)"),
+        ("lh.betas.mgh", (65536, 65536, 1, 5), "lh.betas.mgh: states 160 GB but holds"),
     ],
 )
-def test_sides_of_mgh_whose_product_as_int32_is_small_or_below_zero(folder, sides, match):
+def test_sides_of_mgh_whose_product_as_int32_is_small_or_below_zero(folder, name, sides, match):
     """The header has the sides from its fifth byte on, as big-endian int32."""
-    whole = study.values(N_LEFT + N_RIGHT)
-    mgh(folder / "lh.betas.mgh", whole[:, LEFT])
-    content = (folder / "lh.betas.mgh").read_bytes()
-    (folder / "lh.betas.mgh").write_bytes(content[:4] + np.array(sides, ">i4").tobytes() + content[20:])
-    refused(folder, 'responses = { left = "lh.betas.mgh" }\n' + SURFACE, match, FileError)
+    whole, opener = study.values(N_LEFT + N_RIGHT), gzip.open if name.endswith("mgz") else open
+    mgh(folder / name, whole[:, LEFT])
+    with opener(folder / name, "rb") as file:
+        content = file.read()
+    with opener(folder / name, "wb") as file:
+        file.write(content[:4] + np.array(sides, ">i4").tobytes() + content[20:])
+    refused(folder, f'responses = {{ left = "{name}" }}\n{SURFACE}', match, FileError)
 
 
 # --- CIFTI ------------------------------------------------------------------------------------------------------------
@@ -315,6 +318,34 @@ def test_cifti_with_what_lies_below_the_cortex(folder, tmp_path):
     only = opened(folder, 'responses = "b.dtseries.nii"\ngreyordinates = "subcortex"')
     study.probe(only, numbers(axis)[below])
     assert only.geometry.kind == "volume"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "match"),
+    [
+        (b'AppliesToMatrixDimension="0"', b'AppliesToMatrixDimension="4000000000"', r"axes \[4000000000\] of a matrix of 2"),
+        (
+            b'IndexOffset="0" IndexCount="',
+            b'IndexOffset="0" IndexCount="90000000',
+            "places from 0 on are described, of a matrix with the sides",
+        ),
+        (b'SurfaceNumberOfVertices="', b'SurfaceNumberOfVertices="90000000', "a mesh of it states .* GB but holds"),
+        (b'VolumeDimensions="', b'VolumeDimensions="99999', "the grid of its volume states .* but holds"),
+    ],
+)
+def test_cifti_that_counts_more_than_it_has(folder, before, after, match):
+    """nibabel would set memory aside for it: 1,600 bytes filled 24 GB. The longer XML gets room before the values."""
+    axis, room = brain(), 1024
+    path = folder / "b.dtseries.nii"
+    cifti(path, study.values(200)[:, numbers(axis)], axis)
+    content = path.read_bytes()
+    values, size = np.frombuffer(content[168:176], "<i8")[0], np.frombuffer(content[544:548], "<i4")[0]
+    xml = content[552 : 544 + size].replace(before, after, 1)
+    assert xml != content[552 : 544 + size]
+    whole = content[:168] + np.int64(values + room).tobytes() + content[176:544] + np.int32(size + room).tobytes()
+    path.write_bytes(whole + content[548:552] + xml.ljust(size - 8 + room, b"\0") + content[values:])
+    lines = f'responses = "b.dtseries.nii"\n{SURFACE}\ngreyordinates = ["left", "right", "subcortex"]\n'
+    refused(folder, lines, match, FileError)
 
 
 def test_slopes_of_cifti_are_applied(folder):

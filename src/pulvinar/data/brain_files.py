@@ -20,6 +20,7 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.limits import allowed_in_passing, require_plausible
 from pulvinar.core.progress import warn
 from pulvinar.core.storage import reading, reads, require_file
+from pulvinar.data.cifti_sizes import require_plausible_cifti
 from pulvinar.data.gifti_sizes import require_plausible_gifti
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -30,16 +31,22 @@ AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round d
 UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # of the fourth axis, in s; others are no time
 
 
+def load_image(path: Path) -> Any:
+    """An image of nibabel's, from its header. To be called inside `reading`, which names the file in errors."""
+    import nibabel
+
+    require_plausible_cifti(path)
+    return nibabel.load(path)
+
+
 @contextlib.contextmanager
 def open_image(path: Path, what: str) -> Iterator[Any]:
     """An image of nibabel's, to be read inside the block; if compressed, its stream is then read to the end, for its checksum.
 
     `FileError` for whatever nibabel, zlib or the checksum find wrong.
     """
-    import nibabel
-
     with reading(path, what):
-        image: Any = nibabel.load(path)
+        image = load_image(path)
         sides = [int(side) for side in image.shape]  # MGH has them as int32, whose product can come round to a small number
         if min(sides, default=0) < 0:
             raise FileError(f"{path}: its header states the shape {tuple(sides)}; damaged, or not {what}")
@@ -147,12 +154,10 @@ def refuse_no_volume(path: Path, image: Any = None) -> None:
 @reads("NIfTI")
 def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]:
     """Number of volumes of a 4-D NIfTI file, and the seconds per volume that its header states; keeps no values."""
-    import nibabel
-
     path = require_file(path, "volume")
     require_whole(path, "NIfTI")
     with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
+        image = load_image(path)
         refuse_no_volume(path, image)
         shape, seconds = four_axes(image.shape), _seconds_per_volume(image.header)
     if len(shape) != 4:
@@ -163,11 +168,9 @@ def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]
 @reads("NIfTI")
 def read_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], np.ndarray]:
     """The grid (x, y, z) of a NIfTI file and its affine (4, 4), from the header alone."""
-    import nibabel
-
     path = require_file(path, "volume")
     with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
+        image = load_image(path)
         refuse_no_volume(path, image)
         x, y, z = (int(side) for side in image.shape[:3])
         return (x, y, z), np.asarray(image.affine, float)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -19,7 +19,15 @@ from pulvinar.core.errors import FileError, InputError
 from pulvinar.core.limits import require_plausible
 from pulvinar.core.storage import reading, reads, require_file
 from pulvinar.data.array_files import PrecisionCheck
-from pulvinar.data.brain_files import Mask, four_axes, read_to_end, refuse_no_volume, require_same_grid, say_where_unknown
+from pulvinar.data.brain_files import (
+    Mask,
+    four_axes,
+    load_image,
+    read_to_end,
+    refuse_no_volume,
+    require_same_grid,
+    say_where_unknown,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,12 +134,10 @@ def open_series(path: Path, what: str = "session of betas", *, place_counts: boo
     Axes of one entry behind the third are left out where there are five or more; (x, y, z) is one volume. place_counts: say so
     where the header does not tell where the voxels lie.
     """
-    import nibabel
-
     path = require_file(path, what)
     refuse_no_volume(path)
     with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
+        image = load_image(path)
         refuse_no_volume(path, image)
         shape, proxy, affine = four_axes(image.shape), image.dataobj, np.asarray(image.affine, float)
         stored, slope, intercept, offset = np.dtype(proxy.dtype), float(proxy.slope), float(proxy.inter), int(proxy.offset)
