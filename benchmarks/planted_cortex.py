@@ -19,6 +19,7 @@ A file per world and selector in FOLDER: what is there is not made again, and th
 import argparse
 import functools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from pulvinar.selection.selector import Answers, Evidence
 from pulvinar.selection.selectors.ard import half_whitened
 
 KINDS = ("plain", "unequal", "redundant", "suppress", "hidden", "apart", "drift")
-N_TEST, N_TEST_REPEATS, MOST_TRIALS, N_KNOWN_REPEATS, BUDGET = 200, 3, 500, 4, 150
+N_TEST, N_TEST_REPEATS, MOST_TRIALS, N_KNOWN, BUDGET = 200, 3, 500, 2000, 150
 WORLD = {
     "n_subjects": 1,
     "n_voxels": 2000,
@@ -54,30 +55,49 @@ ORACLES = ("true_best", *(f"backward {penalty:g}" for penalty in PENALTIES))
 
 
 @functools.lru_cache(maxsize=1)
-def what_is_shown(seed: int) -> tuple[Plan, Stimuli, dict[str, np.ndarray]]:
-    """Crops, their embedding, and the features of areas: those of `simulate` with this seed, the same for all kinds."""
-    train, test = N_TEST + np.arange(MOST_TRIALS), np.arange(N_TEST)
-    last = (2 + N_TEST_REPEATS, np.tile(train, N_KNOWN_REPEATS))
+def what_is_shown(seed: int, n_train: int, others: tuple[int, ...]) -> tuple[Plan, Stimuli, dict[str, np.ndarray]]:
+    """Crops, their embedding, and the features of areas: those of `simulate` with this seed, the same for all kinds.
+
+    others: how many images each other subject sees, none of them shown to anyone else.
+    """
+    train, test = N_TEST + np.arange(n_train), np.arange(N_TEST)
+    last = (2 + N_TEST_REPEATS, np.resize(train, N_KNOWN))
     sessions = [(1, train), *((2 + repeat, test) for repeat in range(N_TEST_REPEATS)), last]
+    starts = N_TEST + n_train + np.cumsum((0, *others))
+    apart = [[(1, np.arange(start, start + n))] for start, n in zip(starts, others, strict=False)]
     config = Config(seed=seed, **WORLD)
-    plan = plan_stimuli(config, np.random.default_rng([seed, 0x9D1]), [sessions])
+    plan = plan_stimuli(config, np.random.default_rng([seed, 0x9D1]), [sessions, *apart])
     return plan, shown_stimuli(config, plan), area_features(config, plan, 0)
 
 
 class World:
-    """One planted subject: training, test and many more trials, z-scored by the training trials in use."""
+    """One planted subject: training, test and many more trials, z-scored by the training trials in use; other subjects."""
 
-    def __init__(self, kind: str, seed: int) -> None:
-        plan, stimuli, areas = what_is_shown(seed)
-        self.seed, own, sessions = seed, np.random.default_rng([seed, 0xB0D, 0]), plan.trials[0]
+    def __init__(self, kind: str, seed: int, n_train: int = MOST_TRIALS, others: tuple[int, ...] = ()) -> None:
+        plan, stimuli, areas = what_is_shown(seed, n_train, others)
+        self.shown, self.kind, self.seed = (seed, n_train, others), kind, seed
+        own, sessions = np.random.default_rng([seed, 0xB0D, 0]), plan.trials[0]
         config = Config(seed=seed, kind=kind, **WORLD)
         self.responses, self.truth = plant_subject(config, "new", sessions, stimuli.ids, areas, own)
         self.values = self.responses.read(np.arange(self.responses.n_trials))
         embedding = stimuli.features["embedding"].astype(np.float64)
         embedding -= embedding[~plan.is_test].mean(0)
-        self.embedding = (embedding / embedding[~plan.is_test].std())[np.concatenate([rows for _, rows in sessions])]
+        self.of_stimulus = embedding / embedding[~plan.is_test].std()
+        self.embedding = self.of_stimulus[np.concatenate([rows for _, rows in sessions])]
         self.session = np.asarray(self.responses.sessions)
         self.ids = np.asarray(self.responses.stimulus_ids)
+
+    def others(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each other subject z-scored responses (trial, voxel) of its annotated ROI, and their embedding (trial, dim)."""
+        plan, stimuli, areas = what_is_shown(*self.shown)
+        config = Config(seed=self.seed, kind=self.kind, **WORLD | {"n_subjects": len(plan.trials)})
+        for number, sessions in enumerate(plan.trials[1:], start=1):
+            own = np.random.default_rng([self.seed, 0xB0D, number])
+            responses, _ = plant_subject(config, f"other{number}", sessions, stimuli.ids, areas, own)
+            values = responses.read(np.arange(responses.n_trials))[:, np.asarray(responses.rois["annotated"])]
+            scaled = ((values - values.mean(0)) / values.std(0)).astype(np.float32)
+            target = self.of_stimulus[np.concatenate([rows for _, rows in sessions])]
+            yield torch.from_numpy(scaled), torch.from_numpy(target.astype(np.float32))
 
     def of(self, n_trials: int) -> "Problem":
         """With the first trials of the session."""
@@ -101,6 +121,7 @@ class Problem:
             n_voxels=BUDGET,
             seed=world.seed,
             geometry=world.responses.geometry,
+            rois={name: np.asarray(world.responses.rois[name]) for name in world.responses.rois},
             answers=Answers(responses=world.responses, candidates=np.arange(n_voxels), truth=world.truth),
         )
         self.trials = Trials(
@@ -111,13 +132,26 @@ class Problem:
         self.test = np.flatnonzero((world.session > 1) & (world.session < 2 + N_TEST_REPEATS))
 
     def found(self, kept: np.ndarray) -> np.ndarray:
-        """Whether each test image is found (image,)."""
-        voxels = np.flatnonzero(kept)
-        output = ridge_outputs(self.trials, voxels, torch.from_numpy(self.scaled[self.test][:, voxels])).numpy()
-        mean = _unit(_unit(output).reshape(N_TEST_REPEATS, -1, output.shape[1]).mean(0))
-        true = self.world.embedding[self.test[: len(mean)]]
-        cosine = np.where(near_duplicates(true, NEAR_DUPLICATE), -np.inf, mean @ _unit(true).T)
-        return (cosine.argmax(1) == np.arange(len(mean))).astype(float)
+        """Whether plain ridge on these voxels finds each test image (image,)."""
+        return self.identified(self.ridge(kept))
+
+    def ridge(self, kept: np.ndarray) -> np.ndarray:
+        """Outputs of plain ridge on these voxels, as `of_images` gives them."""
+        return self.of_images(ridge_outputs(self.trials, np.flatnonzero(kept), self.test_responses(kept)).numpy())
+
+    def test_responses(self, kept: np.ndarray) -> torch.Tensor:
+        """Test trials (trial, voxel) on these voxels."""
+        return torch.from_numpy(self.scaled[self.test][:, kept])
+
+    def of_images(self, output: np.ndarray) -> np.ndarray:
+        """The mean over repeats of outputs of unit length, of unit length again (image, dim)."""
+        return _unit(_unit(output).reshape(N_TEST_REPEATS, -1, output.shape[1]).mean(0))
+
+    def identified(self, output: np.ndarray) -> np.ndarray:
+        """Whether each test image (image,) is nearest to its output (image, dim) among all but near-duplicates."""
+        true = self.world.embedding[self.test[: len(output)]]
+        cosine = np.where(near_duplicates(true, NEAR_DUPLICATE), -np.inf, output @ _unit(true).T)
+        return (cosine.argmax(1) == np.arange(len(output))).astype(float)
 
     def kept(self, name: str) -> np.ndarray:
         """The voxels of a selector or an oracle."""
