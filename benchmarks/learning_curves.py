@@ -58,7 +58,7 @@ LABELS = {
 }
 COLOURS = dict(zip(("annotated", "ard", "univariate", "cross_fitted", "all", ORACLE), GROUPS, strict=False))
 DECODERS = {"ridge": "plain ridge", "decoder": "cross-subject decoder", "average": "average of both"}
-DECODED = ("annotated", "univariate", "ard", ORACLE)  # selections that get more decoders than ridge
+DECODED = ("annotated", "univariate", "ard")  # selections that get more decoders than ridge
 Key = tuple[str, int, int, str, str]  # kind, seed, trials, selector, decoder
 
 

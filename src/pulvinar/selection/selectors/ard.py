@@ -8,8 +8,14 @@ variance per voxel for all D outputs, w_vd ~ N(0, s2 m_v), noise ~ N(0, s2 alpha
     m_v <- |w_v|^2 / (D s2 gamma_v) = m_v (x_v' G Y Y' G x_v) / (D s2 x_v' G x_v),   then mean m = 1,
 
 from m = 1 (n trials; responses and targets centred). alpha is the one of least squared error when a group of trials is left
-out, in closed form (below). After each round the largest m stay, as many as `survivors_allowed`; after the last, the budget. A
-voxel without signal of its own stays if the others need it, to subtract a noise that they share. Constants and rounds are ours.
+out, in closed form (below). After each round the largest m q stay, as many as `survivors_allowed`; after the last, the budget.
+A voxel without signal of its own stays if the others need it, to subtract a noise that they share. Constants and rounds are
+ours.
+
+q, the neighbourhood (ours): the first update's factor of m, averaged over a voxel's neighbours (low-pass of `sigma` voxel
+spacings, 1 unless it is given); 1 where nobody knows where voxels lie, or with sigma 0. Later rounds leave little between
+voxels that the others explain and voxels that fit by chance; the latter lie among voxels without signal. q decides who
+stays, m alone how much a voxel counts in the kernel.
 
 Targets are half-whitened (ours): in principal axes, each over the fourth root of its variance. As they come, the few leading
 axes decide nearly alone; fully whitened, axes that hold nothing count as much as the first.
@@ -29,6 +35,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float, Float32
 
 from pulvinar.core.errors import DegenerateError
@@ -42,6 +49,7 @@ ALPHAS = tuple(10.0 ** np.arange(-3.0, 3.25, 0.5))  # in units of a trial's mean
 SHARES = (1.0, 0.3)  # of alpha; the second is taken where
 CLEARLY = 0.01  # less of the squares of left-out targets is missed; among worlds without much shared noise the most was .004
 MOST_TRIALS = 3000  # of a row in a table, or of a run: time grows as their cube
+SIGMA = 1.0  # of the neighbourhood, in voxel spacings
 LEAST_VARIANCE = 1e-9  # of an axis of the targets, over that of the first; smaller is rounding
 
 
@@ -137,10 +145,16 @@ def variance_ratios(
 
 def variances(evidence: Evidence, budget: int) -> VoxelScores:
     """m of the `budget` voxels that are left after the rounds, 0 elsewhere; path: voxels and left-out R2 of each round."""
-    targets, groups = half_whitened(evidence.targets), blocks_of_groups(evidence)
-    usual, joint = (_rounds(evidence.responses, targets, groups, budget, share) for share in SHARES)
+    targets, groups, sigma = half_whitened(evidence.targets), blocks_of_groups(evidence), sigma_of(evidence)
+    average = evidence.low_pass(sigma) if sigma else None
+    usual, joint = (_rounds(evidence.responses, targets, groups, budget, share, average) for share in SHARES)
     missed = [_missed(evidence.responses[:, found.values > 0], targets, groups) for found in (usual, joint)]
-    return joint if missed[1] < missed[0] - CLEARLY else usual
+    return (joint if missed[1] < missed[0] - CLEARLY else usual)._replace(sigma=sigma)
+
+
+def sigma_of(evidence: Evidence) -> float:
+    """Width of the low-pass of the neighbourhood; 0 where there is none."""
+    return 0.0 if evidence.geometry is None else SIGMA if evidence.sigma is None else evidence.sigma
 
 
 def _rounds(
@@ -149,15 +163,17 @@ def _rounds(
     groups: Sequence[np.ndarray],
     budget: int,
     share: float,
+    average: scipy.sparse.csr_array | None,
 ) -> VoxelScores:
     n_voxels, alive = responses.shape[1], np.arange(responses.shape[1])
-    m, path = np.ones(n_voxels), []
+    m, q, path = np.ones(n_voxels), np.ones(n_voxels), []
     for number in range(1, N_ROUNDS + 1):
         left_out = leave_out(centred(weighted_kernel(responses, np.sqrt(m))), targets, groups, share)
         path.append(Step(len(alive), 1 - left_out.error))
-        m = m * np.maximum(variance_ratios(responses, left_out, targets), 0.0)
-        kept = top_voxels(m, survivors_allowed(n_voxels, budget, round_number=number, n_rounds=N_ROUNDS))
-        m, alive = m[kept] / m[kept].mean(), alive[kept]
+        factor = np.maximum(variance_ratios(responses, left_out, targets), 0.0)
+        m, q = m * factor, average @ factor if average is not None and number == 1 else q
+        kept = top_voxels(m * q, survivors_allowed(n_voxels, budget, round_number=number, n_rounds=N_ROUNDS))
+        m, q, alive = m[kept] / m[kept].mean(), q[kept], alive[kept]
         responses = responses if kept.all() else responses[:, kept]
     whole = np.zeros(n_voxels)
     whole[alive] = np.maximum(m, np.finfo(float).tiny)
@@ -183,4 +199,5 @@ SELECTOR = Selector(
     description="largest prior variance of a linear decoder's weights, one for all outputs",
     score=lambda evidence: variances(evidence, evidence.n_voxels),
     missing=missing,
+    low_pass=True,
 )

@@ -77,7 +77,7 @@ def score(evidence: Evidence) -> VoxelScores:
     left = scores < 0
     scores[left] = 1 + scores[left] / (len(begun.values) + 1)
     scores[alive] = 1.0
-    return VoxelScores(scores, begun.mask, (*begun.path, *steps))
+    return VoxelScores(scores, begun.mask, (*begun.path, *steps), begun.sigma)
 
 
 SELECTOR = Selector(
@@ -86,4 +86,5 @@ SELECTOR = Selector(
     description="shared ARD, then the voxels without which a ridge decoder loses least go",
     score=score,
     missing=ard.missing,
+    low_pass=True,
 )
