@@ -5,14 +5,15 @@
 Planted cortex of `planted_cortex.py` (2,000 voxels, 150 kept, but for the annotated ROI and all voxels), its first 75,
 150, 300, 600 and 1,200 trials, each of another image. Selectors: all voxels, the annotated ROI, univariate R2, cross_fitted,
 ard, and an oracle, backward elimination that knows the truth (penalty 1). Decoders: plain ridge in every kind; in
-`--decoder-kinds` also the cross-subject decoder with its usual settings, its shared part pretrained on the annotated ROI of
-three other subjects with 1,000 trials each (images that the new subject never sees), and the average of both, each image's
-outputs of unit length added. Score: top-1 of 200 test images, brain -> image, three repeats averaged.
+`--decoder-kinds`, up to 600 trials, annotated ROI and ard, also the cross-subject decoder with its usual settings, its shared
+part pretrained on the annotated ROI of three other subjects with 1,000 trials each (images that the new subject never sees),
+and the average of both, each image's outputs of unit length added. Score: top-1 of 200 test images, brain -> image, three
+repeats averaged.
 
 Match: the trials at which a selection's mean curve first reaches the score of the annotated ROI with 600 trials under the
-same decoder, linear in the logarithm of trials between two numbers of trials; a curve that is above at 75, or below at 1,200,
-ends there and is marked. Ratio: that over 600. Intervals (95 %): seeds drawn with replacement and images within each, the
-same for all curves and kinds, so that both scores of a ratio vary together.
+same decoder, linear in the logarithm of trials between two numbers of trials; where a curve is above from the start, or never
+gets there, its first or last number of trials is marked. Ratio: that over 600. Intervals (95 %): seeds drawn with replacement
+and images within each, the same for all curves and kinds, so that both scores of a ratio vary together.
 
 A line per cell in FOLDER/cells.jsonl: what is there is not made again. The table (curves.md), the figure
 (learning_curves.png) and settings.json are of all that is there.
@@ -58,7 +59,7 @@ LABELS = {
 }
 COLOURS = dict(zip(("annotated", "ard", "univariate", "cross_fitted", "all", ORACLE), GROUPS, strict=False))
 DECODERS = {"ridge": "plain ridge", "decoder": "cross-subject decoder", "average": "average of both"}
-DECODED = ("annotated", "univariate", "ard")  # selections that get more decoders than ridge
+DECODED = ("annotated", "ard")  # selections that get more decoders than ridge, up to ENOUGH trials
 Key = tuple[str, int, int, str, str]  # kind, seed, trials, selector, decoder
 
 
@@ -102,13 +103,13 @@ class Cells:
             file.write(json.dumps(cell) + "\n")
 
     def curves(self, kinds: Sequence[str], seeds: Sequence[int], selector: str, decoder: str) -> np.ndarray:
-        """Share of kinds in which each image is found (trials, seed, image); NaN where a cell is missing."""
+        """Share of kinds in which each image is found (trials, seed, image), as many trials as this decoder has."""
 
         def of(kind: str, seed: int, n: int) -> np.ndarray:
-            cell = self.found.get((kind, seed, n, selector, decoder))
-            return np.full(N_TEST, np.nan) if cell is None else np.array(list(cell["found"]), float)
+            return np.array(list(self.found[kind, seed, n, selector, decoder]["found"]), float)
 
-        return np.array([[[of(kind, seed, n) for seed in seeds] for n in TRIALS] for kind in kinds]).mean(0)
+        several = [n for n in TRIALS if decoder == "ridge" or n <= ENOUGH]
+        return np.array([[[of(kind, seed, n) for seed in seeds] for n in several] for kind in kinds]).mean(0)
 
     def _write(self) -> None:
         write_text(self.path, "".join(json.dumps(cell) + "\n" for cell in self.found.values()))
@@ -118,7 +119,8 @@ def wanted(kind: str, seed: int, decoder_kinds: Sequence[str]) -> Iterator[Key]:
     """The cells of one world."""
     for n in TRIALS:
         for selector in LABELS:
-            more = tuple(DECODERS) if kind in decoder_kinds and selector in DECODED else ("ridge",)
+            decoded = kind in decoder_kinds and selector in DECODED and n <= ENOUGH
+            more = tuple(DECODERS) if decoded else ("ridge",)
             yield from ((kind, seed, n, selector, decoder) for decoder in more)
 
 
@@ -186,7 +188,7 @@ def matched(curve: np.ndarray, level: float) -> float:
     """Trials at which a curve first reaches a level, linear in their logarithm; the first or last number of trials where it
     is above from the start, or never reaches it."""
     if not (curve >= level).any():
-        return float(TRIALS[-1])
+        return float(TRIALS[len(curve) - 1])
     place = int(np.argmax(curve >= level))
     if place == 0:
         return float(TRIALS[0])
@@ -194,9 +196,9 @@ def matched(curve: np.ndarray, level: float) -> float:
     return float(np.exp(np.interp(part, (0, 1), np.log(TRIALS[place - 1 : place + 1]))))
 
 
-def trials_text(n: float, *, ratio: bool) -> str:
-    """A number of trials, or its ratio to the reference's, marked where it lies at the end of what was measured."""
-    sign = "≤ " if n <= TRIALS[0] else "≥ " if n >= TRIALS[-1] else ""
+def trials_text(n: float, last: int, *, ratio: bool) -> str:
+    """A number of trials, or its ratio to the reference's, marked where it is the first or last that was measured."""
+    sign = "≤ " if n <= TRIALS[0] else "≥ " if n >= last else ""
     return sign + (f"{n / ENOUGH:.2f}" if ratio else f"{n:,.0f}")
 
 
@@ -206,8 +208,9 @@ def match_text(found: np.ndarray, reference: np.ndarray) -> list[str]:
     drawn, levels = np.stack([means(values) for values in found], axis=1), means(reference[place])
     several = np.array([matched(curve, level) for curve, level in zip(drawn, levels, strict=True)])
     n = matched(found.mean((1, 2)), reference[place].mean())
-    bounds = ", ".join(trials_text(bound, ratio=True) for bound in percentile_interval(several))
-    return [trials_text(n, ratio=False), f"{trials_text(n, ratio=True)} [{bounds}]"]
+    last = TRIALS[len(found) - 1]
+    bounds = ", ".join(trials_text(bound, last, ratio=True) for bound in percentile_interval(several))
+    return [trials_text(n, last, ratio=False), f"{trials_text(n, last, ratio=True)} [{bounds}]"]
 
 
 def seeds_of(cells: Cells, kinds: Sequence[str], decoders: Sequence[str]) -> list[int]:
@@ -237,10 +240,9 @@ def table(cells: Cells, kinds: Sequence[str], decoders: Iterable[str]) -> str:
         reference = cells.curves(kinds, seeds, REFERENCE, decoder)
         for selector in LABELS if decoder == "ridge" and not more else DECODED:
             found = cells.curves(kinds, seeds, selector, decoder)
-            scores = [f"{score:.3f}" for score in found.mean((1, 2))]
-            lines.append(
-                "| " + " | ".join([DECODERS[decoder], LABELS[selector], *scores, *match_text(found, reference)]) + " |"
-            )
+            scores = [f"{score:.3f}" for score in found.mean((1, 2))] + ["–"] * (len(TRIALS) - len(found))
+            match = ["–", "–"] if selector == REFERENCE else match_text(found, reference)
+            lines.append("| " + " | ".join([DECODERS[decoder], LABELS[selector], *scores, *match]) + " |")
     if more:
         best = max(decoders, key=lambda name: cells.curves(kinds, seeds, REFERENCE, name)[TRIALS.index(ENOUGH)].mean())
         reference = cells.curves(kinds, seeds, REFERENCE, best)
@@ -261,11 +263,13 @@ def draw(cells: Cells, folder: Path, panels: Sequence[tuple[Sequence[str], str, 
         for axis, (kinds, decoder, more) in zip(axes, panels, strict=True):
             seeds = seeds_of(cells, kinds, ["decoder"] if more else [])
             for selector, label in LABELS.items():
-                scores = cells.curves(kinds, seeds, selector, decoder).mean((1, 2))
-                if np.isnan(scores).any():
+                if decoder != "ridge" and selector not in DECODED:
                     continue
+                scores = cells.curves(kinds, seeds, selector, decoder).mean((1, 2))
                 look = {"linestyle": (0, (4, 2))} if selector == ORACLE else {}
-                axis.plot(TRIALS, scores, color=COLOURS[selector], marker="o", markersize=3.5, label=label, **look)
+                axis.plot(
+                    TRIALS[: len(scores)], scores, color=COLOURS[selector], marker="o", markersize=3.5, label=label, **look
+                )
                 if selector == REFERENCE:
                     axis.axhline(scores[TRIALS.index(ENOUGH)], color=MUTED, linewidth=0.8, linestyle=":")
             axis.set_xscale("log")
@@ -287,18 +291,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=400, help="the first seed")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--decoder-kinds", nargs="*", default=["plain", "unequal", "drift"], choices=KINDS)
+    parser.add_argument("--decoder-kinds", nargs="*", default=["plain", "unequal"], choices=KINDS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     cells, seeds = Cells(options.out), range(options.first, options.first + options.seeds)
-    for decoder_kinds in ([], options.decoder_kinds):  # plain ridge first for all
-        worlds = [(kind, seed) for seed in seeds for kind in (decoder_kinds or options.kinds)]
-        left = sum(key not in cells.found for world in worlds for key in wanted(*world, decoder_kinds))
-        with bar("cells with decoders" if decoder_kinds else "cells with plain ridge", left) as progress:
-            for kind, seed in worlds:
-                for n in make(cells, kind, seed, decoder_kinds):
-                    progress.advance(n, note=f"{kind} {seed}")
+    worlds = [(kind, seed) for seed in seeds for kind in options.kinds]
+    left = sum(key not in cells.found for world in worlds for key in wanted(*world, options.decoder_kinds))
+    with bar("cells", left) as progress:
+        for kind, seed in worlds:
+            for n in make(cells, kind, seed, options.decoder_kinds):
+                progress.advance(n, note=f"{kind} {seed}")
     parts = [([kind], ["ridge"]) for kind in options.kinds]
     joint = [(options.kinds, ["ridge"])] if len(options.kinds) > 1 else []
     parts = [*joint, *([(options.decoder_kinds, DECODERS)] if options.decoder_kinds else []), *parts]

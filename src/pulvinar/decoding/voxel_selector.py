@@ -59,9 +59,9 @@ class VoxelSelector(SelectorMixin, BaseEstimator):
         univariate (the cross-validated R2 of a ridge encoding), ceiling (signal to noise over repeats), random, ...
         `ridge`, `n_folds`, `n_steps` and `step_size` are of cross_fitted; `sigma` is of those with a low-pass.
     sigma : float or "auto", default="auto"
-        Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" takes the one
-        of 0, 0.7 and 1 whose selection on one half of the trials is best on the other half (1 where groups are fewer than
-        four). Without coordinates there is no low-pass.
+        Standard deviation of the low-pass over neighbours, in units of the voxel spacing; 0 for none. "auto" is 1 and, with
+        cross_fitted, the one of 0, 0.7 and 1 whose selection on one half of the trials is best on the other half (1 where
+        groups are fewer than four). Without coordinates there is no low-pass.
     ridge : float, default=10.0
         Penalty of the readout, in units of a trial's mean squared (masked) response. Large values rank voxels one by one,
         small ones weigh what each adds to the others.

@@ -9,10 +9,11 @@ group g, with t = (G~_gg)^-1 u_g and s = u_g' t, the errors become
     |.|^2 = |E_g|^2 + 2 (d t'E_g c' - t'E_g E_g'u_g) / (d + s) + t't (d^2 c c' - 2 d u_g'E_g c' + u_g'E_g E_g'u_g) / (d + s)^2.
 
 The 2 % of voxels with the least sum over groups go, then all is computed again. The order of leaving is the score. All of this
-is ours; targets are half-whitened as in `ard`.
+is ours; targets are half-whitened as in `ard`, whose neighbourhood is left out (sigma 0).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -62,7 +63,7 @@ def losses_without(
 def score(evidence: Evidence) -> VoxelScores:
     """1 for a voxel that stays to the end, less the earlier it left, 0 for those that `ard` left out."""
     n_voxels, budget = evidence.responses.shape[1], evidence.n_voxels
-    begun = ard.variances(evidence, min(n_voxels, round(START * budget)))
+    begun = ard.variances(replace(evidence, sigma=0.0), min(n_voxels, round(START * budget)))
     alive, scores = np.flatnonzero(begun.values > 0), np.zeros(n_voxels)
     responses = evidence.responses[:, alive].astype(np.float64)
     responses -= responses.mean(0)
@@ -77,7 +78,7 @@ def score(evidence: Evidence) -> VoxelScores:
     left = scores < 0
     scores[left] = 1 + scores[left] / (len(begun.values) + 1)
     scores[alive] = 1.0
-    return VoxelScores(scores, begun.mask, (*begun.path, *steps), begun.sigma)
+    return VoxelScores(scores, begun.mask, (*begun.path, *steps))
 
 
 SELECTOR = Selector(
@@ -86,5 +87,4 @@ SELECTOR = Selector(
     description="shared ARD, then the voxels without which a ridge decoder loses least go",
     score=score,
     missing=ard.missing,
-    low_pass=True,
 )
