@@ -243,6 +243,10 @@ def table(cells: Cells, kinds: Sequence[str], decoders: Iterable[str]) -> str:
             scores = [f"{score:.3f}" for score in found.mean((1, 2))] + ["–"] * (len(TRIALS) - len(found))
             match = ["–", "–"] if selector == REFERENCE else match_text(found, reference)
             lines.append("| " + " | ".join([DECODERS[decoder], LABELS[selector], *scores, *match]) + " |")
+    else:
+        ours, simple = (cells.curves(kinds, seeds, name, "ridge") for name in ("ard", "univariate"))
+        n, ratio = match_text(ours, simple)
+        lines.append(f"\nard, as good as {LABELS['univariate']} with {ENOUGH}: {n}, {ratio}")
     if more:
         best = max(decoders, key=lambda name: cells.curves(kinds, seeds, REFERENCE, name)[TRIALS.index(ENOUGH)].mean())
         reference = cells.curves(kinds, seeds, REFERENCE, best)
