@@ -20,6 +20,7 @@ A line per cell in FOLDER/cells.jsonl: what is there is not made again. The tabl
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,8 +67,9 @@ Key = tuple[str, int, int, str, str]  # kind, seed, trials, selector, decoder
 class Cells:
     """Results by cell, a line of JSON each; settings beside them, which a folder has only one set of."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, selectors: Sequence[str] = tuple(LABELS)) -> None:
         self.path, self.found = folder / "cells.jsonl", {}
+        self.labels = {name: label for name, label in LABELS.items() if name in (REFERENCE, *selectors)}
         settings = to_jsonable(
             {
                 "world": WORLD,
@@ -115,18 +117,17 @@ class Cells:
         write_text(self.path, "".join(json.dumps(cell) + "\n" for cell in self.found.values()))
 
 
-def wanted(kind: str, seed: int, decoder_kinds: Sequence[str]) -> Iterator[Key]:
+def wanted(selectors: Iterable[str], kind: str, seed: int, decoder_kinds: Sequence[str]) -> Iterator[Key]:
     """The cells of one world."""
-    for n in TRIALS:
-        for selector in LABELS:
-            decoded = kind in decoder_kinds and selector in DECODED and n <= ENOUGH
-            more = tuple(DECODERS) if decoded else ("ridge",)
-            yield from ((kind, seed, n, selector, decoder) for decoder in more)
+    for n, selector in itertools.product(TRIALS, selectors):
+        decoded = kind in decoder_kinds and selector in DECODED and n <= ENOUGH
+        more = tuple(DECODERS) if decoded else ("ridge",)
+        yield from ((kind, seed, n, selector, decoder) for decoder in more)
 
 
 def make(cells: Cells, kind: str, seed: int, decoder_kinds: Sequence[str]) -> Iterator[int]:
     """The cells of one world that are not there yet; yields how many are done."""
-    left = [key for key in wanted(kind, seed, decoder_kinds) if key not in cells.found]
+    left = [key for key in wanted(cells.labels, kind, seed, decoder_kinds) if key not in cells.found]
     if not left:
         return
     world, shared = World(kind, seed, TRIALS[-1], OTHERS), None
@@ -219,7 +220,7 @@ def seeds_of(cells: Cells, kinds: Sequence[str], decoders: Sequence[str]) -> lis
     return [
         seed
         for seed in every
-        if all(key in cells.found for kind in kinds for key in wanted(kind, seed, kinds if decoders else ()))
+        if all(key in cells.found for kind in kinds for key in wanted(cells.labels, kind, seed, kinds if decoders else ()))
     ]
 
 
@@ -238,12 +239,12 @@ def table(cells: Cells, kinds: Sequence[str], decoders: Iterable[str]) -> str:
     ]
     for decoder in decoders:
         reference = cells.curves(kinds, seeds, REFERENCE, decoder)
-        for selector in LABELS if decoder == "ridge" and not more else DECODED:
+        for selector in cells.labels if decoder == "ridge" and not more else DECODED:
             found = cells.curves(kinds, seeds, selector, decoder)
             scores = [f"{score:.3f}" for score in found.mean((1, 2))] + ["–"] * (len(TRIALS) - len(found))
             match = ["–", "–"] if selector == REFERENCE else match_text(found, reference)
             lines.append("| " + " | ".join([DECODERS[decoder], LABELS[selector], *scores, *match]) + " |")
-    else:
+    if not more and {"ard", "univariate"} <= set(cells.labels):
         ours, simple = (cells.curves(kinds, seeds, name, "ridge") for name in ("ard", "univariate"))
         n, ratio = match_text(ours, simple)
         lines.append(f"\nard, as good as {LABELS['univariate']} with {ENOUGH}: {n}, {ratio}")
@@ -266,7 +267,7 @@ def draw(cells: Cells, folder: Path, panels: Sequence[tuple[Sequence[str], str, 
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, (kinds, decoder, more) in zip(axes, panels, strict=True):
             seeds = seeds_of(cells, kinds, ["decoder"] if more else [])
-            for selector, label in LABELS.items():
+            for selector, label in cells.labels.items():
                 if decoder != "ridge" and selector not in DECODED:
                     continue
                 scores = cells.curves(kinds, seeds, selector, decoder).mean((1, 2))
@@ -296,12 +297,13 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=400, help="the first seed")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--decoder-kinds", nargs="*", default=["plain", "unequal"], choices=KINDS)
+    parser.add_argument("--selectors", nargs="+", default=list(LABELS), choices=LABELS, help="beside the annotated ROI")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    cells, seeds = Cells(options.out), range(options.first, options.first + options.seeds)
+    cells, seeds = Cells(options.out, options.selectors), range(options.first, options.first + options.seeds)
     worlds = [(kind, seed) for seed in seeds for kind in options.kinds]
-    left = sum(key not in cells.found for world in worlds for key in wanted(*world, options.decoder_kinds))
+    left = sum(key not in cells.found for world in worlds for key in wanted(cells.labels, *world, options.decoder_kinds))
     with bar("cells", left) as progress:
         for kind, seed in worlds:
             for n in make(cells, kind, seed, options.decoder_kinds):
