@@ -152,7 +152,7 @@ def test_a_recipe_at_scale_small_ends_in_a_page(name, tmp_path_factory):
     ours = [row for row in rows if "ours" in row["method"].lower()]
     assert ours
     assert all(any(value not in ("", "–") for key, value in row.items() if key not in NAMES) for row in ours)
-    assert any(value for row in ours for key, value in row.items() if key.endswith("_interval"))
+    assert any(value for row in ours for key, value in row.items() if key.endswith("_low_95"))
     assert not re.search(r">\s*(nan|None|inf)\b", page)
     assert NOT_SAID not in page  # every dash of ours has a reason
     for entry in RECIPES[name].published():

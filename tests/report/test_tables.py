@@ -177,17 +177,21 @@ def test_our_own_row_stands_over_the_published_ones(finished_run: Path) -> None:
     assert written["method"][0] == "this run"
     assert list(table.ours) == [0]
     assert "MindEye2" in written["method"][1:]
-    assert "77.6\u00a0%" in {value for values in written.values() for value in values[1:]}
+    assert "77.6" in {value for values in written.values() for value in values[1:]}
     first = [values[0] for values in written.values()]
-    assert "61.0\u00a0%" in first
+    assert "61.0" in first
     assert first.count("–") == 1  # no PixCorr
     table = published(run.published, [("this run", "made up", {**ours, "pixcorr": 0.5592584})], columns=PUBLISHED)
-    assert table.rows[0]["pixcorr"] == "0.559"
+    assert next(column for column in table.columns if column.key == "pixcorr").value(table.rows[0]) == "0.559"
+    assert "61.0" not in table.csv()  # raw values, shares
+    assert "0.776" in table.csv()
 
 
 def test_our_intervals_stand_beside_published_numbers_in_the_unit_of_the_column() -> None:
     entries = [
         {"metric": "knn_dense", "unit": "percent", "value": 85.46, "method": "SimSiam"},
+        {"metric": "knn_dense", "unit": "percent", "value": 52.9, "method": "VICReg"},
+        {"metric": "knn_dense", "unit": "percent", "value": 54.0, "method": "VICReg", "table": "another paper's"},
         {"metric": "ssim", "unit": "correlation", "value": 0.4, "method": "SimSiam"},
     ]
     ours = {"knn_dense": 0.461, "knn_dense_interval": (0.4419, 0.48), "ssim": 0.31, "ssim_interval": [0.2949, 0.33]}
@@ -195,7 +199,8 @@ def test_our_intervals_stand_beside_published_numbers_in_the_unit_of_the_column(
         entries, [("ours", "made up", ours), ("again", "made up", {"knn_dense": float("nan")})], columns=PUBLISHED
     )
     columns = {column.key: column for column in table.columns}
-    assert [columns["knn_dense"].value(row) for row in table.rows] == ["46.1\u00a0%", "–", "85.46\u00a0%"]
-    assert [columns["knn_dense"].interval(row) for row in table.rows] == ["[44.2, 48.0]", "", ""]
-    assert columns["ssim"].interval(table.rows[0]) == "[0.295, 0.33]"
-    assert "95" in columns["knn_dense"].head(table.rows)
+    assert [columns["knn_dense"].value(row) for row in table.rows] == ["46.10", "–", "85.46", "52.90", "54.0"]
+    assert [columns["knn_dense"].interval(row) for row in table.rows] == ["[44.19, 48.00]", "", "", "", ""]
+    assert columns["ssim"].interval(table.rows[0]) == "[0.295, 0.330]"
+    assert columns["knn_dense"].head(table.rows) == "% [95\u00a0%]"
+    assert [row.get("knn_dense") for row in table.records()[2:]] == [0.8546, 0.529, 0.54]

@@ -111,7 +111,7 @@ def reproduce(
         place = folder / (_folder_of(source, sources) if len(sources) > 1 else "runs")
         grid = _grid(found, scale, source, place, seeds, assignments)
         result = sweep(str(_write_grid(place.with_suffix(".toml"), grid)), retry=True)
-        runs = sorted({place / row["cell"] for row in result["rows"]})
+        runs = list(dict.fromkeys(place / row["cell"] for row in result["rows"]))
         for run in runs:
             _after(found, run, scale, sources, source, images or _planted_labels(found, scale, Path(out)), Path(out))
         _together(found, runs, images or _planted_labels(found, scale, Path(out)))

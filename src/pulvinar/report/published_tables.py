@@ -1,6 +1,6 @@
 """Published numbers with ours above them, a column for each metric; which metrics there are, a wing says (`PUBLISHED`).
 
-Values are text as printed, ours in the same unit.
+Published numbers are written as printed. Rows hold raw values, percents as shares.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from pulvinar.report.run_folder import Run
-from pulvinar.report.tables import absent, label, percent
-from pulvinar.scores.table import NO_BREAK, Column, Row, Table
+from pulvinar.report.tables import label
+from pulvinar.scores.table import Column, Row, Table
 
 LEADS = (
     Column("method", "method", note="setting", lead=True, definition="What was scored; below it on which data, asked for what, "
@@ -32,43 +32,62 @@ def published(
     columns: Sequence[Column],
     also: Sequence[str] = (),
 ) -> Table:
-    """Published rows by metric; above them ours: (name, data, metric -> value), a dash where there is no such value.
+    """Published rows by metric, as printed; above them ours: (name, data, metric -> value), a dash where there is no such value.
 
     Our values may have intervals beside them, under the metric's name with `_interval`.
     columns: the wing's. also: metrics of ours alone.
     """
     metrics = list(dict.fromkeys([*(str(entry["metric"]) for entry in entries), *also]))
-    grouped = _grouped(entries)
+    grouped, digits = _grouped(entries), _digits(entries)
+    wanted = {key for name in metrics for key in (name, f"{name}_interval")}
     rows: list[Row] = [
-        {"method": name, "setting": data, **{key: text for wanted in metrics for key, text in _ours(values, entries, wanted)}}
+        {"method": name, "setting": data, **{key: value for key, value in values.items() if key in wanted}}
         for name, data, values in ours
     ]
     rows += [
-        {"method": method, "setting": setting, "table": table, **dict.fromkeys(also, "–"), **values}
-        for (table, setting, method), values in grouped.items()
+        {"method": method, "setting": setting, "table": table, **values} for (table, setting, method), values in grouped.items()
     ]
     several = len({table for table, _, _ in grouped}) > 1
     known, called = {column.key: column for column in columns}, headings(metrics, columns)
     shown = [*LEADS[: 2 if several else 1]]
     for name in metrics:
-        form = ".1f" if _is_percent(entries, name) else ".3g"
-        shown.append(replace(known.get(name, Column(name, name)), label=called[name], unit="", form=form, minor=False))
+        finest = max((count for (_, of), count in digits.items() if of == name), default=0)
+        is_percent = any(entry.get("unit") == "percent" for entry in entries if entry["metric"] == name)
+        unit, form = ("%", f".{max(1, finest)}%") if is_percent else ("", f".{max(3, finest)}f")
+        shown.append(replace(known.get(name, Column(name, name)), label=called[name], unit=unit, form=form, minor=False))
     return Table(shown, rows, ours=range(len(ours)))
 
 
-def _grouped(entries: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, str]]:
-    """(table, setting, method) -> metric -> as written; what only some metrics of a row have (a gallery) does not split it."""
+def _digits(entries: Sequence[Row]) -> dict[tuple[str, str], int]:
+    """(table, metric) -> digits behind the point, as many as the longest number has: a table prints all alike."""
+    found: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        key, value = (str(entry.get("table", "")), str(entry["metric"])), entry.get("value")
+        if isinstance(value, int | float):
+            least = int(entry.get("unit") == "percent")
+            found[key] = max(found.get(key, least), len(f"{value:.10g}".partition(".")[2]))
+    return found
+
+
+def _grouped(entries: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(table, setting, method) -> metric -> value and how it is printed; what only some metrics of a row have (a gallery) does
+    not split it."""
     galleries: dict[tuple[str, str, str], dict[Any, None]] = {}
     for entry in entries:
         key = (str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", "")))
         galleries.setdefault(key, {})[entry.get("gallery_size")] = None
-    grouped: dict[tuple[str, str, str], dict[str, str]] = {}
+    grouped: dict[tuple[str, str, str], dict[str, Any]] = {}
+    digits = _digits(entries)
     for entry in entries:
         table, setting, method = str(entry.get("table", "")), str(entry.get("setting", "")), str(entry.get("method", ""))
         sizes = [size for size in galleries[table, setting, method] if size]
         own = sizes[:1] if len(sizes) <= 1 else [entry.get("gallery_size")] if entry.get("gallery_size") else []
         gallery = f", gallery of {own[0]}" if own else ""
-        grouped.setdefault((table, f"{setting}{gallery}", method), {})[str(entry["metric"])] = _published_value(entry)
+        values = grouped.setdefault((table, f"{setting}{gallery}", method), {})
+        name, value = str(entry["metric"]), entry.get("value")
+        if isinstance(value, int | float):
+            values[name] = round(value / 100, 9) if entry.get("unit") == "percent" else value
+            values[f"{name}_printed"] = f"{value:.{digits[table, name]}f}"
     return grouped
 
 
@@ -78,28 +97,3 @@ def published_beside(run: Run, ours: Row, columns: Sequence[Column]) -> Table:
     if not run.published:
         return Table((), ())
     return published(run.published, [(f"{label(run.method)}, this run", name_of_data, ours)], columns=columns)
-
-
-def _published_value(row: Row) -> str:
-    value = row.get("value")
-    if not isinstance(value, int | float):
-        return "–"
-    if row.get("unit") != "percent":
-        return f"{value:g}"
-    return f"{value:.1f}{NO_BREAK}%" if float(f"{value:.1f}") == value else f"{value:g}{NO_BREAK}%"  # as printed, not rounded
-
-
-def _is_percent(published: Sequence[Row], name: str) -> bool:
-    return any(entry.get("unit") == "percent" for entry in published if entry["metric"] == name)
-
-
-def _ours(row: Row, published: Sequence[Row], name: str) -> list[tuple[str, Any]]:
-    """Our value of a published metric, retrieval scores as percents, others as they are; and its interval in the same unit."""
-    value, bounds = row.get(name), row.get(f"{name}_interval")
-    if not isinstance(value, int | float) or absent(value):
-        return [(name, "–")]
-    as_percent = _is_percent(published, name)
-    written = [(name, percent(value, 1) if as_percent else f"{value:.3g}")]
-    if bounds is None or any(map(absent, bounds)):
-        return written
-    return [*written, (f"{name}_interval", tuple(100 * end if as_percent else end for end in bounds))]
