@@ -2,12 +2,12 @@
 
     uv run python benchmarks/planted_prior.py --images FOLDER --out FOLDER [--seeds 1 2 3]
 
-images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). In every world TROI is
-fitted three times, from decoders pretrained without any error beside the contrastive loss (`prior_weight=0`), with the regression
-head, and with the diffusion prior; the weight of the error is the same in pretraining and in both stages. Test images are then
-reconstructed with an image decoder of the same settings and seed, without the low-level branch (the first has no head to reconstruct
-from). Intervals are over worlds and, in each, its test images (both drawn with replacement). What is in --out already is not made
-again.
+images: a folder of photographs (the table has the 1,600 of Caltech-101 in ../shared/data, unpacked). In every world TROI
+is fitted three times, from decoders pretrained with the regression head, with the diffusion prior, and without any error beside
+the contrastive loss (`prior_weight=0`); the weight of the error is the same in pretraining and in both stages. Test images are
+then reconstructed with an image decoder of the same settings and seed, without the low-level branch (the last has no head to
+reconstruct from). Intervals are over worlds and, in each, its test images (both drawn with replacement). What is in --out
+already is not made again.
 """
 
 import argparse

@@ -102,7 +102,6 @@ def row(name: str, predicted: torch.Tensor, reference: torch.Tensor, scored: rsa
 
 
 def predict_splits(config: method.Config, data: Dissimilarities, roi: str, splits: rsa.Splits) -> torch.Tensor:
-    config = config.resolved()
     found = layouts(open_networks(config, config.weights), pictures(data.stimuli, config.background), config)
     chosen = method.choose(config, found, measured_rdms(data, (roi,), config), splits, list(data.stimuli.sources))
     return predictions(found, chosen)

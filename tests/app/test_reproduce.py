@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pulvinar.app import cost, recipe, reproduce
+from pulvinar.app import cost, recipe, reproduce, reproduce_page
 from pulvinar.app.method_settings import configs
-from pulvinar.app.reproduce_page import NOT_SAID
+from pulvinar.app.reproduce_page import NOT_SAID, _label
 from pulvinar.cli import main
 from pulvinar.core.errors import ConfigError, InputError, NotFoundError
 from pulvinar.decoding.decoder_size import Speed
@@ -132,6 +132,33 @@ def test_data_planted_with_other_settings_are_not_taken(tmp_path):
     assert reproduce._plant(tmp_path, "labelled_images", "image_files", settings) == place
     with pytest.raises(InputError, match="other settings than these: n_train=30"):
         reproduce._plant(tmp_path, "labelled_images", "image_files", ("n_train=30",))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "label"),
+    [
+        ("troi/table2", "without_low-pass_and_rewinding,seed=0", "without low-pass and rewinding"),
+        ("troi/table3", "troi,n_voxels=20,seed=0", "20 voxels"),
+        ("troi/figure1", "troi,n_sessions=1,seed=0", "1 session"),
+        ("dual-gating/table4", "dual_gating,objective=barlow_twins,budget=0.1,seed=0", "objective barlow twins, budget 0.1"),
+        ("encoding/salience", "contrastive-tuned,seed=0", "contrastive-tuned"),
+    ],
+)
+def test_runs_are_named_by_what_tells_them_apart(name, folder, label):
+    assert _label(Path(folder), RECIPES[name], several_seeds=False) == label
+    assert _label(Path(folder), RECIPES[name], several_seeds=True).endswith("seed 0")
+
+
+def test_cautions_that_differ_by_their_numbers_alone_stand_once(monkeypatch):
+    said = {
+        "10 %": ["the gates were moved by -2.3", "collapsed", "no voxel in area 2"],
+        "30 %": ["the gates were moved by -2.1", "collapsed", "no voxel in area 2"],
+        "50 %": ["collapsed"],
+    }
+    monkeypatch.setattr(reproduce_page, "cautions", lambda run: said[run])
+    assert reproduce_page._cautions({name: name for name in said}) == [
+        "10 %, 30 % (numbers of 10 %): the gates were moved by -2.3", "Every run: collapsed", "10 %, 30 %: no voxel in area 2",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

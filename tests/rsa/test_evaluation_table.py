@@ -7,7 +7,7 @@ import torch
 
 from pulvinar.data.stimuli import Stimuli
 from pulvinar.rsa import evaluation as rsa
-from pulvinar.rsa.aggregation import Layout, MeasuredRDMs, nested_scales
+from pulvinar.rsa.aggregation import Candidate, ChosenScales, Layout, MeasuredRDMs, nested_scales
 from pulvinar.rsa.aggregation_scores import baselines, best_stage, predictions, single_stages, stage_importance
 from pulvinar.rsa.aggregation_settings import AggregationConfig
 from pulvinar.rsa.stage_mask import feature_products
@@ -107,6 +107,24 @@ def test_learned_scales_beat_the_unweighted_and_shuffled_images_leave_chance():
     again = predictions({"plain": Layout(variants=[features])}, learned(features, shuffled, what.splits.training))
     row = rsa.score_rows({"shuffled": again}, scored(shuffled))[0]
     assert abs(row["rho"]) < 0.15  # standard error of 24 images, about .08
+
+
+def test_predictions_of_splits_that_chose_different_layouts_stay_in_their_places():
+    plain, other = world()[0], world(seed=1)[0]
+    layouts = {"plain": Layout(variants=[plain]), "other": Layout(variants=[other], balance="channel")}
+    generator = torch.Generator().manual_seed(5)
+    chosen = [
+        ChosenScales(
+            scales=torch.rand(plain.n_scales, generator=generator),
+            chosen=Candidate(layout=name, identity_weight=0.0, step=1),
+            inner_scores={},
+        )
+        for name in ("other", "plain", "other")
+    ]
+    made = predictions(layouts, chosen)
+    for split, part in enumerate(chosen):
+        alone = layouts[part.chosen.layout].features.rdm(part.scales[:, None])[:, 0]
+        torch.testing.assert_close(made[:, split], alone)
 
 
 def test_partial_rho_of_a_confound_is_nothing_and_of_its_own_row_is_not_given():

@@ -9,6 +9,7 @@ from pulvinar.rsa.stage_mask import (
     feature_products,
     group_penalty,
     identity_penalty,
+    per_stage,
     rdm_loss,
     reliability_weights,
     stage_mean_penalty,
@@ -53,6 +54,16 @@ def test_closed_form_is_the_rdm_of_the_scaled_embedding_negative_scales_included
     for column in range(3):
         expected = explicit_rdm(maps(), scales[:, column], resolution, centring)
         np.testing.assert_allclose(predicted[:, column], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("resolution", ["stage", "channel", "feature"])
+@pytest.mark.parametrize("centring", ["embedding", "channel"])
+def test_products_per_stage_are_those_made_from_the_maps(resolution, centring):
+    found = per_stage(feature_products(maps(), resolution=resolution, centring=centring))
+    wanted = feature_products(maps(), resolution="stage", centring=centring)
+    for name in ("between", "own", "sums", "lengths", "stage"):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
+    assert found.stages == wanted.stages
 
 
 def test_the_sign_of_a_scale_matters_when_the_embedding_is_centred():

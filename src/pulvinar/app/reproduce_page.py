@@ -64,7 +64,7 @@ def write_page(
 ) -> Path:
     """report.html and comparison.csv in the folder; the page's path."""
     runs = {path: run_folder.read(path) for part in parts for path in part["runs"]}
-    named = {path: _label(path, len(facts["seeds"]) > 1) for path in runs}
+    named = {path: _label(path, recipe, len(facts["seeds"]) > 1) for path in runs}
     ours = [row for path, run in runs.items() for row in OURS[recipe.wing](run, named[path])]
     entries = recipe.published()
     also = ALSO.get(recipe.wing, ())
@@ -143,10 +143,21 @@ def _counted(n: int) -> str:
     return f"{n} run" if n == 1 else f"{n} runs"
 
 
-def _label(path: Path, several_seeds: bool) -> str:
-    """The cell's name; its seed where there are several."""
-    name = path.name.replace("_", " ")
-    return name if several_seeds else re.sub(r",?seed=\d+", "", name) or name
+def _label(path: Path, recipe: Recipe, several_seeds: bool) -> str:
+    """What tells the run from the others: '20 voxels' of troi,n_voxels=20,seed=0; its seed where there are several."""
+    parts = [part for part in path.name.split(",") if several_seeds or not part.startswith("seed=")]
+    settings = [part for part in parts if "=" in part]
+    parts = settings if settings and parts[0] in recipe.methods else parts
+    return ", ".join(map(_setting, parts)) or path.name
+
+
+def _setting(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not equals:
+        return text.replace("_", " ")
+    written, named = value.replace("_", " "), key.replace("_", " ")
+    counted = named[2:].removesuffix("s") if value == "1" else named[2:]
+    return f"{written} {counted}" if key.startswith("n_") else f"{named} {written}"
 
 
 def _minutes(seconds: float) -> str:
@@ -154,12 +165,17 @@ def _minutes(seconds: float) -> str:
 
 
 def _cautions(runs: Mapping[str, Run]) -> list[str]:
-    """Each caution once, with how many runs have it."""
-    found: dict[str, list[str]] = {}
+    """Each caution once, with the runs that have it; where only its numbers differ, with those of the first."""
+    found: dict[str, dict[str, str]] = {}
     for name, run in runs.items():
         for text in cautions(run):
-            found.setdefault(text, []).append(name)
-    return [f"{', '.join(names) if len(names) < len(runs) else 'Every run'}: {text}" for text, names in found.items()]
+            found.setdefault(re.sub(r"[-−+]?\d[\d.]*", "#", text), {}).setdefault(name, text)
+    lines = []
+    for texts in found.values():
+        names, text = list(texts), next(iter(texts.values()))
+        said = f" (numbers of {names[0]})" if len(set(texts.values())) > 1 else ""
+        lines.append(f"{', '.join(names) if len(names) < len(runs) else 'Every run'}{said}: {text}")
+    return lines
 
 
 def _command(recipe: Recipe, facts: Mapping[str, Any]) -> str:

@@ -25,7 +25,19 @@ RIDGE_STEPS = 80
 
 def predictions(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales]) -> Tensor:
     """(pair, split) RDMs of the scales of every split."""
-    return torch.stack([layouts[part.chosen.layout].features.rdm(part.scales[:, None])[:, 0] for part in chosen], dim=1)
+    return _of_splits(layouts, chosen, None)
+
+
+def _of_splits(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], stages: Sequence[str] | None) -> Tensor:
+    """(pair, split) RDMs of some stages (None: of all), the splits that chose one layout together."""
+    made: dict[int, Tensor] = {}
+    for name in dict.fromkeys(part.chosen.layout for part in chosen):
+        places = [place for place, part in enumerate(chosen) if part.chosen.layout == name]
+        features, scales = layouts[name].features, torch.stack([chosen[place].scales for place in places], dim=1)
+        if stages is not None:
+            features, scales = features.only(stages), scales[kept_scales(features, stages)]
+        made |= dict(zip(places, features.rdm(scales).T, strict=True))
+    return torch.stack([made[place] for place in range(len(chosen))], dim=1)
 
 
 def baselines(
@@ -206,19 +218,10 @@ def stage_importance(
     first = next(iter(layouts.values())).features
     if len(first.stages) < 2:
         return []
-    without = [_without(layouts, chosen, stage)[places] for stage in first.stages]
+    rest = [[name for name in first.stages if name != stage] for stage in first.stages]
+    without = [_of_splits(layouts, chosen, stages)[places] for stages in rest]
     drops = differences(predictions(layouts, chosen)[places], without, scored)
     return [_of_stage(layouts, chosen, training, place, drop) for place, drop in enumerate(drops)]
-
-
-def _without(layouts: Mapping[str, Layout], chosen: Sequence[ChosenScales], stage: str) -> Tensor:
-    """(pair, split) RDMs of the scales of every split, without those of a stage."""
-    columns = []
-    for part in chosen:
-        features = layouts[part.chosen.layout].features
-        others = [name for name in features.stages if name != stage]
-        columns.append(features.only(others).rdm(part.scales[kept_scales(features, others)][:, None])[:, 0])
-    return torch.stack(columns, dim=1)
 
 
 def _of_stage(

@@ -162,6 +162,22 @@ class FeatureMaps(_Scaled):
 Features = FeatureProducts | FeatureMaps
 
 
+def per_stage(features: Features) -> FeatureProducts:
+    """The products of the same features with one scale per stage, as `feature_products` makes them from the maps."""
+    n_stages, stage = len(features.stages), features.stage
+    if isinstance(features, FeatureMaps):
+        parts = [_stage_products(features.values[:, stage == place], "stage") for place in range(n_stages)]
+        between, own, sums = (torch.cat([part[index] for part in parts], dim=1) for index in range(3))
+        lengths = torch.cat([part[3] for part in parts])
+    else:
+        between, own, sums, lengths = (
+            values.new_zeros(*values.shape[:-1], n_stages).index_add(-1, stage, values)
+            for values in (features.between, features.own, features.sums, features.lengths)
+        )
+    places = torch.arange(n_stages, device=stage.device)
+    return FeatureProducts(stages=features.stages, between=between, own=own, sums=sums, lengths=lengths, stage=places)
+
+
 def kept_scales(features: Features, stages: Sequence[str]) -> Bool[Tensor, " scale"]:
     """Which scales belong to these stages."""
     wanted = [features.stages.index(name) for name in stages]
@@ -208,7 +224,7 @@ def _centre(values: Tensor, centring: Centring) -> Tensor:
 
 
 def _stage_products(values: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """between, own, sums, lengths of one stage. values: (image, channel, height, width)."""
+    """between, own, sums, lengths of one stage. values: (image, channel, height, width); (image, feature) for one scale."""
     first, second = _pairs(len(values), values.device)
     rows = values.flatten(2).transpose(0, 1) if resolution == "channel" else values.flatten(1)[None]  # scale image feature
     products = rows @ rows.transpose(1, 2)

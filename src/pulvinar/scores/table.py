@@ -3,8 +3,8 @@
     table = Table([Column("name", "model", lead=True), Column("r", "r", form="+.3f")], rows)
     print(table.text())
 
-A row is a mapping. The interval of a value stands beside it, as `r_interval` or as `r_low` and `r_high`; how a value was printed
-where it comes from, as `r_printed`. A row that has no values says why under `unavailable`.
+A row is a mapping. The interval of a value stands beside it, as `r_interval` or as `r_low` and `r_high`; how it was printed
+elsewhere, as `r_printed`. A row that has no values says why under `unavailable`.
 """
 
 import csv

@@ -48,6 +48,7 @@ from pulvinar.rsa.aggregation_network import NetworkTrainer
 from pulvinar.rsa.aggregation_scores import baselines, predictions, stage_importance
 from pulvinar.rsa.aggregation_settings import AggregationConfig, parse_layout
 from pulvinar.rsa.side_by_side import SideBySide, open_networks
+from pulvinar.rsa.stage_mask import per_stage
 from pulvinar.rsa.targets import image_sets, measured_rdms, subject_rdms, target_names
 from pulvinar.scores.published import published
 from pulvinar.scores.rdm import expand, pairs_among
@@ -355,9 +356,11 @@ def _write_rdms(
 def _stage_scales(inputs: Inputs, splits: rsa.Splits) -> Tensor:
     """(pair, split) of one scale per stage, from stages of equal variance, with the same choices inside."""
     config = inputs.config
-    layouts_of = tuple(dict.fromkeys(f"stage:{parse_layout(name)[1]}" for name in config.layouts))
-    by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=layouts_of, early_stopping=True)
-    found = layouts(inputs.networks, inputs.images, by_stage)
+    found: dict[str, Layout] = {}
+    for given, layout in inputs.layouts.items():
+        if (name := f"stage:{parse_layout(given)[1]}") not in found:
+            found[name] = Layout(variants=[per_stage(layout.features)], balance="stage")
+    by_stage = dataclasses.replace(config, resolution="stage", crops="none", layouts=tuple(found), early_stopping=True)
     return predictions(found, choose(by_stage, found, inputs.measured, splits, inputs.groups))
 
 
