@@ -250,7 +250,6 @@ def _pictures(path: Path) -> dict[str, Any]:
 
 def _of_gating(run: Run, label: str) -> list[Ours]:
     name, evaluation = str(run.facts["data"]["name"]), run.evaluation or {}
-    said = f"{name}; {evaluation.get('n_test')} test images, chance {tables.percent(evaluation.get('chance'))}"
     one_votes = backbone_scores.n_neighbours(evaluation) == 1  # as printed
     values = _of_passes(run, evaluation.get("rows", ()), ("knn", "linear") if one_votes else ("linear",))
     if run.method == "distillation" and evaluation.get("rows") and one_votes:
@@ -262,8 +261,12 @@ def _of_gating(run: Run, label: str) -> list[Ours]:
             values |= _with_intervals(row, {"knn1_normalised": "knn"})
         else:
             scores = _of_passes(run, other["rows"], ("linear",))
-            elsewhere.append((f"Ours: {label}", f"{name} to {place}", scores))
-    return [(f"Ours: {label}", said, values), *elsewhere]
+            elsewhere.append((f"Ours: {label}", _tested(f"{name} to {place}", other), scores))
+    return [(f"Ours: {label}", _tested(name, evaluation), values), *elsewhere]
+
+
+def _tested(name: str, evaluation: Mapping[str, Any]) -> str:
+    return f"{name}; {evaluation.get('n_test')} test images, chance {tables.percent(evaluation.get('chance'))}"
 
 
 def _of_passes(run: Run, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
