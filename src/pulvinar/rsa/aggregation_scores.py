@@ -15,6 +15,7 @@ from torch import Tensor
 from pulvinar.core.progress import bar
 from pulvinar.rsa.aggregation import COLUMNS_AT_ONCE, ChosenScales, Layout, MeasuredRDMs, inner_folds
 from pulvinar.rsa.evaluation import Scored, Splits, differences
+from pulvinar.rsa.products import product
 from pulvinar.rsa.stage_mask import Balance, FeatureProducts, Features, kept_scales, starting_scales
 from pulvinar.scores.rdm_comparison import compare
 from pulvinar.scores.resampling import percentile_interval
@@ -199,8 +200,8 @@ def _non_negative_ridge(distances: Tensor, target: Tensor, weights: Tensor, alph
     current = previous = torch.zeros(distances.shape[1], weights.shape[1])
     for step in range(RIDGE_STEPS):
         ahead = current + (step / (step + 3)) * (current - previous)
-        left = weights * (distances @ ahead - (centre * ahead).sum(0)) - goal
-        gradient = (distances.T @ left - centre * left.sum(0)) / total + alphas * largest * ahead
+        left = product(distances, ahead).sub_((centre * ahead).sum(0)).mul_(weights).sub_(goal)
+        gradient = (product(distances.T, left) - centre * left.sum(0)) / total + alphas * largest * ahead
         previous, current = current, (ahead - gradient / (largest * (1.5 + alphas))).clamp_min(0)
     return current
 

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pulvinar.core.errors import DegenerateError, InputError
+from pulvinar.rsa.products import product
 
 Resolution = Literal["stage", "channel", "feature"]
 Centring = Literal["embedding", "channel"]
@@ -101,7 +102,7 @@ class FeatureProducts(_Scaled):
         n_features = self.lengths.sum()
         spread = (self.own @ squares - total.square() / n_features).clamp_min(torch.finfo(total.dtype).tiny).sqrt()
         (one, other), (length, width) = ([part.index_select(0, rows) for rows in (first, second)] for part in (total, spread))
-        covariance = between @ squares - one * other / n_features
+        covariance = product(between, squares) - one * other / n_features
         return 1 - covariance / (length * width)
 
     def variances(self, rows: Int[Tensor, " row"]) -> Float[Tensor, " scale"]:
