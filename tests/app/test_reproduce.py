@@ -159,6 +159,9 @@ def test_cautions_that_differ_by_their_numbers_alone_stand_once(monkeypatch):
     assert reproduce_page._cautions({name: name for name in said}) == [
         "10 %, 30 % (numbers of 10 %): the gates were moved by -2.3", "Every run: collapsed", "10 %, 30 %: no voxel in area 2",
     ]  # fmt: skip
+    long = {f"objective vicreg, budget 0.{number}": ["collapsed"] if number < 4 else [] for number in range(1, 5)}
+    monkeypatch.setattr(reproduce_page, "cautions", lambda run: long[run])
+    assert reproduce_page._cautions({name: name for name in long}) == ["objective vicreg, budget 0.1, and 2 more: collapsed"]
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ NO_PASS = {
 BESIDE = ("_interval", "_reason")  # what stands beside a value, under its name
 TWO_RUNS = "it compares two runs voxel by voxel, which this page does not"
 NOT_SAID = "not measured by this run"
+LONGEST_LIST = 60  # characters of the names before a caution
 
 
 def write_page(
@@ -174,8 +175,14 @@ def _cautions(runs: Mapping[str, Run]) -> list[str]:
     for texts in found.values():
         names, text = list(texts), next(iter(texts.values()))
         said = f" (numbers of {names[0]})" if len(set(texts.values())) > 1 else ""
-        lines.append(f"{', '.join(names) if len(names) < len(runs) else 'Every run'}{said}: {text}")
+        lines.append(f"{_several(names) if len(names) < len(runs) else 'Every run'}{said}: {text}")
     return lines
+
+
+def _several(names: Sequence[str]) -> str:
+    """All names where they are short, else the first and how many more."""
+    listed = ", ".join(names)
+    return listed if len(listed) <= LONGEST_LIST or len(names) == 1 else f"{names[0]}, and {len(names) - 1} more"
 
 
 def _command(recipe: Recipe, facts: Mapping[str, Any]) -> str:
