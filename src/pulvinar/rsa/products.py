@@ -25,5 +25,5 @@ class _ByNumpy(torch.autograd.Function):
         return torch.from_numpy(matrix.numpy() @ columns.detach().numpy())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return torch.from_numpy(ctx.matrix.numpy().T @ gradient.numpy()), None
