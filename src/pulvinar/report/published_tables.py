@@ -32,7 +32,7 @@ def published(
     columns: Sequence[Column],
     also: Sequence[str] = (),
 ) -> Table:
-    """Published rows by metric, as printed; above them ours: (name, data, metric -> value), a dash where there is no such value.
+    """Published rows by metric, as printed; above them ours: (name, data, metric -> value), a dash where there is none.
 
     Our values may have intervals beside them, under the metric's name with `_interval`.
     columns: the wing's. also: metrics of ours alone.
