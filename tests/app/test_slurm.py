@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -220,7 +221,8 @@ def test_cells_survive_scancel_and_a_time_out_and_stand_in_the_table_once(cluste
     assert [row["cell"] for row in rows] == [cell["name"] for cell in cells]
     said = _output_of_jobs(tmp_path)
     assert said.count("Caught signal SIGUSR2") == 1  # "this job is preempted": submitit counts from the hour it asked for
-    assert ": resumed after " in said  # wherever its time was up: a busy node is still at its first phase
+    # wherever its time was up: a busy node is still at its first phase, a quick one at the evaluation
+    assert re.search(": resumed after |this run is finished; nothing to resume", said), said
     assert status.status(str(grid))["counts"] == {"finished": n_cells}
     facts = {"cells": n_cells, "cancelled": cancelled, "sweeps": len(ends), "time-outs": said.count("Caught signal SIGUSR2")}
     (tmp_path / "facts.json").write_text(json.dumps(facts))
