@@ -192,7 +192,7 @@ def _output_of_jobs(folder: Path) -> str:
 def test_cells_survive_scancel_and_a_time_out_and_stand_in_the_table_once(cluster, world, tmp_path, start):
     """SLURM_TEST_CELLS: how many (default 6). Oracle of the table: the same grid, one cell after the other in here."""
     n_cells = int(os.environ.get("SLURM_TEST_CELLS", "6"))
-    cells = [{"name": "long", "seed": 1, "epochs": 600, "pretrain": False}]
+    cells = [{"name": "long", "seed": 1, "epochs": 3000, "pretrain": False}]
     cells += [
         {"name": f"c{number}", "seed": number, "epochs": 2, **({"pretrain": False} if number % 2 else {})}
         for number in range(n_cells - 1)
@@ -239,12 +239,16 @@ def _live(folder: Path) -> dict[str, str]:
 
 
 def _end_the_time_of_long_once(folder: Path, live: dict[str, str], shortened: list[str]) -> None:
-    """Give the long cell three minutes, once it has a checkpoint; an hour again once it is back in the queue."""
-    if "long" not in live:
+    """Give the long cell one to two minutes more, once it has a checkpoint; an hour again once it is back in the queue.
+
+    Warned a minute before its end, it has to last for that: less, and SLURM would end it unwarned.
+    """
+    if "long" not in live or (queued := (slurm.queue() or {}).get(live["long"])) is None:
         return
-    state = slurm.queue()[live["long"]].state
+    state = queued.state
     if not shortened and state == "RUNNING" and (folder / "out" / "long" / "checkpoints" / "latest.safetensors").is_file():
-        subprocess.run(["scontrol", "update", f"JobId={live['long']}", "TimeLimit=3"], check=True)
+        minutes = int(queued.ran.split(":")[-2])  # of M:SS; it takes no hour
+        subprocess.run(["scontrol", "update", f"JobId={live['long']}", f"TimeLimit={minutes + 2}"], check=True)
         shortened.append("shorter")
     elif shortened == ["shorter"] and state == "PENDING":
         subprocess.run(["scontrol", "update", f"JobId={live['long']}", "TimeLimit=60"], check=True)

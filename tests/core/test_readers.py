@@ -54,6 +54,7 @@ ELSEWHERE = {  # why a call needs no door of its own
     ("data/archives.py", "_unpack_tar"): "called by `unpack`, behind its door",
     ("data/archives.py", "_unpack_zip"): "called by `unpack`, behind its door",
     ("data/beta_cache.py", "_read"): "a cache: what is damaged is computed again",
+    ("data/cifti_sizes.py", "_extensions"): "called by `load_image`, behind its door",
     ("data/downloads.py", "json"): "its own message",
     ("encoding/feature_cache.py", "_read"): "a cache: what is damaged is computed again",
     ("report/run_folder.py", "_read_records"): "lines that are no JSON are counted",

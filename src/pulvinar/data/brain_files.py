@@ -31,12 +31,13 @@ AFFINE_TOLERANCE = 1e-3  # mm; headers store single precision, and tools round d
 UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}  # of the fourth axis, in s; others are no time
 
 
-def load_image(path: Path) -> Any:
-    """An image of nibabel's, from its header. To be called inside `reading`, which names the file in errors."""
+def load_image(path: Path, what: str) -> Any:
+    """An image of nibabel's, from its header; `FileError` for whatever is wrong with it."""
     import nibabel
 
-    require_plausible_cifti(path)
-    return nibabel.load(path)
+    with reading(path, what):
+        require_plausible_cifti(path)
+        return nibabel.load(path)
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def open_image(path: Path, what: str) -> Iterator[Any]:
     `FileError` for whatever nibabel, zlib or the checksum find wrong.
     """
     with reading(path, what):
-        image = load_image(path)
+        image = load_image(path, what)
         sides = [int(side) for side in image.shape]  # MGH has them as int32, whose product can come round to a small number
         if min(sides, default=0) < 0:
             raise FileError(f"{path}: its header states the shape {tuple(sides)}; damaged, or not {what}")
@@ -157,7 +158,7 @@ def read_series_header(path: str | os.PathLike[str]) -> tuple[int, float | None]
     path = require_file(path, "volume")
     require_whole(path, "NIfTI")
     with reading(path, "NIfTI"):
-        image = load_image(path)
+        image = load_image(path, "NIfTI")
         refuse_no_volume(path, image)
         shape, seconds = four_axes(image.shape), _seconds_per_volume(image.header)
     if len(shape) != 4:
@@ -170,7 +171,7 @@ def read_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], np.nd
     """The grid (x, y, z) of a NIfTI file and its affine (4, 4), from the header alone."""
     path = require_file(path, "volume")
     with reading(path, "NIfTI"):
-        image = load_image(path)
+        image = load_image(path, "NIfTI")
         refuse_no_volume(path, image)
         x, y, z = (int(side) for side in image.shape[:3])
         return (x, y, z), np.asarray(image.affine, float)

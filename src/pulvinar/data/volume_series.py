@@ -137,7 +137,7 @@ def open_series(path: Path, what: str = "session of betas", *, place_counts: boo
     path = require_file(path, what)
     refuse_no_volume(path)
     with reading(path, "NIfTI"):
-        image = load_image(path)
+        image = load_image(path, "NIfTI")
         refuse_no_volume(path, image)
         shape, proxy, affine = four_axes(image.shape), image.dataobj, np.asarray(image.affine, float)
         stored, slope, intercept, offset = np.dtype(proxy.dtype), float(proxy.slope), float(proxy.inter), int(proxy.offset)
