@@ -33,7 +33,7 @@ ON_THE_CPU = {  # files whose products are computed there, and why
     "scores/rdm_comparison.py": "the same",
     "rsa/inference.py": "permutations and resamples of RDMs",
     "decoding/pictures/reconstruction.py": "cosines of some hundred test images",
-    "decoding/plain_ridge.py": "the ridge decoders of controls, which are scikit-learn's",
+    "decoding/plain_ridge.py": "the ridge decoders of controls, by numpy but for inner products of targets",
 }
 SETTINGS = {"device": "cuda", "precision": "float32", "beside": "usual"}
 

@@ -26,7 +26,7 @@ from pulvinar.learning.checkpoints import load
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder
 from pulvinar.scores.overlap import overlap
-from pulvinar.scores.retrieval import near_duplicates, protocols_for
+from pulvinar.scores.retrieval import near_duplicates, protocols_for, retrieval_scores
 from pulvinar.selection import selectors
 from pulvinar.selection.selector import Answers
 
@@ -252,6 +252,13 @@ def test_scores_follow_from_the_saved_predictions(evaluation, run, world):
                 assert row[f"{key}_interval"][0] <= row[key] <= row[f"{key}_interval"][1]
 
 
+def mean_log_rank(predicted, true):
+    """Of both directions, by evaluation's ranks; near-duplicates are not in each other's gallery."""
+    of = {"generator": np.random.default_rng(0), "excluded": near_duplicates(true, 0.95), "n_permutations": 1}
+    found = retrieval_scores(predicted, true, **of).per_image.values()
+    return np.mean([np.log(direction.rank) for direction in found])
+
+
 def test_the_plain_ridge_is_scikit_learns_on_the_same_voxels(evaluation, run, world):
     """Oracle: Ridge on the mean trial of each training image, the penalty by explicit refits without one image."""
     stored, learnt = (read_arrays(run.path / "predictions" / f"{name}.npz") for name in ("ridge", "troi"))
@@ -266,17 +273,17 @@ def test_the_plain_ridge_is_scikit_learns_on_the_same_voxels(evaluation, run, wo
     y = np.stack([train.target[torch.from_numpy(np.flatnonzero(names == image)[:1])].numpy()[0] for image in images])
     weighted = np.sqrt(counts)[:, None] * (x - np.average(x, axis=0, weights=counts))
     alphas = np.array(ALPHAS) * np.square(np.linalg.norm(weighted)) / min(weighted.shape)
-    errors = dict.fromkeys(alphas, 0.0)
-    for image, count in enumerate(counts):
+    predicted = {alpha: np.zeros_like(y, dtype=float) for alpha in alphas}
+    for image in range(len(x)):
         left = np.arange(len(x)) != image
         centre, aim = (np.average(rows[left], axis=0, weights=counts[left]) for rows in (x, y))
         values, vectors = np.linalg.eigh((x[left] - centre).T @ (counts[left, None] * (x[left] - centre)))
         cross = vectors.T @ (x[left] - centre).T @ (counts[left, None] * (y[left] - aim))
         for alpha in alphas:
-            predicted = aim + (x[image] - centre) @ vectors @ (cross / (values + alpha)[:, None])
-            errors[alpha] += count * np.square(y[image] - predicted).sum()
-    best = min(errors, key=errors.get)
-    assert min(errors) < best < max(errors)
+            predicted[alpha][image] = aim + (x[image] - centre) @ vectors @ (cross / (values + alpha)[:, None])
+    log_ranks = {alpha: mean_log_rank(rows, y) for alpha, rows in predicted.items()}
+    best = min(log_ranks, key=log_ranks.get)
+    assert min(log_ranks) < best < max(log_ranks)
     output = Ridge(alpha=best).fit(x, y, sample_weight=counts).predict(test.responses.numpy()[:, selected])
     output /= np.linalg.norm(output, axis=1, keepdims=True)
     for name, predicted in zip(stored["stimulus"], stored["predicted"], strict=True):

@@ -17,7 +17,7 @@ from pulvinar.decoding.settings import AdaptationSettings, Beside
 from pulvinar.selection import selectors
 from pulvinar.selection.selector import Answers, Evidence, Selector
 
-PLAIN_RIDGE = "the same voxels, plain ridge to the embedding, its penalty by leaving one image out"
+PLAIN_RIDGE = "the same voxels, plain ridge to the embedding, its penalty by which left-out training images are identified best"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

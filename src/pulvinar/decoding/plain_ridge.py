@@ -111,9 +111,7 @@ def best_alpha(ridge: _Ridge, targets: Float[Tensor, "image dim"], alphas: Seque
     return min((error, alpha) for alpha, (score, error) in zip(alphas, scores, strict=True) if score <= least + 1e-9)[1]
 
 
-def left_out_scores(
-    ridge: _Ridge, targets: Float[Tensor, "image dim"], alphas: Sequence[float]
-) -> list[tuple[float, float]]:
+def left_out_scores(ridge: _Ridge, targets: Float[Tensor, "image dim"], alphas: Sequence[float]) -> list[tuple[float, float]]:
     """Of each penalty the mean log rank of left-out images over both directions, and their squared error by trials.
 
     An image is alone in its gallery, and so first, where all others are near-duplicates or dims are one. Images without a
@@ -130,7 +128,8 @@ def left_out_scores(
     scores = []
     for predicted in ridge.left_out(asked, columns, alphas):
         error = float(ridge.counts[asked] @ np.square(predicted - true).sum(1))
-        cosines = predicted[known] @ unit.T / np.maximum(np.linalg.norm(predicted[known], axis=1), np.finfo(float).tiny)[:, None]
+        reached = np.linalg.norm(predicted[known], axis=1, keepdims=True)
+        cosines = predicted[known] @ unit.T / np.maximum(reached, np.finfo(float).tiny)
         logs = [np.log(_ranks(similarity, gallery)).sum() for similarity in (cosines, cosines.T)]
         scores.append((float(sum(logs)) / (2 * len(asked)), error))
     return scores
