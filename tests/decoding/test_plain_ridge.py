@@ -1,12 +1,16 @@
 """The penalty of the plain ridge. Oracles: scikit-learn's Ridge refitted without each image, evaluation's ranks, RidgeCV."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from pulvinar.core.errors import DegenerateError
-from pulvinar.decoding import plain_ridge
+from pulvinar.core.storage import write_arrays
+from pulvinar.decoding import evaluation, plain_ridge
+from pulvinar.decoding.controls import Control
 from pulvinar.decoding.data import Trials
 from pulvinar.decoding.plain_ridge import ALPHAS, ridge_outputs
 from pulvinar.scores.retrieval import near_duplicates, retrieval_scores
@@ -106,3 +110,20 @@ def test_responses_that_do_not_vary_are_refused():
     flat = Trials(responses=torch.ones_like(trials.responses), target=trials.target, stimulus_ids=trials.stimulus_ids)
     with pytest.raises(DegenerateError, match="4 voxels to 10 training images; they do not vary"):
         ridge_outputs(flat, np.arange(4), torch.ones(2, 4))
+
+
+def test_kept_predictions_of_a_ridge_are_taken_up_by_the_same_rule_alone(tmp_path):
+    """Of an older run, whose penalty was chosen otherwise, they are made anew; those of decoders are kept."""
+    selected, test = (
+        np.array([True, False]),
+        SimpleNamespace(images=["a", "b"], trials=SimpleNamespace(stimulus_ids=["a", "b"])),
+    )
+    run, outputs = SimpleNamespace(path=tmp_path), torch.eye(2)
+    for decoder, kept_by_an_older_run in (("ridge", False), ("trained", True)):
+        control = Control(name=decoder, description="", selected=selected, decoder=decoder)
+        predicted = evaluation._kept(run, control, outputs, test)
+        np.testing.assert_array_equal(evaluation._stored_prediction(run, control, test), predicted)
+        write_arrays(
+            tmp_path / "predictions" / f"{decoder}.npz", predicted=predicted, selected=selected, stimulus=np.array(["a", "b"])
+        )
+        assert (evaluation._stored_prediction(run, control, test) is not None) == kept_by_an_older_run

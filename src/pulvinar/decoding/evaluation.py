@@ -25,7 +25,7 @@ from pulvinar.decoding import side_by_side
 from pulvinar.decoding.controls import Control, control_selections, evidence_of, selectors_shown
 from pulvinar.decoding.data import Embedding, Trials, held_out_data, training_data, usable_voxels
 from pulvinar.decoding.decoder_training import DecoderTrainer, decode
-from pulvinar.decoding.plain_ridge import ridge_outputs
+from pulvinar.decoding.plain_ridge import CRITERION, ridge_outputs
 from pulvinar.decoding.settings import AdaptationSettings, DecodingSettings
 from pulvinar.learning.runs import RunFolder
 from pulvinar.networks.decoder import DecoderShape, SharedDecoder
@@ -224,8 +224,15 @@ def _require_voxels(control: Control) -> np.ndarray:
 def _stored_prediction(run: RunFolder, control: Control, test: _Test) -> np.ndarray | None:
     path = run.path / "predictions" / f"{control.name}.npz"
     stored = read_arrays(path) if path.is_file() else None
-    same = stored is not None and np.array_equal(stored["selected"], _require_voxels(control))
-    return stored["predicted"] if stored is not None and same and list(stored["stimulus"]) == test.images else None
+    if stored is None or str(stored.get("penalty", "")) != _penalty(control):
+        return None
+    same = np.array_equal(stored["selected"], _require_voxels(control)) and list(stored["stimulus"]) == test.images
+    return stored["predicted"] if same else None
+
+
+def _penalty(control: Control) -> str:
+    """How a ridge's penalty was chosen, which is kept with what it predicts; empty for decoders."""
+    return CRITERION if control.decoder == "ridge" else ""
 
 
 def _predict(
@@ -245,7 +252,8 @@ def _kept(run: RunFolder, control: Control, outputs: Tensor, test: _Test) -> np.
     unit = nn.functional.normalize(outputs, dim=1).numpy()
     predicted, images, _ = mean_over_repeats(unit, test.trials.stimulus_ids)
     path = run.path / "predictions" / f"{control.name}.npz"
-    write_arrays(path, predicted=predicted, selected=_require_voxels(control), stimulus=np.array(images))
+    named = {"penalty": np.array(penalty)} if (penalty := _penalty(control)) else {}
+    write_arrays(path, predicted=predicted, selected=_require_voxels(control), stimulus=np.array(images), **named)
     return predicted
 
 

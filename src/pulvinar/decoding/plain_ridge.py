@@ -30,6 +30,7 @@ from pulvinar.decoding.data import Trials
 # In units of the mean squared singular value of the training responses; our choice of range.
 ALPHAS = tuple(10.0 ** np.arange(-3, 4.5, 0.5))
 DIMS_PER_BLOCK = 8192
+CRITERION = "identification"  # by which the penalty is chosen; another rule needs another name: predictions are kept under it
 NEAR_DUPLICATE = 0.95  # cosine; an evaluation's default
 SHORTEST = 1e-6  # of the longest embedding; what is shorter has no direction
 MOST_IDENTIFIED, N_IDENTIFIED = 2000, 1000  # images
